@@ -1,0 +1,5 @@
+//! DynamoDB, SQS and Bedrock Runtime on the wire, close enough for the unmodified AWS SDKs.
+
+pub mod clock;
+mod connections;
+pub mod sqs;

@@ -1,0 +1,117 @@
+//! SendMessage and SendMessageBatch.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::checks;
+use super::super::digest;
+use super::super::error::{Error, Fault};
+use super::super::message::{AttributeValue, Content};
+use super::super::service::Service;
+use super::super::settings::Settings;
+use super::super::state::State;
+use super::{Call, batch};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Send {
+    message_body: Option<String>,
+    delay_seconds: Option<i64>,
+    message_attributes: Option<BTreeMap<String, AttributeValue>>,
+    message_system_attributes: Option<BTreeMap<String, AttributeValue>>,
+    message_deduplication_id: Option<String>,
+    message_group_id: Option<String>,
+}
+
+pub fn one(service: &Service, call: &Call) -> Result<Value, Error> {
+    let queue = call.queue()?;
+    let input: Send = call.input()?;
+    service.transact(|state, now_ms| send(state, &queue, input, now_ms))
+}
+
+pub fn batch(service: &Service, call: &Call) -> Result<Value, Error> {
+    let queue = call.queue()?;
+    let entries = batch::entries::<Send>(call, "SendMessageBatchRequestEntry")?;
+    let bytes: usize = entries.iter().map(|entry| entry.input.weight_bytes()).sum();
+    if bytes > checks::MAX_BYTES {
+        let most = checks::MAX_BYTES;
+        let message = format!("Batch requests cannot be longer than {most} bytes. You have sent {bytes} bytes.");
+        return Err(Error::new(Fault::BatchRequestTooLong, message));
+    }
+    service.transact(|state, now_ms| {
+        state.queue(&queue)?;
+        let results = entries.into_iter().map(|entry| (entry.id, send(state, &queue, entry.input, now_ms)));
+        Ok(batch::answer(results.collect()))
+    })
+}
+
+fn send(state: &mut State, queue: &str, input: Send, now_ms: u64) -> Result<Value, Error> {
+    let settings = &state.queue(queue)?.about.settings;
+    input.check(settings)?;
+    let delay_s = checks::range("DelaySeconds", input.delay_seconds, settings.delay_s, (0, 900))?;
+    let content = input.into_content(now_ms)?;
+    let mut output = json!({ "MessageId": content.id, "MD5OfMessageBody": digest::of_body(&content.body) });
+    if let Some(digest) = digest::of_attributes(&content.attributes) {
+        output["MD5OfMessageAttributes"] = json!(digest);
+    }
+    if let Some(header) = &content.trace_header {
+        let data_type = "String".to_owned();
+        let value = AttributeValue { data_type, string_value: Some(header.clone()), ..AttributeValue::default() };
+        output["MD5OfMessageSystemAttributes"] = json!(digest::of_attributes([(&"AWSTraceHeader".to_owned(), &value)]));
+    }
+    state.send(queue, content, delay_s, now_ms);
+    Ok(output)
+}
+
+impl Send {
+    fn weight_bytes(&self) -> usize {
+        let attributes = self.message_attributes.as_ref();
+        checks::weight_bytes(self.body(), attributes.unwrap_or(&BTreeMap::new()))
+    }
+
+    fn body(&self) -> &str {
+        self.message_body.as_deref().unwrap_or_default()
+    }
+
+    fn check(&self, settings: &Settings) -> Result<(), Error> {
+        if self.body().is_empty() {
+            return Err(Error::missing("MessageBody"));
+        }
+        if let Some(id) = &self.message_deduplication_id {
+            let reason = "The request includes a parameter that is not valid for this queue type.";
+            return Err(Error::invalid_value("MessageDeduplicationId", id, reason));
+        }
+        if self.weight_bytes() > settings.max_bytes as usize {
+            let most = settings.max_bytes;
+            let message =
+                format!("One or more parameters are invalid. Reason: Message must be shorter than {most} bytes.");
+            return Err(Error::new(Fault::InvalidParameterValue, message));
+        }
+        checks::characters(self.body())?;
+        self.message_group_id.as_deref().map_or(Ok(()), checks::group)?;
+        self.message_attributes.as_ref().map_or(Ok(()), checks::attributes)
+    }
+
+    fn into_content(self, now_ms: u64) -> Result<Content, Error> {
+        let mut trace_header = None;
+        for (name, value) in self.message_system_attributes.unwrap_or_default() {
+            match value.string_value {
+                Some(header) if name == "AWSTraceHeader" && value.data_type == "String" => trace_header = Some(header),
+                _ => {
+                    let message = format!("Message system attribute name '{name}' is invalid.");
+                    return Err(Error::new(Fault::InvalidParameterValue, message));
+                }
+            }
+        }
+        Ok(Content {
+            id: uuid::Uuid::new_v4().to_string(),
+            body: self.message_body.unwrap_or_default(),
+            group: self.message_group_id,
+            attributes: self.message_attributes.unwrap_or_default(),
+            trace_header,
+            sent_ms: now_ms,
+        })
+    }
+}

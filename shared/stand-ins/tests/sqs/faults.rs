@@ -1,0 +1,62 @@
+//! The faults of delivery one can ask for.
+
+use spillway_stand_ins::sqs::{Faults, Options};
+
+use crate::support::{Sqs, bodies};
+
+async fn start(faults: Faults) -> (Sqs, String) {
+    let sqs = Sqs::start_with(Options { faults, ..Options::default() }).await;
+    let url = sqs.queue("jobs", &[]).await;
+    (sqs, url)
+}
+
+#[tokio::test]
+async fn a_duplicated_message_has_two_holders_and_only_the_second_can_delete_it() {
+    let (sqs, url) = start(Faults { duplicate_permille: 1_000, ..Faults::default() }).await;
+    sqs.send(&url, "twice").await;
+    let first = sqs.receive(&url).await.remove(0);
+    let second = sqs.receive(&url).await.remove(0);
+    assert_eq!(first.message_id(), second.message_id());
+    sqs.delete(&url, &first).await;
+    assert_eq!(sqs.counts(&url).await.0, "1");
+    sqs.delete(&url, &second).await;
+    assert_eq!(sqs.counts(&url).await.0, "0");
+}
+
+#[tokio::test]
+async fn an_undeleted_message_comes_back_after_its_acknowledged_delete() {
+    let (sqs, url) = start(Faults { undeleted_permille: 1_000, ..Faults::default() }).await;
+    sqs.send(&url, "again").await;
+    let held = sqs.receive(&url).await.remove(0);
+    sqs.delete(&url, &held).await;
+    assert!(sqs.receive(&url).await.is_empty());
+    sqs.advance_s(30);
+    assert_eq!(bodies(&sqs.receive(&url).await), ["again"]);
+}
+
+#[tokio::test]
+async fn an_out_of_order_receive_takes_the_newest_message() {
+    let (sqs, url) = start(Faults { out_of_order_permille: 1_000, ..Faults::default() }).await;
+    for body in ["a", "b", "c"] {
+        sqs.send_in_group(&url, body, "group").await;
+    }
+    assert_eq!(bodies(&sqs.receive(&url).await), ["c", "b", "a"]);
+}
+
+#[tokio::test]
+async fn a_fault_of_some_permille_strikes_about_as_often() {
+    let (sqs, url) = start(Faults { duplicate_permille: 200, seed: 7, ..Faults::default() }).await;
+    for index in 0..200 {
+        sqs.send(&url, &index.to_string()).await;
+    }
+    let mut received = 0;
+    loop {
+        let messages = sqs.receive(&url).await;
+        if messages.is_empty() {
+            break;
+        }
+        received += messages.len();
+    }
+    // Each receive leaves the message visible with probability 0.2: 250 receives are expected for 200 messages.
+    assert!((220..290).contains(&received), "{received}");
+}
