@@ -1,0 +1,181 @@
+//! A simulator on a free port, a client of the real SDK for it, and shorthands for what most tests do.
+
+use std::future::Future;
+use std::time::Duration;
+
+use aws_sdk_bedrockruntime::Client;
+use aws_sdk_bedrockruntime::config::retry::RetryConfig;
+use aws_sdk_bedrockruntime::config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig};
+use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_bedrockruntime::operation::converse::ConverseOutput;
+use aws_sdk_bedrockruntime::operation::converse::builders::ConverseFluentBuilder;
+use aws_sdk_bedrockruntime::operation::converse_stream::ConverseStreamOutput;
+use aws_sdk_bedrockruntime::operation::converse_stream::builders::ConverseStreamFluentBuilder;
+use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, InferenceConfiguration, Message};
+use aws_smithy_types::Document;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use spillway_stand_ins::bedrock::{Options, Simulator, serve};
+use spillway_stand_ins::clock::Clock;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A running simulator.
+pub struct Bedrock {
+    pub client: Client,
+    pub clock: Clock,
+    pub endpoint: String,
+    _shutdown: DropGuard,
+}
+
+impl Bedrock {
+    /// A simulator that answers at once and serves every model.
+    pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// A simulator with these settings, in TOML.
+    pub async fn start_with(settings: &str) -> Self {
+        let simulator: Simulator = toml::from_str(settings).expect("settings");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        let (clock, shutdown) = (Clock::default(), CancellationToken::new());
+        tokio::spawn(serve(listener, Options { clock: clock.clone(), simulator }, shutdown.clone()));
+        Self { client: client(&endpoint), clock, endpoint, _shutdown: shutdown.drop_guard() }
+    }
+
+    /// A Converse call of one user message.
+    pub fn converse(&self, model_id: &str, text: &str) -> ConverseFluentBuilder {
+        self.client.converse().model_id(model_id).messages(user(text))
+    }
+
+    /// A ConverseStream call of one user message.
+    pub fn converse_stream(&self, model_id: &str, text: &str) -> ConverseStreamFluentBuilder {
+        self.client.converse_stream().model_id(model_id).messages(user(text))
+    }
+
+    /// Sends to a control route and gives the status and the answer.
+    pub async fn control(&self, method: &str, route: &str, body: &str) -> (u16, Value) {
+        let (response, body) = self.send(method, &format!("/_sim/{route}"), body).await;
+        (response.status().as_u16(), serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    pub async fn stats(&self) -> Value {
+        self.control("GET", "stats", "").await.1
+    }
+
+    /// Sends over HTTP/1.1, without the SDK.
+    pub async fn send(&self, method: &str, path: &str, body: &str) -> (Response<()>, Bytes) {
+        self.send_with(method, path, &[], body, false).await
+    }
+
+    /// Sends with headers, over h2c if told so.
+    pub async fn send_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+        http2: bool,
+    ) -> (Response<()>, Bytes) {
+        let client = HttpClient::builder(TokioExecutor::new()).http2_only(http2).build_http();
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.endpoint));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
+        let response = soon(client.request(request)).await.expect("a response");
+        let (parts, body) = response.into_parts();
+        (Response::from_parts(parts, ()), soon(body.collect()).await.expect("a body").to_bytes())
+    }
+
+    /// Waits until the account says so.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..1_000 {
+            let stats = self.stats().await;
+            if holds(&stats) {
+                return stats;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("never: {what}");
+    }
+}
+
+fn client(endpoint: &str) -> Client {
+    let config = aws_sdk_bedrockruntime::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(Credentials::new("local", "local", None, None, "tests"))
+        .endpoint_url(endpoint)
+        .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .build();
+    Client::from_conf(config)
+}
+
+/// The outcome of a future that must not take long.
+pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
+}
+
+/// A future that does not end by itself within a moment.
+pub async fn waits<T>(future: impl Future<Output = T>) -> bool {
+    tokio::time::timeout(Duration::from_millis(100), future).await.is_err()
+}
+
+pub fn user(text: &str) -> Message {
+    message(ConversationRole::User, ContentBlock::Text(text.to_owned()))
+}
+
+pub fn message(role: ConversationRole, content: ContentBlock) -> Message {
+    Message::builder().role(role).content(content).build().expect("a message")
+}
+
+pub fn max_tokens(max_tokens: i32) -> InferenceConfiguration {
+    InferenceConfiguration::builder().max_tokens(max_tokens).build()
+}
+
+pub fn object(members: &[(&str, Document)]) -> Document {
+    Document::Object(members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
+}
+
+pub fn text(answer: &ConverseOutput) -> String {
+    let message = answer.output().and_then(|output| output.as_message().ok()).expect("a message");
+    message.content().iter().filter_map(|block| block.as_text().ok().cloned()).collect()
+}
+
+/// Input, output and total tokens.
+pub fn usage(answer: &ConverseOutput) -> (i32, i32, i32) {
+    let usage = answer.usage().expect("usage");
+    (usage.input_tokens(), usage.output_tokens(), usage.total_tokens())
+}
+
+/// The code and the HTTP status of an error.
+pub fn refused<T, E: ProvideErrorMetadata>(result: Result<T, SdkError<E>>) -> (String, u16, String) {
+    let error = result.err().expect("an error");
+    let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+    (error.code().unwrap_or_default().to_owned(), status, error.message().unwrap_or_default().to_owned())
+}
+
+/// All events of a stream, and whether it ended in an error.
+pub async fn drain(
+    stream: &mut aws_sdk_bedrockruntime::operation::converse_stream::ConverseStreamOutput,
+) -> (Vec<aws_sdk_bedrockruntime::types::ConverseStreamOutput>, Option<String>) {
+    let mut events = Vec::new();
+    loop {
+        match soon(stream.stream.recv()).await {
+            Ok(Some(event)) => events.push(event),
+            Ok(None) => return (events, None),
+            Err(error) => return (events, Some(format!("{error:?}"))),
+        }
+    }
+}
+
+/// Opens a stream that must open.
+pub async fn open(call: ConverseStreamFluentBuilder) -> ConverseStreamOutput {
+    soon(call.send()).await.expect("a stream")
+}
