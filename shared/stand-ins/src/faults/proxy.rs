@@ -1,0 +1,178 @@
+//! The loopback proxy that carries requests to a stand-in, or does not.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::bail;
+use bytes::Bytes;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{Effect, Fault, Faults};
+use crate::clock::Clock;
+use crate::connections;
+
+/// DynamoDB takes requests of up to 16 MiB.
+const MAX_BODY_BYTES: usize = 16 << 20;
+
+const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"Throughput exceeds the current capacity of your table or index."}"#;
+const BROKEN: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError","message":"The request processing has failed."}"#;
+
+/// Carries HTTP between `listener` and `upstream` until `shutdown`, then lets the requests in flight finish.
+///
+/// A request that was read to its end is always carried out, even when its client has gone.
+pub async fn serve(
+    listener: TcpListener,
+    upstream: SocketAddr,
+    faults: Faults,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let proxy = Arc::new(Proxy::new(upstream, faults, clock, shutdown.clone())?);
+    connections::serve(listener, shutdown, move |request| Arc::clone(&proxy).answer(request)).await;
+    Ok(())
+}
+
+struct Proxy {
+    upstream: Authority,
+    client: Client<HttpConnector, Full<Bytes>>,
+    faults: Faults,
+    clock: Clock,
+    shutdown: CancellationToken,
+}
+
+impl Proxy {
+    fn new(upstream: SocketAddr, faults: Faults, clock: Clock, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { upstream: upstream.to_string().parse()?, client, faults, clock, shutdown })
+    }
+
+    /// An error closes the connection without an answer.
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
+        let (parts, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
+            return Ok(text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or was cut"));
+        };
+        let body = body.to_bytes();
+        if parts.uri.path().starts_with("/_sim/") {
+            return Ok(self.control(&parts.method, parts.uri.path(), &body));
+        }
+        let effect = self.faults.arrive(operation(&parts));
+        match effect {
+            Some(Effect::Throttle) => return Ok(dynamodb_error(StatusCode::BAD_REQUEST, THROTTLED)),
+            Some(Effect::Error500) => return Ok(dynamodb_error(StatusCode::INTERNAL_SERVER_ERROR, BROKEN)),
+            _ => {}
+        }
+        let shutdown = self.shutdown.clone();
+        // As a task of its own: dropping this future, when the client goes away, must not undo the request.
+        let response = tokio::spawn(async move { self.carry_out(parts, body, effect).await }).await?;
+        match effect {
+            Some(Effect::TimeoutAfter) => {
+                shutdown.cancelled().await;
+                bail!("an answer was withheld")
+            }
+            Some(Effect::CutAfter) => bail!("an answer was cut"),
+            _ => Ok(response),
+        }
+    }
+
+    async fn carry_out(&self, parts: Parts, body: Bytes, effect: Option<Effect>) -> Response<Full<Bytes>> {
+        if let Some(Effect::DelayMs(delay_ms)) = effect {
+            self.clock.sleep_until(self.clock.now_ms().saturating_add(delay_ms)).await;
+        }
+        match self.forward(parts, body).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(%error, "the stand-in behind the proxy does not answer");
+                text(StatusCode::BAD_GATEWAY, "the stand-in does not answer")
+            }
+        }
+    }
+
+    async fn forward(&self, parts: Parts, body: Bytes) -> anyhow::Result<Response<Full<Bytes>>> {
+        let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let uri = Uri::builder().scheme(Scheme::HTTP).authority(self.upstream.clone()).path_and_query(path).build()?;
+        let mut request = Request::builder().method(parts.method).uri(uri).body(Full::new(body))?;
+        *request.headers_mut() = end_to_end(parts.headers);
+        let (parts, body) = self.client.request(request).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        if parts.status == StatusCode::BAD_REQUEST && is_failed_condition(&body) {
+            self.faults.count_failed_condition();
+        }
+        let mut response = Response::builder().status(parts.status).body(Full::new(body))?;
+        *response.headers_mut() = end_to_end(parts.headers);
+        Ok(response)
+    }
+
+    fn control(&self, method: &Method, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
+        match (method.as_str(), path) {
+            ("GET", "/_sim/stats") => match serde_json::to_string(&self.faults.stats()) {
+                Ok(stats) => respond(StatusCode::OK, "application/json", stats),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            },
+            ("DELETE", "/_sim/stats") => {
+                self.faults.reset_stats();
+                text(StatusCode::NO_CONTENT, "")
+            }
+            ("POST", "/_sim/faults") => match serde_json::from_slice::<Fault>(body) {
+                Ok(fault) => {
+                    self.faults.inject(fault);
+                    text(StatusCode::NO_CONTENT, "")
+                }
+                Err(error) => text(StatusCode::BAD_REQUEST, &error.to_string()),
+            },
+            ("DELETE", "/_sim/faults") => {
+                self.faults.clear();
+                text(StatusCode::NO_CONTENT, "")
+            }
+            _ => text(StatusCode::NOT_FOUND, "no such control"),
+        }
+    }
+}
+
+fn operation(parts: &Parts) -> &str {
+    let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
+    target.and_then(|target| target.rsplit('.').next()).unwrap_or_else(|| parts.uri.path())
+}
+
+/// The headers that concern more than one connection.
+fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::TE, header::UPGRADE, header::CONTENT_LENGTH] {
+        headers.remove(name);
+    }
+    headers
+}
+
+fn is_failed_condition(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Error {
+        #[serde(rename = "__type")]
+        kind: String,
+    }
+    serde_json::from_slice::<Error>(body).is_ok_and(|error| error.kind.ends_with("#ConditionalCheckFailedException"))
+}
+
+fn dynamodb_error(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    respond(status, "application/x-amz-json-1.0", body.to_owned())
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+    respond(status, "text/plain; charset=utf-8", body.to_owned())
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}

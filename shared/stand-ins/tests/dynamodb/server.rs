@@ -1,0 +1,91 @@
+//! A running stand-in, and the SDK calls that the tests share.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use spillway_stand_ins::dynamodb::{Options, serve};
+use spillway_stand_ins::faults::Faults;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub const TABLE: &str = "things";
+pub const KEY: &str = "name";
+/// How long the SDK waits for an answer.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+pub struct Server {
+    pub url: String,
+    pub faults: Faults,
+    pub serving: JoinHandle<anyhow::Result<()>>,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    pub async fn start(options: Options) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let faults = options.faults.clone();
+        let serving = tokio::spawn(serve(listener, options, shutdown.clone()));
+        Self { url, faults, serving, shutdown }
+    }
+
+    pub async fn client_with_table(&self) -> Client {
+        let client = client(&self.url);
+        create_table(&client).await;
+        client
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.serving.await.unwrap().unwrap();
+    }
+}
+
+pub fn client(url: &str) -> Client {
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(url)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).build())
+        .build();
+    Client::from_conf(config)
+}
+
+/// A client that waits as long as it takes.
+pub fn patient_client(url: &str) -> Client {
+    let config = client(url).config().to_builder().timeout_config(TimeoutConfig::disabled()).build();
+    Client::from_conf(config)
+}
+
+pub async fn create_table(client: &Client) {
+    let attribute = AttributeDefinition::builder().attribute_name(KEY).attribute_type(ScalarAttributeType::S);
+    let hash = KeySchemaElement::builder().attribute_name(KEY).key_type(KeyType::Hash);
+    let request = client.create_table().table_name(TABLE).billing_mode(BillingMode::PayPerRequest);
+    let request = request.attribute_definitions(attribute.build().unwrap()).key_schema(hash.build().unwrap());
+    request.send().await.unwrap();
+}
+
+pub fn key(name: &str) -> AttributeValue {
+    AttributeValue::S(name.to_owned())
+}
+
+pub async fn put(client: &Client, name: &str) -> Result<(), SdkError<PutItemError>> {
+    let request = client.put_item().table_name(TABLE).item(KEY, key(name)).item("written", AttributeValue::Bool(true));
+    request.send().await.map(drop)
+}
+
+pub async fn get(client: &Client, name: &str) -> Option<HashMap<String, AttributeValue>> {
+    let request = client.get_item().table_name(TABLE).key(KEY, key(name)).consistent_read(true);
+    request.send().await.unwrap().item
+}

@@ -1,0 +1,71 @@
+//! The three stand-ins together.
+
+use std::path::Path;
+
+use spillway_stand_ins::{Options, StandIns};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+fn options(directory: &Path) -> Options {
+    Options { data: Some(directory.to_owned()), ..Options::default() }
+}
+
+async fn message(started: anyhow::Result<StandIns>) -> String {
+    format!("{:#}", started.err().expect("it started"))
+}
+
+#[tokio::test]
+async fn every_endpoint_answers_when_start_returns() {
+    let stand_ins = StandIns::start(Options::default()).await.unwrap();
+    let endpoints = stand_ins.endpoints();
+    let names = endpoints.each_ref().map(|(name, _)| *name);
+    assert_eq!(names, ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"]);
+    let urls = [stand_ins.dynamodb_url(), stand_ins.sqs_url(), stand_ins.bedrock_url()];
+    assert_eq!(endpoints.map(|(_, url)| url), urls);
+    for url in urls {
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 "), "{url}: {answer}");
+    }
+    stand_ins.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_serves_one_process_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().join("made/for/it");
+    let first = StandIns::start(options(&directory)).await.unwrap();
+    let second = message(StandIns::start(options(&directory)).await).await;
+    assert!(second.contains("in use by another process"), "{second}");
+    first.stop().await;
+    StandIns::start(options(&directory)).await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn a_broken_database_is_reported_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("dynamodb.sqlite"), "this is no database, whatever its name says").unwrap();
+    let error = message(StandIns::start(options(directory.path())).await).await;
+    assert!(error.contains("cannot open the database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let holder = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    let error = message(StandIns::start(Options { ports: [0, taken, 0], ..Options::default() }).await).await;
+    assert!(error.contains(&taken.to_string()), "{error}");
+    drop(holder);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_new_directory_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("data");
+    StandIns::start(options(&directory)).await.unwrap().stop().await;
+    assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+}
