@@ -1,0 +1,17 @@
+//! Spillway: admit, route, invoke, settle – or overflow.
+
+// Know: pure decisions. No async, no AWS, no clock.
+pub mod chat;
+mod check;
+pub mod pool;
+pub mod price;
+pub mod quota;
+pub mod tenant;
+
+// Touch: one place per external service.
+
+// Do.
+
+// Reached.
+
+// Held together.

@@ -1,0 +1,205 @@
+//! Where capacity comes from: models, their ladders of pools, and the order to try them in.
+
+mod catalogue;
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+pub use catalogue::Catalogue;
+
+use crate::{check, price::Prices, quota::Limits};
+
+/// A model as callers name it, and the pools that can answer for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The public name, valid in every dialect: 1 to 128 of `a-z A-Z 0-9 . _ : -`.
+    pub name: String,
+    /// Other ids that mean this model, such as the Bedrock ids that callers already use. Pool ids count by themselves.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// The most output tokens the model can give to one request.
+    #[serde(default = "default_max_output_tokens")]
+    pub max_output_tokens: u64,
+    /// How long one call may take, in milliseconds. A reservation expires after it.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// The pools, in the order of the ladder.
+    pub ladder: Vec<Pool>,
+    /// Counts the changes of this entry; set by the registry.
+    #[serde(default)]
+    pub version: u64,
+}
+
+fn default_max_output_tokens() -> u64 {
+    64_000
+}
+
+fn default_timeout_ms() -> u64 {
+    300_000
+}
+
+impl Model {
+    /// The pools in the order to try them: what is paid for ahead comes first, then on-demand, each as listed.
+    pub fn rungs(&self) -> impl Iterator<Item = &Pool> {
+        let of_kind = |kind| self.ladder.iter().filter(move |pool| pool.kind == kind);
+        of_kind(PoolKind::Provisioned).chain(of_kind(PoolKind::OnDemand))
+    }
+
+    /// What is wrong with this entry, each as `field: what would be right`; nothing if it can be used.
+    pub fn check(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        check::name("name", &self.name, 128, "._:-", &mut wrong);
+        for alias in &self.aliases {
+            check::name("aliases", alias, LONGEST_MODEL_ID, "._:/-", &mut wrong);
+        }
+        check::range("max_output_tokens", self.max_output_tokens, 1..=check::MOST, &mut wrong);
+        check::range("timeout_ms", self.timeout_ms, 1_000..=LONGEST_TIMEOUT_MS, &mut wrong);
+        if self.ladder.is_empty() {
+            wrong.push("ladder: must have at least one pool".to_owned());
+        }
+        let mut names = HashSet::new();
+        for (rung, pool) in self.ladder.iter().enumerate() {
+            pool.check(&format!("ladder[{rung}]"), &mut wrong);
+            if !names.insert(&pool.name) {
+                wrong.push(format!("ladder[{rung}].name: {:?} is the name of an earlier pool too", pool.name));
+            }
+        }
+        wrong
+    }
+}
+
+impl Pool {
+    fn check(&self, field: &str, wrong: &mut Vec<String>) {
+        check::name(&format!("{field}.name"), &self.name, 64, "._-", wrong);
+        check::name(&format!("{field}.model_id"), &self.model_id, LONGEST_MODEL_ID, "._:/-", wrong);
+        if let Some(region) = &self.region {
+            check::name(&format!("{field}.region"), region, 32, "-", wrong);
+        }
+        if let Some(tier) = self.service_tier.as_deref()
+            && !SERVICE_TIERS.contains(&tier)
+        {
+            let tiers = SERVICE_TIERS.join(", ");
+            wrong.push(format!("{field}.service_tier: {tier:?} must be one of {tiers}"));
+        }
+        check::limits(&format!("{field}.limits"), &self.limits, wrong);
+        check::range(format_args!("{field}.burndown"), self.burndown, 1..=100, wrong);
+        check::prices(&format!("{field}.prices"), &self.prices, wrong);
+    }
+}
+
+/// The longest `modelId` of a Converse call (Amazon Bedrock API Reference, "Converse").
+const LONGEST_MODEL_ID: usize = 2048;
+
+/// A Lambda function ends after 15 minutes.
+const LONGEST_TIMEOUT_MS: u64 = 900_000;
+
+/// The values of `serviceTier.type` (Amazon Bedrock API Reference, "ServiceTier").
+const SERVICE_TIERS: [&str; 4] = ["default", "flex", "priority", "reserved"];
+
+/// One source of model capacity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// Name, unique in its model; callers see it in `x-spillway-pool`.
+    pub name: String,
+    /// Whether capacity is paid for ahead or by use.
+    pub kind: PoolKind,
+    /// What Bedrock is called with: a model id, an inference profile, or a provisioned-throughput ARN.
+    pub model_id: String,
+    /// The region to call, where it is not the broker's own.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Bedrock's `serviceTier.type`, where one is wanted.
+    #[serde(default)]
+    pub service_tier: Option<String>,
+    /// What this pool can take; pools without limits cost no ledger write.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Quota tokens per output token: 5 for Claude 3.7 and later, else 1
+    /// (Amazon Bedrock User Guide, "How tokens are counted in Amazon Bedrock").
+    #[serde(default = "default_burndown")]
+    pub burndown: u64,
+    /// What a token costs here; zero for capacity that is already paid for.
+    #[serde(default)]
+    pub prices: Prices,
+}
+
+fn default_burndown() -> u64 {
+    1
+}
+
+/// How a pool is paid for, which is also its place on the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolKind {
+    /// Provisioned throughput or a reserved tier: paid by the hour, so used first.
+    Provisioned,
+    /// On-demand, by model id or inference profile: paid by the token.
+    OnDemand,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(json: serde_json::Value) -> Model {
+        serde_json::from_value(json).expect("a model")
+    }
+
+    #[test]
+    fn a_model_needs_a_name_and_one_pool() {
+        let least = model(serde_json::json!({
+            "name": "claude:sonnet-4.5",
+            "ladder": [{"name": "pt", "kind": "provisioned",
+                "model_id": "arn:aws:bedrock:eu-west-1:123456789012:provisioned-model/abc"}],
+        }));
+        assert_eq!(least.check(), Vec::<String>::new());
+        assert_eq!(
+            model(serde_json::json!({"name": "m", "ladder": []})).check(),
+            ["ladder: must have at least one pool"]
+        );
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let wrong = model(serde_json::json!({
+            "name": "",
+            "aliases": ["has space"],
+            "max_output_tokens": 0,
+            "timeout_ms": 999,
+            "ladder": [
+                {"name": "a", "kind": "provisioned", "model_id": "m", "burndown": 0, "service_tier": "fast"},
+                {"name": "a", "kind": "on_demand", "model_id": "", "region": "eu west",
+                    "limits": {"in_flight": 0}, "prices": {"input": -0.5}},
+            ],
+        }))
+        .check();
+        let expected = [
+            r#"name: "" must be 1 to 128 of a-z A-Z 0-9 . _ : -"#,
+            r#"aliases: "has space" must be 1 to 2048 of a-z A-Z 0-9 . _ : / -"#,
+            "max_output_tokens: 0 must be 1 to 1000000000000",
+            "timeout_ms: 999 must be 1000 to 900000",
+            r#"ladder[0].service_tier: "fast" must be one of default, flex, priority, reserved"#,
+            "ladder[0].burndown: 0 must be 1 to 100",
+            r#"ladder[1].model_id: "" must be 1 to 2048 of a-z A-Z 0-9 . _ : / -"#,
+            r#"ladder[1].region: "eu west" must be 1 to 32 of a-z A-Z 0-9 -"#,
+            "ladder[1].limits.in_flight: 0 admits nothing; leave it out for no limit",
+            "ladder[1].prices.input: -0.5 must be 0 to 1000000",
+            r#"ladder[1].name: "a" is the name of an earlier pool too"#,
+        ];
+        assert_eq!(wrong, expected);
+    }
+
+    #[test]
+    fn a_price_that_is_no_number_is_refused() {
+        for price in [f64::NAN, f64::INFINITY] {
+            let mut model = model(serde_json::json!({
+                "name": "m", "ladder": [{"name": "a", "kind": "on_demand", "model_id": "m"}],
+            }));
+            model.ladder[0].prices.cache_write = price;
+            assert_eq!(model.check().len(), 1, "{price}");
+        }
+    }
+}

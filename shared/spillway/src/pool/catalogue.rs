@@ -1,0 +1,102 @@
+//! All models, findable by every id that means them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::Model;
+
+/// The models of the registry.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    models: BTreeMap<String, Arc<Model>>,
+    by_other_id: HashMap<String, Arc<Model>>,
+}
+
+impl Catalogue {
+    /// Makes every model findable by its name, its aliases and its pools' ids. Where one id means two models, names
+    /// win, then the model whose name sorts first; [`clashes`](Self::clashes) tells of them.
+    pub fn new(models: impl IntoIterator<Item = Model>) -> Self {
+        let models: BTreeMap<_, _> = models.into_iter().map(|model| (model.name.clone(), Arc::new(model))).collect();
+        let mut by_other_id = HashMap::new();
+        for model in models.values() {
+            for id in other_ids(model) {
+                by_other_id.entry(id.to_owned()).or_insert_with(|| Arc::clone(model));
+            }
+        }
+        Self { models, by_other_id }
+    }
+
+    /// The model that `id` means: a public name, an alias, or the id of one of its pools.
+    pub fn resolve(&self, id: &str) -> Option<Arc<Model>> {
+        self.models.get(id).or_else(|| self.by_other_id.get(id)).cloned()
+    }
+
+    /// All models, by name.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.values()
+    }
+
+    /// The ids that mean more than one model, each told as a sentence that names both.
+    pub fn clashes(&self) -> Vec<String> {
+        let mut clashes = Vec::new();
+        for model in self.models.values() {
+            let mut ids: Vec<_> = other_ids(model).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            for id in ids {
+                if let Some(other) = self.resolve(id).filter(|other| other.name != model.name) {
+                    clashes.push(format!("{id:?} means model {:?} and model {:?}", other.name, model.name));
+                }
+            }
+        }
+        clashes
+    }
+}
+
+fn other_ids(model: &Model) -> impl Iterator<Item = &str> {
+    model.aliases.iter().map(String::as_str).chain(model.ladder.iter().map(|pool| pool.model_id.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(name: &str, aliases: &[&str], pool_ids: &[&str]) -> Model {
+        let ladder: Vec<_> = pool_ids
+            .iter()
+            .enumerate()
+            .map(|(rung, id)| serde_json::json!({"name": format!("p{rung}"), "kind": "on_demand", "model_id": id}))
+            .collect();
+        serde_json::from_value(serde_json::json!({"name": name, "aliases": aliases, "ladder": ladder}))
+            .expect("a model")
+    }
+
+    #[test]
+    fn a_model_is_found_by_name_alias_and_pool_id() {
+        let catalogue = Catalogue::new([model("b", &["bee"], &["id-b", "arn:b"]), model("a", &[], &["id-a"])]);
+        for id in ["b", "bee", "id-b", "arn:b"] {
+            assert_eq!(catalogue.resolve(id).expect(id).name, "b");
+        }
+        assert!(catalogue.resolve("c").is_none());
+        assert_eq!(catalogue.models().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(catalogue.clashes(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_id_that_means_two_models_is_told_with_both() {
+        let catalogue = Catalogue::new([model("a", &["b"], &["shared"]), model("b", &[], &["shared", "shared"])]);
+        assert_eq!(
+            catalogue.clashes(),
+            [r#""b" means model "b" and model "a""#, r#""shared" means model "a" and model "b""#]
+        );
+        assert_eq!(catalogue.resolve("b").expect("by name").name, "b");
+    }
+
+    #[test]
+    fn one_id_in_two_pools_of_one_model_is_no_clash() {
+        let catalogue = Catalogue::new([model("a", &["id"], &["id", "id"])]);
+        assert_eq!(catalogue.clashes(), Vec::<String>::new());
+    }
+}

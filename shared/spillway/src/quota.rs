@@ -1,0 +1,120 @@
+//! Admission decided: what a request costs each limit, whether it fits, and when it will.
+//!
+//! The algorithm is the *staircase*: for every limit per minute an item holds `EPOCHS` overlapping windows, each named
+//! after the epoch that it starts in. A request charges all windows that contain now, under a condition on each, in one
+//! write. No window is ever reset, because its name goes out of use; nothing is read first, because the condition is
+//! the check. Requests in flight are counted in a ring of slots, named after the epoch in which they expire, so a
+//! caller that dies frees its slot by the clock alone.
+//!
+//! Everything here is a function of its arguments: [`reserve`] and [`settle`] produce a [`Write`], and
+//! [`explain`] turns the image that a failed write returned into a [`Verdict`]. `store::ledger` compiles a write to one
+//! DynamoDB `UpdateItem`; [`Image::apply`] runs the same write in memory.
+
+mod caps;
+mod estimate;
+mod explain;
+mod reserve;
+mod settle;
+mod slots;
+mod state;
+mod write;
+
+use serde::{Deserialize, Serialize};
+
+pub use caps::{Policy, too_large};
+pub use estimate::input_tokens;
+pub use explain::{Refusal, RefusedLimit, Verdict, explain};
+pub use reserve::{Reservation, reserve};
+pub use settle::{Settled, settle, settle_reaped};
+pub use slots::reapable;
+pub use state::states;
+pub use write::{Attribute, Condition, Image, Update, Write};
+
+/// Length of an epoch in milliseconds. With [`EPOCHS`] it is part of the stored schema.
+pub const EPOCH_MS: u64 = 5_000;
+
+/// Epochs in a window; `EPOCHS * EPOCH_MS` is the minute of "per minute".
+pub const EPOCHS: u64 = 12;
+
+/// The limits of a tenant or a pool; `None` means unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Requests in any minute.
+    pub requests_per_minute: Option<u64>,
+    /// Quota tokens in any minute: input + output × burndown.
+    pub tokens_per_minute: Option<u64>,
+    /// Quota tokens in a UTC day.
+    pub tokens_per_day: Option<u64>,
+    /// Requests running at once.
+    pub in_flight: Option<u64>,
+    /// Spend in a UTC calendar month, in micro-USD.
+    pub microusd_per_month: Option<u64>,
+}
+
+impl Limits {
+    /// Whether nothing is limited, so that nothing needs counting.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The limits by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// [`Limits::requests_per_minute`].
+    RequestsPerMinute,
+    /// [`Limits::tokens_per_minute`].
+    TokensPerMinute,
+    /// [`Limits::tokens_per_day`].
+    TokensPerDay,
+    /// [`Limits::in_flight`].
+    InFlight,
+    /// [`Limits::microusd_per_month`].
+    MicrousdPerMonth,
+}
+
+impl Limit {
+    /// The name that callers and operators see, the same as in the registry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RequestsPerMinute => "requests_per_minute",
+            Self::TokensPerMinute => "tokens_per_minute",
+            Self::TokensPerDay => "tokens_per_day",
+            Self::InFlight => "in_flight",
+            Self::MicrousdPerMonth => "microusd_per_month",
+        }
+    }
+}
+
+/// What a request costs each limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Charge {
+    /// Requests: 1, or 0 to take a reservation back whole.
+    pub requests: u64,
+    /// Quota tokens.
+    pub quota_tokens: u64,
+    /// Money, in micro-USD.
+    pub cost_microusd: u64,
+}
+
+/// Where one limit stands for one tenant or pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LimitState {
+    /// Which limit.
+    pub limit: Limit,
+    /// Its cap, in its own unit.
+    pub cap: u64,
+    /// How much is charged or reserved now.
+    pub used: u64,
+    /// When all of what is used now is free again, in milliseconds from now.
+    pub reset_ms: u64,
+}
+
+impl LimitState {
+    /// What is left of the cap.
+    pub fn remaining(&self) -> u64 {
+        self.cap.saturating_sub(self.used)
+    }
+}

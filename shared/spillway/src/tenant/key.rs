@@ -1,0 +1,182 @@
+//! Keys: `sk-spill-<key id>-<secret>`, shown once, kept as a hash.
+
+use std::fmt::{self, Debug, Formatter};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+const PREFIX: &str = "sk-spill-";
+const SECRET_HEX_DIGITS: usize = 64;
+const LONGEST_ID: usize = 64;
+
+/// A key as a caller presents it. Its `Debug` never shows the secret.
+#[derive(Clone)]
+pub struct ApiKey {
+    id: String,
+    secret: String,
+}
+
+/// A key as the registry keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRecord {
+    /// The public part of the key.
+    pub id: String,
+    /// Whose key it is.
+    pub tenant: String,
+    /// SHA-256 of the secret, in hex.
+    pub secret_sha256: String,
+    /// When it stops working, in milliseconds since 1970; `None` means never.
+    pub expires_ms: Option<u64>,
+}
+
+impl ApiKey {
+    /// A new key: a 12-digit id and a secret of 256 bits, both from the operating system's random source.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut id = [0; 6];
+        let mut secret = [0; SECRET_HEX_DIGITS / 2];
+        getrandom::fill(&mut id)?;
+        getrandom::fill(&mut secret)?;
+        Ok(Self { id: hex(&id), secret: hex(&secret) })
+    }
+
+    /// Reads a key as a caller presents it; `None` if it cannot be one. The id may contain dashes, as the ids of
+    /// tenants do: the secret is what follows the last one.
+    pub fn parse(presented: &str) -> Option<Self> {
+        let (id, secret) = presented.strip_prefix(PREFIX)?.rsplit_once('-')?;
+        let is_id = (1..=LONGEST_ID).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        let is_secret =
+            secret.len() == SECRET_HEX_DIGITS && secret.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (is_id && is_secret).then(|| Self { id: id.to_owned(), secret: secret.to_owned() })
+    }
+
+    /// The public part, by which the registry finds the key; fit for logs.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The whole key, to be shown once to whom it is for.
+    pub fn expose(&self) -> String {
+        format!("{PREFIX}{}-{}", self.id, self.secret)
+    }
+}
+
+impl Debug for ApiKey {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ApiKey({PREFIX}{}-…)", self.id)
+    }
+}
+
+impl KeyRecord {
+    /// What the registry keeps of `key`. It works until `expires_ms`, in milliseconds since 1970.
+    pub fn new(key: &ApiKey, tenant: &str, expires_ms: Option<u64>) -> Self {
+        Self {
+            id: key.id.clone(),
+            tenant: tenant.to_owned(),
+            secret_sha256: hex(&Sha256::digest(&key.secret)),
+            expires_ms,
+        }
+    }
+
+    /// A record that admits no key, to compare with where there is none, so that an unknown key costs what a known
+    /// one does.
+    pub fn of_nobody() -> Self {
+        // No secret is known to have this hash.
+        let secret_sha256 = "0".repeat(SECRET_HEX_DIGITS);
+        Self { id: String::new(), tenant: String::new(), secret_sha256, expires_ms: None }
+    }
+
+    /// Whether `key` is this one and still works. Takes the same time wherever the secrets differ.
+    pub fn admits(&self, key: &ApiKey, now_ms: u64) -> bool {
+        let presented = hex(&Sha256::digest(&key.secret));
+        let same_secret = bool::from(presented.as_bytes().ct_eq(self.secret_sha256.as_bytes()));
+        let in_time = self.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms);
+        same_secret & (self.id == key.id) & in_time
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(id: &str) -> ApiKey {
+        ApiKey::parse(&format!("sk-spill-{id}-{}", "5a".repeat(32))).expect("a key")
+    }
+
+    #[test]
+    fn a_generated_key_survives_being_shown_and_presented() {
+        let key = ApiKey::generate().expect("random bytes");
+        let presented = ApiKey::parse(&key.expose()).expect("parses");
+        assert_eq!(presented.id().len(), 12);
+        assert_eq!(presented.expose(), key.expose());
+        assert!(KeyRecord::new(&key, "acme", None).admits(&presented, 0));
+        assert_ne!(ApiKey::generate().expect("random bytes").expose(), key.expose());
+    }
+
+    #[test]
+    fn an_id_may_be_a_tenants_name() {
+        assert_eq!(key("team-a.eu_1").id(), "team-a.eu_1");
+    }
+
+    #[test]
+    fn what_cannot_be_a_key_is_none() {
+        let secret = "5a".repeat(32);
+        for presented in [
+            String::new(),
+            "sk-spill-".into(),
+            format!("sk-spill-{secret}"),
+            format!("sk-spill--{secret}"),
+            format!("sk-spill-a b-{secret}"),
+            format!("sk-spill-ä-{secret}"),
+            format!("sk-spill-a-{secret}0"),
+            format!("sk-spill-a-{}", secret.to_uppercase()),
+            format!("sk-spill-a-{}", &secret[1..]),
+            format!("sk-other-a-{secret}"),
+            format!("sk-spill-{}-{secret}", "a".repeat(65)),
+        ] {
+            assert!(ApiKey::parse(&presented).is_none(), "{presented}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_secret_under_the_same_id_is_admitted_and_only_in_time() {
+        let record = KeyRecord::new(&key("a"), "acme", Some(1_000));
+        assert!(record.admits(&key("a"), 999));
+        assert!(!record.admits(&key("a"), 1_000));
+        assert!(!record.admits(&key("b"), 999));
+        assert!(!record.admits(&ApiKey::generate().expect("random bytes"), 999));
+        assert!(!KeyRecord::of_nobody().admits(&key("a"), 0));
+    }
+
+    #[test]
+    fn a_record_with_a_damaged_hash_admits_nothing() {
+        for secret_sha256 in ["", "5a", "ä"] {
+            let record = KeyRecord { secret_sha256: secret_sha256.into(), ..KeyRecord::new(&key("a"), "acme", None) };
+            assert!(!record.admits(&key("a"), 0));
+        }
+    }
+
+    #[test]
+    fn neither_a_key_nor_its_record_shows_the_secret() {
+        let shown = format!("{:?} {:?}", key("a"), KeyRecord::new(&key("a"), "acme", None));
+        assert!(!shown.contains(&"5a".repeat(32)), "{shown}");
+        assert!(shown.contains("sk-spill-a-…"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_any_text_never_panics(presented in "(sk-spill-)?\\PC{0,90}") {
+            if let Some(key) = ApiKey::parse(&presented) {
+                prop_assert_eq!(key.expose(), presented);
+            }
+        }
+    }
+}
