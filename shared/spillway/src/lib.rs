@@ -3,6 +3,7 @@
 // Know: pure decisions. No async, no AWS, no clock.
 pub mod chat;
 mod check;
+pub mod job;
 pub mod pool;
 pub mod price;
 pub mod quota;
@@ -13,5 +14,6 @@ pub mod tenant;
 // Do.
 
 // Reached.
+pub mod dialect;
 
 // Held together.

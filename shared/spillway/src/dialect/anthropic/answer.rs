@@ -1,0 +1,61 @@
+//! A message from a Converse reply.
+
+use serde_json::{Value, json};
+
+use crate::chat::{Answer, Usage};
+use crate::dialect::Context;
+use crate::dialect::reply::{self, Block};
+
+/// The complete message.
+pub fn answer(context: &Context, answer: &Answer) -> Value {
+    let content: Vec<Value> = reply::blocks(&answer.body).map(block).collect();
+    let mut message = frame(context, content, usage(&answer.usage));
+    message["stop_reason"] = json!(stop_reason(reply::stop_reason(&answer.body)));
+    message["stop_sequence"] = json!(reply::stop_sequence(&answer.body));
+    message
+}
+
+/// A message whose end is not known.
+pub fn frame(context: &Context, content: Vec<Value>, usage: Value) -> Value {
+    json!({
+        "id": format!("msg_{}", context.request_id),
+        "type": "message",
+        "role": "assistant",
+        "model": context.model,
+        "content": content,
+        "stop_reason": null,
+        "stop_sequence": null,
+        "usage": usage,
+    })
+}
+
+fn block(block: Block) -> Value {
+    match block {
+        Block::Text(text) => json!({"type": "text", "text": text}),
+        Block::Reasoning { text, signature } => json!({"type": "thinking", "thinking": text, "signature": signature}),
+        Block::Redacted(data) => json!({"type": "redacted_thinking", "data": data}),
+        Block::ToolUse { id, name, input } => json!({"type": "tool_use", "id": id, "name": name, "input": input}),
+    }
+}
+
+/// Why the answer ended, in Anthropic's words.
+pub fn stop_reason(stop_reason: &str) -> &'static str {
+    match stop_reason {
+        "max_tokens" => "max_tokens",
+        "stop_sequence" => "stop_sequence",
+        "tool_use" => "tool_use",
+        "guardrail_intervened" | "content_filtered" => "refusal",
+        "model_context_window_exceeded" => "model_context_window_exceeded",
+        _ => "end_turn",
+    }
+}
+
+/// Anthropic counts as Converse does: cached tokens stand beside `input_tokens`.
+pub fn usage(usage: &Usage) -> Value {
+    json!({
+        "input_tokens": usage.input_tokens,
+        "cache_creation_input_tokens": usage.cache_write_input_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "output_tokens": usage.output_tokens,
+    })
+}

@@ -1,0 +1,170 @@
+//! Content blocks of a messages request, as Converse blocks.
+
+use serde_json::{Value, json};
+
+use crate::dialect::converse;
+use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
+use crate::dialect::media::{self, Documents};
+
+/// What the blocks of one request share while they are read.
+pub struct Reader<'r> {
+    documents: Documents,
+    pub ignored: &'r mut Ignored,
+}
+
+impl<'r> Reader<'r> {
+    /// A reader that names what it ignores in `ignored`.
+    pub fn new(ignored: &'r mut Ignored) -> Self {
+        Self { documents: Documents::default(), ignored }
+    }
+
+    /// The system prompt: a string or text blocks.
+    pub fn system(&mut self, value: Value, at: &Path) -> Read<Vec<Value>> {
+        self.each(value, at, |_, fields, kind, at| match kind {
+            "text" => Ok(converse::text(fields.required("text", json::string)?)),
+            other => Err(at.key("type").refuse(format_args!("{} is not supported; expected text", echo(other)))),
+        })
+    }
+
+    /// The content of a message: a string or blocks.
+    pub fn content(&mut self, value: Value, at: &Path) -> Read<Vec<Value>> {
+        self.each(value, at, Self::block)
+    }
+
+    /// Reads a string or blocks; a block's `cache_control` becomes a cache point behind it.
+    fn each(
+        &mut self,
+        value: Value,
+        at: &Path,
+        read: impl Fn(&mut Self, &mut Fields, &str, &Path) -> Read<Option<Value>>,
+    ) -> Read<Vec<Value>> {
+        let elements = match value {
+            Value::String(text) => return Ok(converse::text(text).into_iter().collect()),
+            Value::Array(elements) => elements,
+            other => return Err(at.mistyped("a string or an array of content blocks", &other)),
+        };
+        let mut blocks = Vec::with_capacity(elements.len());
+        for (index, element) in elements.into_iter().enumerate() {
+            let at = at.index(index);
+            let mut fields = Fields::of(element, &at)?;
+            let kind = fields.required("type", json::string)?;
+            blocks.extend(read(self, &mut fields, &kind, &at)?);
+            blocks.extend(fields.optional("cache_control", converse::cache_point)?);
+            fields.finish(self.ignored);
+        }
+        Ok(blocks)
+    }
+
+    fn block(&mut self, fields: &mut Fields, kind: &str, at: &Path) -> Read<Option<Value>> {
+        let block = match kind {
+            "text" => return Ok(converse::text(fields.required("text", json::string)?)),
+            "image" => fields.required("source", |value, at| self.image(value, at))?,
+            "document" => self.document(fields)?,
+            "tool_use" => json!({"toolUse": {
+                "toolUseId": fields.required("id", json::name)?,
+                "name": fields.required("name", json::name)?,
+                "input": fields.required("input", json::object)?,
+            }}),
+            "tool_result" => self.tool_result(fields)?,
+            "thinking" => reasoning(fields)?,
+            "redacted_thinking" => {
+                let data = fields.required("data", |value, at| media::base64_data(json::string(value, at)?, at))?;
+                json!({"reasoningContent": {"redactedContent": data}})
+            }
+            other => {
+                let expected = "expected text, image, document, tool_use, tool_result, thinking or redacted_thinking";
+                return Err(at.key("type").refuse(format_args!("{} is not supported; {expected}", echo(other))));
+            }
+        };
+        Ok(Some(block))
+    }
+
+    fn image(&mut self, value: Value, at: &Path) -> Read<Value> {
+        let mut source = Fields::of(value, at)?;
+        match source.required("type", json::string)?.as_str() {
+            "base64" => {}
+            other => return Err(not_inline(other, at)),
+        }
+        let media_type = source.required("media_type", json::string)?;
+        let data = source.required("data", json::string)?;
+        source.finish(self.ignored);
+        media::image(&media_type, data, &at.key("data"))
+    }
+
+    fn document(&mut self, fields: &mut Fields) -> Read<Value> {
+        let (format, source) = fields.required("source", |value, at| self.document_source(value, at))?;
+        let title = fields.optional("title", json::string)?;
+        let mut document = self.documents.block(format, title.as_deref(), source);
+        if let Some(context) = fields.optional("context", json::name)? {
+            document["context"] = Value::String(context);
+        }
+        if let Some(citations) = fields.optional("citations", json::object)? {
+            document["citations"] = Value::Object(citations);
+        }
+        Ok(json!({"document": document}))
+    }
+
+    /// The format and the Converse source of a document.
+    fn document_source(&mut self, value: Value, at: &Path) -> Read<(&'static str, Value)> {
+        let mut source = Fields::of(value, at)?;
+        let kind = source.required("type", json::string)?;
+        let found = match kind.as_str() {
+            "base64" => {
+                let media_type = source.required("media_type", json::string)?;
+                let data = source.required("data", |value, at| media::base64_data(json::string(value, at)?, at))?;
+                (media::document_format(&media_type, &at.key("media_type"))?, json!({"bytes": data}))
+            }
+            "text" => {
+                source.optional("media_type", json::string)?;
+                ("txt", json!({"text": source.required("data", json::name)?}))
+            }
+            "content" => {
+                let content = source.required("content", |value, at| self.content(value, at))?;
+                if content.iter().any(|block| block.get("text").is_none()) {
+                    return Err(at.key("content").refuse("only text blocks without cache_control are supported here"));
+                }
+                ("txt", json!({"content": content}))
+            }
+            other => return Err(not_inline(other, at)),
+        };
+        source.finish(self.ignored);
+        Ok(found)
+    }
+
+    fn tool_result(&mut self, fields: &mut Fields) -> Read<Value> {
+        let id = fields.required("tool_use_id", json::name)?;
+        let content = fields.optional("content", |value, at| {
+            let mut blocks = self.content(value, at)?;
+            let before = blocks.len();
+            // Converse has no cache points inside a result; the one behind the result serves.
+            blocks.retain(|block| block.get("cachePoint").is_none());
+            if blocks.len() < before {
+                self.ignored.note(&at.index(0).key("cache_control"));
+            }
+            let may_stand_here =
+                |block: &Value| ["text", "image", "document"].iter().any(|member| block.get(member).is_some());
+            if !blocks.iter().all(may_stand_here) {
+                return Err(at.refuse("a tool result takes only text, image and document blocks"));
+            }
+            Ok(blocks)
+        })?;
+        let mut result = json!({"toolUseId": id, "content": content.unwrap_or_default()});
+        if fields.optional("is_error", json::boolean)? == Some(true) {
+            result["status"] = json!("error");
+        }
+        Ok(json!({"toolResult": result}))
+    }
+}
+
+fn reasoning(fields: &mut Fields) -> Read<Value> {
+    let mut reasoning = json!({"text": fields.required("thinking", json::string)?});
+    if let Some(signature) = fields.optional("signature", json::string)?.filter(|signature| !signature.is_empty()) {
+        reasoning["signature"] = Value::String(signature);
+    }
+    Ok(json!({"reasoningContent": {"reasoningText": reasoning}}))
+}
+
+fn not_inline(kind: &str, at: &Path) -> crate::chat::Problem {
+    let text = "sources are not supported; Bedrock fetches nothing, so send the data as base64";
+    at.key("type").refuse(format_args!("{} {text}", echo(kind)))
+}

@@ -1,0 +1,46 @@
+//! Bedrock's exceptions: names, status codes and bodies.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::chat::{Kind, Problem};
+
+/// The exception's name, as in `x-amzn-errortype`.
+pub fn exception(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Invalid | Kind::TooLarge => "ValidationException",
+        Kind::Unauthenticated => "UnrecognizedClientException",
+        Kind::BudgetExhausted => "ServiceQuotaExceededException",
+        Kind::Forbidden => "AccessDeniedException",
+        Kind::NotFound => "ResourceNotFoundException",
+        Kind::MethodNotAllowed => "UnknownOperationException",
+        Kind::Conflict => "ConflictException",
+        Kind::Throttled => "ThrottlingException",
+        Kind::Model => "ModelErrorException",
+        Kind::Unavailable => "ServiceUnavailableException",
+        Kind::Timeout => "ModelTimeoutException",
+        Kind::Internal => "InternalServerException",
+    }
+}
+
+/// The status of a failure, as AWS pairs it with the exception.
+pub fn status(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::Invalid | Kind::BudgetExhausted => StatusCode::BAD_REQUEST,
+        Kind::Unauthenticated | Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::Throttled => StatusCode::TOO_MANY_REQUESTS,
+        Kind::Model => StatusCode::FAILED_DEPENDENCY,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Timeout => StatusCode::REQUEST_TIMEOUT,
+        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// `{"message"}`.
+pub fn problem(problem: &Problem) -> Value {
+    json!({"message": problem.message})
+}

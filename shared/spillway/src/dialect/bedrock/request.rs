@@ -1,0 +1,137 @@
+//! The body of `POST /model/{id}/converse` and `/converse-stream`: carried as it is, after checking what we act on.
+
+use serde_json::{Map, Value};
+
+use crate::chat::{Problem, Request};
+use crate::dialect::json::{self, Path, Read, echo};
+
+/// Names under which models take an output limit beside Converse's own; it would escape the reservation.
+const HIDDEN_TOKEN_LIMITS: [&str; 7] = [
+    "max_tokens",
+    "max_completion_tokens",
+    "max_tokens_to_sample",
+    "max_gen_len",
+    "max_new_tokens",
+    "maxTokens",
+    "maxTokenCount",
+];
+
+/// Bedrock takes 16 pairs of request metadata; two of them are ours (`tenant` and `request_id`).
+const MOST_METADATA: usize = 14;
+
+/// Checks a Converse body.
+pub fn parse(mut body: Map<String, Value>, path_model: Option<&str>, stream: bool) -> Result<Request, Problem> {
+    let Some(model) = path_model.filter(|model| !model.is_empty()) else {
+        return Err(Path::Root.key("modelId").refuse("is missing"));
+    };
+    body.retain(|_, value| !value.is_null());
+    let at = Path::Root;
+    match body.get("messages") {
+        None => return Err(at.key("messages").refuse("is missing")),
+        Some(messages) => check_messages(messages, &at.key("messages"))?,
+    }
+    if let Some(system) = body.get("system") {
+        each(system, &at.key("system"), |block, at| members(block, at).map(drop))?;
+    }
+    let max_tokens = match body.get("inferenceConfig") {
+        None => None,
+        Some(config) => check_inference(members(config, &at.key("inferenceConfig"))?, &at.key("inferenceConfig"))?,
+    };
+    check_additional(&body)?;
+    check_metadata(&body)?;
+    default_only(&mut body, "serviceTier", "type", "default")?;
+    default_only(&mut body, "performanceConfig", "latency", "standard")?;
+    for name in ["toolConfig", "guardrailConfig", "outputConfig", "promptVariables"] {
+        if let Some(value) = body.get(name) {
+            members(value, &at.key(name))?;
+        }
+    }
+    let (model, include_usage) = (model.to_owned(), false);
+    Ok(Request { model, body, stream, max_tokens, include_usage, ignored: Vec::new() })
+}
+
+fn check_messages(messages: &Value, at: &Path) -> Read<()> {
+    if messages.as_array().is_some_and(Vec::is_empty) {
+        return Err(at.refuse("needs at least one message"));
+    }
+    each(messages, at, |message, at| {
+        let message = members(message, at)?;
+        match message.get("role") {
+            Some(Value::String(role)) if ["user", "assistant", "system"].contains(&role.as_str()) => {}
+            Some(Value::String(role)) => {
+                let text = format_args!("{} is unknown; expected user, assistant or system", echo(role));
+                return Err(at.key("role").refuse(text));
+            }
+            Some(other) => return Err(at.key("role").mistyped("a string", other)),
+            None => return Err(at.key("role").refuse("is missing")),
+        }
+        let at = at.key("content");
+        let content = message.get("content").ok_or_else(|| at.refuse("is missing"))?;
+        each(content, &at, |block, at| members(block, at).map(drop))
+    })
+}
+
+/// Checks `inferenceConfig` and returns its output limit.
+fn check_inference(config: &Map<String, Value>, at: &Path) -> Read<Option<u64>> {
+    let present = |name: &str| config.get(name).filter(|value| !value.is_null()).cloned();
+    for name in ["temperature", "topP"] {
+        present(name).map(|value| json::fraction(value, &at.key(name))).transpose()?;
+    }
+    present("stopSequences").map(|value| json::names(value, &at.key("stopSequences"))).transpose()?;
+    present("maxTokens").map(|value| json::token_limit(value, &at.key("maxTokens"))).transpose()
+}
+
+fn check_additional(body: &Map<String, Value>) -> Read<()> {
+    let at = Path::Root.key("additionalModelRequestFields");
+    let Some(Value::Object(additional)) = body.get("additionalModelRequestFields") else { return Ok(()) };
+    no_hidden_limit(additional, &at)?;
+    additional.iter().try_for_each(|(name, value)| match value {
+        Value::Object(inner) => no_hidden_limit(inner, &at.key(&echo(name))),
+        _ => Ok(()),
+    })
+}
+
+fn no_hidden_limit(members: &Map<String, Value>, at: &Path) -> Read<()> {
+    match HIDDEN_TOKEN_LIMITS.iter().find(|name| members.contains_key(**name)) {
+        Some(name) => Err(at.key(name).refuse("is not supported; use inferenceConfig.maxTokens")),
+        None => Ok(()),
+    }
+}
+
+fn check_metadata(body: &Map<String, Value>) -> Read<()> {
+    let at = Path::Root.key("requestMetadata");
+    let Some(metadata) = body.get("requestMetadata") else { return Ok(()) };
+    let metadata = members(metadata, &at)?;
+    if metadata.len() > MOST_METADATA {
+        return Err(at.refuse(format_args!("has {} pairs; at most {MOST_METADATA} are possible", metadata.len())));
+    }
+    match metadata.values().find(|value| !value.is_string()) {
+        Some(other) => Err(at.mistyped("an object of strings", other)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a choice that changes the price, which is the operator's to make; the default is taken out, so that the
+/// pool can set its own.
+fn default_only(body: &mut Map<String, Value>, name: &str, member: &str, usual: &str) -> Read<()> {
+    let Some(config) = body.shift_remove(name) else { return Ok(()) };
+    let at = Path::Root.key(name);
+    match members(&config, &at)?.get(member) {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(choice)) if choice == usual => Ok(()),
+        Some(Value::String(choice)) => {
+            let text = format_args!("{} is not supported; the operator's ladder decides it", echo(choice));
+            Err(at.key(member).refuse(text))
+        }
+        Some(other) => Err(at.key(member).mistyped("a string", other)),
+    }
+}
+
+fn members<'v>(value: &'v Value, at: &Path) -> Read<&'v Map<String, Value>> {
+    value.as_object().ok_or_else(|| at.mistyped("an object", value))
+}
+
+fn each(value: &Value, at: &Path, check: impl Fn(&Value, &Path) -> Read<()>) -> Read<()> {
+    let elements = value.as_array().ok_or_else(|| at.mistyped("an array", value))?;
+    elements.iter().enumerate().try_for_each(|(index, element)| check(element, &at.index(index)))
+}

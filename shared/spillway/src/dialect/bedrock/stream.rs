@@ -1,0 +1,64 @@
+//! Event-stream frames (`application/vnd.amazon.eventstream`) of a ConverseStream reply.
+
+use aws_smithy_eventstream::frame::write_message_to;
+use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use aws_smithy_types::str_bytes::StrBytes;
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::chat::{Event, Kind, Problem};
+
+/// One stream of frames.
+#[derive(Debug, Default)]
+pub struct Stream {
+    is_over: bool,
+}
+
+impl Stream {
+    pub fn event(&mut self, event: &Event) -> Bytes {
+        if self.is_over {
+            return Bytes::new();
+        }
+        frame("event", ":event-type", event.name.clone(), &event.payload)
+    }
+
+    pub fn problem(&mut self, problem: &Problem) -> Bytes {
+        if std::mem::replace(&mut self.is_over, true) {
+            return Bytes::new();
+        }
+        let name = exception(problem.kind).to_owned();
+        frame("exception", ":exception-type", name, &super::problem(problem))
+    }
+
+    /// The stream just ends.
+    pub fn finish(&mut self) -> Bytes {
+        self.is_over = true;
+        Bytes::new()
+    }
+}
+
+/// The exceptions that ConverseStream models inside a stream, spelled as there.
+fn exception(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Throttled => "throttlingException",
+        Kind::Model | Kind::Timeout => "modelStreamErrorException",
+        Kind::Unavailable => "serviceUnavailableException",
+        Kind::Internal | Kind::Conflict => "internalServerException",
+        Kind::Invalid | Kind::TooLarge | Kind::BudgetExhausted | Kind::Unauthenticated => "validationException",
+        Kind::Forbidden | Kind::NotFound | Kind::MethodNotAllowed => "validationException",
+    }
+}
+
+fn frame(message_type: &'static str, name_header: &'static str, name: String, payload: &Value) -> Bytes {
+    let header = |name: &'static str, value: StrBytes| Header::new(name, HeaderValue::String(value));
+    let message = Message::new(payload.to_string())
+        .add_header(header(name_header, name.into()))
+        .add_header(header(":content-type", "application/json".into()))
+        .add_header(header(":message-type", message_type.into()));
+    let mut bytes = Vec::new();
+    // Only a frame above the format's own limits fails; a whole frame or none is sent.
+    match write_message_to(&message, &mut bytes) {
+        Ok(()) => Bytes::from(bytes),
+        Err(_) => Bytes::new(),
+    }
+}

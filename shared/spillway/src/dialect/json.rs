@@ -1,0 +1,263 @@
+//! Typed access to outside JSON, with the path of every complaint and without ever quoting a value.
+
+use std::fmt;
+
+use serde_json::{Map, Number, Value};
+
+use crate::chat::{Kind, Problem};
+
+/// How much of a role, type or field name is repeated to the caller.
+const LONGEST_ECHO: usize = 32;
+/// How many parameters without effect are named; a longer list helps nobody and would not fit a header.
+const MOST_IGNORED: usize = 32;
+
+/// Parses a request body, which must be one JSON object.
+pub fn body(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+    let invalid = |message: String| Problem::new(Kind::Invalid, message);
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(invalid("The body is empty; expected a JSON object.".to_owned()));
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| invalid(format!("The body is not UTF-8: byte {} is wrong.", error.valid_up_to())))?;
+    let value = serde_json::from_str(text).map_err(|error| invalid(syntax(&error)))?;
+    object(value, &Path::Root)
+}
+
+/// serde_json's own messages can quote the input, so only the place and the class are told.
+fn syntax(error: &serde_json::Error) -> String {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    if error.to_string().starts_with("recursion limit exceeded") {
+        return format!("The body is nested deeper than 127 levels at {place}.");
+    }
+    match error.classify() {
+        serde_json::error::Category::Eof => format!("The body is not valid JSON: it ends too early, at {place}."),
+        _ => format!("The body is not valid JSON: syntax error at {place}."),
+    }
+}
+
+/// Where a value stands in the body, as the caller would write it: `messages[2].content`.
+#[derive(Debug, Clone, Copy)]
+pub enum Path<'a> {
+    Root,
+    Key(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+}
+
+impl<'a> Path<'a> {
+    /// The member `name` of the object here.
+    pub fn key(&'a self, name: &'a str) -> Path<'a> {
+        Path::Key(self, name)
+    }
+
+    /// The element `index` of the array here.
+    pub fn index(&'a self, index: usize) -> Path<'a> {
+        Path::Index(self, index)
+    }
+
+    /// The same place in any element: `messages[].content`.
+    fn pattern(&self) -> String {
+        match self {
+            Path::Root => String::new(),
+            Path::Key(Path::Root, name) => (*name).to_owned(),
+            Path::Key(parent, name) => format!("{}.{name}", parent.pattern()),
+            Path::Index(parent, _) => format!("{}[]", parent.pattern()),
+        }
+    }
+
+    /// A complaint about the value here: `text` says what is wrong and what would be right.
+    pub fn refuse(&self, text: impl fmt::Display) -> Problem {
+        match self {
+            Path::Root => Problem::new(Kind::Invalid, format!("The body: {text}")),
+            _ => Problem::invalid(self.to_string(), format!("{self}: {text}")),
+        }
+    }
+
+    /// A complaint that the value here has the wrong type.
+    pub fn mistyped(&self, expected: &str, got: &Value) -> Problem {
+        self.refuse(format_args!("expected {expected}, got {}", type_of(got)))
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Key(Path::Root, name) => formatter.write_str(name),
+            Path::Key(parent, name) => write!(formatter, "{parent}.{name}"),
+            Path::Index(parent, index) => write!(formatter, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// An object whose members are taken out one by one; what is left over is named as ignored.
+pub struct Fields<'p> {
+    members: Map<String, Value>,
+    at: &'p Path<'p>,
+}
+
+impl<'p> Fields<'p> {
+    /// The members of `value`, which must be an object.
+    pub fn of(value: Value, at: &'p Path<'p>) -> Result<Self, Problem> {
+        Ok(Self { members: object(value, at)?, at })
+    }
+
+    /// The members of an object.
+    pub fn new(members: Map<String, Value>, at: &'p Path<'p>) -> Self {
+        Self { members, at }
+    }
+
+    /// Takes a member out; `null` is the same as absent.
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        self.members.shift_remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Takes a member out and reads it, if it is there.
+    pub fn optional<T>(&mut self, name: &str, read: impl FnOnce(Value, &Path) -> Read<T>) -> Read<Option<T>> {
+        self.take(name).map(|value| read(value, &self.at.key(name))).transpose()
+    }
+
+    /// Takes a member out and reads it; complains if it is not there.
+    pub fn required<T>(&mut self, name: &str, read: impl FnOnce(Value, &Path) -> Read<T>) -> Read<T> {
+        let value = self.take(name).ok_or_else(|| self.at.key(name).refuse("is missing"))?;
+        read(value, &self.at.key(name))
+    }
+
+    /// Takes a member out that has no effect here, and names it.
+    pub fn ignore(&mut self, name: &str, ignored: &mut Ignored) {
+        if self.take(name).is_some() {
+            ignored.note(&self.at.key(name));
+        }
+    }
+
+    /// Refuses a member that cannot be honoured and whose absence would change the answer. Values that ask for
+    /// nothing (`null`, `false`, `0`, empty) pass.
+    pub fn refuse(&mut self, name: &str, text: &str) -> Read<()> {
+        match self.take(name) {
+            Some(value) if !asks_nothing(&value) => Err(self.at.key(name).refuse(text)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Names the members that nobody took.
+    pub fn finish(self, ignored: &mut Ignored) {
+        for (name, value) in &self.members {
+            if !asks_nothing(value) {
+                ignored.note(&self.at.key(&echo(name)));
+            }
+        }
+    }
+}
+
+/// What reading a value gives.
+pub type Read<T> = Result<T, Problem>;
+
+/// The parameters that were understood and have no effect here, each once, without indices.
+#[derive(Debug, Default)]
+pub struct Ignored(Vec<String>);
+
+impl Ignored {
+    /// Names the parameter at `at`.
+    pub fn note(&mut self, at: &Path) {
+        let name = at.pattern();
+        if self.0.len() < MOST_IGNORED && !self.0.contains(&name) {
+            self.0.push(name);
+        }
+    }
+
+    /// The names.
+    pub fn into_names(self) -> Vec<String> {
+        self.0
+    }
+}
+
+/// The value as an object.
+pub fn object(value: Value, at: &Path) -> Read<Map<String, Value>> {
+    match value {
+        Value::Object(members) => Ok(members),
+        other => Err(at.mistyped("an object", &other)),
+    }
+}
+
+/// The value as an array.
+pub fn array(value: Value, at: &Path) -> Read<Vec<Value>> {
+    match value {
+        Value::Array(elements) => Ok(elements),
+        other => Err(at.mistyped("an array", &other)),
+    }
+}
+
+/// The value as a string.
+pub fn string(value: Value, at: &Path) -> Read<String> {
+    match value {
+        Value::String(text) => Ok(text),
+        other => Err(at.mistyped("a string", &other)),
+    }
+}
+
+/// The value as a string that is not empty.
+pub fn name(value: Value, at: &Path) -> Read<String> {
+    match string(value, at)? {
+        text if text.is_empty() => Err(at.refuse("is empty")),
+        text => Ok(text),
+    }
+}
+
+/// The value as a boolean.
+pub fn boolean(value: Value, at: &Path) -> Read<bool> {
+    value.as_bool().ok_or_else(|| at.mistyped("true or false", &value))
+}
+
+/// The value as a number from 0 to 1, kept as written.
+pub fn fraction(value: Value, at: &Path) -> Read<Number> {
+    match value {
+        Value::Number(number) if number.as_f64().is_some_and(|number| (0.0..=1.0).contains(&number)) => Ok(number),
+        Value::Number(_) => Err(at.refuse("is out of range; expected a number from 0 to 1")),
+        other => Err(at.mistyped("a number from 0 to 1", &other)),
+    }
+}
+
+/// The value as an output limit in tokens. Converse's is a signed 32-bit integer.
+pub fn token_limit(value: Value, at: &Path) -> Read<u64> {
+    const RANGE: std::ops::RangeInclusive<u64> = 1..=i32::MAX as u64;
+    let expected = format!("a whole number from {} to {}", RANGE.start(), RANGE.end());
+    match value {
+        Value::Number(number) => number
+            .as_u64()
+            .filter(|tokens| RANGE.contains(tokens))
+            .ok_or_else(|| at.refuse(format_args!("is out of range; expected {expected}"))),
+        other => Err(at.mistyped(&expected, &other)),
+    }
+}
+
+/// The value as strings that are not empty.
+pub fn names(value: Value, at: &Path) -> Read<Vec<String>> {
+    array(value, at)?.into_iter().enumerate().map(|(index, value)| name(value, &at.index(index))).collect()
+}
+
+/// A short word of the caller's (a role, a type, a field name) that can be repeated: cut, and of harmless characters.
+pub fn echo(word: &str) -> String {
+    let harmless = |c: char| if c.is_ascii_alphanumeric() || "_-.:/[]".contains(c) { c } else { '?' };
+    word.chars().take(LONGEST_ECHO).map(harmless).collect()
+}
+
+fn asks_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(elements) => elements.is_empty(),
+        Value::Object(members) => members.is_empty(),
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,197 @@
+//! Where limits stand, as headers: the IETF draft's `RateLimit` fields, and OpenAI's and Anthropic's own.
+
+use http::{HeaderName, HeaderValue};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Dialect;
+use super::headers::push;
+use crate::quota::{Limit, LimitState};
+
+/// The largest integer of a structured field (RFC 9651 §3.3.1).
+const LARGEST_FIELD_INTEGER: u64 = 999_999_999_999_999;
+
+/// The limit headers of `dialect`; `now_ms` is the Unix time.
+pub fn headers(dialect: Dialect, states: &[LimitState], now_ms: u64) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = Vec::new();
+    if states.is_empty() {
+        return headers;
+    }
+    push(&mut headers, "ratelimit-policy", &list(states, policy));
+    push(&mut headers, "ratelimit", &list(states, service_limit));
+    let minute = |limit| states.iter().find(|state| state.limit == limit);
+    let (requests, tokens) = (minute(Limit::RequestsPerMinute), minute(Limit::TokensPerMinute));
+    match dialect {
+        Dialect::OpenAi => {
+            let names = ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+            own(&mut headers, names, requests, duration);
+            let names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
+            own(&mut headers, names, tokens, duration);
+        }
+        Dialect::Anthropic => {
+            let names = [
+                "anthropic-ratelimit-requests-limit",
+                "anthropic-ratelimit-requests-remaining",
+                "anthropic-ratelimit-requests-reset",
+            ];
+            own(&mut headers, names, requests, |reset_ms| instant(now_ms, reset_ms));
+            let names = [
+                "anthropic-ratelimit-tokens-limit",
+                "anthropic-ratelimit-tokens-remaining",
+                "anthropic-ratelimit-tokens-reset",
+            ];
+            own(&mut headers, names, tokens, |reset_ms| instant(now_ms, reset_ms));
+        }
+        Dialect::Bedrock => {}
+    }
+    headers
+}
+
+fn own(
+    headers: &mut Vec<(HeaderName, HeaderValue)>,
+    [limit, remaining, reset]: [&'static str; 3],
+    state: Option<&LimitState>,
+    render: impl Fn(u64) -> String,
+) {
+    let Some(state) = state else { return };
+    push(headers, limit, &state.cap.to_string());
+    push(headers, remaining, &state.remaining().to_string());
+    push(headers, reset, &render(state.reset_ms));
+}
+
+fn list(states: &[LimitState], item: impl Fn(&LimitState) -> String) -> String {
+    states.iter().map(item).collect::<Vec<_>>().join(", ")
+}
+
+/// One item of `RateLimit-Policy`: name, quota, window in seconds, unit of the quota.
+fn policy(state: &LimitState) -> String {
+    let quota = state.cap.min(LARGEST_FIELD_INTEGER);
+    match state.limit {
+        Limit::RequestsPerMinute => format!(r#""requests_per_minute";q={quota};w=60"#),
+        Limit::TokensPerMinute => format!(r#""tokens_per_minute";q={quota};w=60;qu="tokens""#),
+        Limit::TokensPerDay => format!(r#""tokens_per_day";q={quota};w=86400;qu="tokens""#),
+        Limit::InFlight => format!(r#""in_flight";q={quota};qu="concurrent-requests""#),
+        // A calendar month has no one length, so the window is left out.
+        Limit::MicrousdPerMonth => format!(r#""microusd_per_month";q={quota};qu="microusd""#),
+    }
+}
+
+/// One item of `RateLimit`: name, what is left, seconds until all is free.
+fn service_limit(state: &LimitState) -> String {
+    let name = match state.limit {
+        Limit::RequestsPerMinute => "requests_per_minute",
+        Limit::TokensPerMinute => "tokens_per_minute",
+        Limit::TokensPerDay => "tokens_per_day",
+        Limit::InFlight => "in_flight",
+        Limit::MicrousdPerMonth => "microusd_per_month",
+    };
+    let remaining = state.remaining().min(LARGEST_FIELD_INTEGER);
+    format!(r#""{name}";r={remaining};t={}"#, state.reset_ms.div_ceil(1000))
+}
+
+/// A duration as OpenAI writes it: `6m0s`, `1.5s`, `20ms`.
+fn duration(milliseconds: u64) -> String {
+    if milliseconds == 0 {
+        return "0s".to_owned();
+    }
+    if milliseconds < 1000 {
+        return format!("{milliseconds}ms");
+    }
+    let (hours, minutes) = (milliseconds / 3_600_000, milliseconds / 60_000 % 60);
+    let (whole, thousandths) = (milliseconds / 1000 % 60, milliseconds % 1000);
+    let seconds = match thousandths {
+        0 => whole.to_string(),
+        _ => format!("{whole}.{thousandths:03}").trim_end_matches('0').to_owned(),
+    };
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+/// An instant as Anthropic writes it (RFC 3339), rounded up to the second; empty when no calendar holds it.
+fn instant(now_ms: u64, wait_ms: u64) -> String {
+    let at_s = now_ms.saturating_add(wait_ms).div_ceil(1000);
+    let at = i64::try_from(at_s).ok().and_then(|at_s| OffsetDateTime::from_unix_timestamp(at_s).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(dialect: Dialect, states: &[LimitState]) -> Vec<String> {
+        let headers = headers(dialect, states, 1_000_000_000_250);
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    const STATES: [LimitState; 3] = [
+        LimitState { limit: Limit::RequestsPerMinute, cap: 100, used: 50, reset_ms: 29_001 },
+        LimitState { limit: Limit::TokensPerMinute, cap: 9000, used: 9500, reset_ms: 90_500 },
+        LimitState { limit: Limit::InFlight, cap: 40, used: 3, reset_ms: 0 },
+    ];
+
+    #[test]
+    fn durations_read_as_openai_writes_them() {
+        let pairs = [
+            (0, "0s"),
+            (20, "20ms"),
+            (1000, "1s"),
+            (1500, "1.5s"),
+            (90_010, "1m30.01s"),
+            (360_000, "6m0s"),
+            (3_600_000, "1h0m0s"),
+            (86_400_000, "24h0m0s"),
+        ];
+        for (milliseconds, text) in pairs {
+            assert_eq!(duration(milliseconds), text);
+        }
+    }
+
+    #[test]
+    fn every_dialect_names_all_limits_in_the_draft_fields() {
+        let lines = rendered(Dialect::Bedrock, &STATES);
+        assert_eq!(
+            lines,
+            [
+                r#"ratelimit-policy: "requests_per_minute";q=100;w=60, "tokens_per_minute";q=9000;w=60;qu="tokens", "in_flight";q=40;qu="concurrent-requests""#,
+                r#"ratelimit: "requests_per_minute";r=50;t=30, "tokens_per_minute";r=0;t=91, "in_flight";r=37;t=0"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn openai_callers_see_their_own_headers() {
+        let lines = rendered(Dialect::OpenAi, &STATES);
+        assert_eq!(
+            lines[2..],
+            [
+                "x-ratelimit-limit-requests: 100",
+                "x-ratelimit-remaining-requests: 50",
+                "x-ratelimit-reset-requests: 29.001s",
+                "x-ratelimit-limit-tokens: 9000",
+                "x-ratelimit-remaining-tokens: 0",
+                "x-ratelimit-reset-tokens: 1m30.5s",
+            ]
+        );
+    }
+
+    #[test]
+    fn anthropic_resets_are_instants_that_are_never_early() {
+        let lines = rendered(Dialect::Anthropic, &STATES);
+        assert_eq!(lines[2], "anthropic-ratelimit-requests-limit: 100");
+        assert_eq!(lines[4], "anthropic-ratelimit-requests-reset: 2001-09-09T01:47:10Z");
+    }
+
+    #[test]
+    fn without_limits_there_are_no_headers() {
+        assert!(rendered(Dialect::OpenAi, &[]).is_empty());
+    }
+
+    #[test]
+    fn times_out_of_every_calendar_do_not_panic() {
+        let states = [LimitState { limit: Limit::TokensPerMinute, cap: u64::MAX, used: 0, reset_ms: u64::MAX }];
+        assert_eq!(rendered(Dialect::Anthropic, &states).len(), 5);
+    }
+}

@@ -1,0 +1,87 @@
+//! Images and documents inside a request: base64 with a media type, from which Converse wants a format name.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::json::{Path, Read, echo};
+
+/// The documents of one request, numbered for those without a name, since Converse wants a name for each.
+#[derive(Debug, Default)]
+pub struct Documents {
+    unnamed: usize,
+}
+
+impl Documents {
+    /// A document block without its content; `title` may be the caller's file name.
+    pub fn block(&mut self, format: &str, title: Option<&str>, source: Value) -> Value {
+        json!({"format": format, "name": self.name(title), "source": source})
+    }
+
+    /// Converse takes letters, digits, single spaces, hyphens, parentheses and square brackets in names.
+    fn name(&mut self, title: Option<&str>) -> String {
+        let allowed = |c: char| if c.is_ascii_alphanumeric() || "-()[]".contains(c) { c } else { ' ' };
+        let spaced: String = title.unwrap_or_default().chars().take(200).map(allowed).collect();
+        let name = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
+        if name.is_empty() {
+            self.unnamed += 1;
+            return format!("document-{}", self.unnamed);
+        }
+        name
+    }
+}
+
+/// Splits `data:MEDIA/TYPE;base64,DATA` into the media type and the data.
+pub fn data_url(url: &str, at: &Path) -> Read<(String, String)> {
+    let Some(rest) = url.strip_prefix("data:") else {
+        return Err(at.refuse("is not a data: URL; Bedrock fetches nothing, so send data:MEDIA/TYPE;base64,DATA"));
+    };
+    let (head, data) = rest.split_once(',').ok_or_else(|| at.refuse("has no comma after its media type"))?;
+    let media_type = head.strip_suffix(";base64").ok_or_else(|| at.refuse("must be base64: data:TYPE;base64,DATA"))?;
+    let media_type = media_type.split(';').next().unwrap_or_default();
+    Ok((media_type.to_ascii_lowercase(), data.to_owned()))
+}
+
+/// An image block.
+pub fn image(media_type: &str, data: String, at: &Path) -> Read<Value> {
+    let format = match media_type {
+        "image/png" => "png",
+        "image/jpeg" | "image/jpg" => "jpeg",
+        "image/gif" => "gif",
+        "image/webp" => "webp",
+        other => {
+            let expected = "expected image/png, image/jpeg, image/gif or image/webp";
+            return Err(at.refuse(format_args!("media type {} is not supported; {expected}", echo(other))));
+        }
+    };
+    Ok(json!({"image": {"format": format, "source": {"bytes": base64_data(data, at)?}}}))
+}
+
+/// The Converse format of a document's media type.
+pub fn document_format(media_type: &str, at: &Path) -> Read<&'static str> {
+    Ok(match media_type {
+        "application/pdf" => "pdf",
+        "text/plain" => "txt",
+        "text/csv" => "csv",
+        "text/html" => "html",
+        "text/markdown" => "md",
+        "application/msword" => "doc",
+        "application/vnd.ms-excel" => "xls",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document" => "docx",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet" => "xlsx",
+        other => return Err(at.refuse(format_args!("media type {} is not supported for documents", echo(other)))),
+    })
+}
+
+/// Checks that `data` is padded standard base64, the only kind Bedrock reads; white space in it is taken out.
+pub fn base64_data(data: String, at: &Path) -> Read<String> {
+    let data = match data.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        true => data.split_ascii_whitespace().collect(),
+        false => data,
+    };
+    match STANDARD.decode(&data) {
+        Ok(bytes) if bytes.is_empty() => Err(at.refuse("is empty")),
+        Ok(_) => Ok(data),
+        Err(_) => Err(at.refuse("is not valid base64 (standard alphabet, padded)")),
+    }
+}

@@ -1,0 +1,13 @@
+//! OpenAI chat completions.
+
+mod answer;
+mod messages;
+mod problem;
+mod request;
+mod stream;
+mod tools;
+
+pub use answer::answer;
+pub use problem::problem;
+pub use request::parse;
+pub use stream::Stream;

@@ -1,0 +1,69 @@
+//! A chat completion from a Converse reply.
+
+use serde_json::{Value, json};
+
+use crate::chat::{Answer, Usage};
+use crate::dialect::Context;
+use crate::dialect::reply::{self, Block};
+
+/// The `chat.completion` object.
+pub fn answer(context: &Context, answer: &Answer) -> Value {
+    let (mut content, mut reasoning, mut calls) = (None::<String>, String::new(), Vec::new());
+    for block in reply::blocks(&answer.body) {
+        match block {
+            Block::Text(text) => content.get_or_insert_default().push_str(&text),
+            Block::Reasoning { text, .. } => reasoning.push_str(text),
+            Block::Redacted(_) => {}
+            Block::ToolUse { id, name, input } => {
+                let function = json!({"name": name, "arguments": input.to_string()});
+                calls.push(json!({"id": id, "type": "function", "function": function}));
+            }
+        }
+    }
+    if content.is_none() && calls.is_empty() {
+        content = Some(String::new());
+    }
+    let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+    if !reasoning.is_empty() {
+        message["reasoning_content"] = Value::String(reasoning);
+    }
+    if !calls.is_empty() {
+        message["tool_calls"] = Value::Array(calls);
+    }
+    let reason = finish_reason(reply::stop_reason(&answer.body));
+    json!({
+        "id": id(context),
+        "object": "chat.completion",
+        "created": context.created_s,
+        "model": context.model,
+        "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": reason}],
+        "usage": usage(&answer.usage),
+    })
+}
+
+/// The id of a completion and of all its chunks.
+pub fn id(context: &Context) -> String {
+    format!("chatcmpl-{}", context.request_id)
+}
+
+/// Why the answer ended, in OpenAI's words.
+pub fn finish_reason(stop_reason: &str) -> &'static str {
+    match stop_reason {
+        "tool_use" => "tool_calls",
+        "max_tokens" | "model_context_window_exceeded" => "length",
+        "guardrail_intervened" | "content_filtered" => "content_filter",
+        _ => "stop",
+    }
+}
+
+/// OpenAI counts cached tokens within the prompt, Converse beside it.
+pub fn usage(usage: &Usage) -> Value {
+    let prompt =
+        usage.input_tokens.saturating_add(usage.cache_read_input_tokens).saturating_add(usage.cache_write_input_tokens);
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": prompt.saturating_add(usage.output_tokens),
+        "prompt_tokens_details": {"cached_tokens": usage.cache_read_input_tokens},
+    })
+}

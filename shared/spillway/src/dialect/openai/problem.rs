@@ -1,0 +1,35 @@
+//! OpenAI's error object.
+
+use serde_json::{Value, json};
+
+use crate::chat::{Kind, Problem};
+
+/// `{"error": {"message", "type", "param", "code"}}`.
+pub fn problem(problem: &Problem) -> Value {
+    let (class, code) = match problem.kind {
+        Kind::Invalid => ("invalid_request_error", "invalid_request"),
+        Kind::Unauthenticated => ("invalid_request_error", "invalid_api_key"),
+        Kind::BudgetExhausted => ("insufficient_quota", "insufficient_quota"),
+        Kind::Forbidden => ("invalid_request_error", "permission_denied"),
+        Kind::NotFound if problem.param.as_deref() == Some("model") => ("invalid_request_error", "model_not_found"),
+        Kind::NotFound => ("invalid_request_error", "not_found"),
+        Kind::MethodNotAllowed => ("invalid_request_error", "method_not_allowed"),
+        Kind::Conflict => ("invalid_request_error", "conflict"),
+        Kind::TooLarge => ("invalid_request_error", "request_too_large"),
+        Kind::Throttled => (refusing_limit(problem), "rate_limit_exceeded"),
+        Kind::Model => ("server_error", "model_error"),
+        Kind::Unavailable => ("server_error", "unavailable"),
+        Kind::Timeout => ("server_error", "timeout"),
+        Kind::Internal => ("server_error", "internal_error"),
+    };
+    json!({"error": {"message": problem.message, "type": class, "param": problem.param, "code": code}})
+}
+
+/// OpenAI says by the type which kind of limit refused.
+fn refusing_limit(problem: &Problem) -> &'static str {
+    match problem.limits.first() {
+        Some(limit) if limit.starts_with("tokens") => "tokens",
+        Some(limit) if limit.starts_with("requests") => "requests",
+        _ => "rate_limit_error",
+    }
+}

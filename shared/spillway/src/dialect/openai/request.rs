@@ -1,0 +1,169 @@
+//! The parameters of `POST /v1/chat/completions`.
+
+use serde_json::{Map, Number, Value};
+
+use super::{messages, tools};
+use crate::chat::{Problem, Request};
+use crate::dialect::converse::{self, Body};
+use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
+
+/// Understood, and without effect on what the model answers.
+const HARMLESS: [&str; 10] = [
+    "user",
+    "metadata",
+    "store",
+    "seed",
+    "prediction",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "verbosity",
+];
+
+/// Without them the caller would get another answer than the one asked for.
+const REFUSED: [(&str, &str); 11] = [
+    ("audio", "audio output is not supported"),
+    ("frequency_penalty", "is not supported by Bedrock; leave it out or send 0"),
+    ("presence_penalty", "is not supported by Bedrock; leave it out or send 0"),
+    ("function_call", "is not supported; use tool_choice"),
+    ("functions", "is not supported; use tools"),
+    ("logit_bias", "is not supported by Bedrock"),
+    ("logprobs", "is not supported by Bedrock; leave it out or send false"),
+    ("top_logprobs", "is not supported by Bedrock; leave it out or send 0"),
+    ("moderation", "is not supported"),
+    ("web_search_options", "web search is not supported"),
+    ("background", "is not supported here; send the header Prefer: respond-async"),
+];
+
+/// Reads a chat completions request. A model in the body wins over one in the path.
+pub fn parse(body: Map<String, Value>, path_model: Option<&str>) -> Result<Request, Problem> {
+    let mut ignored = Ignored::default();
+    let mut fields = Fields::new(body, &Path::Root);
+    let model = match (fields.optional("model", json::name)?, path_model) {
+        (Some(model), _) => model,
+        (None, Some(model)) => model.to_owned(),
+        (None, None) => return Err(Path::Root.key("model").refuse("is missing")),
+    };
+    let stream = fields.optional("stream", json::boolean)?.unwrap_or(false);
+    let include_usage = stream_options(&mut fields, &mut ignored)? && stream;
+
+    let mut inner = Body::default();
+    fields.required("messages", |value, at| messages::read(value, at, &mut inner, &mut ignored))?;
+    let max_tokens = inference(&mut fields, &mut inner)?;
+    tools::read(&mut fields, &mut inner, &mut ignored)?;
+    output(&mut fields, &mut inner, &mut ignored)?;
+    only_one_plain_choice(&mut fields)?;
+    for (name, text) in REFUSED {
+        fields.refuse(name, text)?;
+    }
+    for name in HARMLESS {
+        fields.ignore(name, &mut ignored);
+    }
+    fields.finish(&mut ignored);
+    let ignored = ignored.into_names();
+    Ok(Request { model, body: inner.into_json(), stream, max_tokens, include_usage, ignored })
+}
+
+fn stream_options(fields: &mut Fields, ignored: &mut Ignored) -> Read<bool> {
+    let read = |value: Value, at: &Path| {
+        let mut options = Fields::of(value, at)?;
+        let include_usage = options.optional("include_usage", json::boolean)?;
+        options.finish(ignored);
+        Ok(include_usage.unwrap_or(false))
+    };
+    Ok(fields.optional("stream_options", read)?.unwrap_or(false))
+}
+
+/// Fills `inferenceConfig` and returns the output limit.
+fn inference(fields: &mut Fields, inner: &mut Body) -> Read<Option<u64>> {
+    let old = fields.optional("max_tokens", json::token_limit)?;
+    let new = fields.optional("max_completion_tokens", json::token_limit)?;
+    if let (Some(old), Some(new)) = (old, new)
+        && old != new
+    {
+        let text = "differs from max_completion_tokens, which replaces it; send one of them";
+        return Err(Path::Root.key("max_tokens").refuse(text));
+    }
+    let max_tokens = new.or(old);
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            inner.inference.insert(name.to_owned(), value);
+        }
+    };
+    put("maxTokens", max_tokens.map(Value::from));
+    put("temperature", fields.optional("temperature", temperature)?.map(Value::Number));
+    put("topP", fields.optional("top_p", json::fraction)?.map(Value::Number));
+    let stop = fields.optional("stop", |value, at| match value {
+        Value::String(_) => Ok(vec![json::name(value, at)?]),
+        Value::Array(_) => json::names(value, at),
+        other => Err(at.mistyped("a string or an array of strings", &other)),
+    })?;
+    put("stopSequences", stop.filter(|stop| !stop.is_empty()).map(Value::from));
+    Ok(max_tokens)
+}
+
+fn temperature(value: Value, at: &Path) -> Read<Number> {
+    if value.as_f64().is_some_and(|number| number > 1.0 && number <= 2.0) {
+        return Err(at.refuse("is above 1; OpenAI allows up to 2, Bedrock's models take 0 to 1"));
+    }
+    json::fraction(value, at)
+}
+
+/// `response_format` and `reasoning_effort`.
+fn output(fields: &mut Fields, inner: &mut Body, ignored: &mut Ignored) -> Read<()> {
+    if let Some(format) = fields.optional("response_format", |value, at| response_format(value, at, ignored))?.flatten()
+    {
+        inner.output.insert("textFormat".to_owned(), format);
+    }
+    let effort = fields.optional("reasoning_effort", |value, at| match json::string(value, at)?.as_str() {
+        // Bedrock reasons only where it is asked to, so asking for none is asking for nothing.
+        "none" => Ok(None),
+        "minimal" => converse::effort("low", at).map(Some),
+        level => converse::effort(level, at).map(Some),
+    })?;
+    if let Some(effort) = effort.flatten() {
+        inner.output.insert("effort".to_owned(), effort);
+    }
+    Ok(())
+}
+
+fn response_format(value: Value, at: &Path, ignored: &mut Ignored) -> Read<Option<Value>> {
+    let mut format = Fields::of(value, at)?;
+    let found = match format.required("type", json::string)?.as_str() {
+        "text" => None,
+        "json_schema" => Some(format.required("json_schema", |value, at| {
+            let mut schema = Fields::of(value, at)?;
+            let definition = schema.required("schema", json::object)?;
+            let (name, description) =
+                (schema.optional("name", json::name)?, schema.optional("description", json::string)?);
+            // Bedrock always holds the model to the schema, as `strict` asks.
+            schema.optional("strict", json::boolean)?;
+            schema.finish(ignored);
+            Ok(converse::text_format(&Value::Object(definition), name, description))
+        })?),
+        "json_object" => {
+            return Err(at.key("type").refuse("json_object is not supported by Bedrock; use json_schema"));
+        }
+        other => return Err(at.key("type").refuse(format_args!("{} is not text or json_schema", echo(other)))),
+    };
+    format.finish(ignored);
+    Ok(found)
+}
+
+/// Parameters of which Bedrock can do exactly one value.
+fn only_one_plain_choice(fields: &mut Fields) -> Read<()> {
+    fields.optional("n", |value, at| match value.as_u64() {
+        Some(1) => Ok(()),
+        _ => Err(at.refuse("only 1 is supported; Bedrock gives one answer per request")),
+    })?;
+    fields.optional("modalities", |value, at| match json::names(value, at)?.as_slice() {
+        [only] if only == "text" => Ok(()),
+        _ => Err(at.refuse(r#"only ["text"] is supported"#)),
+    })?;
+    fields.optional("service_tier", |value, at| match json::string(value, at)?.as_str() {
+        "auto" | "default" => Ok(()),
+        _ => Err(at.refuse("only auto and default are supported; the operator's ladder chooses the tier")),
+    })?;
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Chat completion chunks from ConverseStream events.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::answer;
+use crate::chat::{Event, Problem};
+use crate::dialect::Context;
+use crate::dialect::reply::{self, Step};
+use crate::dialect::sse;
+
+/// One stream of chunks.
+#[derive(Debug)]
+pub struct Stream {
+    context: Context,
+    id: String,
+    /// The tool calls so far; the place here is OpenAI's index of the call.
+    calls: Vec<Call>,
+    has_role: bool,
+    is_over: bool,
+}
+
+#[derive(Debug)]
+struct Call {
+    /// Converse's number of the block.
+    block: u64,
+    has_arguments: bool,
+}
+
+#[derive(Serialize)]
+struct Chunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: &'a [Choice],
+    /// `null` in all but the last chunk when usage was asked for, absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Choice {
+    index: u8,
+    delta: Value,
+    logprobs: Option<()>,
+    finish_reason: Option<&'static str>,
+}
+
+impl Stream {
+    pub fn new(context: Context) -> Self {
+        let id = answer::id(&context);
+        Self { context, id, calls: Vec::new(), has_role: false, is_over: false }
+    }
+
+    pub fn event(&mut self, event: &Event) -> Bytes {
+        if self.is_over {
+            return Bytes::new();
+        }
+        match reply::step(event) {
+            Step::MessageStart => self.delta(json!({}), None),
+            Step::Text { text, .. } => self.delta(json!({"content": text}), None),
+            Step::Reasoning { text, .. } => self.delta(json!({"reasoning_content": text}), None),
+            Step::ToolUseStart { block, id, name } => {
+                self.calls.push(Call { block, has_arguments: false });
+                let function = json!({"name": name, "arguments": ""});
+                let call = json!({"index": self.calls.len() - 1, "id": id, "type": "function", "function": function});
+                self.delta(json!({"tool_calls": [call]}), None)
+            }
+            Step::ToolInput { block, json } if !json.is_empty() => self.arguments(block, json),
+            // A tool that takes nothing gets no input at all, and callers parse the arguments as JSON.
+            Step::BlockStop { block } if self.lacks_arguments(block) => self.arguments(block, "{}"),
+            Step::MessageStop { reason, .. } => self.delta(json!({}), Some(answer::finish_reason(reason))),
+            Step::Metadata(usage) if self.context.include_usage => self.chunk(&[], Some(answer::usage(&usage))),
+            Step::Metadata(_) | Step::Signature { .. } | Step::Redacted { .. } => Bytes::new(),
+            Step::ToolInput { .. } | Step::BlockStop { .. } | Step::Other => Bytes::new(),
+        }
+    }
+
+    pub fn problem(&mut self, problem: &Problem) -> Bytes {
+        if std::mem::replace(&mut self.is_over, true) {
+            return Bytes::new();
+        }
+        sse::data(&super::problem(problem).to_string())
+    }
+
+    pub fn finish(&mut self) -> Bytes {
+        if std::mem::replace(&mut self.is_over, true) {
+            return Bytes::new();
+        }
+        sse::data("[DONE]")
+    }
+
+    fn arguments(&mut self, block: u64, json: &str) -> Bytes {
+        let Some(index) = self.calls.iter().rposition(|call| call.block == block) else { return Bytes::new() };
+        self.calls[index].has_arguments = true;
+        let call = json!({"index": index, "function": {"arguments": json}});
+        self.delta(json!({"tool_calls": [call]}), None)
+    }
+
+    fn lacks_arguments(&self, block: u64) -> bool {
+        self.calls.iter().any(|call| call.block == block && !call.has_arguments)
+    }
+
+    /// A chunk with one choice; the first one also names the role.
+    fn delta(&mut self, mut delta: Value, finish_reason: Option<&'static str>) -> Bytes {
+        if !std::mem::replace(&mut self.has_role, true) {
+            delta["role"] = json!("assistant");
+            if delta.get("content").is_none() {
+                delta["content"] = json!("");
+            }
+        }
+        self.chunk(&[Choice { index: 0, delta, logprobs: None, finish_reason }], None)
+    }
+
+    fn chunk(&self, choices: &[Choice], usage: Option<Value>) -> Bytes {
+        let chunk = Chunk {
+            id: &self.id,
+            object: "chat.completion.chunk",
+            created: self.context.created_s,
+            model: &self.context.model,
+            choices,
+            usage: usage.or_else(|| self.context.include_usage.then_some(Value::Null)),
+        };
+        // Strings, numbers and JSON values always serialize.
+        serde_json::to_string(&chunk).map_or_else(|_| Bytes::new(), |json| sse::data(&json))
+    }
+}

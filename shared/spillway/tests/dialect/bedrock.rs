@@ -1,0 +1,138 @@
+//! Bedrock Converse and ConverseStream.
+
+use aws_smithy_eventstream::frame::read_message_from;
+use aws_smithy_types::event_stream::Message;
+use serde_json::{Value, json};
+use spillway::chat::{Kind, Problem};
+use spillway::dialect::Dialect;
+
+use super::{answer, busy_stream, context, parse, refused, streamed};
+
+fn hello(extra: Value) -> Value {
+    let mut body = json!({"messages": [{"role": "user", "content": [{"text": "Hi"}]}]});
+    let extra = extra.as_object().expect("extra members").clone();
+    body.as_object_mut().expect("an object").extend(extra);
+    body
+}
+
+fn header<'m>(message: &'m Message, name: &str) -> &'m str {
+    let header = message.headers().iter().find(|header| header.name().as_str() == name).expect("a header");
+    header.value().as_string().expect("a string").as_str()
+}
+
+#[test]
+fn request_metadata_leaves_room_for_ours() {
+    let pairs = |count| (0..count).map(|n| (format!("k{n}"), json!("v"))).collect::<serde_json::Map<_, _>>();
+    let parse = |count| {
+        let body = json!({
+            "messages": [{"role": "user", "content": [{"text": "hi"}]}], "requestMetadata": pairs(count),
+        });
+        Dialect::Bedrock.parse(body.to_string().as_bytes(), Some("m"), false)
+    };
+    assert!(parse(14).is_ok());
+    let problem = parse(15).expect_err("too many");
+    assert_eq!(problem.param.as_deref(), Some("requestMetadata"));
+}
+
+#[test]
+fn a_body_passes_as_it_is() {
+    let body = hello(json!({
+        "system": [], "inferenceConfig": {"maxTokens": 9, "temperature": 0.5}, "requestMetadata": {"team": "a"},
+        "additionalModelRequestFields": {"top_k": 5}, "tomorrow": {"z": 1, "a": 2},
+        "toolConfig": {"tools": [{"systemTool": {"name": "x"}}]}}));
+    let request = Dialect::Bedrock.parse(body.to_string().as_bytes(), Some("m"), true).expect("right");
+    assert_eq!((request.model.as_str(), request.stream, request.max_tokens), ("m", true, Some(9)));
+    assert_eq!(Value::Object(request.body).to_string(), body.to_string());
+}
+
+#[test]
+fn the_tier_is_the_operators_choice() {
+    let request = parse(
+        Dialect::Bedrock,
+        &hello(json!({
+        "serviceTier": {"type": "default"}, "performanceConfig": {"latency": "standard"}})),
+    );
+    assert_eq!(Value::Object(request.body), hello(json!({})));
+    refused(Dialect::Bedrock, hello(json!({"serviceTier": {"type": "priority"}})), "serviceTier.type");
+    let optimized = json!({"performanceConfig": {"latency": "optimized"}});
+    refused(Dialect::Bedrock, hello(optimized), "performanceConfig.latency");
+}
+
+#[test]
+fn an_output_limit_cannot_hide_from_the_reservation() {
+    let hidden = hello(json!({"additionalModelRequestFields": {"max_tokens": 64000}}));
+    refused(Dialect::Bedrock, hidden, "additionalModelRequestFields.max_tokens");
+    let deeper = hello(json!({"additionalModelRequestFields": {"inferenceConfig": {"max_new_tokens": 64000}}}));
+    refused(Dialect::Bedrock, deeper, "additionalModelRequestFields.inferenceConfig.max_new_tokens");
+}
+
+#[test]
+fn wrong_bodies_are_refused_by_name() {
+    for (param, body) in [
+        ("messages", json!({})),
+        ("messages", json!({"messages": []})),
+        ("messages", json!({"messages": "Hi"})),
+        ("messages[0]", json!({"messages": ["Hi"]})),
+        ("messages[0].role", json!({"messages": [{"content": []}]})),
+        ("messages[0].role", json!({"messages": [{"role": "robot", "content": []}]})),
+        ("messages[0].content", json!({"messages": [{"role": "user", "content": "Hi"}]})),
+        ("messages[0].content[0]", json!({"messages": [{"role": "user", "content": ["Hi"]}]})),
+        ("system", hello(json!({"system": "Be brief."}))),
+        ("inferenceConfig", hello(json!({"inferenceConfig": 7}))),
+        ("inferenceConfig.maxTokens", hello(json!({"inferenceConfig": {"maxTokens": "9"}}))),
+        ("inferenceConfig.maxTokens", hello(json!({"inferenceConfig": {"maxTokens": 0}}))),
+        ("inferenceConfig.temperature", hello(json!({"inferenceConfig": {"temperature": 2}}))),
+        ("requestMetadata", hello(json!({"requestMetadata": {"a": 1}}))),
+        ("toolConfig", hello(json!({"toolConfig": []}))),
+    ] {
+        refused(Dialect::Bedrock, body, param);
+    }
+    let nameless = Dialect::Bedrock.parse(hello(json!({})).to_string().as_bytes(), None, false);
+    assert_eq!(nameless.unwrap_err().param.as_deref(), Some("modelId"));
+}
+
+#[test]
+fn an_answer_passes_as_it_is() {
+    let answer = answer(json!([{"text": "Hi"}]), "end_turn");
+    let rendered = Dialect::Bedrock.answer(&context(), &answer);
+    assert_eq!(rendered.body, answer.body.to_string());
+    let headers: Vec<String> =
+        rendered.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    assert_eq!(headers, ["content-type: application/json", "x-amzn-requestid: r1"]);
+}
+
+#[test]
+fn a_stream_is_frames_of_the_same_events() {
+    let events = busy_stream();
+    let bytes = streamed(Dialect::Bedrock, context(), &events);
+    let mut rest = bytes.as_slice();
+    for event in &events {
+        let message = read_message_from(&mut rest).expect("a frame");
+        assert_eq!(header(&message, ":message-type"), "event");
+        assert_eq!(header(&message, ":event-type"), event.name);
+        assert_eq!(header(&message, ":content-type"), "application/json");
+        assert_eq!(serde_json::from_slice::<Value>(message.payload()).expect("JSON"), event.payload);
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_broken_stream_ends_in_an_exception_frame() {
+    for (kind, name) in [
+        (Kind::Throttled, "throttlingException"),
+        (Kind::Model, "modelStreamErrorException"),
+        (Kind::Timeout, "modelStreamErrorException"),
+        (Kind::Unavailable, "serviceUnavailableException"),
+        (Kind::Internal, "internalServerException"),
+        (Kind::Invalid, "validationException"),
+    ] {
+        let mut encoder = Dialect::Bedrock.stream(context());
+        let bytes = encoder.problem(&Problem::new(kind, "Broken."));
+        let message = read_message_from(bytes.as_ref()).expect("a frame");
+        assert_eq!(header(&message, ":message-type"), "exception");
+        assert_eq!(header(&message, ":exception-type"), name);
+        assert_eq!(message.payload().as_ref(), br#"{"message":"Broken."}"#);
+        assert!(encoder.finish().is_empty() && encoder.event(&busy_stream()[0]).is_empty());
+    }
+    assert!(Dialect::Bedrock.stream(context()).keep_alive().is_empty());
+}

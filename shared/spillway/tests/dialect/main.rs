@@ -1,0 +1,104 @@
+//! The dialects, seen from outside: what goes in, what comes out, byte for byte where clients depend on it.
+
+mod anthropic;
+mod bedrock;
+mod openai;
+mod problems;
+mod properties;
+
+use serde_json::{Value, json};
+use spillway::chat::{Answer, Event, Problem, Request, Usage};
+use spillway::dialect::{Context, Dialect};
+
+/// One transparent pixel.
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
+
+fn parse(dialect: Dialect, body: &Value) -> Request {
+    dialect.parse(body.to_string().as_bytes(), Some("claude"), false).expect("the body is right")
+}
+
+/// The inner body that a right request becomes.
+fn converse(dialect: Dialect, body: Value) -> Value {
+    Value::Object(parse(dialect, &body).body)
+}
+
+fn refusal(dialect: Dialect, body: &Value) -> Problem {
+    dialect.parse(body.to_string().as_bytes(), Some("claude"), false).expect_err("the body is wrong")
+}
+
+/// The message of a refusal, which must name `param`.
+fn refused(dialect: Dialect, body: Value, param: &str) -> String {
+    let problem = refusal(dialect, &body);
+    assert_eq!(problem.param.as_deref(), Some(param), "{problem}");
+    problem.message
+}
+
+fn context() -> Context {
+    Context { request_id: "r1".into(), model: "claude".into(), created_s: 1_700_000_000, include_usage: false }
+}
+
+const USAGE: Usage =
+    Usage { input_tokens: 10, output_tokens: 5, cache_read_input_tokens: 100, cache_write_input_tokens: 1000 };
+
+/// The answer with these blocks.
+fn answer(content: Value, stop_reason: &str) -> Answer {
+    let message = json!({"role": "assistant", "content": content});
+    let body = json!({"output": {"message": message}, "stopReason": stop_reason});
+    Answer { body, usage: USAGE }
+}
+
+fn rendered(dialect: Dialect, answer: &Answer) -> Value {
+    serde_json::from_slice(&dialect.answer(&context(), answer).body).expect("an answer is JSON")
+}
+
+fn event(name: &str, payload: Value) -> Event {
+    Event { name: name.into(), payload }
+}
+
+/// A stream that thinks, says `Hello`, calls a tool and one that takes nothing, as Bedrock sends it.
+fn busy_stream() -> Vec<Event> {
+    let usage = json!({"inputTokens": 10, "outputTokens": 5, "totalTokens": 1115,
+        "cacheReadInputTokens": 100, "cacheWriteInputTokens": 1000});
+    let delta =
+        |block: u64, delta: Value| event("contentBlockDelta", json!({"contentBlockIndex": block, "delta": delta}));
+    let stop = |block: u64| event("contentBlockStop", json!({"contentBlockIndex": block}));
+    let tool = |block: u64, id: &str, name: &str| {
+        let start = json!({"toolUse": {"toolUseId": id, "name": name}});
+        event("contentBlockStart", json!({"contentBlockIndex": block, "start": start}))
+    };
+    vec![
+        event("messageStart", json!({"role": "assistant"})),
+        delta(0, json!({"reasoningContent": {"text": "Hm."}})),
+        delta(0, json!({"reasoningContent": {"signature": "c2ln"}})),
+        stop(0),
+        delta(1, json!({"text": "Hel"})),
+        delta(1, json!({"text": "lo"})),
+        stop(1),
+        tool(3, "t1", "weather"),
+        delta(3, json!({"toolUse": {"input": "{\"city\":"}})),
+        delta(3, json!({"toolUse": {"input": "\"Ulm\"}"}})),
+        stop(3),
+        tool(4, "t2", "clock"),
+        delta(4, json!({"toolUse": {"input": ""}})),
+        stop(4),
+        event("messageStop", json!({"stopReason": "tool_use"})),
+        event("metadata", json!({"usage": usage, "metrics": {"latencyMs": 7}})),
+    ]
+}
+
+/// All bytes of a stream that ends well.
+fn streamed(dialect: Dialect, context: Context, events: &[Event]) -> Vec<u8> {
+    let mut encoder = dialect.stream(context);
+    let mut bytes = Vec::new();
+    events.iter().for_each(|event| bytes.extend(encoder.event(event)));
+    bytes.extend(encoder.finish());
+    assert!(encoder.finish().is_empty() && encoder.event(&events[0]).is_empty(), "the end is the end");
+    bytes
+}
+
+/// The `data:` payloads of an SSE stream, parsed where they are JSON.
+fn payloads(bytes: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(bytes).expect("SSE is text");
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data))).collect()
+}

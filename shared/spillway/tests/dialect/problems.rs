@@ -1,0 +1,135 @@
+//! Failures before the first byte: bodies that cannot be read, statuses, and headers that say when to retry.
+
+use serde_json::{Value, json};
+use spillway::chat::{Kind, Problem};
+use spillway::dialect::{Dialect, Rendered};
+
+const ALL: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock];
+
+fn header<'r>(rendered: &'r Rendered, name: &str) -> Option<&'r str> {
+    let header = rendered.headers.iter().find(|(header, _)| header == name);
+    header.map(|(_, value)| value.to_str().expect("text"))
+}
+
+fn body(rendered: &Rendered) -> Value {
+    serde_json::from_slice(&rendered.body).expect("an error is JSON")
+}
+
+#[test]
+fn an_unreadable_body_is_told_what_is_wrong_and_where() {
+    let deep = "[".repeat(200);
+    let cases: [(&[u8], &str); 7] = [
+        (b"", "The body is empty; expected a JSON object."),
+        (b" \n", "The body is empty; expected a JSON object."),
+        (b"{\"a\": \xff}", "The body is not UTF-8: byte 6 is wrong."),
+        (b"{\n \"secret\" 1}", "The body is not valid JSON: syntax error at line 2, column 11."),
+        (b"{\"a\": [", "The body is not valid JSON: it ends too early, at line 1, column 7."),
+        (b"[]", "The body: expected an object, got an array"),
+        (deep.as_bytes(), "The body is nested deeper than 127 levels at line 1, column 128."),
+    ];
+    for dialect in ALL {
+        for (bytes, message) in cases {
+            let problem = dialect.parse(bytes, Some("m"), false).expect_err("wrong");
+            assert_eq!((problem.kind, problem.message.as_str()), (Kind::Invalid, message));
+        }
+    }
+}
+
+#[test]
+fn each_dialect_names_a_failure_in_its_own_words() {
+    for (kind, openai, anthropic, bedrock) in [
+        (Kind::Invalid, (400, "invalid_request"), (400, "invalid_request_error"), (400, "ValidationException")),
+        (
+            Kind::Unauthenticated,
+            (401, "invalid_api_key"),
+            (401, "authentication_error"),
+            (403, "UnrecognizedClientException"),
+        ),
+        (
+            Kind::BudgetExhausted,
+            (402, "insufficient_quota"),
+            (402, "billing_error"),
+            (400, "ServiceQuotaExceededException"),
+        ),
+        (Kind::Forbidden, (403, "permission_denied"), (403, "permission_error"), (403, "AccessDeniedException")),
+        (Kind::NotFound, (404, "not_found"), (404, "not_found_error"), (404, "ResourceNotFoundException")),
+        (
+            Kind::MethodNotAllowed,
+            (405, "method_not_allowed"),
+            (405, "invalid_request_error"),
+            (405, "UnknownOperationException"),
+        ),
+        (Kind::Conflict, (409, "conflict"), (409, "conflict_error"), (409, "ConflictException")),
+        (Kind::TooLarge, (413, "request_too_large"), (413, "request_too_large"), (413, "ValidationException")),
+        (Kind::Throttled, (429, "rate_limit_exceeded"), (429, "rate_limit_error"), (429, "ThrottlingException")),
+        (Kind::Model, (502, "model_error"), (502, "api_error"), (424, "ModelErrorException")),
+        (Kind::Unavailable, (503, "unavailable"), (503, "overloaded_error"), (503, "ServiceUnavailableException")),
+        (Kind::Timeout, (504, "timeout"), (504, "timeout_error"), (408, "ModelTimeoutException")),
+        (Kind::Internal, (500, "internal_error"), (500, "api_error"), (500, "InternalServerException")),
+    ] {
+        let rendered = ALL.map(|dialect| dialect.problem("r1", &Problem::new(kind, "Why.")));
+        assert_eq!(rendered.each_ref().map(|rendered| rendered.status.as_u16()), [openai.0, anthropic.0, bedrock.0]);
+        assert_eq!(body(&rendered[0])["error"]["code"], openai.1);
+        assert_eq!(
+            body(&rendered[1]),
+            json!({"type": "error", "error": {"type": anthropic.1, "message": "Why."}, "request_id": "r1"})
+        );
+        assert_eq!(header(&rendered[2], "x-amzn-errortype"), Some(bedrock.1));
+        assert_eq!(body(&rendered[2]), json!({"message": "Why."}));
+    }
+}
+
+#[test]
+fn a_bad_field_is_named_as_the_caller_spells_it() {
+    let rendered = Dialect::OpenAi.problem("r1", &Problem::invalid("messages[0].role", "Why."));
+    let error = json!({"message": "Why.", "type": "invalid_request_error", "param": "messages[0].role",
+        "code": "invalid_request"});
+    assert_eq!(body(&rendered), json!({"error": error}));
+    assert_eq!(header(&rendered, "x-request-id"), Some("r1"));
+}
+
+#[test]
+fn a_throttled_caller_learns_when_and_by_which_limit() {
+    let limits = vec!["tokens_per_minute".to_owned(), "in_flight".to_owned()];
+    let problem = Problem { retry_after_ms: Some(2001), limits, ..Problem::new(Kind::Throttled, "Wait.") };
+    for dialect in ALL {
+        let rendered = dialect.problem("r1", &problem);
+        assert_eq!(header(&rendered, "retry-after"), Some("3"));
+        assert_eq!(header(&rendered, "retry-after-ms"), Some("2001"));
+        assert_eq!(header(&rendered, "x-spillway-limit"), Some("tokens_per_minute, in_flight"));
+        assert_eq!(header(&rendered, "x-should-retry"), None);
+    }
+    assert_eq!(body(&Dialect::OpenAi.problem("r1", &problem))["error"]["type"], "tokens");
+}
+
+#[test]
+fn nobody_is_told_to_retry_at_once() {
+    let problem = Problem { retry_after_ms: Some(0), ..Problem::new(Kind::Throttled, "Wait.") };
+    assert_eq!(header(&Dialect::OpenAi.problem("r1", &problem), "retry-after"), Some("1"));
+}
+
+#[test]
+fn sdks_are_told_not_to_retry_where_it_cannot_help() {
+    let long = Problem { retry_after_ms: Some(120_001), ..Problem::new(Kind::Throttled, "Tomorrow.") };
+    let just = Problem { retry_after_ms: Some(120_000), ..Problem::new(Kind::Throttled, "Soon.") };
+    for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
+        let told = |problem: &Problem| header(&dialect.problem("r1", problem), "x-should-retry").map(str::to_owned);
+        assert_eq!(told(&long).as_deref(), Some("false"));
+        assert_eq!(told(&just), None);
+        assert_eq!(told(&Problem::new(Kind::BudgetExhausted, "Spent.")).as_deref(), Some("false"));
+        for kind in [Kind::Timeout, Kind::Model, Kind::Conflict] {
+            assert_eq!(told(&Problem::new(kind, "No.")).as_deref(), Some("false"));
+        }
+        assert_eq!(told(&Problem::new(Kind::Unavailable, "Down.")), None);
+    }
+}
+
+#[test]
+fn aws_sdks_are_told_of_waits_that_they_can_sit_through() {
+    let told = |retry_after_ms| {
+        let problem = Problem { retry_after_ms: Some(retry_after_ms), ..Problem::new(Kind::Throttled, "Wait.") };
+        header(&Dialect::Bedrock.problem("r1", &problem), "x-amz-retry-after").map(str::to_owned)
+    };
+    assert_eq!(told(10_000).as_deref(), Some("10000"));
+    assert_eq!(told(10_001), None);
+}

@@ -1,0 +1,269 @@
+//! What holds for any input: parsing is total and quotes nothing, rendering is total, and tokens add up.
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use spillway::chat::{Answer, Event, Usage};
+use spillway::dialect::Dialect;
+
+use super::{PNG, context, payloads, rendered};
+
+/// Longer than anything that is repeated to a caller, and of characters that could be.
+const SECRET: &str = "the-quick-brown-fox-jumps-over-the-lazy-dog-again";
+
+/// Words that the dialects act on, so that random bodies get past the first check.
+const WORDS: [&str; 48] = [
+    "model",
+    "messages",
+    "role",
+    "content",
+    "user",
+    "assistant",
+    "system",
+    "tool",
+    "type",
+    "text",
+    "image_url",
+    "url",
+    "tool_calls",
+    "function",
+    "name",
+    "arguments",
+    "id",
+    "tool_call_id",
+    "max_tokens",
+    "stop",
+    "stream",
+    "tools",
+    "tool_choice",
+    "parameters",
+    "image",
+    "source",
+    "base64",
+    "media_type",
+    "data",
+    "tool_use",
+    "tool_result",
+    "input",
+    "tool_use_id",
+    "thinking",
+    "cache_control",
+    "ephemeral",
+    "ttl",
+    "document",
+    "inferenceConfig",
+    "maxTokens",
+    "response_format",
+    "json_schema",
+    "schema",
+    "output_config",
+    "toolUse",
+    "delta",
+    "usage",
+    "contentBlockIndex",
+];
+
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof![8 => prop::sample::select(&WORDS[..]).prop_map(str::to_owned), 1 => Just(SECRET.to_owned()), 1 => ".*"]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        word().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 60, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::vec((word(), inner), 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// Right requests that touch most of what is read.
+fn right(dialect: Dialect) -> Value {
+    match dialect {
+        Dialect::OpenAi => {
+            json!({"model": "m", "max_tokens": 5, "temperature": 1, "stop": ["a"], "tool_choice": "auto",
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}},
+            "messages": [
+                {"role": "system", "content": "s"},
+                {"role": "user", "content": [{"type": "text", "text": "t"},
+                    {"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{PNG}")}}]},
+                {"role": "assistant", "content": "a", "tool_calls": [
+                    {"id": "i", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+                {"role": "tool", "tool_call_id": "i", "content": "r"}]})
+        }
+        Dialect::Anthropic => json!({"model": "m", "max_tokens": 5, "system": [{"type": "text", "text": "s"}],
+            "tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "auto"},
+            "thinking": {"type": "disabled"}, "output_config": {"effort": "low"}, "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "t", "cache_control": {"type": "ephemeral"}},
+                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+                    {"type": "document", "source": {"type": "text", "data": "d"}}]},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "i", "name": "f", "input": {}}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "i", "content": "r"}]}]}),
+        Dialect::Bedrock => {
+            json!({"messages": [{"role": "user", "content": [{"text": "t"}]}], "system": [{"text": "s"}],
+            "inferenceConfig": {"maxTokens": 5, "stopSequences": ["a"]}, "serviceTier": {"type": "default"},
+            "additionalModelRequestFields": {"a": {}}, "requestMetadata": {"a": "b"}})
+        }
+    }
+}
+
+/// Replaces the value at the `place`-th node (in reading order) by `with`.
+fn replace(value: &mut Value, place: &mut usize, with: &Value) {
+    if *place == 0 {
+        *value = with.clone();
+    }
+    *place = place.wrapping_sub(1);
+    match value {
+        Value::Array(elements) => elements.iter_mut().for_each(|element| replace(element, place, with)),
+        Value::Object(members) => members.values_mut().for_each(|member| replace(member, place, with)),
+        _ => {}
+    }
+}
+
+fn dialect() -> impl Strategy<Value = Dialect> {
+    prop::sample::select(vec![Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock])
+}
+
+fn check_total(dialect: Dialect, body: &[u8]) {
+    match dialect.parse(body, Some("m"), false) {
+        Ok(request) => {
+            assert!(request.body.contains_key("messages"));
+            assert!(request.ignored.iter().all(|name| !name.contains(SECRET) && name.is_ascii()));
+        }
+        Err(problem) => {
+            assert!(!problem.message.contains(SECRET), "{problem}");
+            assert!(!problem.param.as_deref().unwrap_or_default().contains(SECRET), "{problem}");
+            assert!(dialect.problem("r1", &problem).status.is_client_error());
+        }
+    }
+}
+
+fn usage() -> impl Strategy<Value = Usage> {
+    let count = || prop_oneof![0..5_u64, 0..1_000_000_u64];
+    (count(), count(), count(), count()).prop_map(|(input, output, read, write)| Usage {
+        input_tokens: input,
+        output_tokens: output,
+        cache_read_input_tokens: read,
+        cache_write_input_tokens: write,
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_parsed_or_refused(dialect in dialect(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        check_total(dialect, &bytes);
+    }
+
+    #[test]
+    fn any_object_is_parsed_or_refused_without_quoting_it(dialect in dialect(), value in value()) {
+        check_total(dialect, value.to_string().as_bytes());
+    }
+
+    #[test]
+    fn a_right_request_with_any_value_anywhere_is_parsed_or_refused_without_quoting_it(
+        dialect in dialect(), place in 0..40_usize, with in value(),
+    ) {
+        let mut body = right(dialect);
+        replace(&mut body, &mut { place }, &with);
+        check_total(dialect, body.to_string().as_bytes());
+    }
+
+    #[test]
+    fn any_events_are_encoded_and_the_stream_ends(
+        dialect in dialect(), include_usage: bool,
+        events in prop::collection::vec((prop::sample::select(&["messageStart", "contentBlockStart",
+            "contentBlockDelta", "contentBlockStop", "messageStop", "metadata", "other"][..]), value()), 0..12),
+    ) {
+        let mut encoder = dialect.stream(spillway::dialect::Context { include_usage, ..context() });
+        for (name, payload) in events {
+            encoder.event(&Event { name: name.to_owned(), payload });
+        }
+        encoder.finish();
+        prop_assert!(encoder.finish().is_empty());
+    }
+
+    #[test]
+    fn any_answer_is_rendered(dialect in dialect(), body in value()) {
+        let body = json!({"output": {"message": {"content": [body]}}});
+        let rendered = rendered(dialect, &Answer { body, usage: Usage::default() });
+        prop_assert!(rendered.is_object());
+    }
+
+    #[test]
+    fn tokens_are_neither_lost_nor_counted_twice(usage in usage()) {
+        let total = usage.input_tokens + usage.output_tokens + usage.cache_read_input_tokens
+            + usage.cache_write_input_tokens;
+        let answer = Answer { body: json!({}), usage };
+        let count = |rendered: &Value, name: &str| rendered["usage"][name].as_u64().unwrap();
+        let openai = rendered(Dialect::OpenAi, &answer);
+        prop_assert_eq!(count(&openai, "prompt_tokens") + count(&openai, "completion_tokens"), total);
+        prop_assert_eq!(count(&openai, "total_tokens"), total);
+        let anthropic = rendered(Dialect::Anthropic, &answer);
+        let names = ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
+        prop_assert_eq!(names.map(|name| count(&anthropic, name)).iter().sum::<u64>(), total);
+    }
+
+    #[test]
+    fn text_survives_the_way_in_and_the_way_out(texts in prop::collection::vec(".+", 1..4)) {
+        let content: Vec<Value> = texts.iter().map(|text| json!({"type": "text", "text": text})).collect();
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": content}]});
+        let request = super::parse(Dialect::Anthropic, &body);
+        let message = request.body["messages"][0].clone();
+        let answer = Answer { body: json!({"output": {"message": message}}), usage: Usage::default() };
+        prop_assert_eq!(&rendered(Dialect::Anthropic, &answer)["content"], &Value::from(content));
+    }
+
+    #[test]
+    fn a_string_is_the_same_as_one_block_of_text(text in ".+") {
+        for (dialect, content) in [
+            (Dialect::OpenAi, json!(text)),
+            (Dialect::OpenAi, json!([{"type": "text", "text": text}])),
+            (Dialect::Anthropic, json!(text)),
+            (Dialect::Anthropic, json!([{"type": "text", "text": text}])),
+        ] {
+            let body = json!({"model": "m", "messages": [{"role": "user", "content": content}]});
+            let request = super::parse(dialect, &body);
+            prop_assert_eq!(&request.body["messages"][0]["content"], &json!([{"text": text}]));
+        }
+    }
+
+    #[test]
+    fn streamed_text_is_the_same_text(texts in prop::collection::vec(".+", 1..6)) {
+        let events: Vec<Event> = texts.iter().map(|text| {
+            super::event("contentBlockDelta", json!({"contentBlockIndex": 0, "delta": {"text": text}}))
+        }).collect();
+        let joined = |dialect, pointer: &str| -> String {
+            let events = payloads(&super::streamed(dialect, context(), &events));
+            events.iter().filter_map(|event| event.pointer(pointer)?.as_str()).collect()
+        };
+        prop_assert_eq!(joined(Dialect::OpenAi, "/choices/0/delta/content"), texts.concat());
+        prop_assert_eq!(joined(Dialect::Anthropic, "/delta/text"), texts.concat());
+    }
+}
+
+#[test]
+fn the_right_requests_of_these_properties_are_right() {
+    for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock] {
+        let request = super::parse(dialect, &right(dialect));
+        assert_ne!(request.body, Map::new());
+        assert_eq!(request.max_tokens, Some(5));
+    }
+}
+
+#[test]
+fn a_long_word_is_cut_before_it_is_repeated() {
+    for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock] {
+        let body = json!({"messages": [{"role": SECRET, "content": []}]});
+        let message = super::refused(dialect, body, "messages[0].role");
+        assert!(message.contains(&SECRET[..32]) && !message.contains(&SECRET[..33]), "{message}");
+    }
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}], SECRET: 1, "ü\n": 1});
+    assert_eq!(super::parse(Dialect::OpenAi, &body).ignored, [&SECRET[..32], "??"]);
+}
