@@ -10,6 +10,8 @@ pub mod quota;
 pub mod tenant;
 
 // Touch: one place per external service.
+pub mod queue;
+pub mod store;
 
 // Do.
 
@@ -17,3 +19,6 @@ pub mod tenant;
 pub mod dialect;
 
 // Held together.
+mod causes;
+pub mod clock;
+pub mod config;

@@ -1,0 +1,195 @@
+//! Settings: the only reader of the environment.
+
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+/// What a Spillway process is told by its environment. The AWS SDK reads its own variables (`AWS_REGION`,
+/// `AWS_ENDPOINT_URL_…`, credentials) itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `SPILLWAY_REGISTRY_TABLE`: the table of tenants, keys and models.
+    pub registry_table: String,
+    /// `SPILLWAY_LEDGER_TABLE`: the table of counters.
+    pub ledger_table: String,
+    /// `SPILLWAY_JOBS_TABLE`: the table of jobs and their answers.
+    pub jobs_table: String,
+    /// `SPILLWAY_QUEUE_URL`: the SQS queue of jobs; without one, nothing overflows.
+    pub queue_url: Option<String>,
+    /// `SPILLWAY_REGISTRY_CACHE_MS`: how long registry entries are used before they are read again, in milliseconds.
+    pub registry_cache_ms: u64,
+    /// `RUST_LOG`, else `AWS_LAMBDA_LOG_LEVEL`: which log lines are written, as a `tracing` filter.
+    pub log_filter: String,
+    /// `AWS_LAMBDA_LOG_FORMAT`: how log lines are written.
+    pub log_format: LogFormat,
+}
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines, one object a line.
+    Json,
+}
+
+/// A variable whose value cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{variable} is {value:?}; it must be {must_be}")]
+pub struct BadVariable {
+    variable: &'static str,
+    value: String,
+    must_be: &'static str,
+}
+
+const MAX_REGISTRY_CACHE_MS: u64 = 60_000;
+
+impl Config {
+    /// Reads the environment of this process. An empty variable counts as absent.
+    pub fn from_env() -> Result<Self, BadVariable> {
+        Self::from_lookup(|variable| std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned()))
+    }
+
+    /// Reads variables through `lookup`.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, BadVariable> {
+        let read = |variable: &'static str| lookup(variable).filter(|value| !value.is_empty());
+        let table = |variable: &'static str, default: &str| match read(variable) {
+            None => Ok(default.to_owned()),
+            Some(name) if is_table_name(&name) => Ok(name),
+            Some(value) => {
+                Err(BadVariable { variable, value, must_be: "a DynamoDB table name: 3 to 255 of a-z A-Z 0-9 . _ -" })
+            }
+        };
+        Ok(Self {
+            registry_table: table("SPILLWAY_REGISTRY_TABLE", "spillway-registry")?,
+            ledger_table: table("SPILLWAY_LEDGER_TABLE", "spillway-ledger")?,
+            jobs_table: table("SPILLWAY_JOBS_TABLE", "spillway-jobs")?,
+            queue_url: read("SPILLWAY_QUEUE_URL").map(queue_url).transpose()?,
+            registry_cache_ms: read("SPILLWAY_REGISTRY_CACHE_MS").map_or(Ok(2_000), registry_cache_ms)?,
+            log_filter: log_filter(read("RUST_LOG"), read("AWS_LAMBDA_LOG_LEVEL"))?,
+            log_format: read("AWS_LAMBDA_LOG_FORMAT").map_or(Ok(LogFormat::default()), log_format)?,
+        })
+    }
+}
+
+fn is_table_name(name: &str) -> bool {
+    (3..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn queue_url(value: String) -> Result<String, BadVariable> {
+    if value.starts_with("https://") || value.starts_with("http://") {
+        return Ok(value);
+    }
+    let must_be = "the URL of an SQS queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/spillway-jobs";
+    Err(BadVariable { variable: "SPILLWAY_QUEUE_URL", value, must_be })
+}
+
+fn registry_cache_ms(value: String) -> Result<u64, BadVariable> {
+    match value.parse() {
+        Ok(cache_ms) if cache_ms <= MAX_REGISTRY_CACHE_MS => Ok(cache_ms),
+        _ => {
+            let must_be = "a whole number of milliseconds from 0 to 60000";
+            Err(BadVariable { variable: "SPILLWAY_REGISTRY_CACHE_MS", value, must_be })
+        }
+    }
+}
+
+fn log_filter(rust_log: Option<String>, lambda_level: Option<String>) -> Result<String, BadVariable> {
+    if let Some(value) = rust_log {
+        let must_be = "a tracing filter, such as info or spillway=debug,info";
+        return match EnvFilter::try_new(&value) {
+            Ok(_) => Ok(value),
+            Err(_) => Err(BadVariable { variable: "RUST_LOG", value, must_be }),
+        };
+    }
+    let Some(value) = lambda_level else { return Ok("info".to_owned()) };
+    match value.to_ascii_lowercase().as_str() {
+        level @ ("trace" | "debug" | "info" | "warn" | "error") => Ok(level.to_owned()),
+        // Lambda has one level more than `tracing`.
+        "fatal" => Ok("error".to_owned()),
+        _ => {
+            let must_be = "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL";
+            Err(BadVariable { variable: "AWS_LAMBDA_LOG_LEVEL", value, must_be })
+        }
+    }
+}
+
+fn log_format(value: String) -> Result<LogFormat, BadVariable> {
+    match value.to_ascii_lowercase().as_str() {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(BadVariable { variable: "AWS_LAMBDA_LOG_FORMAT", value, must_be: "Text or JSON" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(variables: &[(&str, &str)]) -> Result<Config, BadVariable> {
+        Config::from_lookup(|name| {
+            variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn an_empty_environment_gives_the_defaults() {
+        let defaults = config(&[]).expect("defaults");
+        assert_eq!(defaults.registry_table, "spillway-registry");
+        assert_eq!(defaults.ledger_table, "spillway-ledger");
+        assert_eq!(defaults.jobs_table, "spillway-jobs");
+        assert_eq!(defaults.queue_url, None);
+        assert_eq!(defaults.registry_cache_ms, 2_000);
+        assert_eq!((defaults.log_filter.as_str(), defaults.log_format), ("info", LogFormat::Text));
+        assert_eq!(config(&[("SPILLWAY_QUEUE_URL", ""), ("AWS_LAMBDA_LOG_LEVEL", "")]), Ok(defaults));
+    }
+
+    #[test]
+    fn every_variable_is_read() {
+        let all = config(&[
+            ("SPILLWAY_REGISTRY_TABLE", "r-1"),
+            ("SPILLWAY_LEDGER_TABLE", "l.1"),
+            ("SPILLWAY_JOBS_TABLE", "j_1"),
+            ("SPILLWAY_QUEUE_URL", "http://127.0.0.1:9/0/jobs"),
+            ("SPILLWAY_REGISTRY_CACHE_MS", "0"),
+            ("AWS_LAMBDA_LOG_LEVEL", "FATAL"),
+            ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
+        ])
+        .expect("all are valid");
+        let expected = Config {
+            registry_table: "r-1".into(),
+            ledger_table: "l.1".into(),
+            jobs_table: "j_1".into(),
+            queue_url: Some("http://127.0.0.1:9/0/jobs".into()),
+            registry_cache_ms: 0,
+            log_filter: "error".into(),
+            log_format: LogFormat::Json,
+        };
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn rust_log_wins_over_the_lambda_level() {
+        let both = config(&[("RUST_LOG", "spillway=debug"), ("AWS_LAMBDA_LOG_LEVEL", "ERROR")]).expect("valid");
+        assert_eq!(both.log_filter, "spillway=debug");
+    }
+
+    #[test]
+    fn a_bad_value_is_answered_with_its_variable_and_what_would_be_right() {
+        for (variable, value) in [
+            ("SPILLWAY_REGISTRY_TABLE", "no"),
+            ("SPILLWAY_LEDGER_TABLE", "a table"),
+            ("SPILLWAY_JOBS_TABLE", "arn:aws:dynamodb"),
+            ("SPILLWAY_QUEUE_URL", "spillway-jobs"),
+            ("SPILLWAY_REGISTRY_CACHE_MS", "2s"),
+            ("SPILLWAY_REGISTRY_CACHE_MS", "-1"),
+            ("SPILLWAY_REGISTRY_CACHE_MS", "60001"),
+            ("RUST_LOG", "spillway=loud=er"),
+            ("AWS_LAMBDA_LOG_LEVEL", "LOUD"),
+            ("AWS_LAMBDA_LOG_FORMAT", "xml"),
+        ] {
+            let error = config(&[(variable, value)]).expect_err(variable).to_string();
+            assert!(error.starts_with(&format!("{variable} is {value:?}; it must be ")), "{error}");
+        }
+    }
+}

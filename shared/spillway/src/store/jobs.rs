@@ -1,0 +1,236 @@
+//! The jobs: rows that are only ever replaced by what follows from what was read.
+//!
+//! A job is up to three kinds of rows. `<id>` says how it stands and stays small, so that claims and deferrals are
+//! cheap; `<id>#request` is the client's body, written once; `<id>#<fence>` is the answer of the drain that claimed it
+//! at that count. The job's row names the one answer that counts.
+
+mod rows;
+
+use aws_sdk_dynamodb::Client;
+use bytes::Bytes;
+use uuid::{NoContext, Timestamp, Uuid};
+
+use self::rows::{Replaced, Rows};
+use super::StoreError;
+use crate::job::{Job, NewJob, Next, Outcome, RESEND_AFTER_MS, Status, StoredResult};
+
+/// The most bytes of a request's or an answer's body: a row of DynamoDB has 400 KiB.
+pub const LARGEST_BODY: usize = 350 * 1024;
+
+/// How long jobs and answers are kept after the end, in milliseconds.
+const KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
+/// How often a change is tried again because the job changed meanwhile.
+const MOST_TRIES: usize = 8;
+
+/// What a message about a job led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The job is ours until its lease ends: run it.
+    Run { job: Box<Job>, body: Bytes },
+    /// Too early: the job can be claimed at this time, in milliseconds since 1970.
+    NotYet { until_ms: u64 },
+    /// The job has ended, perhaps just now because its time or its attempts were over.
+    Ended(Status),
+    /// There is no such job.
+    Missing,
+}
+
+/// What a cancellation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// The job will not run.
+    Cancelled,
+    /// It runs or has ended.
+    TooLate(Status),
+    /// The tenant has no such job.
+    Missing,
+}
+
+/// A job whose message may be lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenJob {
+    /// The job's id.
+    pub id: String,
+    /// When its message should have been seen, in milliseconds since 1970.
+    pub due_ms: u64,
+}
+
+/// The jobs table.
+#[derive(Clone)]
+pub struct Jobs {
+    rows: Rows,
+}
+
+impl Jobs {
+    /// The jobs in `table`.
+    pub fn new(client: Client, table: &str) -> Self {
+        Self { rows: Rows::new(client, table) }
+    }
+
+    /// Accepts a request as a job. It is kept from here on, whether or not a message about it is sent.
+    pub async fn submit(&self, new: &NewJob) -> Result<Job, StoreError> {
+        check_size("the request", &new.body)?;
+        let job = Job::accepted(new_id(new.created_ms), new);
+        // A lease that began just before the expiry still needs it.
+        self.rows.put_request(&job.id, &new.body, kept_until_s(new.expires_ms)).await?;
+        self.rows.create(job, kept_until_s(new.expires_ms)).await
+    }
+
+    /// The job with this id, whoever owns it.
+    pub async fn get(&self, id: &str) -> Result<Option<Job>, StoreError> {
+        let Some(id) = canonical(id) else { return Ok(None) };
+        self.rows.get(&id).await
+    }
+
+    /// Takes the job for `lease_ms`, if a message about it means that it should run now.
+    pub async fn claim(&self, id: &str, lease_ms: u64, now_ms: u64) -> Result<Claim, StoreError> {
+        let Some(mut job) = self.get(id).await? else { return Ok(Claim::Missing) };
+        for _ in 0..MOST_TRIES {
+            let changed = match job.next(now_ms) {
+                Next::Run => job.claimed(lease_ms, now_ms),
+                Next::Wait { until_ms } => return Ok(Claim::NotYet { until_ms }),
+                Next::Drop(status) => return Ok(Claim::Ended(status)),
+                Next::Expire => job.ended(Status::Expired, Some("no room was found in time".to_owned()), now_ms),
+                Next::GiveUp => {
+                    job.ended(Status::Failed, Some("every attempt to run it was interrupted".to_owned()), now_ms)
+                }
+            };
+            match self.replace(&job, changed).await? {
+                Replaced::Done(job) if job.status == Status::Running => {
+                    let body = self.rows.request(&job.id).await?;
+                    return Ok(Claim::Run { job: Box::new(job), body });
+                }
+                Replaced::Done(job) => return Ok(Claim::Ended(job.status)),
+                Replaced::Conflict(Some(current)) => job = current,
+                Replaced::Conflict(None) => return Ok(Claim::Missing),
+            }
+        }
+        Err(StoreError::Contended { row: id.to_owned() })
+    }
+
+    /// Puts a claimed job back into the queue because there was no room; `false` if another drain holds it by now.
+    pub async fn defer(&self, claimed: &Job, ready_ms: u64) -> Result<bool, StoreError> {
+        self.change_held(claimed, |job| job.deferred(ready_ms)).await
+    }
+
+    /// Puts a claimed job back into the queue because the attempt failed; `false` if another drain holds it by now.
+    pub async fn retry(&self, claimed: &Job, ready_ms: u64) -> Result<bool, StoreError> {
+        self.change_held(claimed, |job| job.retried(ready_ms)).await
+    }
+
+    /// Ends a claimed job with its answer; `false` if another drain holds it by now, or has ended it: then that one's
+    /// answer is the one that counts. Repeating a call that got no answer is harmless.
+    pub async fn finish(&self, claimed: &Job, outcome: &Outcome, now_ms: u64) -> Result<bool, StoreError> {
+        let (status, error, result) = match outcome {
+            Outcome::Succeeded(result) => (Status::Succeeded, None, result),
+            Outcome::Failed { error, result } => (Status::Failed, Some(error.clone()), result),
+        };
+        check_size("the answer", &result.body)?;
+        self.rows.put_result(&claimed.id, claimed.fence, result, kept_until_s(now_ms)).await?;
+        self.change_held(claimed, |job| Job {
+            answered_at_fence: Some(job.fence),
+            ..job.ended(status, error.clone(), now_ms)
+        })
+        .await
+    }
+
+    /// Takes a job of this tenant back, if it has not been claimed yet.
+    pub async fn cancel(&self, id: &str, tenant: &str, now_ms: u64) -> Result<Cancel, StoreError> {
+        let mut found = self.get(id).await?;
+        for _ in 0..MOST_TRIES {
+            let Some(job) = found.filter(|job| job.tenant == tenant) else { return Ok(Cancel::Missing) };
+            match job.status {
+                Status::Queued => {}
+                Status::Cancelled => return Ok(Cancel::Cancelled),
+                status => return Ok(Cancel::TooLate(status)),
+            }
+            match self.replace(&job, job.ended(Status::Cancelled, None, now_ms)).await? {
+                Replaced::Done(_) => return Ok(Cancel::Cancelled),
+                Replaced::Conflict(current) => found = current,
+            }
+        }
+        Err(StoreError::Contended { row: id.to_owned() })
+    }
+
+    /// The answer of a job that succeeded or failed; `None` if it has none, or is no longer kept.
+    pub async fn result(&self, job: &Job) -> Result<Option<StoredResult>, StoreError> {
+        match job.answered_at_fence {
+            Some(fence) => self.rows.result(&job.id, fence).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Jobs whose message should have been seen so long ago that it may be lost, at most `most`, the oldest of each
+    /// part of the index first.
+    pub async fn overdue(&self, most: usize, now_ms: u64) -> Result<Vec<OpenJob>, StoreError> {
+        let due_ms = now_ms.saturating_sub(RESEND_AFTER_MS).saturating_add(1);
+        let mut open = Vec::new();
+        for part in rows::OPEN_PARTS {
+            let share = most.div_ceil(rows::OPEN_PARTS.len()).min(most - open.len());
+            if share > 0 {
+                open.extend(self.rows.open_due_before(part, due_ms, share).await?);
+            }
+        }
+        Ok(open)
+    }
+
+    /// Notes that the message of an overdue job is sent again, before it is: whoever gets the job back sends it.
+    /// `None` if the job is not overdue after all, or another sweep has it.
+    pub async fn take_for_resend(&self, id: &str, now_ms: u64) -> Result<Option<Job>, StoreError> {
+        let Some(job) = self.get(id).await?.filter(|job| job.is_overdue(now_ms)) else { return Ok(None) };
+        match self.replace(&job, job.resent(now_ms)).await? {
+            Replaced::Done(job) => Ok(Some(job)),
+            Replaced::Conflict(_) => Ok(None),
+        }
+    }
+
+    /// Changes the job as long as it is held under the fence of `claimed`.
+    async fn change_held(&self, claimed: &Job, change: impl Fn(&Job) -> Job) -> Result<bool, StoreError> {
+        let mut job = claimed.clone();
+        for _ in 0..MOST_TRIES {
+            let changed = change(&job);
+            match self.replace(&job, changed.clone()).await? {
+                Replaced::Done(_) => return Ok(true),
+                Replaced::Conflict(Some(current)) if current.is_held_under(claimed.fence) => job = current,
+                // A call that was repeated finds what the first one did.
+                Replaced::Conflict(current) => {
+                    return Ok(current.is_some_and(|current| is_same_change(&current, &changed)));
+                }
+            }
+        }
+        Err(StoreError::Contended { row: claimed.id.clone() })
+    }
+
+    async fn replace(&self, job: &Job, changed: Job) -> Result<Replaced, StoreError> {
+        let last_needed_ms = changed.finished_ms.unwrap_or(changed.expires_ms.max(changed.ready_ms));
+        self.rows.replace(&job.etag, changed, kept_until_s(last_needed_ms)).await
+    }
+}
+
+fn is_same_change(current: &Job, wanted: &Job) -> bool {
+    (current.fence, current.status, current.ready_ms, current.answered_at_fence)
+        == (wanted.fence, wanted.status, wanted.ready_ms, wanted.answered_at_fence)
+}
+
+/// Names in the API are not trusted to be ids: `#` would reach rows that are no jobs.
+fn canonical(id: &str) -> Option<String> {
+    Uuid::try_parse(id).ok().map(|id| id.hyphenated().to_string())
+}
+
+fn new_id(created_ms: u64) -> String {
+    let nanos = u32::try_from(created_ms % 1000).unwrap_or_default() * 1_000_000;
+    Uuid::new_v7(Timestamp::from_unix(NoContext, created_ms / 1000, nanos)).hyphenated().to_string()
+}
+
+fn check_size(what: &'static str, body: &Bytes) -> Result<(), StoreError> {
+    match body.len() {
+        bytes if bytes > LARGEST_BODY => Err(StoreError::TooLarge { what, bytes, limit: LARGEST_BODY }),
+        _ => Ok(()),
+    }
+}
+
+/// When DynamoDB may delete a row that is last needed at `last_needed_ms`, in seconds since 1970.
+fn kept_until_s(last_needed_ms: u64) -> u64 {
+    last_needed_ms.saturating_add(KEPT_MS) / 1000
+}

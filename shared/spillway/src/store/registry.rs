@@ -1,0 +1,138 @@
+//! The registry: tenants, keys and models. The functions read it, through a short cache; the command writes it.
+
+mod rows;
+
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+
+pub use rows::Written;
+use rows::{Row, Rows};
+
+use super::{StoreError, cache::Cache};
+use crate::{
+    clock::Clock,
+    pool::{Catalogue, Model},
+    tenant::{ApiKey, KeyRecord, Tenant},
+};
+
+/// How many tenants, and how many keys, are kept in memory. Unknown keys take places too, but never more.
+const KEPT: usize = 10_000;
+
+/// The registry table. Clones share its cache.
+#[derive(Clone)]
+pub struct Registry {
+    rows: Rows,
+    keys: Arc<Cache<KeyRecord>>,
+    tenants: Arc<Cache<Tenant>>,
+    catalogue: Arc<Cache<Catalogue>>,
+    clock: Clock,
+}
+
+impl Registry {
+    /// The registry in `table`, whose rows are read again when they are `cache_ms` old.
+    pub fn new(client: Client, table: &str, cache_ms: u64, clock: Clock) -> Self {
+        Self {
+            rows: Rows::new(client, table),
+            keys: Arc::new(Cache::new(KEPT, cache_ms, clock.clone())),
+            tenants: Arc::new(Cache::new(KEPT, cache_ms, clock.clone())),
+            catalogue: Arc::new(Cache::new(1, cache_ms, clock.clone())),
+            clock,
+        }
+    }
+
+    /// Whose key this is; `None` if it is nobody's, or no longer works.
+    pub async fn authenticate(&self, key: &ApiKey) -> Result<Option<Arc<Tenant>>, StoreError> {
+        let record = self.keys.get(key.id(), self.rows.get(Row::key(key.id()))).await?;
+        let record = record.unwrap_or_else(|| Arc::new(KeyRecord::of_nobody()));
+        if !record.admits(key, self.clock.now_ms()) {
+            return Ok(None);
+        }
+        self.tenant(&record.tenant).await
+    }
+
+    /// The tenant of this name.
+    pub async fn tenant(&self, name: &str) -> Result<Option<Arc<Tenant>>, StoreError> {
+        self.tenants.get(name, self.rows.get(Row::tenant(name))).await
+    }
+
+    /// All models.
+    pub async fn catalogue(&self) -> Result<Arc<Catalogue>, StoreError> {
+        let read = async { Ok(Some(Catalogue::new(self.rows.models().await?))) };
+        Ok(self.catalogue.get("", read).await?.unwrap_or_default())
+    }
+
+    /// Makes the next request of this tenant read it again, because the ledger has seen a newer version of it.
+    pub fn forget(&self, tenant: &str) {
+        self.tenants.forget(tenant);
+    }
+
+    /// Makes the next request read the models again, because the ledger has seen a newer version of one.
+    pub fn forget_models(&self) {
+        self.catalogue.forget("");
+    }
+}
+
+/// What the command does. Nothing here is cached.
+impl Registry {
+    /// Writes a tenant if it differs from the one that is there. Its `version` is set by the registry.
+    pub async fn put_tenant(&self, tenant: &Tenant) -> Result<Written, StoreError> {
+        let written = self.rows.put(&Row::tenant(&tenant.name), tenant).await?;
+        self.tenants.forget(&tenant.name);
+        Ok(written)
+    }
+
+    /// Writes a model if it differs from the one that is there. Its `version` is set by the registry.
+    pub async fn put_model(&self, model: &Model) -> Result<Written, StoreError> {
+        let written = self.rows.put(&Row::model(&model.name), model).await?;
+        self.forget_models();
+        Ok(written)
+    }
+
+    /// Writes a key.
+    pub async fn put_key(&self, key: &KeyRecord) -> Result<Written, StoreError> {
+        let written = self.rows.put(&Row::key(&key.id), key).await?;
+        self.keys.forget(&key.id);
+        Ok(written)
+    }
+
+    /// Takes a key away; whether it was there.
+    pub async fn revoke_key(&self, id: &str) -> Result<bool, StoreError> {
+        let was_there = self.rows.delete(&Row::key(id)).await?;
+        self.keys.forget(id);
+        Ok(was_there)
+    }
+
+    /// Takes a tenant and its keys away; whether it was there.
+    pub async fn delete_tenant(&self, name: &str) -> Result<bool, StoreError> {
+        let was_there = self.rows.delete(&Row::tenant(name)).await?;
+        self.tenants.forget(name);
+        // After the tenant, without which they open nothing: whatever stops us here leaves no way in.
+        for key in self.keys_of(name).await? {
+            self.revoke_key(&key.id).await?;
+        }
+        Ok(was_there)
+    }
+
+    /// Takes a model away; whether it was there.
+    pub async fn delete_model(&self, name: &str) -> Result<bool, StoreError> {
+        let was_there = self.rows.delete(&Row::model(name)).await?;
+        self.forget_models();
+        Ok(was_there)
+    }
+
+    /// All tenants, by name.
+    pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
+        let mut tenants: Vec<Tenant> = self.rows.scan(rows::TENANT).await?;
+        tenants.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(tenants)
+    }
+
+    /// All keys of a tenant, by id.
+    pub async fn keys_of(&self, tenant: &str) -> Result<Vec<KeyRecord>, StoreError> {
+        let mut keys: Vec<KeyRecord> = self.rows.scan(rows::KEY).await?;
+        keys.retain(|key| key.tenant == tenant);
+        keys.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(keys)
+    }
+}

@@ -1,0 +1,94 @@
+//! The three tables as they must be, for places where no template makes them: a laptop and tests.
+
+use anyhow::Context;
+use aws_sdk_dynamodb::{
+    Client,
+    operation::create_table::builders::CreateTableFluentBuilder,
+    types::{
+        AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+        ScalarAttributeType, TableStatus, TimeToLiveSpecification,
+    },
+};
+
+use crate::config::Config;
+
+/// The attribute of the jobs table after whose time, in seconds since 1970, DynamoDB may delete a row.
+pub(super) const EXPIRES_S: &str = "expires_s";
+
+/// The index of jobs that have not ended, by when they are due.
+pub(super) const OPEN_INDEX: &str = "open";
+
+/// Creates the three tables that `config` names unless they exist.
+pub async fn create(client: &Client, config: &Config) -> anyhow::Result<()> {
+    create_registry(client, &config.registry_table).await?;
+    create_ledger(client, &config.ledger_table).await?;
+    create_jobs(client, &config.jobs_table).await
+}
+
+/// Creates the registry table unless it exists.
+pub async fn create_registry(client: &Client, table: &str) -> anyhow::Result<()> {
+    let request = client
+        .create_table()
+        .attribute_definitions(attribute("pk", ScalarAttributeType::S)?)
+        .attribute_definitions(attribute("sk", ScalarAttributeType::S)?)
+        .key_schema(key("pk", KeyType::Hash)?)
+        .key_schema(key("sk", KeyType::Range)?);
+    create_table(client, request, table).await.map(drop)
+}
+
+/// Creates the ledger table unless it exists.
+pub async fn create_ledger(client: &Client, table: &str) -> anyhow::Result<()> {
+    let request = client
+        .create_table()
+        .attribute_definitions(attribute("pk", ScalarAttributeType::S)?)
+        .key_schema(key("pk", KeyType::Hash)?);
+    create_table(client, request, table).await.map(drop)
+}
+
+/// Creates the jobs table unless it exists: with an index of the open jobs, and rows that go when their time is over.
+pub async fn create_jobs(client: &Client, table: &str) -> anyhow::Result<()> {
+    let open = GlobalSecondaryIndex::builder()
+        .index_name(OPEN_INDEX)
+        .key_schema(key("open", KeyType::Hash)?)
+        .key_schema(key("due_ms", KeyType::Range)?)
+        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .build()?;
+    let request = client
+        .create_table()
+        .attribute_definitions(attribute("pk", ScalarAttributeType::S)?)
+        .attribute_definitions(attribute("open", ScalarAttributeType::S)?)
+        .attribute_definitions(attribute("due_ms", ScalarAttributeType::N)?)
+        .key_schema(key("pk", KeyType::Hash)?)
+        .global_secondary_indexes(open);
+    if create_table(client, request, table).await? {
+        let time_to_live = TimeToLiveSpecification::builder().enabled(true).attribute_name(EXPIRES_S).build()?;
+        let request = client.update_time_to_live().table_name(table).time_to_live_specification(time_to_live);
+        request.send().await.with_context(|| format!("setting the time to live of table {table}"))?;
+    }
+    Ok(())
+}
+
+/// Whether the table had to be created. Returns when it can be used.
+async fn create_table(client: &Client, request: CreateTableFluentBuilder, table: &str) -> anyhow::Result<bool> {
+    let created = match request.table_name(table).billing_mode(BillingMode::PayPerRequest).send().await {
+        Ok(_) => true,
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => false,
+        Err(error) => return Err(error).with_context(|| format!("creating table {table}")),
+    };
+    loop {
+        let described = client.describe_table().table_name(table).send().await;
+        let description = described.with_context(|| format!("waiting for table {table}"))?;
+        if description.table().and_then(|table| table.table_status()) == Some(&TableStatus::Active) {
+            return Ok(created);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+fn attribute(name: &str, kind: ScalarAttributeType) -> anyhow::Result<AttributeDefinition> {
+    Ok(AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()?)
+}
+
+fn key(name: &str, kind: KeyType) -> anyhow::Result<KeySchemaElement> {
+    Ok(KeySchemaElement::builder().attribute_name(name).key_type(kind).build()?)
+}
