@@ -10,15 +10,19 @@ pub mod quota;
 pub mod tenant;
 
 // Touch: one place per external service.
+pub mod model;
 pub mod queue;
 pub mod store;
 
 // Do.
+pub mod broker;
 
 // Reached.
 pub mod dialect;
+pub mod telemetry;
 
 // Held together.
+pub mod app;
 mod causes;
 pub mod clock;
 pub mod config;

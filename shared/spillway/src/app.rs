@@ -1,0 +1,118 @@
+//! Everything a process needs, put together once: the only constructor.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_bedrockruntime::config::{Credentials, StalledStreamProtectionConfig};
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    model::Models,
+    queue::Queue,
+    store::{jobs::Jobs, ledger::Ledger, registry::Registry},
+    telemetry::{self, Telemetry},
+};
+
+/// The broker's parts. Clones share them.
+#[derive(Clone)]
+pub struct App {
+    pub clock: Clock,
+    pub registry: Registry,
+    pub ledger: Ledger,
+    pub jobs: Jobs,
+    /// Without a queue nothing overflows.
+    pub queue: Option<Queue>,
+    pub models: Models,
+    pub telemetry: Telemetry,
+}
+
+/// Where the three services are, when the environment does not say it.
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    pub dynamodb: String,
+    pub sqs: String,
+    pub bedrock_runtime: String,
+}
+
+/// How long one ledger write may take. A request that waits longer is worth less than the answer that there is a problem.
+const LEDGER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// AWS as the environment describes it: region, credentials and `AWS_ENDPOINT_URL_…`.
+pub async fn aws() -> SdkConfig {
+    aws_config::load_defaults(BehaviorVersion::latest()).await
+}
+
+/// AWS as it answers on loopback: any region and credentials will do, and nothing may wait for a metadata service.
+pub async fn loopback() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("local", "local", None, None, "loopback"))
+        .load()
+        .await
+}
+
+/// The clients of the three services. They are cheap: each connects when it is first used.
+pub struct Clients {
+    /// For the registry and the jobs: the SDK may retry.
+    pub dynamodb: aws_sdk_dynamodb::Client,
+    /// For the ledger: the SDK must not retry, since `ADD` is not idempotent.
+    pub ledger: aws_sdk_dynamodb::Client,
+    pub sqs: aws_sdk_sqs::Client,
+    /// The SDK must not retry, nor re-send what stalls: each call may be billed.
+    pub bedrock_runtime: aws_sdk_bedrockruntime::Client,
+}
+
+impl Clients {
+    /// Clients for `aws`, at `endpoints` where given.
+    pub fn new(aws: &SdkConfig, endpoints: Option<&Endpoints>) -> Self {
+        let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws);
+        let mut sqs = aws_sdk_sqs::config::Builder::from(aws);
+        let mut bedrock_runtime = aws_sdk_bedrockruntime::config::Builder::from(aws)
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        if let Some(endpoints) = endpoints {
+            dynamodb = dynamodb.endpoint_url(&endpoints.dynamodb);
+            sqs = sqs.endpoint_url(&endpoints.sqs);
+            bedrock_runtime = bedrock_runtime.endpoint_url(&endpoints.bedrock_runtime);
+        }
+        let ledger = dynamodb
+            .clone()
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().operation_timeout(LEDGER_TIMEOUT).build());
+        Self {
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
+            ledger: aws_sdk_dynamodb::Client::from_conf(ledger.build()),
+            sqs: aws_sdk_sqs::Client::from_conf(sqs.build()),
+            bedrock_runtime: aws_sdk_bedrockruntime::Client::from_conf(bedrock_runtime.build()),
+        }
+    }
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(config: &Config, clients: Clients, clock: Clock, telemetry: Telemetry) -> Self {
+        let registry =
+            Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ms, clock.clone());
+        Self {
+            registry,
+            ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone()),
+            jobs: Jobs::new(clients.dynamodb, &config.jobs_table),
+            queue: config.queue_url.as_deref().map(|url| Queue::new(clients.sqs, url)),
+            models: Models::new(clients.bedrock_runtime),
+            telemetry,
+            clock,
+        }
+    }
+
+    /// The app that the environment describes, with events on stdout and logs on stderr.
+    ///
+    /// # Errors
+    /// A variable has a value that cannot be used.
+    pub async fn from_env() -> anyhow::Result<Self> {
+        let config = Config::from_env().context("reading the environment")?;
+        telemetry::init_logs(&config);
+        Ok(Self::new(&config, Clients::new(&aws().await, None), Clock::default(), Telemetry::stdout()))
+    }
+}

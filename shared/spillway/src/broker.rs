@@ -1,0 +1,120 @@
+//! Admit, route, invoke, settle – or say why not.
+//!
+//! [`serve`] is the product in one function. The API calls it for a waiting client, the drain calls it for a job;
+//! overflow is what the caller makes of a [`Kind::Throttled`](crate::chat::Kind) problem.
+
+mod accounts;
+mod admit;
+mod deliver;
+mod estimate;
+mod find;
+mod refusal;
+mod route;
+mod settlement;
+
+use std::sync::Arc;
+
+pub use accounts::{of_pool as account_of_pool, of_tenant as account_of};
+pub use deliver::Deltas;
+use estimate::Plan;
+pub use find::find_model;
+pub use refusal::unreachable;
+
+use crate::{
+    app::App,
+    chat::{self, Answer, Kind, Problem},
+    pool::Model,
+    quota::LimitState,
+    telemetry::RequestEvent,
+    tenant::{Class, Tenant},
+};
+
+/// A request that is ready to be served.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Names the request in answers, logs and Bedrock's invocation log.
+    pub request_id: String,
+    /// Who asks.
+    pub tenant: Arc<Tenant>,
+    /// For which model.
+    pub model: Arc<Model>,
+    /// What.
+    pub request: chat::Request,
+    /// How much of a pool it may take.
+    pub class: Class,
+    /// How long it may wait here for room, in milliseconds.
+    pub hold_ms: u64,
+    /// When this process must be done with it, in milliseconds since 1970; `None` when only the model's own timeout
+    /// counts.
+    pub deadline_ms: Option<u64>,
+    /// What is known of the request so far; completed and recorded when it is answered.
+    pub event: RequestEvent,
+}
+
+/// An answer under way.
+#[derive(Debug)]
+pub struct Served {
+    /// The answer.
+    pub reply: Reply,
+    /// The pool that gives it.
+    pub pool: String,
+    /// The output cap that was set because the request named none, in tokens.
+    pub max_tokens_set: Option<u64>,
+    /// Where the tenant's limits stand.
+    pub limits: Vec<LimitState>,
+}
+
+/// An answer, whole or in pieces.
+#[derive(Debug)]
+pub enum Reply {
+    /// Complete and settled.
+    Whole(Answer),
+    /// Being produced; settled when the last piece has been read or the reader has gone.
+    Stream(Deltas),
+}
+
+/// Serves `ask`: holds it for room as long as it may, answers it, or says why not. Every reservation that is made on the
+/// way is settled, or expires by itself if this process dies.
+///
+/// # Errors
+/// What to tell the caller. [`Kind::Throttled`] is "not now" and carries the time of the next try; nothing was charged.
+pub async fn serve(app: &App, ask: Ask) -> Result<Served, Problem> {
+    let started_ms = app.clock.now_ms();
+    let hold_until_ms = started_ms + ask.hold_ms;
+    let ask = Arc::new(ask);
+    let mut held_ms = None;
+    loop {
+        // In a task of its own: a caller that goes away stops neither the model nor the bill, so the answer is awaited
+        // and settled all the same.
+        let attempt = tokio::spawn(attempt(app.clone(), Arc::clone(&ask), held_ms, started_ms));
+        let problem = match attempt.await {
+            Ok(Ok(served)) => return Ok(served),
+            Ok(Err(problem)) => problem,
+            Err(died) => return Err(refusal::died(&died)),
+        };
+        let now_ms = app.clock.now_ms();
+        held_ms = Some(now_ms.saturating_sub(started_ms));
+        match problem.retry_after_ms {
+            Some(wait_ms) if problem.kind == Kind::Throttled && now_ms + wait_ms <= hold_until_ms => {
+                app.clock.sleep_until(now_ms + wait_ms).await;
+            }
+            _ => return Err(problem),
+        }
+    }
+}
+
+async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64) -> Result<Served, Problem> {
+    let attempted_ms = app.clock.now_ms();
+    let admitted = admit::admit(&app, &ask).await?;
+    let mut event = ask.event.clone();
+    event.hold_ms = held_ms;
+    event.reserved_tokens = Some(admitted.reserved_tokens());
+    event.admit_ms = Some(app.clock.now_ms().saturating_sub(attempted_ms));
+    match route::route(&app, &ask, &admitted.plan).await {
+        Ok(routed) => deliver::deliver(&app, &ask, admitted, routed, event, started_ms).await,
+        Err(failed) => {
+            admitted.give_back(&app, failed.may_be_billed).await;
+            Err(failed.problem)
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! From the pool to the caller: deltas as they come, and the settlement after the last.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{Ask, Reply, Served, admit, admit::Admitted, route::Response, route::Routed, settlement::Settlement};
+use crate::{
+    app::App,
+    chat::{Event, Problem, Usage},
+    model::{EventStream, Failure},
+    telemetry::{Outcome, RequestEvent},
+};
+
+/// The events of an answer. It ends after the settlement, or with a problem; without a `metadata` event or a problem, the
+/// reader was too slow and did not get all of it.
+pub type Deltas = mpsc::Receiver<Result<Event, Problem>>;
+
+/// How many events may wait for a slow reader before the model is made to wait.
+const DELTAS_AHEAD: usize = 64;
+
+/// Hands the pool's response to the caller and sees to it that both reservations are settled, whether or not the caller
+/// stays to the end: Bedrock bills to the end.
+pub async fn deliver(
+    app: &App,
+    ask: &Ask,
+    admitted: Admitted,
+    routed: Routed<'_>,
+    mut event: RequestEvent,
+    started_ms: u64,
+) -> Result<Served, Problem> {
+    let pool = routed.pool.name.clone();
+    event.pool = Some(pool.clone());
+    event.attempts = Some(routed.calls);
+    let (max_tokens_set, limits) = (admitted.plan.max_tokens_set, admitted.limits.clone());
+    let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone() };
+    let delivery = Delivery { app: app.clone(), settlement, event, started_ms, ends_ms: admit::expires_ms(app, ask) };
+    let reply = match routed.response {
+        Response::Whole(answer) => {
+            delivery.end(Some(answer.usage), Outcome::Answered).await;
+            Reply::Whole(answer)
+        }
+        Response::Stream(stream) => {
+            let (sender, deltas) = mpsc::channel(DELTAS_AHEAD);
+            tokio::spawn(delivery.pump(*stream, sender));
+            Reply::Stream(deltas)
+        }
+    };
+    Ok(Served { reply, pool, max_tokens_set, limits })
+}
+
+struct Delivery {
+    app: App,
+    settlement: Settlement,
+    event: RequestEvent,
+    started_ms: u64,
+    ends_ms: u64,
+}
+
+impl Delivery {
+    /// Passes every event on; when the reader is gone it reads on alone, to learn the usage.
+    async fn pump(mut self, mut stream: EventStream, sender: mpsc::Sender<Result<Event, Problem>>) {
+        let mut usage = None;
+        let mut has_reader = true;
+        let ended = loop {
+            match stream.next(self.left()).await {
+                Ok(Some(event)) => {
+                    if self.event.time_to_first_token_ms.is_none() && event.name == "contentBlockDelta" {
+                        let waited_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);
+                        self.event.time_to_first_token_ms = Some(waited_ms);
+                    }
+                    if let Some(reported) = event.payload.get("usage") {
+                        usage = Some(Usage::from_converse(reported));
+                    }
+                    // One that neither reads nor leaves may not hold the model up for ever.
+                    has_reader = has_reader
+                        && matches!(tokio::time::timeout(self.left(), sender.send(Ok(event))).await, Ok(Ok(())));
+                }
+                Ok(None) if usage.is_some() => break None,
+                Ok(None) => break Some(Failure::cut()),
+                Err(failure) => break Some(failure),
+            }
+        };
+        let problem = ended.map(Failure::into_problem);
+        let outcome = match &problem {
+            Some(_) => Outcome::Failed,
+            None if has_reader => Outcome::Answered,
+            None => Outcome::Cancelled,
+        };
+        self.end(usage, outcome).await;
+        if let Some(problem) = problem.filter(|_| has_reader) {
+            let _ = sender.send(Err(problem)).await;
+        }
+    }
+
+    fn left(&self) -> Duration {
+        Duration::from_millis(self.ends_ms.saturating_sub(self.app.clock.now_ms()))
+    }
+
+    async fn end(self, usage: Option<Usage>, outcome: Outcome) {
+        let Self { app, settlement, mut event, started_ms, .. } = self;
+        event.cost_microusd = Some(settlement.settle(&app, usage).await);
+        event.input_tokens = usage.map(|usage| usage.all_input_tokens());
+        event.output_tokens = usage.map(|usage| usage.output_tokens);
+        event.outcome = outcome;
+        event.duration_ms = app.clock.now_ms().saturating_sub(started_ms);
+        app.telemetry.record(event);
+    }
+}

@@ -1,0 +1,70 @@
+//! The broker's own words for "not now" and "never".
+
+use std::fmt::Display;
+
+use tracing::error;
+
+use crate::{
+    chat::{Kind, Problem},
+    quota::{Limit, LimitState, Refusal},
+};
+
+/// A tenant's own limits stand in the way.
+pub fn of_tenant(tenant: &str, refusal: &Refusal, limit_states: Vec<LimitState>) -> Problem {
+    let names: Vec<String> = refusal.limits.iter().map(|refused| refused.limit.name().into()).collect();
+    let told: Vec<String> =
+        refusal.limits.iter().map(|refused| format!("{} of {}", refused.limit.name(), refused.cap)).collect();
+    let is_budget = refusal.limits.iter().any(|refused| refused.limit == Limit::MicrousdPerMonth);
+    let message = format!("Tenant {tenant} has reached its limit: {}.", told.join(", "));
+    Problem {
+        retry_after_ms: Some(refusal.retry_after_ms().max(1)),
+        limits: names,
+        limit_states,
+        ..Problem::new(if is_budget { Kind::BudgetExhausted } else { Kind::Throttled }, message)
+    }
+}
+
+/// Every pool of the model is full for the next `retry_after_ms`.
+pub fn of_pools(model: &str, retry_after_ms: u64) -> Problem {
+    Problem {
+        retry_after_ms: Some(retry_after_ms.max(1)),
+        limits: vec!["model_capacity".into()],
+        ..Problem::new(Kind::Throttled, format!("All capacity of model {model} is in use."))
+    }
+}
+
+/// No pool of the model is allowed to take a request of this size.
+pub fn larger_than_every_pool(model: &str) -> Problem {
+    let told = format!(
+        "This request is larger than any pool of model {model} can take. Lower max_tokens or shorten the input."
+    );
+    Problem { limits: vec!["model_capacity".into()], ..Problem::invalid("max_tokens", told) }
+}
+
+/// One of our own services cannot be reached. Nothing is admitted without it.
+pub fn unreachable(service: &str, error: &impl Display) -> Problem {
+    error!(service, %error, "a service cannot be reached");
+    Problem {
+        retry_after_ms: Some(1_000),
+        ..Problem::new(Kind::Unavailable, format!("The {service} cannot be reached; nothing was charged. Try again."))
+    }
+}
+
+/// The tenant was deleted while its request was under way.
+pub fn tenant_gone() -> Problem {
+    Problem::new(Kind::Unauthenticated, "This key's tenant does not exist any more.")
+}
+
+/// The registry does not have the limits yet that the ledger already knows.
+pub fn changing_limits() -> Problem {
+    Problem {
+        retry_after_ms: Some(1_000),
+        ..Problem::new(Kind::Throttled, "This tenant's limits are being changed. Try again.")
+    }
+}
+
+/// The task that served the request ended without an answer. What it reserved expires by itself.
+pub fn died(error: &impl Display) -> Problem {
+    error!(%error, "a request was not served to its end");
+    Problem::new(Kind::Internal, "The broker failed on this request.")
+}

@@ -1,0 +1,140 @@
+//! The ladder: pool after pool, until one answers.
+
+use std::time::Duration;
+
+use super::{Ask, Plan, accounts, admit, refusal, settlement};
+use crate::{
+    app::App,
+    chat::{Answer, Problem},
+    model::{Call, EventStream, Failure},
+    pool::Pool,
+    quota::{self, Settled},
+    store::ledger::{Held, Outcome},
+};
+
+/// A pool that took the request.
+pub struct Routed<'a> {
+    pub pool: &'a Pool,
+    /// The reservation on the pool; `None` when it has no limits.
+    pub held: Option<Held>,
+    /// How many pools were called, this one included.
+    pub calls: u32,
+    pub response: Response,
+}
+
+/// What the pool gives.
+pub enum Response {
+    Whole(Answer),
+    /// Its first event has arrived.
+    Stream(Box<EventStream>),
+}
+
+/// No pool answered.
+pub struct Failed {
+    pub problem: Problem,
+    /// Whether a model may have worked on the request.
+    pub may_be_billed: bool,
+}
+
+/// When a throttled Bedrock pool is worth another try. Bedrock does not say.
+const THROTTLED_RETRY_MS: u64 = 2_000;
+
+/// What stood in the way so far.
+#[derive(Default)]
+struct Obstacles {
+    soonest_retry_ms: Option<u64>,
+    unavailable: Option<Problem>,
+}
+
+/// Tries the pools of the model's ladder in order: a full, throttled or unavailable one leads to the next; anything else
+/// ends the request.
+pub async fn route<'a>(app: &App, ask: &'a Ask, plan: &Plan) -> Result<Routed<'a>, Failed> {
+    let mut obstacles = Obstacles::default();
+    let mut calls = 0;
+    for pool in ask.model.rungs() {
+        let held = match reserve(app, ask, plan, pool).await? {
+            Room::Free => None,
+            Room::Held(held) => Some(held),
+            Room::Never => continue,
+            Room::Full { retry_after_ms } => {
+                obstacles.full(retry_after_ms);
+                continue;
+            }
+        };
+        calls += 1;
+        let failure = match invoke(app, ask, plan, pool).await {
+            Ok(response) => return Ok(Routed { pool, held, calls, response }),
+            Err(failure) => failure,
+        };
+        let may_be_billed = matches!(failure, Failure::Failed(_));
+        if let Some(held) = held {
+            let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
+            settlement::settle(app, held, &settled).await;
+        }
+        match failure {
+            Failure::Throttled => obstacles.full(THROTTLED_RETRY_MS),
+            Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
+            Failure::Rejected(problem) | Failure::Failed(problem) => return Err(Failed { problem, may_be_billed }),
+        }
+    }
+    Err(Failed { problem: obstacles.into_problem(&ask.model.name), may_be_billed: false })
+}
+
+impl Obstacles {
+    fn full(&mut self, retry_after_ms: u64) {
+        self.soonest_retry_ms =
+            Some(self.soonest_retry_ms.map_or(retry_after_ms, |soonest| soonest.min(retry_after_ms)));
+    }
+
+    fn into_problem(self, model: &str) -> Problem {
+        match (self.soonest_retry_ms, self.unavailable) {
+            (Some(retry_after_ms), _) => refusal::of_pools(model, retry_after_ms),
+            (None, Some(problem)) => Problem { retry_after_ms: Some(THROTTLED_RETRY_MS), ..problem },
+            (None, None) => refusal::larger_than_every_pool(model),
+        }
+    }
+}
+
+enum Room {
+    /// The pool has no limits.
+    Free,
+    Held(Held),
+    Full {
+        retry_after_ms: u64,
+    },
+    /// The request is larger than the pool.
+    Never,
+}
+
+async fn reserve(app: &App, ask: &Ask, plan: &Plan, pool: &Pool) -> Result<Room, Failed> {
+    if pool.limits.is_unlimited() {
+        return Ok(Room::Free);
+    }
+    let charge = plan.pool_charge(pool);
+    if !quota::too_large(&pool.limits, &charge).is_empty() {
+        return Ok(Room::Never);
+    }
+    let account = accounts::of_pool(&ask.model, pool, ask.class);
+    match app.ledger.reserve(&account, charge, admit::expires_ms(app, ask)).await {
+        Ok(Outcome::Reserved(held, _)) => Ok(Room::Held(held)),
+        Ok(Outcome::Refused(refused, _)) => Ok(Room::Full { retry_after_ms: refused.retry_after_ms() }),
+        // The ladder changed under us; the next request reads it again.
+        Ok(Outcome::Stale) => {
+            app.registry.forget_models();
+            Ok(Room::Full { retry_after_ms: 1 })
+        }
+        Err(error) => Err(Failed { problem: refusal::unreachable("ledger", &error), may_be_billed: false }),
+    }
+}
+
+async fn invoke(app: &App, ask: &Ask, plan: &Plan, pool: &Pool) -> Result<Response, Failure> {
+    let left_ms = admit::expires_ms(app, ask).saturating_sub(app.clock.now_ms());
+    let timeout = Duration::from_millis(left_ms);
+    let call = Call { pool, body: &plan.body, tenant: &ask.tenant.name, request_id: &ask.request_id, timeout };
+    if !ask.request.stream {
+        return app.models.converse(&call).await.map(Response::Whole);
+    }
+    let mut stream = app.models.converse_stream(&call).await?;
+    stream.peek(timeout).await?;
+    Ok(Response::Stream(Box::new(stream)))
+}

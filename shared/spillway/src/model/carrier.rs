@@ -1,0 +1,109 @@
+//! Carries bodies past the SDK's typed layer, in both directions.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_bedrockruntime::config::{
+    ConfigBag, Intercept, RuntimeComponents,
+    interceptors::{AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut},
+};
+use aws_smithy_runtime_api::{
+    box_error::BoxError,
+    client::{interceptors::dyn_dispatch_hint, orchestrator::HttpRequest},
+};
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+
+/// Takes the body of a successful reply before (`stream`) or after (`whole`) the SDK has read it.
+#[derive(Debug, Clone)]
+pub(super) struct Carrier {
+    is_stream: bool,
+    taken: Arc<Mutex<Option<Taken>>>,
+}
+
+#[derive(Debug)]
+enum Taken {
+    Bytes(Bytes),
+    Stream(SdkBody),
+}
+
+const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
+
+impl Carrier {
+    pub(super) fn whole() -> Self {
+        Self { is_stream: false, taken: Arc::default() }
+    }
+
+    pub(super) fn stream() -> Self {
+        Self { is_stream: true, taken: Arc::default() }
+    }
+
+    pub(super) fn take_bytes(&self) -> Option<Bytes> {
+        match self.take() {
+            Some(Taken::Bytes(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    pub(super) fn take_stream(&self) -> Option<SdkBody> {
+        match self.take() {
+            Some(Taken::Stream(body)) => Some(body),
+            _ => None,
+        }
+    }
+
+    fn take(&self) -> Option<Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, taken: Taken) {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Carrier {
+    fn name(&self) -> &'static str {
+        "Carrier"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response_mut();
+        // Bedrock answers some wrong paths with status 200 and a JSON error: only an event stream is one.
+        let is_event_stream = response.headers().get("content-type").is_some_and(|kind| kind.starts_with(EVENT_STREAM));
+        if self.is_stream && response.status().is_success() && is_event_stream {
+            self.put(Taken::Stream(std::mem::replace(response.body_mut(), SdkBody::empty())));
+        }
+        Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        if !self.is_stream
+            && response.status().is_success()
+            && let Some(bytes) = response.body().bytes()
+        {
+            self.put(Taken::Bytes(Bytes::copy_from_slice(bytes)));
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the body of a request by `payload`, before it is signed.
+pub(super) fn body_of(payload: &[u8]) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+    let payload = Bytes::copy_from_slice(payload);
+    move |request| {
+        *request.body_mut() = SdkBody::from(payload.clone());
+        request.headers_mut().insert("content-length", payload.len().to_string());
+        request.headers_mut().insert("content-type", "application/json");
+    }
+}

@@ -1,0 +1,103 @@
+//! Reads a ConverseStream reply, frame by frame.
+
+use std::{collections::VecDeque, pin::Pin, time::Duration};
+
+use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
+use aws_smithy_types::{body::SdkBody, event_stream::Message};
+use bytes::{Buf, BytesMut};
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use super::{Failure, failure::NO_REASON};
+use crate::chat::Event;
+
+/// How long a stream may be silent between two events. The SDK would wait for ever.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// The events of one answer.
+#[derive(Debug)]
+pub struct EventStream {
+    body: Pin<Box<SdkBody>>,
+    decoder: MessageFrameDecoder,
+    buffer: BytesMut,
+    peeked: VecDeque<Event>,
+}
+
+impl EventStream {
+    pub(super) fn new(body: SdkBody) -> Self {
+        Self {
+            body: Box::pin(body),
+            decoder: MessageFrameDecoder::new(),
+            buffer: BytesMut::new(),
+            peeked: VecDeque::new(),
+        }
+    }
+
+    /// Waits for the first event, which [`next`](Self::next) then gives again. Until it is here nothing was delivered,
+    /// and a stream that fails at once can still be replaced by another pool's.
+    ///
+    /// # Errors
+    /// The stream failed, ended or stayed silent for `timeout`.
+    pub async fn peek(&mut self, timeout: Duration) -> Result<(), Failure> {
+        match tokio::time::timeout(timeout, self.read()).await.map_err(|_| Failure::timed_out())?? {
+            Some(event) => self.peeked.push_back(event),
+            None => return Err(Failure::broken("the stream was empty")),
+        }
+        Ok(())
+    }
+
+    /// The next event; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// The stream broke, carried an exception, stayed silent too long, or reached `timeout`.
+    pub async fn next(&mut self, timeout: Duration) -> Result<Option<Event>, Failure> {
+        match self.peeked.pop_front() {
+            Some(event) => Ok(Some(event)),
+            None => tokio::time::timeout(timeout.min(IDLE), self.read()).await.map_err(|_| Failure::timed_out())?,
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<Event>, Failure> {
+        loop {
+            match self.decoder.decode_frame(&mut self.buffer) {
+                Ok(DecodedFrame::Complete(message)) => return event(&message).map(Some),
+                Ok(DecodedFrame::Incomplete) => {}
+                Err(_) => return Err(Failure::broken("the stream had a damaged frame")),
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(data.chunk());
+                    }
+                }
+                Some(Err(_)) => return Err(Failure::broken("the stream was cut")),
+                None if self.buffer.has_remaining() => {
+                    return Err(Failure::broken("the stream was cut inside a frame"));
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+fn event(message: &Message) -> Result<Event, Failure> {
+    let header = |name: &str| {
+        message
+            .headers()
+            .iter()
+            .find(|header| header.name().as_str() == name)
+            .and_then(|header| header.value().as_string().ok())
+            .map(|value| value.as_str().to_owned())
+    };
+    let payload = || serde_json::from_slice::<Value>(message.payload());
+    if header(":message-type").as_deref() != Some("event") {
+        let name = header(":exception-type").or_else(|| header(":error-code")).unwrap_or_default();
+        let body = payload().unwrap_or_default();
+        let told = body.get("message").and_then(Value::as_str).unwrap_or(NO_REASON);
+        return Err(Failure::in_stream(&name, told));
+    }
+    match (header(":event-type"), payload()) {
+        (Some(name), Ok(payload)) => Ok(Event { name, payload }),
+        _ => Err(Failure::broken("the stream had an event without a type or with a broken payload")),
+    }
+}
