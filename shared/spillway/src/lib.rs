@@ -19,6 +19,9 @@ pub mod broker;
 
 // Reached.
 pub mod dialect;
+pub mod drain;
+pub mod http;
+pub mod lambda;
 pub mod telemetry;
 
 // Held together.

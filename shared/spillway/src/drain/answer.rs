@@ -1,0 +1,136 @@
+//! Runs a job as if its request came in now, and keeps what the caller would have been sent.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue};
+
+use crate::{
+    app::App,
+    broker::{self, Ask, Deltas, Reply},
+    chat::{self, Kind, Problem},
+    dialect::{Context, Encoder, Rendered},
+    http::route::{Route, route},
+    job::{Job, Outcome, StoredResult},
+    pool::Model,
+    telemetry::RequestEvent,
+    tenant::{Class, Tenant},
+};
+use std::sync::Arc;
+
+/// What an attempt to run a job came to.
+pub enum Attempt {
+    /// It has its answer.
+    Answered(StoredResult),
+    /// There is no room for another `wait_ms` milliseconds, or nobody who could answer. Nothing was billed.
+    NoRoom { wait_ms: u64 },
+    /// It failed; `is_final` if another attempt would fail the same way.
+    Failed { error: String, result: StoredResult, is_final: bool },
+}
+
+/// How long an attempt may take at most, in milliseconds: as long as any model may, or this process.
+///
+/// # Errors
+/// The registry cannot be reached.
+pub async fn longest_ms(app: &App, deadline_ms: Option<u64>) -> anyhow::Result<u64> {
+    let catalogue = app.registry.catalogue().await?;
+    let model_ms = catalogue.models().map(|model| model.timeout_ms).max().unwrap_or_default();
+    let left_ms = deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(app.clock.now_ms()));
+    Ok(left_ms.map_or(model_ms, |left_ms| left_ms.min(model_ms)))
+}
+
+/// Runs the job once: no hold, no overflow, and only as much of a pool as work that can wait may take.
+pub async fn attempt(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> Attempt {
+    match serve(app, job, body, deadline_ms).await {
+        Ok(result) => Attempt::Answered(result),
+        Err(Problem { kind: Kind::Throttled | Kind::Unavailable, retry_after_ms: Some(wait_ms), .. }) => {
+            Attempt::NoRoom { wait_ms }
+        }
+        Err(problem) => failed(job, &problem),
+    }
+}
+
+fn failed(job: &Job, problem: &Problem) -> Attempt {
+    let is_final =
+        !matches!(problem.kind, Kind::Unavailable | Kind::Timeout | Kind::Model | Kind::Internal | Kind::Throttled);
+    let result = stored(job.call.dialect.problem(&job.id, problem), []);
+    Attempt::Failed { error: problem.message.clone(), result, is_final }
+}
+
+/// What is stored of an answer that does not fit.
+pub fn too_large_to_store(job: &Job, bytes: usize, limit: usize) -> Outcome {
+    let told = format!("The answer of {bytes} bytes is larger than the {limit} bytes that a job can keep.");
+    let problem = Problem::new(Kind::Model, told);
+    let result = stored(job.call.dialect.problem(&job.id, &problem), []);
+    Outcome::Failed { error: problem.message, result }
+}
+
+async fn serve(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> Result<StoredResult, Problem> {
+    let (tenant, model, request) = read(app, job, body).await?;
+    let context = Context {
+        request_id: job.id.clone(),
+        model: request.model.clone(),
+        created_s: app.clock.now_ms() / 1_000,
+        include_usage: request.include_usage,
+    };
+    let ask = Ask {
+        request_id: job.id.clone(),
+        class: Class::Batch,
+        hold_ms: 0,
+        deadline_ms,
+        event: RequestEvent {
+            request_id: job.id.clone(),
+            tenant: Some(tenant.name.clone()),
+            dialect: Some(job.call.dialect.name()),
+            model: Some(model.name.clone()),
+            route: Some("drain"),
+            class: Some(Class::Batch.name()),
+            stream: request.stream,
+            ..RequestEvent::default()
+        },
+        tenant,
+        model,
+        request,
+    };
+    let dialect = job.call.dialect;
+    let served = broker::serve(app, ask).await?;
+    let headers = [("x-spillway-pool".to_owned(), served.pool)];
+    match served.reply {
+        Reply::Whole(answer) => Ok(stored(dialect.answer(&context, &answer), headers)),
+        Reply::Stream(deltas) => {
+            let body = collect(dialect.stream(context), deltas).await?;
+            let kind = ("content-type".to_owned(), dialect.stream_content_type().to_owned());
+            Ok(StoredResult { status: 200, headers: headers.into_iter().chain([kind]).collect(), body })
+        }
+    }
+}
+
+/// Reads the job's request again. Its tenant, its model or its rights may have changed while it waited.
+async fn read(app: &App, job: &Job, body: &[u8]) -> Result<(Arc<Tenant>, Arc<Model>, chat::Request), Problem> {
+    let tenant = app.registry.tenant(&job.tenant).await;
+    let tenant = tenant.map_err(|error| broker::unreachable("registry", &error))?;
+    let tenant =
+        tenant.ok_or_else(|| Problem::new(Kind::Unauthenticated, "The job's tenant does not exist any more."))?;
+    let method = job.call.method.parse().unwrap_or(http::Method::POST);
+    let path_model = match route(&method, &job.call.path)? {
+        Route::Chat { model, .. } => model,
+        _ => return Err(Problem::new(Kind::Internal, "The job's route is not a chat.")),
+    };
+    let request = job.call.dialect.parse(body, path_model.as_deref(), job.call.stream)?;
+    let model = broker::find_model(app, &tenant, &request.model).await?;
+    Ok((tenant, model, request))
+}
+
+/// A stream as a client would have received it in the end. One that breaks is a failed attempt: nobody has read it yet.
+async fn collect(mut encoder: Encoder, mut deltas: Deltas) -> Result<Bytes, Problem> {
+    let mut body = BytesMut::new();
+    while let Some(delta) = deltas.recv().await {
+        body.extend_from_slice(&encoder.event(&delta?));
+    }
+    body.extend_from_slice(&encoder.finish());
+    Ok(body.freeze())
+}
+
+fn stored(rendered: Rendered, more: impl IntoIterator<Item = (String, String)>) -> StoredResult {
+    let text = |(name, value): &(HeaderName, HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
+    let headers = rendered.headers.iter().filter_map(text).chain(more).collect();
+    StoredResult { status: rendered.status.as_u16(), headers, body: rendered.body }
+}

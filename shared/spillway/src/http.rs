@@ -1,0 +1,90 @@
+//! The API: one function from request to response, for Lambda and for loopback alike.
+
+mod auth;
+mod chat;
+mod jobs;
+mod models;
+mod prefer;
+mod quota;
+mod reply;
+pub(crate) mod route;
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited, combinators::UnsyncBoxBody};
+
+use crate::{
+    app::App,
+    chat::{Kind, Problem},
+    dialect::Dialect,
+};
+use route::Route;
+
+/// What a response carries.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The largest request body, in bytes: Lambda takes 6 MB in one invocation, and base64 and headers are part of it.
+pub const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
+
+/// One request with what every answer to it needs.
+struct Call {
+    parts: Parts,
+    dialect: Dialect,
+    request_id: String,
+    /// When this process must be done, in milliseconds since 1970, if it must.
+    deadline_ms: Option<u64>,
+}
+
+/// When the process that serves a request must be done, in milliseconds since 1970: a request extension that the Lambda
+/// front sets.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(pub u64);
+
+/// Answers one request. Never fails: every failure is a response in the caller's dialect.
+pub async fn handle<B>(app: &App, request: Request<B>) -> Response<Body>
+where
+    B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send,
+{
+    let (parts, body) = request.into_parts();
+    let call = Call {
+        dialect: route::dialect(parts.uri.path(), &parts.headers),
+        request_id: uuid::Uuid::now_v7().to_string(),
+        deadline_ms: parts.extensions.get::<Deadline>().map(|deadline| deadline.0),
+        parts,
+    };
+    let answered = match read(body).await {
+        Ok(body) => answer(app, &call, body).await,
+        Err(problem) => Err(problem),
+    };
+    answered.unwrap_or_else(|problem| reply::problem(&call, &problem, app.clock.now_ms()))
+}
+
+async fn answer(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, Problem> {
+    match route::route(&call.parts.method, call.parts.uri.path())? {
+        Route::Root => Ok(reply::empty(StatusCode::OK)),
+        Route::Health => Ok(reply::json(call, StatusCode::OK, &serde_json::json!({ "status": "ok" }))),
+        Route::Chat { model, stream } => chat::chat(app, call, body, model.as_deref(), stream).await,
+        Route::Models => models::list(app, call).await,
+        Route::Model(id) => models::get(app, call, &id).await,
+        Route::Quota => quota::quota(app, call).await,
+        Route::Job(id) => jobs::get(app, call, &id).await,
+        Route::JobResult(id) => jobs::result(app, call, &id).await,
+        Route::CancelJob(id) => jobs::cancel(app, call, &id).await,
+    }
+}
+
+async fn read<B>(body: B) -> Result<Bytes, Problem>
+where
+    B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send,
+{
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let told = format!("The request body is larger than {MAX_BODY_BYTES} bytes.");
+            Err(Problem::new(Kind::TooLarge, told))
+        }
+        Err(_) => Err(Problem::new(Kind::Invalid, "The request body ended before it was complete.")),
+    }
+}

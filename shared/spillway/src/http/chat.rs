@@ -1,0 +1,147 @@
+//! A chat in any dialect: answered now, streamed, or accepted as a job.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use super::{Body, Call, auth, jobs, prefer, reply};
+use crate::{
+    app::App,
+    broker::{self, Ask, Reply, Served},
+    chat::{Kind, Problem, Request},
+    dialect::{Context, Dialect},
+    telemetry::{Outcome, RequestEvent},
+    tenant::{Overflow, Tenant},
+};
+
+/// The longest that a caller can ask to be held with `Prefer: wait=N`, in milliseconds: boto3 gives up after 60 s and
+/// sends its paid request again.
+const MAX_HOLD_MS: u64 = 50_000;
+
+/// `POST /v1/chat/completions`, `/v1/messages`, `/model/{id}/converse` and `/model/{id}/converse-stream`.
+///
+/// # Errors
+/// What to tell the caller.
+pub async fn chat(
+    app: &App,
+    call: &Call,
+    body: Bytes,
+    path_model: Option<&str>,
+    stream: bool,
+) -> Result<Response<Body>, Problem> {
+    let started_ms = app.clock.now_ms();
+    let mut event = RequestEvent {
+        request_id: call.request_id.clone(),
+        dialect: Some(call.dialect.name()),
+        route: Some(route_name(call.dialect, stream)),
+        ..RequestEvent::default()
+    };
+    let unanswered = match ask(app, call, &body, path_model, stream, &mut event).await {
+        Ok(ask) => {
+            let (tenant, is_stream) = (Arc::clone(&ask.tenant), ask.request.stream);
+            let ignored = ask.request.ignored.join(", ");
+            let context = context(app, call, &ask.request);
+            match broker::serve(app, ask).await {
+                // The broker records what it answers, when it is over.
+                Ok(served) => return Ok(respond(app, call, context, &ignored, served)),
+                Err(refused) if may_overflow(app, call, &tenant) && refused.kind == Kind::Throttled => {
+                    event.outcome = Outcome::Queued;
+                    jobs::accept(app, call, &tenant, body, is_stream, refused).await
+                }
+                Err(problem) => Err(problem),
+            }
+        }
+        Err(problem) => Err(problem),
+    };
+    if let Err(problem) = &unanswered {
+        event.outcome = match problem.kind {
+            Kind::Throttled | Kind::BudgetExhausted => Outcome::Refused,
+            _ => Outcome::Failed,
+        };
+        event.limit = problem.limits.first().cloned();
+    }
+    event.duration_ms = app.clock.now_ms().saturating_sub(started_ms);
+    app.telemetry.record(event);
+    unanswered
+}
+
+/// Who asks for what. `event` learns what is found out on the way, whether or not it ends well.
+async fn ask(
+    app: &App,
+    call: &Call,
+    body: &[u8],
+    path_model: Option<&str>,
+    stream: bool,
+    event: &mut RequestEvent,
+) -> Result<Ask, Problem> {
+    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    event.tenant = Some(tenant.name.clone());
+    event.class = Some(tenant.class.name());
+    let request = call.dialect.parse(body, path_model, stream)?;
+    event.stream = request.stream;
+    let model = broker::find_model(app, &tenant, &request.model).await?;
+    event.model = Some(model.name.clone());
+    let default_hold_ms = if may_overflow(app, call, &tenant) { 0 } else { tenant.hold_ms };
+    Ok(Ask {
+        request_id: call.request_id.clone(),
+        class: tenant.class,
+        hold_ms: prefer::prefer(&call.parts.headers).wait_ms.unwrap_or(default_hold_ms).min(MAX_HOLD_MS),
+        deadline_ms: call.deadline_ms,
+        event: event.clone(),
+        tenant,
+        model,
+        request,
+    })
+}
+
+/// Only who says that it can wait gets a job for an answer: to a chat SDK a 202 looks like an empty completion.
+fn may_overflow(app: &App, call: &Call, tenant: &Tenant) -> bool {
+    prefer::prefer(&call.parts.headers).respond_async && tenant.overflow == Overflow::OnRequest && app.queue.is_some()
+}
+
+fn route_name(dialect: Dialect, stream: bool) -> &'static str {
+    match (dialect, stream) {
+        (Dialect::OpenAi, _) => "POST /v1/chat/completions",
+        (Dialect::Anthropic, _) => "POST /v1/messages",
+        (Dialect::Bedrock, false) => "POST /model/{id}/converse",
+        (Dialect::Bedrock, true) => "POST /model/{id}/converse-stream",
+    }
+}
+
+fn context(app: &App, call: &Call, request: &Request) -> Context {
+    Context {
+        request_id: call.request_id.clone(),
+        model: request.model.clone(),
+        created_s: app.clock.now_ms() / 1_000,
+        include_usage: request.include_usage,
+    }
+}
+
+fn respond(app: &App, call: &Call, context: Context, ignored: &str, served: Served) -> Response<Body> {
+    let mut headers = spillway_headers(ignored, &served);
+    headers.extend(call.dialect.limit_headers(&served.limits, app.clock.now_ms()));
+    match served.reply {
+        Reply::Whole(answer) => {
+            let rendered = call.dialect.answer(&context, &answer);
+            headers.extend(rendered.headers);
+            reply::whole(call, StatusCode::OK, headers, rendered.body)
+        }
+        Reply::Stream(deltas) => {
+            headers.extend(call.dialect.stream_headers(&call.request_id));
+            reply::stream(call, headers, call.dialect.stream(context), deltas)
+        }
+    }
+}
+
+fn spillway_headers(ignored: &str, served: &Served) -> Vec<(HeaderName, HeaderValue)> {
+    let max_tokens = served.max_tokens_set.map(|set| set.to_string());
+    [
+        reply::header("x-spillway-pool", &served.pool),
+        max_tokens.and_then(|set| reply::header("x-spillway-max-tokens", &set)),
+        Some(ignored).filter(|names| !names.is_empty()).and_then(|names| reply::header("x-spillway-ignored", names)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -1,0 +1,168 @@
+//! Overflow, as its owner sees it: a request accepted as a job, and what became of it.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Body, Call, auth, reply};
+use crate::{
+    app::App,
+    broker,
+    chat::{Kind, Problem},
+    job::{self, Job, NewJob, Status},
+    store::{
+        StoreError,
+        jobs::{Cancel, LARGEST_BODY},
+    },
+    tenant::Tenant,
+};
+
+/// How often a caller should look at its job, in seconds, when nothing better is known.
+const POLL_S: u64 = 2;
+
+/// The headers of a request that its answer depends on.
+const KEPT_HEADERS: [&str; 3] = ["content-type", "anthropic-version", "anthropic-beta"];
+
+/// Turns a request that found no room into a job: 202 with its address and the estimated wait. The job is stored
+/// first and its message sent second, so that nothing accepted is ever lost.
+///
+/// # Errors
+/// What `refused` says, if waiting cannot help; or the job cannot be stored.
+pub async fn accept(
+    app: &App,
+    call: &Call,
+    tenant: &Tenant,
+    body: Bytes,
+    stream: bool,
+    refused: Problem,
+) -> Result<Response<Body>, Problem> {
+    let (Some(queue), Some(wait_ms)) = (&app.queue, refused.retry_after_ms) else { return Err(refused) };
+    let now_ms = app.clock.now_ms();
+    if wait_ms > tenant.job_ttl_s.saturating_mul(1_000) {
+        return Err(refused);
+    }
+    let new = NewJob {
+        tenant: tenant.name.clone(),
+        call: stored_call(call, stream),
+        body,
+        created_ms: now_ms,
+        ready_ms: now_ms + wait_ms,
+        expires_ms: now_ms + tenant.job_ttl_s.saturating_mul(1_000),
+    };
+    let job = app.jobs.submit(&new).await.map_err(|error| match error {
+        StoreError::TooLarge { .. } => {
+            let told = format!("There is no room now, and a request over {LARGEST_BODY} bytes cannot wait as a job.");
+            Problem { message: told, ..refused.clone() }
+        }
+        error => broker::unreachable("job store", &error),
+    })?;
+    if let Err(error) = queue.send(&job.id, &tenant.name, wait_ms).await {
+        // The sweep finds the job and sends its message.
+        tracing::warn!(job_id = job.id, %error, "the message of a job was not sent");
+    }
+    let mut response = reply::json(call, StatusCode::ACCEPTED, &status(&job, now_ms));
+    let location = format!("/v1/jobs/{}", job.id);
+    response.headers_mut().extend(
+        [
+            reply::header("location", &location),
+            reply::header("preference-applied", "respond-async"),
+            reply::header("retry-after", &wait_ms.div_ceil(1_000).to_string()),
+            reply::header("x-spillway-limit", &refused.limits.join(",")),
+        ]
+        .into_iter()
+        .flatten(),
+    );
+    Ok(response)
+}
+
+fn stored_call(call: &Call, stream: bool) -> job::Call {
+    let header = |name: &str| {
+        let value = call.parts.headers.get(name)?.to_str().ok()?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    job::Call {
+        dialect: call.dialect,
+        method: call.parts.method.to_string(),
+        path: call.parts.uri.path().to_owned(),
+        headers: KEPT_HEADERS.into_iter().filter_map(header).collect(),
+        stream,
+    }
+}
+
+/// `GET /v1/jobs/{id}`.
+pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
+    let job = find(app, call, id).await?;
+    let mut response = reply::json(call, StatusCode::OK, &status(&job, app.clock.now_ms()));
+    if !job.status.is_final() {
+        response.headers_mut().extend(reply::header("retry-after", &POLL_S.to_string()));
+    }
+    Ok(response)
+}
+
+/// `GET /v1/jobs/{id}/result`: the answer exactly as the synchronous call would have given it.
+pub async fn result(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
+    let job = find(app, call, id).await?;
+    let stored = app.jobs.result(&job).await.map_err(|error| broker::unreachable("job store", &error))?;
+    let Some(stored) = stored else { return Err(no_result(&job)) };
+    let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = stored.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+    Ok(reply::whole(call, status, headers.collect(), stored.body))
+}
+
+fn no_result(job: &Job) -> Problem {
+    let why = job.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+    let told = match job.status {
+        Status::Queued | Status::Running => format!("The job is {} and has no result yet.", job.status.name()),
+        ended => format!("The job has no result: it ended {}{why}.", ended.name()),
+    };
+    Problem::new(Kind::Conflict, told)
+}
+
+/// `DELETE /v1/jobs/{id}`: takes a job back that has not been claimed.
+pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
+    let job = find(app, call, id).await?;
+    let now_ms = app.clock.now_ms();
+    let cancelled = app.jobs.cancel(&job.id, &job.tenant, now_ms).await;
+    match cancelled.map_err(|error| broker::unreachable("job store", &error))? {
+        Cancel::Cancelled => {
+            let job = Job { status: Status::Cancelled, finished_ms: Some(now_ms), ..job };
+            Ok(reply::json(call, StatusCode::OK, &status(&job, now_ms)))
+        }
+        Cancel::TooLate(status) => {
+            let told = format!("The job is {}; only a queued job can be cancelled.", status.name());
+            Err(Problem::new(Kind::Conflict, told))
+        }
+        Cancel::Missing => Err(missing()),
+    }
+}
+
+/// The caller's own job; another tenant's looks as if it did not exist.
+async fn find(app: &App, call: &Call, id: &str) -> Result<Job, Problem> {
+    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let job = app.jobs.get(id).await.map_err(|error| broker::unreachable("job store", &error))?;
+    job.filter(|job| job.tenant == tenant.name).ok_or_else(missing)
+}
+
+fn missing() -> Problem {
+    Problem::new(Kind::NotFound, "There is no such job.")
+}
+
+fn status(job: &Job, now_ms: u64) -> Value {
+    let estimated_start_ms = match job.status {
+        Status::Queued => Some(job.ready_ms.max(now_ms)),
+        _ => job.started_ms,
+    };
+    json!({
+        "object": "job",
+        "id": job.id,
+        "status": job.status,
+        "created_ms": job.created_ms,
+        "estimated_start_ms": estimated_start_ms,
+        "estimated_wait_ms": estimated_start_ms.map(|start_ms| start_ms.saturating_sub(now_ms)),
+        "started_ms": job.started_ms,
+        "finished_ms": job.finished_ms,
+        "expires_ms": job.expires_ms,
+        "error": job.error,
+        "result": (matches!(job.status, Status::Succeeded | Status::Failed)).then(|| format!("/v1/jobs/{}/result", job.id)),
+    })
+}

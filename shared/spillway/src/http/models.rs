@@ -1,0 +1,44 @@
+//! Which models a tenant may call.
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Body, Call, auth, reply};
+use crate::{app::App, broker, chat::Problem, dialect::Dialect};
+
+/// `GET /v1/models`.
+pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
+    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let catalogue = app.registry.catalogue().await.map_err(|error| broker::unreachable("registry", &error))?;
+    let models: Vec<Value> = catalogue
+        .models()
+        .filter(|model| tenant.may_call(&model.name))
+        .map(|model| entry(call.dialect, &model.name))
+        .collect();
+    let body = match call.dialect {
+        Dialect::Anthropic => {
+            let end = |model: Option<&Value>| model.map_or(Value::Null, |model| model["id"].clone());
+            json!({ "first_id": end(models.first()), "last_id": end(models.last()), "has_more": false, "data": models })
+        }
+        Dialect::OpenAi | Dialect::Bedrock => json!({ "object": "list", "data": models }),
+    };
+    Ok(reply::json(call, StatusCode::OK, &body))
+}
+
+/// `GET /v1/models/{id}`.
+pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
+    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let model = broker::find_model(app, &tenant, id).await?;
+    Ok(reply::json(call, StatusCode::OK, &entry(call.dialect, &model.name)))
+}
+
+fn entry(dialect: Dialect, name: &str) -> Value {
+    match dialect {
+        Dialect::Anthropic => {
+            json!({ "type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z" })
+        }
+        Dialect::OpenAi | Dialect::Bedrock => {
+            json!({ "id": name, "object": "model", "created": 0, "owned_by": "spillway" })
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Responses: status, headers and body put together in one place.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use serde_json::Value;
+
+use super::{Body, Call};
+use crate::{
+    broker::Deltas,
+    chat::{Kind, Problem},
+    dialect::Encoder,
+};
+
+/// After how much silence a stream sends a sign of life: proxies drop connections that are silent for a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// A response without a body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() = status;
+    response
+}
+
+/// A complete body.
+pub fn whole(call: &Call, status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Full::new(body).boxed_unsync());
+    *response.status_mut() = status;
+    response.headers_mut().extend(headers);
+    with_request_id(call, response)
+}
+
+/// A JSON body.
+pub fn json(call: &Call, status: StatusCode, body: &Value) -> Response<Body> {
+    let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    whole(call, status, headers, Bytes::from(body.to_string()))
+}
+
+/// A failure, in the caller's dialect.
+pub fn problem(call: &Call, problem: &Problem, now_ms: u64) -> Response<Body> {
+    let rendered = call.dialect.problem(&call.request_id, problem);
+    let mut headers = rendered.headers;
+    headers.extend(call.dialect.limit_headers(&problem.limit_states, now_ms));
+    whole(call, rendered.status, headers, rendered.body)
+}
+
+/// A body that follows the model: each event as soon as it is here, a sign of life when it is silent, and a
+/// well-formed end, whatever happens.
+pub fn stream(
+    call: &Call,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    encoder: Encoder,
+    deltas: Deltas,
+) -> Response<Body> {
+    let chunks = stream::unfold(Some((encoder, deltas, false)), |open| async {
+        let (mut encoder, mut deltas, mut is_complete) = open?;
+        loop {
+            let (bytes, is_open) = match tokio::time::timeout(KEEP_ALIVE, deltas.recv()).await {
+                Err(_) => (encoder.keep_alive(), true),
+                Ok(Some(Ok(event))) => {
+                    is_complete |= event.name == "metadata";
+                    (encoder.event(&event), true)
+                }
+                Ok(Some(Err(problem))) => (encoder.problem(&problem), false),
+                Ok(None) if is_complete => (encoder.finish(), false),
+                Ok(None) => (encoder.problem(&too_slow()), false),
+            };
+            if !is_open {
+                return Some((Ok(Frame::data(bytes)), None));
+            }
+            if !bytes.is_empty() {
+                return Some((Ok(Frame::data(bytes)), Some((encoder, deltas, is_complete))));
+            }
+        }
+    });
+    let mut response = Response::new(StreamBody::new(chunks).boxed_unsync());
+    response.headers_mut().extend(headers);
+    with_request_id(call, response)
+}
+
+fn too_slow() -> Problem {
+    Problem::new(Kind::Timeout, "The answer was not read in the time that the model may take.")
+}
+
+/// A header, unless its value cannot be one.
+pub fn header(name: &'static str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    HeaderValue::from_str(value).ok().map(|value| (HeaderName::from_static(name), value))
+}
+
+fn with_request_id(call: &Call, mut response: Response<Body>) -> Response<Body> {
+    if let Ok(id) = HeaderValue::from_str(&call.request_id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        chat::Event,
+        dialect::{Context, Dialect},
+    };
+
+    /// What a caller reads of a stream whose events are these.
+    async fn read(dialect: Dialect, names: &[&str]) -> String {
+        let (parts, ()) = Request::new(()).into_parts();
+        let call = Call { parts, dialect, request_id: "r".into(), deadline_ms: None };
+        let context = Context { request_id: "r".into(), model: "m".into(), created_s: 0, include_usage: false };
+        let (sender, deltas) = mpsc::channel(8);
+        for name in names {
+            let event = Event { name: (*name).into(), payload: serde_json::json!({}) };
+            sender.send(Ok(event)).await.expect("room");
+        }
+        drop(sender);
+        let body = stream(&call, Vec::new(), dialect.stream(context), deltas).into_body().collect().await;
+        String::from_utf8_lossy(&body.expect("no errors").to_bytes()).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_lost_its_end_is_never_passed_off_as_complete() {
+        for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
+            let cut = read(dialect, &["messageStart", "contentBlockDelta"]).await;
+            assert!(cut.contains("error"), "{cut}");
+            let whole = read(dialect, &["messageStart", "contentBlockDelta", "messageStop", "metadata"]).await;
+            assert!(!whole.contains("error"), "{whole}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The table of contents of the API.
+
+use http::{HeaderMap, Method};
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    chat::{Kind, Problem},
+    dialect::Dialect,
+};
+
+/// Where a request goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route {
+    Root,
+    Health,
+    /// A chat; Bedrock routes carry the model and whether to stream.
+    Chat {
+        model: Option<String>,
+        stream: bool,
+    },
+    Models,
+    Model(String),
+    Quota,
+    Job(String),
+    JobResult(String),
+    CancelJob(String),
+}
+
+/// Finds the route of a raw, still percent-encoded path.
+///
+/// # Errors
+/// There is no such path (404), the path has other methods (405), or an id in it is not valid percent-encoded UTF-8.
+pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
+    if let Some((model, operation)) = bedrock_path(path) {
+        let stream = match operation {
+            "converse" => false,
+            "converse-stream" => true,
+            _ => return Err(no_route(path)),
+        };
+        let model = decode(model)?;
+        return only(method, [(Method::POST, Route::Chat { model: Some(model), stream })]);
+    }
+    let chat = || Route::Chat { model: None, stream: false };
+    let segments: Vec<&str> = plain(path).trim_matches('/').split('/').collect();
+    match segments[..] {
+        [""] => only(method, [(Method::HEAD, Route::Root), (Method::GET, Route::Root)]),
+        ["healthz"] => only(method, [(Method::GET, Route::Health), (Method::HEAD, Route::Health)]),
+        ["v1", "chat", "completions"] | ["v1", "messages"] => only(method, [(Method::POST, chat())]),
+        ["v1", "models"] => only(method, [(Method::GET, Route::Models)]),
+        ["v1", "models", id] => only(method, [(Method::GET, Route::Model(decode(id)?))]),
+        ["v1", "quota"] => only(method, [(Method::GET, Route::Quota)]),
+        ["v1", "jobs", id] => {
+            let id = decode(id)?;
+            only(method, [(Method::GET, Route::Job(id.clone())), (Method::DELETE, Route::CancelJob(id))])
+        }
+        ["v1", "jobs", id, "result"] => only(method, [(Method::GET, Route::JobResult(decode(id)?))]),
+        _ => Err(no_route(path)),
+    }
+}
+
+/// The dialect that a caller of this path expects, errors included. The path decides; where vendors share one, the
+/// prefix or the header that Anthropic's clients always send does.
+pub fn dialect(path: &str, headers: &HeaderMap) -> Dialect {
+    let route = plain(path);
+    let is_anthropic = || path.starts_with("/anthropic/") || headers.contains_key("anthropic-version");
+    if path.starts_with("/model/") {
+        Dialect::Bedrock
+    } else if route.starts_with("/v1/messages") || (!route.starts_with("/v1/chat/") && is_anthropic()) {
+        Dialect::Anthropic
+    } else {
+        Dialect::OpenAi
+    }
+}
+
+/// The model id is everything between `/model/` and the last segment: ids hold `:`, ARNs hold `/`, and clients encode
+/// them differently.
+fn bedrock_path(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix("/model/")?.rsplit_once('/')
+}
+
+/// Some SDKs insist on a path prefix of their vendor.
+fn plain(path: &str) -> &str {
+    path.strip_prefix("/openai")
+        .or_else(|| path.strip_prefix("/anthropic"))
+        .filter(|rest| rest.starts_with('/'))
+        .unwrap_or(path)
+}
+
+/// The route for `method` among those that a path has.
+fn only<const N: usize>(method: &Method, routes: [(Method, Route); N]) -> Result<Route, Problem> {
+    let allowed = routes.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>().join(" or ");
+    routes.into_iter().find(|(of, _)| of == method).map(|(_, route)| route).ok_or_else(|| {
+        Problem::new(Kind::MethodNotAllowed, format!("The method {method} is not allowed here; use {allowed}."))
+    })
+}
+
+fn decode(segment: &str) -> Result<String, Problem> {
+    let is_broken = segment.split('%').skip(1).any(|rest| {
+        let digits = rest.as_bytes();
+        digits.len() < 2 || !digits[..2].iter().all(u8::is_ascii_hexdigit)
+    });
+    let decoded = percent_decode_str(segment).decode_utf8();
+    match decoded {
+        Ok(decoded) if !is_broken && !decoded.is_empty() => Ok(decoded.into_owned()),
+        _ => Err(Problem::new(Kind::Invalid, "The id in the path is empty or not valid percent-encoded UTF-8.")),
+    }
+}
+
+fn no_route(path: &str) -> Problem {
+    let shown: String = path.chars().take(100).collect();
+    let told = format!(
+        "There is no {shown} here. The paths are /v1/chat/completions, /v1/messages, /model/{{id}}/converse, \
+         /model/{{id}}/converse-stream, /v1/models, /v1/quota, /v1/jobs/{{id}} and /healthz."
+    );
+    Problem::new(Kind::NotFound, told)
+}

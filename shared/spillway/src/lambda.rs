@@ -1,0 +1,95 @@
+//! The Lambda front: events in, [`http::handle`](crate::http::handle) or [`drain`](crate::drain) out.
+
+use std::convert::Infallible;
+
+use http::{Response, Uri};
+use lambda_http::{Request, RequestExt};
+pub use lambda_runtime::Error;
+use lambda_runtime::{LambdaEvent, service_fn};
+
+use crate::{
+    app::App,
+    drain::{self, DrainEvent},
+    http::{Body, Deadline, handle},
+};
+
+/// Runs a function's main: starts the runtime and the app of the environment, then serves.
+///
+/// # Errors
+/// The environment cannot be used, or the Lambda runtime ended.
+pub fn run<F: Future<Output = Result<(), Error>>>(serve: impl FnOnce(App) -> F) -> Result<(), Error> {
+    // A function of this size has a part of one CPU, and the broker waits more than it computes.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { serve(App::from_env().await?).await })
+}
+
+/// Serves API Gateway, Function URL and load balancer events, streaming every response.
+///
+/// # Errors
+/// The Lambda runtime ended.
+pub async fn serve_http(app: App) -> Result<(), Error> {
+    let handler = service_fn(move |request: Request| {
+        let app = app.clone();
+        // Boxed, because the compiler gives up on the layout of futures nested this deep.
+        async move { Ok::<_, Infallible>(Box::pin(answer(&app, request)).await) }
+    });
+    lambda_http::run_with_streaming_response_concurrent(handler).await
+}
+
+/// Serves SQS batches and the sweep's schedule.
+///
+/// # Errors
+/// The Lambda runtime ended.
+pub async fn serve_queue(app: App) -> Result<(), Error> {
+    let handler = service_fn(move |event: LambdaEvent<DrainEvent>| {
+        let app = app.clone();
+        async move {
+            let deadline_ms = deadline_ms(&app, event.context.deadline);
+            Ok::<_, Error>(drain::handle(&app, event.payload, deadline_ms).await?)
+        }
+    });
+    lambda_runtime::run_concurrent(handler).await
+}
+
+/// Answers one HTTP event.
+pub async fn answer(app: &App, mut request: Request) -> Response<Body> {
+    // The path as the client sent it: without the stage, and still percent-encoded.
+    if let Ok(path) = Uri::try_from(request.raw_http_path()) {
+        *request.uri_mut() = path;
+    }
+    let deadline = request.lambda_context_ref().and_then(|context| deadline_ms(app, context.deadline));
+    if let Some(deadline_ms) = deadline {
+        request.extensions_mut().insert(Deadline(deadline_ms));
+    }
+    handle(app, request).await
+}
+
+/// What is kept of the invocation's time for settling and answering, in milliseconds.
+const RESERVE_MS: u64 = 2_000;
+
+/// The invocation's deadline. One in the past means that nobody knows it: the local emulator sends such.
+fn deadline_ms(app: &App, deadline_ms: u64) -> Option<u64> {
+    let usable_ms = deadline_ms.saturating_sub(RESERVE_MS);
+    (usable_ms > app.clock.now_ms()).then_some(usable_ms)
+}
+
+/// An event as Lambda would deliver it to one of the two functions.
+pub enum Event {
+    /// For `api`.
+    Http(Box<Request>),
+    /// For `drain`.
+    Queue(DrainEvent),
+}
+
+impl Event {
+    /// Reads an event from JSON.
+    ///
+    /// # Errors
+    /// It is neither an HTTP event of API Gateway or a Function URL, nor an SQS batch, nor the sweep's schedule.
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        match serde_json::from_str(json) {
+            Ok(event) => Ok(Self::Queue(event)),
+            Err(_) => lambda_http::request::from_str(json).map(|request| Self::Http(Box::new(request))),
+        }
+    }
+}
