@@ -1,0 +1,190 @@
+//! Administration: tenants, models and keys, written straight to the registry. Who may do it is IAM's business.
+
+mod apply;
+mod file;
+mod keys;
+mod show;
+
+use std::{
+    io::{Write, stdout},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context;
+use spillway::{
+    app::{App, Clients, aws},
+    broker,
+    clock::Clock,
+    config::Config,
+    store::{StoreError, ledger::Ledger, registry::Registry},
+    telemetry::Telemetry,
+    tenant::Class,
+};
+
+pub use apply::Change;
+pub use file::Entries;
+
+/// What there is to administer.
+#[derive(Debug, clap::Subcommand)]
+pub enum Admin {
+    /// Tenants: who may use how much
+    Tenants(Scoped<Tenants>),
+    /// Models: what callers name, and the pools that answer
+    Models(Scoped<Models>),
+    /// Keys: what callers present
+    Keys(Scoped<Keys>),
+    /// Files of tenants and models
+    #[command(subcommand)]
+    Config(Check),
+}
+
+/// A command and the tables that it works on.
+#[derive(Debug, clap::Args)]
+pub struct Scoped<C: clap::Subcommand> {
+    #[command(subcommand)]
+    command: C,
+    #[command(flatten)]
+    tables: TableNames,
+}
+
+/// Where the entries are, if the environment does not say it.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TableNames {
+    /// The registry's table [default: $SPILLWAY_REGISTRY_TABLE, else spillway-registry]
+    #[arg(long, global = true, value_name = "NAME")]
+    registry_table: Option<String>,
+    /// The ledger's table [default: $SPILLWAY_LEDGER_TABLE, else spillway-ledger]
+    #[arg(long, global = true, value_name = "NAME")]
+    ledger_table: Option<String>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Tenants {
+    /// Create or update the tenants of a file; the others stay as they are
+    Apply { file: PathBuf },
+    /// List all tenants
+    List,
+    /// Print a tenant as a file that can be applied
+    Show { name: String },
+    /// Delete a tenant and its keys
+    Delete { name: String },
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Models {
+    /// Create or update the models of a file; the others stay as they are
+    Apply { file: PathBuf },
+    /// List all models
+    List,
+    /// Print a model as a file that can be applied
+    Show { name: String },
+    /// Delete a model
+    Delete { name: String },
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Keys {
+    /// Create a key of a tenant and print it: this is the only time that it is shown
+    Create {
+        tenant: String,
+        /// When the key stops working, such as 90d, 12h or 30m; never when absent
+        #[arg(long, value_name = "TIME", value_parser = keys::parse_duration)]
+        expires_in: Option<Duration>,
+    },
+    /// Make a key stop working
+    Revoke { key_id: String },
+    /// List the keys of a tenant
+    List { tenant: String },
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Check {
+    /// Say everything that is wrong with a file, and change nothing
+    Check { file: PathBuf },
+}
+
+/// Carries out `command` on the AWS that the environment names, and prints what it did.
+///
+/// # Errors
+/// The command was refused, or a table could not be reached.
+pub async fn run(command: Admin) -> anyhow::Result<()> {
+    let config = command.config()?;
+    let app = App::new(&config, Clients::new(&aws().await, None), Clock::default(), Telemetry::off());
+    let mut out = stdout().lock();
+    let done = execute(command, &app.registry, app.clock.now_ms(), &mut out).await;
+    let changes = done.map_err(|error| match error.is::<StoreError>() {
+        true => error.context(format!("registry table {}", config.registry_table)),
+        false => error,
+    })?;
+    out.flush()?;
+    fence(&app.ledger, &changes).await.context("the change is made, but may take some seconds to hold everywhere")
+}
+
+/// Carries out `command` on `registry`, tells on `out` what it did, and gives the entries that are different now.
+///
+/// # Errors
+/// The command was refused, or the registry could not be reached.
+pub async fn execute(
+    command: Admin,
+    registry: &Registry,
+    now_ms: u64,
+    out: &mut impl Write,
+) -> anyhow::Result<Vec<Change>> {
+    match command {
+        Admin::Tenants(Scoped { command, .. }) => match command {
+            Tenants::Apply { file } => return apply::tenants(registry, &Entries::read(&file)?, out).await,
+            Tenants::List => show::tenants(registry, out).await?,
+            Tenants::Show { name } => show::tenant(registry, &name, out).await?,
+            Tenants::Delete { name } => apply::delete_tenant(registry, &name, out).await?,
+        },
+        Admin::Models(Scoped { command, .. }) => match command {
+            Models::Apply { file } => return apply::models(registry, &Entries::read(&file)?, out).await,
+            Models::List => show::models(registry, out).await?,
+            Models::Show { name } => show::model(registry, &name, out).await?,
+            Models::Delete { name } => apply::delete_model(registry, &name, out).await?,
+        },
+        Admin::Keys(Scoped { command, .. }) => match command {
+            Keys::Create { tenant, expires_in } => keys::create(registry, &tenant, expires_in, now_ms, out).await?,
+            Keys::Revoke { key_id } => keys::revoke(registry, &key_id, out).await?,
+            Keys::List { tenant } => keys::list(registry, &tenant, now_ms, out).await?,
+        },
+        Admin::Config(Check::Check { file }) => {
+            let entries = Entries::read(&file)?;
+            let (tenants, models) = (entries.tenants.len(), entries.models.len());
+            writeln!(out, "{} is valid (tenants: {tenants}, models: {models})", file.display())?;
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Makes changed limits hold at once: an admission under older ones fails and reads the registry again.
+async fn fence(ledger: &Ledger, changes: &[Change]) -> anyhow::Result<()> {
+    for change in changes {
+        match change {
+            Change::Tenant(tenant) => ledger.fence(&broker::account_of(tenant).key, tenant.version).await?,
+            Change::Model(model) => {
+                for pool in model.ladder.iter().filter(|pool| !pool.limits.is_unlimited()) {
+                    let account = broker::account_of_pool(model, pool, Class::Interactive);
+                    ledger.fence(&account.key, model.version).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Admin {
+    fn config(&self) -> anyhow::Result<Config> {
+        let mut config = Config::from_env()?;
+        let tables = match self {
+            Self::Tenants(scoped) => scoped.tables.clone(),
+            Self::Models(scoped) => scoped.tables.clone(),
+            Self::Keys(scoped) => scoped.tables.clone(),
+            Self::Config(_) => TableNames::default(),
+        };
+        config.registry_table = tables.registry_table.unwrap_or(config.registry_table);
+        config.ledger_table = tables.ledger_table.unwrap_or(config.ledger_table);
+        Ok(config)
+    }
+}

@@ -1,0 +1,105 @@
+//! Changes of tenants and models.
+
+use std::{collections::HashSet, io::Write};
+
+use anyhow::{Context, bail};
+use spillway::{
+    pool::{Catalogue, Model},
+    store::registry::{Registry, Written},
+    tenant::Tenant,
+};
+
+use super::file::Entries;
+
+/// An entry that is different now, with its new version.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A tenant.
+    Tenant(Tenant),
+    /// A model.
+    Model(Model),
+}
+
+/// Writes the tenants of a file.
+pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
+    if entries.tenants.is_empty() {
+        bail!("the file has no [[tenants]]");
+    }
+    warn_of_unknown_models(registry, entries, out).await?;
+    let mut changes = Vec::new();
+    for tenant in &entries.tenants {
+        let name = &tenant.name;
+        let written = registry.put_tenant(tenant).await.with_context(|| format!("writing tenant {name}"))?;
+        if let Some(version) = tell(out, "tenant", name, written)? {
+            changes.push(Change::Tenant(Tenant { version, ..tenant.clone() }));
+        }
+    }
+    Ok(changes)
+}
+
+/// Writes the models of a file, unless together with those that are there an id would mean two of them.
+pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
+    if entries.models.is_empty() {
+        bail!("the file has no [[models]]");
+    }
+    let applied: HashSet<&str> = entries.models.iter().map(|model| model.name.as_str()).collect();
+    let there = registry.catalogue().await?;
+    let kept = there.models().filter(|model| !applied.contains(model.name.as_str())).map(|model| (**model).clone());
+    let clashes = Catalogue::new(entries.models.iter().cloned().chain(kept)).clashes();
+    if !clashes.is_empty() {
+        bail!("with the models that are there, and nothing was changed:\n{}", clashes.join("\n"));
+    }
+    let mut changes = Vec::new();
+    for model in &entries.models {
+        let name = &model.name;
+        let written = registry.put_model(model).await.with_context(|| format!("writing model {name}"))?;
+        if let Some(version) = tell(out, "model", name, written)? {
+            changes.push(Change::Model(Model { version, ..model.clone() }));
+        }
+    }
+    Ok(changes)
+}
+
+/// Deletes a tenant and its keys.
+pub async fn delete_tenant(registry: &Registry, name: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    if !registry.delete_tenant(name).await? {
+        bail!("there is no tenant {name}");
+    }
+    Ok(writeln!(out, "deleted tenant {name} and its keys")?)
+}
+
+/// Deletes a model.
+pub async fn delete_model(registry: &Registry, name: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    if !registry.delete_model(name).await? {
+        bail!("there is no model {name}");
+    }
+    Ok(writeln!(out, "deleted model {name}")?)
+}
+
+/// Prints what became of an entry; gives its new version, if it has one.
+fn tell(out: &mut impl Write, kind: &str, name: &str, written: Written) -> anyhow::Result<Option<u64>> {
+    let (what, version, changed) = match written {
+        Written::Created { version } => ("created", version, Some(version)),
+        Written::Updated { version } => ("updated", version, Some(version)),
+        Written::Unchanged { version } => ("unchanged", version, None),
+    };
+    writeln!(out, "{what} {kind} {name} (version {version})")?;
+    Ok(changed)
+}
+
+/// A tenant may be written before its models; it is told because a typing error looks the same.
+async fn warn_of_unknown_models(registry: &Registry, entries: &Entries, out: &mut impl Write) -> anyhow::Result<()> {
+    let there = registry.catalogue().await?;
+    let known: HashSet<&str> = there
+        .models()
+        .map(|model| &model.name)
+        .chain(entries.models.iter().map(|model| &model.name))
+        .map(String::as_str)
+        .collect();
+    for tenant in &entries.tenants {
+        for model in tenant.models.iter().filter(|model| !known.contains(model.as_str())) {
+            writeln!(out, "warning: tenant {} may call model {model}, which does not exist yet", tenant.name)?;
+        }
+    }
+    Ok(())
+}

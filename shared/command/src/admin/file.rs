@@ -1,0 +1,184 @@
+//! Files of tenants and models, read and checked as a whole: everything that is wrong is told at once, with its line.
+
+use std::{collections::HashMap, ops::Range, path::Path};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, de::IgnoredAny};
+use spillway::{
+    pool::{Catalogue, Model},
+    tenant::Tenant,
+};
+use toml::Spanned;
+
+/// The tenants and models of a file, all of which can be used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entries {
+    /// The tenants, as listed.
+    pub tenants: Vec<Tenant>,
+    /// The models, as listed.
+    pub models: Vec<Model>,
+}
+
+/// A file may also describe a local deployment; those parts are not ours.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    tenants: Vec<Spanned<Tenant>>,
+    #[serde(default)]
+    models: Vec<Spanned<Model>>,
+    #[serde(default, rename = "keys")]
+    _keys: Option<IgnoredAny>,
+    #[serde(default, rename = "simulator")]
+    _simulator: Option<IgnoredAny>,
+}
+
+impl Entries {
+    /// Reads and checks `file`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it cannot be used; the error lists all of it.
+    pub fn read(file: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is not valid, and nothing was changed", file.display()))
+    }
+
+    /// Reads and checks the text of a file.
+    ///
+    /// # Errors
+    /// Something in it cannot be used; the error lists all of it.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let file: File = toml::from_str(text)?;
+        let mut wrong = Vec::new();
+        let mut lines = HashMap::new();
+        for tenant in &file.tenants {
+            let (span, tenant) = (tenant.span(), tenant.get_ref());
+            wrong.extend(tell(text, span.clone(), "tenant", &tenant.name, tenant.check()));
+            wrong.extend(twice(text, span, &mut lines, "tenant", &tenant.name));
+        }
+        for model in &file.models {
+            let (span, model) = (model.span(), model.get_ref());
+            wrong.extend(tell(text, span.clone(), "model", &model.name, model.check()));
+            wrong.extend(twice(text, span, &mut lines, "model", &model.name));
+        }
+        let entries = Self {
+            tenants: file.tenants.into_iter().map(Spanned::into_inner).collect(),
+            models: file.models.into_iter().map(Spanned::into_inner).collect(),
+        };
+        wrong.extend(Catalogue::new(entries.models.clone()).clashes());
+        if !wrong.is_empty() {
+            bail!("{}", wrong.join("\n"));
+        }
+        Ok(entries)
+    }
+}
+
+fn tell(
+    text: &str,
+    span: Range<usize>,
+    kind: &'static str,
+    name: &str,
+    wrong: Vec<String>,
+) -> impl Iterator<Item = String> {
+    let place = format!("line {}: {kind} {name:?}", line(text, span));
+    wrong.into_iter().map(move |wrong| format!("{place}: {wrong}"))
+}
+
+fn twice(
+    text: &str,
+    span: Range<usize>,
+    lines: &mut HashMap<(&'static str, String), usize>,
+    kind: &'static str,
+    name: &str,
+) -> Option<String> {
+    let line = line(text, span);
+    let first = lines.insert((kind, name.to_owned()), line)?;
+    Some(format!("line {line}: {kind} {name:?} is also on line {first}"))
+}
+
+/// The line that a span begins on, counted from 1.
+fn line(text: &str, span: Range<usize>) -> usize {
+    text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        format!("{:#}", Entries::parse(text).expect_err("something is wrong"))
+    }
+
+    #[test]
+    fn a_file_may_hold_tenants_models_and_what_is_not_ours() {
+        let entries = Entries::parse(
+            r#"
+            [[tenants]]
+            name = "acme"
+            class = "interactive"
+            [tenants.limits]
+            requests_per_minute = 60
+            [[models]]
+            name = "claude"
+            [[models.ladder]]
+            name = "pt"
+            kind = "provisioned"
+            model_id = "arn:1"
+            limits = { tokens_per_minute = 1_000 }
+            [keys]
+            acme = "sk-spill-acme-00"
+            [simulator]
+            anything = [1, 2]
+            "#,
+        )
+        .expect("valid");
+        assert_eq!(entries.tenants[0].limits.requests_per_minute, Some(60));
+        assert_eq!(entries.models[0].ladder[0].limits.tokens_per_minute, Some(1_000));
+    }
+
+    #[test]
+    fn the_demo_is_valid() {
+        let demo = Entries::parse(include_str!("../demo.toml")).expect("valid");
+        assert_eq!((demo.tenants.is_empty(), demo.models.is_empty()), (false, false));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_line() {
+        let told = wrong("[[tenants]]\nname = \"acme\"\n[tenants.limits]\nrequests_per_hour = 60\n");
+        assert!(told.contains("line 4") && told.contains("unknown field `requests_per_hour`"), "{told}");
+        let told = wrong("[[tenant]]\nname = \"acme\"\n");
+        assert!(told.contains("line 1") && told.contains("unknown field `tenant`"), "{told}");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_with_its_line() {
+        let told = wrong(
+            r#"
+[[tenants]]
+name = "acme"
+hold_ms = 60_000
+[tenants.limits]
+in_flight = 0
+
+[[tenants]]
+name = "acme"
+
+[[models]]
+name = "one"
+ladder = [{ name = "a", kind = "on_demand", model_id = "shared", burndown = 0 }]
+
+[[models]]
+name = "two"
+ladder = [{ name = "a", kind = "on_demand", model_id = "shared" }]
+"#,
+        );
+        let expected = [
+            r#"line 2: tenant "acme": limits.in_flight: 0 admits nothing; leave it out for no limit"#,
+            r#"line 2: tenant "acme": hold_ms: 60000 must be 0 to 50000"#,
+            r#"line 8: tenant "acme" is also on line 2"#,
+            r#"line 11: model "one": ladder[0].burndown: 0 must be 1 to 100"#,
+            r#""shared" means model "one" and model "two""#,
+        ];
+        assert_eq!(told, expected.join("\n"));
+    }
+}

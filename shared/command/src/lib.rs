@@ -1,0 +1,12 @@
+//! What the `spillway` command does, for its main and for tests.
+
+pub mod admin;
+mod demo;
+pub mod local;
+pub mod replay;
+pub mod serve;
+mod server;
+pub mod settings;
+mod shutdown;
+pub mod stand_ins;
+pub mod world;

@@ -1,0 +1,61 @@
+//! `spillway local`: the whole deployment in one process, nothing to install and nothing to pay.
+
+use std::path::PathBuf;
+
+use spillway::telemetry::Telemetry;
+
+use crate::{
+    settings::Settings,
+    shutdown,
+    world::{Options, World, print_environment},
+};
+
+/// Where to listen and what to start with.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The port of the API; 0 for any
+    #[arg(long, value_name = "N", default_value_t = 8787)]
+    port: u16,
+    /// Tenants, models, keys and simulator; the demo's when absent
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Keep the state in this directory, so that it survives a restart; in memory when absent
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print each request's event (CloudWatch EMF) on stdout
+    #[arg(long)]
+    events: bool,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self { port: 8787, config: None, data: None, events: false }
+    }
+}
+
+/// Runs until Ctrl-C or SIGTERM, then finishes what is in flight.
+///
+/// # Errors
+/// A port is taken, or the settings or the data directory cannot be used.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut stop = shutdown::signals()?;
+    let settings = Settings::read(args.config.as_deref())?;
+    let keys = settings.keys.clone();
+    let world = World::start(Options {
+        settings,
+        apply_settings: args.config.is_some(),
+        data: args.data,
+        port: args.port,
+        telemetry: if args.events { Telemetry::stdout() } else { Telemetry::off() },
+    })
+    .await?;
+    print_environment(&world.stand_ins, &world.queue_url);
+    for (tenant, key) in &keys {
+        println!("key {tenant} {key}");
+    }
+    println!("ready {}", world.url);
+    stop.recv().await;
+    eprintln!("finishing what is in flight");
+    world.stop().await;
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! The `spillway` command.
+
+use clap::Parser;
+use spillway::{config::Config, telemetry};
+use spillway_command::{admin, local, replay, serve, stand_ins};
+
+/// Request broker for Amazon Bedrock: tenants share one account, bursts wait instead of failing.
+#[derive(Debug, Parser)]
+#[command(name = "spillway", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run everything in this process, on loopback (the default)
+    Local(local::Args),
+    /// Run the broker alone, against the AWS that the environment names
+    Serve(serve::Args),
+    /// Run DynamoDB, SQS and Bedrock Runtime alone, with empty Spillway tables and a queue
+    StandIns(stand_ins::Args),
+    /// Send events through the real handlers, or a traffic trace as real HTTP load
+    Replay(Box<replay::Args>),
+    #[command(flatten)]
+    Admin(admin::Admin),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::from_env()?;
+    // The database stand-in warns of every refused condition, which is how admission says no.
+    let log_filter = format!("{},dynoxide=error", config.log_filter);
+    telemetry::init_logs(&Config { log_filter, ..config });
+    match Cli::parse().command.unwrap_or_else(|| Command::Local(local::Args::default())) {
+        Command::Local(args) => local::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
+        Command::StandIns(args) => stand_ins::run(args).await,
+        Command::Replay(args) => replay::run(*args).await,
+        Command::Admin(command) => admin::run(command).await,
+    }
+}

@@ -1,0 +1,126 @@
+//! Events mode: sample events through the very handlers that the Lambdas run, against a demo in this process.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use http_body_util::BodyExt;
+use spillway::{
+    dialect::Dialect,
+    drain,
+    job::{Call, NewJob},
+    lambda::{self, Event},
+    telemetry::Telemetry,
+};
+
+use crate::{
+    settings::Settings,
+    world::{Options, World},
+};
+
+/// The tenant whose key and job stand in for `${KEY}` and `${JOB}`.
+const TENANT: &str = "roomy";
+
+/// One event and what became of it.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The file that the event stands in.
+    pub file: String,
+    /// What the event asks for: method and path, or `drain`.
+    pub sent: String,
+    /// What came of it: the status and the pool, or how many messages failed.
+    pub got: String,
+    /// The body of the answer.
+    pub body: String,
+}
+
+/// Sends every event of `path`, a file or a directory, and prints one line for each; with `bodies` also what was answered.
+///
+/// # Errors
+/// The path cannot be read, or a file is not an event.
+pub async fn run(path: &Path, bodies: bool) -> anyhow::Result<()> {
+    let print = |Replayed { file, sent, got, body }| {
+        println!("{file:44} {sent} -> {got}, {} bytes", body.len());
+        if bodies && !body.is_empty() {
+            println!("{body}");
+        }
+    };
+    replay(path, print).await
+}
+
+/// Sends every event of `path`, a file or a directory, in the order of their names; `each` is told what came of it.
+///
+/// # Errors
+/// The path cannot be read, or a file is not an event.
+pub async fn replay(path: &Path, mut each: impl FnMut(Replayed)) -> anyhow::Result<()> {
+    let files = files(path)?;
+    let mut settings = Settings::demo()?;
+    settings.simulator.time_to_first_token_ms = 0;
+    settings.simulator.tokens_per_second = 0;
+    let key = settings.keys.get(TENANT).cloned().context("the demo has a key for every tenant")?;
+    let options = Options { settings, apply_settings: true, data: None, port: 0, telemetry: Telemetry::off() };
+    let world = World::start(options).await?;
+    for path in &files {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let job = if text.contains("${JOB}") { waiting_job(&world).await? } else { String::new() };
+        let text = text.replace("${KEY}", &key).replace("${JOB}", &job);
+        let event = Event::parse(&text).with_context(|| format!("{} is not an event", path.display()))?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        each(send(&world, file, event).await?);
+    }
+    world.stop().await;
+    Ok(())
+}
+
+fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+    files.sort();
+    if files.is_empty() {
+        bail!("{} holds no .json file", path.display());
+    }
+    Ok(files)
+}
+
+/// A job that waits in the store. No message was sent for it, so that only the replayed event runs it.
+async fn waiting_job(world: &World) -> anyhow::Result<String> {
+    let now_ms = world.app.clock.now_ms();
+    let body = r#"{"model":"demo-chat","max_tokens":32,"messages":[{"role":"user","content":"Hello from a job"}]}"#;
+    let job = NewJob {
+        tenant: TENANT.into(),
+        call: Call {
+            dialect: Dialect::OpenAi,
+            method: "POST".into(),
+            path: "/v1/chat/completions".into(),
+            headers: Vec::new(),
+            stream: false,
+        },
+        body: body.into(),
+        created_ms: now_ms,
+        ready_ms: now_ms,
+        expires_ms: now_ms + 3_600_000,
+    };
+    Ok(world.app.jobs.submit(&job).await?.id)
+}
+
+async fn send(world: &World, file: String, event: Event) -> anyhow::Result<Replayed> {
+    match event {
+        Event::Http(request) => {
+            let sent = format!("{} {}", request.method(), request.uri().path());
+            let response = lambda::answer(&world.app, *request).await;
+            let pool = response.headers().get("x-spillway-pool").and_then(|pool| pool.to_str().ok());
+            let pool = pool.map(|pool| format!(" from {pool}")).unwrap_or_default();
+            let got = format!("{}{pool}", response.status());
+            let body = response.into_body().collect().await?.to_bytes();
+            Ok(Replayed { file, sent, got, body: String::from_utf8_lossy(&body).into_owned() })
+        }
+        Event::Queue(event) => {
+            let response = drain::handle(&world.app, event, None).await?;
+            let got = format!("{} failed", response.batch_item_failures.len());
+            Ok(Replayed { file, sent: "drain".into(), got, body: serde_json::to_string(&response)? })
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Follows an accepted job until it ends, without asking too often.
+
+use std::time::{Duration, Instant};
+
+use http::{StatusCode, header};
+use reqwest::{Response, Url};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::short_name;
+use super::broker::{Broker, transport_kind};
+use super::exchange::{Ticket, Unread, error_kind, read_answer, retry_after_seconds};
+use super::plan::Planned;
+use super::tally::{End, Event};
+
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const POLL_TIMEOUT: Duration = Duration::from_secs(30);
+/// All jobs together are asked about this often; more would measure the polling instead of the broker.
+const POLLS_PER_SECOND: u32 = 100;
+
+/// What one look at a job showed.
+enum Look {
+    Ended(End),
+    Open { last_seen: String, retry_after_seconds: Option<u64> },
+}
+
+/// Asks about the job until it ends, or until `give_up` and one last look.
+pub async fn follow(
+    broker: &Broker,
+    planned: &Planned,
+    ticket: Ticket,
+    sent: Instant,
+    give_up: &CancellationToken,
+) -> Event {
+    let _open = broker.open_job();
+    let mut advice = ticket.retry_after_seconds;
+    let mut attempt = 0;
+    loop {
+        let wait = wait_before(attempt, advice, broker.open_jobs());
+        let last_chance = give_up.run_until_cancelled(tokio::time::sleep(wait)).await.is_none();
+        match look(broker, planned, &ticket.url, sent).await {
+            Look::Ended(end) => return Event::Ended(end),
+            Look::Open { last_seen, .. } if last_chance => return Event::GivenUp { last_seen },
+            Look::Open { retry_after_seconds, .. } => advice = retry_after_seconds,
+        }
+        attempt += 1;
+    }
+}
+
+/// How long to wait before look number `attempt`: growing, never less than advised, longer the more jobs are open.
+fn wait_before(attempt: u32, retry_after_seconds: Option<u64>, open_jobs: usize) -> Duration {
+    let growing = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST_WAIT);
+    let fair = Duration::from_secs(open_jobs as u64) / POLLS_PER_SECOND;
+    let advised = Duration::from_secs(retry_after_seconds.unwrap_or(0));
+    growing.max(fair).max(advised)
+}
+
+async fn look(broker: &Broker, planned: &Planned, url: &Url, sent: Instant) -> Look {
+    // Closing the semaphore is nobody's business, so there is always a permit to wait for.
+    let _permit = broker.polls.acquire().await;
+    let open = |last_seen: String| Look::Open { last_seen, retry_after_seconds: None };
+    match tokio::time::timeout(POLL_TIMEOUT, ask(broker, planned, url, sent)).await {
+        Ok(Ok(look)) => look,
+        // A broker that cannot be reached now may be back later, with the job: only the end of patience ends this.
+        Ok(Err(trouble)) => open(trouble),
+        Err(_) => open("timeout".to_owned()),
+    }
+}
+
+async fn ask(broker: &Broker, planned: &Planned, url: &Url, sent: Instant) -> Result<Look, String> {
+    #[derive(Deserialize)]
+    struct Job {
+        status: String,
+    }
+    let response = get(broker, planned, url.clone()).await?;
+    if response.status() != StatusCode::OK {
+        return Err(error_kind(response).await);
+    }
+    let retry_after_seconds = retry_after_seconds(response.headers());
+    let body = response.bytes().await.map_err(|error| transport_kind(&error))?;
+    let job: Job = serde_json::from_slice(&body).map_err(|_| "unreadable job".to_owned())?;
+    match job.status.as_str() {
+        "succeeded" => read_result(broker, planned, url, sent).await.map(Look::Ended),
+        "failed" | "cancelled" | "expired" => Ok(Look::Ended(End::JobEnded { status: job.status })),
+        other => Ok(Look::Open { last_seen: short_name(other), retry_after_seconds }),
+    }
+}
+
+async fn read_result(broker: &Broker, planned: &Planned, url: &Url, sent: Instant) -> Result<End, String> {
+    let mut url = url.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().push("result");
+    }
+    let response = get(broker, planned, url).await?;
+    let status = response.status();
+    let failed = |kind: String| End::Failed { kind: format!("result of a job: {kind}") };
+    match status {
+        StatusCode::OK => match read_answer(response, planned, sent).await {
+            Ok(answer) => Ok(End::Finished(answer)),
+            Err(Unread::Bad(kind)) => Ok(failed(kind)),
+            Err(Unread::Broke(kind)) => Err(kind),
+        },
+        // Not there yet, or not to be had just now: ask again.
+        StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => Err(error_kind(response).await),
+        _ if status.is_server_error() => Err(error_kind(response).await),
+        _ => Ok(failed(error_kind(response).await)),
+    }
+}
+
+async fn get(broker: &Broker, planned: &Planned, url: Url) -> Result<Response, String> {
+    let request = broker.http.get(url).header(header::AUTHORIZATION, planned.authorization.clone());
+    request.send().await.map_err(|error| transport_kind(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound() {
+        let waits: Vec<_> = (0..8).map(|attempt| wait_before(attempt, None, 1).as_millis()).collect();
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+        assert_eq!(wait_before(u32::MAX, None, 1), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn the_broker_is_never_asked_earlier_than_it_said() {
+        assert_eq!(wait_before(0, Some(40), 1), Duration::from_secs(40));
+        assert_eq!(wait_before(9, Some(1), 1), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn many_open_jobs_share_one_rate_of_polls() {
+        assert_eq!(wait_before(0, None, 5_000), Duration::from_secs(50));
+    }
+}

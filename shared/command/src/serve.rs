@@ -1,0 +1,46 @@
+//! `spillway serve`: the broker alone, for a container or against stand-ins in another process.
+
+use std::net::IpAddr;
+
+use spillway::{app::App, drain, http::handle};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{server, shutdown};
+
+/// Where to listen. Everything else comes from the environment, as in Lambda.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The address to listen on; 0.0.0.0 in a container
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// The port to listen on; 0 for any
+    #[arg(long, value_name = "N", default_value_t = 8787)]
+    port: u16,
+}
+
+/// Runs until Ctrl-C or SIGTERM, then finishes what is in flight. Also drains the queue, if there is one.
+///
+/// # Errors
+/// The port is taken, or the environment cannot be used.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut stop = shutdown::signals()?;
+    let app = App::from_env().await?;
+    let listener = TcpListener::bind((args.host, args.port)).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let token = CancellationToken::new();
+    let pump = app.queue.clone().map(|queue| tokio::spawn(drain::pump(app.clone(), queue, token.clone())));
+    let answer = move |request| {
+        let app = app.clone();
+        async move { handle(&app, request).await }
+    };
+    let server = tokio::spawn(server::serve(listener, answer, token.clone()));
+    println!("ready {url}");
+    stop.recv().await;
+    token.cancel();
+    server.await?;
+    if let Some(pump) = pump {
+        pump.await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! The file that describes a local deployment: tenants, models, keys, and the simulator behind them.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::Context;
+use serde::Deserialize;
+use spillway::{pool::Model, tenant::Tenant};
+use spillway_stand_ins::bedrock::Simulator;
+
+use crate::admin::Entries;
+
+/// A local deployment.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The tenants to create.
+    #[serde(default)]
+    pub tenants: Vec<Tenant>,
+    /// The models to create.
+    #[serde(default)]
+    pub models: Vec<Model>,
+    /// Keys by tenant. Only for places where a key may stand in a file.
+    #[serde(default)]
+    pub keys: BTreeMap<String, String>,
+    /// How the simulated models behave.
+    #[serde(default)]
+    pub simulator: Simulator,
+}
+
+impl Settings {
+    /// The settings in `file`, or the demo's without one.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not what it should be; the error says where.
+    pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(file) = file else { return Self::demo() };
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let named = || format!("{} is not valid", file.display());
+        Entries::parse(&text).with_context(named)?;
+        toml::from_str(&text).with_context(named)
+    }
+
+    /// The demo: three tenants, of which one is so small that a burst overflows.
+    ///
+    /// # Errors
+    /// Never, as long as the demo's tests pass.
+    pub fn demo() -> anyhow::Result<Self> {
+        toml::from_str(include_str!("demo.toml")).context("the demo's settings are not valid")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_is_valid_and_every_tenant_has_a_key() {
+        Entries::parse(include_str!("demo.toml")).expect("entries that can be applied");
+        let demo = Settings::demo().expect("settings");
+        assert!(demo.tenants.iter().all(|tenant| demo.keys.contains_key(&tenant.name)));
+    }
+
+    #[test]
+    fn every_pool_of_the_demo_is_simulated() {
+        let demo = Settings::demo().expect("settings");
+        let simulated: Vec<_> = demo.simulator.pools.iter().map(|pool| &pool.model_id).collect();
+        let mut pools = demo.models.iter().flat_map(|model| &model.ladder);
+        assert!(pools.all(|pool| simulated.contains(&&pool.model_id)));
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_an_error_that_names_it() {
+        let error = toml::from_str::<Settings>("[simulator]\noutptu_tokens = 7\n").expect_err("a misspelt setting");
+        assert!(error.to_string().contains("outptu_tokens"), "{error}");
+    }
+}

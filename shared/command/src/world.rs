@@ -1,0 +1,150 @@
+//! A whole deployment in this process: the broker over the stand-ins.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use anyhow::Context;
+use spillway::{
+    app::{self, App, Clients, Endpoints},
+    clock::Clock,
+    config::Config,
+    http::handle,
+    queue::Queue,
+    store::tables,
+    telemetry::Telemetry,
+    tenant::{ApiKey, KeyRecord},
+};
+use spillway_stand_ins::{StandIns, clock::Clock as StandInClock};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{server, settings::Settings};
+
+/// How long a received message stays invisible, in seconds: longer than a demo model may take.
+const VISIBILITY_S: u32 = 90;
+
+/// How to start a world.
+pub struct Options {
+    /// Tenants, models, keys and simulator.
+    pub settings: Settings,
+    /// Whether the settings replace what the registry holds already.
+    pub apply_settings: bool,
+    /// Where the state survives a restart; in memory when `None`.
+    pub data: Option<PathBuf>,
+    /// The port of the API; 0 for any.
+    pub port: u16,
+    /// Where events go.
+    pub telemetry: Telemetry,
+}
+
+/// A running deployment.
+pub struct World {
+    /// The broker.
+    pub app: App,
+    /// DynamoDB, SQS and Bedrock Runtime.
+    pub stand_ins: StandIns,
+    /// The clock of the stand-ins; the broker has its own.
+    pub stand_in_clock: StandInClock,
+    /// Where the API answers.
+    pub url: String,
+    /// The queue of jobs.
+    pub queue_url: String,
+    shutdown: CancellationToken,
+    server: JoinHandle<()>,
+    pump: JoinHandle<()>,
+}
+
+impl World {
+    /// Starts everything; when it returns, the API answers.
+    ///
+    /// # Errors
+    /// A port is taken, the data directory cannot be used, or the settings are not valid.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let address = (Ipv4Addr::LOCALHOST, options.port);
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("port {} cannot be used; choose another with --port", options.port))?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let stand_in_clock = StandInClock::default();
+        let stand_ins = StandIns::start(spillway_stand_ins::Options {
+            clock: stand_in_clock.clone(),
+            data: options.data,
+            simulator: options.settings.simulator.clone(),
+            ..spillway_stand_ins::Options::default()
+        })
+        .await?;
+        let (config, clients, queue) = provision(&stand_ins).await?;
+        let app = App::new(&config, clients, Clock::default(), options.telemetry);
+        let is_new = app.registry.tenants().await?.is_empty();
+        if is_new || options.apply_settings {
+            seed(&app, &options.settings).await?;
+        }
+        let shutdown = CancellationToken::new();
+        let queue_url = queue.url().to_owned();
+        let pump = tokio::spawn(spillway::drain::pump(app.clone(), queue, shutdown.clone()));
+        let api = app.clone();
+        let answer = move |request| {
+            let api = api.clone();
+            async move { handle(&api, request).await }
+        };
+        let server = tokio::spawn(server::serve(listener, answer, shutdown.clone()));
+        Ok(Self { app, stand_ins, stand_in_clock, url, queue_url, shutdown, server, pump })
+    }
+
+    /// Moves all clocks forward.
+    pub fn advance(&self, by_ms: u64) {
+        self.stand_in_clock.advance(by_ms);
+        self.app.clock.advance(by_ms);
+    }
+
+    /// Finishes what is in flight, then stops everything.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        let _ = tokio::join!(self.server, self.pump);
+        self.stand_ins.stop().await;
+    }
+}
+
+/// Creates Spillway's tables and its queue in `stand_ins`, unless they are there; gives what an app needs to use them.
+pub(crate) async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients, Queue)> {
+    let endpoints = Endpoints {
+        dynamodb: stand_ins.dynamodb_url(),
+        sqs: stand_ins.sqs_url(),
+        bedrock_runtime: stand_ins.bedrock_url(),
+    };
+    let clients = Clients::new(&app::loopback().await, Some(&endpoints));
+    let mut config = Config::from_lookup(|_| None)?;
+    tables::create(&clients.dynamodb, &config).await?;
+    let queue = Queue::create(clients.sqs.clone(), "spillway-jobs", VISIBILITY_S).await?;
+    config.queue_url = Some(queue.url().to_owned());
+    Ok((config, clients, queue))
+}
+
+/// Prints what leads an AWS SDK, the AWS CLI and the `spillway` command to the stand-ins, for a shell to read.
+pub(crate) fn print_environment(stand_ins: &StandIns, queue_url: &str) {
+    for (name, url) in stand_ins.endpoints() {
+        println!("export {name}={url}");
+    }
+    println!("export SPILLWAY_QUEUE_URL={queue_url}");
+    // boto3 reads the region from AWS_DEFAULT_REGION only.
+    for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+        println!("export {name}=us-east-1");
+    }
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        println!("export {name}=stand-in");
+    }
+}
+
+async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
+    for tenant in &settings.tenants {
+        app.registry.put_tenant(tenant).await?;
+    }
+    for model in &settings.models {
+        app.registry.put_model(model).await?;
+    }
+    for (tenant, key) in &settings.keys {
+        let key =
+            ApiKey::parse(key).with_context(|| format!("the key of {tenant} is not sk-spill-<key id>-<secret>"))?;
+        app.registry.put_key(&KeyRecord::new(&key, tenant, None)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! The whole product over the stand-ins, called as its clients call it.
+
+mod tidy;
