@@ -1,0 +1,295 @@
+//! Nothing accepted is lost when the process is killed, and nothing is cut off when it is asked to stop.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::support::{
+    answer::{Answer, Events, within},
+    chat, key, one_tenant,
+    time::{eventually, happens_within},
+};
+
+/// A running `spillway local`, killed when it is dropped.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    /// Starts the binary as a user does; returns when it says that it is ready.
+    async fn start(config: &Path, data: &Path) -> Self {
+        let (config, data) = (config.to_owned(), data.to_owned());
+        let started = tokio::task::spawn_blocking(move || {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_spillway"))
+                .args(["local", "--port", "0", "--config"])
+                .arg(config)
+                .arg("--data")
+                .arg(data)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the binary");
+            let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+            let ready = lines.find_map(|line| line.expect("text").strip_prefix("ready ").map(str::to_owned));
+            Self { child, url: ready.expect("it says when it is ready") }
+        });
+        within(started).await.expect("started")
+    }
+
+    fn chat(&self, http: &Client, body: &Value) -> RequestBuilder {
+        http.post(format!("{}/v1/chat/completions", self.url)).bearer_auth(key("t")).json(body)
+    }
+
+    async fn get(&self, http: &Client, path: &str) -> Answer {
+        Answer::to(http.get(format!("{}{path}", self.url)).bearer_auth(key("t"))).await
+    }
+
+    /// What is in flight, according to the quota.
+    async fn in_flight(&self, http: &Client) -> u64 {
+        let quota = self.get(http, "/v1/quota").await.json();
+        crate::support::answer::used(&quota, "in_flight")
+    }
+
+    /// Ends the process as a crash would (SIGKILL).
+    fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+    }
+
+    /// Asks the process to stop, as Ctrl-C does.
+    fn interrupt(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+    }
+
+    async fn exit_code(mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("the process ends", async || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        })
+        .await;
+        status.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already, unless its test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with a configuration, and room for the state.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn with(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("config.toml"), config).expect("written");
+        Self { folder }
+    }
+
+    async fn start(&self) -> Process {
+        let file = |name: &str| -> PathBuf { self.folder.path().join(name) };
+        Process::start(&file("config.toml"), &file("data")).await
+    }
+}
+
+/// What clients of the processes were told.
+#[derive(Default)]
+struct Told {
+    /// Ids of accepted jobs, each with the word that only its own answer holds.
+    accepted: BTreeMap<String, String>,
+    /// When each job ended, and its answer.
+    results: BTreeMap<String, (Value, String)>,
+}
+
+impl Told {
+    fn unanswered(&self) -> Vec<String> {
+        self.accepted.keys().filter(|id| !self.results.contains_key(*id)).cloned().collect()
+    }
+}
+
+/// A client of the process that runs now. Its calls give `None` when the process is gone.
+#[derive(Clone)]
+struct Caller {
+    http: Client,
+    url: String,
+    told: Arc<Mutex<Told>>,
+}
+
+impl Caller {
+    /// Sends chats that can wait, one after the other, as long as it gets answers.
+    async fn load(self, name: String) {
+        for number in 0_u32.. {
+            if self.ask(format!("{name}-{number}")).await.is_none() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+    }
+
+    async fn ask(&self, word: String) -> Option<()> {
+        let mut body = chat(10, 10);
+        body["messages"][0]["content"] = json!(format!("{word} [[output_tokens=10]]"));
+        let request = self.http.post(format!("{}/v1/chat/completions", self.url)).bearer_auth(key("t")).json(&body);
+        let answer = request.header("prefer", "respond-async").send().await.ok()?;
+        if answer.status() == 202 {
+            let job: Value = answer.json().await.ok()?;
+            let id = job["id"].as_str().expect("an id").to_owned();
+            self.told.lock().expect("no panic").accepted.insert(id, word);
+        } else {
+            assert_eq!(answer.status(), 200);
+        }
+        Some(())
+    }
+
+    /// Collects results as long as it gets answers.
+    async fn collect(self) {
+        loop {
+            let unanswered = self.told.lock().expect("no panic").unanswered();
+            for id in unanswered {
+                if self.look_at(&id).await.is_none() {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Notes the job's result if it has one; if it had one before, it must still be the same.
+    async fn look_at(&self, id: &str) -> Option<()> {
+        let (_, job) = self.get(&format!("/v1/jobs/{id}")).await?;
+        let job: Value = serde_json::from_str(&job).expect("JSON");
+        let was_answered = self.told.lock().expect("no panic").results.contains_key(id);
+        match job["status"].as_str() {
+            Some("queued" | "running") if !was_answered => return Some(()),
+            Some("succeeded") => {}
+            _ => panic!("an accepted job ended badly, or began again: {job}"),
+        }
+        let (status, result) = self.get(&format!("/v1/jobs/{id}/result")).await?;
+        let mut told = self.told.lock().expect("no panic");
+        let word = &told.accepted[id];
+        assert!(status == 200 && result.contains(word.as_str()), "{word}: {result}");
+        let found = (job["finished_ms"].clone(), result);
+        let known = told.results.entry(id.to_owned()).or_insert_with(|| found.clone());
+        assert_eq!(*known, found, "one answer and no other");
+        Some(())
+    }
+
+    async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let answer = self.http.get(format!("{}{path}", self.url)).bearer_auth(key("t")).send().await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+}
+
+/// A number that looks random and depends on `n` alone (the finalizer of SplitMix64).
+fn random(n: u64) -> u64 {
+    let mut mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+const KILLS: u64 = 10;
+
+/// Clients at once, of which the model lets six in. The tenant's own limit leaves room for all that dies in between:
+/// otherwise every job would wait for the end of dead slots, and then for the end of its own pauses.
+const CLIENTS: u32 = 16;
+const SETTINGS: &str = "[simulator]\ntime_to_first_token_ms = 100\n\
+                        [[simulator.pools]]\nmodel_id = \"sim.model\"\nin_flight = 6";
+const IN_FLIGHT: u64 = 1_000;
+
+/// How long the last process may take for all that the others left behind: a lease (the model's 4 s and 15 s), and the
+/// deferrals of jobs that stand in each other's way.
+const AFTERMATH: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_accepted_job_is_lost_or_answered_twice_when_the_process_is_killed() {
+    let settings = one_tenant(&format!("{{ in_flight = {IN_FLIGHT} }}")).replace("30000", "4000");
+    let place = Place::with(&format!("{settings}{SETTINGS}"));
+    let seed = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+    println!("seed {seed}");
+    let told = Arc::new(Mutex::new(Told::default()));
+    let caller = |process: &Process| Caller { http: Client::new(), url: process.url.clone(), told: Arc::clone(&told) };
+    let mut died = 0;
+    for round in 0..KILLS {
+        let process = place.start().await;
+        let caller = caller(&process);
+        died = died.max(process.in_flight(&caller.http).await);
+        let mut tasks = vec![tokio::spawn(caller.clone().collect())];
+        tasks.extend((0..CLIENTS).map(|client| tokio::spawn(caller.clone().load(format!("word-{round}-{client}")))));
+        let kill_after_ms = 200 + random(seed.wrapping_add(round)) % 1_000;
+        tokio::time::sleep(Duration::from_millis(kill_after_ms)).await;
+        process.kill();
+        for task in tasks {
+            task.await.expect("nobody met anything but what was right, and then the end");
+        }
+        let told = told.lock().expect("no panic");
+        let (accepted, answered) = (told.accepted.len(), told.results.len());
+        println!(
+            "round {round}: killed after {kill_after_ms} ms; {accepted} jobs accepted, {answered} answered, {died} calls cut"
+        );
+    }
+
+    let process = place.start().await;
+    let caller = caller(&process);
+    let started = Instant::now();
+    let collecting = tokio::spawn(caller.clone().collect());
+    let are_all_answered =
+        happens_within(AFTERMATH, async || told.lock().expect("no panic").unanswered().is_empty()).await;
+    collecting.abort();
+    let unanswered = told.lock().expect("no panic").unanswered();
+    for id in unanswered {
+        println!("without an answer: {}", process.get(&caller.http, &format!("/v1/jobs/{id}")).await.text());
+    }
+    assert!(are_all_answered);
+    let ids: Vec<String> = told.lock().expect("no panic").accepted.keys().cloned().collect();
+    println!("all {} jobs were answered {:?} after the last start", ids.len(), started.elapsed());
+    assert!(ids.len() >= 10, "too few jobs to show anything");
+    for id in ids {
+        caller.look_at(&id).await.expect("the process runs");
+    }
+
+    assert!(died > 0, "no process was killed in the middle of a call");
+    eventually("dead reservations free their slots", async || process.in_flight(&caller.http).await == 0).await;
+    assert_eq!(Answer::to(process.chat(&caller.http, &chat(5, 5))).await.status, 200);
+    process.kill();
+}
+
+#[tokio::test]
+async fn ctrl_c_finishes_what_is_in_flight_and_settles_it() {
+    let settings = one_tenant("{ in_flight = 4 }");
+    let place = Place::with(&format!("{settings}[simulator]\ntokens_per_second = 40"));
+    let process = place.start().await;
+    let http = Client::new();
+    let mut body = chat(60, 60);
+    body["stream"] = json!(true);
+    let mut stream = Events::of(process.chat(&http, &body).send().await.expect("a stream"));
+    assert!(stream.next().await.is_some(), "it has begun");
+    let whole = tokio::spawn(process.chat(&http, &chat(40, 40)).send());
+    eventually("both run", async || process.in_flight(&http).await == 2).await;
+
+    process.interrupt();
+    let events = stream.rest().await;
+    assert_eq!(events.last().map(|(_, data)| data.as_str()), Some("[DONE]"));
+    assert_eq!(whole.await.expect("no panic").expect("an answer").status(), 200);
+    assert_eq!(process.exit_code().await, Some(0));
+
+    let process = place.start().await;
+    let quota = process.get(&http, "/v1/quota").await.json();
+    assert_eq!((&quota["settled"]["output_tokens"], process.in_flight(&http).await), (&json!(100), 0));
+}

@@ -1,0 +1,202 @@
+//! The ladder: which pool answers, which failures lead to the next one, and what stays charged.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Deployment,
+    answer::{Answer, Events, charged, deployment, pool, three_chats, used, within},
+    chat,
+};
+
+const PATH: &str = "/v1/chat/completions";
+
+/// The tenant's limits in every test here, so that what it is charged can be seen.
+const FIELDS: &str = "class = \"interactive\"\n\
+    limits = { requests_per_minute = 100, tokens_per_minute = 10000, in_flight = 10, microusd_per_month = 1000000 }";
+
+/// A deployment with the pool `first`, which is called as `model_id` and has `limits`, before an unlimited `second`.
+async fn two_pools(model_id: &str, limits: &str, simulator: &str) -> Deployment {
+    let pools = pool("second", "on_demand", "second", "") + &pool("first", "provisioned", model_id, limits);
+    let simulator = format!("[simulator]\n{simulator}\n[[simulator.pools]]\nmodel_id = \"second\"\n");
+    Deployment::start(&(deployment(FIELDS, &pools) + &simulator)).await
+}
+
+/// How many calls a model has had, according to the simulator.
+fn calls(simulator: &Value, model_id: &str) -> u64 {
+    simulator["models"][model_id]["requests"].as_u64().unwrap_or(0)
+}
+
+/// Whose answer it is; fails for anything but an answer.
+fn pool_of(answer: &Answer) -> &str {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.header("x-spillway-pool")
+}
+
+#[tokio::test]
+async fn paid_capacity_is_used_first_wherever_it_is_listed() {
+    let deployment = two_pools("sim.first", "", "").await;
+    for (path, body) in three_chats(5, Some(8)) {
+        assert_eq!(pool_of(&deployment.ask(path, "t", &body).await), "first", "{path}");
+    }
+    assert_eq!(calls(&deployment.simulator().await, "second"), 0);
+}
+
+#[tokio::test]
+async fn a_full_pool_leads_to_the_next_until_it_has_room_again() {
+    let deployment = two_pools("sim.first", "limits = { in_flight = 1 }", "tokens_per_second = 1").await;
+    let mut body = chat(9, 20);
+    body["stream"] = json!(true);
+    let first = within(deployment.post(PATH, "t", &body).send()).await.expect("a stream");
+    assert_eq!(first.headers()["x-spillway-pool"], "first");
+    let second = within(deployment.post(PATH, "t", &body).send()).await.expect("a stream");
+    assert_eq!(second.headers()["x-spillway-pool"], "second");
+    assert_eq!(calls(&deployment.simulator().await, "sim.first"), 1, "a full pool is not called");
+
+    deployment.world.stand_in_clock.advance(3_600_000);
+    Events::of(first).rest().await;
+    let third = within(deployment.post(PATH, "t", &body).send()).await.expect("a stream");
+    assert_eq!(third.headers()["x-spillway-pool"], "first");
+}
+
+#[tokio::test]
+async fn a_pool_that_could_never_take_the_request_is_passed_by() {
+    let deployment = two_pools("sim.first", "limits = { tokens_per_minute = 100 }", "").await;
+    assert_eq!(pool_of(&deployment.chat_whole(5, 500).await), "second");
+    assert_eq!(pool_of(&deployment.chat_whole(5, 20).await), "first");
+}
+
+#[tokio::test]
+async fn a_pool_that_cannot_answer_now_leads_to_the_next_and_costs_nothing() {
+    let faults = [
+        ("sim.throttled", ""),
+        ("sim.errors", ""),
+        ("first", "fault = { unavailable = true }"),
+        ("first", "fault = { status_5xx = 503 }"),
+        ("first", "fault = { error = \"ModelNotReadyException\" }"),
+        ("first", "fault = { region_down = true }"),
+    ];
+    for (model_id, fault) in faults {
+        let simulator = format!("[[simulator.pools]]\nmodel_id = \"first\"\n{fault}\n");
+        let deployment = two_pools(model_id, "limits = { in_flight = 1 }", &simulator).await;
+        let mut expected = 0;
+        for (path, body) in three_chats(5, Some(8)) {
+            expected += 1;
+            assert_eq!(pool_of(&deployment.ask(path, "t", &body).await), "second", "{model_id} {fault} {path}");
+            let simulator = deployment.simulator().await;
+            assert_eq!(calls(&simulator, model_id), expected, "{fault}: the first pool is given back each time");
+        }
+        let quota = deployment.quota("t").await;
+        assert_eq!((used(&quota, "requests_per_minute"), used(&quota, "tokens_per_minute")), (3, 3 * 14));
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_request_ends_it_at_once_and_costs_nothing() {
+    let expected = [("sim.refuses", [400, 400, 400]), ("sim.denied", [502, 502, 424])];
+    for (model_id, statuses) in expected {
+        let deployment = two_pools(model_id, "limits = { in_flight = 1 }", "").await;
+        let before = charged(&deployment.quota("t").await);
+        for ((path, body), status) in three_chats(5, Some(8)).into_iter().zip(statuses) {
+            let answer = deployment.ask(path, "t", &body).await;
+            assert_eq!(answer.status, status, "{model_id} {path}: {}", answer.text());
+            assert_eq!(charged(&deployment.quota("t").await), before, "{model_id}");
+        }
+        let simulator = deployment.simulator().await;
+        assert_eq!((calls(&simulator, model_id), calls(&simulator, "second")), (3, 0), "{model_id}");
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_of_the_model_is_not_tried_again_and_stays_charged() {
+    for ((path, body), status) in three_chats(5, Some(500)).into_iter().zip([504, 504, 408]) {
+        let deployment = two_pools("sim.timeout", "limits = { in_flight = 1 }", "").await;
+        let answer = deployment.ask(path, "t", &body).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        assert_eq!(answer.header("retry-after"), "", "nobody is told to send it again");
+        let quota = deployment.quota("t").await;
+        assert_eq!((used(&quota, "in_flight"), used(&quota, "requests_per_minute")), (0, 1));
+        assert!(used(&quota, "tokens_per_minute") > 500, "{quota}");
+        assert_eq!(calls(&deployment.simulator().await, "second"), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_silent_model_is_given_up_when_its_time_is_over_and_stays_charged() {
+    let settings = deployment(FIELDS, &pool("only", "on_demand", "sim.stalls", "")).replace("30000", "1000");
+    let deployment = Deployment::start(&settings).await;
+    let started = std::time::Instant::now();
+    let answer = deployment.chat_whole(5, 500).await;
+    assert_eq!(answer.status, 504, "{}", answer.text());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    let quota = deployment.quota("t").await;
+    assert_eq!(used(&quota, "in_flight"), 0);
+    assert!(used(&quota, "tokens_per_minute") > 500, "{quota}");
+}
+
+#[tokio::test]
+async fn when_all_pools_are_full_the_answer_says_when_and_costs_nothing() {
+    let pools = pool("full", "provisioned", "sim.throttled", "")
+        + &pool("small", "on_demand", "sim.small", "limits = { requests_per_minute = 1 }");
+    let deployment = Deployment::start(&deployment(FIELDS, &pools)).await;
+    assert_eq!(pool_of(&deployment.chat_whole(5, 8).await), "small");
+    let before = charged(&deployment.quota("t").await);
+    for (path, body) in three_chats(5, Some(8)) {
+        let answer = deployment.ask(path, "t", &body).await;
+        assert_eq!((answer.status, answer.header("x-spillway-limit")), (429, "model_capacity"), "{path}");
+        // The throttled pool is the nearest hope: nobody knows when it has room, so it is worth a try soon.
+        assert_eq!((answer.header("retry-after-ms"), answer.header("retry-after")), ("2000", "2"), "{path}");
+    }
+    assert_eq!(charged(&deployment.quota("t").await), before);
+    deployment.world.advance(60_000);
+    assert_eq!(pool_of(&deployment.chat_whole(5, 8).await), "small");
+}
+
+#[tokio::test]
+async fn a_retry_at_the_time_that_a_full_pool_named_succeeds() {
+    let pools = pool("small", "on_demand", "sim.small", "limits = { requests_per_minute = 12 }");
+    let deployment = Deployment::start(&deployment(FIELDS, &pools)).await;
+    let mut refused = 0;
+    while refused < 5 {
+        let answer = deployment.chat_whole(5, 8).await;
+        if answer.status == 429 {
+            refused += 1;
+            let wait_ms: u64 = answer.header("retry-after-ms").parse().expect("a number");
+            deployment.world.advance(wait_ms);
+            assert_eq!(pool_of(&deployment.chat_whole(5, 8).await), "small", "after {wait_ms} ms");
+        }
+    }
+}
+
+#[tokio::test]
+async fn when_no_pool_can_be_reached_the_caller_may_try_again_and_pays_nothing() {
+    for model_id in ["sim.errors", "first"] {
+        let pools = pool("only", "on_demand", model_id, "");
+        let simulator = "[[simulator.pools]]\nmodel_id = \"first\"\nfault = { region_down = true }";
+        let deployment = Deployment::start(&(deployment(FIELDS, &pools) + simulator)).await;
+        let before = charged(&deployment.quota("t").await);
+        for (path, body) in three_chats(5, Some(8)) {
+            let answer = deployment.ask(path, "t", &body).await;
+            assert_eq!(answer.status, 503, "{model_id} {path}: {}", answer.text());
+            assert_eq!((answer.header("retry-after"), answer.header("x-should-retry")), ("2", ""), "{model_id} {path}");
+        }
+        assert_eq!(charged(&deployment.quota("t").await), before);
+    }
+}
+
+#[tokio::test]
+async fn a_request_larger_than_every_pool_is_told_so_and_costs_nothing() {
+    let pools = pool("small", "on_demand", "sim.small", "limits = { tokens_per_minute = 100 }");
+    let deployment = Deployment::start(&deployment(FIELDS, &pools)).await;
+    let before = charged(&deployment.quota("t").await);
+    let answer = deployment.chat_whole(5, 500).await;
+    assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!("max_tokens")), "{}", answer.text());
+    assert_eq!(charged(&deployment.quota("t").await), before);
+}
+
+impl Deployment {
+    async fn chat_whole(&self, output_tokens: u64, max_tokens: u64) -> Answer {
+        self.ask(PATH, "t", &chat(output_tokens, max_tokens)).await
+    }
+}

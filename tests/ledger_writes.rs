@@ -1,0 +1,203 @@
+//! What the ledger costs, counted on the wire, and what a store that fails can and cannot do.
+
+use serde_json::{Value, json};
+use spillway::quota::Attribute;
+use spillway_stand_ins::faults::{Effect, Fault};
+
+use crate::support::{
+    Deployment,
+    answer::{Answer, deployment, pool, three_chats, used},
+    chat,
+    jobs::ONE,
+    time::{eventually, refused},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// A deployment at noon whose model has one pool with `pool_fields`.
+async fn start(limits: &str, pool_fields: &str) -> Deployment {
+    let pool = pool("on-demand", "on_demand", "sim.model", pool_fields);
+    let deployment = Deployment::start(&deployment(&format!("limits = {limits}"), &pool)).await;
+    deployment.advance_to_noon();
+    deployment
+}
+
+impl Deployment {
+    /// How often DynamoDB was asked for this.
+    async fn count(&self, operation: &str) -> u64 {
+        self.dynamodb_operations().await[operation].as_u64().unwrap_or(0)
+    }
+
+    /// How many ledger writes `times` of these requests cost together, once the registry cache is warm; nothing may be
+    /// read then. The cache cools down after 2 s, so on a slow machine it takes a few tries to stay within.
+    async fn writes_of(&self, times: u64, body: &Value, status: u16) -> u64 {
+        for _ in 0..10 {
+            assert_eq!(self.ask(CHAT, "t", body).await.status, status);
+            let (reads, writes) = (self.reads().await, self.count("UpdateItem").await);
+            for _ in 0..times {
+                assert_eq!(self.ask(CHAT, "t", body).await.status, status);
+            }
+            let after = self.count("UpdateItem").await;
+            if self.reads().await == reads {
+                return after - writes;
+            }
+        }
+        panic!("the hot path reads");
+    }
+
+    async fn reads(&self) -> u64 {
+        self.count("GetItem").await + self.count("Query").await + self.count("Scan").await
+    }
+
+    fn inject(&self, effect: Effect, skip: u64, times: u64) {
+        let faults = self.world.stand_ins.dynamodb_faults();
+        faults.inject(Fault { skip, times: Some(times), ..Fault::on("UpdateItem", effect) });
+    }
+}
+
+#[tokio::test]
+async fn an_admitted_request_costs_two_writes_and_two_more_on_a_pool_with_limits() {
+    let mut stream = chat(5, 5);
+    stream["stream"] = json!(true);
+    for (pool_fields, writes) in [("", 2), ("limits = { tokens_per_minute = 100000 }", 4)] {
+        let deployment = start("{ tokens_per_minute = 100000, in_flight = 10 }", pool_fields).await;
+        assert_eq!(deployment.writes_of(5, &chat(5, 5), 200).await, 5 * writes);
+        assert_eq!(deployment.writes_of(5, &stream, 200).await, 5 * writes);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_costs_one_write() {
+    for limit in ["requests_per_minute", "in_flight"] {
+        let deployment = start(&format!("{{ {limit} = 1 }}"), "limits = { tokens_per_minute = 100000 }").await;
+        let _running = deployment.occupy("t", ONE, 600_000).await;
+        assert_eq!(deployment.writes_of(5, &chat(5, 5), 429).await, 5, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_pool_costs_the_tenants_reservation_and_its_return() {
+    let deployment = start("{ in_flight = 10 }", "limits = { requests_per_minute = 12 }").await;
+    while deployment.ask(CHAT, "t", &chat(5, 5)).await.status == 200 {}
+    assert_eq!(deployment.writes_of(3, &chat(5, 5), 429).await, 3 * 3);
+    assert_eq!(used(&deployment.quota("t").await, "in_flight"), 0);
+}
+
+#[tokio::test]
+async fn a_throttled_reservation_is_tried_again_and_admitted() {
+    let deployment = start("{ requests_per_minute = 10 }", "").await;
+    deployment.inject(Effect::Throttle, 0, 3);
+    assert_eq!(deployment.ask(CHAT, "t", &chat(5, 5)).await.status, 200);
+    assert_eq!(deployment.count("UpdateItem").await, 3 + 2);
+    assert_eq!(used(&deployment.quota("t").await, "requests_per_minute"), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_admitted_by_a_ledger_that_stays_busy() {
+    let deployment = start("{ requests_per_minute = 10 }", "").await;
+    deployment.inject(Effect::Throttle, 0, 100);
+    for (path, body) in three_chats(5, Some(5)) {
+        let refused = deployment.ask(path, "t", &body).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, "1"), "{path}");
+    }
+    deployment.world.stand_ins.dynamodb_faults().clear();
+    assert_eq!(used(&deployment.quota("t").await, "requests_per_minute"), 0);
+    assert_eq!(deployment.simulator().await["total"]["requests"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_of_unknown_fate_is_an_error_and_frees_its_slot_by_its_deadline() {
+    let deployment = start("{ in_flight = 3 }", "").await;
+    deployment.inject(Effect::TimeoutAfter, 0, 3);
+    let chats = three_chats(5, Some(5));
+    let answers = tokio::join!(
+        deployment.ask(chats[0].0, "t", &chats[0].1),
+        deployment.ask(chats[1].0, "t", &chats[1].1),
+        deployment.ask(chats[2].0, "t", &chats[2].1),
+    );
+    for (answer, path) in <[Answer; 3]>::from(answers).iter().zip(chats.map(|(path, _)| path)) {
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{path}");
+        let told = answer.text();
+        assert!(told.contains("The ledger cannot be reached"), "{told}");
+    }
+    assert_eq!(deployment.count("UpdateItem").await, 3, "nothing is sent twice");
+    assert_eq!(deployment.simulator().await["total"]["requests"], 0);
+    refused(&deployment.chat("t", 5, 5).await, "in_flight");
+    // The model's 30 s, rounded up to a slot of 15 s, and a second for clocks that differ.
+    deployment.world.advance(30_000 + 15_000 + 1_000);
+    assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
+    assert_eq!(used(&deployment.quota("t").await, "in_flight"), 0);
+}
+
+#[tokio::test]
+async fn a_reservation_that_fails_is_an_error_and_charges_nothing() {
+    let deployment = start("{ in_flight = 1 }", "").await;
+    deployment.inject(Effect::Error500, 0, 1);
+    assert_eq!(deployment.chat("t", 5, 5).await.status(), 503);
+    assert_eq!(deployment.count("UpdateItem").await, 1);
+    assert_eq!(deployment.chat("t", 5, 5).await.status(), 200, "the slot is free");
+}
+
+#[tokio::test]
+async fn a_settlement_of_unknown_fate_is_not_sent_again() {
+    for effect in [Effect::TimeoutAfter, Effect::CutAfter] {
+        let deployment = start("{ in_flight = 1, tokens_per_minute = 10000 }", "").await;
+        deployment.inject(effect, 1, 1);
+        assert_eq!(deployment.chat("t", 5, 500).await.status(), 200, "{effect:?}");
+        assert_eq!(deployment.count("UpdateItem").await, 2, "{effect:?}");
+        let served = deployment.simulator().await["tenants"]["t"]["quota_tokens"].clone();
+        let quota = deployment.quota("t").await;
+        assert_eq!((json!(used(&quota, "tokens_per_minute")), used(&quota, "in_flight")), (served, 0), "{effect:?}");
+        assert_eq!(quota["settled"]["requests"], 1, "{effect:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_settlement_that_fails_leaves_the_reserve_charged_and_its_slot_to_the_deadline() {
+    let deployment = start("{ in_flight = 1, tokens_per_day = 10000 }", "").await;
+    deployment.inject(Effect::Error500, 1, 1);
+    assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);
+    assert_eq!(deployment.count("UpdateItem").await, 2);
+    assert!(used(&deployment.quota("t").await, "tokens_per_day") > 500);
+    refused(&deployment.chat("t", 5, 5).await, "in_flight");
+    deployment.world.advance(30_000 + 15_000 + 1_000);
+    let before = used(&deployment.quota("t").await, "tokens_per_day");
+    assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);
+    let quota = deployment.quota("t").await;
+    assert!(used(&quota, "tokens_per_day") > before, "what was freed was the slot, not the tokens");
+    assert_eq!((used(&quota, "in_flight"), &quota["settled"]["requests"]), (0, &json!(1)));
+}
+
+#[tokio::test]
+async fn a_throttled_settlement_is_tried_again() {
+    let deployment = start("{ in_flight = 1 }", "").await;
+    deployment.inject(Effect::Throttle, 1, 2);
+    assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);
+    let quota = deployment.quota("t").await;
+    assert_eq!((used(&quota, "in_flight"), &quota["settled"]["requests"]), (0, &json!(1)));
+    assert_eq!(deployment.count("UpdateItem").await, 2 + 2);
+    let image = deployment.ledger("t").await;
+    assert_eq!((image.get(Attribute::InFlight), image.get(Attribute::SettledOutput)), (0, 5));
+}
+
+#[tokio::test]
+async fn a_registry_that_cannot_be_read_is_remembered_for_a_minute() {
+    let deployment = start("{ requests_per_minute = 100 }", "").await;
+    assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
+    for operation in ["GetItem", "Query"] {
+        deployment.world.stand_ins.dynamodb_faults().inject(Fault::on(operation, Effect::Error500));
+    }
+    deployment.world.advance(30_000);
+    assert_eq!(deployment.chat("t", 5, 5).await.status(), 200, "half a minute");
+    deployment.world.advance(31_000);
+    for (path, body) in three_chats(5, Some(5)) {
+        let unknown = deployment.ask(path, "t", &body).await;
+        assert_eq!((unknown.status, unknown.header("retry-after")), (503, "1"), "{path}");
+    }
+    deployment.world.stand_ins.dynamodb_faults().clear();
+    eventually("the registry is read again", async || {
+        deployment.world.advance(1_000);
+        deployment.chat("t", 5, 5).await.status() == 200
+    })
+    .await;
+}

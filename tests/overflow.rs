@@ -1,0 +1,363 @@
+//! Overflow: a request that can wait becomes a job, and its answer is what the call would have given.
+
+use serde_json::{Value, json};
+use spillway::quota::Settled;
+
+use crate::support::{
+    Deployment,
+    answer::{Answer, three_chats},
+    chat,
+    jobs::{DEAD, JOBS, ONE},
+    time::{eventually, refused},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// One request each minute.
+const ONE_A_MINUTE: &str = "limits = { requests_per_minute = 1 }";
+
+#[tokio::test]
+async fn a_request_that_can_wait_becomes_a_job_only_when_there_is_no_room() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
+
+    let accepted = deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await;
+    let body = accepted.json();
+    let id = body["id"].as_str().expect("an id");
+    assert_eq!((accepted.status, accepted.header("location")), (202, format!("/v1/jobs/{id}").as_str()));
+    assert_eq!(accepted.header("preference-applied"), "respond-async");
+    assert_eq!((&body["object"], &body["status"]), (&json!("job"), &json!("queued")));
+    let wait_ms = body["estimated_wait_ms"].as_u64().expect("milliseconds");
+    assert!((1..=60_000).contains(&wait_ms), "{wait_ms}");
+    assert_eq!(accepted.header("retry-after"), wait_ms.div_ceil(1_000).to_string());
+
+    refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+}
+
+#[tokio::test]
+async fn a_tenant_without_overflow_is_refused_even_if_it_can_wait() {
+    let deployment = Deployment::with_tenants(&format!("{ONE_A_MINUTE}\noverflow = \"never\"")).await;
+    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let answer = deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await;
+    assert_eq!((answer.status, answer.header("x-spillway-limit")), (429, "requests_per_minute"));
+    assert_eq!(deployment.messages_in(JOBS).await, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_can_wait_is_held_first_if_it_says_so() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let running = deployment.occupy("t", ONE, 600_000).await;
+    let ask = async || {
+        let request = deployment.post(CHAT, "t", &chat(5, 5)).header("prefer", "respond-async, wait=8");
+        deployment.quickly(Answer::to(request)).await
+    };
+    let before_ms = deployment.world.app.clock.now_ms();
+    assert_eq!(ask().await.status, 202, "no room within 8 s");
+    assert!(deployment.world.app.clock.now_ms() - before_ms > 5_000, "it was held");
+    let nothing = Settled::nothing();
+    let (free, held) = tokio::join!(deployment.world.app.ledger.settle(running, &nothing), ask());
+    free.expect("room again");
+    assert_eq!(held.status, 200);
+}
+
+#[tokio::test]
+async fn a_wait_that_the_job_would_not_survive_is_refused() {
+    let deployment = Deployment::with_tenants(&format!("{ONE_A_MINUTE}\njob_ttl_s = 20")).await;
+    let _running = deployment.occupy("t", ONE, 30_000).await;
+    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 429);
+}
+
+#[tokio::test]
+async fn a_request_too_large_to_be_kept_is_told_that_it_cannot_wait() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let mut body = chat(5, 5);
+    body["messages"][0]["content"] = json!("x".repeat(360 * 1024));
+    let answer = deployment.ask_patiently(CHAT, "t", &body).await;
+    assert_eq!((answer.status, answer.header("x-spillway-limit")), (429, "requests_per_minute"));
+    assert!(answer.text().contains("358400 bytes"), "{}", answer.text());
+    assert!(!answer.header("retry-after-ms").is_empty());
+    assert_eq!(deployment.messages_in(JOBS).await, 0);
+}
+
+#[tokio::test]
+async fn a_jobs_result_is_what_the_call_would_have_given() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    for (path, body) in all_six_chats() {
+        let called = deployment.ask(&path, "t", &body).await;
+        assert_eq!(called.status, 200, "{path}: {}", called.text());
+        let id = deployment.submit(&path, "t", &body).await;
+        assert_eq!(deployment.result("t", &id).await.status, 409, "not yet: {path}");
+        assert_eq!(deployment.end_of(&id).await, "succeeded", "{path}");
+
+        let result = deployment.result("t", &id).await;
+        for header in ["content-type", "x-spillway-pool"] {
+            assert_eq!(result.header(header), called.header(header), "{path}");
+        }
+        assert_eq!((result.status, comparable(&result)), (200, comparable(&called)), "{path}");
+        assert_eq!(comparable(&deployment.result("t", &id).await), comparable(&result), "it can be read again");
+        deployment.world.advance(60_000);
+    }
+    assert_eq!((deployment.messages_in(JOBS).await, deployment.messages_in(DEAD).await), (0, 0));
+    assert_eq!(deployment.simulator().await["total"]["requests"], 12);
+}
+
+/// All chat routes, each without and with a stream.
+fn all_six_chats() -> Vec<(String, Value)> {
+    let mut chats = Vec::new();
+    for (path, body) in three_chats(12, Some(20)) {
+        chats.push((path.to_owned(), body.clone()));
+        if path.ends_with("/converse") {
+            chats.push((format!("{path}-stream"), body));
+        } else {
+            let mut body = body;
+            body["stream"] = json!(true);
+            chats.push((path.to_owned(), body));
+        }
+    }
+    chats
+}
+
+/// The JSON objects of a body without what differs between any two calls: ids and times.
+fn comparable(answer: &Answer) -> Vec<Value> {
+    let objects: Vec<String> = match answer.header("content-type") {
+        "application/json" => vec![answer.text()],
+        "application/vnd.amazon.eventstream" => frames(&answer.body),
+        kind if kind.starts_with("text/event-stream") => {
+            let text = answer.text();
+            text.lines().map(|line| line.strip_prefix("data: ").unwrap_or(line).to_owned()).collect()
+        }
+        kind => panic!("a content type that no dialect has: {kind}"),
+    };
+    objects.into_iter().map(|object| scrubbed(serde_json::from_str(&object).unwrap_or(Value::String(object)))).collect()
+}
+
+/// The payloads of event-stream frames: two lengths and a checksum, headers, payload, a checksum.
+fn frames(mut bytes: &[u8]) -> Vec<String> {
+    let mut payloads = Vec::new();
+    while !bytes.is_empty() {
+        let length = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes")) as usize;
+        let (whole, headers) = (length(0), length(4));
+        payloads.push(String::from_utf8(bytes[12 + headers..whole - 4].to_vec()).expect("UTF-8"));
+        bytes = &bytes[whole..];
+    }
+    payloads
+}
+
+fn scrubbed(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(name, _)| !["id", "request_id", "created", "latencyMs"].contains(&name.as_str()))
+            .map(|(name, value)| (name, scrubbed(value)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(scrubbed).collect(),
+        other => other,
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_its_tenants_own() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    for id in [id.as_str(), "018f0000-0000-7000-8000-000000000000", "nothing", &format!("{id}%23request")] {
+        assert_eq!(deployment.job("u", id).await.status, 404, "{id}");
+        assert_eq!(deployment.result("u", id).await.status, 404, "{id}");
+        assert_eq!(deployment.cancel("u", id).await.status, 404, "{id}");
+    }
+    assert_eq!(deployment.job("t", &id).await.json()["status"], "queued");
+    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.result("u", &id).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_job_can_be_cancelled_until_it_is_claimed() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    let cancelled = deployment.cancel("t", &id).await;
+    assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("cancelled")));
+    assert_eq!(deployment.cancel("t", &id).await.status, 200, "cancelling again changes nothing");
+    assert_eq!(deployment.end_of(&id).await, "cancelled");
+    eventually("its message is dropped", async || deployment.messages_in(JOBS).await == 0).await;
+    assert_eq!(deployment.simulator().await["total"]["requests"], 0);
+    let result = deployment.result("t", &id).await;
+    assert!(result.status == 409 && result.text().contains("cancelled"), "{}", result.text());
+
+    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.cancel("t", &id).await.status, 409, "too late");
+    assert_eq!(deployment.job("t", &id).await.json()["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn a_job_without_room_is_sent_again_for_exactly_the_time_it_was_told() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    let first = deployment.stored(&id).await;
+    let wait_ms = first.ready_ms - deployment.world.app.clock.now_ms();
+    // The queue's clock comes later, so that another request takes the room for sure.
+    deployment.world.app.clock.advance(wait_ms);
+    let _faster = deployment.occupy("t", ONE, 30_000).await;
+    deployment.world.stand_in_clock.advance(wait_ms + 1_000);
+    let mut deferred = deployment.stored(&id).await;
+    eventually("it finds no room", async || {
+        deferred = deployment.stored(&id).await;
+        deferred.deferrals == 1 && deferred.status.name() == "queued"
+    })
+    .await;
+    // Both times are counted from a refusal and noted a moment later.
+    let off_ms = deferred.ready_ms.abs_diff(first.ready_ms + 60_000);
+    assert!(off_ms < 1_000, "{off_ms}");
+    assert_eq!(deferred.attempts, 0, "a deferral is no failure");
+    assert_eq!(deployment.job("t", &id).await.json()["estimated_start_ms"], deferred.ready_ms);
+    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.stored(&id).await.attempts, 1);
+    assert_eq!(deployment.messages_in(DEAD).await, 0);
+}
+
+#[tokio::test]
+async fn a_job_may_wait_for_room_far_more_often_than_a_message_may_fail() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let running = deployment.occupy("t", ONE, 3_600_000).await;
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    for deferrals in 1..=7 {
+        let due_ms = deployment.stored(&id).await.ready_ms;
+        deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);
+        let is_deferred = |job: &spillway::job::Job| job.deferrals >= deferrals && job.status.name() == "queued";
+        assert_eq!(deployment.stored_when(&id, is_deferred).await.attempts, 0);
+        assert_eq!(deployment.messages_in(DEAD).await, 0);
+    }
+    deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("room again");
+    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
+    assert_eq!(deployment.messages_in(DEAD).await, 0);
+}
+
+#[tokio::test]
+async fn a_job_that_fails_for_good_keeps_its_error_and_leaves_a_dead_letter() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let mut failed = Vec::new();
+    for (path, mut body) in three_chats(5, Some(5)) {
+        let path = path.replace("/m/", "/refuses/");
+        if body.get("model").is_some() {
+            body["model"] = json!("refuses");
+        }
+        let called = deployment.ask(&path, "t", &body).await;
+        let _running = deployment.occupy("t", ONE, 30_000).await;
+        let id = deployment.submit(&path, "t", &body).await;
+        assert_eq!(deployment.end_of(&id).await, "failed", "{path}");
+        let result = deployment.result("t", &id).await;
+        assert_eq!((result.status, comparable(&result)), (400, comparable(&called)), "{path}");
+        assert_eq!(result.header("x-amzn-errortype"), called.header("x-amzn-errortype"), "{path}");
+        let error = deployment.job("t", &id).await.json()["error"].clone();
+        assert!(error.as_str().is_some_and(|error| error.starts_with("Bedrock: ")), "{error}");
+        failed.push(id);
+        deployment.world.advance(60_000);
+    }
+    eventually("the messages are dead letters", async || deployment.messages_in(DEAD).await == 3).await;
+    assert_eq!(deployment.messages_in(JOBS).await, 0);
+    let sqs = deployment.sqs().await;
+    let url = sqs.get_queue_url().queue_name(DEAD).send().await.expect("a queue").queue_url.expect("a URL");
+    let letters = sqs.receive_message().queue_url(url).max_number_of_messages(10).send().await.expect("letters");
+    let mut bodies: Vec<String> = letters.messages.unwrap_or_default().into_iter().filter_map(|one| one.body).collect();
+    bodies.sort();
+    failed.sort();
+    assert_eq!(bodies, failed);
+    assert_eq!(deployment.quota("t").await["settled"]["requests"], 0, "nothing was charged");
+}
+
+#[tokio::test]
+async fn a_job_outlasts_an_outage_of_the_model() {
+    for outage in [json!({ "unavailable": true }), json!({ "region_down": true }), json!({ "throttle": true })] {
+        let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+        let running = deployment.occupy("t", ONE, 3_600_000).await;
+        let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+        deployment.disturb(std::slice::from_ref(&outage)).await;
+        deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("room again");
+        for deferrals in 1..=6 {
+            let due_ms = deployment.stored(&id).await.ready_ms;
+            deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);
+            let status = deployment.stored_when(&id, |job| job.deferrals >= deferrals || job.status.is_final()).await;
+            assert!(!status.status.is_final(), "{outage}: {:?}", status.error);
+        }
+        deployment.disturb(&[]).await;
+        assert_eq!(deployment.end_of(&id).await, "succeeded", "{outage}");
+        assert_eq!(deployment.messages_in(DEAD).await, 0, "{outage}");
+        let account = deployment.simulator().await["total"].clone();
+        assert_eq!(account["succeeded"], 1, "{outage}: {account}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_errs_is_tried_three_times_and_no_more() {
+    for (times, status, attempts) in [(2, "succeeded", 3), (9, "failed", 3)] {
+        let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+        let _running = deployment.occupy("t", ONE, 30_000).await;
+        let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+        deployment.disturb(&[json!({ "error": "ModelErrorException", "times": times })]).await;
+        for _ in 0..attempts {
+            deployment.world.advance(61_000);
+            let attempt = deployment.stored(&id).await.attempts + 1;
+            deployment.stored_when(&id, |job| job.attempts >= attempt || job.status.is_final()).await;
+            deployment.stored_when(&id, |job| job.status.name() != "running").await;
+        }
+        let job = deployment.stored(&id).await;
+        assert_eq!((job.status.name(), job.attempts), (status, attempts));
+        let result = deployment.result("t", &id).await;
+        assert_eq!(result.status, if status == "succeeded" { 200 } else { 502 });
+        assert_eq!(deployment.simulator().await["total"]["requests"], 3);
+        let dead = if status == "succeeded" { 0 } else { 1 };
+        eventually("its message is where it belongs", async || {
+            deployment.messages_in(DEAD).await == dead && deployment.messages_in(JOBS).await == 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_is_a_failed_attempt_and_not_half_a_result() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let mut body = chat(50, 50);
+    body["model"] = json!("breaks");
+    body["stream"] = json!(true);
+    let id = deployment.submit(CHAT, "t", &body).await;
+    for _ in 0..3 {
+        deployment.world.advance(61_000);
+        let attempt = deployment.stored(&id).await.attempts + 1;
+        deployment.stored_when(&id, |job| job.attempts >= attempt && job.status.name() != "running").await;
+    }
+    let result = deployment.result("t", &id).await;
+    assert_eq!((result.status, result.header("content-type")), (502, "application/json"));
+    assert_eq!(deployment.job("t", &id).await.json()["status"], "failed");
+}
+
+#[tokio::test]
+async fn a_job_that_finds_no_room_in_its_time_expires() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }\njob_ttl_s = 60").await;
+    let _running = deployment.occupy("t", ONE, 3_600_000).await;
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    let expires_ms = deployment.stored(&id).await.expires_ms;
+    while deployment.world.app.clock.now_ms() < expires_ms {
+        assert!(!deployment.stored(&id).await.status.is_final());
+        deployment.world.advance(2_000);
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    }
+    // Not from the middle of an attempt: the time would be advanced by its whole lease.
+    deployment.stored_when(&id, |job| job.status.name() != "running").await;
+    assert_eq!(deployment.end_of(&id).await, "expired");
+    let job = deployment.job("t", &id).await.json();
+    assert!(
+        job["finished_ms"].as_u64().is_some_and(|at_ms| (expires_ms..expires_ms + 10_000).contains(&at_ms)),
+        "{job}"
+    );
+    let result = deployment.result("t", &id).await;
+    assert!(result.status == 409 && result.text().contains("expired"), "{}", result.text());
+    eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
+    assert_eq!(deployment.messages_in(DEAD).await, 0);
+    assert_eq!(deployment.simulator().await["total"]["requests"], 0);
+}

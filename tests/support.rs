@@ -1,0 +1,97 @@
+//! A deployment to test against: the broker over the stand-ins in this process, called over HTTP.
+
+pub mod answer;
+pub mod jobs;
+pub mod time;
+
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::{Value, json};
+use spillway::telemetry::Telemetry;
+use spillway_command::{
+    settings::Settings,
+    world::{Options, World},
+};
+
+/// A running deployment and a client for it.
+pub struct Deployment {
+    pub world: World,
+    pub http: Client,
+}
+
+impl Deployment {
+    /// Starts what `settings` (TOML, as for `spillway local --config`) describe, in memory.
+    pub async fn start(settings: &str) -> Self {
+        let settings: Settings = toml::from_str(settings).expect("settings");
+        let options = Options { settings, apply_settings: true, data: None, port: 0, telemetry: Telemetry::off() };
+        Self { world: World::start(options).await.expect("a world"), http: Client::new() }
+    }
+
+    /// A POST with the key of `tenant`, as [`key`] makes it.
+    pub fn post(&self, path: &str, tenant: &str, body: &Value) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.world.url)).bearer_auth(key(tenant)).json(body)
+    }
+
+    /// A GET with the key of `tenant`.
+    pub fn get(&self, path: &str, tenant: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.world.url)).bearer_auth(key(tenant))
+    }
+
+    /// An OpenAI chat that is answered with `output_tokens` tokens.
+    pub async fn chat(&self, tenant: &str, output_tokens: u64, max_tokens: u64) -> Response {
+        self.post("/v1/chat/completions", tenant, &chat(output_tokens, max_tokens)).send().await.expect("an answer")
+    }
+
+    /// The simulator's own account.
+    pub async fn simulator(&self) -> Value {
+        json_of(self.http.get(format!("{}/_sim/stats", self.world.stand_ins.bedrock_url())).send().await).await
+    }
+
+    /// What DynamoDB was asked to do, by operation.
+    pub async fn dynamodb_operations(&self) -> Value {
+        let stats =
+            json_of(self.http.get(format!("{}/_sim/stats", self.world.stand_ins.dynamodb_url())).send().await).await;
+        stats["operations"].clone()
+    }
+
+    /// `GET /v1/quota` of `tenant`.
+    pub async fn quota(&self, tenant: &str) -> Value {
+        json_of(self.get("/v1/quota", tenant).send().await).await
+    }
+}
+
+async fn json_of(response: reqwest::Result<Response>) -> Value {
+    response.expect("an answer").json().await.expect("JSON")
+}
+
+/// The key of a tenant in tests.
+pub fn key(tenant: &str) -> String {
+    format!("sk-spill-{tenant}-{}", "0123456789abcdef".repeat(4))
+}
+
+/// The body of an OpenAI chat that is answered with `output_tokens` tokens.
+pub fn chat(output_tokens: u64, max_tokens: u64) -> Value {
+    let prompt = format!("[[output_tokens={output_tokens}]]");
+    json!({ "model": "m", "max_tokens": max_tokens, "messages": [{ "role": "user", "content": prompt }] })
+}
+
+/// Settings with one tenant `t` under `limits` (a TOML inline table) and the model `m` on one unlimited pool.
+pub fn one_tenant(limits: &str) -> String {
+    format!(
+        r#"
+        [[tenants]]
+        name = "t"
+        limits = {limits}
+        [[models]]
+        name = "m"
+        timeout_ms = 30000
+        [[models.ladder]]
+        name = "on-demand"
+        kind = "on_demand"
+        model_id = "sim.model"
+        prices = {{ input = 1.0, output = 2.0 }}
+        [keys]
+        t = "{}"
+        "#,
+        key("t")
+    )
+}

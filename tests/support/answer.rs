@@ -1,0 +1,190 @@
+//! Answers as tests read them, and what they find in the quota afterwards.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{RequestBuilder, Response, header::HeaderMap};
+use serde_json::{Value, json};
+
+use super::{Deployment, key};
+
+/// How long anything in a test may take; far more than it does, so that a slow machine fails nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// Sends `request` and reads the answer to its end.
+    pub async fn to(request: RequestBuilder) -> Self {
+        Self::read(within(request.send()).await.expect("an answer")).await
+    }
+
+    /// Reads `response` to its end.
+    pub async fn read(response: Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self { status, headers, body: within(response.bytes()).await.expect("a whole body") }
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header; empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a visible value"))
+    }
+}
+
+/// Fails the test if `future` takes longer than anything may.
+pub async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+}
+
+/// Server-sent events as they come.
+pub struct Events {
+    response: Response,
+    text: String,
+}
+
+impl Events {
+    /// The events of `response`.
+    pub fn of(response: Response) -> Self {
+        Self { response, text: String::new() }
+    }
+
+    /// The next event, as its name (empty if it has none) and its data; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<(String, String)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+                let event = (field("event: ").to_owned(), field("data: ").to_owned());
+                self.text = rest.to_owned();
+                return Some(event);
+            }
+            let Some(chunk) = within(self.response.chunk()).await.expect("a stream that ends well") else {
+                assert_eq!(self.text, "", "the stream ended inside an event");
+                return None;
+            };
+            self.text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
+        }
+    }
+
+    /// All events that are still to come.
+    pub async fn rest(mut self) -> Vec<(String, String)> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+}
+
+impl Deployment {
+    /// POSTs `body` with the key of `tenant` and reads the answer to its end.
+    pub async fn ask(&self, path: &str, tenant: &str, body: &Value) -> Answer {
+        Answer::to(self.post(path, tenant, body)).await
+    }
+
+    /// The quota of `tenant` as soon as `is_so` holds for it.
+    pub async fn quota_when(&self, tenant: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let found = async {
+            loop {
+                let quota = self.quota(tenant).await;
+                if is_so(&quota) {
+                    return quota;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within(found).await
+    }
+
+    /// The simulator's account as soon as `is_so` holds for it.
+    pub async fn simulator_when(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let found = async {
+            loop {
+                let account = self.simulator().await;
+                if is_so(&account) {
+                    return account;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within(found).await
+    }
+}
+
+/// How much of a limit is used, according to a quota.
+pub fn used(quota: &Value, limit: &str) -> u64 {
+    let states = quota["limits"].as_array().expect("limits");
+    let state = states.iter().find(|state| state["limit"] == limit).unwrap_or_else(|| panic!("no {limit} in {quota}"));
+    state["used"].as_u64().expect("a count")
+}
+
+/// What a quota says is used and settled, without the times, which pass.
+pub fn charged(quota: &Value) -> Value {
+    let states = quota["limits"].as_array().expect("limits");
+    let used: Vec<Value> = states.iter().map(|state| json!([state["limit"], state["used"]])).collect();
+    json!({ "used": used, "settled": quota["settled"] })
+}
+
+/// Settings with one tenant `t` that has `fields` (TOML), and the model `m` on `pools` (TOML tables `models.ladder`).
+pub fn deployment(fields: &str, pools: &str) -> String {
+    format!(
+        "[keys]\nt = \"{}\"\n[[tenants]]\nname = \"t\"\n{fields}\n[[models]]\nname = \"m\"\ntimeout_ms = 30000\n{pools}\n",
+        key("t")
+    )
+}
+
+/// A pool of the ladder, as TOML; `fields` are further ones.
+pub fn pool(name: &str, kind: &str, model_id: &str, fields: &str) -> String {
+    format!(
+        "[[models.ladder]]\nname = \"{name}\"\nkind = \"{kind}\"\nmodel_id = \"{model_id}\"\n\
+         prices = {{ input = 1.0, output = 2.0 }}\n{fields}\n"
+    )
+}
+
+/// The three dialects' paths of a unary chat with model `m`, each with a body that is answered with `output_tokens`
+/// tokens and allows `max_tokens`, if any.
+pub fn three_chats(output_tokens: u64, max_tokens: Option<u64>) -> [(&'static str, Value); 3] {
+    let prompt = format!("[[output_tokens={output_tokens}]]");
+    let mut messages = json!({ "model": "m", "messages": [{ "role": "user", "content": prompt }] });
+    let mut converse = json!({ "messages": [{ "role": "user", "content": [{ "text": prompt }] }] });
+    if let Some(max_tokens) = max_tokens {
+        messages["max_tokens"] = json!(max_tokens);
+        converse["inferenceConfig"] = json!({ "maxTokens": max_tokens });
+    }
+    [("/v1/chat/completions", messages.clone()), ("/v1/messages", messages), ("/model/m/converse", converse)]
+}
+
+/// An AWS SDK's client of the API: the key travels as session token, nothing is retried.
+pub fn aws_client(deployment: &Deployment) -> aws_sdk_bedrockruntime::Client {
+    use aws_sdk_bedrockruntime::config::{Config, Credentials, Region, retry::RetryConfig};
+    let credentials = Credentials::new("spillway", "spillway", Some(key("t")), None, "test");
+    let config = Config::builder()
+        .behavior_version_latest()
+        .region(Region::new("us-east-1"))
+        .credentials_provider(credentials)
+        .retry_config(RetryConfig::disabled())
+        .endpoint_url(&deployment.world.url);
+    aws_sdk_bedrockruntime::Client::from_conf(config.build())
+}
+
+/// A user's message as the AWS SDK builds it.
+pub fn aws_message(text: &str) -> aws_sdk_bedrockruntime::types::Message {
+    use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, Message};
+    let content = ContentBlock::Text(text.to_owned());
+    Message::builder().role(ConversationRole::User).content(content).build().expect("a message")
+}
