@@ -61,7 +61,7 @@ pub struct Usage {
 impl Usage {
     /// All input tokens, cached or not.
     pub fn all_input_tokens(&self) -> u64 {
-        self.input_tokens + self.cache_read_input_tokens + self.cache_write_input_tokens
+        self.input_tokens.saturating_add(self.cache_read_input_tokens).saturating_add(self.cache_write_input_tokens)
     }
 
     /// Reads the `usage` object of a Converse reply or metadata event; absent counts are 0.
