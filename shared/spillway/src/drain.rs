@@ -45,11 +45,12 @@ pub async fn handle(app: &App, event: DrainEvent, deadline_ms: Option<u64>) -> a
         }
     };
     for record in batch.records {
+        let receive_count = record.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok());
         let message = Message {
             id: record.message_id.unwrap_or_default(),
             body: record.body.unwrap_or_default(),
             receipt_handle: record.receipt_handle.unwrap_or_default(),
-            receive_count: 1,
+            receive_count: receive_count.unwrap_or(1),
         };
         if message::handle(app, &message, deadline_ms).await == Handled::Failed {
             let mut failure = BatchItemFailure::default();
