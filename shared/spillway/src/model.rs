@@ -63,7 +63,7 @@ impl Models {
             .converse()
             .model_id(&call.pool.model_id)
             .customize()
-            .mutate_request(carrier::body_of(&payload(call)))
+            .mutate_request(carrier::body_of(payload(call)))
             .interceptor(carrier.clone())
             .config_override(region(call.pool));
         let sent = tokio::time::timeout(call.timeout, operation.send()).await.map_err(|_| Failure::timed_out())?;
@@ -94,7 +94,7 @@ impl Models {
             .converse_stream()
             .model_id(&call.pool.model_id)
             .customize()
-            .mutate_request(carrier::body_of(&payload(call)))
+            .mutate_request(carrier::body_of(payload(call)))
             .interceptor(carrier.clone())
             .config_override(region(call.pool));
         let sent = tokio::time::timeout(call.timeout, operation.send()).await.map_err(|_| Failure::timed_out())?;

@@ -99,8 +99,8 @@ impl Intercept for Carrier {
 }
 
 /// Replaces the body of a request by `payload`, before it is signed.
-pub(super) fn body_of(payload: &[u8]) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
-    let payload = Bytes::copy_from_slice(payload);
+pub(super) fn body_of(payload: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+    let payload = Bytes::from(payload);
     move |request| {
         *request.body_mut() = SdkBody::from(payload.clone());
         request.headers_mut().insert("content-length", payload.len().to_string());
