@@ -16,9 +16,9 @@ use crate::support::{
 
 const NO_LIMITS: &str = "limits = { in_flight = 10 }";
 
-/// A model that takes 20 s of the stand-ins' clock.
-fn slow() -> String {
-    format!("{}\n[simulator]\ntime_to_first_token_ms = 20000", two_tenants(NO_LIMITS))
+/// A model that takes this long.
+fn slow(model_ms: u64) -> String {
+    format!("{}\n[simulator]\ntime_to_first_token_ms = {model_ms}", two_tenants(NO_LIMITS))
 }
 
 /// Stores a job that is ready, without sending its message.
@@ -51,7 +51,7 @@ async fn stored_answers(deployment: &Deployment, id: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_drains_with_one_job_make_one_call_and_one_answer() {
-    let deployment = Deployment::start(&slow()).await;
+    let deployment = Deployment::start(&slow(20_000)).await;
     let id = silent_job(&deployment).await;
     let app = &deployment.world.app;
     let both = async { tokio::join!(handle(app, batch_of(&[&id]), None), handle(app, batch_of(&[&id]), None)) };
@@ -90,7 +90,7 @@ async fn a_message_that_comes_again_after_the_end_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_drains_only_the_one_with_the_later_lease_is_heard() {
-    let deployment = Deployment::start(&slow()).await;
+    let deployment = Deployment::start(&slow(90_000)).await;
     let id = silent_job(&deployment).await;
     let app = deployment.world.app.clone();
     let drain = || {
@@ -99,11 +99,11 @@ async fn of_two_drains_only_the_one_with_the_later_lease_is_heard() {
     };
     let late = drain();
     deployment.stored_running(&id, 1).await;
-    // Only the broker's clock: the model is as slow as before, but the lease is over.
-    app.clock.advance(60_000);
+    // The model is not done yet, but the lease is over.
+    deployment.world.advance(60_000);
     let next = drain();
     deployment.stored_running(&id, 2).await;
-    deployment.world.stand_in_clock.advance(20_000);
+    deployment.world.advance(90_000);
     for drain in [late, next] {
         assert_eq!(drain.await.expect("no panic").expect("handled").batch_item_failures, []);
     }

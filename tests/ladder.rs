@@ -54,7 +54,7 @@ async fn a_full_pool_leads_to_the_next_until_it_has_room_again() {
     assert_eq!(second.headers()["x-spillway-pool"], "second");
     assert_eq!(calls(&deployment.simulator().await, "sim.first"), 1, "a full pool is not called");
 
-    deployment.world.stand_in_clock.advance(3_600_000);
+    deployment.world.advance(20_000);
     Events::of(first).rest().await;
     let third = within(deployment.post(PATH, "t", &body).send()).await.expect("a stream");
     assert_eq!(third.headers()["x-spillway-pool"], "first");

@@ -1,7 +1,7 @@
 //! What the ledger costs, counted on the wire, and what a store that fails can and cannot do.
 
 use serde_json::{Value, json};
-use spillway::quota::Attribute;
+use spillway::quota::{Attribute, Settled};
 use spillway_stand_ins::faults::{Effect, Fault};
 
 use crate::support::{
@@ -67,11 +67,42 @@ async fn an_admitted_request_costs_two_writes_and_two_more_on_a_pool_with_limits
 }
 
 #[tokio::test]
-async fn a_refusal_costs_one_write() {
-    for limit in ["requests_per_minute", "in_flight"] {
+async fn a_refusal_costs_one_write_and_the_next_ones_cost_none_for_a_moment() {
+    for (limit, believed_ms) in [("requests_per_minute", 500), ("in_flight", 100)] {
         let deployment = start(&format!("{{ {limit} = 1 }}"), "limits = { tokens_per_minute = 100000 }").await;
         let _running = deployment.occupy("t", ONE, 600_000).await;
-        assert_eq!(deployment.writes_of(5, &chat(5, 5), 429).await, 5, "{limit}");
+        for _ in 0..3 {
+            let before = deployment.count("UpdateItem").await;
+            deployment.world.advance(believed_ms);
+            refused(&deployment.chat("t", 5, 5).await, limit);
+            assert_eq!(deployment.count("UpdateItem").await - before, 1, "{limit}");
+        }
+    }
+    let deployment = start("{ requests_per_minute = 1 }", "").await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let writes = deployment.writes_of(5, &chat(5, 5), 429).await;
+    assert!(writes < 5, "{writes} writes for five refusals within half a second of the first");
+}
+
+#[tokio::test]
+async fn a_remembered_refusal_ends_at_the_time_that_it_told() {
+    let deployment = start("{ requests_per_minute = 1 }", "").await;
+    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let wait_ms = refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+    deployment.world.advance(wait_ms - 300);
+    refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+    deployment.world.advance(300);
+    assert_eq!(deployment.chat("t", 5, 5).await.status(), 200, "half a second has not passed, but the window has");
+}
+
+#[tokio::test]
+async fn what_is_given_back_here_is_not_refused_from_memory() {
+    let deployment = start("{ in_flight = 1 }", "").await;
+    for _ in 0..5 {
+        let running = deployment.occupy("t", ONE, 600_000).await;
+        refused(&deployment.chat("t", 5, 5).await, "in_flight");
+        deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("settled");
+        assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     }
 }
 
@@ -79,17 +110,34 @@ async fn a_refusal_costs_one_write() {
 async fn a_full_pool_costs_the_tenants_reservation_and_its_return() {
     let deployment = start("{ in_flight = 10 }", "limits = { requests_per_minute = 12 }").await;
     while deployment.ask(CHAT, "t", &chat(5, 5)).await.status == 200 {}
-    assert_eq!(deployment.writes_of(3, &chat(5, 5), 429).await, 3 * 3);
+    for (passed_ms, writes) in [(0, 2), (500, 3)] {
+        let before = deployment.count("UpdateItem").await;
+        deployment.world.advance(passed_ms);
+        assert_eq!(deployment.ask(CHAT, "t", &chat(5, 5)).await.status, 429);
+        assert_eq!(deployment.count("UpdateItem").await - before, writes, "the pool is asked again in half a second");
+    }
     assert_eq!(used(&deployment.quota("t").await, "in_flight"), 0);
 }
 
 #[tokio::test]
-async fn a_throttled_reservation_is_tried_again_and_admitted() {
+async fn a_throttled_reservation_is_tried_once_more() {
     let deployment = start("{ requests_per_minute = 10 }", "").await;
-    deployment.inject(Effect::Throttle, 0, 3);
+    deployment.inject(Effect::Throttle, 0, 1);
     assert_eq!(deployment.ask(CHAT, "t", &chat(5, 5)).await.status, 200);
-    assert_eq!(deployment.count("UpdateItem").await, 3 + 2);
+    assert_eq!(deployment.count("UpdateItem").await, 1 + 2);
     assert_eq!(used(&deployment.quota("t").await, "requests_per_minute"), 1);
+}
+
+#[tokio::test]
+async fn a_throttled_pool_leads_to_the_next_without_another_try() {
+    let pools = [("first", "sim.first"), ("second", "sim.second")].map(|(name, id)| {
+        let fields = if name == "first" { "limits = { tokens_per_minute = 100000 }" } else { "" };
+        pool(name, "on_demand", id, fields)
+    });
+    let deployment = Deployment::start(&deployment("limits = { in_flight = 10 }", &pools.concat())).await;
+    deployment.inject(Effect::Throttle, 1, 2);
+    let answer = deployment.ask(CHAT, "t", &chat(5, 5)).await;
+    assert_eq!((answer.status, answer.header("x-spillway-pool")), (200, "second"));
 }
 
 #[tokio::test]
@@ -120,7 +168,9 @@ async fn a_reservation_of_unknown_fate_is_an_error_and_frees_its_slot_by_its_dea
         let told = answer.text();
         assert!(told.contains("The ledger cannot be reached"), "{told}");
     }
-    assert_eq!(deployment.count("UpdateItem").await, 3, "nothing is sent twice");
+    let writes = deployment.count("UpdateItem").await;
+    assert!((1..=3).contains(&writes), "those that wait together go together, and nothing is sent twice: {writes}");
+    deployment.world.stand_ins.dynamodb_faults().clear();
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
     refused(&deployment.chat("t", 5, 5).await, "in_flight");
     // The model's 30 s, rounded up to a slot of 15 s, and a second for clocks that differ.

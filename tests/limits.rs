@@ -13,7 +13,7 @@ use crate::support::{
 /// Models that take 20 s of the stand-ins' clock, so that a burst is answered only when the test lets time pass.
 const SLOW: &str = "[simulator]\ntime_to_first_token_ms = 20000";
 
-const NOTHING: Charge = Charge { requests: 0, quota_tokens: 0, cost_microusd: 0 };
+const NOTHING: Charge = Charge { requests: 0, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
 
 async fn start(limits: &str, simulator: &str) -> Deployment {
     let deployment = Deployment::start(&format!("{}\n{simulator}", one_tenant(limits))).await;
@@ -88,7 +88,7 @@ async fn of_two_hundred_at_once_exactly_the_minutes_requests_are_admitted() {
 async fn a_refused_request_fits_at_the_time_it_was_told_and_not_before() {
     let body = chat(20, 20);
     let tokens = reserved_tokens(&body);
-    let whole_tokens = Charge { quota_tokens: tokens, ..NOTHING };
+    let whole_tokens = Charge { minute_tokens: tokens, day_tokens: tokens, ..NOTHING };
     let cases = [
         ("requests_per_minute", 1, Charge { requests: 1, ..NOTHING }),
         ("tokens_per_minute", tokens, whole_tokens),
@@ -147,7 +147,9 @@ async fn a_refusal_changes_nothing() {
     ];
     for (limit, cap) in cases {
         let deployment = start(&format!("{{ {limit} = {cap} }}"), "").await;
-        let charge = Charge { requests: 1, quota_tokens: reserved_tokens(&body), cost_microusd: reserved_microusd(20) };
+        let tokens = reserved_tokens(&body);
+        let charge =
+            Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: reserved_microusd(20) };
         let _running = deployment.occupy("t", charge, 30_000).await;
         let before = deployment.ledger("t").await;
         for _ in 0..3 {

@@ -22,7 +22,7 @@ pub const JOBS: &str = "spillway-jobs";
 pub const DEAD: &str = "spillway-jobs-dead";
 
 /// One request and nothing else.
-pub const ONE: Charge = Charge { requests: 1, quota_tokens: 0, cost_microusd: 0 };
+pub const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
 
 /// Settings with the tenants `t` and `u`, who both have `fields` (TOML), and three models: `m` answers, `refuses` finds
 /// every request invalid, `breaks` cuts every stream.

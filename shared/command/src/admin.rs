@@ -15,11 +15,9 @@ use anyhow::Context;
 use spillway::{
     app::{App, Clients, aws},
     broker,
-    clock::Clock,
     config::Config,
     store::{StoreError, ledger::Ledger, registry::Registry},
     telemetry::Telemetry,
-    tenant::Class,
 };
 
 pub use apply::Change;
@@ -110,7 +108,7 @@ pub enum Check {
 /// The command was refused, or a table could not be reached.
 pub async fn run(command: Admin) -> anyhow::Result<()> {
     let config = command.config()?;
-    let app = App::new(&config, Clients::new(&aws().await, None), Clock::default(), Telemetry::off());
+    let app = App::new(&config, Clients::new(&aws().await, None), Telemetry::off());
     let mut out = stdout().lock();
     let done = execute(command, &app.registry, app.clock.now_ms(), &mut out).await;
     let changes = done.map_err(|error| match error.is::<StoreError>() {
@@ -162,11 +160,13 @@ pub async fn execute(
 async fn fence(ledger: &Ledger, changes: &[Change]) -> anyhow::Result<()> {
     for change in changes {
         match change {
-            Change::Tenant(tenant) => ledger.fence(&broker::account_of(tenant).key, tenant.version).await?,
-            Change::Model(model) => {
+            Change::Tenant { tenant, former_shards } => {
+                ledger.fence(&broker::account_of(tenant), *former_shards).await?;
+            }
+            Change::Model { model, former_shards } => {
                 for pool in model.ladder.iter().filter(|pool| !pool.limits.is_unlimited()) {
-                    let account = broker::account_of_pool(model, pool, Class::Interactive);
-                    ledger.fence(&account.key, model.version).await?;
+                    let former_shards = former_shards.get(&pool.name).copied().unwrap_or_default();
+                    ledger.fence(&broker::account_of_pool(model, pool, 100), former_shards).await?;
                 }
             }
         }

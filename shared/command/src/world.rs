@@ -5,7 +5,6 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use anyhow::Context;
 use spillway::{
     app::{self, App, Clients, Endpoints},
-    clock::Clock,
     config::Config,
     http::handle,
     queue::Queue,
@@ -73,7 +72,7 @@ impl World {
         })
         .await?;
         let (config, clients, queue) = provision(&stand_ins).await?;
-        let app = App::new(&config, clients, Clock::default(), options.telemetry);
+        let app = App::new(&config, clients, options.telemetry);
         let is_new = app.registry.tenants().await?.is_empty();
         if is_new || options.apply_settings {
             seed(&app, &options.settings).await?;

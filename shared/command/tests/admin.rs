@@ -118,12 +118,12 @@ async fn a_file_is_applied_part_by_part_and_tells_what_it_changed() {
 
     let (printed, changes) = setup.run(&["models", "apply", &file]).await.expect("applied");
     assert_eq!(printed, "created model claude (version 1)\n");
-    assert!(matches!(&changes[..], [Change::Model(model)] if model.version == 1 && model.ladder.len() == 2));
+    assert!(matches!(&changes[..], [Change::Model { model, .. }] if model.version == 1 && model.ladder.len() == 2));
 
     let changed = setup.file(&FILE.replace("10_000", "20_000"));
     let (printed, changes) = setup.run(&["tenants", "apply", &changed]).await.expect("applied");
     assert_eq!(printed, "updated tenant acme (version 2)\nunchanged tenant other (version 1)\n");
-    assert!(matches!(&changes[..], [Change::Tenant(tenant)] if tenant.name == "acme" && tenant.version == 2));
+    assert!(matches!(&changes[..], [Change::Tenant { tenant, .. }] if tenant.name == "acme" && tenant.version == 2));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     model::Models,
     queue::Queue,
-    store::{jobs::Jobs, ledger::Ledger, registry::Registry},
+    store::{jobs::Jobs, ledger::Ledger, registry::Registry, skew::Skew},
     telemetry::{self, Telemetry},
 };
 
@@ -62,12 +62,18 @@ pub struct Clients {
     pub sqs: aws_sdk_sqs::Client,
     /// The SDK must not retry, nor re-send what stalls: each call may be billed.
     pub bedrock_runtime: aws_sdk_bedrockruntime::Client,
+    /// What DynamoDB's replies say of the clock.
+    pub skew: Skew,
+    /// The clock that they are compared with.
+    pub clock: Clock,
 }
 
 impl Clients {
     /// Clients for `aws`, at `endpoints` where given.
     pub fn new(aws: &SdkConfig, endpoints: Option<&Endpoints>) -> Self {
-        let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws);
+        let clock = Clock::default();
+        let skew = Skew::new(clock.clone());
+        let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws).interceptor(skew.clone());
         let mut sqs = aws_sdk_sqs::config::Builder::from(aws);
         let mut bedrock_runtime = aws_sdk_bedrockruntime::config::Builder::from(aws)
             .retry_config(RetryConfig::disabled())
@@ -86,18 +92,21 @@ impl Clients {
             ledger: aws_sdk_dynamodb::Client::from_conf(ledger.build()),
             sqs: aws_sdk_sqs::Client::from_conf(sqs.build()),
             bedrock_runtime: aws_sdk_bedrockruntime::Client::from_conf(bedrock_runtime.build()),
+            skew,
+            clock,
         }
     }
 }
 
 impl App {
     /// Puts the parts together.
-    pub fn new(config: &Config, clients: Clients, clock: Clock, telemetry: Telemetry) -> Self {
+    pub fn new(config: &Config, clients: Clients, telemetry: Telemetry) -> Self {
+        let clock = clients.clock;
         let registry =
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ms, clock.clone());
         Self {
             registry,
-            ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone()),
+            ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             jobs: Jobs::new(clients.dynamodb, &config.jobs_table),
             queue: config.queue_url.as_deref().map(|url| Queue::new(clients.sqs, url)),
             models: Models::new(clients.bedrock_runtime),
@@ -113,6 +122,6 @@ impl App {
     pub async fn from_env() -> anyhow::Result<Self> {
         let config = Config::from_env().context("reading the environment")?;
         telemetry::init_logs(&config);
-        Ok(Self::new(&config, Clients::new(&aws().await, None), Clock::default(), Telemetry::stdout()))
+        Ok(Self::new(&config, Clients::new(&aws().await, None), Telemetry::stdout()))
     }
 }

@@ -110,7 +110,7 @@ async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64)
     event.hold_ms = held_ms;
     event.reserved_tokens = Some(admitted.reserved_tokens());
     event.admit_ms = Some(app.clock.now_ms().saturating_sub(attempted_ms));
-    match route::route(&app, &ask, &admitted.plan).await {
+    match route::route(&app, &ask, &admitted).await {
         Ok(routed) => deliver::deliver(&app, &ask, admitted, routed, event, started_ms).await,
         Err(failed) => {
             admitted.give_back(&app, failed.may_be_billed).await;

@@ -2,7 +2,10 @@
 
 use std::{fmt::Display, ops::RangeInclusive};
 
-use crate::{price::Prices, quota::Limits};
+use crate::{
+    price::Prices,
+    quota::{BurstSettings, LONGEST_BURST_S, Limits},
+};
 
 /// The most of anything that can be asked for, allowed or charged: larger numbers are typing errors, and sums of
 /// these stay far from overflow.
@@ -44,6 +47,15 @@ pub(crate) fn limits(field: &str, limits: &Limits, wrong: &mut Vec<String>) {
             Some(0) => wrong.push(format!("{field}.{limit}: 0 admits nothing; leave it out for no limit")),
             Some(value) => range(format_args!("{field}.{limit}"), *value, 1..=MOST, wrong),
             None => {}
+        }
+    }
+}
+
+/// Checks that no more than a minute's worth of a limit comes at once.
+pub(crate) fn burst(field: &str, burst: &BurstSettings, wrong: &mut Vec<String>) {
+    for (name, seconds) in [("requests_s", burst.requests_s), ("tokens_s", burst.tokens_s)] {
+        if let Some(seconds) = seconds {
+            range(format_args!("{field}.{name}"), seconds, 0..=LONGEST_BURST_S, wrong);
         }
     }
 }

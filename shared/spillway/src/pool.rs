@@ -8,7 +8,12 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::Catalogue;
 
-use crate::{check, price::Prices, quota::Limits};
+use crate::{
+    check,
+    price::Prices,
+    quota::{Burst, BurstSettings, Limits, ReserveSettings},
+    tenant::Class,
+};
 
 /// A model as callers name it, and the pools that can answer for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,6 +89,8 @@ impl Pool {
             wrong.push(format!("{field}.service_tier: {tier:?} must be one of {tiers}"));
         }
         check::limits(&format!("{field}.limits"), &self.limits, wrong);
+        check::burst(&format!("{field}.burst"), &self.burst, wrong);
+        check::range(format_args!("{field}.excess_percent"), self.excess_percent, 1..=100, wrong);
         check::range(format_args!("{field}.burndown"), self.burndown, 1..=100, wrong);
         check::prices(&format!("{field}.prices"), &self.prices, wrong);
     }
@@ -117,6 +124,16 @@ pub struct Pool {
     /// What this pool can take; pools without limits cost no ledger write.
     #[serde(default)]
     pub limits: Limits,
+    /// How much of a minute's limits may come at once; about even when absent, since a burst would be refused by Bedrock or
+    /// echo every minute.
+    #[serde(default)]
+    pub burst: BurstSettings,
+    /// Which tokens a request reserves; as Bedrock itself does when absent.
+    #[serde(default)]
+    pub reserve: ReserveSettings,
+    /// How much of this pool tenants above their committed share may fill, in percent of what their class may.
+    #[serde(default = "default_excess_percent")]
+    pub excess_percent: u64,
     /// Quota tokens per output token: 5 for Claude 3.7 and later, else 1
     /// (Amazon Bedrock User Guide, "How tokens are counted in Amazon Bedrock").
     #[serde(default = "default_burndown")]
@@ -124,6 +141,26 @@ pub struct Pool {
     /// What a token costs here; zero for capacity that is already paid for.
     #[serde(default)]
     pub prices: Prices,
+}
+
+/// The burst of a pool that sets none, in seconds.
+const DEFAULT_BURST_S: u64 = 5;
+
+impl Pool {
+    /// How its limits are spread: about evenly, unless it says otherwise.
+    pub fn burst(&self) -> Burst {
+        self.burst.or(DEFAULT_BURST_S)
+    }
+
+    /// How much of it a request of `class` may fill, in percent; `is_excess` if its tenant is above its committed share.
+    pub fn share_percent(&self, class: Class, is_excess: bool) -> u64 {
+        let excess_percent = if is_excess { self.excess_percent } else { 100 };
+        class.share_percent() * excess_percent / 100
+    }
+}
+
+fn default_excess_percent() -> u64 {
+    90
 }
 
 fn default_burndown() -> u64 {

@@ -8,26 +8,31 @@
 //!
 //! Everything here is a function of its arguments: [`reserve`] and [`settle`] produce a [`Write`], and
 //! [`explain`] turns the image that a failed write returned into a [`Verdict`]. `store::ledger` compiles a write to one
-//! DynamoDB `UpdateItem`; [`Image::apply`] runs the same write in memory.
+//! DynamoDB `UpdateItem`; [`Image::apply`] runs the same write in memory. [`Write::then`] makes one write of two.
+//!
+//! An account whose limits outgrow what one item can take is spread over [`shards`]: each holds a slice of every limit.
 
 mod caps;
+mod compose;
 mod estimate;
 mod explain;
 mod reserve;
 mod settle;
+mod shards;
 mod slots;
 mod state;
 mod write;
 
 use serde::{Deserialize, Serialize};
 
-pub use caps::{Policy, too_large};
+pub use caps::{Burst, BurstSettings, LONGEST_BURST_S, Policy, too_large};
 pub use estimate::input_tokens;
 pub use explain::{Refusal, RefusedLimit, Verdict, explain};
 pub use reserve::{Reservation, reserve};
 pub use settle::{Settled, settle, settle_reaped};
+pub use shards::{MOST_SHARDS, shards};
 pub use slots::reapable;
-pub use state::states;
+pub use state::{minute_tokens, states};
 pub use write::{Attribute, Condition, Image, Update, Write};
 
 /// Length of an epoch in milliseconds. With [`EPOCHS`] it is part of the stored schema.
@@ -93,10 +98,44 @@ impl Limit {
 pub struct Charge {
     /// Requests: 1, or 0 to take a reservation back whole.
     pub requests: u64,
-    /// Quota tokens.
-    pub quota_tokens: u64,
+    /// Quota tokens of the minute.
+    pub minute_tokens: u64,
+    /// Quota tokens of the day. They differ from the minute's while the two are reserved by different rules.
+    pub day_tokens: u64,
     /// Money, in micro-USD.
     pub cost_microusd: u64,
+}
+
+impl Charge {
+    /// The larger of the two, limit by limit.
+    pub fn dearest(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.max(other.requests),
+            minute_tokens: self.minute_tokens.max(other.minute_tokens),
+            day_tokens: self.day_tokens.max(other.day_tokens),
+            cost_microusd: self.cost_microusd.max(other.cost_microusd),
+        }
+    }
+}
+
+/// Which tokens are reserved before anyone knows how many there will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReserveRule {
+    /// As Bedrock does at the start of a call: input and output cap, without burndown. It may be settled above that.
+    Mirror,
+    /// The most that it can turn out: output cap times burndown. It is never settled above that.
+    Conservative,
+}
+
+/// The reserve rules of an entry of the registry; what is absent has the default of its kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReserveSettings {
+    /// For the tokens per minute.
+    pub tokens_per_minute: Option<ReserveRule>,
+    /// For the tokens per day.
+    pub tokens_per_day: Option<ReserveRule>,
 }
 
 /// Where one limit stands for one tenant or pool.

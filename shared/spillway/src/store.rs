@@ -4,6 +4,7 @@ mod cache;
 pub mod jobs;
 pub mod ledger;
 pub mod registry;
+pub mod skew;
 pub mod tables;
 
 use std::{collections::HashMap, error::Error, fmt::Debug};
@@ -45,6 +46,9 @@ pub enum StoreError {
         /// The most it may have.
         limit: usize,
     },
+    /// This machine's clock is not what the store's is.
+    #[error("{0}; nothing is charged by a clock that is off")]
+    Clock(String),
     /// Others kept changing the row.
     #[error("{row} in the store changes too often")]
     Contended {

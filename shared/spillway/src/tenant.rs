@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 pub use key::{ApiKey, KeyRecord};
 
-use crate::{check, quota::Limits};
+use crate::{
+    check,
+    quota::{Burst, BurstSettings, LONGEST_BURST_S, Limits, ReserveSettings},
+};
 
 /// One tenant, as the registry holds it and `spillway tenants apply` reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +20,19 @@ pub struct Tenant {
     /// What the tenant may use.
     #[serde(default)]
     pub limits: Limits,
+    /// How much of a minute's limits may come at once; a whole minute's worth when absent.
+    #[serde(default)]
+    pub burst: BurstSettings,
+    /// Which tokens a request reserves; the most that it can turn out when absent.
+    #[serde(default)]
+    pub reserve: ReserveSettings,
+    /// The organisation that it belongs to: another tenant, whose limits hold for all its members together.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// Tokens per minute that are its share of the pools. Above it a request may not fill a pool to the top, so that those
+    /// within theirs find room. Absent: whatever it uses is within its share.
+    #[serde(default)]
+    pub committed_tokens_per_minute: Option<u64>,
     /// How much of a pool its requests may take.
     #[serde(default)]
     pub class: Class,
@@ -60,6 +76,16 @@ impl Tenant {
         let mut wrong = Vec::new();
         check::name("name", &self.name, 64, "._-", &mut wrong);
         check::limits("limits", &self.limits, &mut wrong);
+        check::burst("burst", &self.burst, &mut wrong);
+        if let Some(parent) = &self.parent {
+            check::name("parent", parent, 64, "._-", &mut wrong);
+            if *parent == self.name {
+                wrong.push("parent: a tenant cannot be its own parent".to_owned());
+            }
+        }
+        if let Some(committed) = self.committed_tokens_per_minute {
+            check::range("committed_tokens_per_minute", committed, 0..=check::MOST, &mut wrong);
+        }
         check::range("default_max_tokens", self.default_max_tokens, 1..=check::MOST, &mut wrong);
         check::range("hold_ms", self.hold_ms, 0..=LONGEST_HOLD_MS, &mut wrong);
         check::range("job_ttl_s", self.job_ttl_s, 1..=LONGEST_JOB_TTL_S, &mut wrong);
@@ -67,6 +93,11 @@ impl Tenant {
             check::name("models", model, 128, "._:-", &mut wrong);
         }
         wrong
+    }
+
+    /// How its limits are spread: a minute's worth may come at once, unless it says otherwise.
+    pub fn burst(&self) -> Burst {
+        self.burst.or(LONGEST_BURST_S)
     }
 
     /// Whether the tenant may call the model with this public name.
@@ -89,6 +120,15 @@ pub enum Class {
 }
 
 impl Class {
+    /// How much of a pool its requests may fill, in percent.
+    pub fn share_percent(self) -> u64 {
+        match self {
+            Self::Interactive => 100,
+            Self::Standard => 90,
+            Self::Batch => 70,
+        }
+    }
+
     /// Its name in the registry and in events.
     pub fn name(self) -> &'static str {
         match self {

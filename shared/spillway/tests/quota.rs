@@ -2,19 +2,21 @@
 
 use proptest::prelude::*;
 use spillway::quota::{
-    Attribute, Charge, EPOCH_MS, EPOCHS, Image, Limit, Limits, Policy, Reservation, Settled, Verdict, explain, reserve,
-    settle, settle_reaped, states, too_large,
+    Attribute, Burst, Charge, EPOCH_MS, EPOCHS, Image, Limit, Limits, Policy, Reservation, Settled, Verdict, explain,
+    reserve, settle, settle_reaped, states, too_large,
 };
 
 const START_MS: u64 = 1_764_000_000_000;
 const MINUTE_MS: u64 = EPOCHS * EPOCH_MS;
 
 fn policy(limits: Limits, burst_epochs: u64) -> Policy {
-    Policy { limits, version: 1, burst_epochs, share_percent: 100 }
+    let burst_s = burst_epochs * EPOCH_MS / 1_000;
+    let burst = Burst { requests_s: burst_s, tokens_s: burst_s, is_strict: false };
+    Policy { limits, version: 1, burst, share_percent: 100 }
 }
 
-fn charge(quota_tokens: u64) -> Charge {
-    Charge { requests: 1, quota_tokens, cost_microusd: quota_tokens }
+fn charge(tokens: u64) -> Charge {
+    Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: tokens }
 }
 
 /// One item in memory, driven as `store::ledger` drives the real one.
@@ -64,7 +66,7 @@ impl Item {
     }
 
     fn settle(&mut self, reservation: &Reservation, actual: Charge) -> bool {
-        let settled = Settled { charge: actual, usage: None };
+        let settled = Settled { charge: actual, ..Settled::default() };
         self.image.apply(&settle(reservation, &settled, self.now_ms)) || {
             reservation.is_dead(self.now_ms) && self.image.apply(&settle_reaped(reservation, &settled, self.now_ms))
         }
@@ -156,7 +158,7 @@ proptest! {
                 }
                 Step::Settle { which, percent } if !running.is_empty() => {
                     let (reservation, index, _) = running.swap_remove(which % running.len());
-                    let actual = reservation.charge.quota_tokens * percent / 100;
+                    let actual = reservation.charge.minute_tokens * percent / 100;
                     prop_assert!(item.settle(&reservation, charge(actual)));
                     reference.charges[index].1 = actual;
                 }

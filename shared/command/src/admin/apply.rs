@@ -1,9 +1,13 @@
 //! Changes of tenants and models.
 
-use std::{collections::HashSet, io::Write};
+use std::{
+    collections::{HashMap, HashSet},
+    io::Write,
+};
 
 use anyhow::{Context, bail};
 use spillway::{
+    broker,
     pool::{Catalogue, Model},
     store::registry::{Registry, Written},
     tenant::Tenant,
@@ -11,13 +15,13 @@ use spillway::{
 
 use super::file::Entries;
 
-/// An entry that is different now, with its new version.
+/// An entry that is different now, with its new version, and how many items its accounts were spread over before.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// A tenant.
-    Tenant(Tenant),
-    /// A model.
-    Model(Model),
+    Tenant { tenant: Tenant, former_shards: u64 },
+    /// A model; its pools by name.
+    Model { model: Model, former_shards: HashMap<String, u64> },
 }
 
 /// Writes the tenants of a file.
@@ -29,9 +33,11 @@ pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Writ
     let mut changes = Vec::new();
     for tenant in &entries.tenants {
         let name = &tenant.name;
+        let former = registry.tenant(name).await?;
         let written = registry.put_tenant(tenant).await.with_context(|| format!("writing tenant {name}"))?;
         if let Some(version) = tell(out, "tenant", name, written)? {
-            changes.push(Change::Tenant(Tenant { version, ..tenant.clone() }));
+            let former_shards = former.map_or(0, |former| broker::account_of(&former).shards);
+            changes.push(Change::Tenant { tenant: Tenant { version, ..tenant.clone() }, former_shards });
         }
     }
     Ok(changes)
@@ -54,7 +60,14 @@ pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write
         let name = &model.name;
         let written = registry.put_model(model).await.with_context(|| format!("writing model {name}"))?;
         if let Some(version) = tell(out, "model", name, written)? {
-            changes.push(Change::Model(Model { version, ..model.clone() }));
+            let former = there.models().find(|former| former.name == *name);
+            let pools = former.iter().flat_map(|former| former.ladder.iter().map(|pool| (*former, pool)));
+            let former_shards =
+                pools.map(|(former, pool)| (pool.name.clone(), broker::account_of_pool(former, pool, 100).shards));
+            changes.push(Change::Model {
+                former_shards: former_shards.collect(),
+                model: Model { version, ..model.clone() },
+            });
         }
     }
     Ok(changes)

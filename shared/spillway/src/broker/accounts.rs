@@ -1,43 +1,32 @@
-//! Which ledger item stands for whom, and how its limits are spread.
+//! Which ledger items stand for whom, and how their limits are spread.
 
 use crate::{
     pool::{Model, Pool},
-    quota::{EPOCHS, Policy},
+    quota::{self, Policy},
     store::ledger::Account,
-    tenant::{Class, Tenant},
+    tenant::Tenant,
 };
 
-/// The item's shard: every item has one until its limit outgrows what one item can take.
-const SHARD: u32 = 0;
+/// The writes that a request costs its tenant: the reservation and the settlement.
+const TENANT_WRITES: u64 = 2;
 
-/// A tenant may spend a minute's limit at once.
-const TENANT_BURST_EPOCHS: u64 = EPOCHS;
-
-/// A pool is spent evenly: a burst here would be refused by Bedrock, or echo every minute.
-const POOL_BURST_EPOCHS: u64 = 1;
+/// The writes that a request costs a pool, with those that a pool in demand refuses: its shards are sized by attempts.
+const POOL_WRITES: u64 = 4;
 
 /// The account of `tenant`.
 pub fn of_tenant(tenant: &Tenant) -> Account {
     Account {
-        key: format!("T#{}#{SHARD}", tenant.name),
-        policy: Policy {
-            limits: tenant.limits,
-            version: tenant.version,
-            burst_epochs: TENANT_BURST_EPOCHS,
-            share_percent: 100,
-        },
+        name: format!("T#{}", tenant.name),
+        policy: Policy { limits: tenant.limits, version: tenant.version, burst: tenant.burst(), share_percent: 100 },
+        shards: quota::shards(&tenant.limits, TENANT_WRITES),
     }
 }
 
-/// The account of `pool` of `model`, as far as a request of `class` may fill it.
-pub fn of_pool(model: &Model, pool: &Pool, class: Class) -> Account {
-    let share_percent = match class {
-        Class::Interactive => 100,
-        Class::Standard => 90,
-        Class::Batch => 70,
-    };
+/// The account of `pool` of `model`, as far as a request may fill it that may take `share_percent` of it.
+pub fn of_pool(model: &Model, pool: &Pool, share_percent: u64) -> Account {
     Account {
-        key: format!("P#{}#{}#{SHARD}", model.name, pool.name),
-        policy: Policy { limits: pool.limits, version: model.version, burst_epochs: POOL_BURST_EPOCHS, share_percent },
+        name: format!("P#{}#{}", model.name, pool.name),
+        policy: Policy { limits: pool.limits, version: model.version, burst: pool.burst(), share_percent },
+        shards: quota::shards(&pool.limits, POOL_WRITES),
     }
 }

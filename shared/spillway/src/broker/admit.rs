@@ -1,68 +1,126 @@
-//! The tenant's own limits: one write, all or nothing.
+//! The limits of the tenant and of the organisation it belongs to: both hold, or nothing is charged.
 
-use super::{Ask, Plan, accounts, refusal};
+use std::sync::Arc;
+
+use super::{Ask, Plan, accounts, refusal, settlement};
 use crate::{
     app::App,
     chat::Problem,
-    quota::{self, LimitState, Settled},
-    store::ledger::{Held, Outcome},
+    quota::{LimitState, Settled},
+    store::ledger::{Held, Outcome, View},
+    tenant::Tenant,
 };
 
-/// A request that fits its tenant's limits.
+/// A request that fits its tenant's limits, and its parent's.
 #[must_use = "an admission holds capacity until it is settled"]
 pub struct Admitted {
     pub plan: Plan,
     pub held: Held,
+    /// The reservation on the tenant's parent, if it has one.
+    pub parent: Option<Held>,
+    /// Where the tenant's limits stand.
     pub limits: Vec<LimitState>,
+    /// Whether the tenant, or its parent, is above its committed share of the pools.
+    pub is_excess: bool,
 }
 
 impl Admitted {
     /// Quota tokens reserved on the tenant.
     pub fn reserved_tokens(&self) -> u64 {
-        self.held.reservation().charge.quota_tokens
+        self.held.reservation().charge.minute_tokens
     }
 
-    /// Gives the reservation back because no pool answered: whole, or only its slot if a model may have been billed.
+    /// Gives the reservations back because no pool answered: whole, or only their slots if a model may have been billed.
     pub async fn give_back(self, app: &App, may_be_billed: bool) {
-        let settled = if may_be_billed { Settled::unknown(self.held.reservation()) } else { Settled::nothing() };
-        super::settlement::settle(app, self.held, &settled).await;
+        let give_back = async |held: Held| {
+            let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
+            settlement::settle(app, held, &settled).await;
+        };
+        tokio::join!(give_back(self.held), async {
+            if let Some(parent) = self.parent {
+                give_back(parent).await;
+            }
+        });
     }
 }
 
-/// Reserves for `ask` on its tenant. When the ledger knows newer limits than the registry cache, those are read and
-/// tried once.
+/// Who pays for a request.
+struct Payers {
+    tenant: Arc<Tenant>,
+    parent: Option<Arc<Tenant>>,
+}
+
+/// Reserves for `ask` on its tenant and on that one's parent. When the ledger knows newer limits than the registry cache,
+/// those are read and tried once.
 ///
 /// # Errors
 /// The request can never fit, does not fit now, or the ledger cannot be reached.
 pub async fn admit(app: &App, ask: &Ask) -> Result<Admitted, Problem> {
-    let mut tenant = ask.tenant.clone();
-    for is_second in [false, true] {
-        if is_second {
-            app.registry.forget(&tenant.name);
-            tenant = app
-                .registry
-                .tenant(&ask.tenant.name)
-                .await
-                .map_err(|error| refusal::unreachable("registry", &error))?
-                .ok_or_else(refusal::tenant_gone)?;
+    let payers = Payers::of(app, ask.tenant.clone()).await?;
+    if let Some(admitted) = reserve(app, ask, &payers).await? {
+        return Ok(admitted);
+    }
+    let payers = payers.read_again(app).await?;
+    reserve(app, ask, &payers).await?.ok_or_else(refusal::changing_limits)
+}
+
+impl Payers {
+    async fn of(app: &App, tenant: Arc<Tenant>) -> Result<Self, Problem> {
+        let Some(name) = &tenant.parent else { return Ok(Self { tenant, parent: None }) };
+        let parent = app.registry.tenant(name).await.map_err(|error| refusal::unreachable("registry", &error))?;
+        let parent = parent.ok_or_else(|| refusal::parent_gone(&tenant.name, name))?;
+        Ok(Self { tenant, parent: Some(parent) })
+    }
+
+    async fn read_again(self, app: &App) -> Result<Self, Problem> {
+        for stale in [Some(&self.tenant), self.parent.as_ref()].into_iter().flatten() {
+            app.registry.forget(&stale.name);
         }
-        let plan = Plan::new(ask, &tenant)?;
-        let account = accounts::of_tenant(&tenant);
-        let expires_ms = expires_ms(app, ask);
-        let reserved = app.ledger.reserve(&account, plan.tenant_charge(&ask.model), expires_ms).await;
-        match reserved.map_err(|error| refusal::unreachable("ledger", &error))? {
-            Outcome::Reserved(held, image) => {
-                let limits = quota::states(&account.policy, &image, app.clock.now_ms());
-                return Ok(Admitted { plan, held, limits });
-            }
-            Outcome::Refused(refused, image) => {
-                let limits = quota::states(&account.policy, &image, app.clock.now_ms());
-                return Err(refusal::of_tenant(&tenant.name, &refused, limits));
-            }
-            Outcome::Stale => {}
+        let tenant = app.registry.tenant(&self.tenant.name).await;
+        let tenant = tenant.map_err(|error| refusal::unreachable("registry", &error))?;
+        Self::of(app, tenant.ok_or_else(refusal::tenant_gone)?).await
+    }
+}
+
+/// `None` if the limits of one of the payers are out of date.
+async fn reserve(app: &App, ask: &Ask, payers: &Payers) -> Result<Option<Admitted>, Problem> {
+    let Payers { tenant, parent } = payers;
+    let plan = Plan::new(ask, tenant, parent.as_deref())?;
+    let Some((held, view)) = reserve_on(app, ask, &plan, tenant).await? else { return Ok(None) };
+    let now_ms = app.clock.now_ms();
+    let mut admitted =
+        Admitted { plan, held, parent: None, limits: view.states(now_ms), is_excess: is_excess(tenant, &view, now_ms) };
+    let Some(parent) = parent else { return Ok(Some(admitted)) };
+    match reserve_on(app, ask, &admitted.plan, parent).await {
+        Ok(Some((held, view))) => {
+            admitted.is_excess |= is_excess(parent, &view, now_ms);
+            admitted.parent = Some(held);
+            Ok(Some(admitted))
+        }
+        refused => {
+            admitted.give_back(app, false).await;
+            refused.map(|_| None)
         }
     }
-    Err(refusal::changing_limits())
+}
+
+async fn reserve_on(app: &App, ask: &Ask, plan: &Plan, payer: &Tenant) -> Result<Option<(Held, View)>, Problem> {
+    let account = accounts::of_tenant(payer);
+    let charge = plan.tenant_charge(payer, &ask.model);
+    let reserved = app.ledger.reserve(&account, charge, expires_ms(app, ask)).await;
+    match reserved.map_err(|error| refusal::unreachable("ledger", &error))? {
+        Outcome::Reserved(held, view) => Ok(Some((held, view))),
+        Outcome::Refused(refused, view) => {
+            Err(refusal::of_tenant(&payer.name, &refused, view.states(app.clock.now_ms())))
+        }
+        Outcome::Busy => Err(refusal::busy(&payer.name)),
+        Outcome::Stale => Ok(None),
+    }
+}
+
+/// Whether `payer` uses more than its committed share of the pools.
+fn is_excess(payer: &Tenant, view: &View, now_ms: u64) -> bool {
+    payer.committed_tokens_per_minute.is_some_and(|committed| view.minute_tokens(now_ms) > committed)
 }
 
 /// When the reservation of `ask` expires by itself: when the model's time is up, or this process's.

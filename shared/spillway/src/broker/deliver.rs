@@ -99,7 +99,7 @@ impl Delivery {
 
     async fn end(self, usage: Option<Usage>, outcome: Outcome) {
         let Self { app, settlement, mut event, started_ms, .. } = self;
-        event.cost_microusd = Some(settlement.settle(&app, usage).await);
+        event.cost_microusd = Some(settlement.settle(&app, usage, outcome == Outcome::Failed).await);
         event.input_tokens = usage.map(|usage| usage.all_input_tokens());
         event.output_tokens = usage.map(|usage| usage.output_tokens);
         event.outcome = outcome;

@@ -7,7 +7,7 @@ use crate::{
     chat::{Kind, Problem, Usage},
     pool::{Model, Pool},
     price::quota_tokens,
-    quota::{self, Charge, Limits},
+    quota::{self, Charge, Limits, ReserveRule, ReserveSettings},
     tenant::Tenant,
 };
 
@@ -23,12 +23,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `ask` under the limits of `tenant`.
+    /// Plans `ask` under the limits of `tenant` and of its `parent`.
     ///
     /// # Errors
     /// The request is larger than a whole limit, or asks for more output than the model can give: it can never be
     /// admitted.
-    pub fn new(ask: &Ask, tenant: &Tenant) -> Result<Self, Problem> {
+    pub fn new(ask: &Ask, tenant: &Tenant, parent: Option<&Tenant>) -> Result<Self, Problem> {
         let input_tokens = quota::input_tokens(&ask.request.body);
         let most = ask.model.max_output_tokens;
         let (max_tokens, max_tokens_set) = match ask.request.max_tokens {
@@ -38,36 +38,45 @@ impl Plan {
             }
             Some(asked) => (asked, None),
             None => {
-                let fitting = fitting_output(&ask.model, &tenant.limits, input_tokens).unwrap_or(most);
+                let payers = [Some(tenant), parent].into_iter().flatten();
+                let fitting = payers.filter_map(|payer| fitting_output(&ask.model, &payer.limits, input_tokens));
+                let fitting = fitting.min().unwrap_or(most);
                 let set = tenant.default_max_tokens.min(most).min(fitting).max(1);
                 (set, Some(set))
             }
         };
         let at_most = Usage { input_tokens, output_tokens: max_tokens, ..Usage::default() };
         let plan = Self { body: with_cap(&ask.request.body, max_tokens), max_tokens_set, at_most };
-        match quota::too_large(&tenant.limits, &plan.tenant_charge(&ask.model)).first() {
-            Some((limit, cap)) => Err(too_large(*limit, *cap, input_tokens, max_tokens)),
-            None => Ok(plan),
+        for payer in [Some(tenant), parent].into_iter().flatten() {
+            let exceeded = quota::too_large(&payer.limits, &plan.tenant_charge(payer, &ask.model));
+            if let Some((limit, cap)) = exceeded.first() {
+                return Err(too_large(&payer.name, *limit, *cap, &plan.at_most));
+            }
         }
+        Ok(plan)
     }
 
-    /// What the tenant reserves: the dearest that any pool of the ladder can turn out, burndown included.
-    pub fn tenant_charge(&self, model: &Model) -> Charge {
-        let dearest = |cost: fn(&Usage, &Pool) -> u64| {
-            model.ladder.iter().map(|pool| cost(&self.at_most, pool)).max().unwrap_or_default()
+    /// What `tenant` reserves, by its own rules: the dearest that any pool of the ladder can turn out, burndown included,
+    /// unless it wants otherwise.
+    pub fn tenant_charge(&self, tenant: &Tenant, model: &Model) -> Charge {
+        let charges = model.ladder.iter().map(|pool| self.charge(pool, &tenant.reserve, ReserveRule::Conservative));
+        charges.reduce(Charge::dearest).unwrap_or_default()
+    }
+
+    /// What `pool` reserves, by its own rules: the same as Bedrock does at the start of a call, unless it wants otherwise.
+    pub fn pool_charge(&self, pool: &Pool) -> Charge {
+        self.charge(pool, &pool.reserve, ReserveRule::Mirror)
+    }
+
+    fn charge(&self, pool: &Pool, rules: &ReserveSettings, default: ReserveRule) -> Charge {
+        let tokens = |rule: Option<ReserveRule>| match rule.unwrap_or(default) {
+            ReserveRule::Mirror => quota_tokens(&self.at_most, 1),
+            ReserveRule::Conservative => quota_tokens(&self.at_most, pool.burndown),
         };
         Charge {
             requests: 1,
-            quota_tokens: dearest(|usage, pool| quota_tokens(usage, pool.burndown)),
-            cost_microusd: dearest(|usage, pool| pool.prices.cost_microusd(usage)),
-        }
-    }
-
-    /// What a pool reserves: the same as Bedrock does at the start of a call, input and output cap without burndown.
-    pub fn pool_charge(&self, pool: &Pool) -> Charge {
-        Charge {
-            requests: 1,
-            quota_tokens: quota_tokens(&self.at_most, 1),
+            minute_tokens: tokens(rules.tokens_per_minute),
+            day_tokens: tokens(rules.tokens_per_day),
             cost_microusd: pool.prices.cost_microusd(&self.at_most),
         }
     }
@@ -75,11 +84,8 @@ impl Plan {
 
 /// What `usage` really cost on `pool`.
 pub fn actual(usage: &Usage, pool: &Pool) -> Charge {
-    Charge {
-        requests: 1,
-        quota_tokens: quota_tokens(usage, pool.burndown),
-        cost_microusd: pool.prices.cost_microusd(usage),
-    }
+    let tokens = quota_tokens(usage, pool.burndown);
+    Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: pool.prices.cost_microusd(usage) }
 }
 
 /// The most output that still fits the smallest token limit, so that a small limit does not refuse a small request
@@ -99,12 +105,13 @@ fn with_cap(body: &Map<String, Value>, max_tokens: u64) -> Map<String, Value> {
     body
 }
 
-fn too_large(limit: quota::Limit, cap: u64, input_tokens: u64, max_tokens: u64) -> Problem {
+fn too_large(payer: &str, limit: quota::Limit, cap: u64, at_most: &Usage) -> Problem {
     let name = limit.name();
     let kind = if limit == quota::Limit::MicrousdPerMonth { Kind::BudgetExhausted } else { Kind::Invalid };
     let told = format!(
-        "This request can never be admitted: about {input_tokens} input tokens and max_tokens {max_tokens} exceed the whole \
-         limit {name} of {cap}. Lower max_tokens or shorten the input."
+        "This request can never be admitted: about {} input tokens and max_tokens {} exceed the whole limit {name} of {cap} \
+         of tenant {payer}. Lower max_tokens or shorten the input.",
+        at_most.input_tokens, at_most.output_tokens
     );
     Problem { param: Some("max_tokens".into()), limits: vec![name.into()], ..Problem::new(kind, told) }
 }

@@ -50,6 +50,19 @@ pub fn unreachable(service: &str, error: &impl Display) -> Problem {
     }
 }
 
+/// The ledger takes no more writes for this tenant for the moment.
+pub fn busy(tenant: &str) -> Problem {
+    let told = format!("The ledger is busy with tenant {tenant}; nothing was charged. Try again.");
+    Problem { retry_after_ms: Some(1_000), ..Problem::new(Kind::Unavailable, told) }
+}
+
+/// The tenant belongs to an organisation that does not exist, so nobody can say what it may use.
+pub fn parent_gone(tenant: &str, parent: &str) -> Problem {
+    error!(tenant, parent, "a tenant's parent does not exist");
+    let told = format!("Tenant {tenant} belongs to {parent}, which does not exist; nothing was charged.");
+    Problem { retry_after_ms: Some(1_000), ..Problem::new(Kind::Unavailable, told) }
+}
+
 /// The tenant was deleted while its request was under way.
 pub fn tenant_gone() -> Problem {
     Problem::new(Kind::Unauthenticated, "This key's tenant does not exist any more.")

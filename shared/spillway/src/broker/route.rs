@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Ask, Plan, accounts, admit, refusal, settlement};
+use serde_json::{Map, Value};
+
+use super::{Ask, accounts, admit, admit::Admitted, refusal, settlement};
 use crate::{
     app::App,
     chat::{Answer, Problem},
@@ -39,6 +41,9 @@ pub struct Failed {
 /// When a throttled Bedrock pool is worth another try. Bedrock does not say.
 const THROTTLED_RETRY_MS: u64 = 2_000;
 
+/// When a pool whose ledger items are too hot to write to is worth another try.
+const BUSY_RETRY_MS: u64 = 1_000;
+
 /// What stood in the way so far.
 #[derive(Default)]
 struct Obstacles {
@@ -48,11 +53,11 @@ struct Obstacles {
 
 /// Tries the pools of the model's ladder in order: a full, throttled or unavailable one leads to the next; anything else
 /// ends the request.
-pub async fn route<'a>(app: &App, ask: &'a Ask, plan: &Plan) -> Result<Routed<'a>, Failed> {
+pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<Routed<'a>, Failed> {
     let mut obstacles = Obstacles::default();
     let mut calls = 0;
     for pool in ask.model.rungs() {
-        let held = match reserve(app, ask, plan, pool).await? {
+        let held = match reserve(app, ask, admitted, pool).await? {
             Room::Free => None,
             Room::Held(held) => Some(held),
             Room::Never => continue,
@@ -62,7 +67,7 @@ pub async fn route<'a>(app: &App, ask: &'a Ask, plan: &Plan) -> Result<Routed<'a
             }
         };
         calls += 1;
-        let failure = match invoke(app, ask, plan, pool).await {
+        let failure = match invoke(app, ask, &admitted.plan.body, pool).await {
             Ok(response) => return Ok(Routed { pool, held, calls, response }),
             Err(failure) => failure,
         };
@@ -106,18 +111,21 @@ enum Room {
     Never,
 }
 
-async fn reserve(app: &App, ask: &Ask, plan: &Plan, pool: &Pool) -> Result<Room, Failed> {
+async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Result<Room, Failed> {
     if pool.limits.is_unlimited() {
         return Ok(Room::Free);
     }
-    let charge = plan.pool_charge(pool);
+    let charge = admitted.plan.pool_charge(pool);
     if !quota::too_large(&pool.limits, &charge).is_empty() {
         return Ok(Room::Never);
     }
-    let account = accounts::of_pool(&ask.model, pool, ask.class);
+    let share_percent = pool.share_percent(ask.class, admitted.is_excess);
+    let account = accounts::of_pool(&ask.model, pool, share_percent);
     match app.ledger.reserve(&account, charge, admit::expires_ms(app, ask)).await {
         Ok(Outcome::Reserved(held, _)) => Ok(Room::Held(held)),
         Ok(Outcome::Refused(refused, _)) => Ok(Room::Full { retry_after_ms: refused.retry_after_ms() }),
+        // One more try would only add to the heat: what is too hot to write to is too busy to serve.
+        Ok(Outcome::Busy) => Ok(Room::Full { retry_after_ms: BUSY_RETRY_MS }),
         // The ladder changed under us; the next request reads it again.
         Ok(Outcome::Stale) => {
             app.registry.forget_models();
@@ -127,10 +135,10 @@ async fn reserve(app: &App, ask: &Ask, plan: &Plan, pool: &Pool) -> Result<Room,
     }
 }
 
-async fn invoke(app: &App, ask: &Ask, plan: &Plan, pool: &Pool) -> Result<Response, Failure> {
+async fn invoke(app: &App, ask: &Ask, body: &Map<String, Value>, pool: &Pool) -> Result<Response, Failure> {
     let left_ms = admit::expires_ms(app, ask).saturating_sub(app.clock.now_ms());
     let timeout = Duration::from_millis(left_ms);
-    let call = Call { pool, body: &plan.body, tenant: &ask.tenant.name, request_id: &ask.request_id, timeout };
+    let call = Call { pool, body, tenant: &ask.tenant.name, request_id: &ask.request_id, timeout };
     if !ask.request.stream {
         return app.models.converse(&call).await.map(Response::Whole);
     }

@@ -1,15 +1,9 @@
-//! Replaces estimates by what really happened, on the tenant and on the pool at once.
+//! Replaces estimates by what really happened, on the tenant, its parent and the pool at once.
 
 use tracing::warn;
 
 use super::{admit::Admitted, estimate};
-use crate::{
-    app::App,
-    chat::Usage,
-    pool::Pool,
-    quota::{Charge, Settled},
-    store::ledger::Held,
-};
+use crate::{app::App, chat::Usage, pool::Pool, quota::Settled, store::ledger::Held};
 
 /// Everything that an answer owes when it ends.
 #[must_use = "an answer that is not settled holds its capacity until it expires"]
@@ -20,21 +14,30 @@ pub struct Settlement {
 }
 
 impl Settlement {
-    /// Settles both reservations; gives the cost that the tenant is charged, in micro-USD. Without `usage` the answer
-    /// broke off: the reserve stays charged, since it is at least what the model may bill.
-    pub async fn settle(self, app: &App, usage: Option<Usage>) -> u64 {
+    /// Settles all reservations; gives the cost that the tenant is charged, in micro-USD. Without `usage` the answer broke
+    /// off: the reserve stays charged, since it is at least what the model may bill. If it `broke` off with usage, the
+    /// larger of the two is charged.
+    pub async fn settle(self, app: &App, usage: Option<Usage>, broke: bool) -> u64 {
         let Self { admitted, held, pool } = self;
         let actual = usage.map(|usage| estimate::actual(&usage, &pool));
-        let settled = |reserve: Charge| Settled { charge: actual.unwrap_or(reserve), usage };
-        let of_tenant = settled(admitted.held.reservation().charge);
-        let of_pool = async {
+        let settle_one = async |held: Held| {
+            let reserve = held.reservation().charge;
+            let charge = match actual {
+                Some(actual) if broke => actual.dearest(reserve),
+                Some(actual) => actual,
+                None => reserve,
+            };
+            settle(app, held, &Settled { charge, usage, regained_tokens: 0 }).await;
+            charge.cost_microusd
+        };
+        let settle_if_held = async |held: Option<Held>| {
             if let Some(held) = held {
-                let of_pool = settled(held.reservation().charge);
-                settle(app, held, &of_pool).await;
+                settle_one(held).await;
             }
         };
-        tokio::join!(settle(app, admitted.held, &of_tenant), of_pool);
-        of_tenant.charge.cost_microusd
+        let (cost_microusd, (), ()) =
+            tokio::join!(settle_one(admitted.held), settle_if_held(admitted.parent), settle_if_held(held));
+        cost_microusd
     }
 }
 

@@ -4,19 +4,15 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Body, Call, auth, reply};
-use crate::{
-    app::App,
-    broker,
-    chat::Problem,
-    quota::{Attribute, states},
-};
+use crate::{app::App, broker, chat::Problem, quota::Attribute};
 
 /// The caller's limits and where they stand, and what it has used in all.
 pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let tenant = auth::tenant(app, &call.parts.headers).await?;
     let account = broker::account_of(&tenant);
-    let image = app.ledger.image(&account.key).await.map_err(|error| broker::unreachable("ledger", &error))?;
-    let limits: Vec<Value> = states(&account.policy, &image, app.clock.now_ms())
+    let images = app.ledger.images(&account).await.map_err(|error| broker::unreachable("ledger", &error))?;
+    let limits: Vec<Value> = account
+        .states(&images, app.clock.now_ms())
         .into_iter()
         .map(|state| {
             json!({
@@ -25,16 +21,19 @@ pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
             })
         })
         .collect();
+    let total = |attribute| images.iter().map(|image| image.get(attribute)).sum::<u64>();
     let body = json!({
         "tenant": tenant.name,
+        "parent": tenant.parent,
         "class": tenant.class,
         "limits": limits,
         "settled": {
-            "requests": image.get(Attribute::SettledRequests),
-            "input_tokens": image.get(Attribute::SettledInput),
-            "output_tokens": image.get(Attribute::SettledOutput),
-            "cost_microusd": image.get(Attribute::SettledCost),
+            "requests": total(Attribute::SettledRequests),
+            "input_tokens": total(Attribute::SettledInput),
+            "output_tokens": total(Attribute::SettledOutput),
+            "cost_microusd": total(Attribute::SettledCost),
         },
+        "regained_tokens": total(Attribute::Regained),
     });
     Ok(reply::json(call, StatusCode::OK, &body))
 }

@@ -1,6 +1,8 @@
 //! How much each window may hold.
 
-use super::{Charge, EPOCHS, Limit, Limits};
+use serde::{Deserialize, Serialize};
+
+use super::{Charge, EPOCH_MS, EPOCHS, Limit, Limits};
 
 /// The limits of one item together with how they are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,39 +11,102 @@ pub struct Policy {
     pub limits: Limits,
     /// Version of the limits; an older one is refused by the item itself.
     pub version: u64,
-    /// How much of a minute's limit may come at once, in epochs: `EPOCHS` for all of it, 1 to spread it evenly.
-    pub burst_epochs: u64,
+    /// How much of a minute's limits may come at once.
+    pub burst: Burst,
     /// How much of the limits this request may fill, in percent.
     pub share_percent: u64,
 }
 
+/// How much of a limit per minute may come at once, in seconds of its even pace: 60 for a whole minute's worth, 5 for
+/// an almost even flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Burst {
+    /// Of the requests per minute.
+    pub requests_s: u64,
+    /// Of the tokens per minute.
+    pub tokens_s: u64,
+    /// Whether the limit must hold in every minute there is, not only in those that begin with an epoch: all caps are
+    /// then lowered by what an unaligned minute can hold more.
+    pub is_strict: bool,
+}
+
+/// How an entry of the registry spreads its limits; what is absent has the default of its kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BurstSettings {
+    /// [`Burst::requests_s`], 0 to 60.
+    pub requests_s: Option<u64>,
+    /// [`Burst::tokens_s`], 0 to 60.
+    pub tokens_s: Option<u64>,
+    /// [`Burst::is_strict`].
+    #[serde(default)]
+    pub strict: bool,
+}
+
+/// The longest burst: what comes at once is never more than a whole minute's worth.
+pub const LONGEST_BURST_S: u64 = MINUTE_S;
+
+const EPOCH_S: u64 = EPOCH_MS / 1_000;
+const MINUTE_S: u64 = EPOCHS * EPOCH_S;
+
+impl BurstSettings {
+    /// The settings, with `default_s` for what is absent.
+    pub fn or(self, default_s: u64) -> Burst {
+        Burst {
+            requests_s: self.requests_s.unwrap_or(default_s),
+            tokens_s: self.tokens_s.unwrap_or(default_s),
+            is_strict: self.strict,
+        }
+    }
+}
+
 impl Policy {
-    /// What a window of `age` epochs (1 = the newest) may hold of `limit`:
-    /// `min(limit, limit × (age + burst) / EPOCHS)`, times the share.
-    pub(super) fn cap(&self, limit: u64, age: u64) -> u64 {
-        let steps = (age + self.burst_epochs).min(EPOCHS);
-        let cap = u128::from(limit) * u128::from(steps) * u128::from(self.share_percent) / (u128::from(EPOCHS) * 100);
-        u64::try_from(cap).unwrap_or(u64::MAX)
+    /// What a window of `age` epochs (1 = the newest) may hold of `limit`, a limit per minute of which `burst_s` may
+    /// come at once: `min(limit, limit × (age + burst) / 60 s)`, times the share.
+    ///
+    /// A minute that begins inside an epoch touches one epoch more than a window has, so it can hold up to
+    /// `limit + cap(1)`. Where it may not, all caps are lowered by `60 / (60 + 5 + burst)`.
+    fn cap(&self, limit: u64, burst_s: u64, age: u64) -> u64 {
+        let seconds = (age * EPOCH_S + burst_s).min(MINUTE_S);
+        let whole_s = if self.burst.is_strict { MINUTE_S + EPOCH_S + burst_s } else { MINUTE_S };
+        let cap = u128::from(limit) * u128::from(seconds) * u128::from(self.share_percent);
+        u64::try_from(cap / (u128::from(whole_s) * 100)).unwrap_or(u64::MAX)
     }
 
-    /// What a window may hold already so that `amount` more is admitted. Never negative: an amount above a graded cap
-    /// needs an empty window instead of being impossible ([`too_large`] refuses what no window can take).
-    pub(super) fn room(&self, limit: u64, age: u64, amount: u64) -> u64 {
-        self.cap(limit, age).saturating_sub(amount)
+    /// What a window of `age` epochs may hold of a limit on requests per minute.
+    pub(super) fn requests_cap(&self, limit: u64, age: u64) -> u64 {
+        self.cap(limit, self.burst.requests_s, age)
+    }
+
+    /// What a window of `age` epochs may hold of a limit on tokens per minute.
+    pub(super) fn tokens_cap(&self, limit: u64, age: u64) -> u64 {
+        self.cap(limit, self.burst.tokens_s, age)
+    }
+
+    /// What a day, a month or the ring may hold of `limit`: the share.
+    pub(super) fn total_cap(&self, limit: u64) -> u64 {
+        let cap = u128::from(limit) * u128::from(self.share_percent) / 100;
+        u64::try_from(cap).unwrap_or(u64::MAX)
     }
 
     /// How many requests may run at once; at least one, whatever the share.
     pub(super) fn in_flight_cap(&self, limit: u64) -> u64 {
-        self.cap(limit, EPOCHS).max(1)
+        self.total_cap(limit).max(1)
     }
+}
+
+/// What may be held already so that `amount` more fits under `cap`. Never negative: an amount above a graded cap needs an
+/// empty window instead of being impossible ([`too_large`] refuses what no window can take).
+pub(super) fn room(cap: u64, amount: u64) -> u64 {
+    cap.saturating_sub(amount)
 }
 
 /// The limits that `charge` exceeds all by itself, with their caps: it can never be admitted.
 pub fn too_large(limits: &Limits, charge: &Charge) -> Vec<(Limit, u64)> {
     let sizes = [
         (Limit::RequestsPerMinute, limits.requests_per_minute, charge.requests),
-        (Limit::TokensPerMinute, limits.tokens_per_minute, charge.quota_tokens),
-        (Limit::TokensPerDay, limits.tokens_per_day, charge.quota_tokens),
+        (Limit::TokensPerMinute, limits.tokens_per_minute, charge.minute_tokens),
+        (Limit::TokensPerDay, limits.tokens_per_day, charge.day_tokens),
         (Limit::MicrousdPerMonth, limits.microusd_per_month, charge.cost_microusd),
         (Limit::InFlight, limits.in_flight, charge.requests),
     ];

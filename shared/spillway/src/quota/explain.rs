@@ -2,6 +2,7 @@
 
 use super::{
     Attribute, Charge, EPOCH_MS, EPOCHS, Image, Limit, Limits, Policy,
+    caps::room,
     reserve::{bounds, day, month_end_ms},
     slots,
 };
@@ -85,15 +86,15 @@ fn refused_limits(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -
 fn refuse(policy: &Policy, charge: &Charge, attribute: Attribute, held: u64, at_ms: u64) -> Option<RefusedLimit> {
     let Limits { requests_per_minute, tokens_per_minute, tokens_per_day, in_flight, microusd_per_month } =
         policy.limits;
-    let window = |cap: u64, start, amount| frees_at_ms(policy, cap, start, held, amount).saturating_sub(at_ms);
+    let window = |start, amount, cap: &dyn Fn(u64) -> u64| frees_at_ms(start, held, amount, cap).saturating_sub(at_ms);
     let (limit, cap, retry_after_ms) = match attribute {
         Attribute::Requests(start) => {
             let cap = requests_per_minute?;
-            (Limit::RequestsPerMinute, cap, window(cap, start, charge.requests))
+            (Limit::RequestsPerMinute, cap, window(start, charge.requests, &|age| policy.requests_cap(cap, age)))
         }
         Attribute::Tokens(start) => {
             let cap = tokens_per_minute?;
-            (Limit::TokensPerMinute, cap, window(cap, start, charge.quota_tokens))
+            (Limit::TokensPerMinute, cap, window(start, charge.minute_tokens, &|age| policy.tokens_cap(cap, age)))
         }
         Attribute::Day(_) => (Limit::TokensPerDay, tokens_per_day?, (day(at_ms) + 1) * 86_400_000 - at_ms),
         Attribute::Month(_) => (Limit::MicrousdPerMonth, microusd_per_month?, month_end_ms(at_ms) - at_ms),
@@ -103,9 +104,9 @@ fn refuse(policy: &Policy, charge: &Charge, attribute: Attribute, held: u64, at_
     Some(RefusedLimit { limit, cap, retry_after_ms })
 }
 
-/// When the window from `start`, which holds `held`, has room for `amount`: it has more room the older it gets, and it
-/// is gone after `EPOCHS`.
-fn frees_at_ms(policy: &Policy, limit: u64, start: u64, held: u64, amount: u64) -> u64 {
-    let age = (1..=EPOCHS).find(|age| policy.room(limit, *age, amount) >= held).unwrap_or(EPOCHS + 1);
+/// When the window from `start`, which holds `held`, has room for `amount` under `cap`, by age: it may hold more the older
+/// it gets, and it is gone after `EPOCHS`.
+fn frees_at_ms(start: u64, held: u64, amount: u64, cap: &dyn Fn(u64) -> u64) -> u64 {
+    let age = (1..=EPOCHS).find(|age| room(cap(*age), amount) >= held).unwrap_or(EPOCHS + 1);
     (start + age - 1) * EPOCH_MS
 }

@@ -1,6 +1,6 @@
 //! The write that charges all limits at once.
 
-use super::{Attribute, Charge, Condition, EPOCH_MS, EPOCHS, Image, Limits, Policy, Update, Write, slots};
+use super::{Attribute, Charge, Condition, EPOCH_MS, EPOCHS, Image, Limits, Policy, Update, Write, caps::room, slots};
 
 /// A charge that was made before the call. It is settled once, or its slot expires by itself.
 #[must_use = "a reservation holds capacity until it is settled or expires"]
@@ -45,7 +45,10 @@ pub fn reserve(policy: &Policy, reservation: &Reservation, reap: Option<(u64, u6
     let Reservation { charge, at_ms, slot, .. } = reservation;
     let now = epoch(*at_ms);
     let reaped = reap.map_or(0, |(_, count)| count);
-    let mut write = Write::default();
+    let mut write = Write {
+        conditions: Vec::with_capacity(2 * EPOCHS as usize + 5),
+        updates: Vec::with_capacity(4 * EPOCHS as usize + 6),
+    };
     conditions(policy, charge, *at_ms, reaped, &mut write.conditions);
 
     write.updates.push(Update::Set(Attribute::Version, policy.version));
@@ -57,9 +60,9 @@ pub fn reserve(policy: &Policy, reservation: &Reservation, reap: Option<(u64, u6
     }
     for start in windows(now) {
         write.updates.push(Update::Add(Attribute::Requests(start), signed(charge.requests)));
-        write.updates.push(Update::Add(Attribute::Tokens(start), signed(charge.quota_tokens)));
+        write.updates.push(Update::Add(Attribute::Tokens(start), signed(charge.minute_tokens)));
     }
-    write.updates.push(Update::Add(Attribute::Day(day(*at_ms)), signed(charge.quota_tokens)));
+    write.updates.push(Update::Add(Attribute::Day(day(*at_ms)), signed(charge.day_tokens)));
     write.updates.push(Update::Add(Attribute::Month(month(*at_ms)), signed(charge.cost_microusd)));
     // One expired epoch stays, for writers whose clocks are behind.
     for start in now.saturating_sub(2 * EPOCHS)..now.saturating_sub(EPOCHS) {
@@ -89,17 +92,17 @@ pub(super) fn bounds(policy: &Policy, charge: &Charge, at_ms: u64) -> Vec<(Attri
     for start in windows(now) {
         let age = now - start + 1;
         if let Some(limit) = requests_per_minute {
-            bounds.push((Attribute::Requests(start), policy.room(limit, age, charge.requests)));
+            bounds.push((Attribute::Requests(start), room(policy.requests_cap(limit, age), charge.requests)));
         }
         if let Some(limit) = tokens_per_minute {
-            bounds.push((Attribute::Tokens(start), policy.room(limit, age, charge.quota_tokens)));
+            bounds.push((Attribute::Tokens(start), room(policy.tokens_cap(limit, age), charge.minute_tokens)));
         }
     }
     if let Some(limit) = tokens_per_day {
-        bounds.push((Attribute::Day(day(at_ms)), policy.room(limit, EPOCHS, charge.quota_tokens)));
+        bounds.push((Attribute::Day(day(at_ms)), room(policy.total_cap(limit), charge.day_tokens)));
     }
     if let Some(limit) = microusd_per_month {
-        bounds.push((Attribute::Month(month(at_ms)), policy.room(limit, EPOCHS, charge.cost_microusd)));
+        bounds.push((Attribute::Month(month(at_ms)), room(policy.total_cap(limit), charge.cost_microusd)));
     }
     bounds
 }

@@ -14,6 +14,8 @@ pub struct Settled {
     pub charge: Charge,
     /// The tokens that the model reported, for the lifetime account; `None` when it reported none.
     pub usage: Option<Usage>,
+    /// Output tokens that were asked for and not reserved, for the lifetime account.
+    pub regained_tokens: u64,
 }
 
 impl Settled {
@@ -24,7 +26,7 @@ impl Settled {
 
     /// Nobody knows what happened: the reserve stays charged, since the model may have been billed.
     pub fn unknown(reservation: &Reservation) -> Self {
-        Self { charge: reservation.charge, usage: None }
+        Self { charge: reservation.charge, ..Self::default() }
     }
 }
 
@@ -42,7 +44,8 @@ pub fn settle(reservation: &Reservation, settled: &Settled, now_ms: u64) -> Writ
 pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now_ms: u64) -> Write {
     let (reserved, actual) = (reservation.charge, settled.charge);
     let requests = signed(actual.requests) - signed(reserved.requests);
-    let quota_tokens = signed(actual.quota_tokens) - signed(reserved.quota_tokens);
+    let minute_tokens = signed(actual.minute_tokens) - signed(reserved.minute_tokens);
+    let day_tokens = signed(actual.day_tokens) - signed(reserved.day_tokens);
     let cost_microusd = signed(actual.cost_microusd) - signed(reserved.cost_microusd);
     let mut write = Write::default();
     let mut add = |attribute, by| {
@@ -54,10 +57,10 @@ pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now_ms: u64) 
     let oldest_alive = *windows(epoch(now_ms)).start();
     for start in windows(epoch(reservation.at_ms)).filter(|start| *start >= oldest_alive) {
         add(Attribute::Requests(start), requests);
-        add(Attribute::Tokens(start), quota_tokens);
+        add(Attribute::Tokens(start), minute_tokens);
     }
     if day(reservation.at_ms) + 1 >= day(now_ms) {
-        add(Attribute::Day(day(reservation.at_ms)), quota_tokens);
+        add(Attribute::Day(day(reservation.at_ms)), day_tokens);
     }
     if month(reservation.at_ms) + 1 >= month(now_ms) {
         add(Attribute::Month(month(reservation.at_ms)), cost_microusd);
@@ -67,6 +70,7 @@ pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now_ms: u64) 
         add(Attribute::SettledInput, signed(usage.all_input_tokens()));
         add(Attribute::SettledOutput, signed(usage.output_tokens));
         add(Attribute::SettledCost, signed(actual.cost_microusd));
+        add(Attribute::Regained, signed(settled.regained_tokens));
     }
     write.updates.extend(reservation.stale.iter().map(|stale| Update::Remove(*stale)));
     write

@@ -9,47 +9,49 @@ use super::{
 /// The state of each configured limit under `policy`, judged at `now_ms`.
 pub fn states(policy: &Policy, image: &Image, now_ms: u64) -> Vec<LimitState> {
     let limits = policy.limits;
-    let minute = |limit, cap: Option<u64>, attribute: fn(u64) -> Attribute| {
-        cap.map(|cap| minute_state(policy, image, now_ms, limit, cap, attribute))
+    let total = |limit, cap: u64, used, reset_ms| LimitState { limit, cap, used, reset_ms };
+    let of_day = |cap| {
+        let until_midnight_ms = (day(now_ms) + 1) * 86_400_000 - now_ms;
+        total(Limit::TokensPerDay, cap, image.get(Attribute::Day(day(now_ms))), until_midnight_ms)
     };
-    let total = |limit, cap: Option<u64>, used, reset_at_ms: u64| {
-        cap.map(|cap| LimitState { limit, cap, used, reset_ms: reset_at_ms.saturating_sub(now_ms) })
+    let of_month = |cap| {
+        let used = image.get(Attribute::Month(month(now_ms)));
+        total(Limit::MicrousdPerMonth, cap, used, month_end_ms(now_ms) - now_ms)
     };
-    let midnight_ms = (day(now_ms) + 1) * 86_400_000;
+    let of_ring = |cap| total(Limit::InFlight, cap, slots::live(image, now_ms), slots::reset_ms(image, now_ms));
     [
-        minute(Limit::RequestsPerMinute, limits.requests_per_minute, Attribute::Requests),
-        minute(Limit::TokensPerMinute, limits.tokens_per_minute, Attribute::Tokens),
-        total(Limit::TokensPerDay, limits.tokens_per_day, image.get(Attribute::Day(day(now_ms))), midnight_ms),
-        total(
-            Limit::MicrousdPerMonth,
-            limits.microusd_per_month,
-            image.get(Attribute::Month(month(now_ms))),
-            month_end_ms(now_ms),
-        ),
-        total(Limit::InFlight, limits.in_flight, slots::live(image, now_ms), now_ms + slots::reset_ms(image, now_ms)),
+        limits.requests_per_minute.map(|cap| {
+            let window = |start, age| (image.get(Attribute::Requests(start)), policy.requests_cap(cap, age));
+            minute_state(Limit::RequestsPerMinute, cap, now_ms, window)
+        }),
+        limits.tokens_per_minute.map(|cap| {
+            let window = |start, age| (image.get(Attribute::Tokens(start)), policy.tokens_cap(cap, age));
+            minute_state(Limit::TokensPerMinute, cap, now_ms, window)
+        }),
+        limits.tokens_per_day.map(of_day),
+        limits.microusd_per_month.map(of_month),
+        limits.in_flight.map(of_ring),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// A window leaves `cap(age) - held`; the tightest one is what is left.
-fn minute_state(
-    policy: &Policy,
-    image: &Image,
-    now_ms: u64,
-    limit: Limit,
-    cap: u64,
-    attribute: fn(u64) -> Attribute,
-) -> LimitState {
+/// The state of a limit per minute, of which `window` gives what each holds and may hold: the tightest one is what is left.
+fn minute_state(limit: Limit, cap: u64, now_ms: u64, window: impl Fn(u64, u64) -> (u64, u64)) -> LimitState {
     let now = epoch(now_ms);
-    let held = |start| image.get(attribute(start));
-    let remaining = windows(now).map(|start| policy.cap(cap, now - start + 1).saturating_sub(held(start))).min();
-    let last_charged = windows(now).filter(|start| held(*start) > 0).max();
+    let held_of = |start| window(start, now - start + 1);
+    let remaining = windows(now).map(|start| held_of(start)).map(|(held, cap)| cap.saturating_sub(held)).min();
+    let last_charged = windows(now).filter(|start| held_of(*start).0 > 0).max();
     LimitState {
         limit,
         cap,
         used: cap.saturating_sub(remaining.unwrap_or(cap)),
         reset_ms: last_charged.map_or(0, |start| ((start + EPOCHS) * EPOCH_MS).saturating_sub(now_ms)),
     }
+}
+
+/// The tokens charged in the last minute.
+pub fn minute_tokens(image: &Image, now_ms: u64) -> u64 {
+    image.get(Attribute::Tokens(*windows(epoch(now_ms)).start()))
 }

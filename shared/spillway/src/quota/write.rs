@@ -27,23 +27,33 @@ pub enum Attribute {
     SettledOutput,
     /// Micro-USD settled, ever.
     SettledCost,
+    /// Tokens that were asked for as output and not reserved, because recent answers were shorter, ever.
+    Regained,
 }
 
 impl Attribute {
     /// The attribute's name in the item: short, because names count towards the item's size.
     pub fn name(self) -> String {
+        let mut name = String::new();
+        self.push_name(&mut name);
+        name
+    }
+
+    /// Appends the attribute's name to `text`.
+    pub fn push_name(self, text: &mut String) {
         match self {
-            Self::Version => "v".into(),
-            Self::InFlight => "c".into(),
-            Self::Slot(epoch) => base36('i', epoch),
-            Self::Requests(epoch) => base36('r', epoch),
-            Self::Tokens(epoch) => base36('t', epoch),
-            Self::Day(day) => base36('d', day),
-            Self::Month(month) => base36('m', month),
-            Self::SettledRequests => "sr".into(),
-            Self::SettledInput => "si".into(),
-            Self::SettledOutput => "so".into(),
-            Self::SettledCost => "sc".into(),
+            Self::Version => text.push('v'),
+            Self::InFlight => text.push('c'),
+            Self::Slot(epoch) => push_base36(text, 'i', epoch),
+            Self::Requests(epoch) => push_base36(text, 'r', epoch),
+            Self::Tokens(epoch) => push_base36(text, 't', epoch),
+            Self::Day(day) => push_base36(text, 'd', day),
+            Self::Month(month) => push_base36(text, 'm', month),
+            Self::SettledRequests => text.push_str("sr"),
+            Self::SettledInput => text.push_str("si"),
+            Self::SettledOutput => text.push_str("so"),
+            Self::SettledCost => text.push_str("sc"),
+            Self::Regained => text.push_str("sg"),
         }
     }
 
@@ -56,6 +66,7 @@ impl Attribute {
             "si" => return Some(Self::SettledInput),
             "so" => return Some(Self::SettledOutput),
             "sc" => return Some(Self::SettledCost),
+            "sg" => return Some(Self::Regained),
             _ => {}
         }
         let mut letters = name.chars();
@@ -75,18 +86,21 @@ impl Attribute {
     }
 }
 
-fn base36(kind: char, mut index: u64) -> String {
-    let mut digits = Vec::with_capacity(8);
-    loop {
-        let digit = u32::try_from(index % 36).unwrap_or(0);
-        digits.push(char::from_digit(digit, 36).unwrap_or('0'));
+/// Appends `kind` and `index` in digits and small letters. 13 digits hold every `u64`.
+fn push_base36(text: &mut String, kind: char, mut index: u64) {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut reversed = [0_u8; 13];
+    let mut length = 0;
+    for digit in &mut reversed {
+        *digit = DIGITS[(index % 36) as usize];
+        length += 1;
         index /= 36;
         if index == 0 {
             break;
         }
     }
-    digits.push(kind);
-    digits.iter().rev().collect()
+    text.push(kind);
+    text.extend(reversed[..length].iter().rev().map(|digit| char::from(*digit)));
 }
 
 /// What must hold of the old item. An absent attribute is 0.
@@ -100,6 +114,31 @@ pub enum Condition {
     Equals(Attribute, u64),
 }
 
+impl Condition {
+    /// The attribute that it is about.
+    pub fn attribute(&self) -> Attribute {
+        match *self {
+            Self::AtMost(attribute, _) | Self::AtLeast(attribute, _) | Self::Equals(attribute, _) => attribute,
+        }
+    }
+
+    /// Whether it holds for an attribute that is present with this value.
+    pub(super) fn holds_for(&self, value: i128) -> bool {
+        match *self {
+            Self::AtMost(_, bound) => value <= i128::from(bound),
+            Self::AtLeast(_, bound) => value >= i128::from(bound),
+            Self::Equals(_, bound) => value == i128::from(bound),
+        }
+    }
+
+    fn holds(&self, value: Option<i64>) -> bool {
+        match value {
+            Some(value) => self.holds_for(i128::from(value)),
+            None => matches!(self, Self::AtMost(..)),
+        }
+    }
+}
+
 /// How the item changes. Every right-hand side reads the old item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Update {
@@ -109,6 +148,15 @@ pub enum Update {
     Set(Attribute, u64),
     /// Remove the attribute.
     Remove(Attribute),
+}
+
+impl Update {
+    /// The attribute that it changes.
+    pub fn attribute(&self) -> Attribute {
+        match *self {
+            Self::Add(attribute, _) | Self::Set(attribute, _) | Self::Remove(attribute) => attribute,
+        }
+    }
 }
 
 /// One conditional write: all conditions hold and all updates happen, or nothing does.
@@ -135,9 +183,14 @@ impl Image {
         self.0.iter().map(|(attribute, value)| (*attribute, *value))
     }
 
+    /// Whether all conditions of `write` hold.
+    pub fn admits(&self, write: &Write) -> bool {
+        write.conditions.iter().all(|condition| condition.holds(self.0.get(&condition.attribute()).copied()))
+    }
+
     /// Runs `write` on this image; false, and no change, when a condition does not hold.
     pub fn apply(&mut self, write: &Write) -> bool {
-        if !write.conditions.iter().all(|condition| self.holds(*condition)) {
+        if !self.admits(write) {
             return false;
         }
         for update in &write.updates {
@@ -152,17 +205,6 @@ impl Image {
             }
         }
         true
-    }
-
-    fn holds(&self, condition: Condition) -> bool {
-        let value = |attribute| self.0.get(&attribute).copied();
-        match condition {
-            Condition::AtMost(attribute, bound) => value(attribute).is_none_or(|v| i128::from(v) <= i128::from(bound)),
-            Condition::AtLeast(attribute, bound) => {
-                value(attribute).is_some_and(|v| i128::from(v) >= i128::from(bound))
-            }
-            Condition::Equals(attribute, bound) => value(attribute).is_some_and(|v| i128::from(v) == i128::from(bound)),
-        }
     }
 }
 

@@ -1,43 +1,49 @@
-//! The ledger: the counters that admission is decided on, one DynamoDB item for each tenant and each pool.
+//! The ledger: the counters that admission is decided on, one DynamoDB item for each shard of each tenant and pool.
 //!
-//! One `UpdateItem` charges or settles all limits of an item. The client must not retry by itself: `ADD` is not
-//! idempotent. When the ledger cannot be reached nothing is admitted (it fails closed).
+//! One `UpdateItem` charges or settles all limits of an item, for one request or for several that wait at once. The client
+//! must not retry by itself: `ADD` is not idempotent. When the ledger cannot be reached nothing is admitted (it fails
+//! closed).
 
+mod account;
+mod denials;
 mod expression;
+mod items;
+mod lanes;
+mod reserving;
+mod settling;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use aws_sdk_dynamodb::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
-    operation::update_item::UpdateItemError,
-    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure},
-};
+use aws_sdk_dynamodb::Client;
+use futures_util::future::try_join_all;
+use tokio::sync::oneshot;
 
+pub use account::{Account, View};
+pub use expression::{Compiled, compile};
+
+use super::{StoreError, skew::Skew};
 use crate::{
     clock::Clock,
-    quota::{self, Charge, Image, Policy, Refusal, Reservation, Settled, Verdict, Write},
+    quota::{Attribute, Charge, Condition, Image, Refusal, Reservation, Settled, Update, Write},
 };
-
-/// Whose counters: a tenant's or a pool's item, and the limits that hold for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// Partition key of the item.
-    pub key: String,
-    /// Its limits.
-    pub policy: Policy,
-}
+use account::Shard;
+use denials::Denials;
+use items::{Items, Updated};
+use lanes::Lanes;
+use reserving::{Answer, Reserving};
+use settling::Settling;
 
 /// What came of an attempt to reserve.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Charged. The image is the item as it is now.
-    Reserved(Held, Image),
-    /// No room; nothing was changed. The image is the item as it is.
-    Refused(Refusal, Image),
+    /// Charged.
+    Reserved(Held, View),
+    /// No room; nothing was changed.
+    Refused(Refusal, View),
     /// The item knows newer limits than the account brought.
     Stale,
+    /// The item takes no more writes for the moment; nothing was changed.
+    Busy,
 }
 
 /// A reservation together with the item it was made on.
@@ -55,54 +61,90 @@ impl Held {
     }
 }
 
-/// The ledger table.
+/// The ledger table. Clones share what waits and what was refused.
 #[derive(Clone)]
 pub struct Ledger {
-    client: Client,
-    table: Arc<str>,
+    items: Items,
+    denials: Denials,
+    reserving: Lanes<Reserving>,
+    settling: Lanes<Settling>,
+    skew: Skew,
     clock: Clock,
 }
 
-/// How often a reservation is tried when it lost a race or the store was busy.
-const ATTEMPTS: u32 = 4;
-
-/// The pause after a busy store's first refusal to settle; it doubles. Nobody waits for room here, so there is time.
+/// The pause before a busy item is asked once more, where there is no other shard to ask.
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
 impl Ledger {
     /// The ledger in `table`. `client` must have retries disabled.
-    pub fn new(client: Client, table: &str, clock: Clock) -> Self {
-        Self { client, table: table.into(), clock }
+    pub fn new(client: Client, table: &str, clock: Clock, skew: Skew) -> Self {
+        Self {
+            items: Items::new(client, table),
+            denials: Denials::new(clock.clone()),
+            reserving: Lanes::default(),
+            settling: Lanes::default(),
+            skew,
+            clock,
+        }
     }
 
-    /// Charges `charge` to every limit of `account`, or to none. The reservation expires by itself at `expires_ms`.
+    /// Charges `charge` to every limit of `account`, or to none. The reservation expires by itself at `expires_ms`. A shard
+    /// that has no room or is busy leads to one other.
     ///
     /// # Errors
-    /// The store could not be reached or did not answer in time. The charge may then have been made; it expires.
-    pub async fn reserve(&self, account: &Account, charge: Charge, expires_ms: u64) -> anyhow::Result<Outcome> {
-        let mut reap = None;
-        for _ in 0..ATTEMPTS {
-            let now_ms = self.clock.now_ms();
-            let mut reservation = Reservation::new(charge, now_ms, expires_ms);
-            let image = match self.update(&account.key, &quota::reserve(&account.policy, &reservation, reap)).await? {
-                Updated::Done(image) => {
-                    reservation.note_stale(&image);
-                    return Ok(Outcome::Reserved(Held { key: account.key.clone(), reservation }, image));
-                }
-                Updated::Refused(image) => image,
-                Updated::Busy => {
-                    reap = None;
-                    continue;
-                }
-            };
-            reap = match quota::explain(&account.policy, &charge, &image, now_ms) {
-                Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal, image)),
-                Verdict::Stale => return Ok(Outcome::Stale),
-                Verdict::Reap(slot, count) => Some((slot, count)),
-                Verdict::Retry => None,
-            };
+    /// The store could not be reached or did not answer in time: the charge may then have been made, and expires. Or this
+    /// machine's clock is too far off to charge by.
+    pub async fn reserve(&self, account: &Account, charge: Charge, expires_ms: u64) -> Result<Outcome, StoreError> {
+        self.skew.check()?;
+        let (first, second) = account.draw();
+        let outcome = self.reserve_on(&first, account.shards, charge, expires_ms).await?;
+        let second = match (&outcome, second) {
+            (Outcome::Refused(..) | Outcome::Busy, Some(second)) => second,
+            (Outcome::Busy, None) => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+                first
+            }
+            _ => return Ok(outcome),
+        };
+        let other = self.reserve_on(&second, account.shards, charge, expires_ms).await?;
+        Ok(match (outcome, other) {
+            (Outcome::Refused(one, _), Outcome::Refused(other, view))
+                if other.retry_after_ms() <= one.retry_after_ms() =>
+            {
+                Outcome::Refused(other, view)
+            }
+            (refused @ Outcome::Refused(..), Outcome::Refused(..) | Outcome::Busy) => refused,
+            (_, other) => other,
+        })
+    }
+
+    async fn reserve_on(
+        &self,
+        shard: &Shard,
+        shards: u64,
+        charge: Charge,
+        expires_ms: u64,
+    ) -> Result<Outcome, StoreError> {
+        let charge = shard.policy.fit(&charge);
+        if let Some((refusal, image)) = self.denials.find(&shard.key, &shard.policy, &charge) {
+            return Ok(Outcome::Refused(refusal, View::new(image, shard, shards)));
         }
-        Err(busy())
+        let (reply, answer) = oneshot::channel();
+        let one = Reserving { shard: shard.clone(), charge, expires_ms, reply };
+        let desk =
+            reserving::Desk { items: self.items.clone(), denials: self.denials.clone(), clock: self.clock.clone() };
+        self.reserving.enter(&shard.key, one, move |key, waiting| {
+            let desk = desk.clone();
+            async move { desk.answer_all(&key, waiting).await }
+        });
+        Ok(match answer.await.map_err(|_| died())?? {
+            Answer::Reserved(reservation, image) => {
+                Outcome::Reserved(Held { key: shard.key.clone(), reservation }, View::new(image, shard, shards))
+            }
+            Answer::Refused(refusal, image) => Outcome::Refused(refusal, View::new(image, shard, shards)),
+            Answer::Stale => Outcome::Stale,
+            Answer::Busy => Outcome::Busy,
+        })
     }
 
     /// Replaces the reserve by what really happened. Takes effect at most once, so an ambiguous failure is not
@@ -110,109 +152,47 @@ impl Ledger {
     ///
     /// # Errors
     /// The store could not be reached or did not answer in time.
-    pub async fn settle(&self, held: Held, settled: &Settled) -> anyhow::Result<()> {
-        let Held { key, reservation } = held;
-        let now_ms = self.clock.now_ms();
-        let updated = self.update_in_time(&key, &quota::settle(&reservation, settled, now_ms)).await?;
-        let was_reaped = matches!(updated, Updated::Refused(_)) && reservation.is_dead(now_ms);
-        if was_reaped {
-            let write = quota::settle_reaped(&reservation, settled, now_ms);
-            if !write.updates.is_empty() {
-                self.update_in_time(&key, &write).await?;
-            }
-        }
-        Ok(())
+    pub async fn settle(&self, held: Held, settled: &Settled) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let one = Settling { reservation: held.reservation, settled: *settled, reply };
+        let desk =
+            settling::Desk { items: self.items.clone(), denials: self.denials.clone(), clock: self.clock.clone() };
+        self.settling.enter(&held.key, one, move |key, waiting| {
+            let desk = desk.clone();
+            async move { desk.settle_all(&key, waiting).await }
+        });
+        answer.await.map_err(|_| died())?
     }
 
-    /// The item as it is.
+    /// The items of `account` as they are.
     ///
     /// # Errors
     /// The store could not be reached.
-    pub async fn image(&self, key: &str) -> anyhow::Result<Image> {
-        let reply = self
-            .client
-            .get_item()
-            .table_name(&*self.table)
-            .key("pk", AttributeValue::S(key.into()))
-            .consistent_read(true)
-            .send()
-            .await
-            .context("reading the ledger")?;
-        Ok(reply.item.map(|item| expression::image(&item)).unwrap_or_default())
+    pub async fn images(&self, account: &Account) -> Result<Vec<Image>, StoreError> {
+        try_join_all(account.keys().map(|key| async move { self.items.get(&key).await })).await
     }
 
-    /// Makes every admission under limits older than `version` fail and reload, from this moment on.
+    /// Makes every admission under limits older than the account's fail and reload, from this moment on. `former_shards` is
+    /// how many items it was spread over under those.
     ///
     /// # Errors
     /// The store could not be reached.
-    pub async fn fence(&self, key: &str, version: u64) -> anyhow::Result<()> {
+    pub async fn fence(&self, account: &Account, former_shards: u64) -> Result<(), StoreError> {
+        let version = account.policy.version;
         let write = Write {
-            conditions: vec![quota::Condition::AtMost(quota::Attribute::Version, version)],
-            updates: vec![quota::Update::Set(quota::Attribute::Version, version)],
+            conditions: vec![Condition::AtMost(Attribute::Version, version)],
+            updates: vec![Update::Set(Attribute::Version, version)],
         };
-        self.update(key, &write).await?;
-        Ok(())
-    }
-
-    /// Writes, and waits a little for a store that is busy: what it refused before it tried can be sent again.
-    async fn update_in_time(&self, key: &str, write: &Write) -> anyhow::Result<Updated> {
-        for attempt in 0..ATTEMPTS {
-            match self.update(key, write).await? {
-                Updated::Busy => tokio::time::sleep(BUSY_PAUSE * (1 << attempt)).await,
-                updated => return Ok(updated),
+        let spread = Account { shards: account.shards.max(former_shards), ..account.clone() };
+        for key in spread.keys() {
+            if let Updated::Busy = self.items.update(&key, &write).await? {
+                return Err(StoreError::Unavailable(format!("{key} takes no more writes for the moment")));
             }
         }
-        Err(busy())
-    }
-
-    async fn update(&self, key: &str, write: &Write) -> anyhow::Result<Updated> {
-        let compiled = expression::compile(write);
-        let request = self
-            .client
-            .update_item()
-            .table_name(&*self.table)
-            .key("pk", AttributeValue::S(key.into()))
-            .update_expression(compiled.update)
-            .set_condition_expression(compiled.condition)
-            .set_expression_attribute_values(Some(compiled.values))
-            .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match request.send().await {
-            Ok(reply) => Ok(Updated::Done(image(reply.attributes()))),
-            Err(error) => classify(error),
-        }
+        Ok(())
     }
 }
 
-fn busy() -> anyhow::Error {
-    anyhow!("the ledger stayed busy through {ATTEMPTS} attempts")
-}
-
-enum Updated {
-    Done(Image),
-    Refused(Image),
-    /// Surely not done: the store refused the write before it tried.
-    Busy,
-}
-
-fn classify(error: SdkError<UpdateItemError>) -> anyhow::Result<Updated> {
-    match error.as_service_error() {
-        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => Ok(Updated::Refused(image(failed.item()))),
-        Some(service) if service.code().is_some_and(is_throttle) => Ok(Updated::Busy),
-        _ => Err(anyhow::Error::new(error).context("writing the ledger")),
-    }
-}
-
-fn is_throttle(code: &str) -> bool {
-    matches!(
-        code,
-        "ThrottlingException"
-            | "ProvisionedThroughputExceededException"
-            | "RequestLimitExceeded"
-            | "TransactionConflictException"
-    )
-}
-
-fn image(item: Option<&HashMap<String, AttributeValue>>) -> Image {
-    item.map(expression::image).unwrap_or_default()
+fn died() -> StoreError {
+    StoreError::Unavailable("the task that writes to the ledger died".to_owned())
 }

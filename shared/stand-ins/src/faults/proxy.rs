@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::bail;
+use aws_smithy_types::{DateTime, date_time::Format};
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -59,6 +60,14 @@ impl Proxy {
 
     /// An error closes the connection without an answer.
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
+        let clock = self.clock.clone();
+        let mut response = self.answer_undated(request).await?;
+        let now = DateTime::from_millis(i64::try_from(clock.now_ms())?).fmt(Format::HttpDate)?;
+        response.headers_mut().insert(header::DATE, now.parse()?);
+        Ok(response)
+    }
+
+    async fn answer_undated(self: Arc<Self>, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
         let (parts, body) = request.into_parts();
         let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
             return Ok(text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or was cut"));

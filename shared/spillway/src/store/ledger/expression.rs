@@ -7,67 +7,103 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use crate::quota::{Attribute, Condition, Image, Update, Write};
 
 /// A write in DynamoDB's words.
-pub(super) struct Compiled {
+pub struct Compiled {
+    /// The update expression.
     pub update: String,
+    /// The condition expression, if there are conditions.
     pub condition: Option<String>,
+    /// The values that the two name.
     pub values: HashMap<String, AttributeValue>,
 }
 
 /// Compiles `write`. Attribute names stand in the expressions as they are: they are letters and digits, and none is
 /// one of DynamoDB's reserved words.
-pub(super) fn compile(write: &Write) -> Compiled {
+pub fn compile(write: &Write) -> Compiled {
     let mut values = Values::default();
-    let condition = write.conditions.iter().map(|condition| clause(*condition, &mut values)).collect::<Vec<_>>();
+    let mut condition = String::with_capacity(64 * write.conditions.len());
+    for one in &write.conditions {
+        if !condition.is_empty() {
+            condition.push_str(" AND ");
+        }
+        push_clause(&mut condition, one, &mut values);
+    }
     let update = updates(&write.updates, &mut values);
-    let condition = (!condition.is_empty()).then(|| condition.join(" AND "));
-    Compiled { update, condition, values: values.by_name }
+    Compiled { update, condition: (!condition.is_empty()).then_some(condition), values: values.by_name() }
 }
 
-fn clause(condition: Condition, values: &mut Values) -> String {
-    match condition {
-        Condition::AtMost(attribute, bound) => {
-            let name = attribute.name();
-            format!("(attribute_not_exists({name}) OR {name} <= {})", values.name(i128::from(bound)))
+fn push_clause(text: &mut String, condition: &Condition, values: &mut Values) {
+    let attribute = condition.attribute();
+    match *condition {
+        Condition::AtMost(_, bound) => {
+            text.push_str("(attribute_not_exists(");
+            attribute.push_name(text);
+            text.push_str(") OR ");
+            attribute.push_name(text);
+            text.push_str(" <= ");
+            values.push(text, i128::from(bound));
+            text.push(')');
         }
-        Condition::AtLeast(attribute, bound) => format!("{} >= {}", attribute.name(), values.name(i128::from(bound))),
-        Condition::Equals(attribute, bound) => format!("{} = {}", attribute.name(), values.name(i128::from(bound))),
+        Condition::AtLeast(_, bound) => {
+            attribute.push_name(text);
+            text.push_str(" >= ");
+            values.push(text, i128::from(bound));
+        }
+        Condition::Equals(_, bound) => {
+            attribute.push_name(text);
+            text.push_str(" = ");
+            values.push(text, i128::from(bound));
+        }
     }
 }
 
 fn updates(updates: &[Update], values: &mut Values) -> String {
-    let (mut add, mut set, mut remove) = (String::new(), String::new(), String::new());
-    for update in updates {
-        match *update {
-            Update::Add(attribute, by) => list(&mut add, "ADD", &attribute.name(), &values.name(i128::from(by))),
-            Update::Set(attribute, to) => {
-                list(&mut set, "SET", &attribute.name(), &format!("= {}", values.name(i128::from(to))));
+    let mut text = String::with_capacity(16 * updates.len());
+    let of_verb = |verb: &str, text: &mut String, is_meant: fn(&Update) -> bool, values: &mut Values| {
+        for (number, update) in updates.iter().filter(|update| is_meant(update)).enumerate() {
+            match number {
+                0 if text.is_empty() => text.push_str(verb),
+                0 => *text += &format!(" {verb}"),
+                _ => text.push_str(", "),
             }
-            Update::Remove(attribute) => list(&mut remove, "REMOVE", &attribute.name(), ""),
+            update.attribute().push_name(text);
+            match *update {
+                Update::Set(_, to) => {
+                    text.push_str(" = ");
+                    values.push(text, i128::from(to));
+                }
+                Update::Add(_, by) => {
+                    text.push(' ');
+                    values.push(text, i128::from(by));
+                }
+                Update::Remove(_) => {}
+            }
         }
-    }
-    [set, add, remove].into_iter().filter(|list| !list.is_empty()).collect::<Vec<_>>().join(" ")
+    };
+    of_verb("SET ", &mut text, |update| matches!(update, Update::Set(..)), values);
+    of_verb("ADD ", &mut text, |update| matches!(update, Update::Add(..)), values);
+    of_verb("REMOVE ", &mut text, |update| matches!(update, Update::Remove(_)), values);
+    text
 }
 
-fn list(list: &mut String, verb: &str, name: &str, rest: &str) {
-    let separator = if list.is_empty() { verb } else { "," };
-    let space = if rest.is_empty() { "" } else { " " };
-    // Writing to a String cannot fail.
-    let _ = write!(list, "{separator} {name}{space}{rest}");
-}
-
-/// The values of an expression, each named once.
+/// The values of an expression, each named once, after its place. They are few, so they are looked for one by one.
 #[derive(Default)]
 struct Values {
-    names: HashMap<i128, String>,
-    by_name: HashMap<String, AttributeValue>,
+    values: Vec<i128>,
 }
 
 impl Values {
-    fn name(&mut self, value: i128) -> String {
-        let next = format!(":{}", self.names.len());
-        let name = self.names.entry(value).or_insert(next).clone();
-        self.by_name.entry(name.clone()).or_insert_with(|| AttributeValue::N(value.to_string()));
-        name
+    fn push(&mut self, text: &mut String, value: i128) {
+        let place = self.values.iter().position(|known| *known == value).unwrap_or_else(|| {
+            self.values.push(value);
+            self.values.len() - 1
+        });
+        // Writing to a String cannot fail.
+        let _ = write!(text, ":{place}");
+    }
+
+    fn by_name(self) -> HashMap<String, AttributeValue> {
+        let named = self.values.into_iter().enumerate();
+        named.map(|(place, value)| (format!(":{place}"), AttributeValue::N(value.to_string()))).collect()
     }
 }
 
@@ -106,8 +142,8 @@ mod tests {
             compiled.condition.as_deref(),
             Some("(attribute_not_exists(c) OR c <= :0) AND i10 >= :1 AND i1 = :0")
         );
-        assert_eq!(compiled.update, "SET v = :3 ADD c :2, tz :0 REMOVE r1, t1");
-        assert_eq!(compiled.values[":2"], AttributeValue::N("-1".into()));
+        assert_eq!(compiled.update, "SET v = :2 ADD c :3, tz :0 REMOVE r1, t1");
+        assert_eq!(compiled.values[":3"], AttributeValue::N("-1".into()));
         assert_eq!(compiled.values.len(), 4);
     }
 

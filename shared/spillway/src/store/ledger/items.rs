@@ -1,0 +1,84 @@
+//! The items of the ledger's table: one conditional write, or one reading.
+
+use std::{collections::HashMap, sync::Arc};
+
+use aws_sdk_dynamodb::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::update_item::UpdateItemError,
+    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure},
+};
+
+use super::expression;
+use crate::{
+    quota::{Image, Write},
+    store::StoreError,
+};
+
+/// What became of a write.
+pub(super) enum Updated {
+    /// Done; this is the item now.
+    Done(Image),
+    /// Not done, because a condition did not hold; this is the item.
+    Refused(Image),
+    /// Surely not done: the store refused the write before it tried.
+    Busy,
+}
+
+#[derive(Clone)]
+pub(super) struct Items {
+    client: Client,
+    table: Arc<str>,
+}
+
+impl Items {
+    pub(super) fn new(client: Client, table: &str) -> Self {
+        Self { client, table: table.into() }
+    }
+
+    pub(super) async fn update(&self, key: &str, write: &Write) -> Result<Updated, StoreError> {
+        let compiled = expression::compile(write);
+        let request = self
+            .client
+            .update_item()
+            .table_name(&*self.table)
+            .key("pk", AttributeValue::S(key.into()))
+            .update_expression(compiled.update)
+            .set_condition_expression(compiled.condition)
+            .set_expression_attribute_values(Some(compiled.values))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match request.send().await {
+            Ok(reply) => Ok(Updated::Done(image(reply.attributes()))),
+            Err(error) => classify(error),
+        }
+    }
+
+    pub(super) async fn get(&self, key: &str) -> Result<Image, StoreError> {
+        let request = self.client.get_item().table_name(&*self.table).consistent_read(true);
+        let reply = request.key("pk", AttributeValue::S(key.into())).send().await?;
+        Ok(image(reply.item()))
+    }
+}
+
+fn classify(error: SdkError<UpdateItemError>) -> Result<Updated, StoreError> {
+    match error.as_service_error() {
+        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => Ok(Updated::Refused(image(failed.item()))),
+        Some(service) if service.code().is_some_and(is_throttle) => Ok(Updated::Busy),
+        _ => Err(error.into()),
+    }
+}
+
+fn is_throttle(code: &str) -> bool {
+    matches!(
+        code,
+        "ThrottlingException"
+            | "ProvisionedThroughputExceededException"
+            | "RequestLimitExceeded"
+            | "TransactionConflictException"
+    )
+}
+
+fn image(item: Option<&HashMap<String, AttributeValue>>) -> Image {
+    item.map(expression::image).unwrap_or_default()
+}

@@ -1,0 +1,172 @@
+//! Reservations that wait for one item: those that fit together are made in one write.
+
+use tokio::sync::oneshot;
+
+use super::{
+    account::Shard,
+    denials::Denials,
+    items::{Items, Updated},
+};
+use crate::{
+    clock::Clock,
+    quota::{self, Charge, Image, Refusal, Reservation, Verdict, Write},
+    store::StoreError,
+};
+
+/// How often the reservations of a round are tried when others keep getting in between.
+const ATTEMPTS: u32 = 4;
+
+/// The most reservations in one write: what one write cannot carry for long, the shards must.
+const MOST_AT_ONCE: usize = 50;
+
+/// One reservation that waits for its turn.
+pub(super) struct Reserving {
+    pub shard: Shard,
+    pub charge: Charge,
+    pub expires_ms: u64,
+    pub reply: oneshot::Sender<Result<Answer, StoreError>>,
+}
+
+/// What one item says.
+pub(super) enum Answer {
+    Reserved(Reservation, Image),
+    Refused(Refusal, Image),
+    Stale,
+    Busy,
+}
+
+/// What answers the reservations of one lane.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub items: Items,
+    pub denials: Denials,
+    pub clock: Clock,
+}
+
+impl Desk {
+    /// Answers everyone in `waiting`, all of whom want the item `key`.
+    pub(super) async fn answer_all(&self, key: &str, mut waiting: Vec<Reserving>) {
+        let mut seen = None;
+        let mut attempts = 0;
+        while !waiting.is_empty() {
+            let now_ms = self.clock.now_ms();
+            let Choice { write, chosen, rest } = choose(waiting, seen.as_ref(), now_ms);
+            waiting = rest;
+            if chosen.is_empty() {
+                continue;
+            }
+            match self.items.update(key, &write).await {
+                Ok(Updated::Done(image)) => {
+                    self.denials.changed(key, &image);
+                    reserved(chosen, &image);
+                    (seen, attempts) = (Some(image), 0);
+                }
+                Ok(Updated::Refused(image)) => {
+                    self.denials.refused(key, &image);
+                    attempts += 1;
+                    if attempts == ATTEMPTS {
+                        chosen.into_iter().for_each(|(one, _)| one.answer(Ok(Answer::Busy)));
+                        (seen, attempts) = (None, 0);
+                        continue;
+                    }
+                    waiting.splice(0..0, chosen.into_iter().map(|(one, _)| one));
+                    seen = Some(image);
+                }
+                Ok(Updated::Busy) => {
+                    let all = chosen.into_iter().map(|(one, _)| one).chain(waiting);
+                    return all.for_each(|one| one.answer(Ok(Answer::Busy)));
+                }
+                Err(error) => chosen.into_iter().for_each(|(one, _)| one.answer(Err(error.clone()))),
+            }
+        }
+    }
+}
+
+impl Reserving {
+    /// A caller that has gone away learns nothing; what was reserved for it expires by itself.
+    fn answer(self, answer: Result<Answer, StoreError>) {
+        let _ = self.reply.send(answer);
+    }
+}
+
+fn reserved(chosen: Vec<(Reserving, Reservation)>, image: &Image) {
+    let mut is_first = true;
+    for (one, mut reservation) in chosen {
+        // What is to be forgotten needs to be forgotten once.
+        if std::mem::take(&mut is_first) {
+            reservation.note_stale(image);
+        }
+        one.answer(Ok(Answer::Reserved(reservation, image.clone())));
+    }
+}
+
+/// Who goes with the next write.
+struct Choice {
+    write: Write,
+    chosen: Vec<(Reserving, Reservation)>,
+    rest: Vec<Reserving>,
+}
+
+/// Chooses, first come first served, those whose reservations one write can make. If the item was `seen`, only those that
+/// fit on it, one on top of the other, and those that do not fit at all are refused.
+fn choose(waiting: Vec<Reserving>, seen: Option<&Image>, now_ms: u64) -> Choice {
+    let mut choice = Choice { write: Write::default(), chosen: Vec::new(), rest: Vec::new() };
+    let mut predicted = seen.cloned();
+    let mut is_closed = false;
+    for one in waiting {
+        let policy = one.shard.policy;
+        let reservation = Reservation::new(one.charge, now_ms, one.expires_ms);
+        let mut write = quota::reserve(&policy, &reservation, None);
+        let is_first = choice.chosen.is_empty();
+        if let (Some(image), Some(predicted)) = (seen, &predicted)
+            && !predicted.admits(&write)
+        {
+            match quota::explain(&policy, &one.charge, image, now_ms) {
+                Verdict::Refused(refusal) => {
+                    one.answer(Ok(Answer::Refused(refusal, image.clone())));
+                    continue;
+                }
+                Verdict::Stale => {
+                    one.answer(Ok(Answer::Stale));
+                    continue;
+                }
+                // A slot is freed by a write of its own.
+                Verdict::Reap(slot, count) if is_first => {
+                    write = quota::reserve(&policy, &reservation, Some((slot, count)));
+                    is_closed = true;
+                }
+                Verdict::Retry if is_first => {}
+                Verdict::Reap(..) | Verdict::Retry => {
+                    choice.rest.push(one);
+                    continue;
+                }
+            }
+        }
+        if !(is_first || !is_closed && choice.takes(&one, &write)) {
+            choice.rest.push(one);
+            continue;
+        }
+        if is_first {
+            choice.write = write.clone();
+        }
+        if let Some(predicted) = &mut predicted {
+            predicted.apply(&write);
+        }
+        choice.chosen.push((one, reservation));
+    }
+    choice
+}
+
+impl Choice {
+    /// Whether `write` can go along with those that are chosen.
+    fn takes(&mut self, one: &Reserving, write: &Write) -> bool {
+        let is_alike = self.chosen.first().is_some_and(|(first, _)| first.shard.policy == one.shard.policy);
+        if !is_alike || self.chosen.len() == MOST_AT_ONCE {
+            return false;
+        }
+        let both = self.write.then(write);
+        let can = both.is_some();
+        self.write = both.unwrap_or_else(|| std::mem::take(&mut self.write));
+        can
+    }
+}
