@@ -71,6 +71,7 @@ async fn a_refusal_costs_one_write_and_the_next_ones_cost_none_for_a_moment() {
     for (limit, believed_ms) in [("requests_per_minute", 500), ("in_flight", 100)] {
         let deployment = start(&format!("{{ {limit} = 1 }}"), "limits = { tokens_per_minute = 100000 }").await;
         let _running = deployment.occupy("t", ONE, 600_000).await;
+        refused(&deployment.chat("t", 5, 5).await, limit);
         for _ in 0..3 {
             let before = deployment.count("UpdateItem").await;
             deployment.world.advance(believed_ms);
@@ -82,6 +83,22 @@ async fn a_refusal_costs_one_write_and_the_next_ones_cost_none_for_a_moment() {
     let _running = deployment.occupy("t", ONE, 600_000).await;
     let writes = deployment.writes_of(5, &chat(5, 5), 429).await;
     assert!(writes < 5, "{writes} writes for five refusals within half a second of the first");
+}
+
+#[tokio::test]
+async fn refusals_are_recorded_in_one_write_every_five_seconds() {
+    let deployment = start("{ requests_per_minute = 1 }", "").await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let before = deployment.count("UpdateItem").await;
+    for _ in 0..10 {
+        refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+    }
+    deployment.world.advance(5_000);
+    refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+    let records = deployment.world.app.refusals.of("t").await.expect("the ledger");
+    assert_eq!((records.len(), records[0].limit, records[0].count), (1, "requests_per_minute", 11));
+    let writes = deployment.count("UpdateItem").await - before;
+    assert!((3..=6).contains(&writes), "two records, and a write for each half second of refusals: {writes}");
 }
 
 #[tokio::test]

@@ -2,14 +2,19 @@
 
 mod bad_input;
 mod chat;
+mod clock;
 mod drain;
 mod durability;
 mod events;
+mod fairness;
 mod ladder;
 mod ledger_writes;
 mod limits;
 mod models_and_quota;
+mod operator;
+mod organisations;
 mod overflow;
+mod right_sizing;
 mod streams;
 mod support;
 mod tidy;

@@ -1,12 +1,7 @@
 //! What a key may see and use, and how soon a change of the registry holds in a running system.
 
 use serde_json::{Value, json};
-use spillway::{
-    app::{self, Clients, Endpoints},
-    clock::Clock,
-    store::registry::Registry,
-    tenant::{ApiKey, KeyRecord},
-};
+use spillway::tenant::{ApiKey, KeyRecord};
 
 use crate::support::{
     Deployment,
@@ -18,18 +13,6 @@ const PATH: &str = "/v1/chat/completions";
 
 /// How soon a change must hold, in milliseconds.
 const SOON_MS: u64 = 5_000;
-
-/// The registry as another process sees it: its writes reach the deployment through the table only.
-async fn operator(deployment: &Deployment) -> Registry {
-    let stand_ins = &deployment.world.stand_ins;
-    let endpoints = Endpoints {
-        dynamodb: stand_ins.dynamodb_url(),
-        sqs: stand_ins.sqs_url(),
-        bedrock_runtime: stand_ins.bedrock_url(),
-    };
-    let clients = Clients::new(&app::loopback().await, Some(&endpoints));
-    Registry::new(clients.dynamodb, "spillway-registry", 0, Clock::default())
-}
 
 fn ids(models: &Value) -> Vec<&str> {
     models["data"].as_array().expect("data").iter().filter_map(|model| model["id"].as_str()).collect()
@@ -122,7 +105,7 @@ async fn what_is_used_is_free_again_at_the_reset() {
 #[tokio::test]
 async fn a_changed_limit_holds_soon_without_a_restart() {
     let deployment = Deployment::start(&one_tenant("{ requests_per_minute = 2 }")).await;
-    let operator = operator(&deployment).await;
+    let operator = deployment.another_app().await.registry;
     for status in [200, 200, 429] {
         assert_eq!(deployment.chat("t", 5, 8).await.status(), status);
     }
@@ -146,7 +129,7 @@ async fn a_changed_limit_holds_soon_without_a_restart() {
 async fn a_pool_added_to_a_running_system_is_used_soon() {
     let deployment = Deployment::start(&one_tenant("{}")).await;
     assert_eq!(deployment.chat("t", 5, 8).await.headers()["x-spillway-pool"], "on-demand");
-    let operator = operator(&deployment).await;
+    let operator = deployment.another_app().await.registry;
     let mut model = (**operator.catalogue().await.expect("models").models().next().expect("a model")).clone();
     let pool =
         json!({ "name": "bought", "kind": "provisioned", "model_id": "sim.bought", "limits": { "in_flight": 2 } });
@@ -163,7 +146,7 @@ async fn a_model_added_to_a_running_system_is_found_soon() {
     body["model"] = json!("new");
     assert_eq!(deployment.ask(PATH, "t", &body).await.status, 404);
     let model = json!({ "name": "new", "ladder": [{ "name": "p", "kind": "on_demand", "model_id": "sim.new" }] });
-    let operator = operator(&deployment).await;
+    let operator = deployment.another_app().await.registry;
     operator.put_model(&serde_json::from_value(model).expect("a model")).await.expect("written");
     deployment.world.advance(SOON_MS);
     assert_eq!(deployment.ask(PATH, "t", &body).await.status, 200);
@@ -173,7 +156,7 @@ async fn a_model_added_to_a_running_system_is_found_soon() {
 async fn a_revoked_key_stops_working_soon() {
     let deployment = Deployment::start(&one_tenant("{}")).await;
     assert_eq!(deployment.chat("t", 5, 8).await.status(), 200);
-    let operator = operator(&deployment).await;
+    let operator = deployment.another_app().await.registry;
     assert!(operator.revoke_key("t").await.expect("reached"));
     deployment.world.advance(SOON_MS);
     assert_eq!(deployment.chat("t", 5, 8).await.status(), 401);
@@ -185,7 +168,7 @@ async fn a_new_key_works_soon_and_until_it_expires() {
     let deployment = Deployment::start(&one_tenant("{}")).await;
     let second = ApiKey::parse(&key("second")).expect("a key");
     assert_eq!(deployment.chat("second", 5, 8).await.status(), 401);
-    let operator = operator(&deployment).await;
+    let operator = deployment.another_app().await.registry;
     let expires_ms = deployment.world.app.clock.now_ms() + 3_600_000;
     operator.put_key(&KeyRecord::new(&second, "t", Some(expires_ms))).await.expect("written");
     deployment.world.advance(SOON_MS);
@@ -200,7 +183,7 @@ async fn a_new_key_works_soon_and_until_it_expires() {
 async fn a_deleted_tenants_key_stops_working_soon() {
     let deployment = Deployment::start(&one_tenant("{}")).await;
     assert_eq!(deployment.chat("t", 5, 8).await.status(), 200);
-    assert!(operator(&deployment).await.delete_tenant("t").await.expect("reached"));
+    assert!(deployment.another_app().await.registry.delete_tenant("t").await.expect("reached"));
     deployment.world.advance(SOON_MS);
     assert_eq!(deployment.chat("t", 5, 8).await.status(), 401);
 }

@@ -6,7 +6,11 @@ pub mod time;
 
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
-use spillway::telemetry::Telemetry;
+use spillway::{
+    app::{self, App, Clients, Endpoints},
+    config::Config,
+    telemetry::Telemetry,
+};
 use spillway_command::{
     settings::Settings,
     world::{Options, World},
@@ -21,9 +25,29 @@ pub struct Deployment {
 impl Deployment {
     /// Starts what `settings` (TOML, as for `spillway local --config`) describe, in memory.
     pub async fn start(settings: &str) -> Self {
+        Self::start_with(settings, Telemetry::off()).await
+    }
+
+    /// The same, with its events sent to `telemetry`.
+    pub async fn start_with(settings: &str, telemetry: Telemetry) -> Self {
         let settings: Settings = toml::from_str(settings).expect("settings");
-        let options = Options { settings, apply_settings: true, data: None, port: 0, telemetry: Telemetry::off() };
+        let options = Options { settings, apply_settings: true, data: None, port: 0, telemetry };
         Self { world: World::start(options).await.expect("a world"), http: Client::new() }
+    }
+
+    /// The same tables as another process sees them, which shares nothing else with this one.
+    pub async fn another_app(&self) -> App {
+        let stand_ins = &self.world.stand_ins;
+        let endpoints = Endpoints {
+            dynamodb: stand_ins.dynamodb_url(),
+            sqs: stand_ins.sqs_url(),
+            bedrock_runtime: stand_ins.bedrock_url(),
+        };
+        let clients = Clients::new(&app::loopback().await, Some(&endpoints));
+        let config = Config { registry_cache_ms: 0, ..Config::from_lookup(|_| None).expect("defaults") };
+        let app = App::new(&config, clients, Telemetry::off());
+        app.clock.advance(self.world.app.clock.now_ms().saturating_sub(app.clock.now_ms()));
+        app
     }
 
     /// A POST with the key of `tenant`, as [`key`] makes it.

@@ -3,7 +3,9 @@
 mod apply;
 mod file;
 mod keys;
+mod quota;
 mod show;
+mod verify;
 
 use std::{
     io::{Write, stdout},
@@ -16,7 +18,7 @@ use spillway::{
     app::{App, Clients, aws},
     broker,
     config::Config,
-    store::{StoreError, ledger::Ledger, registry::Registry},
+    store::{StoreError, ledger::Ledger},
     telemetry::Telemetry,
 };
 
@@ -32,9 +34,27 @@ pub enum Admin {
     Models(Scoped<Models>),
     /// Keys: what callers present
     Keys(Scoped<Keys>),
+    /// Where the limits of a tenant stand, and what refused it last
+    Quota(Quota),
+    /// The counters that admission is decided on
+    Ledger(Scoped<LedgerCommand>),
     /// Files of tenants and models
     #[command(subcommand)]
     Config(Check),
+}
+
+/// Whose quota to show.
+#[derive(Debug, clap::Args)]
+pub struct Quota {
+    tenant: String,
+    #[command(flatten)]
+    tables: TableNames,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum LedgerCommand {
+    /// Recompute the counters from the events of requests and report every one that differs
+    Verify(verify::Args),
 }
 
 /// A command and the tables that it works on.
@@ -110,7 +130,7 @@ pub async fn run(command: Admin) -> anyhow::Result<()> {
     let config = command.config()?;
     let app = App::new(&config, Clients::new(&aws().await, None), Telemetry::off());
     let mut out = stdout().lock();
-    let done = execute(command, &app.registry, app.clock.now_ms(), &mut out).await;
+    let done = execute(command, &app, app.clock.now_ms(), &mut out).await;
     let changes = done.map_err(|error| match error.is::<StoreError>() {
         true => error.context(format!("registry table {}", config.registry_table)),
         false => error,
@@ -119,16 +139,12 @@ pub async fn run(command: Admin) -> anyhow::Result<()> {
     fence(&app.ledger, &changes).await.context("the change is made, but may take some seconds to hold everywhere")
 }
 
-/// Carries out `command` on `registry`, tells on `out` what it did, and gives the entries that are different now.
+/// Carries out `command` on the tables of `app`, tells on `out` what it did, and gives the entries that are different now.
 ///
 /// # Errors
-/// The command was refused, or the registry could not be reached.
-pub async fn execute(
-    command: Admin,
-    registry: &Registry,
-    now_ms: u64,
-    out: &mut impl Write,
-) -> anyhow::Result<Vec<Change>> {
+/// The command was refused, a table could not be reached, or what was verified is not as it should be.
+pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
+    let registry = &app.registry;
     match command {
         Admin::Tenants(Scoped { command, .. }) => match command {
             Tenants::Apply { file } => return apply::tenants(registry, &Entries::read(&file)?, out).await,
@@ -147,6 +163,10 @@ pub async fn execute(
             Keys::Revoke { key_id } => keys::revoke(registry, &key_id, out).await?,
             Keys::List { tenant } => keys::list(registry, &tenant, now_ms, out).await?,
         },
+        Admin::Quota(Quota { tenant, .. }) => quota::show(app, &tenant, now_ms, out).await?,
+        Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => {
+            verify::run(app, &args, now_ms, out).await?
+        }
         Admin::Config(Check::Check { file }) => {
             let entries = Entries::read(&file)?;
             let (tenants, models) = (entries.tenants.len(), entries.models.len());
@@ -181,6 +201,8 @@ impl Admin {
             Self::Tenants(scoped) => scoped.tables.clone(),
             Self::Models(scoped) => scoped.tables.clone(),
             Self::Keys(scoped) => scoped.tables.clone(),
+            Self::Quota(quota) => quota.tables.clone(),
+            Self::Ledger(scoped) => scoped.tables.clone(),
             Self::Config(_) => TableNames::default(),
         };
         config.registry_table = tables.registry_table.unwrap_or(config.registry_table);

@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use aws_sdk_dynamodb::{
-    Client,
-    config::{Config, Credentials, Region},
-};
 use clap::Parser;
 use spillway::{
-    clock::Clock,
-    store::{registry::Registry, tables},
+    app::{self, App, Clients, Endpoints},
+    config::Config,
+    store::tables,
+    telemetry::Telemetry,
     tenant::ApiKey,
 };
 use spillway_command::admin::{self, Admin, Change};
@@ -27,7 +25,7 @@ struct Cli {
 }
 
 struct Setup {
-    registry: Registry,
+    app: App,
     folder: TempDir,
     _stop: DropGuard,
 }
@@ -37,16 +35,12 @@ async fn setup() -> Setup {
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let stop = CancellationToken::new();
     tokio::spawn(dynamodb::serve(listener, dynamodb::Options::default(), stop.clone()));
-    let config = Config::builder()
-        .behavior_version_latest()
-        .endpoint_url(url)
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .build();
-    let client = Client::from_conf(config);
-    tables::create_registry(&client, "registry").await.expect("a table");
-    let registry = Registry::new(client, "registry", 0, Clock::default());
-    Setup { registry, folder: tempfile::tempdir().expect("a folder"), _stop: stop.drop_guard() }
+    let endpoints = Endpoints { dynamodb: url.clone(), sqs: url.clone(), bedrock_runtime: url };
+    let clients = Clients::new(&app::loopback().await, Some(&endpoints));
+    let config = Config { registry_cache_ms: 0, ..Config::from_lookup(|_| None).expect("defaults") };
+    tables::create_registry(&clients.dynamodb, &config.registry_table).await.expect("a table");
+    let app = App::new(&config, clients, Telemetry::off());
+    Setup { app, folder: tempfile::tempdir().expect("a folder"), _stop: stop.drop_guard() }
 }
 
 impl Setup {
@@ -54,7 +48,7 @@ impl Setup {
     async fn run(&self, arguments: &[&str]) -> anyhow::Result<(String, Vec<Change>)> {
         let cli = Cli::try_parse_from(["spillway"].iter().chain(arguments))?;
         let mut out = Vec::new();
-        let changes = admin::execute(cli.command, &self.registry, NOW_MS, &mut out).await?;
+        let changes = admin::execute(cli.command, &self.app, NOW_MS, &mut out).await?;
         Ok((String::from_utf8(out)?, changes))
     }
 
@@ -195,12 +189,12 @@ async fn a_key_is_shown_once_and_works_until_it_is_revoked() {
     setup.printed(&["tenants", "apply", &setup.file(FILE)]).await;
     let printed = setup.printed(&["keys", "create", "acme"]).await;
     let key = ApiKey::parse(printed.trim_end()).expect("a key, alone on its line");
-    assert_eq!(setup.registry.authenticate(&key).await.expect("read").expect("known").name, "acme");
+    assert_eq!(setup.app.registry.authenticate(&key).await.expect("read").expect("known").name, "acme");
 
     let listed = setup.printed(&["keys", "list", "acme"]).await;
     assert_eq!(listed, format!("KEY ID        EXPIRES\n{}  never\n", key.id()));
     assert_eq!(setup.printed(&["keys", "revoke", key.id()]).await, format!("revoked key {}\n", key.id()));
-    assert!(setup.registry.authenticate(&key).await.expect("read").is_none());
+    assert!(setup.app.registry.authenticate(&key).await.expect("read").is_none());
     assert!(setup.refused(&["keys", "revoke", key.id()]).await.contains("there is no key"));
     assert!(setup.refused(&["keys", "create", "nobody"]).await.contains("there is no tenant nobody"));
 }
@@ -228,7 +222,7 @@ async fn what_is_deleted_is_gone_with_its_keys() {
     let key = ApiKey::parse(printed.trim_end()).expect("a key");
     assert_eq!(setup.printed(&["tenants", "delete", "acme"]).await, "deleted tenant acme and its keys\n");
     assert_eq!(setup.printed(&["models", "delete", "claude"]).await, "deleted model claude\n");
-    assert!(setup.registry.authenticate(&key).await.expect("read").is_none());
+    assert!(setup.app.registry.authenticate(&key).await.expect("read").is_none());
     assert_eq!(setup.printed(&["keys", "list", "acme"]).await, "KEY ID  EXPIRES\n");
     for missing in [["tenants", "delete", "acme"], ["models", "delete", "claude"], ["tenants", "show", "acme"]] {
         assert!(setup.refused(&missing).await.contains("there is no "), "{missing:?}");

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     model::Models,
     queue::Queue,
-    store::{jobs::Jobs, ledger::Ledger, registry::Registry, skew::Skew},
+    store::{history::Histories, jobs::Jobs, ledger::Ledger, refusals::Refusals, registry::Registry, skew::Skew},
     telemetry::{self, Telemetry},
 };
 
@@ -21,6 +21,8 @@ pub struct App {
     pub clock: Clock,
     pub registry: Registry,
     pub ledger: Ledger,
+    pub histories: Histories,
+    pub refusals: Refusals,
     pub jobs: Jobs,
     /// Without a queue nothing overflows.
     pub queue: Option<Queue>,
@@ -106,6 +108,8 @@ impl App {
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ms, clock.clone());
         Self {
             registry,
+            histories: Histories::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
+            refusals: Refusals::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             jobs: Jobs::new(clients.dynamodb, &config.jobs_table),
             queue: config.queue_url.as_deref().map(|url| Queue::new(clients.sqs, url)),

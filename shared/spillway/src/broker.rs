@@ -14,6 +14,8 @@ mod settlement;
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 pub use accounts::{of_pool as account_of_pool, of_tenant as account_of};
 pub use deliver::Deltas;
 use estimate::Plan;
@@ -95,11 +97,26 @@ pub async fn serve(app: &App, ask: Ask) -> Result<Served, Problem> {
         let now_ms = app.clock.now_ms();
         held_ms = Some(now_ms.saturating_sub(started_ms));
         match problem.retry_after_ms {
+            // Held, it may still be served.
             Some(wait_ms) if problem.kind == Kind::Throttled && now_ms + wait_ms <= hold_until_ms => {
                 app.clock.sleep_until(now_ms + wait_ms).await;
             }
-            _ => return Err(problem),
+            _ => {
+                note_refusal(app, &ask.tenant, &problem).await;
+                return Err(problem);
+            }
         }
+    }
+}
+
+/// Records a "not now" for operators, on the tenant that was refused, whoever's limits they were. A "never" is the
+/// caller's own affair.
+async fn note_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
+    if problem.limits.is_empty() || problem.retry_after_ms.is_none() {
+        return;
+    }
+    if let Err(error) = app.refusals.add(&tenant.name, &problem.limits).await {
+        warn!(%error, "a refusal was not recorded");
     }
 }
 
@@ -109,12 +126,15 @@ async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64)
     let mut event = ask.event.clone();
     event.hold_ms = held_ms;
     event.reserved_tokens = Some(admitted.reserved_tokens());
+    event.regained_tokens = Some(admitted.regained_tokens).filter(|regained| *regained > 0);
     event.admit_ms = Some(app.clock.now_ms().saturating_sub(attempted_ms));
     match route::route(&app, &ask, &admitted).await {
-        Ok(routed) => deliver::deliver(&app, &ask, admitted, routed, event, started_ms).await,
+        Ok(routed) => deliver::deliver(&app, Arc::clone(&ask), admitted, routed, event, started_ms).await,
         Err(failed) => {
-            admitted.give_back(&app, failed.may_be_billed).await;
-            Err(failed.problem)
+            let mut receipt = admitted.give_back(&app, failed.may_be_billed).await;
+            let (pool, charged) = failed.pool.unzip();
+            receipt.pool = charged.flatten();
+            Err(Problem { receipt, pool, ..failed.problem })
         }
     }
 }

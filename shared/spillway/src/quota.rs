@@ -12,10 +12,12 @@
 //!
 //! An account whose limits outgrow what one item can take is spread over [`shards`]: each holds a slice of every limit.
 
+mod audit;
 mod caps;
 mod compose;
 mod estimate;
 mod explain;
+mod history;
 mod reserve;
 mod settle;
 mod shards;
@@ -25,9 +27,11 @@ mod write;
 
 use serde::{Deserialize, Serialize};
 
+pub use audit::{Audit, Drift, Findings, flaws};
 pub use caps::{Burst, BurstSettings, LONGEST_BURST_S, Policy, too_large};
 pub use estimate::input_tokens;
 pub use explain::{Refusal, RefusedLimit, Verdict, explain};
+pub use history::{History, Turnout, record};
 pub use reserve::{Reservation, reserve};
 pub use settle::{Settled, settle, settle_reaped};
 pub use shards::{MOST_SHARDS, shards};
@@ -116,6 +120,31 @@ impl Charge {
             cost_microusd: self.cost_microusd.max(other.cost_microusd),
         }
     }
+
+    /// Whether nothing is charged.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What one account was charged for a request in the end, and when: what [`audit`] recomputes its counters from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charged {
+    /// When the reservation was made, in milliseconds since 1970: it names the windows, the day and the month.
+    pub at_ms: u64,
+    /// What is charged after the settlement.
+    pub charge: Charge,
+}
+
+/// What a request left charged, and where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// On its tenant.
+    pub tenant: Option<Charged>,
+    /// On the tenant's parent.
+    pub parent: Option<Charged>,
+    /// On the pool that answered, if that has limits.
+    pub pool: Option<Charged>,
 }
 
 /// Which tokens are reserved before anyone knows how many there will be.

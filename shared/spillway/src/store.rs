@@ -1,8 +1,10 @@
 //! DynamoDB: what Spillway knows beyond one request. Three tables, each with one reader and writer here.
 
 mod cache;
+pub mod history;
 pub mod jobs;
 pub mod ledger;
+pub mod refusals;
 pub mod registry;
 pub mod skew;
 pub mod tables;

@@ -19,6 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, filter};
 
 use crate::config::{Config, LogFormat};
+use crate::quota::{Charged, Receipt};
 
 /// The namespace of the metrics in CloudWatch.
 const NAMESPACE: &str = "Spillway";
@@ -82,6 +83,54 @@ pub struct RequestEvent {
     /// Calls to the model, one per pool tried.
     #[metrics(flags(NoMetric))]
     pub attempts: Option<u32>,
+    /// Quota tokens that were not reserved because recent answers were shorter than what was asked.
+    #[metrics(flags(NoMetric))]
+    pub regained_tokens: Option<u64>,
+    /// The tenant's parent, if it was charged.
+    pub parent: Option<String>,
+    /// What the tenant was charged in the end.
+    #[metrics(flatten, prefix = "tenant_")]
+    pub tenant_charged: Option<ChargedEvent>,
+    /// What its parent was.
+    #[metrics(flatten, prefix = "parent_")]
+    pub parent_charged: Option<ChargedEvent>,
+    /// What the pool was.
+    #[metrics(flatten, prefix = "pool_")]
+    pub pool_charged: Option<ChargedEvent>,
+}
+
+/// What one account was charged: enough to recompute its counters (`spillway ledger verify`).
+#[derive(Debug, Clone, Copy)]
+#[metrics(subfield)]
+pub struct ChargedEvent {
+    #[metrics(flags(NoMetric))]
+    charged_at_ms: u64,
+    #[metrics(flags(NoMetric))]
+    charged_minute_tokens: u64,
+    #[metrics(flags(NoMetric))]
+    charged_day_tokens: u64,
+    #[metrics(flags(NoMetric))]
+    charged_microusd: u64,
+}
+
+impl From<Charged> for ChargedEvent {
+    fn from(Charged { at_ms, charge }: Charged) -> Self {
+        Self {
+            charged_at_ms: at_ms,
+            charged_minute_tokens: charge.minute_tokens,
+            charged_day_tokens: charge.day_tokens,
+            charged_microusd: charge.cost_microusd,
+        }
+    }
+}
+
+impl RequestEvent {
+    /// Takes over what was charged where.
+    pub fn charge(&mut self, receipt: &Receipt) {
+        self.tenant_charged = receipt.tenant.map(ChargedEvent::from);
+        self.parent_charged = receipt.parent.map(ChargedEvent::from);
+        self.pool_charged = receipt.pool.map(ChargedEvent::from);
+    }
 }
 
 /// Where events go; clones share it.

@@ -42,6 +42,9 @@ pub struct Tenant {
     /// The output cap given to requests that name none, in tokens.
     #[serde(default = "default_max_tokens")]
     pub default_max_tokens: u64,
+    /// Whether requests reserve what recent answers took instead of the output that they ask for.
+    #[serde(default)]
+    pub right_sizing: RightSizing,
     /// How long a request may be held for room before it is refused, in milliseconds.
     #[serde(default)]
     pub hold_ms: u64,
@@ -137,6 +140,20 @@ impl Class {
             Self::Batch => "batch",
         }
     }
+}
+
+/// How much output a request reserves. What an answer takes beyond that is charged when it is settled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RightSizing {
+    /// What it asks for.
+    #[default]
+    Off,
+    /// What 99 of 100 recent answers of the same tenant and model did not exceed. The model is asked for as much as ever.
+    Reserve,
+    /// The same, and the model is asked for no more than that, so that Bedrock reserves less as well. One answer in a hundred
+    /// is then cut short.
+    Send,
 }
 
 /// What a tenant's requests may do when there is no room.

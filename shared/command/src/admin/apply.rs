@@ -29,6 +29,7 @@ pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Writ
     if entries.tenants.is_empty() {
         bail!("the file has no [[tenants]]");
     }
+    check_parents(&registry.tenants().await?, &entries.tenants)?;
     warn_of_unknown_models(registry, entries, out).await?;
     let mut changes = Vec::new();
     for tenant in &entries.tenants {
@@ -75,6 +76,11 @@ pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write
 
 /// Deletes a tenant and its keys.
 pub async fn delete_tenant(registry: &Registry, name: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    let tenants = registry.tenants().await?;
+    let members: Vec<&str> = members(&tenants, name).map(|member| member.name.as_str()).collect();
+    if !members.is_empty() {
+        bail!("tenant {name} is the parent of {}, and nothing was changed", members.join(", "));
+    }
     if !registry.delete_tenant(name).await? {
         bail!("there is no tenant {name}");
     }
@@ -87,6 +93,32 @@ pub async fn delete_model(registry: &Registry, name: &str, out: &mut impl Write)
         bail!("there is no model {name}");
     }
     Ok(writeln!(out, "deleted model {name}")?)
+}
+
+/// An organisation has members, but is no member itself: a request is charged to two tenants at most.
+fn check_parents(there: &[Tenant], applied: &[Tenant]) -> anyhow::Result<()> {
+    let is_applied = |name: &str| applied.iter().any(|tenant| tenant.name == name);
+    let kept = there.iter().filter(|tenant| !is_applied(&tenant.name)).cloned();
+    let all: Vec<Tenant> = applied.iter().cloned().chain(kept).collect();
+    let mut wrong = Vec::new();
+    for (tenant, parent) in all.iter().filter_map(|tenant| Some((tenant, tenant.parent.as_ref()?))) {
+        match all.iter().find(|other| other.name == *parent) {
+            None => wrong.push(format!("tenant {:?}: parent: there is no tenant {parent:?}", tenant.name)),
+            Some(Tenant { parent: Some(above), .. }) => wrong.push(format!(
+                "tenant {:?}: parent: {parent:?} has the parent {above:?}, and there are only two levels",
+                tenant.name
+            )),
+            Some(_) => {}
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("with the tenants that are there, and nothing was changed:\n{}", wrong.join("\n"));
+    }
+    Ok(())
+}
+
+fn members<'a>(tenants: &'a [Tenant], parent: &'a str) -> impl Iterator<Item = &'a Tenant> {
+    tenants.iter().filter(move |tenant| tenant.parent.as_deref() == Some(parent))
 }
 
 /// Prints what became of an entry; gives its new version, if it has one.

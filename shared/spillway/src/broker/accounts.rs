@@ -3,7 +3,7 @@
 use crate::{
     pool::{Model, Pool},
     quota::{self, Policy},
-    store::ledger::Account,
+    store::ledger::{Account, pool_account, tenant_account},
     tenant::Tenant,
 };
 
@@ -16,7 +16,7 @@ const POOL_WRITES: u64 = 4;
 /// The account of `tenant`.
 pub fn of_tenant(tenant: &Tenant) -> Account {
     Account {
-        name: format!("T#{}", tenant.name),
+        name: tenant_account(&tenant.name),
         policy: Policy { limits: tenant.limits, version: tenant.version, burst: tenant.burst(), share_percent: 100 },
         shards: quota::shards(&tenant.limits, TENANT_WRITES),
     }
@@ -25,7 +25,7 @@ pub fn of_tenant(tenant: &Tenant) -> Account {
 /// The account of `pool` of `model`, as far as a request may fill it that may take `share_percent` of it.
 pub fn of_pool(model: &Model, pool: &Pool, share_percent: u64) -> Account {
     Account {
-        name: format!("P#{}#{}", model.name, pool.name),
+        name: pool_account(&model.name, &pool.name),
         policy: Policy { limits: pool.limits, version: model.version, burst: pool.burst(), share_percent },
         shards: quota::shards(&pool.limits, POOL_WRITES),
     }

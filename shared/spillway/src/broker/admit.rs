@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::{Ask, Plan, accounts, refusal, settlement};
 use crate::{
     app::App,
     chat::Problem,
-    quota::{LimitState, Settled},
+    quota::{Charged, History, LimitState, Receipt, Settled},
     store::ledger::{Held, Outcome, View},
-    tenant::Tenant,
+    tenant::{RightSizing, Tenant},
 };
 
 /// A request that fits its tenant's limits, and its parent's.
@@ -22,6 +24,8 @@ pub struct Admitted {
     pub limits: Vec<LimitState>,
     /// Whether the tenant, or its parent, is above its committed share of the pools.
     pub is_excess: bool,
+    /// Quota tokens that the tenant did not reserve because its recent answers were shorter than what was asked.
+    pub regained_tokens: u64,
 }
 
 impl Admitted {
@@ -31,16 +35,19 @@ impl Admitted {
     }
 
     /// Gives the reservations back because no pool answered: whole, or only their slots if a model may have been billed.
-    pub async fn give_back(self, app: &App, may_be_billed: bool) {
+    /// Says what stays charged.
+    pub async fn give_back(self, app: &App, may_be_billed: bool) -> Receipt {
         let give_back = async |held: Held| {
             let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
-            settlement::settle(app, held, &settled).await;
+            settlement::settle(app, held, settled).await
         };
-        tokio::join!(give_back(self.held), async {
-            if let Some(parent) = self.parent {
-                give_back(parent).await;
-            }
-        });
+        let give_back_if_held = async |held: Option<Held>| match held {
+            Some(held) => Some(give_back(held).await),
+            None => None,
+        };
+        let (tenant, parent) = tokio::join!(give_back(self.held), give_back_if_held(self.parent));
+        let if_charged = |charged: Charged| Some(charged).filter(|charged| !charged.charge.is_nothing());
+        Receipt { tenant: if_charged(tenant), parent: parent.and_then(if_charged), pool: None }
     }
 }
 
@@ -85,11 +92,18 @@ impl Payers {
 /// `None` if the limits of one of the payers are out of date.
 async fn reserve(app: &App, ask: &Ask, payers: &Payers) -> Result<Option<Admitted>, Problem> {
     let Payers { tenant, parent } = payers;
-    let plan = Plan::new(ask, tenant, parent.as_deref())?;
+    let history = history(app, ask, tenant).await;
+    let plan = Plan::new(ask, tenant, parent.as_deref(), &history)?;
     let Some((held, view)) = reserve_on(app, ask, &plan, tenant).await? else { return Ok(None) };
     let now_ms = app.clock.now_ms();
-    let mut admitted =
-        Admitted { plan, held, parent: None, limits: view.states(now_ms), is_excess: is_excess(tenant, &view, now_ms) };
+    let mut admitted = Admitted {
+        held,
+        parent: None,
+        limits: view.states(now_ms),
+        is_excess: is_excess(tenant, &view, now_ms),
+        regained_tokens: plan.regained_tokens(tenant, &ask.model),
+        plan,
+    };
     let Some(parent) = parent else { return Ok(Some(admitted)) };
     match reserve_on(app, ask, &admitted.plan, parent).await {
         Ok(Some((held, view))) => {
@@ -116,6 +130,18 @@ async fn reserve_on(app: &App, ask: &Ask, plan: &Plan, payer: &Tenant) -> Result
         Outcome::Busy => Err(refusal::busy(&payer.name)),
         Outcome::Stale => Ok(None),
     }
+}
+
+/// What recent requests tell about this one, if its tenant wants to know. Without an answer it reserves what it asks for.
+async fn history(app: &App, ask: &Ask, tenant: &Tenant) -> History {
+    if tenant.right_sizing == RightSizing::Off {
+        return History::default();
+    }
+    let recent = app.histories.recent(&tenant.name, &ask.model.name).await;
+    recent.unwrap_or_else(|error| {
+        warn!(%error, "a history was not read");
+        History::default()
+    })
 }
 
 /// Whether `payer` uses more than its committed share of the pools.

@@ -1,6 +1,6 @@
 //! From the pool to the caller: deltas as they come, and the settlement after the last.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -23,7 +23,7 @@ const DELTAS_AHEAD: usize = 64;
 /// stays to the end: Bedrock bills to the end.
 pub async fn deliver(
     app: &App,
-    ask: &Ask,
+    ask: Arc<Ask>,
     admitted: Admitted,
     routed: Routed<'_>,
     mut event: RequestEvent,
@@ -33,8 +33,9 @@ pub async fn deliver(
     event.pool = Some(pool.clone());
     event.attempts = Some(routed.calls);
     let (max_tokens_set, limits) = (admitted.plan.max_tokens_set, admitted.limits.clone());
-    let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone() };
-    let delivery = Delivery { app: app.clone(), settlement, event, started_ms, ends_ms: admit::expires_ms(app, ask) };
+    let ends_ms = admit::expires_ms(app, &ask);
+    let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), ask };
+    let delivery = Delivery { app: app.clone(), settlement, event, started_ms, ends_ms };
     let reply = match routed.response {
         Response::Whole(answer) => {
             delivery.end(Some(answer.usage), Outcome::Answered).await;
@@ -99,7 +100,9 @@ impl Delivery {
 
     async fn end(self, usage: Option<Usage>, outcome: Outcome) {
         let Self { app, settlement, mut event, started_ms, .. } = self;
-        event.cost_microusd = Some(settlement.settle(&app, usage, outcome == Outcome::Failed).await);
+        let receipt = settlement.settle(&app, usage, outcome == Outcome::Failed).await;
+        event.cost_microusd = receipt.tenant.map(|charged| charged.charge.cost_microusd);
+        event.charge(&receipt);
         event.input_tokens = usage.map(|usage| usage.all_input_tokens());
         event.output_tokens = usage.map(|usage| usage.output_tokens);
         event.outcome = outcome;

@@ -7,8 +7,8 @@ use crate::{
     chat::{Kind, Problem, Usage},
     pool::{Model, Pool},
     price::quota_tokens,
-    quota::{self, Charge, Limits, ReserveRule, ReserveSettings},
-    tenant::Tenant,
+    quota::{self, Charge, History, Limits, ReserveRule, ReserveSettings, Turnout},
+    tenant::{RightSizing, Tenant},
 };
 
 /// How a request will be sent and what is reserved for it.
@@ -18,66 +18,109 @@ pub struct Plan {
     pub body: Map<String, Value>,
     /// The cap, when it was set here, in tokens.
     pub max_tokens_set: Option<u64>,
-    /// Estimated input and the most output.
-    pub at_most: Usage,
+    /// Estimated input and the output cap that the caller wants.
+    asked: Usage,
+    /// The same with the cap that is sent: what a pool must have room for.
+    sent: Usage,
+    /// The same with the output that is reserved on the tenant: less, where recent answers were shorter.
+    reserved: Usage,
+    /// Input tokens as estimated, before any correction.
+    estimated_input_tokens: u64,
 }
 
 impl Plan {
-    /// Plans `ask` under the limits of `tenant` and of its `parent`.
+    /// Plans `ask` under the limits of `tenant` and of its `parent`, sized by what `history` tells.
     ///
     /// # Errors
     /// The request is larger than a whole limit, or asks for more output than the model can give: it can never be
     /// admitted.
-    pub fn new(ask: &Ask, tenant: &Tenant, parent: Option<&Tenant>) -> Result<Self, Problem> {
-        let input_tokens = quota::input_tokens(&ask.request.body);
-        let most = ask.model.max_output_tokens;
-        let (max_tokens, max_tokens_set) = match ask.request.max_tokens {
-            Some(asked) if asked > most => {
-                let told = format!("max_tokens is {asked}, but {} gives at most {most} output tokens.", ask.model.name);
-                return Err(Problem::invalid("max_tokens", told));
-            }
-            Some(asked) => (asked, None),
-            None => {
-                let payers = [Some(tenant), parent].into_iter().flatten();
-                let fitting = payers.filter_map(|payer| fitting_output(&ask.model, &payer.limits, input_tokens));
-                let fitting = fitting.min().unwrap_or(most);
-                let set = tenant.default_max_tokens.min(most).min(fitting).max(1);
-                (set, Some(set))
-            }
+    pub fn new(ask: &Ask, tenant: &Tenant, parent: Option<&Tenant>, history: &History) -> Result<Self, Problem> {
+        let payers = || [Some(tenant), parent].into_iter().flatten();
+        let estimated_input_tokens = quota::input_tokens(&ask.request.body);
+        let input_tokens = history.correct(estimated_input_tokens);
+        let fitting = payers().filter_map(|payer| fitting_output(&ask.model, &payer.limits, input_tokens)).min();
+        let (asked, mut max_tokens_set) = output_cap(ask, tenant, fitting)?;
+        let usual = history.p99_output_tokens.map_or(asked, |p99| p99.min(asked));
+        let sent = if tenant.right_sizing == RightSizing::Send { usual } else { asked };
+        if sent < asked {
+            max_tokens_set = Some(sent);
+        }
+        let usage = |output_tokens| Usage { input_tokens, output_tokens, ..Usage::default() };
+        let plan = Self {
+            body: with_cap(&ask.request.body, sent),
+            max_tokens_set,
+            asked: usage(asked),
+            sent: usage(sent),
+            reserved: usage(usual),
+            estimated_input_tokens,
         };
-        let at_most = Usage { input_tokens, output_tokens: max_tokens, ..Usage::default() };
-        let plan = Self { body: with_cap(&ask.request.body, max_tokens), max_tokens_set, at_most };
-        for payer in [Some(tenant), parent].into_iter().flatten() {
+        for payer in payers() {
             let exceeded = quota::too_large(&payer.limits, &plan.tenant_charge(payer, &ask.model));
             if let Some((limit, cap)) = exceeded.first() {
-                return Err(too_large(&payer.name, *limit, *cap, &plan.at_most));
+                return Err(too_large(&payer.name, *limit, *cap, &plan.reserved));
             }
         }
         Ok(plan)
     }
 
+    /// The quota tokens per minute that `tenant` does not reserve because recent answers were shorter than what was asked.
+    pub fn regained_tokens(&self, tenant: &Tenant, model: &Model) -> u64 {
+        let minute_tokens = |usage| dearest(usage, tenant, model).minute_tokens;
+        minute_tokens(&self.asked).saturating_sub(minute_tokens(&self.reserved))
+    }
+
+    /// How a request that was planned like this turned out, if `usage` is what it used.
+    pub fn turnout(&self, usage: &Usage) -> Turnout {
+        Turnout {
+            output_tokens: usage.output_tokens,
+            estimated_input_tokens: self.estimated_input_tokens,
+            measured_input_tokens: usage.all_input_tokens(),
+        }
+    }
+
     /// What `tenant` reserves, by its own rules: the dearest that any pool of the ladder can turn out, burndown included,
     /// unless it wants otherwise.
     pub fn tenant_charge(&self, tenant: &Tenant, model: &Model) -> Charge {
-        let charges = model.ladder.iter().map(|pool| self.charge(pool, &tenant.reserve, ReserveRule::Conservative));
-        charges.reduce(Charge::dearest).unwrap_or_default()
+        dearest(&self.reserved, tenant, model)
     }
 
     /// What `pool` reserves, by its own rules: the same as Bedrock does at the start of a call, unless it wants otherwise.
     pub fn pool_charge(&self, pool: &Pool) -> Charge {
-        self.charge(pool, &pool.reserve, ReserveRule::Mirror)
+        charge(&self.sent, pool, &pool.reserve, ReserveRule::Mirror)
     }
+}
 
-    fn charge(&self, pool: &Pool, rules: &ReserveSettings, default: ReserveRule) -> Charge {
-        let tokens = |rule: Option<ReserveRule>| match rule.unwrap_or(default) {
-            ReserveRule::Mirror => quota_tokens(&self.at_most, 1),
-            ReserveRule::Conservative => quota_tokens(&self.at_most, pool.burndown),
-        };
-        Charge {
-            requests: 1,
-            minute_tokens: tokens(rules.tokens_per_minute),
-            day_tokens: tokens(rules.tokens_per_day),
-            cost_microusd: pool.prices.cost_microusd(&self.at_most),
+fn dearest(usage: &Usage, tenant: &Tenant, model: &Model) -> Charge {
+    let of_pool = |pool| charge(usage, pool, &tenant.reserve, ReserveRule::Conservative);
+    model.ladder.iter().map(of_pool).reduce(Charge::dearest).unwrap_or_default()
+}
+
+fn charge(usage: &Usage, pool: &Pool, rules: &ReserveSettings, default: ReserveRule) -> Charge {
+    let tokens = |rule: Option<ReserveRule>| match rule.unwrap_or(default) {
+        ReserveRule::Mirror => quota_tokens(usage, 1),
+        ReserveRule::Conservative => quota_tokens(usage, pool.burndown),
+    };
+    Charge {
+        requests: 1,
+        minute_tokens: tokens(rules.tokens_per_minute),
+        day_tokens: tokens(rules.tokens_per_day),
+        cost_microusd: pool.prices.cost_microusd(usage),
+    }
+}
+
+/// The output cap of `ask`, in tokens, and the same again if it was not the caller who set it: then it is the tenant's
+/// default, as far as that is `fitting`.
+fn output_cap(ask: &Ask, tenant: &Tenant, fitting: Option<u64>) -> Result<(u64, Option<u64>), Problem> {
+    let most = ask.model.max_output_tokens;
+    match ask.request.max_tokens {
+        Some(asked) if asked > most => {
+            let told = format!("max_tokens is {asked}, but {} gives at most {most} output tokens.", ask.model.name);
+            Err(Problem::invalid("max_tokens", told))
+        }
+        Some(asked) => Ok((asked, None)),
+        None => {
+            let set = tenant.default_max_tokens.min(most).min(fitting.unwrap_or(most)).max(1);
+            Ok((set, Some(set)))
         }
     }
 }
@@ -105,13 +148,18 @@ fn with_cap(body: &Map<String, Value>, max_tokens: u64) -> Map<String, Value> {
     body
 }
 
-fn too_large(payer: &str, limit: quota::Limit, cap: u64, at_most: &Usage) -> Problem {
+fn too_large(payer: &str, limit: quota::Limit, cap: u64, needed: &Usage) -> Problem {
     let name = limit.name();
     let kind = if limit == quota::Limit::MicrousdPerMonth { Kind::BudgetExhausted } else { Kind::Invalid };
     let told = format!(
         "This request can never be admitted: about {} input tokens and max_tokens {} exceed the whole limit {name} of {cap} \
          of tenant {payer}. Lower max_tokens or shorten the input.",
-        at_most.input_tokens, at_most.output_tokens
+        needed.input_tokens, needed.output_tokens
     );
-    Problem { param: Some("max_tokens".into()), limits: vec![name.into()], ..Problem::new(kind, told) }
+    Problem {
+        param: Some("max_tokens".into()),
+        limits: vec![name.into()],
+        limits_of: Some(payer.into()),
+        ..Problem::new(kind, told)
+    }
 }

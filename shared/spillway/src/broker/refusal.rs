@@ -19,6 +19,7 @@ pub fn of_tenant(tenant: &str, refusal: &Refusal, limit_states: Vec<LimitState>)
     Problem {
         retry_after_ms: Some(refusal.retry_after_ms().max(1)),
         limits: names,
+        limits_of: Some(tenant.into()),
         limit_states,
         ..Problem::new(if is_budget { Kind::BudgetExhausted } else { Kind::Throttled }, message)
     }

@@ -10,7 +10,7 @@ use crate::{
     chat::{Answer, Problem},
     model::{Call, EventStream, Failure},
     pool::Pool,
-    quota::{self, Settled},
+    quota::{self, Charged, Settled},
     store::ledger::{Held, Outcome},
 };
 
@@ -36,6 +36,14 @@ pub struct Failed {
     pub problem: Problem,
     /// Whether a model may have worked on the request.
     pub may_be_billed: bool,
+    /// The pool that may have, and what stays charged on it.
+    pub pool: Option<(String, Option<Charged>)>,
+}
+
+impl Failed {
+    fn unbilled(problem: Problem) -> Self {
+        Self { problem, may_be_billed: false, pool: None }
+    }
 }
 
 /// When a throttled Bedrock pool is worth another try. Bedrock does not say.
@@ -72,17 +80,23 @@ pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<R
             Err(failure) => failure,
         };
         let may_be_billed = matches!(failure, Failure::Failed(_));
-        if let Some(held) = held {
-            let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
-            settlement::settle(app, held, &settled).await;
-        }
+        let charged = match held {
+            Some(held) => {
+                let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
+                Some(settlement::settle(app, held, settled).await)
+            }
+            None => None,
+        };
         match failure {
             Failure::Throttled => obstacles.full(THROTTLED_RETRY_MS),
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
-            Failure::Rejected(problem) | Failure::Failed(problem) => return Err(Failed { problem, may_be_billed }),
+            Failure::Rejected(problem) => return Err(Failed::unbilled(problem)),
+            Failure::Failed(problem) => {
+                return Err(Failed { problem, may_be_billed, pool: Some((pool.name.clone(), charged)) });
+            }
         }
     }
-    Err(Failed { problem: obstacles.into_problem(&ask.model.name), may_be_billed: false })
+    Err(Failed::unbilled(obstacles.into_problem(&ask.model.name)))
 }
 
 impl Obstacles {
@@ -131,7 +145,7 @@ async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resu
             app.registry.forget_models();
             Ok(Room::Full { retry_after_ms: 1 })
         }
-        Err(error) => Err(Failed { problem: refusal::unreachable("ledger", &error), may_be_billed: false }),
+        Err(error) => Err(Failed::unbilled(refusal::unreachable("ledger", &error))),
     }
 }
 

@@ -1,50 +1,76 @@
 //! Replaces estimates by what really happened, on the tenant, its parent and the pool at once.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
-use super::{admit::Admitted, estimate};
-use crate::{app::App, chat::Usage, pool::Pool, quota::Settled, store::ledger::Held};
+use super::{Ask, admit::Admitted, estimate};
+use crate::{
+    app::App,
+    chat::Usage,
+    pool::Pool,
+    quota::{Charged, Receipt, Settled},
+    store::ledger::Held,
+    tenant::RightSizing,
+};
 
 /// Everything that an answer owes when it ends.
 #[must_use = "an answer that is not settled holds its capacity until it expires"]
 pub struct Settlement {
+    pub ask: Arc<Ask>,
     pub admitted: Admitted,
     pub held: Option<Held>,
     pub pool: Pool,
 }
 
 impl Settlement {
-    /// Settles all reservations; gives the cost that the tenant is charged, in micro-USD. Without `usage` the answer broke
-    /// off: the reserve stays charged, since it is at least what the model may bill. If it `broke` off with usage, the
-    /// larger of the two is charged.
-    pub async fn settle(self, app: &App, usage: Option<Usage>, broke: bool) -> u64 {
-        let Self { admitted, held, pool } = self;
+    /// Settles all reservations and says what is charged in the end. Without `usage` the answer broke off: the reserve stays
+    /// charged, since it is at least what the model may bill. If it `broke` off with usage, the larger of the two is charged.
+    pub async fn settle(self, app: &App, usage: Option<Usage>, broke: bool) -> Receipt {
+        let Self { ask, admitted, held, pool } = self;
         let actual = usage.map(|usage| estimate::actual(&usage, &pool));
-        let settle_one = async |held: Held| {
+        let settle_one = async |held: Held, regained_tokens: u64| {
             let reserve = held.reservation().charge;
             let charge = match actual {
                 Some(actual) if broke => actual.dearest(reserve),
                 Some(actual) => actual,
                 None => reserve,
             };
-            settle(app, held, &Settled { charge, usage, regained_tokens: 0 }).await;
-            charge.cost_microusd
+            settle(app, held, Settled { charge, usage, regained_tokens }).await
         };
-        let settle_if_held = async |held: Option<Held>| {
-            if let Some(held) = held {
-                settle_one(held).await;
+        let settle_if_held = async |held: Option<Held>| match held {
+            Some(held) => Some(settle_one(held, 0).await),
+            None => None,
+        };
+        let (tenant, parent, pool, ()) = tokio::join!(
+            settle_one(admitted.held, admitted.regained_tokens),
+            settle_if_held(admitted.parent),
+            settle_if_held(held),
+            async {
+                if let Some(usage) = usage {
+                    learn(app, &ask, &admitted.plan, &usage).await;
+                }
             }
-        };
-        let (cost_microusd, (), ()) =
-            tokio::join!(settle_one(admitted.held), settle_if_held(admitted.parent), settle_if_held(held));
-        cost_microusd
+        );
+        Receipt { tenant: Some(tenant), parent, pool }
     }
 }
 
-/// Settles one reservation. A failure is not repeated: the write may have happened, and if it did not, the slot expires
-/// and the reserve stays charged.
-pub async fn settle(app: &App, held: Held, settled: &Settled) {
-    if let Err(error) = app.ledger.settle(held, settled).await {
-        warn!(error = format!("{error:#}"), "a reservation was not settled and will expire");
+/// Settles one reservation; says what it comes to. A failure is not repeated: the write may have happened, and if it did
+/// not, the slot expires and the reserve stays charged.
+pub async fn settle(app: &App, held: Held, settled: Settled) -> Charged {
+    let charged = Charged { at_ms: held.reservation().at_ms, charge: settled.charge };
+    if let Err(error) = app.ledger.settle(held, &settled).await {
+        warn!(%error, "a reservation was not settled and will expire");
+    }
+    charged
+}
+
+async fn learn(app: &App, ask: &Ask, plan: &estimate::Plan, usage: &Usage) {
+    if ask.tenant.right_sizing == RightSizing::Off {
+        return;
+    }
+    if let Err(error) = app.histories.add(&ask.tenant.name, &ask.model.name, plan.turnout(usage)).await {
+        warn!(%error, "some turnouts are missing from a history");
     }
 }

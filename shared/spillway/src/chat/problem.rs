@@ -1,6 +1,6 @@
 //! What a caller may be told went wrong. Each dialect renders it in its own error shape.
 
-use crate::quota::LimitState;
+use crate::quota::{LimitState, Receipt};
 
 /// The kinds of failure that callers can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,14 @@ pub struct Problem {
     pub retry_after_ms: Option<u64>,
     /// The limits that refused (`tokens_per_minute`, …), most binding first; empty when none did.
     pub limits: Vec<String>,
+    /// Whose limits those are: the tenant, or the organisation that it belongs to.
+    pub limits_of: Option<String>,
     /// Where the tenant's limits stood at the refusal; empty when none refused.
     pub limit_states: Vec<LimitState>,
+    /// The pool whose model failed, if one did.
+    pub pool: Option<String>,
+    /// What stays charged all the same, because a model may have been billed.
+    pub receipt: Receipt,
 }
 
 impl Problem {
@@ -60,7 +66,10 @@ impl Problem {
             param: None,
             retry_after_ms: None,
             limits: Vec::new(),
+            limits_of: None,
             limit_states: Vec::new(),
+            pool: None,
+            receipt: Receipt::default(),
         }
     }
 

@@ -71,27 +71,29 @@ async fn serve(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> 
         created_s: app.clock.now_ms() / 1_000,
         include_usage: request.include_usage,
     };
+    let event = RequestEvent {
+        request_id: job.id.clone(),
+        tenant: Some(tenant.name.clone()),
+        parent: tenant.parent.clone(),
+        dialect: Some(job.call.dialect.name()),
+        model: Some(model.name.clone()),
+        route: Some("drain"),
+        class: Some(Class::Batch.name()),
+        stream: request.stream,
+        ..RequestEvent::default()
+    };
     let ask = Ask {
         request_id: job.id.clone(),
         class: Class::Batch,
         hold_ms: 0,
         deadline_ms,
-        event: RequestEvent {
-            request_id: job.id.clone(),
-            tenant: Some(tenant.name.clone()),
-            dialect: Some(job.call.dialect.name()),
-            model: Some(model.name.clone()),
-            route: Some("drain"),
-            class: Some(Class::Batch.name()),
-            stream: request.stream,
-            ..RequestEvent::default()
-        },
+        event: event.clone(),
         tenant,
         model,
         request,
     };
     let dialect = job.call.dialect;
-    let served = broker::serve(app, ask).await?;
+    let served = broker::serve(app, ask).await.inspect_err(|problem| record_charged(app, event, problem))?;
     let headers = [("x-spillway-pool".to_owned(), served.pool)];
     match served.reply {
         Reply::Whole(answer) => Ok(stored(dialect.answer(&context, &answer), headers)),
@@ -100,6 +102,15 @@ async fn serve(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> 
             let kind = ("content-type".to_owned(), dialect.stream_content_type().to_owned());
             Ok(StoredResult { status: 200, headers: headers.into_iter().chain([kind]).collect(), body })
         }
+    }
+}
+
+/// An attempt that failed is worth an event of its own if something stays charged for it.
+fn record_charged(app: &App, mut event: RequestEvent, problem: &Problem) {
+    if problem.receipt.tenant.is_some() {
+        event.pool = problem.pool.clone();
+        event.charge(&problem.receipt);
+        app.telemetry.record(event);
     }
 }
 

@@ -60,6 +60,8 @@ pub async fn chat(
             _ => Outcome::Failed,
         };
         event.limit = problem.limits.first().cloned();
+        event.pool = problem.pool.clone();
+        event.charge(&problem.receipt);
     }
     event.duration_ms = app.clock.now_ms().saturating_sub(started_ms);
     app.telemetry.record(event);
@@ -78,6 +80,7 @@ async fn ask(
     let tenant = auth::tenant(app, &call.parts.headers).await?;
     event.tenant = Some(tenant.name.clone());
     event.class = Some(tenant.class.name());
+    event.parent = tenant.parent.clone();
     let request = call.dialect.parse(body, path_model, stream)?;
     event.stream = request.stream;
     let model = broker::find_model(app, &tenant, &request.model).await?;

@@ -29,6 +29,16 @@ pub enum Attribute {
     SettledCost,
     /// Tokens that were asked for as output and not reserved, because recent answers were shorter, ever.
     Regained,
+    /// In a history: answers of this day whose length falls into this bucket, as `day × 64 + bucket`.
+    Answers(u64),
+    /// In a history: input tokens estimated on this UTC day.
+    EstimatedInput(u64),
+    /// In a history: the same requests' input tokens as the model counted them.
+    MeasuredInput(u64),
+    /// In a record of refusals: how often this limit (by its number) refused.
+    Refusals(u64),
+    /// In a record of refusals: when this limit (by its number) last refused, in milliseconds since 1970.
+    RefusedAtMs(u64),
 }
 
 impl Attribute {
@@ -54,6 +64,11 @@ impl Attribute {
             Self::SettledOutput => text.push_str("so"),
             Self::SettledCost => text.push_str("sc"),
             Self::Regained => text.push_str("sg"),
+            Self::Answers(bucket) => push_base36(text, 'o', bucket),
+            Self::EstimatedInput(day) => push_base36(text, 'e', day),
+            Self::MeasuredInput(day) => push_base36(text, 'a', day),
+            Self::Refusals(limit) => push_base36(text, 'x', limit),
+            Self::RefusedAtMs(limit) => push_base36(text, 'y', limit),
         }
     }
 
@@ -81,6 +96,11 @@ impl Attribute {
             't' => Some(Self::Tokens(index)),
             'd' => Some(Self::Day(index)),
             'm' => Some(Self::Month(index)),
+            'o' => Some(Self::Answers(index)),
+            'e' => Some(Self::EstimatedInput(index)),
+            'a' => Some(Self::MeasuredInput(index)),
+            'x' => Some(Self::Refusals(index)),
+            'y' => Some(Self::RefusedAtMs(index)),
             _ => None,
         }
     }
@@ -229,6 +249,11 @@ mod tests {
                 Attribute::Tokens(index),
                 Attribute::Day(index),
                 Attribute::Month(index),
+                Attribute::Answers(index),
+                Attribute::EstimatedInput(index),
+                Attribute::MeasuredInput(index),
+                Attribute::Refusals(index),
+                Attribute::RefusedAtMs(index),
             ] {
                 prop_assert_eq!(Attribute::parse(&attribute.name()), Some(attribute));
             }
@@ -237,7 +262,7 @@ mod tests {
 
     #[test]
     fn foreign_names_are_not_ours() {
-        for name in ["", "pk", "x1", "r", "r-1", "r+1", "t 1"] {
+        for name in ["", "pk", "z1", "r", "r-1", "r+1", "t 1"] {
             assert_eq!(Attribute::parse(name), None, "{name}");
         }
     }

@@ -60,6 +60,13 @@ impl<V> Cache<V> {
         entry.keep(found, begun_ms, self.clock.now_ms())
     }
 
+    /// Keeps what was just written for `key`.
+    pub(super) fn put(&self, key: &str, value: V) {
+        let now_ms = self.clock.now_ms();
+        // Keeping what is there cannot fail.
+        let _ = self.entry(key).keep(Ok(Some(value)), now_ms, now_ms);
+    }
+
     /// Makes the next reader of `key` read the store.
     pub(super) fn forget(&self, key: &str) {
         self.entries.remove(key);

@@ -7,18 +7,18 @@
 mod account;
 mod denials;
 mod expression;
-mod items;
+pub(super) mod items;
 mod lanes;
 mod reserving;
 mod settling;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use aws_sdk_dynamodb::Client;
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 
-pub use account::{Account, View};
+pub use account::{Account, View, pool_account, tenant_account};
 pub use expression::{Compiled, compile};
 
 use super::{StoreError, skew::Skew};
@@ -170,6 +170,20 @@ impl Ledger {
     /// The store could not be reached.
     pub async fn images(&self, account: &Account) -> Result<Vec<Image>, StoreError> {
         try_join_all(account.keys().map(|key| async move { self.items.get(&key).await })).await
+    }
+
+    /// The items of all accounts, by account. For operators: it reads the whole table.
+    ///
+    /// # Errors
+    /// The store could not be reached.
+    pub async fn accounts(&self) -> Result<BTreeMap<String, Vec<Image>>, StoreError> {
+        let mut accounts: BTreeMap<String, Vec<Image>> = BTreeMap::new();
+        for (key, image) in self.items.all().await? {
+            if let Some(name) = account::name_of(&key) {
+                accounts.entry(name.to_owned()).or_default().push(image);
+            }
+        }
+        Ok(accounts)
     }
 
     /// Makes every admission under limits older than the account's fail and reload, from this moment on. `former_shards` is

@@ -6,6 +6,7 @@ use std::io;
 use serde_json::Value;
 
 use super::*;
+use crate::quota::Charge;
 
 /// A writer whose clones write to the same place.
 #[derive(Clone, Default)]
@@ -56,8 +57,18 @@ fn full_event() -> RequestEvent {
         duration_ms: 900,
         hold_ms: Some(0),
         attempts: Some(1),
+        regained_tokens: Some(300),
+        parent: Some("organisation".into()),
+        tenant_charged: Some(CHARGED.into()),
+        parent_charged: Some(CHARGED.into()),
+        pool_charged: Some(CHARGED.into()),
     }
 }
+
+const CHARGED: Charged = Charged {
+    at_ms: 1_764_000_000_000,
+    charge: Charge { requests: 1, minute_tokens: 121, day_tokens: 122, cost_microusd: 363 },
+};
 
 fn names(list: &Value) -> BTreeSet<&str> {
     list.as_array().unwrap().iter().map(|entry| entry.get("Name").unwrap_or(entry).as_str().unwrap()).collect()
@@ -100,8 +111,12 @@ fn an_event_has_the_named_fields_and_nothing_else() {
     let fields: BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = "_aws request_id tenant dialect route model pool class outcome limit stream input_tokens \
                     output_tokens reserved_tokens cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
-                    attempts";
-    assert_eq!(fields, expected.split(' ').collect());
+                    attempts regained_tokens parent";
+    let charged = ["tenant", "parent", "pool"]
+        .map(|of| ["at_ms", "minute_tokens", "day_tokens", "microusd"].map(|what| format!("{of}_charged_{what}")));
+    let expected: BTreeSet<&str> = expected.split(' ').chain(charged.iter().flatten().map(String::as_str)).collect();
+    assert_eq!(fields, expected);
+    assert_eq!(event["pool_charged_day_tokens"], Value::from(122));
     assert_eq!(event["stream"], Value::from(1));
     assert_eq!((&event["cost_microusd"], &event["outcome"]), (&Value::from(363), &Value::from("answered")));
 }

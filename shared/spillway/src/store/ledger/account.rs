@@ -2,6 +2,22 @@
 
 use crate::quota::{self, Image, LimitState, Policy};
 
+/// What the names of tenants' accounts begin with.
+const TENANT: &str = "T#";
+
+/// What the names of pools' accounts begin with.
+const POOL: &str = "P#";
+
+/// The name of the account of this tenant.
+pub fn tenant_account(tenant: &str) -> String {
+    format!("{TENANT}{tenant}")
+}
+
+/// The name of the account of this pool of a model.
+pub fn pool_account(model: &str, pool: &str) -> String {
+    format!("{POOL}{model}#{pool}")
+}
+
 /// A tenant's or a pool's items and the limits that hold for all of them together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -51,6 +67,13 @@ impl Account {
         all.reduce(|sums, states| sums.into_iter().zip(states).map(|(sum, state)| sum.and(state)).collect())
             .unwrap_or_default()
     }
+}
+
+/// The account that the item with this key is a shard of; `None` for what else is in the table.
+pub(super) fn name_of(key: &str) -> Option<&str> {
+    let (name, shard) = key.rsplit_once('#')?;
+    let is_account = name.starts_with(TENANT) || name.starts_with(POOL);
+    (is_account && shard.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
 }
 
 /// What one item of an account shows of all of it: exact if it is the only one, else as if all stood alike.

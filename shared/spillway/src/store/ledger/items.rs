@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What became of a write.
-pub(super) enum Updated {
+pub(in crate::store) enum Updated {
     /// Done; this is the item now.
     Done(Image),
     /// Not done, because a condition did not hold; this is the item.
@@ -26,17 +26,17 @@ pub(super) enum Updated {
 }
 
 #[derive(Clone)]
-pub(super) struct Items {
+pub(in crate::store) struct Items {
     client: Client,
     table: Arc<str>,
 }
 
 impl Items {
-    pub(super) fn new(client: Client, table: &str) -> Self {
+    pub(in crate::store) fn new(client: Client, table: &str) -> Self {
         Self { client, table: table.into() }
     }
 
-    pub(super) async fn update(&self, key: &str, write: &Write) -> Result<Updated, StoreError> {
+    pub(in crate::store) async fn update(&self, key: &str, write: &Write) -> Result<Updated, StoreError> {
         let compiled = expression::compile(write);
         let request = self
             .client
@@ -54,10 +54,25 @@ impl Items {
         }
     }
 
-    pub(super) async fn get(&self, key: &str) -> Result<Image, StoreError> {
+    pub(in crate::store) async fn get(&self, key: &str) -> Result<Image, StoreError> {
         let request = self.client.get_item().table_name(&*self.table).consistent_read(true);
         let reply = request.key("pk", AttributeValue::S(key.into())).send().await?;
         Ok(image(reply.item()))
+    }
+}
+
+impl Items {
+    /// All items, by key.
+    pub(in crate::store) async fn all(&self) -> Result<Vec<(String, Image)>, StoreError> {
+        let request = self.client.scan().table_name(&*self.table).consistent_read(true);
+        let mut items = request.into_paginator().items().send();
+        let mut all = Vec::new();
+        while let Some(item) = items.next().await {
+            let item = item?;
+            let key = item.get("pk").and_then(|key| key.as_s().ok()).cloned().unwrap_or_default();
+            all.push((key, expression::image(&item)));
+        }
+        Ok(all)
     }
 }
 

@@ -1,0 +1,79 @@
+//! Where the limits of a tenant stand.
+
+use std::{io::Write, time::Duration};
+
+use anyhow::{Context, bail};
+use spillway::{
+    app::App,
+    broker,
+    quota::{Attribute, Image, LimitState},
+    store::refusals::Refused,
+    tenant::Tenant,
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::show::table;
+
+/// Prints the limits of `name` and of its parent, their use and when it is free again, what was settled in all, and what
+/// refused it last.
+pub async fn show(app: &App, name: &str, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+    let Some(tenant) = app.registry.tenant(name).await? else { bail!("there is no tenant {name}") };
+    writeln!(out, "tenant {name}, class {}", tenant.class.name())?;
+    one(app, &tenant, now_ms, out).await?;
+    if let Some(parent) = &tenant.parent {
+        writeln!(out, "\nparent {parent}")?;
+        let found = app.registry.tenant(parent).await?;
+        let parent = found.with_context(|| format!("{parent} does not exist, so nothing is admitted"))?;
+        one(app, &parent, now_ms, out).await?;
+    }
+    refusals(&app.refusals.of(name).await?, out)
+}
+
+async fn one(app: &App, tenant: &Tenant, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+    let account = broker::account_of(tenant);
+    let images = app.ledger.images(&account).await?;
+    let states = account.states(&images, now_ms);
+    match states.is_empty() {
+        true => writeln!(out, "no limits")?,
+        false => table(["LIMIT", "CAP", "USED", "LEFT", "ALL FREE IN"], states.into_iter().map(row), out)?,
+    }
+    let total = |attribute| images.iter().map(|image: &Image| image.get(attribute)).sum::<u64>();
+    writeln!(out, "in flight: {}", total(Attribute::InFlight))?;
+    writeln!(
+        out,
+        "settled: {} requests, {} input tokens, {} output tokens, {} micro-USD",
+        total(Attribute::SettledRequests),
+        total(Attribute::SettledInput),
+        total(Attribute::SettledOutput),
+        total(Attribute::SettledCost)
+    )?;
+    let regained = total(Attribute::Regained);
+    if regained > 0 {
+        writeln!(out, "regained by right-sizing: {regained} quota tokens")?;
+    }
+    Ok(())
+}
+
+fn row(state: LimitState) -> [String; 5] {
+    let free_in = Duration::from_secs(state.reset_ms.div_ceil(1_000));
+    [
+        state.limit.name().to_owned(),
+        state.cap.to_string(),
+        state.used.to_string(),
+        state.remaining().to_string(),
+        format!("{free_in:?}"),
+    ]
+}
+
+fn refusals(refused: &[Refused], out: &mut impl Write) -> anyhow::Result<()> {
+    if refused.is_empty() {
+        return Ok(writeln!(out, "\nnever refused")?);
+    }
+    writeln!(out)?;
+    let row = |refused: &Refused| {
+        let last = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(refused.last_ms / 1_000 * 1_000);
+        let last = last.format(&Rfc3339).unwrap_or_default();
+        [refused.limit.to_owned(), refused.count.to_string(), last]
+    };
+    table(["REFUSED BY", "TIMES", "LAST"], refused.iter().map(row), out)
+}

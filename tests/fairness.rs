@@ -1,0 +1,140 @@
+//! Pools under pressure: who is within its committed share finds room behind a tenant that is not.
+
+use serde_json::json;
+use spillway::{broker, quota::Charge};
+
+use crate::support::{
+    Deployment,
+    answer::{Answer, pool},
+    chat, key,
+};
+
+const PATH: &str = "/v1/chat/completions";
+
+/// A noisy tenant with a small committed share and a quiet one, on one pool of twenty requests a minute.
+async fn noisy_and_quiet(pool_fields: &str) -> Deployment {
+    let tenants =
+        [("noisy", "committed_tokens_per_minute = 100\n"), ("quiet", "committed_tokens_per_minute = 10000\n")];
+    let tenants = tenants.map(|(name, committed)| {
+        format!("[[tenants]]\nname = \"{name}\"\nclass = \"interactive\"\n{committed}limits = {{ tokens_per_day = 1000000 }}\n")
+    });
+    let fields = format!("limits = {{ requests_per_minute = 20 }}\nburst = {{ requests_s = 60 }}\n{pool_fields}");
+    let settings = format!(
+        "[keys]\nnoisy = \"{}\"\nquiet = \"{}\"\n{}\n[[models]]\nname = \"m\"\ntimeout_ms = 30000\n{}",
+        key("noisy"),
+        key("quiet"),
+        tenants.concat(),
+        pool("pool", "on_demand", "sim.model", &fields)
+    );
+    let deployment = Deployment::start(&settings).await;
+    deployment.advance_to_noon();
+    deployment
+}
+
+impl Deployment {
+    /// How many requests of `tenant` are answered before one finds no room.
+    async fn answered(&self, tenant: &str) -> u64 {
+        let mut answered = 0;
+        loop {
+            let Answer { status, .. } = self.ask(PATH, tenant, &chat(30, 30)).await;
+            match status {
+                200 => answered += 1,
+                status => {
+                    assert_eq!(status, 429);
+                    return answered;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_above_its_share_leaves_the_rest_of_the_pool_to_those_within_theirs() {
+    let deployment = noisy_and_quiet("").await;
+    assert_eq!(deployment.answered("noisy").await, 18, "nine tenths");
+    assert_eq!(deployment.answered("quiet").await, 2);
+}
+
+#[tokio::test]
+async fn a_tenant_within_its_share_may_use_all_of_a_pool() {
+    let deployment = noisy_and_quiet("").await;
+    assert_eq!(deployment.answered("quiet").await, 20);
+}
+
+#[tokio::test]
+async fn a_pool_can_be_open_to_all_and_half_closed_to_those_above_their_share() {
+    assert_eq!(noisy_and_quiet("excess_percent = 100").await.answered("noisy").await, 20);
+    // The first request is still within its share.
+    assert_eq!(noisy_and_quiet("excess_percent = 50").await.answered("noisy").await, 10);
+}
+
+#[tokio::test]
+async fn a_burst_setting_decides_how_much_of_a_minute_comes_at_once() {
+    for (burst_s, at_once) in [(0, 10), (5, 20), (25, 60), (55, 120), (60, 120)] {
+        let settings = crate::support::one_tenant("{ requests_per_minute = 120 }")
+            .replace("limits =", &format!("burst = {{ requests_s = {burst_s} }}\nlimits ="));
+        let deployment = Deployment::start(&settings).await;
+        deployment.advance_to_noon();
+        assert_eq!(deployment.reservations("t").await, at_once, "{burst_s} s");
+    }
+}
+
+#[tokio::test]
+async fn a_strict_limit_leaves_out_what_an_unaligned_minute_could_hold_more() {
+    let settings = crate::support::one_tenant("{ requests_per_minute = 130 }")
+        .replace("limits =", "burst = { requests_s = 0, strict = true }\nlimits =");
+    let deployment = Deployment::start(&settings).await;
+    deployment.advance_to_noon();
+    let mut times = Vec::new();
+    for _ in 0..30 {
+        for _ in 0..deployment.reservations("t").await {
+            times.push(deployment.world.app.clock.now_ms());
+        }
+        deployment.world.advance(2_500);
+    }
+    let within = |from: u64| times.iter().filter(|at| (from..from + 60_000).contains(*at)).count();
+    let most = times.iter().map(|from| within(*from)).max().unwrap_or_default();
+    assert!((100..=130).contains(&most), "{most} in a minute");
+}
+
+#[tokio::test]
+async fn a_reserve_rule_decides_whether_burndown_is_reserved_or_settled() {
+    let body = chat(10, 100);
+    for (rule, max_tokens_times) in [("conservative", 5), ("mirror", 1)] {
+        let settings = crate::support::one_tenant("{ tokens_per_minute = 100000, tokens_per_day = 100000 }")
+            .replace("limits =", &format!("reserve = {{ tokens_per_minute = \"{rule}\" }}\nlimits ="))
+            .replace("kind =", "burndown = 5\nkind =")
+            + "\n[simulator]\ntime_to_first_token_ms = 20000";
+        let deployment = Deployment::start(&settings).await;
+        deployment.advance_to_noon();
+        let mut running = deployment.burst(1, "t", &body);
+        deployment.simulator_when(|account| account["total"]["in_flight"] == 1).await;
+        let input_tokens = crate::support::time::reserved_tokens(&body) - 100;
+        let quota = deployment.quota("t").await;
+        let used = |limit| crate::support::answer::used(&quota, limit);
+        assert_eq!(used("tokens_per_minute"), input_tokens + 100 * max_tokens_times, "{rule}");
+        assert_eq!(used("tokens_per_day"), input_tokens + 100 * 5, "the other limit keeps its default");
+        deployment.world.advance(25_000);
+        assert_eq!(crate::support::time::next(&mut running).await.status(), 200);
+        let quota = deployment.quota("t").await;
+        let settled = quota["settled"]["input_tokens"].as_u64().expect("tokens") + 10 * 5;
+        assert_eq!(json!(crate::support::answer::used(&quota, "tokens_per_minute")), json!(settled), "{rule}");
+    }
+}
+
+impl Deployment {
+    /// How many reservations of one request fit now.
+    async fn reservations(&self, tenant: &str) -> u64 {
+        let one = Charge { requests: 1, ..Charge::default() };
+        let tenant = self.world.app.registry.tenant(tenant).await.expect("the registry").expect("a tenant");
+        let account = broker::account_of(&tenant);
+        let mut made = 0;
+        loop {
+            let expires_ms = self.world.app.clock.now_ms() + 30_000;
+            match self.world.app.ledger.reserve(&account, one, expires_ms).await.expect("the ledger") {
+                spillway::store::ledger::Outcome::Reserved(..) => made += 1,
+                _ => return made,
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What operators see of the ledger: the quota of a tenant, and whether the counters are what happened.
+
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+};
+
+use clap::Parser;
+use spillway_command::admin::{self, Admin};
+
+use crate::support::{
+    Deployment,
+    answer::{deployment, pool},
+    chat,
+    jobs::ONE,
+};
+
+const PATH: &str = "/v1/chat/completions";
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Admin,
+}
+
+/// Where the events of a deployment go.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Events {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Observed {
+    deployment: Deployment,
+    events: Events,
+    folder: tempfile::TempDir,
+}
+
+async fn start(tenant: &str, pools: &str) -> Observed {
+    let events = Events::default();
+    let telemetry = spillway::telemetry::Telemetry::to(events.clone());
+    let deployment = Deployment::start_with(&deployment(tenant, pools), telemetry).await;
+    deployment.advance_to_noon();
+    Observed { deployment, events, folder: tempfile::tempdir().expect("a folder") }
+}
+
+impl Observed {
+    /// What the command prints, and whether it succeeds.
+    async fn command(&self, arguments: &[&str]) -> (String, bool) {
+        let cli = Cli::try_parse_from(["spillway"].iter().chain(arguments)).expect("a command");
+        let app = self.deployment.another_app().await;
+        let mut out = Vec::new();
+        let now_ms = self.deployment.world.app.clock.now_ms();
+        let done = admin::execute(cli.command, &app, now_ms, &mut out).await;
+        (String::from_utf8(out).expect("text"), done.is_ok())
+    }
+
+    async fn verify(&self) -> (String, bool) {
+        let file = self.folder.path().join("events.jsonl");
+        std::fs::write(&file, &*self.events.0.lock().expect("not poisoned")).expect("written");
+        self.command(&["ledger", "verify", "--events", file.to_str().expect("text")]).await
+    }
+}
+
+const LIMITS: &str = "limits = { requests_per_minute = 100, tokens_per_minute = 100000, tokens_per_day = 900000, \
+                      in_flight = 5, microusd_per_month = 900000 }";
+
+#[tokio::test]
+async fn the_counters_are_what_the_events_of_all_requests_add_up_to() {
+    let pools = pool("small", "provisioned", "sim.small", "limits = { requests_per_minute = 40 }")
+        + &pool("breaks", "on_demand", "sim.breaks", "limits = { tokens_per_minute = 100000 }\nburndown = 5");
+    let observed = start(LIMITS, &pools).await;
+    let mut stream = chat(5, 9);
+    stream["stream"] = true.into();
+    let mut statuses = Vec::new();
+    for body in [chat(3, 20), stream.clone(), chat(7, 7)].iter().cycle().take(24) {
+        statuses.push(observed.deployment.ask(PATH, "t", body).await.status);
+        observed.deployment.world.advance(100);
+    }
+    let (told, is_right) = observed.verify().await;
+    assert!(is_right, "{statuses:?}\n{told}");
+    assert!(told.contains("3 accounts, 24 outcomes"), "{told}");
+    let compared: u64 = told.split_whitespace().nth(4).and_then(|count| count.parse().ok()).expect("a count");
+    assert!(compared > 50, "{told}");
+}
+
+#[tokio::test]
+async fn a_charge_that_no_event_explains_is_reported_with_its_counter() {
+    let observed = start(LIMITS, &pool("p", "on_demand", "sim.model", "")).await;
+    assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), 200);
+    drop(observed.deployment.occupy("t", ONE, 1_000).await);
+    let (told, is_right) = observed.verify().await;
+    assert!(!is_right);
+    assert!(told.contains("T#t: requests of the minute from") && told.contains("2, recomputed 1"), "{told}");
+}
+
+#[tokio::test]
+async fn a_ledger_without_events_is_still_checked_for_what_cannot_be() {
+    let observed = start(LIMITS, &pool("p", "on_demand", "sim.model", "")).await;
+    assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), 200);
+    let (told, is_right) = observed.command(&["ledger", "verify"]).await;
+    assert!(is_right && told.contains("1 accounts, 0 outcomes, 0 counters compared: 0 differences"), "{told}");
+}
+
+#[tokio::test]
+async fn the_quota_shows_limits_use_and_what_refused_last() {
+    let observed =
+        start("limits = { requests_per_minute = 2, in_flight = 3 }", &pool("p", "on_demand", "sim.model", "")).await;
+    let (told, _) = observed.command(&["quota", "t"]).await;
+    assert!(told.contains("never refused"), "{told}");
+    for status in [200, 200, 429, 429, 429] {
+        assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), status);
+    }
+    observed.deployment.world.advance(5_000);
+    assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), 429);
+    let (told, _) = observed.command(&["quota", "t"]).await;
+    for line in [
+        "tenant t, class standard",
+        "requests_per_minute  2    2     0",
+        "in_flight            3    0     3",
+        "in flight: 0",
+        "settled: 2 requests",
+        "requests_per_minute  4      20",
+    ] {
+        assert!(told.contains(line), "{line} is missing:\n{told}");
+    }
+    assert!(!observed.command(&["quota", "nobody"]).await.1);
+}
