@@ -1,0 +1,62 @@
+//! What the benchmarks of admission run: one tenant with all five limits, in the middle of its traffic.
+
+use spillway::{
+    quota::{Burst, Charge, Image, Limits, Policy, Reservation, Settled, Verdict, Write, explain, reserve, settle},
+    store::ledger::{Compiled, compile},
+};
+
+const NOW_MS: u64 = 1_764_000_000_000;
+
+pub struct Case {
+    policy: Policy,
+    charge: Charge,
+    full: Image,
+    held: Reservation,
+}
+
+impl Case {
+    pub fn new() -> Self {
+        let limits = Limits {
+            requests_per_minute: Some(600),
+            tokens_per_minute: Some(200_000),
+            tokens_per_day: Some(20_000_000),
+            in_flight: Some(40),
+            microusd_per_month: Some(500_000_000),
+        };
+        let burst = Burst { requests_s: 5, tokens_s: 5, is_strict: false };
+        let policy = Policy { limits, version: 7, burst, share_percent: 90 };
+        let charge = Charge { requests: 1, minute_tokens: 1_500, day_tokens: 5_500, cost_microusd: 19_500 };
+        let mut full = Image::default();
+        let mut now_ms = NOW_MS - 60_000;
+        let mut held = Reservation::new(charge, now_ms, now_ms + 60_000);
+        while full.apply(&reserve(&policy, &held, None)) {
+            now_ms += 1_700;
+            held = Reservation::new(charge, now_ms, now_ms + 60_000);
+        }
+        Self { policy, charge, full, held }
+    }
+
+    pub fn plan(&self) -> Write {
+        reserve(&self.policy, &Reservation::new(self.charge, NOW_MS, NOW_MS + 60_000), None)
+    }
+
+    pub fn plan_and_compile(&self) -> Compiled {
+        compile(&self.plan())
+    }
+
+    pub fn explain_a_refusal(&self) -> Verdict {
+        explain(&self.policy, &self.charge, &self.full, self.held.at_ms)
+    }
+
+    pub fn settle_and_compile(&self) -> Compiled {
+        let settled = Settled { charge: Charge { minute_tokens: 900, ..self.charge }, ..Settled::default() };
+        compile(&settle(&self.held, &settled, self.held.at_ms + 3_000))
+    }
+
+    pub fn compose_sixteen_and_compile(&self) -> Compiled {
+        let small = Charge { requests: 1, minute_tokens: 10, day_tokens: 10, cost_microusd: 10 };
+        let one = reserve(&self.policy, &Reservation::new(small, NOW_MS, NOW_MS + 60_000), None);
+        let sixteen = (1..16).fold(one.clone(), |write, _| write.then(&one).unwrap_or(write));
+        compile(&sixteen)
+    }
+}
