@@ -62,7 +62,7 @@ async fn a_full_pool_leads_to_the_next_until_it_has_room_again() {
 
 #[tokio::test]
 async fn a_pool_that_could_never_take_the_request_is_passed_by() {
-    let deployment = two_pools("sim.first", "limits = { tokens_per_minute = 100 }", "").await;
+    let deployment = two_pools("sim.first", "limits = { tokens_per_minute = 300 }", "").await;
     assert_eq!(pool_of(&deployment.chat_whole(5, 500).await), "second");
     assert_eq!(pool_of(&deployment.chat_whole(5, 20).await), "first");
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use spillway::{
     broker,
     dialect::Dialect,
-    quota::{Charge, Image, input_tokens},
+    quota::{Charge, Image, Tokenizer, input_tokens},
     store::ledger::{Account, Held, Outcome},
 };
 use tokio::task::JoinSet;
@@ -96,10 +96,10 @@ pub async fn happens_within(patience: Duration, mut condition: impl AsyncFnMut()
     tokio::time::timeout(patience, waited).await.is_ok()
 }
 
-/// The quota tokens that an OpenAI chat reserves on a model without burndown.
+/// The quota tokens that an OpenAI chat reserves on a model without burndown, whose pools tell no tokenizer.
 pub fn reserved_tokens(body: &Value) -> u64 {
     let request = Dialect::OpenAi.parse(body.to_string().as_bytes(), None, false).expect("a chat");
-    input_tokens(&request.body) + request.max_tokens.expect("a cap")
+    input_tokens(&request.body, Tokenizer::Unknown) + request.max_tokens.expect("a cap")
 }
 
 /// Checks that this is a refusal for now, by `limit`, in every header that says so; gives the wait, in milliseconds.

@@ -11,7 +11,7 @@ pub use catalogue::Catalogue;
 use crate::{
     check,
     price::Prices,
-    quota::{Burst, BurstSettings, Limits, ReserveSettings},
+    quota::{Burst, BurstSettings, Limits, ReserveSettings, Tokenizer},
     tenant::Class,
 };
 
@@ -30,6 +30,9 @@ pub struct Model {
     /// How long one call may take, in milliseconds. A reservation expires after it.
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
+    /// What the model splits its input with, where the ids of its pools do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<Tokenizer>,
     /// The pools, in the order of the ladder.
     pub ladder: Vec<Pool>,
     /// Counts the changes of this entry; set by the registry.
@@ -50,6 +53,13 @@ impl Model {
     pub fn rungs(&self) -> impl Iterator<Item = &Pool> {
         let of_kind = |kind| self.ladder.iter().filter(move |pool| pool.kind == kind);
         of_kind(PoolKind::Provisioned).chain(of_kind(PoolKind::OnDemand))
+    }
+
+    /// What the input is to be estimated with: what is set, else what the ids of the pools tell. Where they tell different
+    /// ones, it is one that estimates no less.
+    pub fn tokenizer(&self) -> Tokenizer {
+        let told = || self.ladder.iter().filter_map(|pool| Tokenizer::of_model_id(&pool.model_id));
+        self.tokenizer.or_else(|| told().reduce(Tokenizer::or_more)).unwrap_or(Tokenizer::Unknown)
     }
 
     /// What is wrong with this entry, each as `field: what would be right`; nothing if it can be used.
@@ -227,6 +237,25 @@ mod tests {
             r#"ladder[1].name: "a" is the name of an earlier pool too"#,
         ];
         assert_eq!(wrong, expected);
+    }
+
+    #[test]
+    fn the_tokenizer_is_what_is_set_else_what_the_pools_tell() {
+        let of = |fields: serde_json::Value, ids: &[&str]| {
+            let pool = |id| serde_json::json!({"name": id, "kind": "on_demand", "model_id": id});
+            let mut json = serde_json::json!({"name": "m", "ladder": ids.iter().map(pool).collect::<Vec<_>>()});
+            json.as_object_mut().expect("an object").extend(fields.as_object().expect("fields").clone());
+            model(json).tokenizer()
+        };
+        let provisioned = "arn:aws:bedrock:eu-west-1:123456789012:provisioned-model/abc";
+        let (opus_4_6, opus_4_7, nova) =
+            ("anthropic.claude-opus-4-6-v1", "us.anthropic.claude-opus-4-7", "amazon.nova-lite-v1:0");
+        let nothing = serde_json::json!({});
+        assert_eq!(of(serde_json::json!({"tokenizer": "qwen3"}), &[nova]), Tokenizer::Qwen3);
+        assert_eq!(of(nothing.clone(), &[provisioned, nova]), Tokenizer::Amazon);
+        assert_eq!(of(nothing.clone(), &[opus_4_6, opus_4_7]), Tokenizer::Claude47);
+        assert_eq!(of(nothing.clone(), &[opus_4_7, nova]), Tokenizer::Unknown);
+        assert_eq!(of(nothing, &[provisioned]), Tokenizer::Unknown);
     }
 
     #[test]

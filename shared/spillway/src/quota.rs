@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use audit::{Audit, Drift, Findings, flaws};
 pub use caps::{Burst, BurstSettings, LONGEST_BURST_S, Policy, too_large};
-pub use estimate::input_tokens;
+pub use estimate::{Tokenizer, input_tokens};
 pub use explain::{Refusal, RefusedLimit, Verdict, explain};
 pub use history::{History, Turnout, record};
 pub use reserve::{Reservation, reserve};

@@ -36,7 +36,7 @@ impl Plan {
     /// admitted.
     pub fn new(ask: &Ask, tenant: &Tenant, parent: Option<&Tenant>, history: &History) -> Result<Self, Problem> {
         let payers = || [Some(tenant), parent].into_iter().flatten();
-        let estimated_input_tokens = quota::input_tokens(&ask.request.body);
+        let estimated_input_tokens = quota::input_tokens(&ask.request.body, ask.model.tokenizer());
         let input_tokens = history.correct(estimated_input_tokens);
         let fitting = payers().filter_map(|payer| fitting_output(&ask.model, &payer.limits, input_tokens)).min();
         let (asked, mut max_tokens_set) = output_cap(ask, tenant, fitting)?;

@@ -1,0 +1,149 @@
+//! Which tokenizer a model reads its input with.
+
+use serde::{Deserialize, Serialize};
+
+/// A family of models that split text into tokens alike.
+///
+/// The estimate for the first eight is measured against their tokenizers by `tests/tokenizers`. For Claude that is
+/// [ctok], which rebuilds the counts of Anthropic's `count_tokens`; the others are published by their makers.
+///
+/// [ctok]: https://github.com/sanderland/ctok
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tokenizer {
+    /// Claude 3 to Claude 4.6.
+    Claude3,
+    /// Claude 4.7 and later, which makes about 30 % more tokens of the same text (Anthropic, "Glossary").
+    Claude47,
+    /// Llama 3 to 3.3.
+    Llama3,
+    /// Mistral's first models, up to Mistral Large 2 and Pixtral Large: 32,768 tokens.
+    Mistral32k,
+    /// Mistral's later models: Tekken, 131,072 tokens.
+    MistralTekken,
+    /// DeepSeek R1 and V3.
+    Deepseek,
+    /// Qwen 3.
+    Qwen3,
+    /// The gpt-oss models.
+    GptOss,
+    /// Amazon Nova and Titan. Amazon publishes no tokenizer and one ratio, 6 characters per token ("Prepare data for
+    /// fine-tuning your models", Amazon Bedrock User Guide); every feature of the text counts as much as in the published
+    /// tokenizer where it counts most.
+    Amazon,
+    /// Any other: every feature counts as much as in the measured family where it counts most.
+    Unknown,
+}
+
+impl Tokenizer {
+    /// The tokenizer of a Bedrock model id, inference profile id, or the ARN of either. Other ARNs tell no model, and
+    /// not every model has a tokenizer that is known.
+    pub fn of_model_id(id: &str) -> Option<Self> {
+        let name = match id.strip_prefix("arn:") {
+            None => id,
+            Some(arn) => {
+                let resource = arn.splitn(5, ':').nth(4)?;
+                resource.strip_prefix("foundation-model/").or_else(|| resource.strip_prefix("inference-profile/"))?
+            }
+        };
+        let (first, rest) = name.split_once('.')?;
+        Self::of_provider(first, rest).or_else(|| {
+            let (provider, model) = rest.split_once('.')?;
+            Self::of_provider(provider, model)
+        })
+    }
+
+    /// A tokenizer that makes no fewer tokens of any text than either.
+    pub fn or_more(self, other: Self) -> Self {
+        match (self, other) {
+            _ if self == other => self,
+            (Self::Claude3 | Self::Claude47, Self::Claude3 | Self::Claude47) => Self::Claude47,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn of_provider(provider: &str, model: &str) -> Option<Self> {
+        let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
+        match provider {
+            "anthropic" => Some(of_claude(model)),
+            "amazon" if is(&["nova", "titan"]) => Some(Self::Amazon),
+            "meta" if is(&["llama3"]) => Some(Self::Llama3),
+            "mistral" if is(&MISTRAL_32K) => Some(Self::Mistral32k),
+            "mistral" => Some(Self::MistralTekken),
+            "deepseek" => Some(Self::Deepseek),
+            "qwen" if is(&["qwen3"]) => Some(Self::Qwen3),
+            "openai" if is(&["gpt-oss"]) => Some(Self::GptOss),
+            _ => None,
+        }
+    }
+}
+
+/// The models with Mistral's tokenizers v1 to v7 (Mistral AI, "Tokenization").
+const MISTRAL_32K: [&str; 5] = ["mistral-7b", "mixtral", "mistral-small-2402", "mistral-large-24", "pixtral-large"];
+
+/// Versions come as `claude-3-7-sonnet-…` or `claude-opus-4-7`; an eight-digit date follows. A Claude without a version is
+/// taken for the latest.
+fn of_claude(model: &str) -> Tokenizer {
+    let mut version =
+        model.split(['-', ':']).filter(|part| part.len() <= 2).filter_map(|part| part.parse::<u32>().ok());
+    match (version.next(), version.next()) {
+        (Some(..=3), _) | (Some(4), None | Some(..=6)) => Tokenizer::Claude3,
+        _ => Tokenizer::Claude47,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(id: &str, wanted: impl Into<Option<Tokenizer>>) {
+        assert_eq!(Tokenizer::of_model_id(id), wanted.into(), "{id}");
+    }
+
+    #[test]
+    fn a_model_id_tells_its_tokenizer() {
+        check("anthropic.claude-3-haiku-20240307-v1:0", Tokenizer::Claude3);
+        check("anthropic.claude-3-7-sonnet-20250219-v1:0", Tokenizer::Claude3);
+        check("anthropic.claude-opus-4-20250514-v1:0", Tokenizer::Claude3);
+        check("anthropic.claude-opus-4-6-v1", Tokenizer::Claude3);
+        check("anthropic.claude-opus-4-7", Tokenizer::Claude47);
+        check("anthropic.claude-sonnet-5", Tokenizer::Claude47);
+        check("anthropic.claude-mythos-preview", Tokenizer::Claude47);
+        check("meta.llama3-3-70b-instruct-v1:0", Tokenizer::Llama3);
+        check("mistral.mistral-large-2407-v1:0", Tokenizer::Mistral32k);
+        check("mistral.ministral-3-8b-instruct", Tokenizer::MistralTekken);
+        check("deepseek.v3-v1:0", Tokenizer::Deepseek);
+        check("qwen.qwen3-coder-480b-a35b-v1:0", Tokenizer::Qwen3);
+        check("openai.gpt-oss-120b-1:0", Tokenizer::GptOss);
+        check("amazon.nova-lite-v1:0", Tokenizer::Amazon);
+        check("amazon.titan-text-express-v1", Tokenizer::Amazon);
+    }
+
+    #[test]
+    fn inference_profiles_and_arns_tell_it_too() {
+        check("us.amazon.nova-micro-v1:0", Tokenizer::Amazon);
+        check("global.anthropic.claude-sonnet-4-5-20250929-v1:0", Tokenizer::Claude3);
+        check("us-gov.anthropic.claude-3-5-sonnet-20240620-v1:0", Tokenizer::Claude3);
+        check("arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-opus-4-7", Tokenizer::Claude47);
+        let profile = "inference-profile/us.meta.llama3-1-8b-instruct-v1:0";
+        check(&format!("arn:aws:bedrock:us-east-1:123456789012:{profile}"), Tokenizer::Llama3);
+    }
+
+    #[test]
+    fn what_tells_no_model_or_an_unmeasured_one_tells_no_tokenizer() {
+        check("arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abc123", None);
+        check("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123", None);
+        check("arn:aws:bedrock", None);
+        check("meta.llama4-scout-17b-instruct-v1:0", None);
+        check("cohere.command-r-plus-v1:0", None);
+        check("m", None);
+        check("", None);
+    }
+
+    #[test]
+    fn of_two_claudes_the_later_makes_more_tokens_and_of_others_nobody_knows() {
+        assert_eq!(Tokenizer::Claude3.or_more(Tokenizer::Claude47), Tokenizer::Claude47);
+        assert_eq!(Tokenizer::Qwen3.or_more(Tokenizer::Qwen3), Tokenizer::Qwen3);
+        assert_eq!(Tokenizer::Claude3.or_more(Tokenizer::Amazon), Tokenizer::Unknown);
+    }
+}

@@ -1,0 +1,137 @@
+//! Words, and which languages vouch for them.
+
+use super::feature::{Counts, Feature};
+
+/// Words that make a good part of any English text and hardly any of another language's, in alphabetical order.
+const ENGLISH: [&str; 24] = [
+    "and", "are", "be", "by", "can", "for", "from", "has", "have", "if", "is", "it", "not", "of", "or", "that", "the",
+    "this", "to", "was", "when", "which", "with", "you",
+];
+
+/// The same for German, Spanish, French, Italian and Portuguese together.
+const WESTERN: [&str; 51] = [
+    "auf", "che", "con", "da", "dans", "das", "de", "del", "della", "den", "der", "des", "di", "die", "du", "ein",
+    "eine", "el", "em", "en", "est", "et", "il", "ist", "la", "las", "le", "les", "los", "mit", "nicht", "non", "os",
+    "para", "per", "por", "pour", "que", "se", "sich", "sur", "um", "uma", "un", "una", "und", "une", "von", "vous",
+    "werden", "zu",
+];
+
+/// The same for Russian.
+const RUSSIAN: [&str; 16] =
+    ["а", "был", "быть", "все", "для", "его", "если", "и", "или", "их", "как", "не", "он", "что", "чтобы", "это"];
+
+/// Running text is judged in stretches of so many words, so that one language does not hide another.
+const WINDOW_WORDS: u64 = 32;
+
+/// One frequent word vouches for so many letters of the text around it.
+const VOUCHED_LETTERS: u64 = 30;
+
+/// The same for Russian, whose small words are fewer.
+const VOUCHED_CYRILLIC_LETTERS: u64 = 60;
+
+/// The stretch of running text in one alphabet that is not judged yet.
+#[derive(Debug, Default)]
+struct Window {
+    words: u64,
+    letters: u64,
+    /// Words of the best known language of the alphabet.
+    best_known: u64,
+    /// Words of others that are known well.
+    known: u64,
+}
+
+impl Window {
+    /// Takes in a word; whether the stretch is full.
+    fn take(&mut self, letters: u64, is_best_known: bool, is_known: bool) -> bool {
+        self.letters += letters;
+        self.best_known += u64::from(is_best_known);
+        self.known += u64::from(is_known);
+        self.words += 1;
+        self.words == WINDOW_WORDS
+    }
+}
+
+/// Where a word stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Between spaces and the signs of running text.
+    Prose,
+    /// Beside other signs, or inside a name in camel case.
+    Code,
+}
+
+/// Counts words, and judges in which languages they are.
+#[derive(Debug, Default)]
+pub struct Words {
+    latin: Window,
+    cyrillic: Window,
+}
+
+impl Words {
+    /// Counts one Latin word, or one part of a word in camel case.
+    pub fn latin(&mut self, word: &str, place: Place, counts: &mut Counts) {
+        let letters = word.chars().count() as u64;
+        let is_english = ENGLISH.binary_search(&word).is_ok();
+        if letters > 1 && word.bytes().all(|letter| letter.is_ascii_uppercase()) {
+            counts[Feature::CapitalsWord as usize] += 1;
+            counts[Feature::CapitalsLetter as usize] += letters;
+            return;
+        }
+        match place {
+            _ if !word.is_ascii() => add_accented(word, letters, counts),
+            Place::Prose if is_english => counts[Feature::EnglishWord as usize] += 1,
+            Place::Prose => add_word(PROSE, letters, counts),
+            Place::Code => add_word(CODE, letters, counts),
+        }
+        counts[Feature::Capitalized as usize] += u64::from(word.starts_with(char::is_uppercase));
+        let is_western = WESTERN.binary_search(&word).is_ok();
+        if place == Place::Prose && self.latin.take(letters, is_english, is_western) {
+            self.judge_latin(counts);
+        }
+    }
+
+    /// Counts one Cyrillic word of so many letters.
+    pub fn cyrillic(&mut self, word: &str, letters: u64, counts: &mut Counts) {
+        if self.cyrillic.take(letters, RUSSIAN.binary_search(&word).is_ok(), false) {
+            self.judge_cyrillic(counts);
+        }
+    }
+
+    /// Judges what is left at the end of a text.
+    pub fn finish(mut self, counts: &mut Counts) {
+        self.judge_latin(counts);
+        self.judge_cyrillic(counts);
+    }
+
+    fn judge_latin(&mut self, counts: &mut Counts) {
+        let window = std::mem::take(&mut self.latin);
+        let foreign = window.letters.saturating_sub(window.best_known * VOUCHED_LETTERS);
+        let western = foreign.min(window.known * VOUCHED_LETTERS);
+        counts[Feature::WesternProseLetter as usize] += western;
+        counts[Feature::OtherProseLetter as usize] += foreign - western;
+    }
+
+    fn judge_cyrillic(&mut self, counts: &mut Counts) {
+        let window = std::mem::take(&mut self.cyrillic);
+        let other = window.letters.saturating_sub(window.best_known * VOUCHED_CYRILLIC_LETTERS);
+        counts[Feature::OtherCyrillicLetter as usize] += other;
+    }
+}
+
+const PROSE: [Feature; 3] = [Feature::ProseWord, Feature::ProseLetterAfter4, Feature::ProseLetterAfter7];
+const CODE: [Feature; 3] = [Feature::CodeWord, Feature::CodeLetterAfter4, Feature::CodeLetterAfter7];
+
+fn add_word([word, letter_after_4, letter_after_7]: [Feature; 3], letters: u64, counts: &mut Counts) {
+    counts[word as usize] += 1;
+    counts[letter_after_4 as usize] += letters.saturating_sub(4);
+    counts[letter_after_7 as usize] += letters.saturating_sub(7);
+}
+
+fn add_accented(word: &str, letters: u64, counts: &mut Counts) {
+    let western = word.chars().filter(|letter| matches!(letter, '\u{80}'..='\u{ff}')).count() as u64;
+    let extended = word.chars().filter(|letter| *letter > '\u{ff}').count() as u64;
+    counts[Feature::AccentedWord as usize] += 1;
+    counts[Feature::AccentedWordLetterAfter4 as usize] += letters.saturating_sub(4);
+    counts[Feature::WesternLetter as usize] += western;
+    counts[Feature::ExtendedLetter as usize] += extended;
+}
