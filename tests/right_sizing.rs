@@ -1,6 +1,7 @@
 //! Reserving what recent answers took, for tenants that want it.
 
 use serde_json::json;
+use spillway::quota::Turnout;
 
 use crate::support::{
     Deployment,
@@ -10,30 +11,25 @@ use crate::support::{
 
 const PATH: &str = "/v1/chat/completions";
 
-/// A tenant with this `right_sizing` after a hundred answers of twenty tokens, each of which might have had a thousand.
-async fn after_a_hundred_answers(right_sizing: &str) -> Deployment {
-    let fields =
-        format!("right_sizing = \"{right_sizing}\"\nlimits = {{ tokens_per_minute = 500000, in_flight = 10 }}");
+/// A deployment at noon with a tenant that has this `right_sizing` and this limit of tokens per minute.
+async fn start(right_sizing: &str, tokens_per_minute: u64) -> Deployment {
+    let fields = format!(
+        "right_sizing = \"{right_sizing}\"\nlimits = {{ tokens_per_minute = {tokens_per_minute}, in_flight = 10 }}"
+    );
     let pools = pool("on-demand", "on_demand", "sim.model", "limits = { tokens_per_minute = 900000 }");
     let deployment = Deployment::start(&deployment(&fields, &pools)).await;
     deployment.advance_to_noon();
-    for _ in 0..112 {
-        assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
-    }
-    // What was written is read by every process after a minute.
-    deployment.world.advance(60_000);
     deployment
 }
 
 impl Deployment {
-    /// What a request with room for a thousand tokens of output reserves, and what it asks the model for.
-    async fn reserved_and_sent(&self, output_tokens: u64) -> (u64, u64) {
-        let before = used(&self.quota("t").await, "tokens_per_minute");
-        self.world.stand_ins.dynamodb_faults().clear();
-        let answer = self.ask(PATH, "t", &chat(output_tokens, 1_000)).await;
-        assert_eq!(answer.status, 200);
-        let sent = answer.json()["usage"]["completion_tokens"].as_u64().expect("tokens");
-        (used(&self.quota("t").await, "tokens_per_minute") - before, sent)
+    /// Writes down a hundred answers of twenty tokens, as if other processes had given them.
+    async fn remember_a_hundred_answers(&self) {
+        let turnout = Turnout { output_tokens: 20, estimated_input_tokens: 30, measured_input_tokens: 30 };
+        let elsewhere = self.another_app().await;
+        for _ in 0..112 {
+            elsewhere.histories.add("t", "m", turnout).await.expect("the ledger");
+        }
     }
 
     async fn regained(&self) -> u64 {
@@ -42,19 +38,34 @@ impl Deployment {
 }
 
 #[tokio::test]
-async fn a_request_reserves_what_recent_answers_took_and_asks_the_model_for_as_much_as_ever() {
-    let deployment = after_a_hundred_answers("reserve").await;
+async fn what_a_hundred_answers_took_is_what_the_next_request_reserves() {
+    let deployment = start("reserve", 500_000).await;
+    for _ in 0..112 {
+        assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
+    }
     let learning = deployment.regained().await;
-    let (charged, sent) = deployment.reserved_and_sent(700).await;
-    assert_eq!(sent, 700, "nothing is cut short");
-    assert!(charged >= 700, "what exceeds the reserve is settled as debt: {charged}");
+    // Every process reads what was written within a minute.
+    deployment.world.advance(60_000);
+    assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
     let regained = deployment.regained().await - learning;
     assert!((970..=980).contains(&regained), "a thousand were asked, about twenty reserved: {regained}");
 }
 
 #[tokio::test]
+async fn the_model_is_asked_for_as_much_as_ever_and_what_exceeds_the_reserve_is_charged() {
+    let deployment = start("reserve", 500_000).await;
+    deployment.remember_a_hundred_answers().await;
+    let answer = deployment.ask(PATH, "t", &chat(700, 1_000)).await;
+    assert_eq!((answer.status, answer.header("x-spillway-max-tokens")), (200, ""));
+    assert_eq!(answer.json()["usage"]["completion_tokens"], 700);
+    let charged = used(&deployment.quota("t").await, "tokens_per_minute");
+    assert_eq!(json!(charged), answer.json()["usage"]["total_tokens"]);
+}
+
+#[tokio::test]
 async fn a_tenant_that_allows_it_sends_no_more_than_it_reserves() {
-    let deployment = after_a_hundred_answers("send").await;
+    let deployment = start("send", 500_000).await;
+    deployment.remember_a_hundred_answers().await;
     let answer = deployment.ask(PATH, "t", &chat(700, 1_000)).await;
     let sent: u64 = answer.header("x-spillway-max-tokens").parse().expect("the cap that was sent");
     assert!((20..=24).contains(&sent), "{sent}");
@@ -63,31 +74,17 @@ async fn a_tenant_that_allows_it_sends_no_more_than_it_reserves() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_did_not_ask_for_it_reserves_what_it_asks() {
-    let deployment = after_a_hundred_answers("off").await;
-    assert_eq!(deployment.regained().await, 0);
-    let (_, sent) = deployment.reserved_and_sent(700).await;
-    assert_eq!(sent, 700);
-}
-
-#[tokio::test]
-async fn right_sizing_lets_more_requests_run_at_once_under_the_same_limit() {
-    let mut at_once = Vec::new();
+async fn right_sizing_admits_more_under_the_same_limit() {
+    let mut admitted = Vec::new();
     for right_sizing in ["off", "reserve"] {
-        let fields = format!("right_sizing = \"{right_sizing}\"\nlimits = {{ tokens_per_minute = 12000 }}");
-        let pools = pool("on-demand", "on_demand", "sim.model", "");
-        let deployment = Deployment::start(&deployment(&fields, &pools)).await;
-        deployment.advance_to_noon();
-        for _ in 0..112 {
-            assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
-            deployment.world.advance(6_000);
-        }
-        deployment.world.advance(60_000);
-        let mut admitted = 0;
+        let deployment = start(right_sizing, 4_000).await;
+        deployment.remember_a_hundred_answers().await;
+        let mut answered = 0;
         while deployment.chat("t", 20, 1_000).await.status() == 200 {
-            admitted += 1;
+            answered += 1;
         }
-        at_once.push(admitted);
+        assert_eq!(deployment.regained().await > 0, right_sizing == "reserve");
+        admitted.push(answered);
     }
-    assert!(at_once[1] > at_once[0], "{at_once:?}");
+    assert!(admitted[1] > admitted[0], "{admitted:?}");
 }

@@ -11,6 +11,12 @@ use crate::{
 /// these stay far from overflow.
 pub(crate) const MOST: u64 = 1_000_000_000_000;
 
+/// Whether a setting is as it is when absent. Such are not written, so that functions which do not know them yet can still
+/// read the entry.
+pub(crate) fn is_default<T: Default + PartialEq>(setting: &T) -> bool {
+    *setting == T::default()
+}
+
 /// Checks that `name` has 1 to `longest` characters, each an ASCII letter, a digit or one of `others`.
 pub(crate) fn name(field: &str, name: &str, longest: usize, others: &str, wrong: &mut Vec<String>) {
     let allowed = |char: char| char.is_ascii_alphanumeric() || others.contains(char);

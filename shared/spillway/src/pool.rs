@@ -31,7 +31,7 @@ pub struct Model {
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
     /// What the model splits its input with, where the ids of its pools do not tell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "check::is_default")]
     pub tokenizer: Option<Tokenizer>,
     /// The pools, in the order of the ladder.
     pub ladder: Vec<Pool>,
@@ -136,13 +136,13 @@ pub struct Pool {
     pub limits: Limits,
     /// How much of a minute's limits may come at once; about even when absent, since a burst would be refused by Bedrock or
     /// echo every minute.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "check::is_default")]
     pub burst: BurstSettings,
     /// Which tokens a request reserves; as Bedrock itself does when absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "check::is_default")]
     pub reserve: ReserveSettings,
     /// How much of this pool tenants above their committed share may fill, in percent of what their class may.
-    #[serde(default = "default_excess_percent")]
+    #[serde(default = "default_excess_percent", skip_serializing_if = "is_default_excess_percent")]
     pub excess_percent: u64,
     /// Quota tokens per output token: 5 for Claude 3.7 and later, else 1
     /// (Amazon Bedrock User Guide, "How tokens are counted in Amazon Bedrock").
@@ -171,6 +171,10 @@ impl Pool {
 
 fn default_excess_percent() -> u64 {
     90
+}
+
+fn is_default_excess_percent(percent: &u64) -> bool {
+    *percent == default_excess_percent()
 }
 
 fn default_burndown() -> u64 {

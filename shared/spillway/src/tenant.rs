@@ -21,17 +21,17 @@ pub struct Tenant {
     #[serde(default)]
     pub limits: Limits,
     /// How much of a minute's limits may come at once; a whole minute's worth when absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "check::is_default")]
     pub burst: BurstSettings,
     /// Which tokens a request reserves; the most that it can turn out when absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "check::is_default")]
     pub reserve: ReserveSettings,
     /// The organisation that it belongs to: another tenant, whose limits hold for all its members together.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "check::is_default")]
     pub parent: Option<String>,
     /// Tokens per minute that are its share of the pools. Above it a request may not fill a pool to the top, so that those
     /// within theirs find room. Absent: whatever it uses is within its share.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "check::is_default")]
     pub committed_tokens_per_minute: Option<u64>,
     /// How much of a pool its requests may take.
     #[serde(default)]
@@ -43,7 +43,7 @@ pub struct Tenant {
     #[serde(default = "default_max_tokens")]
     pub default_max_tokens: u64,
     /// Whether requests reserve what recent answers took instead of the output that they ask for.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "check::is_default")]
     pub right_sizing: RightSizing,
     /// How long a request may be held for room before it is refused, in milliseconds.
     #[serde(default)]
