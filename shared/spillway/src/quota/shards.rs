@@ -16,6 +16,13 @@ const SHORTEST_CALL_MS: u64 = 500;
 /// What a request costs at least on average, in tokens: what bounds the rate of an account that limits only tokens.
 const LEAST_AVERAGE_TOKENS: u64 = 1_000;
 
+/// What a request costs at least on average, in micro-USD: what bounds the rate of an account that limits only money.
+const LEAST_AVERAGE_MICROUSD: u64 = 1_000;
+
+/// In how many minutes a day's tokens, or a month's money, may be spent at the fastest: an hour, and a day.
+const FASTEST_DAY_MINUTES: u64 = 60;
+const FASTEST_MONTH_MINUTES: u64 = 24 * 60;
+
 /// The least that a shard may hold: four times a large request (a context of 200,000 and its answer), and sixteen at once.
 /// Smaller slices would leave requests without room that the whole account has.
 const LEAST_SLICE_TOKENS: u64 = 1_000_000;
@@ -28,19 +35,22 @@ const UNLIMITED_SHARDS: u64 = 8;
 
 /// How many items carry an account under `limits` whose requests cost `writes` ledger writes each, refusals included.
 pub fn shards(limits: &Limits, writes: u64) -> u64 {
-    if limits.is_unlimited() {
-        return UNLIMITED_SHARDS;
-    }
-    let wanted = admissions_per_minute(limits)
-        .map_or(UNLIMITED_SHARDS, |per_minute| per_minute.saturating_mul(writes).div_ceil(60 * PLANNED_WRITES_PER_S));
+    let Some(per_minute) = admissions_per_minute(limits) else { return UNLIMITED_SHARDS };
+    let wanted = per_minute.saturating_mul(writes).div_ceil(60 * PLANNED_WRITES_PER_S);
     wanted.min(most_slices(limits)).clamp(1, MOST_SHARDS)
 }
 
-/// What the limits allow, in admissions per minute; `None` when none of them bounds a rate.
+/// What the limits allow at the most, in admissions per minute; `None` without any.
 fn admissions_per_minute(limits: &Limits) -> Option<u64> {
-    let by_tokens = limits.tokens_per_minute.map(|tokens| tokens.div_ceil(LEAST_AVERAGE_TOKENS));
-    let by_slots = limits.in_flight.map(|in_flight| in_flight.saturating_mul(60_000 / SHORTEST_CALL_MS));
-    [limits.requests_per_minute, by_tokens, by_slots].into_iter().flatten().min()
+    let of_tokens = |tokens: u64| tokens.div_ceil(LEAST_AVERAGE_TOKENS);
+    let rates = [
+        limits.requests_per_minute,
+        limits.tokens_per_minute.map(of_tokens),
+        limits.tokens_per_day.map(|tokens| of_tokens(tokens).div_ceil(FASTEST_DAY_MINUTES)),
+        limits.in_flight.map(|in_flight| in_flight.saturating_mul(60_000 / SHORTEST_CALL_MS)),
+        limits.microusd_per_month.map(|money| money.div_ceil(LEAST_AVERAGE_MICROUSD).div_ceil(FASTEST_MONTH_MINUTES)),
+    ];
+    rates.into_iter().flatten().min()
 }
 
 fn most_slices(limits: &Limits) -> u64 {
@@ -94,6 +104,65 @@ impl LimitState {
             cap: self.cap.saturating_add(other.cap),
             used: self.used.saturating_add(other.used),
             reset_ms: self.reset_ms.max(other.reset_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::quota::Burst;
+
+    #[test]
+    fn shards_follow_from_the_rate_that_the_limits_allow() {
+        let of = |limits: Limits| shards(&limits, 2);
+        let requests =
+            |requests_per_minute| Limits { requests_per_minute: Some(requests_per_minute), ..Limits::default() };
+        assert_eq!([600, 12_000, 12_001, 90_000, 100_000_000].map(|limit| of(requests(limit))), [1, 1, 2, 8, 64]);
+        let tokens = |tokens_per_minute| Limits { tokens_per_minute: Some(tokens_per_minute), ..Limits::default() };
+        assert_eq!([200_000, 12_000_000, 50_000_000].map(|limit| of(tokens(limit))), [1, 1, 5]);
+        let slots = |in_flight| Limits { in_flight: Some(in_flight), ..Limits::default() };
+        assert_eq!([1, 100, 1_000].map(|limit| of(slots(limit))), [1, 1, 10]);
+        assert_eq!(of(Limits { microusd_per_month: Some(500_000_000), ..Limits::default() }), 1, "money is slow");
+        assert_eq!(of(Limits { tokens_per_day: Some(20_000_000), ..Limits::default() }), 1);
+        assert_eq!(of(Limits::default()), UNLIMITED_SHARDS);
+    }
+
+    fn limit(most: u64) -> impl Strategy<Value = Option<u64>> {
+        proptest::option::of(prop_oneof![1..=most / 1_000, 1..=most])
+    }
+
+    proptest! {
+        #[test]
+        fn slices_add_up_and_none_is_too_small_for_a_large_request(
+            requests_per_minute in limit(2_000_000),
+            tokens_per_minute in limit(2_000_000_000),
+            tokens_per_day in limit(2_000_000_000_000),
+            in_flight in limit(100_000),
+            microusd_per_month in limit(2_000_000_000_000),
+            writes in 1u64..8,
+        ) {
+            let limits = Limits { requests_per_minute, tokens_per_minute, tokens_per_day, in_flight, microusd_per_month };
+            let burst = Burst { requests_s: 5, tokens_s: 5, is_strict: false };
+            let policy = Policy { limits, version: 1, burst, share_percent: 100 };
+            let shards = shards(&limits, writes);
+            prop_assert!((1..=MOST_SHARDS).contains(&shards));
+            let slices: Vec<Limits> = (0..shards).map(|index| policy.slice(index, shards).limits).collect();
+            type Part = (fn(&Limits) -> Option<u64>, u64);
+            let parts: [Part; 5] = [
+                (|limits| limits.requests_per_minute, LEAST_SLICE_REQUESTS),
+                (|limits| limits.tokens_per_minute, LEAST_SLICE_TOKENS),
+                (|limits| limits.tokens_per_day, LEAST_SLICE_TOKENS),
+                (|limits| limits.in_flight, LEAST_SLICE_IN_FLIGHT),
+                (|limits| limits.microusd_per_month, LEAST_SLICE_MICROUSD),
+            ];
+            for (of, least) in parts {
+                let Some(whole) = of(&limits) else { continue };
+                prop_assert_eq!(slices.iter().filter_map(of).sum::<u64>(), whole);
+                prop_assert!(shards == 1 || slices.iter().filter_map(of).all(|slice| slice >= least));
+            }
         }
     }
 }
