@@ -83,10 +83,10 @@ async fn what_a_member_uses_is_settled_on_its_organisation_too() {
 
 #[tokio::test]
 async fn a_request_that_could_never_fit_the_organisation_is_told_so() {
-    let deployment = organisation("{ tokens_per_minute = 100 }", "{}", "{}").await;
+    let deployment = organisation("{ tokens_per_minute = 300 }", "{}", "{}").await;
     let answer = deployment.ask(PATH, "a", &chat(5, 500)).await;
     assert_eq!((answer.status, answer.header("x-spillway-limit-of")), (400, "org"));
-    assert!(answer.text().contains("tokens_per_minute of 100 of tenant org"), "{}", answer.text());
+    assert!(answer.text().contains("tokens_per_minute of 300 of tenant org"), "{}", answer.text());
     assert_eq!(deployment.ask(PATH, "a", &chat(5, 20)).await.status, 200);
 }
 

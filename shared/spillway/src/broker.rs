@@ -132,9 +132,9 @@ async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64)
         Ok(routed) => deliver::deliver(&app, Arc::clone(&ask), admitted, routed, event, started_ms).await,
         Err(failed) => {
             let mut receipt = admitted.give_back(&app, failed.may_be_billed).await;
-            let (pool, charged) = failed.pool.unzip();
-            receipt.pool = charged.flatten();
-            Err(Problem { receipt, pool, ..failed.problem })
+            let (name, charged) = failed.pool.unzip();
+            (receipt.pool_name, receipt.pool) = (name, charged.flatten());
+            Err(Problem { receipt: failed.may_be_billed.then(|| Box::new(receipt)), ..failed.problem })
         }
     }
 }

@@ -7,7 +7,7 @@ mod problem;
 
 use serde_json::{Map, Value};
 
-pub use problem::{Kind, Problem};
+pub use problem::{Kind, Payer, Problem};
 
 /// A request for one model answer, whatever dialect it came in.
 #[derive(Debug, Clone, PartialEq)]

@@ -137,14 +137,16 @@ pub struct Charged {
 }
 
 /// What a request left charged, and where.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// On its tenant.
     pub tenant: Option<Charged>,
     /// On the tenant's parent.
     pub parent: Option<Charged>,
-    /// On the pool that answered, if that has limits.
+    /// On the pool that answered or failed, if that has limits.
     pub pool: Option<Charged>,
+    /// That pool's name.
+    pub pool_name: Option<String>,
 }
 
 /// Which tokens are reserved before anyone knows how many there will be.

@@ -130,6 +130,7 @@ impl RequestEvent {
         self.tenant_charged = receipt.tenant.map(ChargedEvent::from);
         self.parent_charged = receipt.parent.map(ChargedEvent::from);
         self.pool_charged = receipt.pool.map(ChargedEvent::from);
+        self.pool.clone_from(&receipt.pool_name);
     }
 }
 

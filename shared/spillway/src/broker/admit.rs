@@ -47,7 +47,7 @@ impl Admitted {
         };
         let (tenant, parent) = tokio::join!(give_back(self.held), give_back_if_held(self.parent));
         let if_charged = |charged: Charged| Some(charged).filter(|charged| !charged.charge.is_nothing());
-        Receipt { tenant: if_charged(tenant), parent: parent.and_then(if_charged), pool: None }
+        Receipt { tenant: if_charged(tenant), parent: parent.and_then(if_charged), ..Receipt::default() }
     }
 }
 

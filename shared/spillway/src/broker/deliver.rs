@@ -30,7 +30,6 @@ pub async fn deliver(
     started_ms: u64,
 ) -> Result<Served, Problem> {
     let pool = routed.pool.name.clone();
-    event.pool = Some(pool.clone());
     event.attempts = Some(routed.calls);
     let (max_tokens_set, limits) = (admitted.plan.max_tokens_set, admitted.limits.clone());
     let ends_ms = admit::expires_ms(app, &ask);

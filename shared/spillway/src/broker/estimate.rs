@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Ask;
 use crate::{
-    chat::{Kind, Problem, Usage},
+    chat::{Kind, Payer, Problem, Usage},
     pool::{Model, Pool},
     price::quota_tokens,
     quota::{self, Charge, History, Limits, ReserveRule, ReserveSettings, Turnout},
@@ -159,7 +159,7 @@ fn too_large(payer: &str, limit: quota::Limit, cap: u64, needed: &Usage) -> Prob
     Problem {
         param: Some("max_tokens".into()),
         limits: vec![name.into()],
-        limits_of: Some(payer.into()),
+        payer: Some(Box::new(Payer { name: payer.into(), limit_states: Vec::new() })),
         ..Problem::new(kind, told)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use tracing::error;
 
 use crate::{
-    chat::{Kind, Problem},
+    chat::{Kind, Payer, Problem},
     quota::{Limit, LimitState, Refusal},
 };
 
@@ -19,8 +19,7 @@ pub fn of_tenant(tenant: &str, refusal: &Refusal, limit_states: Vec<LimitState>)
     Problem {
         retry_after_ms: Some(refusal.retry_after_ms().max(1)),
         limits: names,
-        limits_of: Some(tenant.into()),
-        limit_states,
+        payer: Some(Box::new(Payer { name: tenant.into(), limit_states })),
         ..Problem::new(if is_budget { Kind::BudgetExhausted } else { Kind::Throttled }, message)
     }
 }

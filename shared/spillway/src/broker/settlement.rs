@@ -42,7 +42,7 @@ impl Settlement {
             Some(held) => Some(settle_one(held, 0).await),
             None => None,
         };
-        let (tenant, parent, pool, ()) = tokio::join!(
+        let (tenant, parent, of_pool, ()) = tokio::join!(
             settle_one(admitted.held, admitted.regained_tokens),
             settle_if_held(admitted.parent),
             settle_if_held(held),
@@ -52,7 +52,7 @@ impl Settlement {
                 }
             }
         );
-        Receipt { tenant: Some(tenant), parent, pool }
+        Receipt { tenant: Some(tenant), parent, pool: of_pool, pool_name: Some(pool.name) }
     }
 }
 

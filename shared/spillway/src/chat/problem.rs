@@ -47,14 +47,19 @@ pub struct Problem {
     pub retry_after_ms: Option<u64>,
     /// The limits that refused (`tokens_per_minute`, …), most binding first; empty when none did.
     pub limits: Vec<String>,
-    /// Whose limits those are: the tenant, or the organisation that it belongs to.
-    pub limits_of: Option<String>,
-    /// Where the tenant's limits stood at the refusal; empty when none refused.
-    pub limit_states: Vec<LimitState>,
-    /// The pool whose model failed, if one did.
-    pub pool: Option<String>,
+    /// Whose limits those are, and where they stood.
+    pub payer: Option<Box<Payer>>,
     /// What stays charged all the same, because a model may have been billed.
-    pub receipt: Receipt,
+    pub receipt: Option<Box<Receipt>>,
+}
+
+/// Whose limits refused: the tenant, or the organisation that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payer {
+    /// Its name.
+    pub name: String,
+    /// Where its limits stood at the refusal; empty if they were not asked because the request could never fit.
+    pub limit_states: Vec<LimitState>,
 }
 
 impl Problem {
@@ -66,10 +71,8 @@ impl Problem {
             param: None,
             retry_after_ms: None,
             limits: Vec::new(),
-            limits_of: None,
-            limit_states: Vec::new(),
-            pool: None,
-            receipt: Receipt::default(),
+            payer: None,
+            receipt: None,
         }
     }
 

@@ -52,8 +52,8 @@ pub fn of_problem(dialect: Dialect, problem: &Problem) -> Vec<(HeaderName, Heade
     if !problem.limits.is_empty() {
         push(&mut headers, "x-spillway-limit", &problem.limits.join(", "));
     }
-    if let Some(payer) = &problem.limits_of {
-        push(&mut headers, "x-spillway-limit-of", payer);
+    if let Some(payer) = &problem.payer {
+        push(&mut headers, "x-spillway-limit-of", &payer.name);
     }
     headers
 }

@@ -107,9 +107,8 @@ async fn serve(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> 
 
 /// An attempt that failed is worth an event of its own if something stays charged for it.
 fn record_charged(app: &App, mut event: RequestEvent, problem: &Problem) {
-    if problem.receipt.tenant.is_some() {
-        event.pool = problem.pool.clone();
-        event.charge(&problem.receipt);
+    if let Some(receipt) = &problem.receipt {
+        event.charge(receipt);
         app.telemetry.record(event);
     }
 }

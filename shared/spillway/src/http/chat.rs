@@ -60,8 +60,9 @@ pub async fn chat(
             _ => Outcome::Failed,
         };
         event.limit = problem.limits.first().cloned();
-        event.pool = problem.pool.clone();
-        event.charge(&problem.receipt);
+        if let Some(receipt) = &problem.receipt {
+            event.charge(receipt);
+        }
     }
     event.duration_ms = app.clock.now_ms().saturating_sub(started_ms);
     app.telemetry.record(event);

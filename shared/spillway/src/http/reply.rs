@@ -44,7 +44,8 @@ pub fn json(call: &Call, status: StatusCode, body: &Value) -> Response<Body> {
 pub fn problem(call: &Call, problem: &Problem, now_ms: u64) -> Response<Body> {
     let rendered = call.dialect.problem(&call.request_id, problem);
     let mut headers = rendered.headers;
-    headers.extend(call.dialect.limit_headers(&problem.limit_states, now_ms));
+    let limit_states = problem.payer.as_ref().map_or(&[][..], |payer| &payer.limit_states);
+    headers.extend(call.dialect.limit_headers(limit_states, now_ms));
     whole(call, rendered.status, headers, rendered.body)
 }
 

@@ -161,7 +161,7 @@ mod tests {
             requests in proptest::collection::vec((1u64..500, 0u64..900, 0u64..40_000_000), 1..30),
         ) {
             let (image, audit, now_ms) = account(&requests);
-            let findings = audit.compare(&[image.clone()], 0, now_ms);
+            let findings = audit.compare(std::slice::from_ref(&image), 0, now_ms);
             prop_assert_eq!(&findings.drifts, &[]);
             prop_assert!(findings.compared >= 24, "{}", findings.compared);
             prop_assert_eq!(flaws(&image), Vec::<String>::new());

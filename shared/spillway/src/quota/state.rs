@@ -40,8 +40,8 @@ pub fn states(policy: &Policy, image: &Image, now_ms: u64) -> Vec<LimitState> {
 /// The state of a limit per minute, of which `window` gives what each holds and may hold: the tightest one is what is left.
 fn minute_state(limit: Limit, cap: u64, now_ms: u64, window: impl Fn(u64, u64) -> (u64, u64)) -> LimitState {
     let now = epoch(now_ms);
-    let held_of = |start| window(start, now - start + 1);
-    let remaining = windows(now).map(|start| held_of(start)).map(|(held, cap)| cap.saturating_sub(held)).min();
+    let held_of = |start: u64| window(start, now - start + 1);
+    let remaining = windows(now).map(held_of).map(|(held, cap)| cap.saturating_sub(held)).min();
     let last_charged = windows(now).filter(|start| held_of(*start).0 > 0).max();
     LimitState {
         limit,
