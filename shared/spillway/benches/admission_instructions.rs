@@ -7,7 +7,7 @@ mod cases;
 use std::hint::black_box;
 
 use cases::Case;
-use gungraun::{Dhat, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
+use gungraun::{Callgrind, Dhat, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 use spillway::{
     quota::{Verdict, Write},
     store::ledger::Compiled,
@@ -20,7 +20,14 @@ fn plan(case: Case) -> (Case, Write) {
     (case, planned)
 }
 
-#[library_benchmark(setup = Case::new)]
+/// What one admission may cost at the most: 50 µs of a core that retires three instructions a nanosecond.
+const MOST_INSTRUCTIONS: u64 = 150_000;
+
+#[library_benchmark(
+    setup = Case::new,
+    config = LibraryBenchmarkConfig::default()
+        .tool(Callgrind::default().hard_limits([(EventKind::Ir, MOST_INSTRUCTIONS)]))
+)]
 #[bench::one()]
 fn plan_and_compile(case: Case) -> (Case, Compiled) {
     let compiled = black_box(&case).plan_and_compile();

@@ -109,18 +109,15 @@ impl Attribute {
 /// Appends `kind` and `index` in digits and small letters. 13 digits hold every `u64`.
 fn push_base36(text: &mut String, kind: char, mut index: u64) {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    let mut reversed = [0_u8; 13];
-    let mut length = 0;
-    for digit in &mut reversed {
-        *digit = DIGITS[(index % 36) as usize];
-        length += 1;
+    let mut digits = [b'0'; 13];
+    let mut first = digits.len();
+    while first > 0 && (index > 0 || first == digits.len()) {
+        first -= 1;
+        digits[first] = DIGITS[(index % 36) as usize];
         index /= 36;
-        if index == 0 {
-            break;
-        }
     }
     text.push(kind);
-    text.extend(reversed[..length].iter().rev().map(|digit| char::from(*digit)));
+    text.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
 }
 
 /// What must hold of the old item. An absent attribute is 0.

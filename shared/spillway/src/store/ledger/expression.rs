@@ -1,6 +1,6 @@
 //! Compiles a [`Write`] to DynamoDB's expressions, and reads items back.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -40,18 +40,18 @@ fn push_clause(text: &mut String, condition: &Condition, values: &mut Values) {
             text.push_str(") OR ");
             attribute.push_name(text);
             text.push_str(" <= ");
-            values.push(text, i128::from(bound));
+            values.push(text, counter(bound));
             text.push(')');
         }
         Condition::AtLeast(_, bound) => {
             attribute.push_name(text);
             text.push_str(" >= ");
-            values.push(text, i128::from(bound));
+            values.push(text, counter(bound));
         }
         Condition::Equals(_, bound) => {
             attribute.push_name(text);
             text.push_str(" = ");
-            values.push(text, i128::from(bound));
+            values.push(text, counter(bound));
         }
     }
 }
@@ -62,18 +62,21 @@ fn updates(updates: &[Update], values: &mut Values) -> String {
         for (number, update) in updates.iter().filter(|update| is_meant(update)).enumerate() {
             match number {
                 0 if text.is_empty() => text.push_str(verb),
-                0 => *text += &format!(" {verb}"),
+                0 => {
+                    text.push(' ');
+                    text.push_str(verb);
+                }
                 _ => text.push_str(", "),
             }
             update.attribute().push_name(text);
             match *update {
                 Update::Set(_, to) => {
                     text.push_str(" = ");
-                    values.push(text, i128::from(to));
+                    values.push(text, counter(to));
                 }
                 Update::Add(_, by) => {
                     text.push(' ');
-                    values.push(text, i128::from(by));
+                    values.push(text, by);
                 }
                 Update::Remove(_) => {}
             }
@@ -85,25 +88,29 @@ fn updates(updates: &[Update], values: &mut Values) -> String {
     text
 }
 
+/// Counters are `i64`, so a bound above all of those is as good as the largest.
+fn counter(bound: u64) -> i64 {
+    i64::try_from(bound).unwrap_or(i64::MAX)
+}
+
 /// The values of an expression, each named once, after its place. They are few, so they are looked for one by one.
 #[derive(Default)]
 struct Values {
-    values: Vec<i128>,
+    values: Vec<(i64, String)>,
 }
 
 impl Values {
-    fn push(&mut self, text: &mut String, value: i128) {
-        let place = self.values.iter().position(|known| *known == value).unwrap_or_else(|| {
-            self.values.push(value);
+    fn push(&mut self, text: &mut String, value: i64) {
+        let known = self.values.iter().position(|(known, _)| *known == value);
+        let place = known.unwrap_or_else(|| {
+            self.values.push((value, format!(":{}", self.values.len())));
             self.values.len() - 1
         });
-        // Writing to a String cannot fail.
-        let _ = write!(text, ":{place}");
+        text.push_str(&self.values[place].1);
     }
 
     fn by_name(self) -> HashMap<String, AttributeValue> {
-        let named = self.values.into_iter().enumerate();
-        named.map(|(place, value)| (format!(":{place}"), AttributeValue::N(value.to_string()))).collect()
+        self.values.into_iter().map(|(value, name)| (name, AttributeValue::N(value.to_string()))).collect()
     }
 }
 
