@@ -1,0 +1,119 @@
+//! What the staircase does, one small story each.
+
+use spillway::quota::{
+    Attribute, EPOCH_MS, EPOCHS, Limit, Limits, Policy, Reservation, Verdict, explain, reserve, states, too_large,
+};
+
+use crate::{
+    item::{Answer, Item, charge, policy},
+    world::{MINUTE_MS, START_MS},
+};
+
+#[test]
+fn a_dead_reservation_frees_its_slot() {
+    let limits = Limits { in_flight: Some(1), ..Limits::default() };
+    let mut item = Item::new(policy(limits, EPOCHS));
+    let dead = item.admit(1);
+    item.now_ms += 60_000;
+    assert!(matches!(item.reserve(charge(1), 1_000), Answer::Refused(..)), "until its slot has ended");
+    item.now_ms += 15_000 + 1_000;
+    let alive = item.admit(1);
+    assert!(dead.is_dead(item.now_ms) && !alive.is_dead(item.now_ms));
+    assert!(item.settle(&dead, charge(1)), "its late settle is taken");
+    assert_eq!(item.image.get(Attribute::InFlight), 1, "and frees nothing that is another's");
+}
+
+#[test]
+fn a_second_settle_does_nothing() {
+    let limits = Limits { tokens_per_minute: Some(100), in_flight: Some(2), ..Limits::default() };
+    let mut item = Item::new(policy(limits, EPOCHS));
+    let reservation = item.admit(80);
+    assert!(item.settle(&reservation, charge(30)));
+    let after = item.image.clone();
+    assert!(!item.settle(&reservation, charge(30)));
+    assert_eq!(item.image, after);
+}
+
+#[test]
+fn a_refusal_names_every_limit_that_stands_in_the_way() {
+    let limits =
+        Limits { requests_per_minute: Some(1), tokens_per_minute: Some(10), in_flight: Some(1), ..Limits::default() };
+    let mut item = Item::new(policy(limits, EPOCHS));
+    let _running = item.admit(10);
+    let Answer::Refused(mut named, retry_after_ms) = item.reserve(charge(10), 1_000) else { panic!("admitted") };
+    named.sort_by_key(|(limit, _)| limit.name());
+    assert_eq!(named, [(Limit::InFlight, 1), (Limit::RequestsPerMinute, 1), (Limit::TokensPerMinute, 10)]);
+    assert_eq!(retry_after_ms, MINUTE_MS - START_MS % EPOCH_MS);
+}
+
+#[test]
+fn the_day_and_the_month_end_at_midnight_utc() {
+    let limits = Limits { tokens_per_day: Some(10), microusd_per_month: Some(15), ..Limits::default() };
+    let mut item = Item::new(policy(limits, EPOCHS));
+    // 2026-02-28T23:59:00Z
+    item.now_ms = 1_772_323_140_000;
+    let _ = item.admit(10);
+    let Answer::Refused(named, retry_after_ms) = item.reserve(charge(10), 1_000) else { panic!("admitted") };
+    assert_eq!((named.len(), retry_after_ms), (2, 60_000));
+    item.now_ms += 60_000;
+    let _ = item.admit(10);
+    let Answer::Refused(named, retry_after_ms) = item.reserve(charge(6), 1_000) else { panic!("admitted") };
+    assert_eq!((named[0].0, retry_after_ms), (Limit::MicrousdPerMonth, 31 * 86_400_000));
+}
+
+#[test]
+fn older_limits_than_the_item_knows_are_stale() {
+    let mut item = Item::new(Policy { version: 7, ..policy(Limits::default(), EPOCHS) });
+    let _running = item.admit(1);
+    let older = Policy { version: 6, ..item.policy };
+    let reservation = Reservation::new(charge(1), item.now_ms, item.now_ms);
+    assert!(!item.image.apply(&reserve(&older, &reservation, None)));
+    assert_eq!(explain(&older, &charge(1), &item.image, item.now_ms), Verdict::Stale);
+}
+
+#[test]
+fn a_limit_of_one_admits_one() {
+    let limits = Limits {
+        requests_per_minute: Some(1),
+        tokens_per_minute: Some(1),
+        tokens_per_day: Some(1),
+        in_flight: Some(1),
+        microusd_per_month: Some(1),
+    };
+    for burst_epochs in [1, EPOCHS] {
+        let mut item = Item::new(policy(limits, burst_epochs));
+        let _running = item.admit(1);
+        assert!(matches!(item.reserve(charge(1), 1_000), Answer::Refused(..)));
+    }
+    assert_eq!(too_large(&limits, &charge(2)).len(), 3, "two can never be admitted");
+}
+
+#[test]
+fn the_state_adds_up() {
+    let limits =
+        Limits { requests_per_minute: Some(5), tokens_per_minute: Some(100), in_flight: Some(3), ..Limits::default() };
+    let mut item = Item::new(policy(limits, EPOCHS));
+    let first = item.admit(60);
+    let _second = item.admit(10);
+    assert!(item.settle(&first, charge(20)));
+    let used: Vec<(Limit, u64)> =
+        states(&item.policy, &item.image, item.now_ms).iter().map(|state| (state.limit, state.used)).collect();
+    assert_eq!(used, [(Limit::RequestsPerMinute, 2), (Limit::TokensPerMinute, 30), (Limit::InFlight, 1)]);
+    item.now_ms += MINUTE_MS;
+    let reset = states(&item.policy, &item.image, item.now_ms);
+    assert!(reset[..2].iter().all(|state| state.used == 0 && state.reset_ms == 0));
+}
+
+#[test]
+fn an_idle_item_forgets_what_it_no_longer_needs() {
+    let mut item = Item::new(policy(Limits { tokens_per_minute: Some(10), ..Limits::default() }, EPOCHS));
+    for _ in 0..3 {
+        let reservation = item.admit(1);
+        assert!(item.settle(&reservation, charge(1)));
+        item.now_ms += 40 * 86_400_000;
+    }
+    let reservation = item.admit(1);
+    assert!(item.settle(&reservation, charge(1)));
+    let attributes = item.image.iter().count();
+    assert!(attributes <= 2 * 12 + 2 * 12 + 8, "{attributes} attributes");
+}

@@ -1,0 +1,20 @@
+//! The staircase against a plain list of charges, in memory.
+
+#[path = "../support/world/mod.rs"]
+mod world;
+
+mod composed;
+mod examples;
+mod item;
+mod mutants;
+mod programs;
+mod remembered;
+mod slices;
+mod waiting;
+
+use proptest::test_runner::{Config, RngAlgorithm};
+
+/// That many cases. The quicker generator is random enough, and the usual one takes half of the time in a debug build.
+fn cases(cases: u32) -> Config {
+    Config { cases, rng_algorithm: RngAlgorithm::XorShift, ..Config::default() }
+}

@@ -1,0 +1,41 @@
+//! The same programs with the ledger spoiled: the judge notices, and for the right reason.
+
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use crate::world::{Invariant, Mutant, Program, program, run};
+
+/// Enough for the rarest: most are found within a hundred.
+const CASES: u32 = 2_000;
+
+/// The reason why a program broke a promise, if one did: that one if it is told.
+fn first_failure(mutant: Option<Mutant>, expected: Option<Invariant>) -> Option<String> {
+    let config = Config { failure_persistence: None, max_shrink_iters: 0, ..crate::cases(CASES) };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::XorShift));
+    let judge = |program: Program| {
+        let broken = run(&program, mutant).judge.broken;
+        match broken.iter().find(|(invariant, _)| expected.is_none_or(|expected| expected == **invariant)) {
+            Some((invariant, why)) => Err(TestCaseError::fail(format!("{invariant}: {why}"))),
+            None => Ok(()),
+        }
+    };
+    match runner.run(&program(60), judge) {
+        Ok(()) => None,
+        Err(TestError::Fail(reason, _)) => Some(reason.message().to_owned()),
+        Err(TestError::Abort(reason)) => panic!("the harness gave up: {reason}"),
+    }
+}
+
+#[test]
+fn every_mutant_breaks_the_promise_that_one_expects() {
+    for (mutant, expected) in Mutant::ALL {
+        let failure = first_failure(Some(mutant), Some(expected));
+        let failure = failure.unwrap_or_else(|| panic!("{mutant:?} did not break {expected:?}"));
+        assert!(failure.starts_with(&format!("{expected}: ")), "{mutant:?} broke {failure}");
+        println!("{mutant:?} {failure}");
+    }
+}
+
+#[test]
+fn without_a_mutant_the_same_programs_break_nothing() {
+    assert_eq!(first_failure(None, None), None);
+}

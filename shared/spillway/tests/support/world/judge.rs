@@ -1,0 +1,257 @@
+//! The list of charges, and what it says about the items.
+//!
+//! What a minute may hold: take any 60 seconds by the clocks of the writers (any 60 s less twice their skew by the true
+//! time), touching the epochs e₀ to e₁₂. When the last request of e₁ to e₁₂ was admitted on an item, all of these were in
+//! the window from e₁, so they were at most `cap(12)`, or that request alone; and those of e₀ were at most `cap(1)`, or one
+//! request alone. So all 60 s hold at most `max(cap(12), n) + max(cap(1), n)` on each item, n being the largest request
+//! admitted there: for one item at most `limit + max(cap(1), n)`. Where `is_strict` lowers the caps so that
+//! `cap(12) + cap(1) <= limit`, and no request is larger than `cap(1)`, they hold at most the limit. It counts what was
+//! reserved, or what was used if that was less: what is used beyond the reserve is debt, charged without asking.
+//!
+//! Limits that change: all of it holds for the requests of each version of the limits by themselves. So during a change
+//! there is at most what the old limits and the new ones allow together.
+
+use std::collections::BTreeMap;
+
+use spillway::quota::{Attribute, Charge, EPOCH_MS, EPOCHS, Image, Policy};
+
+use super::{Invariant, MINUTE_MS};
+
+/// What a window of `age` epochs may hold of `limit`, of which `burst_s` may come at once: written down again, so that
+/// the items are not judged by their own words.
+pub fn cap(policy: &Policy, limit: u64, burst_s: u64, age: u64) -> u64 {
+    let (minute_s, epoch_s) = (60, EPOCH_MS / 1_000);
+    let of_s = if policy.burst.is_strict { minute_s + epoch_s + burst_s } else { minute_s };
+    limit * (age * epoch_s + burst_s).min(minute_s) * policy.share_percent / (of_s * 100)
+}
+
+/// One admission, as the judge is told of it.
+pub struct Admission {
+    pub shard: usize,
+    /// What the item had to hold it to.
+    pub policy: Policy,
+    pub charge: Charge,
+    /// By the clock of its process.
+    pub at_ms: u64,
+    /// When its process gives up, by the true clock.
+    pub ends_ms: u64,
+}
+
+struct Entry {
+    admission: Admission,
+    /// What it cost in the end, and when that was written down, by the clock of its process.
+    settled: Option<(Charge, u64)>,
+    is_running: bool,
+}
+
+/// One of the two limits per minute.
+type Amount = fn(&Charge) -> u64;
+const REQUESTS: Amount = |charge| charge.requests;
+const TOKENS: Amount = |charge| charge.minute_tokens;
+
+/// The largest caps and request among the admissions on one item under one version of the limits.
+#[derive(Default, Clone, Copy)]
+struct Peak {
+    newest: u64,
+    whole: u64,
+    request: u64,
+}
+
+#[derive(Default)]
+pub struct Judge {
+    entries: Vec<Entry>,
+    /// By limit (0 requests, 1 tokens), version and item.
+    peaks: BTreeMap<(usize, u64, usize), Peak>,
+    /// The highest version that each item was told.
+    told: BTreeMap<usize, u64>,
+    pub broken: BTreeMap<Invariant, String>,
+}
+
+impl Judge {
+    fn require(&mut self, holds: bool, invariant: Invariant, why: impl FnOnce() -> String) {
+        if !holds {
+            self.broken.entry(invariant).or_insert_with(why);
+        }
+    }
+
+    /// An item was told of `version`.
+    pub fn tell(&mut self, shard: usize, version: u64) {
+        let told = self.told.entry(shard).or_default();
+        *told = version.max(*told);
+    }
+
+    /// Judges an admission at the true time `now_ms`. `all` are the policies of all shards under its version, at a full
+    /// share. Returns its place in the list.
+    pub fn admit(&mut self, admission: Admission, all: &[Policy], now_ms: u64) -> usize {
+        let Admission { shard, policy, .. } = admission;
+        let told = self.told.get(&shard).copied().unwrap_or_default();
+        self.require(policy.version >= told, Invariant::NoStaleAdmission, || {
+            format!("{} after {told}", policy.version)
+        });
+        self.tell(shard, policy.version);
+        self.windows(&admission, 0);
+        self.windows(&admission, 1);
+        self.totals(&admission);
+        let at_ms = admission.at_ms;
+        self.entries.push(Entry { admission, settled: None, is_running: true });
+        self.live(shard, &policy, all, now_ms);
+        self.minute(0, all, at_ms);
+        self.minute(1, all, at_ms);
+        self.entries.len() - 1
+    }
+
+    fn windows(&mut self, admission: &Admission, kind: usize) {
+        let Admission { shard, policy, charge, at_ms, .. } = admission;
+        let Some((limit, burst_s, amount)) = per_minute(policy, kind) else { return };
+        let epoch = at_ms / EPOCH_MS;
+        for age in 1..=EPOCHS {
+            let (held, cap) = (self.window(*shard, epoch + 1 - age, amount), cap(policy, limit, burst_s, age));
+            let is_within = held + amount(charge) <= cap || held == 0;
+            let why = || format!("{held} + {} of {cap} at age {age}, limit {kind}", amount(charge));
+            self.require(is_within, Invariant::WindowWithinCap, why);
+        }
+        let peak = self.peaks.entry((kind, policy.version, *shard)).or_default();
+        peak.newest = peak.newest.max(cap(policy, limit, burst_s, 1));
+        peak.whole = peak.whole.max(cap(policy, limit, burst_s, EPOCHS));
+        peak.request = peak.request.max(amount(charge));
+    }
+
+    fn totals(&mut self, admission: &Admission) {
+        let Admission { shard, policy, charge, at_ms, .. } = admission;
+        let totals: [(Option<u64>, Amount, fn(u64) -> u64); 2] = [
+            (policy.limits.tokens_per_day, |charge| charge.day_tokens, day),
+            (policy.limits.microusd_per_month, |charge| charge.cost_microusd, month),
+        ];
+        for (limit, amount, period) in totals {
+            let Some(limit) = limit else { continue };
+            let same =
+                |entry: &&Entry| entry.admission.shard == *shard && period(entry.admission.at_ms) == period(*at_ms);
+            let held: u64 = self.entries.iter().filter(same).map(|entry| amount(&entry.total(period))).sum();
+            let reserved = |entry: &Entry| amount(&entry.admission.charge).min(amount(&entry.total(period)));
+            let alike = |entry: &&Entry| entry.admission.policy.version == policy.version;
+            let all: u64 = self.entries.iter().filter(same).filter(alike).map(reserved).sum();
+            let cap = limit * policy.share_percent / 100;
+            let is_within = (held + amount(charge) <= cap || held == 0) && all + amount(charge) <= limit;
+            self.require(is_within, Invariant::TotalWithinLimit, || format!("{held} or {all} of {cap} of {limit}"));
+        }
+    }
+
+    fn live(&mut self, shard: usize, policy: &Policy, all: &[Policy], now_ms: u64) {
+        let is_live = |entry: &&Entry| entry.is_running && entry.admission.ends_ms > now_ms;
+        if let Some(limit) = policy.limits.in_flight {
+            let live =
+                self.entries.iter().filter(is_live).filter(|entry| entry.admission.shard == shard).count() as u64;
+            let cap = (limit * policy.share_percent / 100).max(1);
+            self.require(live <= cap, Invariant::LiveWithinLimit, || format!("{live} of {cap} on one item"));
+        }
+        if let Some(limit) = all.iter().map(|policy| policy.limits.in_flight).sum::<Option<u64>>() {
+            let alike = |entry: &&Entry| entry.admission.policy.version == policy.version;
+            let live = self.entries.iter().filter(is_live).filter(alike).count() as u64;
+            self.require(live <= limit, Invariant::LiveWithinLimit, || format!("{live} of {limit} in all"));
+        }
+    }
+
+    /// All 60 s around the newest admission: the worst of them ends with an admission.
+    fn minute(&mut self, kind: usize, all: &[Policy], at_ms: u64) {
+        let Some(version) = all.first().map(|policy| policy.version) else { return };
+        let Some(limit) = all.iter().map(|one| per_minute(one, kind).map(|(limit, ..)| limit)).sum::<Option<u64>>()
+        else {
+            return;
+        };
+        let amount = if kind == 0 { REQUESTS } else { TOKENS };
+        let peaks = || self.peaks.iter().filter(|((of, by, _), _)| (*of, *by) == (kind, version)).map(|(_, peak)| peak);
+        let bound: u64 = peaks().map(|peak| peak.whole.max(peak.request) + peak.newest.max(peak.request)).sum();
+        let is_strict =
+            all.iter().all(|policy| policy.burst.is_strict) && peaks().all(|peak| peak.request <= peak.newest);
+        let bound = if is_strict { bound.min(limit) } else { bound };
+        let of_version = || self.entries.iter().filter(|entry| entry.admission.policy.version == version);
+        let ends = || of_version().map(|entry| entry.admission.at_ms).filter(|end_ms| *end_ms >= at_ms);
+        let in_minute = |end_ms: u64| {
+            let within = |entry: &&Entry| (end_ms - (MINUTE_MS - 1)..=end_ms).contains(&entry.admission.at_ms);
+            of_version().filter(within).map(|entry| entry.least(amount)).sum::<u64>()
+        };
+        let most = ends().map(in_minute).max().unwrap_or_default();
+        let why = || format!("{most} of {bound}, limit {kind} of {limit}, strict {is_strict}");
+        self.require(most <= bound, Invariant::MinuteWithinBound, why);
+    }
+
+    /// The request at `index` is over, whatever its settlement did.
+    pub fn over(&mut self, index: usize) {
+        self.entries[index].is_running = false;
+    }
+
+    /// The settlement of the request at `index` was written at `now_ms` by the clock of its process.
+    pub fn settle(&mut self, index: usize, actual: Charge, now_ms: u64) {
+        self.entries[index].settled = Some((actual, now_ms));
+    }
+
+    pub fn refused(&mut self, is_unchanged: bool) {
+        self.require(is_unchanged, Invariant::RefusalChangesNothing, || "a refused write changed the item".to_owned());
+    }
+
+    /// Judges an item's counters at the true time `now_ms`.
+    pub fn item(&mut self, shard: usize, image: &Image, now_ms: u64) {
+        let negative = image.iter().find(|(_, value)| *value < 0);
+        self.require(negative.is_none(), Invariant::NothingNegative, || format!("{negative:?}"));
+        let is_slot = |attribute| matches!(attribute, Attribute::Slot(_));
+        let slots: i64 = image.iter().filter(|(attribute, _)| is_slot(*attribute)).map(|(_, value)| value).sum();
+        let count = image.iter().find(|(attribute, _)| *attribute == Attribute::InFlight).map_or(0, |(_, value)| value);
+        self.require(count == slots, Invariant::CountIsSlots, || format!("{count}, the slots hold {slots}"));
+        let epoch = now_ms / EPOCH_MS;
+        for start in epoch + 1 - EPOCHS..=epoch {
+            let held = (image.get(Attribute::Requests(start)), image.get(Attribute::Tokens(start)));
+            let listed = (self.window(shard, start, REQUESTS), self.window(shard, start, TOKENS));
+            let why = || format!("{held:?} for {listed:?} in the window {} epochs old", epoch - start + 1);
+            self.require(held == listed, Invariant::CountersAreTheList, why);
+        }
+    }
+
+    /// What the list has for the window from `start` of an item.
+    fn window(&self, shard: usize, start: u64, amount: Amount) -> u64 {
+        let epochs = start..start + EPOCHS;
+        let is_in =
+            |entry: &&Entry| entry.admission.shard == shard && epochs.contains(&(entry.admission.at_ms / EPOCH_MS));
+        self.entries.iter().filter(is_in).map(|entry| amount(&entry.in_window(start))).sum()
+    }
+}
+
+impl Entry {
+    /// A settlement corrects the windows that are in use by the clock of whoever settles.
+    fn in_window(&self, start: u64) -> Charge {
+        match self.settled {
+            Some((actual, now_ms)) if start + EPOCHS > now_ms / EPOCH_MS => actual,
+            _ => self.admission.charge,
+        }
+    }
+
+    /// It corrects the day and the month while they are the present or the last.
+    fn total(&self, period: fn(u64) -> u64) -> Charge {
+        match self.settled {
+            Some((actual, now_ms)) if period(self.admission.at_ms) + 1 >= period(now_ms) => actual,
+            _ => self.admission.charge,
+        }
+    }
+
+    fn least(&self, amount: Amount) -> u64 {
+        let reserved = amount(&self.admission.charge);
+        self.settled.map_or(reserved, |(actual, _)| amount(&actual).min(reserved))
+    }
+}
+
+fn per_minute(policy: &Policy, kind: usize) -> Option<(u64, u64, Amount)> {
+    let (limits, burst) = (policy.limits, policy.burst);
+    match kind {
+        0 => limits.requests_per_minute.map(|limit| (limit, burst.requests_s, REQUESTS)),
+        _ => limits.tokens_per_minute.map(|limit| (limit, burst.tokens_s, TOKENS)),
+    }
+}
+
+fn day(at_ms: u64) -> u64 {
+    at_ms / 86_400_000
+}
+
+fn month(at_ms: u64) -> u64 {
+    let seconds = i64::try_from(at_ms / 1_000).expect("seconds since 1970");
+    let date = time::OffsetDateTime::from_unix_timestamp(seconds).expect("a date");
+    u64::try_from(date.year()).expect("after year 0") * 12 + u64::from(u8::from(date.month()))
+}
