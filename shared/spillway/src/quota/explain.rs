@@ -14,7 +14,8 @@ pub enum Verdict {
     Stale,
     /// No room.
     Refused(Refusal),
-    /// Only requests in flight stand in the way, and some of them are dead: try again and free that slot.
+    /// Only requests in flight stand in the way, and it fits once the dead among them are gone: free that slot and try
+    /// again. Where the dead are in several slots, that may have to be done for each.
     Reap(u64, u64),
     /// Nothing stands in the way any more.
     Retry,
@@ -60,11 +61,20 @@ pub fn explain(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> V
     if limits.is_empty() {
         return Verdict::Retry;
     }
-    if only_in_flight && let Some((slot, count)) = slots::reapable(image, at_ms) {
+    if only_in_flight
+        && fits_the_living(policy, charge, image, at_ms)
+        && let Some((slot, count)) = slots::reapable(image, at_ms)
+    {
         return Verdict::Reap(slot, count);
     }
     limits.sort_by_key(|refused| std::cmp::Reverse(refused.retry_after_ms));
     Verdict::Refused(Refusal { limits })
+}
+
+/// Whether `charge` fits beside those in flight that are not dead.
+fn fits_the_living(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> bool {
+    let live = slots::live(image, at_ms);
+    policy.limits.in_flight.is_none_or(|limit| live + charge.requests <= policy.in_flight_cap(limit))
 }
 
 fn refused_limits(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> Vec<RefusedLimit> {

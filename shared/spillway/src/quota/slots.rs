@@ -1,6 +1,6 @@
 //! The ring of in-flight slots: who is running, by the epoch in which the reservation expires.
 
-use super::{Attribute, Image};
+use super::{Attribute, Condition, Image, Update, Write, reserve::signed};
 
 /// Length of a slot epoch in milliseconds.
 const SLOT_MS: u64 = 15_000;
@@ -24,6 +24,14 @@ pub(super) fn is_dead(slot: u64, now_ms: u64) -> bool {
 /// The dead slot with the most reservations and how many those are, if any.
 pub fn reapable(image: &Image, now_ms: u64) -> Option<(u64, u64)> {
     dead_slots(image, now_ms).max_by_key(|(_, count)| *count)
+}
+
+/// The write that frees a dead slot in which `count` reservations were seen, and does nothing else.
+pub fn free(slot: u64, count: u64) -> Write {
+    Write {
+        conditions: vec![Condition::Equals(Attribute::Slot(slot), count)],
+        updates: vec![Update::Add(Attribute::InFlight, -signed(count)), Update::Remove(Attribute::Slot(slot))],
+    }
 }
 
 /// Requests really in flight: the count without what died.

@@ -117,3 +117,34 @@ fn an_idle_item_forgets_what_it_no_longer_needs() {
     let attributes = item.image.iter().count();
     assert!(attributes <= 2 * 12 + 2 * 12 + 8, "{attributes} attributes");
 }
+
+#[test]
+fn a_ring_full_of_the_dead_frees_itself_under_a_lower_limit() {
+    let limits = |in_flight| Limits { in_flight: Some(in_flight), ..Limits::default() };
+    let mut item = Item::new(policy(limits(6), EPOCHS));
+    for number in 0..6 {
+        let _dead = item.admit(number);
+        item.now_ms += 5_000;
+    }
+    item.policy = Policy { version: 2, ..policy(limits(1), EPOCHS) };
+    assert!(matches!(item.reserve(charge(1), 1_000), Answer::Refused(..)), "they are alive");
+    item.now_ms += 60_000 + 15_000 + 1_000;
+    let alive = item.admit(1);
+    assert_eq!(item.image.get(Attribute::InFlight), 1);
+    assert!(matches!(item.reserve(charge(1), 1_000), Answer::Refused(..)));
+    assert!(item.settle(&alive, charge(1)));
+}
+
+#[test]
+fn who_is_alive_and_fills_a_lower_limit_is_a_refusal_whoever_else_is_dead() {
+    let limits = |in_flight| Limits { in_flight: Some(in_flight), ..Limits::default() };
+    let mut item = Item::new(policy(limits(6), EPOCHS));
+    let _dead = item.admit(1);
+    item.now_ms += 60_000;
+    for _ in 0..3 {
+        let _alive = item.admit(1);
+    }
+    item.now_ms += 15_000 + 1_000;
+    item.policy = Policy { version: 2, ..policy(limits(3), EPOCHS) };
+    assert!(matches!(item.reserve(charge(1), 1_000), Answer::Refused(..)));
+}

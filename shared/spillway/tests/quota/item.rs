@@ -1,8 +1,8 @@
 //! One item in memory, for one caller.
 
 use spillway::quota::{
-    Burst, Charge, EPOCH_MS, Image, Limit, Limits, Policy, Reservation, Settled, Verdict, explain, reserve, settle,
-    settle_reaped,
+    Burst, Charge, EPOCH_MS, Image, Limit, Limits, Policy, Reservation, Settled, Verdict, explain, free, reserve,
+    settle, settle_reaped,
 };
 
 use crate::world::START_MS;
@@ -51,11 +51,21 @@ impl Item {
                     let limits = refusal.limits.iter().map(|refused| (refused.limit, refused.cap)).collect();
                     return Answer::Refused(limits, refusal.retry_after_ms());
                 }
-                Verdict::Reap(slot, count) => reap = Some((slot, count)),
+                Verdict::Reap(slot, count) => reap = self.free_unless_enough(charge, slot, count),
                 verdict => panic!("{verdict:?} with no one else writing"),
             }
         }
         panic!("reaping did not end");
+    }
+
+    /// The slot to free along with a reservation of `charge`, where that makes room; else frees it at once.
+    fn free_unless_enough(&mut self, charge: Charge, slot: u64, count: u64) -> Option<(u64, u64)> {
+        let reservation = Reservation::new(charge, self.now_ms, self.now_ms);
+        if self.image.admits(&reserve(&self.policy, &reservation, Some((slot, count)))) {
+            return Some((slot, count));
+        }
+        assert!(self.image.apply(&free(slot, count)), "nobody else writes");
+        None
     }
 
     pub fn admit(&mut self, tokens: u64) -> Reservation {

@@ -50,7 +50,7 @@ impl Desk {
         let mut attempts = 0;
         while !waiting.is_empty() {
             let now_ms = self.clock.now_ms();
-            let Choice { write, chosen, rest } = choose(waiting, seen.as_ref(), now_ms);
+            let Choice { write, chosen, rest, only_frees } = choose(waiting, seen.as_ref(), now_ms);
             waiting = rest;
             if chosen.is_empty() {
                 continue;
@@ -58,7 +58,11 @@ impl Desk {
             match self.items.update(key, &write).await {
                 Ok(Updated::Done(image)) => {
                     self.denials.changed(key, &image);
-                    reserved(chosen, &image);
+                    if only_frees {
+                        waiting.splice(0..0, chosen.into_iter().map(|(one, _)| one));
+                    } else {
+                        reserved(chosen, &image);
+                    }
                     (seen, attempts) = (Some(image), 0);
                 }
                 Ok(Updated::Refused(image)) => {
@@ -105,12 +109,14 @@ struct Choice {
     write: Write,
     chosen: Vec<(Reserving, Reservation)>,
     rest: Vec<Reserving>,
+    /// The write makes room for those that are chosen and nothing else: they are to be chosen again.
+    only_frees: bool,
 }
 
 /// Chooses, first come first served, those whose reservations one write can make. If the item was `seen`, only those that
 /// fit on it, one on top of the other, and those that do not fit at all are refused.
 fn choose(waiting: Vec<Reserving>, seen: Option<&Image>, now_ms: u64) -> Choice {
-    let mut choice = Choice { write: Write::default(), chosen: Vec::new(), rest: Vec::new() };
+    let mut choice = Choice { write: Write::default(), chosen: Vec::new(), rest: Vec::new(), only_frees: false };
     let mut predicted = seen.cloned();
     let mut is_closed = false;
     for one in waiting {
@@ -130,9 +136,13 @@ fn choose(waiting: Vec<Reserving>, seen: Option<&Image>, now_ms: u64) -> Choice 
                     one.answer(Ok(Answer::Stale));
                     continue;
                 }
-                // A slot is freed by a write of its own.
+                // What frees a slot goes with nobody else.
                 Verdict::Reap(slot, count) if is_first => {
                     write = quota::reserve(&policy, &reservation, Some((slot, count)));
+                    choice.only_frees = !image.admits(&write);
+                    if choice.only_frees {
+                        write = quota::free(slot, count);
+                    }
                     is_closed = true;
                 }
                 Verdict::Retry if is_first => {}

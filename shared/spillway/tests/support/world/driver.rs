@@ -42,13 +42,13 @@ struct Freeing {
 }
 
 pub struct World {
-    mutant: Option<Mutant>,
+    pub(super) mutant: Option<Mutant>,
     now_ms: u64,
     skews_ms: [i64; 3],
     /// What the registry held, by version - 1.
-    plans: Vec<Plan>,
+    pub(super) plans: Vec<Plan>,
     /// By process: the version that it knows.
-    known: [u64; 3],
+    pub(super) known: [u64; 3],
     running: Vec<Running>,
     freeing: Vec<Freeing>,
     pub items: Vec<Image>,
@@ -61,17 +61,6 @@ pub struct World {
     pub refused: usize,
     /// How many slots were freed for others.
     pub reaped: usize,
-}
-
-/// Who goes with the next write.
-#[derive(Default)]
-struct Choice {
-    write: Write,
-    chosen: Vec<(Ask, Policy, Reservation)>,
-    rest: Vec<Ask>,
-    refused: Vec<Ask>,
-    stale: Vec<Ask>,
-    reap: Option<(u64, u64)>,
 }
 
 impl World {
@@ -117,7 +106,7 @@ impl World {
         self.now_ms = edge_ms.saturating_add_signed(off_ms).max(self.now_ms);
     }
 
-    fn clock(&self, process: usize) -> u64 {
+    pub(super) fn clock(&self, process: usize) -> u64 {
         self.now_ms.saturating_add_signed(self.skews_ms[process])
     }
 
@@ -126,7 +115,7 @@ impl World {
     }
 
     /// The limits that a process knows.
-    fn plan(&self, process: usize) -> &Plan {
+    pub(super) fn plan(&self, process: usize) -> &Plan {
         &self.plans[usize::try_from(self.known[process]).expect("small") - 1]
     }
 
@@ -201,7 +190,11 @@ impl World {
             }
             if self.write(shard, &choice.write) {
                 self.reaped += usize::from(choice.reap.is_some());
-                self.admit(process, shard, choice.chosen);
+                if choice.only_frees {
+                    waiting.splice(0..0, choice.chosen.into_iter().map(|(ask, ..)| ask));
+                } else {
+                    self.admit(process, shard, choice.chosen);
+                }
                 (seen, attempts) = (Some(self.items[shard].clone()), 0);
                 continue;
             }
@@ -216,102 +209,6 @@ impl World {
             seen = Some(self.items[shard].clone());
         }
         refused
-    }
-
-    fn choose(
-        &self,
-        process: usize,
-        shard: usize,
-        waiting: Vec<Ask>,
-        seen: Option<&Image>,
-        reap: Option<(u64, u64)>,
-    ) -> Choice {
-        let mut choice = Choice { reap, ..Choice::default() };
-        let now_ms = self.clock(process);
-        let mut predicted = seen.cloned();
-        for ask in waiting {
-            if shard >= index(self.plan(process).shards) {
-                // The newer limits that it read meanwhile have no such shard.
-                choice.refused.push(ask);
-                continue;
-            }
-            let policy = self.policy(process, shard, ask.share_percent);
-            let reservation = Reservation::new(policy.fit(&ask.charge), now_ms, expires_ms(&ask, now_ms));
-            let mut write = self.reserve_write(&policy, &reservation, choice.reap);
-            let is_first = choice.chosen.is_empty();
-            if let (Some(image), Some(predicted)) = (seen, &predicted)
-                && !predicted.admits(&write)
-            {
-                match self.judged(&policy, &reservation.charge, image, now_ms) {
-                    Verdict::Refused(_) => {
-                        choice.refused.push(ask);
-                        continue;
-                    }
-                    Verdict::Stale => {
-                        choice.stale.push(ask);
-                        continue;
-                    }
-                    Verdict::Reap(slot, count) if is_first => {
-                        choice.reap = Some((slot, count));
-                        write = self.reserve_write(&policy, &reservation, choice.reap);
-                    }
-                    Verdict::Retry if is_first => {}
-                    Verdict::Reap(..) | Verdict::Retry => {
-                        choice.rest.push(ask);
-                        continue;
-                    }
-                }
-            }
-            if is_first {
-                choice.write = write.clone();
-            } else if !self.goes_along(&mut choice, &policy, &write) {
-                choice.rest.push(ask);
-                continue;
-            }
-            if let Some(predicted) = &mut predicted {
-                predicted.apply(&write);
-            }
-            choice.chosen.push((ask, policy, reservation));
-        }
-        choice
-    }
-
-    fn goes_along(&self, choice: &mut Choice, policy: &Policy, write: &Write) -> bool {
-        let is_alike = choice.chosen.first().is_some_and(|(_, first, _)| first == policy);
-        if !is_alike || choice.reap.is_some() {
-            return false;
-        }
-        let both = choice.write.then(write);
-        let both = match self.mutant {
-            Some(mutant) => mutant.spoil_composed(both, &choice.write, write),
-            None => both,
-        };
-        let can = both.is_some();
-        choice.write = both.unwrap_or_else(|| std::mem::take(&mut choice.write));
-        can
-    }
-
-    fn policy(&self, process: usize, shard: usize, share_percent: u64) -> Policy {
-        let plan = self.plan(process);
-        let whole = plan.policy(self.known[process], share_percent);
-        let policy = whole.slice(shard as u64, plan.shards);
-        self.mutant.map_or(policy, |mutant| mutant.spoil_policy(policy, &whole))
-    }
-
-    fn reserve_write(&self, policy: &Policy, reservation: &Reservation, reap: Option<(u64, u64)>) -> Write {
-        let write = reserve(policy, reservation, reap);
-        match self.mutant {
-            Some(mutant) => mutant.spoil_reserve(write, policy, reservation),
-            None => write,
-        }
-    }
-
-    fn judged(&self, policy: &Policy, charge: &Charge, image: &Image, now_ms: u64) -> Verdict {
-        let verdict = explain(policy, charge, image, now_ms);
-        match self.mutant {
-            Some(mutant) => mutant.spoil_verdict(verdict, image, now_ms),
-            None => verdict,
-        }
     }
 
     fn admit(&mut self, process: usize, shard: usize, chosen: Vec<(Ask, Policy, Reservation)>) {
@@ -387,7 +284,7 @@ impl World {
     }
 }
 
-fn expires_ms(ask: &Ask, now_ms: u64) -> u64 {
+pub(super) fn expires_ms(ask: &Ask, now_ms: u64) -> u64 {
     let at_ms = now_ms + ask.lives_ms;
     if ask.fills_slot { (at_ms / 15_000 + 1) * 15_000 - 1 } else { at_ms }
 }
@@ -401,7 +298,7 @@ fn of(reserved: &Charge, percent: u64) -> Charge {
     }
 }
 
-fn index(shard: u64) -> usize {
+pub(super) fn index(shard: u64) -> usize {
     usize::try_from(shard).expect("small")
 }
 

@@ -44,7 +44,10 @@ struct Entry {
     is_running: bool,
 }
 
-/// One of the two limits per minute.
+/// The number of a moment's day or month.
+type Period = fn(u64) -> u64;
+
+/// What a limit counts.
 type Amount = fn(&Charge) -> u64;
 const REQUESTS: Amount = |charge| charge.requests;
 const TOKENS: Amount = |charge| charge.minute_tokens;
@@ -118,11 +121,10 @@ impl Judge {
 
     fn totals(&mut self, admission: &Admission) {
         let Admission { shard, policy, charge, at_ms, .. } = admission;
-        let totals: [(Option<u64>, Amount, fn(u64) -> u64); 2] = [
-            (policy.limits.tokens_per_day, |charge| charge.day_tokens, day),
-            (policy.limits.microusd_per_month, |charge| charge.cost_microusd, month),
-        ];
-        for (limit, amount, period) in totals {
+        let of_day: (Amount, Period) = (|charge| charge.day_tokens, day);
+        let of_month: (Amount, Period) = (|charge| charge.cost_microusd, month);
+        let limits = [policy.limits.tokens_per_day, policy.limits.microusd_per_month];
+        for (limit, (amount, period)) in limits.into_iter().zip([of_day, of_month]) {
             let Some(limit) = limit else { continue };
             let same =
                 |entry: &&Entry| entry.admission.shard == *shard && period(entry.admission.at_ms) == period(*at_ms);
@@ -225,7 +227,7 @@ impl Entry {
     }
 
     /// It corrects the day and the month while they are the present or the last.
-    fn total(&self, period: fn(u64) -> u64) -> Charge {
+    fn total(&self, period: Period) -> Charge {
         match self.settled {
             Some((actual, now_ms)) if period(self.admission.at_ms) + 1 >= period(now_ms) => actual,
             _ => self.admission.charge,

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part of it")]
 
+mod choice;
 mod driver;
 mod invariant;
 mod judge;

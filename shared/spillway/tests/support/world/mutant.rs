@@ -96,6 +96,14 @@ impl Mutant {
         write
     }
 
+    /// Spoils the write that only frees a slot.
+    pub fn spoil_free(self, mut write: Write) -> Write {
+        if self == Self::UnconditionalReap {
+            write.conditions.clear();
+        }
+        write
+    }
+
     /// Spoils a settlement.
     pub fn spoil_settle(self, mut write: Write, reservation: &Reservation, settled: &Settled) -> Write {
         match self {
