@@ -9,6 +9,7 @@ mod item;
 mod mutants;
 mod programs;
 mod remembered;
+mod ring;
 mod slices;
 mod waiting;
 
