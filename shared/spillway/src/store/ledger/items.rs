@@ -45,7 +45,8 @@ impl Items {
             .key("pk", AttributeValue::S(key.into()))
             .update_expression(compiled.update)
             .set_condition_expression(compiled.condition)
-            .set_expression_attribute_values(Some(compiled.values))
+            // A write that only removes names no values, and DynamoDB refuses an empty list of them.
+            .set_expression_attribute_values(Some(compiled.values).filter(|values| !values.is_empty()))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match request.send().await {
