@@ -17,6 +17,7 @@ use uuid::Uuid;
 pub struct Dynamodb {
     pub client: Client,
     /// A referee has none.
+    #[allow(dead_code, reason = "not every test makes something fail")]
     pub faults: Option<Faults>,
     /// The name of a table that no other test uses.
     pub table: String,
