@@ -70,3 +70,11 @@ fn every_fault_of_the_ring_has_a_counter_example() {
         assert_eq!(name, broken, "{fault:?} by {path}");
     }
 }
+
+/// Why the margin must be twice as long as clocks may be off.
+#[test]
+fn clocks_that_are_further_off_than_half_the_margin_break_the_limit() {
+    let model = RingModel { skews_ms: vec![-2 * MOST_SKEW_MS, 2 * MOST_SKEW_MS], ..ring(None) };
+    let (name, path) = first_failure(model).expect("a counter-example");
+    assert_eq!(name, model::LIMIT, "by {path}");
+}
