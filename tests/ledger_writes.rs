@@ -1,7 +1,7 @@
 //! What the ledger costs, counted on the wire, and what a store that fails can and cannot do.
 
 use serde_json::{Value, json};
-use spillway::quota::{Attribute, Settled};
+use spillway::quota::{Attribute, REAP_MARGIN_MS, Settled};
 use spillway_stand_ins::faults::{Effect, Fault};
 
 use crate::support::{
@@ -190,8 +190,8 @@ async fn a_reservation_of_unknown_fate_is_an_error_and_frees_its_slot_by_its_dea
     deployment.world.stand_ins.dynamodb_faults().clear();
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
     refused(&deployment.chat("t", 5, 5).await, "in_flight");
-    // The model's 30 s, rounded up to a slot of 15 s, and a second for clocks that differ.
-    deployment.world.advance(30_000 + 15_000 + 1_000);
+    // The model's 30 s, rounded up to a slot of 15 s, and a margin for clocks that differ.
+    deployment.world.advance(30_000 + 15_000 + REAP_MARGIN_MS);
     assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     assert_eq!(used(&deployment.quota("t").await, "in_flight"), 0);
 }
@@ -227,7 +227,7 @@ async fn a_settlement_that_fails_leaves_the_reserve_charged_and_its_slot_to_the_
     assert_eq!(deployment.count("UpdateItem").await, 2);
     assert!(used(&deployment.quota("t").await, "tokens_per_day") > 500);
     refused(&deployment.chat("t", 5, 5).await, "in_flight");
-    deployment.world.advance(30_000 + 15_000 + 1_000);
+    deployment.world.advance(30_000 + 15_000 + REAP_MARGIN_MS);
     let before = used(&deployment.quota("t").await, "tokens_per_day");
     assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);
     let quota = deployment.quota("t").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use spillway::quota::Charge;
+use spillway::quota::{Charge, REAP_MARGIN_MS};
 
 use crate::support::{
     Deployment, chat, one_tenant,
@@ -231,8 +231,8 @@ async fn a_dead_reservation_frees_its_slot_by_its_deadline() {
     drop(deployment.occupy("t", Charge { requests: 1, ..NOTHING }, 10_000).await);
     deployment.world.advance(8_000);
     refused(&deployment.chat("t", 5, 5).await, "in_flight");
-    // The deadline, rounded up to a slot of 15 s, and a second for clocks that differ.
-    deployment.world.advance(2_000 + 15_000 + 1_000);
+    // The deadline, rounded up to a slot of 15 s, and a margin for clocks that differ.
+    deployment.world.advance(2_000 + 15_000 + REAP_MARGIN_MS);
     assert_eq!(deployment.quota("t").await["limits"][0]["used"], 0);
     assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     assert_eq!(deployment.quota("t").await["limits"][0]["used"], 0);

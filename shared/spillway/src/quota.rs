@@ -35,7 +35,7 @@ pub use history::{History, Turnout, record};
 pub use reserve::{Reservation, reserve};
 pub use settle::{Settled, settle, settle_reaped};
 pub use shards::{MOST_SHARDS, shards};
-pub use slots::{free, reapable};
+pub use slots::{MOST_SKEW_MS, REAP_MARGIN_MS, free, reapable};
 pub use state::{minute_tokens, states};
 pub use write::{Attribute, Condition, Image, Update, Write};
 

@@ -5,8 +5,13 @@ use super::{Attribute, Condition, Image, Update, Write, reserve::signed};
 /// Length of a slot epoch in milliseconds.
 const SLOT_MS: u64 = 15_000;
 
-/// How long after its end a slot counts as dead: at least twice the clock skew between writers.
-const REAP_MARGIN_MS: u64 = 1_000;
+/// How long after its end a slot counts as dead, in milliseconds: twice as long as the clock of a writer can be off
+/// ([`MOST_SKEW_MS`]).
+pub const REAP_MARGIN_MS: u64 = 2 * MOST_SKEW_MS;
+
+/// How far the clock of a process that charges anything can be off, in milliseconds: it is compared with a time in whole
+/// seconds, and allowed one.
+pub const MOST_SKEW_MS: u64 = 2_000;
 
 /// How long after its end an empty slot may be forgotten.
 const FORGET_MS: u64 = 60_000;

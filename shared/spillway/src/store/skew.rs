@@ -1,7 +1,7 @@
 //! How far this machine's clock is off: compared with the `Date` of every reply of DynamoDB (RFC 9110 §6.6.1).
 //!
-//! The ledger's windows are named by the clocks of those who write. Its bounds hold while those differ by less than a
-//! second, so a process whose clock is further off admits nothing. It costs no request of its own: a process reads the
+//! The ledger's windows are named by the clocks of those who write, and its bounds hold while those are about right. So a
+//! process whose clock is off by more than a second for sure admits nothing. It costs no request of its own: a process reads the
 //! registry before it first charges anything, and again every few seconds.
 
 use std::sync::{
@@ -26,11 +26,10 @@ use aws_smithy_types::{
 };
 
 use super::StoreError;
-use crate::clock::Clock;
+use crate::{clock::Clock, quota::MOST_SKEW_MS};
 
-/// How far the clock may be off, in milliseconds: half the margin after which a slot is reaped would be enough, and a
-/// `Date` of whole seconds cannot tell less.
-const MOST_MS: u64 = 1_000;
+/// How far the clock may be off for sure, in milliseconds. A `Date` has whole seconds, so it may be off by a second more.
+const MOST_MS: u64 = MOST_SKEW_MS - 1_000;
 
 /// A clock and what DynamoDB's replies say of it. Clones share the finding.
 #[derive(Debug, Clone)]

@@ -1,7 +1,8 @@
 //! What the staircase does, one small story each.
 
 use spillway::quota::{
-    Attribute, EPOCH_MS, EPOCHS, Limit, Limits, Policy, Reservation, Verdict, explain, reserve, states, too_large,
+    Attribute, EPOCH_MS, EPOCHS, Limit, Limits, Policy, REAP_MARGIN_MS, Reservation, Verdict, explain, reserve, states,
+    too_large,
 };
 
 use crate::{
@@ -16,7 +17,7 @@ fn a_dead_reservation_frees_its_slot() {
     let dead = item.admit(1);
     item.now_ms += 60_000;
     assert!(matches!(item.reserve(charge(1), 1_000), Answer::Refused(..)), "until its slot has ended");
-    item.now_ms += 15_000 + 1_000;
+    item.now_ms += 15_000 + REAP_MARGIN_MS;
     let alive = item.admit(1);
     assert!(dead.is_dead(item.now_ms) && !alive.is_dead(item.now_ms));
     assert!(item.settle(&dead, charge(1)), "its late settle is taken");
@@ -128,7 +129,7 @@ fn a_ring_full_of_the_dead_frees_itself_under_a_lower_limit() {
     }
     item.policy = Policy { version: 2, ..policy(limits(1), EPOCHS) };
     assert!(matches!(item.reserve(charge(1), 1_000), Answer::Refused(..)), "they are alive");
-    item.now_ms += 60_000 + 15_000 + 1_000;
+    item.now_ms += 60_000 + 15_000 + REAP_MARGIN_MS;
     let alive = item.admit(1);
     assert_eq!(item.image.get(Attribute::InFlight), 1);
     assert!(matches!(item.reserve(charge(1), 1_000), Answer::Refused(..)));
@@ -144,7 +145,7 @@ fn who_is_alive_and_fills_a_lower_limit_is_a_refusal_whoever_else_is_dead() {
     for _ in 0..3 {
         let _alive = item.admit(1);
     }
-    item.now_ms += 15_000 + 1_000;
+    item.now_ms += 15_000 + REAP_MARGIN_MS;
     item.policy = Policy { version: 2, ..policy(limits(3), EPOCHS) };
     assert!(matches!(item.reserve(charge(1), 1_000), Answer::Refused(..)));
 }

@@ -7,10 +7,11 @@ mod state;
 use std::{sync::Mutex, time::Instant};
 
 use model::{Fault, RingModel};
+use spillway::quota;
 use stateright::{Checker, HasDiscoveries, Model};
 
-/// Half the margin after which a slot is freed: as far as clocks may be off.
-const MOST_SKEW_MS: i64 = 500;
+/// As far as clocks may be off.
+const MOST_SKEW_MS: i64 = quota::MOST_SKEW_MS as i64;
 
 /// Two processes whose clocks are as far apart as they may be, and two slots' worth of limits that stay as they are.
 fn ring(fault: Option<Fault>) -> RingModel {

@@ -122,6 +122,11 @@ fn choose(waiting: Vec<Reserving>, seen: Option<&Image>, now_ms: u64) -> Choice 
     for one in waiting {
         let policy = one.shard.policy;
         let reservation = Reservation::new(one.charge, now_ms, one.expires_ms);
+        // It waited past its own deadline: others may free its slot at once.
+        if reservation.is_dead(now_ms) {
+            one.answer(Ok(Answer::Busy));
+            continue;
+        }
         let mut write = quota::reserve(&policy, &reservation, None);
         let is_first = choice.chosen.is_empty();
         if let (Some(image), Some(predicted)) = (seen, &predicted)

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Mutex};
 
 use spillway::quota::{
-    Attribute, Burst, Charge, Condition, Image, Limits, Policy, Refusal, Reservation, Settled, Update, Verdict, Write,
-    explain, free, reserve, settle,
+    Attribute, Burst, Charge, Condition, Image, Limits, Policy, REAP_MARGIN_MS, Refusal, Reservation, Settled, Update,
+    Verdict, Write, explain, free, reserve, settle,
 };
 use stateright::{Model, Property};
 
@@ -14,8 +14,7 @@ use super::state::{Phase, Process, Reap, Request, Ring, State};
 const SLOT_END_MS: u64 = 1_764_000_000_000;
 const SLOT_MS: u64 = 15_000;
 
-/// How long after its end a slot is freed, in the product.
-const MARGIN_MS: u64 = 1_000;
+const MARGIN_MS: u64 = REAP_MARGIN_MS;
 
 pub const LIMIT: &str = "no item has more requests running than a version of the limits allows it";
 pub const COUNT: &str = "the requests in flight are the sum of the slots";
