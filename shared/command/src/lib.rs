@@ -1,6 +1,7 @@
 //! What the `spillway` command does, for its main and for tests.
 
 pub mod admin;
+pub mod bench;
 mod demo;
 pub mod local;
 pub mod replay;

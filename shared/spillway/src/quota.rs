@@ -13,6 +13,7 @@
 //! An account whose limits outgrow what one item can take is spread over [`shards`]: each holds a slice of every limit.
 
 mod audit;
+mod believed;
 mod caps;
 mod compose;
 mod estimate;
@@ -28,6 +29,7 @@ mod write;
 use serde::{Deserialize, Serialize};
 
 pub use audit::{Audit, Drift, Findings, flaws};
+pub use believed::is_believed;
 pub use caps::{Burst, BurstSettings, LONGEST_BURST_S, Policy, too_large};
 pub use estimate::{Tokenizer, input_tokens};
 pub use explain::{Refusal, RefusedLimit, Verdict, explain};

@@ -7,15 +7,8 @@ use std::sync::Arc;
 
 use crate::{
     clock::Clock,
-    quota::{self, Charge, Image, Limit, Policy, Refusal, Verdict},
+    quota::{self, Charge, Image, Policy, Refusal, Verdict},
 };
-
-/// How long an item that refused is believed to be as it was, in milliseconds. What is given back meanwhile by others is
-/// not seen.
-const BELIEVED_MS: u64 = 500;
-
-/// The same where only requests in flight stood in the way: slots come free at any moment.
-const SLOTS_BELIEVED_MS: u64 = 100;
 
 /// How many items are remembered.
 const REMEMBERED: usize = 10_000;
@@ -42,9 +35,7 @@ impl Denials {
         let now_ms = self.clock.now_ms();
         let age_ms = now_ms.saturating_sub(seen.at_ms);
         let Verdict::Refused(refusal) = quota::explain(policy, charge, &seen.image, now_ms) else { return None };
-        let is_about_slots = refusal.limits.iter().all(|refused| refused.limit == Limit::InFlight);
-        let believed_ms = if is_about_slots { SLOTS_BELIEVED_MS } else { BELIEVED_MS };
-        (age_ms < believed_ms).then(|| (refusal, seen.image.clone()))
+        quota::is_believed(&refusal, age_ms).then(|| (refusal, seen.image.clone()))
     }
 
     /// The item refused; this is what it held.
