@@ -35,7 +35,7 @@ async fn one(app: &App, tenant: &Tenant, now_ms: u64, out: &mut impl Write) -> a
     let states = account.states(&images, now_ms);
     match states.is_empty() {
         true => writeln!(out, "no limits")?,
-        false => table(["LIMIT", "CAP", "USED", "LEFT", "ALL FREE IN"], states.into_iter().map(row), out)?,
+        false => table(["LIMIT", "CAP", "USED", "LEFT", "ALL FREE"], states.into_iter().map(row), out)?,
     }
     let total = |attribute| images.iter().map(|image: &Image| image.get(attribute)).sum::<u64>();
     writeln!(out, "in flight: {}", total(Attribute::InFlight))?;
@@ -55,13 +55,16 @@ async fn one(app: &App, tenant: &Tenant, now_ms: u64, out: &mut impl Write) -> a
 }
 
 fn row(state: LimitState) -> [String; 5] {
-    let free_in = Duration::from_secs(state.reset_ms.div_ceil(1_000));
+    let free_in = match state.reset_ms {
+        0 => "now".to_owned(),
+        reset_ms => format!("{:?}", Duration::from_secs(reset_ms.div_ceil(1_000))),
+    };
     [
         state.limit.name().to_owned(),
         state.cap.to_string(),
         state.used.to_string(),
         state.remaining().to_string(),
-        format!("{free_in:?}"),
+        free_in,
     ]
 }
 

@@ -56,6 +56,9 @@ pub async fn run(app: &App, args: &Args, now_ms: u64, out: &mut impl Write) -> a
     for file in &args.events {
         outcomes += read(file, &mut audits).with_context(|| format!("reading {}", file.display()))?;
     }
+    if outcomes == 0 && !args.events.is_empty() {
+        bail!("there is no event of a charged request in the files: spillway local prints them with --events");
+    }
     let since_ms = args.since.map_or(0, |since| u64::try_from(since.unix_timestamp()).unwrap_or(0) * 1_000);
     let accounts = app.ledger.accounts().await?;
     let (mut compared, mut wrong) = (0, 0);
