@@ -35,6 +35,8 @@ DELIBERATELY_ABSENT = {}
 QUEUE_GETATT = {"Fn::GetAtt": ["JobsQueue", "Arn"]}
 REGISTRY_ACTIONS = {"dynamodb:GetItem", "dynamodb:Query"}
 LEDGER_ACTIONS = {"dynamodb:GetItem", "dynamodb:UpdateItem"}
+# What the command does to the ledger with its operator's rights: it reads the whole table.
+OPERATORS_LEDGER_ACTIONS = {"dynamodb:Scan"}
 JOBS_ACTIONS = {"dynamodb:GetItem", "dynamodb:PutItem"}
 OPEN_JOBS_ACTIONS = {"dynamodb:Query"}
 BEDROCK_ACTIONS = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}

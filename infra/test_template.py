@@ -12,6 +12,7 @@ from checks import (
     JOBS_ACTIONS,
     LEDGER_ACTIONS,
     OPEN_JOBS_ACTIONS,
+    OPERATORS_LEDGER_ACTIONS,
     problems,
     store_actions,
     template,
@@ -254,7 +255,7 @@ class TheTemplate(unittest.TestCase):
 
     def test_the_functions_may_do_what_the_stores_call_and_no_more(self):
         self.assertEqual(JOBS_ACTIONS | OPEN_JOBS_ACTIONS, store_actions("jobs"))
-        self.assertEqual(LEDGER_ACTIONS, store_actions("ledger"))
+        self.assertEqual(LEDGER_ACTIONS | OPERATORS_LEDGER_ACTIONS, store_actions("ledger"))
 
 
 if __name__ == "__main__":

@@ -64,11 +64,17 @@ impl Held {
 /// The ledger table. Clones share what waits and what was refused.
 #[derive(Clone)]
 pub struct Ledger {
-    items: Items,
-    denials: Denials,
+    desk: Desk,
     reserving: Lanes<Reserving>,
     settling: Lanes<Settling>,
     skew: Skew,
+}
+
+/// What those who wait for an item are served with.
+#[derive(Clone)]
+struct Desk {
+    items: Items,
+    denials: Denials,
     clock: Clock,
 }
 
@@ -78,14 +84,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(25);
 impl Ledger {
     /// The ledger in `table`. `client` must have retries disabled.
     pub fn new(client: Client, table: &str, clock: Clock, skew: Skew) -> Self {
-        Self {
-            items: Items::new(client, table),
-            denials: Denials::new(clock.clone()),
-            reserving: Lanes::default(),
-            settling: Lanes::default(),
-            skew,
-            clock,
-        }
+        let desk = Desk { items: Items::new(client, table), denials: Denials::new(clock.clone()), clock };
+        Self { desk, reserving: Lanes::default(), settling: Lanes::default(), skew }
     }
 
     /// Charges `charge` to every limit of `account`, or to none. The reservation expires by itself at `expires_ms`. A shard
@@ -126,13 +126,12 @@ impl Ledger {
         expires_ms: u64,
     ) -> Result<Outcome, StoreError> {
         let charge = shard.policy.fit(&charge);
-        if let Some((refusal, image)) = self.denials.find(&shard.key, &shard.policy, &charge) {
+        if let Some((refusal, image)) = self.desk.denials.find(&shard.key, &shard.policy, &charge) {
             return Ok(Outcome::Refused(refusal, View::new(image, shard, shards)));
         }
         let (reply, answer) = oneshot::channel();
         let one = Reserving { shard: shard.clone(), charge, expires_ms, reply };
-        let desk =
-            reserving::Desk { items: self.items.clone(), denials: self.denials.clone(), clock: self.clock.clone() };
+        let desk = self.desk.clone();
         self.reserving.enter(&shard.key, one, move |key, waiting| {
             let desk = desk.clone();
             async move { desk.answer_all(&key, waiting).await }
@@ -155,8 +154,7 @@ impl Ledger {
     pub async fn settle(&self, held: Held, settled: &Settled) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         let one = Settling { reservation: held.reservation, settled: *settled, reply };
-        let desk =
-            settling::Desk { items: self.items.clone(), denials: self.denials.clone(), clock: self.clock.clone() };
+        let desk = self.desk.clone();
         self.settling.enter(&held.key, one, move |key, waiting| {
             let desk = desk.clone();
             async move { desk.settle_all(&key, waiting).await }
@@ -169,7 +167,7 @@ impl Ledger {
     /// # Errors
     /// The store could not be reached.
     pub async fn images(&self, account: &Account) -> Result<Vec<Image>, StoreError> {
-        try_join_all(account.keys().map(|key| async move { self.items.get(&key).await })).await
+        try_join_all(account.keys().map(|key| async move { self.desk.items.get(&key).await })).await
     }
 
     /// The items of all accounts, by account. For operators: it reads the whole table.
@@ -178,7 +176,7 @@ impl Ledger {
     /// The store could not be reached.
     pub async fn accounts(&self) -> Result<BTreeMap<String, Vec<Image>>, StoreError> {
         let mut accounts: BTreeMap<String, Vec<Image>> = BTreeMap::new();
-        for (key, image) in self.items.all().await? {
+        for (key, image) in self.desk.items.all().await? {
             if let Some(name) = account::name_of(&key) {
                 accounts.entry(name.to_owned()).or_default().push(image);
             }
@@ -199,7 +197,7 @@ impl Ledger {
         };
         let spread = Account { shards: account.shards.max(former_shards), ..account.clone() };
         for key in spread.keys() {
-            if let Updated::Busy = self.items.update(&key, &write).await? {
+            if let Updated::Busy = self.desk.items.update(&key, &write).await? {
                 return Err(StoreError::Unavailable(format!("{key} takes no more writes for the moment")));
             }
         }

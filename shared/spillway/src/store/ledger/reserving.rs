@@ -2,13 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use super::{
-    account::Shard,
-    denials::Denials,
-    items::{Items, Updated},
-};
+use super::{Desk, account::Shard, items::Updated};
 use crate::{
-    clock::Clock,
     quota::{self, Charge, Image, Refusal, Reservation, Verdict, Write},
     store::StoreError,
 };
@@ -33,14 +28,6 @@ pub(super) enum Answer {
     Refused(Refusal, Image),
     Stale,
     Busy,
-}
-
-/// What answers the reservations of one lane.
-#[derive(Clone)]
-pub(super) struct Desk {
-    pub items: Items,
-    pub denials: Denials,
-    pub clock: Clock,
 }
 
 impl Desk {
@@ -120,56 +107,73 @@ fn choose(waiting: Vec<Reserving>, seen: Option<&Image>, now_ms: u64) -> Choice 
     let mut predicted = seen.cloned();
     let mut is_closed = false;
     for one in waiting {
-        let policy = one.shard.policy;
         let reservation = Reservation::new(one.charge, now_ms, one.expires_ms);
-        // It waited past its own deadline: others may free its slot at once.
-        if reservation.is_dead(now_ms) {
-            one.answer(Ok(Answer::Busy));
-            continue;
-        }
-        let mut write = quota::reserve(&policy, &reservation, None);
         let is_first = choice.chosen.is_empty();
-        if let (Some(image), Some(predicted)) = (seen, &predicted)
-            && !predicted.admits(&write)
-        {
-            match quota::explain(&policy, &one.charge, image, now_ms) {
-                Verdict::Refused(refusal) => {
-                    one.answer(Ok(Answer::Refused(refusal, image.clone())));
-                    continue;
-                }
-                Verdict::Stale => {
-                    one.answer(Ok(Answer::Stale));
-                    continue;
-                }
-                // What frees a slot goes with nobody else.
-                Verdict::Reap(slot, count) if is_first => {
-                    write = quota::reserve(&policy, &reservation, Some((slot, count)));
-                    choice.only_frees = !image.admits(&write);
-                    if choice.only_frees {
-                        write = quota::free(slot, count);
-                    }
-                    is_closed = true;
-                }
-                Verdict::Retry if is_first => {}
-                Verdict::Reap(..) | Verdict::Retry => {
-                    choice.rest.push(one);
-                    continue;
-                }
+        let write = match fit(&one, &reservation, seen.zip(predicted.as_ref())) {
+            Fit::Answered(answer) => {
+                one.answer(Ok(answer));
+                continue;
             }
-        }
-        if !(is_first || !is_closed && choice.takes(&one, &write)) {
-            choice.rest.push(one);
-            continue;
-        }
-        if is_first {
-            choice.write = write.clone();
-        }
+            Fit::Fits(write) | Fit::Later(write) if is_first => write,
+            Fit::Fits(write) if !is_closed && choice.takes(&one, &write) => write,
+            // What frees a slot goes with nobody else.
+            Fit::Alone { write, only_frees } if is_first => {
+                (choice.only_frees, is_closed) = (only_frees, true);
+                write
+            }
+            Fit::Fits(_) | Fit::Alone { .. } | Fit::Later(_) => {
+                choice.rest.push(one);
+                continue;
+            }
+        };
         if let Some(predicted) = &mut predicted {
             predicted.apply(&write);
+        }
+        if is_first {
+            choice.write = write;
         }
         choice.chosen.push((one, reservation));
     }
     choice
+}
+
+/// How a reservation fits on an item.
+enum Fit {
+    Fits(Write),
+    /// It does once the dead are gone. The write frees a slot of theirs, and makes the reservation unless it `only_frees`.
+    Alone {
+        write: Write,
+        only_frees: bool,
+    },
+    /// It fits, but not on top of those before it.
+    Later(Write),
+    Answered(Answer),
+}
+
+/// Judges `one` by the image of the item that was seen, and by the same as those before it will leave it. An item that was
+/// not seen is asked.
+fn fit(one: &Reserving, reservation: &Reservation, seen: Option<(&Image, &Image)>) -> Fit {
+    let (policy, now_ms) = (&one.shard.policy, reservation.at_ms);
+    // It waited past its own deadline: others may free its slot at once.
+    if reservation.is_dead(now_ms) {
+        return Fit::Answered(Answer::Busy);
+    }
+    let write = quota::reserve(policy, reservation, None);
+    let Some((image, _)) = seen.filter(|(_, predicted)| !predicted.admits(&write)) else {
+        return Fit::Fits(write);
+    };
+    match quota::explain(policy, &one.charge, image, now_ms) {
+        Verdict::Refused(refusal) => Fit::Answered(Answer::Refused(refusal, image.clone())),
+        Verdict::Stale => Fit::Answered(Answer::Stale),
+        Verdict::Reap(slot, count) => {
+            let write = quota::reserve(policy, reservation, Some((slot, count)));
+            match image.admits(&write) {
+                true => Fit::Alone { write, only_frees: false },
+                false => Fit::Alone { write: quota::free(slot, count), only_frees: true },
+            }
+        }
+        Verdict::Retry => Fit::Later(write),
+    }
 }
 
 impl Choice {

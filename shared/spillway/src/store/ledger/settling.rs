@@ -4,12 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{
-    denials::Denials,
-    items::{Items, Updated},
-};
+use super::{Desk, items::Updated};
 use crate::{
-    clock::Clock,
     quota::{self, Reservation, Settled, Write},
     store::StoreError,
 };
@@ -25,14 +21,6 @@ pub(super) struct Settling {
     pub reservation: Reservation,
     pub settled: Settled,
     pub reply: oneshot::Sender<Result<(), StoreError>>,
-}
-
-/// What carries out the settlements of one lane.
-#[derive(Clone)]
-pub(super) struct Desk {
-    pub items: Items,
-    pub denials: Denials,
-    pub clock: Clock,
 }
 
 impl Desk {
