@@ -1,4 +1,5 @@
-//! Who goes with the next write of a lane: the rule of `store::ledger::reserving`.
+//! Who goes with the next write of a lane: the rule of `store::ledger::reserving`. Limits do not change here and nobody waits
+//! past its deadline, so to free one dead slot always makes room for one request.
 
 use spillway::quota::{Charge, Policy, Reservation, Verdict, Write};
 
