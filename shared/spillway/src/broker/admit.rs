@@ -8,7 +8,7 @@ use super::{Ask, Plan, accounts, refusal, settlement};
 use crate::{
     app::App,
     chat::Problem,
-    quota::{Charged, History, LimitState, Receipt, Settled},
+    quota::{Charged, History, LimitState, Receipt},
     store::ledger::{Held, Outcome, View},
     tenant::{RightSizing, Tenant},
 };
@@ -37,10 +37,7 @@ impl Admitted {
     /// Gives the reservations back because no pool answered: whole, or only their slots if a model may have been billed.
     /// Says what stays charged.
     pub async fn give_back(self, app: &App, may_be_billed: bool) -> Receipt {
-        let give_back = async |held: Held| {
-            let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
-            settlement::settle(app, held, settled).await
-        };
+        let give_back = async |held: Held| settlement::give_back(app, held, may_be_billed).await;
         let give_back_if_held = async |held: Option<Held>| match held {
             Some(held) => Some(give_back(held).await),
             None => None,

@@ -10,7 +10,7 @@ use crate::{
     chat::{Answer, Problem},
     model::{Call, EventStream, Failure},
     pool::Pool,
-    quota::{self, Charged, Settled},
+    quota::{self, Charged},
     store::ledger::{Held, Outcome},
 };
 
@@ -81,10 +81,7 @@ pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<R
         };
         let may_be_billed = matches!(failure, Failure::Failed(_));
         let charged = match held {
-            Some(held) => {
-                let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
-                Some(settlement::settle(app, held, settled).await)
-            }
+            Some(held) => Some(settlement::give_back(app, held, may_be_billed).await),
             None => None,
         };
         match failure {

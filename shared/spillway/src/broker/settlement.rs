@@ -66,6 +66,13 @@ pub async fn settle(app: &App, held: Held, settled: Settled) -> Charged {
     charged
 }
 
+/// Gives back a reservation that no answer came of: whole, or only its slot if a model may have been billed. Says what stays
+/// charged.
+pub async fn give_back(app: &App, held: Held, may_be_billed: bool) -> Charged {
+    let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
+    settle(app, held, settled).await
+}
+
 async fn learn(app: &App, ask: &Ask, plan: &estimate::Plan, usage: &Usage) {
     if ask.tenant.right_sizing == RightSizing::Off {
         return;
