@@ -4,18 +4,9 @@ use proptest::{collection::vec, prelude::*};
 use spillway::quota::{Charge, Image, Limits, Policy, Reservation, Settled, Write, reserve, settle, settle_reaped};
 
 use crate::{
-    item::{Answer, Item},
+    item::{Answer, Item, charges},
     world::{START_MS, plan},
 };
-
-fn charge() -> impl Strategy<Value = Charge> {
-    (0u64..150, 0u64..150, 0u64..150).prop_map(|(minute_tokens, day_tokens, cost_microusd)| Charge {
-        requests: 1,
-        minute_tokens,
-        day_tokens,
-        cost_microusd,
-    })
-}
 
 /// An item that has seen some traffic.
 fn used_item(policy: Policy, before: Vec<(Charge, u64, u64)>) -> Item {
@@ -51,8 +42,8 @@ proptest! {
     #[test]
     fn reservations_in_one_write_are_admitted_as_in_turn(
         plan in plan(),
-        before in vec((charge(), 1_000u64..30_000, 0u64..9_000), 0..12),
-        asks in vec((charge(), 1_000u64..40_000), 2..9),
+        before in vec((charges(150), 1_000u64..30_000, 0u64..9_000), 0..12),
+        asks in vec((charges(150), 1_000u64..40_000), 2..9),
     ) {
         let policy = plan.policy(1, 100);
         let item = used_item(policy, before);
@@ -76,7 +67,7 @@ proptest! {
     /// Those of one slot always go in one write, reaped or not.
     #[test]
     fn settlements_in_one_write_settle_as_in_turn(
-        asks in vec((charge(), proptest::option::weighted(0.9, charge())), 1..9),
+        asks in vec((charges(150), proptest::option::weighted(0.9, charges(150))), 1..9),
         settled_after_ms in prop_oneof![0u64..15_000, 0u64..100_000],
         is_reaped in any::<bool>(),
     ) {

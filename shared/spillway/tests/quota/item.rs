@@ -1,5 +1,6 @@
 //! One item in memory, for one caller.
 
+use proptest::prelude::*;
 use spillway::quota::{
     Burst, Charge, EPOCH_MS, Image, Limit, Limits, Policy, Reservation, Settled, Verdict, explain, free, reserve,
     settle, settle_reaped,
@@ -81,4 +82,14 @@ impl Item {
             reservation.is_dead(self.now_ms) && self.image.apply(&settle_reaped(reservation, &settled, self.now_ms))
         }
     }
+}
+
+/// Charges of one request, of less than `most` each.
+pub fn charges(most: u64) -> impl Strategy<Value = Charge> {
+    (0..most, 0..most, 0..most).prop_map(|(minute_tokens, day_tokens, cost_microusd)| Charge {
+        requests: 1,
+        minute_tokens,
+        day_tokens,
+        cost_microusd,
+    })
 }

@@ -1,24 +1,15 @@
 //! A refusal that is read from a remembered image, without asking the item.
 
 use proptest::{collection::vec, prelude::*};
-use spillway::quota::{Charge, Verdict, explain, too_large};
+use spillway::quota::{Verdict, explain, too_large};
 
 use crate::{
-    item::{Answer, Item},
+    item::{Answer, Item, charges},
     world::plan,
 };
 
 /// How long the product believes that an item is as it was.
 const BELIEVED_MS: u64 = 500;
-
-fn charge() -> impl Strategy<Value = Charge> {
-    (0u64..200, 0u64..200, 0u64..200).prop_map(|(minute_tokens, day_tokens, cost_microusd)| Charge {
-        requests: 1,
-        minute_tokens,
-        day_tokens,
-        cost_microusd,
-    })
-}
 
 proptest! {
     #![proptest_config(crate::cases(2_000))]
@@ -28,9 +19,9 @@ proptest! {
     #[test]
     fn a_remembered_image_only_refuses_what_the_item_would(
         plan in plan(),
-        before in vec((charge(), 1_000u64..30_000, 0u64..6_000), 1..25),
-        meanwhile in vec((charge(), 1_000u64..30_000, 70u64..=100), 0..6),
-        asks in vec((charge(), 70u64..=100), 1..8),
+        before in vec((charges(200), 1_000u64..30_000, 0u64..6_000), 1..25),
+        meanwhile in vec((charges(200), 1_000u64..30_000, 70u64..=100), 0..6),
+        asks in vec((charges(200), 70u64..=100), 1..8),
         later_ms in 0..BELIEVED_MS,
     ) {
         let mut item = Item::new(plan.policy(1, 100));

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*};
 use spillway::quota::{Charge, EPOCH_MS, Limits, Policy, too_large};
 
 use crate::{
-    item::{Answer, Item},
+    item::{Answer, Item, charges},
     world::{MINUTE_MS, cap, plan},
 };
 
@@ -14,15 +14,6 @@ fn policy() -> impl Strategy<Value = Policy> {
         .prop_map(|(plan, share_percent)| plan.policy(1, share_percent))
 }
 
-fn any_charge() -> impl Strategy<Value = Charge> {
-    (0u64..600, 0u64..600, 0u64..600).prop_map(|(minute_tokens, day_tokens, cost_microusd)| Charge {
-        requests: 1,
-        minute_tokens,
-        day_tokens,
-        cost_microusd,
-    })
-}
-
 proptest! {
     #![proptest_config(crate::cases(2_000))]
 
@@ -30,7 +21,7 @@ proptest! {
     #[test]
     fn a_refusal_names_the_first_moment_that_admits(
         policy in policy(),
-        asks in vec((any_charge(), 0u64..7_000, proptest::option::of(0u64..160)), 1..40),
+        asks in vec((charges(600), 0u64..7_000, proptest::option::of(0u64..160)), 1..40),
     ) {
         let policy = Policy { limits: Limits { in_flight: None, ..policy.limits }, ..policy };
         let mut item = Item::new(policy);
@@ -63,7 +54,7 @@ proptest! {
     #[test]
     fn after_a_rest_the_whole_burst_is_back(
         policy in policy(),
-        asks in vec((any_charge(), 1_000u64..40_000, 0u64..4_000, proptest::option::of(0u64..160)), 1..30),
+        asks in vec((charges(600), 1_000u64..40_000, 0u64..4_000, proptest::option::of(0u64..160)), 1..30),
     ) {
         let limits = Limits { tokens_per_day: None, microusd_per_month: None, ..policy.limits };
         let policy = Policy { limits, ..policy };
