@@ -39,7 +39,9 @@ LEDGER_ACTIONS = {"dynamodb:GetItem", "dynamodb:UpdateItem"}
 OPERATORS_LEDGER_ACTIONS = {"dynamodb:Scan"}
 JOBS_ACTIONS = {"dynamodb:GetItem", "dynamodb:PutItem"}
 OPEN_JOBS_ACTIONS = {"dynamodb:Query"}
-BEDROCK_ACTIONS = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
+BEDROCK_ACTIONS = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream", "bedrock:ApplyGuardrail"}
+# Only the API is asked to count.
+COUNT_ACTIONS = {"bedrock:CountTokens"}
 LOG_ACTIONS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 DRAIN_QUEUE_ACTIONS = {
     "sqs:ReceiveMessage",
@@ -54,7 +56,7 @@ ALLOWED_ACTIONS = {
         "Ledger": LEDGER_ACTIONS,
         "Jobs": JOBS_ACTIONS,
         "JobsQueue": {"sqs:SendMessage"},
-        "bedrock": BEDROCK_ACTIONS,
+        "bedrock": BEDROCK_ACTIONS | COUNT_ACTIONS,
         "ApiLogs": LOG_ACTIONS,
     },
     "DrainRole": {

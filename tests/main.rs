@@ -11,6 +11,7 @@ mod ladder;
 mod ledger_writes;
 mod limits;
 mod models_and_quota;
+mod native;
 mod operator;
 mod organisations;
 mod overflow;

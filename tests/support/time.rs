@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use reqwest::Response;
+use reqwest::{Response, header::HeaderMap};
 use serde_json::Value;
 use spillway::{
     broker,
-    dialect::Dialect,
+    dialect::Api,
     quota::{Charge, Image, Tokenizer, input_tokens},
     store::ledger::{Account, Held, Outcome},
 };
@@ -98,8 +98,9 @@ pub async fn happens_within(patience: Duration, mut condition: impl AsyncFnMut()
 
 /// The quota tokens that an OpenAI chat reserves on a model without burndown, whose pools tell no tokenizer.
 pub fn reserved_tokens(body: &Value) -> u64 {
-    let request = Dialect::OpenAi.parse(body.to_string().as_bytes(), None, false).expect("a chat");
-    input_tokens(&request.body, Tokenizer::Unknown) + request.max_tokens.expect("a cap")
+    let draft = Api::ChatCompletions.read(body.to_string().as_bytes(), None, false).expect("a chat");
+    let (request, _) = draft.request(None, &HeaderMap::new()).expect("a chat");
+    input_tokens(&request.input.bodies()[0], Tokenizer::Unknown) + request.max_tokens.expect("a cap")
 }
 
 /// Checks that this is a refusal for now, by `limit`, in every header that says so; gives the wait, in milliseconds.

@@ -5,9 +5,11 @@
 
 mod accounts;
 mod admit;
+mod count;
 mod deliver;
 mod estimate;
 mod find;
+mod guardrail;
 mod refusal;
 mod route;
 mod settlement;
@@ -17,9 +19,11 @@ use std::sync::Arc;
 use tracing::warn;
 
 pub use accounts::{of_pool as account_of_pool, of_tenant as account_of};
-pub use deliver::Deltas;
+pub use count::{Count, count_tokens};
+pub use deliver::{Delta, Deltas};
 use estimate::Plan;
 pub use find::find_model;
+pub use guardrail::{Applied, apply_guardrail};
 pub use refusal::unreachable;
 
 use crate::{
@@ -72,7 +76,12 @@ pub enum Reply {
     /// Complete and settled.
     Whole(Answer),
     /// Being produced; settled when the last piece has been read or the reader has gone.
-    Stream(Deltas),
+    Stream {
+        /// The headers of the model's reply that its caller may want (`x-amzn-bedrock-*`).
+        headers: Vec<(String, String)>,
+        /// The pieces.
+        deltas: Deltas,
+    },
 }
 
 /// Serves `ask`: holds it for room as long as it may, answers it, or says why not. Every reservation that is made on the

@@ -68,10 +68,14 @@ pub(crate) fn burst(field: &str, burst: &BurstSettings, wrong: &mut Vec<String>)
 
 /// Checks that every price is a number of USD per million tokens that somebody could mean.
 pub(crate) fn prices(field: &str, prices: &Prices, wrong: &mut Vec<String>) {
-    let Prices { input, output, cache_read, cache_write } = *prices;
-    for (price, value) in
-        [("input", input), ("output", output), ("cache_read", cache_read), ("cache_write", cache_write)]
-    {
+    let Prices { input, output, cache_read, cache_write, cache_write_1h } = *prices;
+    for (price, value) in [
+        ("input", input),
+        ("output", output),
+        ("cache_read", cache_read),
+        ("cache_write", cache_write),
+        ("cache_write_1h", cache_write_1h.unwrap_or_default()),
+    ] {
         // A NaN is in no range.
         range(format_args!("{field}.{price}"), value, 0.0..=1_000_000.0, wrong);
     }

@@ -1,11 +1,14 @@
-//! The ways callers speak: OpenAI, Anthropic, Bedrock. Each maps to and from Bedrock's Converse, the only inner shape.
+//! The ways callers speak: OpenAI, Anthropic, Bedrock. Each maps to and from Bedrock's Converse, or passes the body
+//! on where the model takes it as it is.
 //!
 //! A dialect drops nothing silently: a parameter is mapped, named in [`chat::Request::ignored`] because it has no
 //! effect here, or refused by name because leaving it out would change what the caller gets.
 
 mod anthropic;
+mod api;
 mod bedrock;
 mod converse;
+mod encoder;
 mod headers;
 mod json;
 mod limits;
@@ -19,6 +22,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{chat, quota};
 
+pub use api::{Api, Draft};
+pub use encoder::Encoder;
+
 /// A caller's wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -29,7 +35,7 @@ pub enum Dialect {
 }
 
 /// What an answer repeats from its request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Context {
     /// Our id of the request; answers carry it in their own id and in the dialect's request id header.
     pub request_id: String,
@@ -37,8 +43,17 @@ pub struct Context {
     pub model: String,
     /// When the answer began, in seconds since the Unix epoch.
     pub created_s: u64,
-    /// Whether an OpenAI stream ends with a usage chunk.
+    /// What only some APIs repeat.
+    pub echo: Echo,
+}
+
+/// What the answers of some APIs need of their request.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Echo {
+    /// Whether a stream of chat completion chunks ends with the usage (`stream_options.include_usage`).
     pub include_usage: bool,
+    /// Whether vectors are wanted in base64 (`encoding_format`).
+    pub base64: bool,
 }
 
 /// A complete reply, ready to be sent.
@@ -62,34 +77,6 @@ impl Dialect {
         }
     }
 
-    /// Reads a request body. `path_model` is the model in the route, if the route has one, percent-decoded; `stream`
-    /// counts only on Bedrock routes, the others say it in the body.
-    ///
-    /// # Errors
-    /// [`chat::Kind::Invalid`] with the field at fault in the dialect's spelling; never quotes prompt text.
-    pub fn parse(self, body: &[u8], path_model: Option<&str>, stream: bool) -> Result<chat::Request, chat::Problem> {
-        let body = json::body(body)?;
-        match self {
-            Self::OpenAi => openai::parse(body, path_model),
-            Self::Anthropic => anthropic::parse(body, path_model),
-            Self::Bedrock => bedrock::parse(body, path_model, stream),
-        }
-    }
-
-    /// Renders a complete answer (200).
-    pub fn answer(self, context: &Context, answer: &chat::Answer) -> Rendered {
-        let body = match self {
-            Self::OpenAi => openai::answer(context, answer),
-            Self::Anthropic => anthropic::answer(context, answer),
-            Self::Bedrock => answer.body.clone(),
-        };
-        Rendered {
-            status: StatusCode::OK,
-            headers: headers::of_json(self, &context.request_id),
-            body: Bytes::from(body.to_string()),
-        }
-    }
-
     /// Renders a failure before the first byte of an answer: its status, its headers (when to retry, or not to) and
     /// the dialect's own error body.
     pub fn problem(self, request_id: &str, problem: &chat::Problem) -> Rendered {
@@ -103,13 +90,9 @@ impl Dialect {
         Rendered { status, headers, body: Bytes::from(body.to_string()) }
     }
 
-    /// Starts a stream in this dialect.
-    pub fn stream(self, context: Context) -> Encoder {
-        match self {
-            Self::OpenAi => Encoder::OpenAi(openai::Stream::new(context)),
-            Self::Anthropic => Encoder::Anthropic(anthropic::Stream::new(context)),
-            Self::Bedrock => Encoder::Bedrock(bedrock::Stream::default()),
-        }
+    /// The headers of a JSON body that depend on the dialect, `content-type` among them.
+    pub fn json_headers(self, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
+        headers::of_json(self, request_id)
     }
 
     /// The `content-type` of a stream.
@@ -120,63 +103,10 @@ impl Dialect {
         }
     }
 
-    /// All headers of a stream that depend on the dialect, `content-type` among them.
-    pub fn stream_headers(self, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
-        headers::of_stream(self, request_id)
-    }
-
     /// Where the caller's limits stand: the dialect's own headers, and `RateLimit` and `RateLimit-Policy`
     /// (draft-ietf-httpapi-ratelimit-headers) in all of them. `now_ms` is the Unix time.
     pub fn limit_headers(self, states: &[quota::LimitState], now_ms: u64) -> Vec<(HeaderName, HeaderValue)> {
         limits::headers(self, states, now_ms)
-    }
-}
-
-/// Turns the events of one stream into bytes to send now; the bytes may be none.
-///
-/// A stream is `event`s, then `finish` or `problem`; after either, nothing more comes out.
-#[derive(Debug)]
-pub enum Encoder {
-    OpenAi(openai::Stream),
-    Anthropic(anthropic::Stream),
-    Bedrock(bedrock::Stream),
-}
-
-impl Encoder {
-    /// The bytes of one event.
-    pub fn event(&mut self, event: &chat::Event) -> Bytes {
-        match self {
-            Self::OpenAi(stream) => stream.event(event),
-            Self::Anthropic(stream) => stream.event(event),
-            Self::Bedrock(stream) => stream.event(event),
-        }
-    }
-
-    /// Ends the stream with an error, in the dialect's own form.
-    pub fn problem(&mut self, problem: &chat::Problem) -> Bytes {
-        match self {
-            Self::OpenAi(stream) => stream.problem(problem),
-            Self::Anthropic(stream) => stream.problem(problem),
-            Self::Bedrock(stream) => stream.problem(problem),
-        }
-    }
-
-    /// Ends the stream well.
-    pub fn finish(&mut self) -> Bytes {
-        match self {
-            Self::OpenAi(stream) => stream.finish(),
-            Self::Anthropic(stream) => stream.finish(),
-            Self::Bedrock(stream) => stream.finish(),
-        }
-    }
-
-    /// Bytes that say nothing and keep a silent connection open; none in the Bedrock dialect, which has no such frame.
-    pub fn keep_alive(&self) -> Bytes {
-        match self {
-            Self::OpenAi(_) => sse::comment("keep-alive"),
-            Self::Anthropic(_) => sse::named("ping", r#"{"type": "ping"}"#),
-            Self::Bedrock(_) => Bytes::new(),
-        }
     }
 }
 

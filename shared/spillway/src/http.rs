@@ -2,9 +2,12 @@
 
 mod auth;
 mod chat;
+mod count_tokens;
+mod guardrail;
 mod jobs;
 mod models;
 mod prefer;
+mod profiles;
 mod quota;
 mod reply;
 pub(crate) mod route;
@@ -65,7 +68,11 @@ async fn answer(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, P
     match route::route(&call.parts.method, call.parts.uri.path())? {
         Route::Root => Ok(reply::empty(StatusCode::OK)),
         Route::Health => Ok(reply::json(call, StatusCode::OK, &serde_json::json!({ "status": "ok" }))),
-        Route::Chat { model, stream } => chat::chat(app, call, body, model.as_deref(), stream).await,
+        Route::Ask { api, model, stream } => chat::chat(app, call, api, body, model.as_deref(), stream).await,
+        Route::Count { api, model } => count_tokens::count(app, call, api, body, model.as_deref()).await,
+        Route::Guardrail { id, version } => guardrail::apply(app, call, &id, &version, body).await,
+        Route::Profiles => profiles::list(app, call).await,
+        Route::Profile(id) => profiles::get(app, call, &id).await,
         Route::Models => models::list(app, call).await,
         Route::Model(id) => models::get(app, call, &id).await,
         Route::Quota => quota::quota(app, call).await,

@@ -4,6 +4,7 @@
 pub mod chat;
 mod check;
 pub mod job;
+mod model_id;
 pub mod pool;
 pub mod price;
 pub mod quota;

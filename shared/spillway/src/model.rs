@@ -5,7 +5,11 @@
 //! is a second bill, and whether to make one is the broker's decision.
 
 mod carrier;
+mod converse;
+mod count;
 mod failure;
+mod guardrail;
+mod invoke;
 mod stream;
 
 use std::time::Duration;
@@ -14,24 +18,26 @@ use aws_sdk_bedrockruntime::{
     Client,
     config::{Builder, Region},
 };
-use serde_json::{Map, Value, json};
+use bytes::Bytes;
+use serde_json::{Map, Value};
 
 pub use failure::Failure;
 pub use stream::EventStream;
 
 use crate::{
-    chat::{Answer, Usage},
+    chat::{Answer, Input},
     pool::Pool,
 };
-use carrier::Carrier;
 
 /// One call to make.
 #[derive(Debug)]
 pub struct Call<'a> {
     /// The pool that takes it.
     pub pool: &'a Pool,
-    /// The Converse body; the pool's service tier is added to it.
-    pub body: &'a Map<String, Value>,
+    /// What is sent; the pool's service tier is added to it.
+    pub input: &'a Input,
+    /// The output limit to put into it, in tokens; `None` leaves it as it is.
+    pub max_tokens: Option<u64>,
     /// Goes to Bedrock's invocation logs as `requestMetadata.tenant`.
     pub tenant: &'a str,
     /// Goes to Bedrock's invocation logs as `requestMetadata.request_id`.
@@ -52,73 +58,68 @@ impl Models {
         Self { client }
     }
 
-    /// One complete answer (Bedrock's `Converse`).
+    /// One complete answer (Bedrock's `Converse` or `InvokeModel`).
     ///
     /// # Errors
     /// [`Failure`] says whether another pool may be tried.
-    pub async fn converse(&self, call: &Call<'_>) -> Result<Answer, Failure> {
-        let carrier = Carrier::whole();
-        let operation = self
-            .client
-            .converse()
-            .model_id(&call.pool.model_id)
-            .customize()
-            .mutate_request(carrier::body_of(payload(call)))
-            .interceptor(carrier.clone())
-            .config_override(region(call.pool));
-        let sent = tokio::time::timeout(call.timeout, operation.send()).await.map_err(|_| Failure::timed_out())?;
-        let bytes = match (sent, carrier.take_bytes()) {
-            (Err(error), _) if failure::is_refused(&error) => return Err(failure::classify(&error)),
-            // The SDK may find fault with a body that we can use: it knows fewer fields than Bedrock sends.
-            (_, Some(bytes)) => bytes,
-            (Err(error), None) => return Err(failure::classify(&error)),
-            (Ok(_), None) => return Err(Failure::broken("the model's reply had no body")),
+    pub async fn answer(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let answered = async {
+            match call.input {
+                Input::Converse(body) => converse::whole(&self.client, call, body).await,
+                Input::Native(native) => invoke::whole(&self.client, call, native).await,
+            }
         };
-        let body: Value =
-            serde_json::from_slice(&bytes).map_err(|_| Failure::broken("the model's reply was not valid JSON"))?;
-        match body.get("usage") {
-            Some(usage) if body.get("output").is_some() => Ok(Answer { usage: Usage::from_converse(usage), body }),
-            _ => Err(Failure::broken("the model's reply had no output or no usage")),
-        }
+        tokio::time::timeout(call.timeout, answered).await.map_err(|_| Failure::timed_out())?
     }
 
-    /// An answer as a stream (Bedrock's `ConverseStream`).
+    /// An answer as a stream (Bedrock's `ConverseStream` or `InvokeModelWithResponseStream`).
     ///
     /// # Errors
     /// [`Failure`] says whether another pool may be tried. A stream can also fail in its first event, which is why the
     /// broker waits for that one before it answers.
-    pub async fn converse_stream(&self, call: &Call<'_>) -> Result<EventStream, Failure> {
-        let carrier = Carrier::stream();
-        let operation = self
-            .client
-            .converse_stream()
-            .model_id(&call.pool.model_id)
-            .customize()
-            .mutate_request(carrier::body_of(payload(call)))
-            .interceptor(carrier.clone())
-            .config_override(region(call.pool));
-        let sent = tokio::time::timeout(call.timeout, operation.send()).await.map_err(|_| Failure::timed_out())?;
-        match (sent, carrier.take_stream()) {
-            (Ok(_), Some(body)) => Ok(EventStream::new(body)),
-            (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
-            (Err(error), _) => Err(failure::classify(&error)),
-        }
+    pub async fn stream(&self, call: &Call<'_>) -> Result<EventStream, Failure> {
+        let answered = async {
+            match call.input {
+                Input::Converse(body) => converse::start(&self.client, call, body).await,
+                Input::Native(native) => invoke::start(&self.client, call, native).await,
+            }
+        };
+        tokio::time::timeout(call.timeout, answered).await.map_err(|_| Failure::timed_out())?
     }
 }
+
+impl Models {
+    /// The input tokens of `input`, as the foundation model `model_id` counts them (Bedrock's `CountTokens`, which is
+    /// free of charge); asked where `pool` is.
+    ///
+    /// # Errors
+    /// Bedrock cannot count for this model, finds fault with the body, or cannot be reached.
+    pub async fn count_tokens(&self, pool: &Pool, model_id: &str, input: &Input) -> Result<u64, Failure> {
+        let counted = count::count(&self.client, pool, model_id, input);
+        tokio::time::timeout(SHORT, counted).await.map_err(|_| Failure::timed_out())?
+    }
+
+    /// What a guardrail says to a text (Bedrock's `ApplyGuardrail`): the JSON body of the reply as Bedrock sent it.
+    ///
+    /// # Errors
+    /// There is no such guardrail, Bedrock finds fault with the body, has no room, or cannot be reached.
+    pub async fn apply_guardrail(&self, id: &str, version: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let applied = guardrail::apply(&self.client, id, version, body);
+        tokio::time::timeout(SHORT, applied).await.map_err(|_| Failure::timed_out())?
+    }
+}
+
+/// How long calls may take that generate nothing.
+const SHORT: Duration = Duration::from_secs(20);
 
 fn region(pool: &Pool) -> Builder {
     Builder::default().region(pool.region.clone().map(Region::new))
 }
 
-fn payload(call: &Call<'_>) -> Vec<u8> {
-    let mut body = call.body.clone();
-    if let Some(tier) = &call.pool.service_tier {
-        body.insert("serviceTier".into(), json!({ "type": tier }));
-    }
-    let metadata = body.entry("requestMetadata").or_insert_with(|| json!({}));
-    if let Value::Object(metadata) = metadata {
-        metadata.insert("tenant".into(), call.tenant.into());
-        metadata.insert("request_id".into(), call.request_id.into());
-    }
-    Value::Object(body).to_string().into_bytes()
+/// The caller's pairs for Bedrock's invocation log, and ours, which win.
+fn request_metadata(call: &Call<'_>, pairs: &Map<String, Value>) -> Value {
+    let mut pairs = pairs.clone();
+    pairs.insert("tenant".into(), call.tenant.into());
+    pairs.insert("request_id".into(), call.request_id.into());
+    Value::Object(pairs)
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use catalogue::Catalogue;
 
 use crate::{
+    chat::Format,
     check,
     price::Prices,
     quota::{Burst, BurstSettings, Limits, ReserveSettings, Tokenizer},
@@ -33,6 +34,9 @@ pub struct Model {
     /// What the model splits its input with, where the ids of its pools do not tell.
     #[serde(default, skip_serializing_if = "check::is_default")]
     pub tokenizer: Option<Tokenizer>,
+    /// The format of the model's own bodies, where the ids of its pools do not tell.
+    #[serde(default, skip_serializing_if = "check::is_default")]
+    pub format: Option<Format>,
     /// The pools, in the order of the ladder.
     pub ladder: Vec<Pool>,
     /// Counts the changes of this entry; set by the registry.
@@ -60,6 +64,16 @@ impl Model {
     pub fn tokenizer(&self) -> Tokenizer {
         let told = || self.ladder.iter().filter_map(|pool| Tokenizer::of_model_id(&pool.model_id));
         self.tokenizer.or_else(|| told().reduce(Tokenizer::or_more)).unwrap_or(Tokenizer::Unknown)
+    }
+
+    /// The format of the bodies that InvokeModel takes for it: what is set, else what the ids of the pools tell, if they
+    /// agree.
+    pub fn format(&self) -> Option<Format> {
+        let mut told = self.ladder.iter().filter_map(|pool| Format::of_model_id(&pool.model_id));
+        self.format.or_else(|| {
+            let first = told.next()?;
+            told.all(|other| other == first).then_some(first)
+        })
     }
 
     /// What is wrong with this entry, each as `field: what would be right`; nothing if it can be used.

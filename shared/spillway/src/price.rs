@@ -17,18 +17,27 @@ pub struct Prices {
     /// Input tokens read from the prompt cache.
     #[serde(default)]
     pub cache_read: f64,
-    /// Input tokens written to the prompt cache.
+    /// Input tokens written to the prompt cache for five minutes.
     #[serde(default)]
     pub cache_write: f64,
+    /// Input tokens written to the prompt cache for an hour; 1.6 times `cache_write` when absent, as Anthropic prices
+    /// them: twice the input price, where five minutes cost 1.25 times (Anthropic, "Prompt caching").
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h: Option<f64>,
 }
+
+/// The price of keeping input in the cache for an hour by that of keeping it for five minutes.
+const HOUR_TO_FIVE_MINUTES: f64 = 1.6;
 
 impl Prices {
     /// The cost of `usage` in micro-USD, rounded up.
     pub fn cost_microusd(&self, usage: &Usage) -> u64 {
+        let of_1h = usage.cache_write_1h_input_tokens.min(usage.cache_write_input_tokens);
         let cost = usage.input_tokens as f64 * self.input
             + usage.output_tokens as f64 * self.output
             + usage.cache_read_input_tokens as f64 * self.cache_read
-            + usage.cache_write_input_tokens as f64 * self.cache_write;
+            + (usage.cache_write_input_tokens - of_1h) as f64 * self.cache_write
+            + of_1h as f64 * self.cache_write_1h.unwrap_or(self.cache_write * HOUR_TO_FIVE_MINUTES);
         // Prices such as 0.1 are not exact in binary: a cost a hair above a whole number is that number.
         (cost - 1e-6).ceil().max(0.0) as u64
     }
@@ -53,11 +62,19 @@ mod tests {
             input_tokens: 1_500,
             output_tokens,
             cache_read_input_tokens: 500,
-            cache_write_input_tokens: 0,
+            ..Usage::default()
         };
         assert_eq!(quota_tokens(&usage(300), 5), 3_000);
         assert_eq!(quota_tokens(&usage(1_000), 5), 6_500);
         assert_eq!(quota_tokens(&usage(4_096), 5), 21_980);
+    }
+
+    #[test]
+    fn an_hour_in_the_cache_costs_its_own_price() {
+        let usage = Usage { cache_write_input_tokens: 1_000, cache_write_1h_input_tokens: 400, ..Usage::default() };
+        let prices = Prices { cache_write: 3.75, ..Prices::default() };
+        assert_eq!(prices.cost_microusd(&usage), 2_250 + 2_400);
+        assert_eq!(Prices { cache_write_1h: Some(10.0), ..prices }.cost_microusd(&usage), 2_250 + 4_000);
     }
 
     #[test]

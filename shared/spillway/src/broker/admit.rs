@@ -8,7 +8,7 @@ use super::{Ask, Plan, accounts, refusal, settlement};
 use crate::{
     app::App,
     chat::Problem,
-    quota::{Charged, History, LimitState, Receipt},
+    quota::{Charge, Charged, History, LimitState, Receipt},
     store::ledger::{Held, Outcome, View},
     tenant::{RightSizing, Tenant},
 };
@@ -49,9 +49,15 @@ impl Admitted {
 }
 
 /// Who pays for a request.
-struct Payers {
+pub struct Payers {
     tenant: Arc<Tenant>,
     parent: Option<Arc<Tenant>>,
+}
+
+/// What is reserved on them, and where their limits stand.
+pub struct Reserved {
+    pub tenant: (Held, View),
+    pub parent: Option<(Held, View)>,
 }
 
 /// Reserves for `ask` on its tenant and on that one's parent. When the ledger knows newer limits than the registry cache,
@@ -69,20 +75,43 @@ pub async fn admit(app: &App, ask: &Ask) -> Result<Admitted, Problem> {
 }
 
 impl Payers {
-    async fn of(app: &App, tenant: Arc<Tenant>) -> Result<Self, Problem> {
+    pub async fn of(app: &App, tenant: Arc<Tenant>) -> Result<Self, Problem> {
         let Some(name) = &tenant.parent else { return Ok(Self { tenant, parent: None }) };
         let parent = app.registry.tenant(name).await.map_err(|error| refusal::unreachable("registry", &error))?;
         let parent = parent.ok_or_else(|| refusal::parent_gone(&tenant.name, name))?;
         Ok(Self { tenant, parent: Some(parent) })
     }
 
-    async fn read_again(self, app: &App) -> Result<Self, Problem> {
+    pub async fn read_again(self, app: &App) -> Result<Self, Problem> {
         for stale in [Some(&self.tenant), self.parent.as_ref()].into_iter().flatten() {
             app.registry.forget(&stale.name);
         }
         let tenant = app.registry.tenant(&self.tenant.name).await;
         let tenant = tenant.map_err(|error| refusal::unreachable("registry", &error))?;
         Self::of(app, tenant.ok_or_else(refusal::tenant_gone)?).await
+    }
+
+    /// Reserves on both what `charge` says, or on neither; `None` if the limits of one of them are out of date.
+    ///
+    /// # Errors
+    /// One of them has no room, or the ledger cannot be reached.
+    pub async fn reserve(
+        &self,
+        app: &App,
+        charge: impl Fn(&Tenant) -> Charge,
+        expires_ms: u64,
+    ) -> Result<Option<Reserved>, Problem> {
+        let Some(tenant) = reserve_on(app, &self.tenant, charge(&self.tenant), expires_ms).await? else {
+            return Ok(None);
+        };
+        let Some(parent) = &self.parent else { return Ok(Some(Reserved { tenant, parent: None })) };
+        match reserve_on(app, parent, charge(parent), expires_ms).await {
+            Ok(Some(parent)) => Ok(Some(Reserved { tenant, parent: Some(parent) })),
+            refused => {
+                settlement::give_back(app, tenant.0, false).await;
+                refused.map(|_| None)
+            }
+        }
     }
 }
 
@@ -91,34 +120,29 @@ async fn reserve(app: &App, ask: &Ask, payers: &Payers) -> Result<Option<Admitte
     let Payers { tenant, parent } = payers;
     let history = history(app, ask, tenant).await;
     let plan = Plan::new(ask, tenant, parent.as_deref(), &history)?;
-    let Some((held, view)) = reserve_on(app, ask, &plan, tenant).await? else { return Ok(None) };
+    let charge = |payer: &Tenant| plan.tenant_charge(payer, &ask.model);
+    let Some(reserved) = payers.reserve(app, charge, expires_ms(app, ask)).await? else { return Ok(None) };
     let now_ms = app.clock.now_ms();
-    let mut admitted = Admitted {
+    let Reserved { tenant: (held, view), parent: of_parent } = reserved;
+    let is_parent_excess = parent.as_ref().zip(of_parent.as_ref());
+    let is_parent_excess = is_parent_excess.is_some_and(|(parent, (_, view))| is_excess(parent, view, now_ms));
+    Ok(Some(Admitted {
         held,
-        parent: None,
+        parent: of_parent.map(|(held, _)| held),
         limits: view.states(now_ms),
-        is_excess: is_excess(tenant, &view, now_ms),
+        is_excess: is_excess(tenant, &view, now_ms) || is_parent_excess,
         regained_tokens: plan.regained_tokens(tenant, &ask.model),
         plan,
-    };
-    let Some(parent) = parent else { return Ok(Some(admitted)) };
-    match reserve_on(app, ask, &admitted.plan, parent).await {
-        Ok(Some((held, view))) => {
-            admitted.is_excess |= is_excess(parent, &view, now_ms);
-            admitted.parent = Some(held);
-            Ok(Some(admitted))
-        }
-        refused => {
-            admitted.give_back(app, false).await;
-            refused.map(|_| None)
-        }
-    }
+    }))
 }
 
-async fn reserve_on(app: &App, ask: &Ask, plan: &Plan, payer: &Tenant) -> Result<Option<(Held, View)>, Problem> {
-    let account = accounts::of_tenant(payer);
-    let charge = plan.tenant_charge(payer, &ask.model);
-    let reserved = app.ledger.reserve(&account, charge, expires_ms(app, ask)).await;
+async fn reserve_on(
+    app: &App,
+    payer: &Tenant,
+    charge: Charge,
+    expires_ms: u64,
+) -> Result<Option<(Held, View)>, Problem> {
+    let reserved = app.ledger.reserve(&accounts::of_tenant(payer), charge, expires_ms).await;
     match reserved.map_err(|error| refusal::unreachable("ledger", &error))? {
         Outcome::Reserved(held, view) => Ok(Some((held, view))),
         Outcome::Refused(refused, view) => {

@@ -12,9 +12,17 @@ use crate::{
     telemetry::{Outcome, RequestEvent},
 };
 
-/// The events of an answer. It ends after the settlement, or with a problem; without a `metadata` event or a problem, the
-/// reader was too slow and did not get all of it.
-pub type Deltas = mpsc::Receiver<Result<Event, Problem>>;
+/// A piece of an answer under way.
+#[derive(Debug)]
+pub enum Delta {
+    /// What the model produced.
+    Event(Event),
+    /// Nothing follows: the answer is complete and settled, or it broke off.
+    End(Result<(), Problem>),
+}
+
+/// The pieces of an answer. Without an end, the reader was too slow and did not get all of it.
+pub type Deltas = mpsc::Receiver<Delta>;
 
 /// How many events may wait for a slow reader before the model is made to wait.
 const DELTAS_AHEAD: usize = 64;
@@ -37,13 +45,14 @@ pub async fn deliver(
     let delivery = Delivery { app: app.clone(), settlement, event, started_ms, ends_ms };
     let reply = match routed.response {
         Response::Whole(answer) => {
-            delivery.end(Some(answer.usage), Outcome::Answered).await;
+            delivery.end(answer.usage, Outcome::Answered).await;
             Reply::Whole(answer)
         }
         Response::Stream(stream) => {
             let (sender, deltas) = mpsc::channel(DELTAS_AHEAD);
+            let headers = stream.headers().to_vec();
             tokio::spawn(delivery.pump(*stream, sender));
-            Reply::Stream(deltas)
+            Reply::Stream { headers, deltas }
         }
     };
     Ok(Served { reply, pool, max_tokens_set, limits })
@@ -59,24 +68,29 @@ struct Delivery {
 
 impl Delivery {
     /// Passes every event on; when the reader is gone it reads on alone, to learn the usage.
-    async fn pump(mut self, mut stream: EventStream, sender: mpsc::Sender<Result<Event, Problem>>) {
+    async fn pump(mut self, mut stream: EventStream, sender: mpsc::Sender<Delta>) {
         let mut usage = None;
         let mut has_reader = true;
+        let mut is_complete = false;
+        let mut tells_usage = true;
         let ended = loop {
             match stream.next(self.left()).await {
                 Ok(Some(event)) => {
-                    if self.event.time_to_first_token_ms.is_none() && event.name == "contentBlockDelta" {
+                    if self.event.time_to_first_token_ms.is_none() && event.is_output() {
                         let waited_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);
                         self.event.time_to_first_token_ms = Some(waited_ms);
                     }
-                    if let Some(reported) = event.payload.get("usage") {
-                        usage = Some(Usage::from_converse(reported));
-                    }
+                    is_complete |= event.report(&mut usage);
+                    // Some models do not say through InvokeModel what they used.
+                    tells_usage = matches!(event, Event::Converse { .. }) || usage.is_some();
                     // One that neither reads nor leaves may not hold the model up for ever.
                     has_reader = has_reader
-                        && matches!(tokio::time::timeout(self.left(), sender.send(Ok(event))).await, Ok(Ok(())));
+                        && matches!(
+                            tokio::time::timeout(self.left(), sender.send(Delta::Event(event))).await,
+                            Ok(Ok(()))
+                        );
                 }
-                Ok(None) if usage.is_some() => break None,
+                Ok(None) if is_complete || !tells_usage => break None,
                 Ok(None) => break Some(Failure::cut()),
                 Err(failure) => break Some(failure),
             }
@@ -88,8 +102,8 @@ impl Delivery {
             None => Outcome::Cancelled,
         };
         self.end(usage, outcome).await;
-        if let Some(problem) = problem.filter(|_| has_reader) {
-            let _ = sender.send(Err(problem)).await;
+        if has_reader {
+            let _ = sender.send(Delta::End(problem.map_or(Ok(()), Err))).await;
         }
     }
 

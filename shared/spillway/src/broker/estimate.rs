@@ -1,10 +1,8 @@
 //! What a request will cost, before anyone has answered it.
 
-use serde_json::{Map, Value, json};
-
 use super::Ask;
 use crate::{
-    chat::{Kind, Payer, Problem, Usage},
+    chat::{Kind, OutputBound, Payer, Problem, Usage},
     pool::{Model, Pool},
     price::quota_tokens,
     quota::{self, Charge, History, Limits, ReserveRule, ReserveSettings, Turnout},
@@ -14,8 +12,8 @@ use crate::{
 /// How a request will be sent and what is reserved for it.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The Converse body, with an output cap.
-    pub body: Map<String, Value>,
+    /// The output limit that is put into what is sent, in tokens; `None` leaves it as it is.
+    pub max_tokens: Option<u64>,
     /// The cap, when it was set here, in tokens.
     pub max_tokens_set: Option<u64>,
     /// Estimated input and the output cap that the caller wants.
@@ -36,18 +34,20 @@ impl Plan {
     /// admitted.
     pub fn new(ask: &Ask, tenant: &Tenant, parent: Option<&Tenant>, history: &History) -> Result<Self, Problem> {
         let payers = || [Some(tenant), parent].into_iter().flatten();
-        let estimated_input_tokens = quota::input_tokens(&ask.request.body, ask.model.tokenizer());
+        let tokenizer = ask.model.tokenizer();
+        let bodies = ask.request.input.bodies().iter();
+        let estimated_input_tokens = bodies.map(|body| quota::input_tokens(body, tokenizer)).sum();
         let input_tokens = history.correct(estimated_input_tokens);
         let fitting = payers().filter_map(|payer| fitting_output(&ask.model, &payer.limits, input_tokens)).min();
         let (asked, mut max_tokens_set) = output_cap(ask, tenant, fitting)?;
         let usual = history.p99_output_tokens.map_or(asked, |p99| p99.min(asked));
         let sent = if tenant.right_sizing == RightSizing::Send { usual } else { asked };
-        if sent < asked {
+        if sent < asked && ask.request.input.output_bound() == OutputBound::Limit {
             max_tokens_set = Some(sent);
         }
         let usage = |output_tokens| Usage { input_tokens, output_tokens, ..Usage::default() };
         let plan = Self {
-            body: with_cap(&ask.request.body, sent),
+            max_tokens: max_tokens_set,
             max_tokens_set,
             asked: usage(asked),
             sent: usage(sent),
@@ -109,9 +109,14 @@ fn charge(usage: &Usage, pool: &Pool, rules: &ReserveSettings, default: ReserveR
 }
 
 /// The output cap of `ask`, in tokens, and the same again if it was not the caller who set it: then it is the tenant's
-/// default, as far as that is `fitting`.
+/// default, as far as that is `fitting`. Where no cap can be set, the answer may be as long as the model's longest.
 fn output_cap(ask: &Ask, tenant: &Tenant, fitting: Option<u64>) -> Result<(u64, Option<u64>), Problem> {
     let most = ask.model.max_output_tokens;
+    match ask.request.input.output_bound() {
+        OutputBound::Nothing => return Ok((0, None)),
+        OutputBound::Unknown => return Ok((most, None)),
+        OutputBound::Limit => {}
+    }
     match ask.request.max_tokens {
         Some(asked) if asked > most => {
             let told = format!("max_tokens is {asked}, but {} gives at most {most} output tokens.", ask.model.name);
@@ -137,15 +142,6 @@ fn fitting_output(model: &Model, limits: &Limits, input_tokens: u64) -> Option<u
     let burndown = model.ladder.iter().map(|pool| pool.burndown).max().unwrap_or(1).max(1);
     let smallest = [limits.tokens_per_minute, limits.tokens_per_day].into_iter().flatten().min()?;
     Some(smallest.saturating_sub(input_tokens) / burndown)
-}
-
-fn with_cap(body: &Map<String, Value>, max_tokens: u64) -> Map<String, Value> {
-    let mut body = body.clone();
-    let config = body.entry("inferenceConfig").or_insert_with(|| json!({}));
-    if let Value::Object(config) = config {
-        config.insert("maxTokens".into(), max_tokens.into());
-    }
-    body
 }
 
 fn too_large(payer: &str, limit: quota::Limit, cap: u64, needed: &Usage) -> Problem {

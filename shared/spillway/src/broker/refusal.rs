@@ -9,6 +9,9 @@ use crate::{
     quota::{Limit, LimitState, Refusal},
 };
 
+/// When a throttled Bedrock is worth another try, in milliseconds. It does not say.
+pub const THROTTLED_RETRY_MS: u64 = 2_000;
+
 /// A tenant's own limits stand in the way.
 pub fn of_tenant(tenant: &str, refusal: &Refusal, limit_states: Vec<LimitState>) -> Problem {
     let names: Vec<String> = refusal.limits.iter().map(|refused| refused.limit.name().into()).collect();
@@ -31,6 +34,12 @@ pub fn of_pools(model: &str, retry_after_ms: u64) -> Problem {
         limits: vec!["model_capacity".into()],
         ..Problem::new(Kind::Throttled, format!("All capacity of model {model} is in use."))
     }
+}
+
+/// Bedrock has no room for a guardrail now, and does not say when it has.
+pub fn of_guardrail() -> Problem {
+    let told = Problem::new(Kind::Throttled, "Bedrock has no room for this guardrail now.");
+    Problem { retry_after_ms: Some(THROTTLED_RETRY_MS), ..told }
 }
 
 /// No pool of the model is allowed to take a request of this size.

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
 use super::{Ask, accounts, admit, admit::Admitted, refusal, settlement};
 use crate::{
     app::App,
@@ -46,9 +44,6 @@ impl Failed {
     }
 }
 
-/// When a throttled Bedrock pool is worth another try. Bedrock does not say.
-const THROTTLED_RETRY_MS: u64 = 2_000;
-
 /// When a pool whose ledger items are too hot to write to is worth another try.
 const BUSY_RETRY_MS: u64 = 1_000;
 
@@ -64,7 +59,7 @@ struct Obstacles {
 pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<Routed<'a>, Failed> {
     let mut obstacles = Obstacles::default();
     let mut calls = 0;
-    for pool in ask.model.rungs() {
+    for pool in rungs(ask).map_err(Failed::unbilled)? {
         let held = match reserve(app, ask, admitted, pool).await? {
             Room::Free => None,
             Room::Held(held) => Some(held),
@@ -75,7 +70,7 @@ pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<R
             }
         };
         calls += 1;
-        let failure = match invoke(app, ask, &admitted.plan.body, pool).await {
+        let failure = match invoke(app, ask, admitted.plan.max_tokens, pool).await {
             Ok(response) => return Ok(Routed { pool, held, calls, response }),
             Err(failure) => failure,
         };
@@ -85,7 +80,7 @@ pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<R
             None => None,
         };
         match failure {
-            Failure::Throttled => obstacles.full(THROTTLED_RETRY_MS),
+            Failure::Throttled => obstacles.full(refusal::THROTTLED_RETRY_MS),
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
             Failure::Rejected(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(problem) => {
@@ -94,6 +89,17 @@ pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<R
         }
     }
     Err(Failed::unbilled(obstacles.into_problem(&ask.model.name)))
+}
+
+/// The pools that may take the request, in order.
+fn rungs(ask: &Ask) -> Result<Vec<&Pool>, Problem> {
+    let Some(tier) = &ask.request.service_tier else { return Ok(ask.model.rungs().collect()) };
+    let pools: Vec<_> = ask.model.rungs().filter(|pool| pool.service_tier.as_ref() == Some(tier)).collect();
+    if pools.is_empty() {
+        let told = format!("Model {} has no pool of the tier {tier} here; leave the service tier out.", ask.model.name);
+        return Err(Problem::invalid("service_tier", told));
+    }
+    Ok(pools)
 }
 
 impl Obstacles {
@@ -105,7 +111,7 @@ impl Obstacles {
     fn into_problem(self, model: &str) -> Problem {
         match (self.soonest_retry_ms, self.unavailable) {
             (Some(retry_after_ms), _) => refusal::of_pools(model, retry_after_ms),
-            (None, Some(problem)) => Problem { retry_after_ms: Some(THROTTLED_RETRY_MS), ..problem },
+            (None, Some(problem)) => Problem { retry_after_ms: Some(refusal::THROTTLED_RETRY_MS), ..problem },
             (None, None) => refusal::larger_than_every_pool(model),
         }
     }
@@ -146,14 +152,21 @@ async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resu
     }
 }
 
-async fn invoke(app: &App, ask: &Ask, body: &Map<String, Value>, pool: &Pool) -> Result<Response, Failure> {
+async fn invoke(app: &App, ask: &Ask, max_tokens: Option<u64>, pool: &Pool) -> Result<Response, Failure> {
     let left_ms = admit::expires_ms(app, ask).saturating_sub(app.clock.now_ms());
     let timeout = Duration::from_millis(left_ms);
-    let call = Call { pool, body, tenant: &ask.tenant.name, request_id: &ask.request_id, timeout };
+    let call = Call {
+        pool,
+        input: &ask.request.input,
+        max_tokens,
+        tenant: &ask.tenant.name,
+        request_id: &ask.request_id,
+        timeout,
+    };
     if !ask.request.stream {
-        return app.models.converse(&call).await.map(Response::Whole);
+        return app.models.answer(&call).await.map(Response::Whole);
     }
-    let mut stream = app.models.converse_stream(&call).await?;
+    let mut stream = app.models.stream(&call).await?;
     stream.peek(timeout).await?;
     Ok(Response::Stream(Box::new(stream)))
 }

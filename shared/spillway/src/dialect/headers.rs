@@ -65,6 +65,16 @@ pub fn push(headers: &mut Vec<(HeaderName, HeaderValue)>, name: &'static str, va
     }
 }
 
+/// Adds the headers of a model's reply, unless they cannot be headers.
+pub fn add(headers: &mut Vec<(HeaderName, HeaderValue)>, of_reply: &[(String, String)]) {
+    for (name, value) in of_reply {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            headers.retain(|(known, _)| *known != name);
+            headers.push((name, value));
+        }
+    }
+}
+
 fn request_id_name(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::OpenAi => "x-request-id",

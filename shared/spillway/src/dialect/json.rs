@@ -138,6 +138,11 @@ impl<'p> Fields<'p> {
         }
     }
 
+    /// The members that nobody took.
+    pub fn into_members(self) -> Map<String, Value> {
+        self.members
+    }
+
     /// Names the members that nobody took.
     pub fn finish(self, ignored: &mut Ignored) {
         for (name, value) in &self.members {

@@ -1,6 +1,7 @@
-//! OpenAI chat completions.
+//! OpenAI: chat completions and embeddings.
 
 mod answer;
+mod embeddings;
 mod messages;
 mod problem;
 mod request;
@@ -8,6 +9,7 @@ mod stream;
 mod tools;
 
 pub use answer::answer;
+pub use embeddings::{answer as embeddings, parse as parse_embeddings};
 pub use problem::problem;
 pub use request::parse;
 pub use stream::Stream;

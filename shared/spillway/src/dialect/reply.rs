@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::chat::{Event, Usage};
+use crate::chat::Usage;
 
 /// One block of a complete answer.
 #[derive(Debug, PartialEq)]
@@ -67,11 +67,10 @@ pub enum Step<'a> {
     Other,
 }
 
-/// What an event says.
-pub fn step(event: &Event) -> Step<'_> {
-    let payload = &event.payload;
+/// What the event `name` of a ConverseStream says.
+pub fn step<'e>(name: &str, payload: &'e Value) -> Step<'e> {
     let block = payload.get("contentBlockIndex").and_then(Value::as_u64).unwrap_or(0);
-    match event.name.as_str() {
+    match name {
         "messageStart" => Step::MessageStart,
         "contentBlockStart" => match payload.pointer("/start/toolUse") {
             Some(tool) => Step::ToolUseStart { block, id: text_at(tool, "toolUseId"), name: text_at(tool, "name") },

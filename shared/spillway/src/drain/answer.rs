@@ -1,13 +1,13 @@
 //! Runs a job as if its request came in now, and keeps what the caller would have been sent.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     app::App,
-    broker::{self, Ask, Deltas, Reply},
+    broker::{self, Ask, Delta, Deltas, Reply},
     chat::{self, Kind, Problem},
-    dialect::{Context, Encoder, Rendered},
+    dialect::{Api, Context, Echo, Encoder, Rendered},
     http::route::{Route, route},
     job::{Job, Outcome, StoredResult},
     pool::Model,
@@ -64,12 +64,12 @@ pub fn too_large_to_store(job: &Job, bytes: usize, limit: usize) -> Outcome {
 }
 
 async fn serve(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> Result<StoredResult, Problem> {
-    let (tenant, model, request) = read(app, job, body).await?;
+    let Reading { tenant, model, request, api, echo } = read(app, job, body).await?;
     let context = Context {
         request_id: job.id.clone(),
         model: request.model.clone(),
         created_s: app.clock.now_ms() / 1_000,
-        include_usage: request.include_usage,
+        echo,
     };
     let event = RequestEvent {
         request_id: job.id.clone(),
@@ -92,15 +92,14 @@ async fn serve(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> 
         model,
         request,
     };
-    let dialect = job.call.dialect;
     let served = broker::serve(app, ask).await.inspect_err(|problem| record_charged(app, event, problem))?;
     let headers = [("x-spillway-pool".to_owned(), served.pool)];
     match served.reply {
-        Reply::Whole(answer) => Ok(stored(dialect.answer(&context, &answer), headers)),
-        Reply::Stream(deltas) => {
-            let body = collect(dialect.stream(context), deltas).await?;
-            let kind = ("content-type".to_owned(), dialect.stream_content_type().to_owned());
-            Ok(StoredResult { status: 200, headers: headers.into_iter().chain([kind]).collect(), body })
+        Reply::Whole(answer) => Ok(stored(api.answer(&context, &answer), headers)),
+        Reply::Stream { headers: of_model, deltas } => {
+            let of_stream = api.stream_headers(&job.id, &of_model);
+            let body = collect(api.stream(context), deltas).await?;
+            Ok(stored(Rendered { status: StatusCode::OK, headers: of_stream, body }, headers))
         }
     }
 }
@@ -113,30 +112,47 @@ fn record_charged(app: &App, mut event: RequestEvent, problem: &Problem) {
     }
 }
 
+/// A job's request, read again.
+struct Reading {
+    tenant: Arc<Tenant>,
+    model: Arc<Model>,
+    api: Api,
+    request: chat::Request,
+    echo: Echo,
+}
+
 /// Reads the job's request again. Its tenant, its model or its rights may have changed while it waited.
-async fn read(app: &App, job: &Job, body: &[u8]) -> Result<(Arc<Tenant>, Arc<Model>, chat::Request), Problem> {
+async fn read(app: &App, job: &Job, body: &[u8]) -> Result<Reading, Problem> {
     let tenant = app.registry.tenant(&job.tenant).await;
     let tenant = tenant.map_err(|error| broker::unreachable("registry", &error))?;
     let tenant =
         tenant.ok_or_else(|| Problem::new(Kind::Unauthenticated, "The job's tenant does not exist any more."))?;
     let method = job.call.method.parse().unwrap_or(http::Method::POST);
-    let path_model = match route(&method, &job.call.path)? {
-        Route::Chat { model, .. } => model,
-        _ => return Err(Problem::new(Kind::Internal, "The job's route is not a chat.")),
+    let (api, path_model) = match route(&method, &job.call.path)? {
+        Route::Ask { api, model, .. } => (api, model),
+        _ => return Err(Problem::new(Kind::Internal, "The job's route asks no model.")),
     };
-    let request = job.call.dialect.parse(body, path_model.as_deref(), job.call.stream)?;
-    let model = broker::find_model(app, &tenant, &request.model).await?;
-    Ok((tenant, model, request))
+    let draft = api.read(body, path_model.as_deref(), job.call.stream)?;
+    let model = broker::find_model(app, &tenant, draft.model()).await?;
+    let headers = job.call.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+    let (request, echo) = draft.request(model.format(), &headers.collect())?;
+    Ok(Reading { tenant, model, api, request, echo })
 }
 
 /// A stream as a client would have received it in the end. One that breaks is a failed attempt: nobody has read it yet.
 async fn collect(mut encoder: Encoder, mut deltas: Deltas) -> Result<Bytes, Problem> {
     let mut body = BytesMut::new();
-    while let Some(delta) = deltas.recv().await {
-        body.extend_from_slice(&encoder.event(&delta?));
+    loop {
+        match deltas.recv().await {
+            Some(Delta::Event(event)) => body.extend_from_slice(&encoder.event(&event)),
+            Some(Delta::End(ended)) => {
+                ended?;
+                body.extend_from_slice(&encoder.finish());
+                return Ok(body.freeze());
+            }
+            None => return Err(Problem::new(Kind::Timeout, "The answer took longer than the model may take.")),
+        }
     }
-    body.extend_from_slice(&encoder.finish());
-    Ok(body.freeze())
 }
 
 fn stored(rendered: Rendered, more: impl IntoIterator<Item = (String, String)>) -> StoredResult {

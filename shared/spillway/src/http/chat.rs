@@ -1,16 +1,16 @@
-//! A chat in any dialect: answered now, streamed, or accepted as a job.
+//! A request to a model in any dialect: answered now, streamed, or accepted as a job.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response};
 
 use super::{Body, Call, auth, jobs, prefer, reply};
 use crate::{
     app::App,
     broker::{self, Ask, Reply, Served},
     chat::{Kind, Problem, Request},
-    dialect::{Context, Dialect},
+    dialect::{Api, Context, Draft, Echo},
     telemetry::{Outcome, RequestEvent},
     tenant::{Overflow, Tenant},
 };
@@ -19,13 +19,14 @@ use crate::{
 /// sends its paid request again.
 const MAX_HOLD_MS: u64 = 50_000;
 
-/// `POST /v1/chat/completions`, `/v1/messages`, `/model/{id}/converse` and `/model/{id}/converse-stream`.
+/// Answers a request to a model in the API that it came in.
 ///
 /// # Errors
 /// What to tell the caller.
 pub async fn chat(
     app: &App,
     call: &Call,
+    api: Api,
     body: Bytes,
     path_model: Option<&str>,
     stream: bool,
@@ -34,17 +35,18 @@ pub async fn chat(
     let mut event = RequestEvent {
         request_id: call.request_id.clone(),
         dialect: Some(call.dialect.name()),
-        route: Some(route_name(call.dialect, stream)),
+        route: Some(route_name(api, stream)),
         ..RequestEvent::default()
     };
-    let unanswered = match ask(app, call, &body, path_model, stream, &mut event).await {
-        Ok(ask) => {
+    let draft = api.read(&body, path_model, stream);
+    let unanswered = match ask(app, call, draft, &mut event).await {
+        Ok((ask, echo)) => {
             let (tenant, is_stream) = (Arc::clone(&ask.tenant), ask.request.stream);
             let ignored = ask.request.ignored.join(", ");
-            let context = context(app, call, &ask.request);
+            let context = context(app, call, &ask.request, echo);
             match broker::serve(app, ask).await {
                 // The broker records what it answers, when it is over.
-                Ok(served) => return Ok(respond(app, call, context, &ignored, served)),
+                Ok(served) => return Ok(respond(app, call, api, context, &ignored, served)),
                 Err(refused) if may_overflow(app, call, &tenant) && refused.kind == Kind::Throttled => {
                     event.outcome = Outcome::Queued;
                     jobs::accept(app, call, &tenant, body, is_stream, refused).await
@@ -73,21 +75,20 @@ pub async fn chat(
 async fn ask(
     app: &App,
     call: &Call,
-    body: &[u8],
-    path_model: Option<&str>,
-    stream: bool,
+    draft: Result<Draft, Problem>,
     event: &mut RequestEvent,
-) -> Result<Ask, Problem> {
+) -> Result<(Ask, Echo), Problem> {
     let tenant = auth::tenant(app, &call.parts.headers).await?;
     event.tenant = Some(tenant.name.clone());
     event.class = Some(tenant.class.name());
     event.parent = tenant.parent.clone();
-    let request = call.dialect.parse(body, path_model, stream)?;
-    event.stream = request.stream;
-    let model = broker::find_model(app, &tenant, &request.model).await?;
+    let draft = draft?;
+    let model = broker::find_model(app, &tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
+    let (request, echo) = draft.request(model.format(), &call.parts.headers)?;
+    event.stream = request.stream;
     let default_hold_ms = if may_overflow(app, call, &tenant) { 0 } else { tenant.hold_ms };
-    Ok(Ask {
+    let ask = Ask {
         request_id: call.request_id.clone(),
         class: tenant.class,
         hold_ms: prefer::prefer(&call.parts.headers).wait_ms.unwrap_or(default_hold_ms).min(MAX_HOLD_MS),
@@ -96,7 +97,8 @@ async fn ask(
         tenant,
         model,
         request,
-    })
+    };
+    Ok((ask, echo))
 }
 
 /// Only who says that it can wait gets a job for an answer: to a chat SDK a 202 looks like an empty completion.
@@ -104,36 +106,39 @@ fn may_overflow(app: &App, call: &Call, tenant: &Tenant) -> bool {
     prefer::prefer(&call.parts.headers).respond_async && tenant.overflow == Overflow::OnRequest && app.queue.is_some()
 }
 
-fn route_name(dialect: Dialect, stream: bool) -> &'static str {
-    match (dialect, stream) {
-        (Dialect::OpenAi, _) => "POST /v1/chat/completions",
-        (Dialect::Anthropic, _) => "POST /v1/messages",
-        (Dialect::Bedrock, false) => "POST /model/{id}/converse",
-        (Dialect::Bedrock, true) => "POST /model/{id}/converse-stream",
+fn route_name(api: Api, stream: bool) -> &'static str {
+    match (api, stream) {
+        (Api::ChatCompletions, _) => "POST /v1/chat/completions",
+        (Api::Embeddings, _) => "POST /v1/embeddings",
+        (Api::Messages, _) => "POST /v1/messages",
+        (Api::Converse, false) => "POST /model/{id}/converse",
+        (Api::Converse, true) => "POST /model/{id}/converse-stream",
+        (Api::Invoke, false) => "POST /model/{id}/invoke",
+        (Api::Invoke, true) => "POST /model/{id}/invoke-with-response-stream",
     }
 }
 
-fn context(app: &App, call: &Call, request: &Request) -> Context {
+fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> Context {
     Context {
         request_id: call.request_id.clone(),
         model: request.model.clone(),
         created_s: app.clock.now_ms() / 1_000,
-        include_usage: request.include_usage,
+        echo,
     }
 }
 
-fn respond(app: &App, call: &Call, context: Context, ignored: &str, served: Served) -> Response<Body> {
+fn respond(app: &App, call: &Call, api: Api, context: Context, ignored: &str, served: Served) -> Response<Body> {
     let mut headers = spillway_headers(ignored, &served);
     headers.extend(call.dialect.limit_headers(&served.limits, app.clock.now_ms()));
     match served.reply {
         Reply::Whole(answer) => {
-            let rendered = call.dialect.answer(&context, &answer);
+            let rendered = api.answer(&context, &answer);
             headers.extend(rendered.headers);
-            reply::whole(call, StatusCode::OK, headers, rendered.body)
+            reply::whole(call, rendered.status, headers, rendered.body)
         }
-        Reply::Stream(deltas) => {
-            headers.extend(call.dialect.stream_headers(&call.request_id));
-            reply::stream(call, headers, call.dialect.stream(context), deltas)
+        Reply::Stream { headers: of_model, deltas } => {
+            headers.extend(api.stream_headers(&call.request_id, &of_model));
+            reply::stream(call, headers, api.stream(context), deltas)
         }
     }
 }

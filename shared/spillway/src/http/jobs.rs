@@ -20,8 +20,10 @@ use crate::{
 /// How often a caller should look at its job, in seconds, when nothing better is known.
 const POLL_S: u64 = 2;
 
-/// The headers of a request that its answer depends on.
-const KEPT_HEADERS: [&str; 3] = ["content-type", "anthropic-version", "anthropic-beta"];
+/// Whether the answer to a request depends on this header of it.
+fn is_kept(name: &str) -> bool {
+    name == "accept" || name == "anthropic-beta" || name.starts_with("x-amzn-bedrock-")
+}
 
 /// Turns a request that found no room into a job: 202 with its address and the estimated wait. The job is stored
 /// first and its message sent second, so that nothing accepted is ever lost.
@@ -76,15 +78,13 @@ pub async fn accept(
 }
 
 fn stored_call(call: &Call, stream: bool) -> job::Call {
-    let header = |name: &str| {
-        let value = call.parts.headers.get(name)?.to_str().ok()?;
-        Some((name.to_owned(), value.to_owned()))
-    };
+    let kept = call.parts.headers.iter().filter(|(name, _)| is_kept(name.as_str()));
+    let kept = kept.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
     job::Call {
         dialect: call.dialect,
         method: call.parts.method.to_string(),
         path: call.parts.uri.path().to_owned(),
-        headers: KEPT_HEADERS.into_iter().filter_map(header).collect(),
+        headers: kept.collect(),
         stream,
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Body, Call};
 use crate::{
-    broker::Deltas,
+    broker::{Delta, Deltas},
     chat::{Kind, Problem},
     dialect::Encoder,
 };
@@ -57,24 +57,21 @@ pub fn stream(
     encoder: Encoder,
     deltas: Deltas,
 ) -> Response<Body> {
-    let chunks = stream::unfold(Some((encoder, deltas, false)), |open| async {
-        let (mut encoder, mut deltas, mut is_complete) = open?;
+    let chunks = stream::unfold(Some((encoder, deltas)), |open| async {
+        let (mut encoder, mut deltas) = open?;
         loop {
             let (bytes, is_open) = match tokio::time::timeout(KEEP_ALIVE, deltas.recv()).await {
                 Err(_) => (encoder.keep_alive(), true),
-                Ok(Some(Ok(event))) => {
-                    is_complete |= event.name == "metadata";
-                    (encoder.event(&event), true)
-                }
-                Ok(Some(Err(problem))) => (encoder.problem(&problem), false),
-                Ok(None) if is_complete => (encoder.finish(), false),
+                Ok(Some(Delta::Event(event))) => (encoder.event(&event), true),
+                Ok(Some(Delta::End(Ok(())))) => (encoder.finish(), false),
+                Ok(Some(Delta::End(Err(problem)))) => (encoder.problem(&problem), false),
                 Ok(None) => (encoder.problem(&too_slow()), false),
             };
             if !is_open {
                 return Some((Ok(Frame::data(bytes)), None));
             }
             if !bytes.is_empty() {
-                return Some((Ok(Frame::data(bytes)), Some((encoder, deltas, is_complete))));
+                return Some((Ok(Frame::data(bytes)), Some((encoder, deltas))));
             }
         }
     });
@@ -107,30 +104,34 @@ mod tests {
     use super::*;
     use crate::{
         chat::Event,
-        dialect::{Context, Dialect},
+        dialect::{Api, Context, Echo},
     };
 
-    /// What a caller reads of a stream whose events are these.
-    async fn read(dialect: Dialect, names: &[&str]) -> String {
+    /// What a caller reads of a stream of these events.
+    async fn read(api: Api, names: &[&str], end: Option<Result<(), Problem>>) -> String {
         let (parts, ()) = Request::new(()).into_parts();
-        let call = Call { parts, dialect, request_id: "r".into(), deadline_ms: None };
-        let context = Context { request_id: "r".into(), model: "m".into(), created_s: 0, include_usage: false };
+        let call = Call { parts, dialect: api.dialect(), request_id: "r".into(), deadline_ms: None };
+        let context = Context { request_id: "r".into(), model: "m".into(), created_s: 0, echo: Echo::default() };
         let (sender, deltas) = mpsc::channel(8);
         for name in names {
-            let event = Event { name: (*name).into(), payload: serde_json::json!({}) };
-            sender.send(Ok(event)).await.expect("room");
+            let event = Event::Converse { name: (*name).into(), payload: serde_json::json!({}) };
+            sender.send(Delta::Event(event)).await.expect("room");
+        }
+        if let Some(end) = end {
+            sender.send(Delta::End(end)).await.expect("room");
         }
         drop(sender);
-        let body = stream(&call, Vec::new(), dialect.stream(context), deltas).into_body().collect().await;
+        let body = stream(&call, Vec::new(), api.stream(context), deltas).into_body().collect().await;
         String::from_utf8_lossy(&body.expect("no errors").to_bytes()).into_owned()
     }
 
     #[tokio::test]
     async fn a_stream_that_lost_its_end_is_never_passed_off_as_complete() {
-        for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
-            let cut = read(dialect, &["messageStart", "contentBlockDelta"]).await;
+        for api in [Api::ChatCompletions, Api::Messages] {
+            let cut = read(api, &["messageStart", "contentBlockDelta"], None).await;
             assert!(cut.contains("error"), "{cut}");
-            let whole = read(dialect, &["messageStart", "contentBlockDelta", "messageStop", "metadata"]).await;
+            let whole = ["messageStart", "contentBlockDelta", "messageStop", "metadata"];
+            let whole = read(api, &whole, Some(Ok(()))).await;
             assert!(!whole.contains("error"), "{whole}");
         }
     }

@@ -5,7 +5,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     chat::{Kind, Problem},
-    dialect::Dialect,
+    dialect::{Api, Dialect},
 };
 
 /// Where a request goes.
@@ -13,13 +13,26 @@ use crate::{
 pub enum Route {
     Root,
     Health,
-    /// A chat; Bedrock routes carry the model and whether to stream.
-    Chat {
+    /// A request to a model; Bedrock routes carry the model and whether to stream.
+    Ask {
+        api: Api,
         model: Option<String>,
         stream: bool,
     },
+    /// A request whose input tokens are to be counted; Bedrock routes carry the model.
+    Count {
+        api: Api,
+        model: Option<String>,
+    },
+    /// A guardrail by itself.
+    Guardrail {
+        id: String,
+        version: String,
+    },
     Models,
     Model(String),
+    Profiles,
+    Profile(String),
     Quota,
     Job(String),
     JobResult(String),
@@ -32,20 +45,33 @@ pub enum Route {
 /// There is no such path (404), the path has other methods (405), or an id in it is not valid percent-encoded UTF-8.
 pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
     if let Some((model, operation)) = bedrock_path(path) {
-        let stream = match operation {
-            "converse" => false,
-            "converse-stream" => true,
-            _ => return Err(no_route(path)),
+        let ask = |api, stream| Ok(Route::Ask { api, model: Some(decode(model)?), stream });
+        let route = match operation {
+            "converse" => ask(Api::Converse, false),
+            "converse-stream" => ask(Api::Converse, true),
+            "invoke" => ask(Api::Invoke, false),
+            "invoke-with-response-stream" => ask(Api::Invoke, true),
+            "count-tokens" => Ok(Route::Count { api: Api::Converse, model: Some(decode(model)?) }),
+            _ => Err(no_route(path)),
         };
-        let model = decode(model)?;
-        return only(method, [(Method::POST, Route::Chat { model: Some(model), stream })]);
+        return only(method, [(Method::POST, route?)]);
     }
-    let chat = || Route::Chat { model: None, stream: false };
+    let ask = |api| (Method::POST, Route::Ask { api, model: None, stream: false });
     let segments: Vec<&str> = plain(path).trim_matches('/').split('/').collect();
     match segments[..] {
         [""] => only(method, [(Method::HEAD, Route::Root), (Method::GET, Route::Root)]),
         ["healthz"] => only(method, [(Method::GET, Route::Health), (Method::HEAD, Route::Health)]),
-        ["v1", "chat", "completions"] | ["v1", "messages"] => only(method, [(Method::POST, chat())]),
+        ["v1", "chat", "completions"] => only(method, [ask(Api::ChatCompletions)]),
+        ["v1", "embeddings"] => only(method, [ask(Api::Embeddings)]),
+        ["v1", "messages"] => only(method, [ask(Api::Messages)]),
+        ["v1", "messages", "count_tokens"] => {
+            only(method, [(Method::POST, Route::Count { api: Api::Messages, model: None })])
+        }
+        ["guardrail", id, "version", version, "apply"] => {
+            only(method, [(Method::POST, Route::Guardrail { id: decode(id)?, version: decode(version)? })])
+        }
+        ["inference-profiles"] => only(method, [(Method::GET, Route::Profiles)]),
+        ["inference-profiles", id] => only(method, [(Method::GET, Route::Profile(decode(id)?))]),
         ["v1", "models"] => only(method, [(Method::GET, Route::Models)]),
         ["v1", "models", id] => only(method, [(Method::GET, Route::Model(decode(id)?))]),
         ["v1", "quota"] => only(method, [(Method::GET, Route::Quota)]),
@@ -63,9 +89,11 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
 pub fn dialect(path: &str, headers: &HeaderMap) -> Dialect {
     let route = plain(path);
     let is_anthropic = || path.starts_with("/anthropic/") || headers.contains_key("anthropic-version");
-    if path.starts_with("/model/") {
+    if ["/model/", "/guardrail/", "/inference-profiles"].iter().any(|prefix| path.starts_with(prefix)) {
         Dialect::Bedrock
-    } else if route.starts_with("/v1/messages") || (!route.starts_with("/v1/chat/") && is_anthropic()) {
+    } else if route.starts_with("/v1/messages")
+        || (!route.starts_with("/v1/chat/") && !route.starts_with("/v1/embeddings") && is_anthropic())
+    {
         Dialect::Anthropic
     } else {
         Dialect::OpenAi
@@ -109,8 +137,10 @@ fn decode(segment: &str) -> Result<String, Problem> {
 fn no_route(path: &str) -> Problem {
     let shown: String = path.chars().take(100).collect();
     let told = format!(
-        "There is no {shown} here. The paths are /v1/chat/completions, /v1/messages, /model/{{id}}/converse, \
-         /model/{{id}}/converse-stream, /v1/models, /v1/quota, /v1/jobs/{{id}} and /healthz."
+        "There is no {shown} here. The paths are /v1/chat/completions, /v1/embeddings, /v1/messages, \
+         /v1/messages/count_tokens, /model/{{id}}/converse, /converse-stream, /invoke, /invoke-with-response-stream and \
+         /count-tokens, /guardrail/{{id}}/version/{{version}}/apply, /inference-profiles, /v1/models, /v1/quota, \
+         /v1/jobs/{{id}} and /healthz."
     );
     Problem::new(Kind::NotFound, told)
 }

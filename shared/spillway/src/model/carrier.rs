@@ -8,7 +8,10 @@ use aws_sdk_bedrockruntime::config::{
 };
 use aws_smithy_runtime_api::{
     box_error::BoxError,
-    client::{interceptors::dyn_dispatch_hint, orchestrator::HttpRequest},
+    client::{
+        interceptors::dyn_dispatch_hint,
+        orchestrator::{HttpRequest, HttpResponse},
+    },
 };
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
@@ -22,9 +25,12 @@ pub(super) struct Carrier {
 
 #[derive(Debug)]
 enum Taken {
-    Bytes(Bytes),
-    Stream(SdkBody),
+    Bytes(Headers, Bytes),
+    Stream(Headers, SdkBody),
 }
+
+/// The headers of a reply that its caller may want, by lower-case name.
+pub(super) type Headers = Vec<(String, String)>;
 
 const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
 
@@ -37,16 +43,16 @@ impl Carrier {
         Self { is_stream: true, taken: Arc::default() }
     }
 
-    pub(super) fn take_bytes(&self) -> Option<Bytes> {
+    pub(super) fn take_bytes(&self) -> Option<(Headers, Bytes)> {
         match self.take() {
-            Some(Taken::Bytes(bytes)) => Some(bytes),
+            Some(Taken::Bytes(headers, bytes)) => Some((headers, bytes)),
             _ => None,
         }
     }
 
-    pub(super) fn take_stream(&self) -> Option<SdkBody> {
+    pub(super) fn take_stream(&self) -> Option<(Headers, SdkBody)> {
         match self.take() {
-            Some(Taken::Stream(body)) => Some(body),
+            Some(Taken::Stream(headers, body)) => Some((headers, body)),
             _ => None,
         }
     }
@@ -76,7 +82,8 @@ impl Intercept for Carrier {
         // Bedrock answers some wrong paths with status 200 and a JSON error: only an event stream is one.
         let is_event_stream = response.headers().get("content-type").is_some_and(|kind| kind.starts_with(EVENT_STREAM));
         if self.is_stream && response.status().is_success() && is_event_stream {
-            self.put(Taken::Stream(std::mem::replace(response.body_mut(), SdkBody::empty())));
+            let headers = kept(response);
+            self.put(Taken::Stream(headers, std::mem::replace(response.body_mut(), SdkBody::empty())));
         }
         Ok(())
     }
@@ -92,10 +99,16 @@ impl Intercept for Carrier {
             && response.status().is_success()
             && let Some(bytes) = response.body().bytes()
         {
-            self.put(Taken::Bytes(Bytes::copy_from_slice(bytes)));
+            self.put(Taken::Bytes(kept(response), Bytes::copy_from_slice(bytes)));
         }
         Ok(())
     }
+}
+
+fn kept(response: &HttpResponse) -> Headers {
+    let is_kept = |name: &str| name == "content-type" || name.starts_with("x-amzn-bedrock-");
+    let headers = response.headers().iter().filter(|(name, _)| is_kept(name));
+    headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Replaces the body of a request by `payload`, before it is signed.

@@ -1,14 +1,15 @@
-//! Reads a ConverseStream reply, frame by frame.
+//! Reads the event stream of a reply, frame by frame.
 
 use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
 use aws_smithy_types::{body::SdkBody, event_stream::Message};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::{Failure, failure::NO_REASON};
+use super::{Failure, carrier::Headers, failure::NO_REASON};
 use crate::chat::Event;
 
 /// How long a stream may be silent between two events. The SDK would wait for ever.
@@ -21,16 +22,23 @@ pub struct EventStream {
     decoder: MessageFrameDecoder,
     buffer: BytesMut,
     peeked: VecDeque<Event>,
+    headers: Headers,
 }
 
 impl EventStream {
-    pub(super) fn new(body: SdkBody) -> Self {
+    pub(super) fn new(headers: Headers, body: SdkBody) -> Self {
         Self {
+            headers,
             body: Box::pin(body),
             decoder: MessageFrameDecoder::new(),
             buffer: BytesMut::new(),
             peeked: VecDeque::new(),
         }
+    }
+
+    /// The headers of the reply that its caller may want (`x-amzn-bedrock-*`).
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
     }
 
     /// Waits for the first event, which [`next`](Self::next) then gives again. Until it is here nothing was delivered,
@@ -97,7 +105,14 @@ fn event(message: &Message) -> Result<Event, Failure> {
         return Err(Failure::in_stream(&name, told));
     }
     match (header(":event-type"), payload()) {
-        (Some(name), Ok(payload)) => Ok(Event { name, payload }),
+        (Some(name), Ok(payload)) if name == "chunk" => native(&payload),
+        (Some(name), Ok(payload)) => Ok(Event::Converse { name, payload }),
         _ => Err(Failure::broken("the stream had an event without a type or with a broken payload")),
     }
+}
+
+/// A chunk of InvokeModelWithResponseStream, which carries the model's own bytes in base64.
+fn native(payload: &Value) -> Result<Event, Failure> {
+    let bytes = payload.get("bytes").and_then(Value::as_str).and_then(|bytes| STANDARD.decode(bytes).ok());
+    bytes.map(|bytes| Event::Native(bytes.into())).ok_or_else(|| Failure::broken("the stream had a damaged chunk"))
 }

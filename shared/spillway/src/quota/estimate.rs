@@ -10,7 +10,7 @@ mod tokenizer;
 mod weights;
 mod words;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub use tokenizer::Tokenizer;
 
@@ -30,16 +30,14 @@ const BLOCK_TOKENS: u64 = 4;
 /// A document page is text and an image; we cannot count pages, so this many bytes of the file make a token.
 const DOCUMENT_BYTES_PER_TOKEN: u64 = 12;
 
-/// Estimated input tokens of a Converse body: its messages, system prompts and tools.
+/// Estimated input tokens of a body: of a chat its messages, system prompts and tools, as Converse or the model's own
+/// format has them; of anything else all that stands in it.
 pub fn input_tokens(body: &Map<String, Value>, tokenizer: Tokenizer) -> u64 {
     let mut tally = Tally { tokenizer, tokens: request_tokens(tokenizer), text: [0; Feature::COUNT] };
-    for part in ["messages", "system"] {
-        if let Some(value) = body.get(part) {
-            tally.value(value);
-        }
-    }
-    if let Some(Value::Object(config)) = body.get("toolConfig") {
-        tally.tools(config);
+    if body.contains_key("messages") {
+        tally.chat(body);
+    } else {
+        body.iter().for_each(|(name, value)| tally.field(name, value));
     }
     tally.tokens + weights::millitokens(&tally.text, tokenizer).div_ceil(1_000)
 }
@@ -53,6 +51,18 @@ struct Tally {
 }
 
 impl Tally {
+    fn chat(&mut self, body: &Map<String, Value>) {
+        for part in ["messages", "system"] {
+            if let Some(value) = body.get(part) {
+                self.value(value);
+            }
+        }
+        match body.get("toolConfig") {
+            Some(Value::Object(config)) => self.tools(config.get("tools"), config.get("toolChoice")),
+            _ => self.tools(body.get("tools"), body.get("tool_choice")),
+        }
+    }
+
     fn value(&mut self, value: &Value) {
         match value {
             Value::String(text) => self.text(text),
@@ -60,27 +70,34 @@ impl Tally {
                 self.tokens += BLOCK_TOKENS * items.len() as u64;
                 items.iter().for_each(|item| self.value(item));
             }
-            Value::Object(fields) => fields.iter().for_each(|(name, value)| self.field(name, value)),
+            Value::Object(fields) => match fields.get("type").and_then(Value::as_str) {
+                // A block of Anthropic's, or a part of OpenAI's.
+                Some("image" | "image_url") => self.field("image", value),
+                Some("document") => self.field("document", value),
+                _ => fields.iter().for_each(|(name, value)| self.field(name, value)),
+            },
             Value::Number(_) | Value::Bool(_) | Value::Null => self.tokens += 1,
         }
     }
 
     fn field(&mut self, name: &str, value: &Value) {
         match name {
-            "image" => self.tokens += image_tokens(self.tokenizer),
+            "image" | "inputImage" => self.tokens += image_tokens(self.tokenizer),
             "document" | "video" | "audio" => self.tokens += binary_bytes(value).div_ceil(DOCUMENT_BYTES_PER_TOKEN),
             // A tool's arguments and its result: JSON that reaches the model as text.
             "input" | "json" => self.text(&value.to_string()),
+            // They tell what a block is, and are no text of the prompt.
+            "type" | "cache_control" => {}
             _ => self.value(value),
         }
     }
 
-    fn tools(&mut self, config: &Map<String, Value>) {
-        let Some(Value::Array(tools)) = config.get("tools") else { return };
+    fn tools(&mut self, tools: Option<&Value>, choice: Option<&Value>) {
+        let Some(Value::Array(tools)) = tools else { return };
         if tools.is_empty() {
             return;
         }
-        self.tokens += tool_prompt_tokens(self.tokenizer, config.get("toolChoice"));
+        self.tokens += tool_prompt_tokens(self.tokenizer, choice);
         for tool in tools {
             self.tokens += BLOCK_TOKENS;
             self.text(&tool.to_string());
@@ -119,7 +136,8 @@ fn tool_prompt_tokens(tokenizer: Tokenizer, choice: Option<&Value>) -> u64 {
         Tokenizer::Claude47 | Tokenizer::Unknown => (675, 804),
         _ => (0, 0),
     };
-    if choice.is_none_or(|choice| choice.get("auto").is_some()) { free } else { bound }
+    let is_auto = |choice: &Value| choice.get("auto").is_some() || choice.get("type") == Some(&json!("auto"));
+    if choice.is_none_or(is_auto) { free } else { bound }
 }
 
 fn binary_bytes(value: &Value) -> u64 {

@@ -1,13 +1,13 @@
 //! Anthropic messages.
 
 use serde_json::{Value, json};
-use spillway::chat::{Kind, Problem};
-use spillway::dialect::Dialect;
+use spillway::chat::{Kind, Output, Problem};
+use spillway::dialect::Api;
 
-use super::{PNG, answer, busy_stream, context, event, parse, payloads, refused, rendered, streamed};
+use super::{PNG, answer, busy_stream, context, event, parse, payloads, refused, rendered, sent, streamed};
 
 fn converse(body: Value) -> Value {
-    super::converse(Dialect::Anthropic, body)
+    super::converse(Api::Messages, body)
 }
 
 fn hello(extra: Value) -> Value {
@@ -20,7 +20,7 @@ fn hello(extra: Value) -> Value {
 #[test]
 fn a_plain_request_becomes_converse() {
     let request = parse(
-        Dialect::Anthropic,
+        Api::Messages,
         &hello(json!({
         "system": "Be brief.", "temperature": 0, "top_p": 0.9, "top_k": 5, "stop_sequences": ["END"], "stream": true,
         "thinking": {"type": "enabled", "budget_tokens": 1024}, "metadata": {"user_id": "u"}})),
@@ -28,7 +28,7 @@ fn a_plain_request_becomes_converse() {
     assert_eq!((request.model.as_str(), request.stream, request.max_tokens), ("claude", true, Some(9)));
     assert_eq!(request.ignored, ["metadata"]);
     assert_eq!(
-        Value::Object(request.body),
+        sent(&request),
         json!({
             "messages": [{"role": "user", "content": [{"text": "Hi"}]}],
             "system": [{"text": "Be brief."}],
@@ -42,7 +42,7 @@ fn a_plain_request_becomes_converse() {
 #[test]
 fn an_absent_output_limit_is_left_to_the_tenants_default() {
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]});
-    assert_eq!(parse(Dialect::Anthropic, &body).max_tokens, None);
+    assert_eq!(parse(Api::Messages, &body).max_tokens, None);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn cache_control_becomes_a_cache_point_behind_its_block() {
     let body = converse(hello(json!({"cache_control": control})));
     assert_eq!(body["messages"][0]["content"], json!([{"text": "Hi"}, point]));
     let body = hello(json!({"cache_control": {"type": "ephemeral", "ttl": "2h"}}));
-    refused(Dialect::Anthropic, body, "cache_control.ttl");
+    refused(Api::Messages, body, "cache_control.ttl");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn tools_and_the_choice_between_them() {
     assert_eq!(choose(named)["toolConfig"]["toolChoice"], json!({"tool": {"name": "f"}}));
     assert_eq!(choose(json!({"type": "none"})).get("toolConfig"), None);
     let body = hello(json!({"tools": [tool], "tool_choice": {"type": "auto", "disable_parallel_tool_use": true}}));
-    assert_eq!(parse(Dialect::Anthropic, &body).ignored, ["tool_choice.disable_parallel_tool_use"]);
+    assert_eq!(parse(Api::Messages, &body).ignored, ["tool_choice.disable_parallel_tool_use"]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn what_would_change_the_answer_is_refused_by_name() {
         ("system", json!({"system": 7})),
         ("system[0].type", json!({"system": [{"type": "image"}]})),
     ] {
-        refused(Dialect::Anthropic, hello(extra), param);
+        refused(Api::Messages, hello(extra), param);
     }
     assert_eq!(
         converse(hello(json!({"mcp_servers": [], "container": null})))["messages"].as_array().map(Vec::len),
@@ -166,7 +166,7 @@ fn what_would_change_the_answer_is_refused_by_name() {
 fn complaints_about_messages_name_the_place() {
     let message = |content: Value, at: &str| {
         let body = json!({"messages": [{"role": "user", "content": content}]});
-        refused(Dialect::Anthropic, body, at)
+        refused(Api::Messages, body, at)
     };
     message(json!(7), "messages[0].content");
     message(json!([]), "messages[0].content");
@@ -189,7 +189,7 @@ fn an_answer_is_a_message() {
         {"text": "Hello"}, {"unknown": {}},
         {"toolUse": {"toolUseId": "t1", "name": "f", "input": {"x": 1}}}]);
     assert_eq!(
-        rendered(Dialect::Anthropic, &answer(content, "tool_use")),
+        rendered(Api::Messages, &answer(content, "tool_use")),
         json!({
             "id": "msg_r1", "type": "message", "role": "assistant", "model": "claude",
             "content": [
@@ -199,6 +199,7 @@ fn an_answer_is_a_message() {
                 {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}}],
             "stop_reason": "tool_use", "stop_sequence": null,
             "usage": {"input_tokens": 10, "cache_creation_input_tokens": 1000, "cache_read_input_tokens": 100,
+                "cache_creation": {"ephemeral_5m_input_tokens": 600, "ephemeral_1h_input_tokens": 400},
                 "output_tokens": 5},
         })
     );
@@ -207,13 +208,14 @@ fn an_answer_is_a_message() {
 #[test]
 fn the_stop_sequence_is_told_when_the_model_names_it() {
     let mut answer = answer(json!([{"text": "Hi"}]), "stop_sequence");
-    answer.body["additionalModelResponseFields"] = json!({"stop_sequence": "END"});
-    assert_eq!(rendered(Dialect::Anthropic, &answer)["stop_sequence"], "END");
+    let Output::Converse(body) = &mut answer.output else { panic!("a Converse reply") };
+    body["additionalModelResponseFields"] = json!({"stop_sequence": "END"});
+    assert_eq!(rendered(Api::Messages, &answer)["stop_sequence"], "END");
 }
 
 #[test]
 fn a_stream_opens_and_closes_every_block_in_order() {
-    let bytes = streamed(Dialect::Anthropic, context(), &busy_stream());
+    let bytes = streamed(Api::Messages, context(), &busy_stream());
     let events = payloads(&bytes);
     let start =
         |index: u8, block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
@@ -240,6 +242,7 @@ fn a_stream_opens_and_closes_every_block_in_order() {
             stop(3),
             json!({"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": null},
                 "usage": {"input_tokens": 10, "cache_creation_input_tokens": 1000, "cache_read_input_tokens": 100,
+                    "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 0},
                     "output_tokens": 5}}),
             json!({"type": "message_stop"}),
         ]
@@ -259,7 +262,7 @@ fn a_block_that_bedrock_never_closes_is_closed() {
         event("contentBlockDelta", redacted),
         event("messageStop", json!({"stopReason": "end_turn"})),
     ];
-    let types: Vec<String> = payloads(&streamed(Dialect::Anthropic, context(), &events))
+    let types: Vec<String> = payloads(&streamed(Api::Messages, context(), &events))
         .iter()
         .map(|event| event["type"].as_str().expect("a type").replace("content_block_", ""))
         .collect();
@@ -269,7 +272,7 @@ fn a_block_that_bedrock_never_closes_is_closed() {
 
 #[test]
 fn the_end_waits_for_the_usage() {
-    let mut encoder = Dialect::Anthropic.stream(context());
+    let mut encoder = Api::Messages.stream(context());
     encoder.event(&event("messageStart", json!({})));
     assert!(encoder.event(&event("messageStop", json!({"stopReason": "max_tokens"}))).is_empty());
     let end = encoder.finish();
@@ -278,7 +281,7 @@ fn the_end_waits_for_the_usage() {
 
 #[test]
 fn a_broken_stream_ends_in_an_error_event() {
-    let mut encoder = Dialect::Anthropic.stream(context());
+    let mut encoder = Api::Messages.stream(context());
     encoder.event(&busy_stream()[0]);
     let bytes = encoder.problem(&Problem::new(Kind::Unavailable, "Gone."));
     let error = json!({"type": "error", "error": {"type": "overloaded_error", "message": "Gone."}, "request_id": "r1"});

@@ -3,10 +3,10 @@
 use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::event_stream::Message;
 use serde_json::{Value, json};
-use spillway::chat::{Kind, Problem};
-use spillway::dialect::Dialect;
+use spillway::chat::{Event, Kind, Output, Problem};
+use spillway::dialect::Api;
 
-use super::{answer, busy_stream, context, parse, refused, streamed};
+use super::{answer, busy_stream, context, parse, read, refused, sent, streamed};
 
 fn hello(extra: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": [{"text": "Hi"}]}]});
@@ -27,7 +27,7 @@ fn request_metadata_leaves_room_for_ours() {
         let body = json!({
             "messages": [{"role": "user", "content": [{"text": "hi"}]}], "requestMetadata": pairs(count),
         });
-        Dialect::Bedrock.parse(body.to_string().as_bytes(), Some("m"), false)
+        read(Api::Converse, body.to_string().as_bytes(), Some("m"), false)
     };
     assert!(parse(14).is_ok());
     let problem = parse(15).expect_err("too many");
@@ -40,30 +40,33 @@ fn a_body_passes_as_it_is() {
         "system": [], "inferenceConfig": {"maxTokens": 9, "temperature": 0.5}, "requestMetadata": {"team": "a"},
         "additionalModelRequestFields": {"top_k": 5}, "tomorrow": {"z": 1, "a": 2},
         "toolConfig": {"tools": [{"systemTool": {"name": "x"}}]}}));
-    let request = Dialect::Bedrock.parse(body.to_string().as_bytes(), Some("m"), true).expect("right");
+    let (request, _) = read(Api::Converse, body.to_string().as_bytes(), Some("m"), true).expect("right");
     assert_eq!((request.model.as_str(), request.stream, request.max_tokens), ("m", true, Some(9)));
-    assert_eq!(Value::Object(request.body).to_string(), body.to_string());
+    assert_eq!(sent(&request).to_string(), body.to_string());
 }
 
 #[test]
-fn the_tier_is_the_operators_choice() {
+fn a_tier_chooses_among_the_operators_pools_and_a_latency_cannot_be_chosen() {
     let request = parse(
-        Dialect::Bedrock,
+        Api::Converse,
         &hello(json!({
         "serviceTier": {"type": "default"}, "performanceConfig": {"latency": "standard"}})),
     );
-    assert_eq!(Value::Object(request.body), hello(json!({})));
-    refused(Dialect::Bedrock, hello(json!({"serviceTier": {"type": "priority"}})), "serviceTier.type");
+    assert_eq!(sent(&request), hello(json!({})));
+    assert_eq!(request.service_tier, None);
+    let flex = parse(Api::Converse, &hello(json!({"serviceTier": {"type": "flex"}})));
+    assert_eq!((sent(&flex), flex.service_tier.as_deref()), (hello(json!({})), Some("flex")));
+    refused(Api::Converse, hello(json!({"serviceTier": {"type": "fast"}})), "serviceTier.type");
     let optimized = json!({"performanceConfig": {"latency": "optimized"}});
-    refused(Dialect::Bedrock, hello(optimized), "performanceConfig.latency");
+    refused(Api::Converse, hello(optimized), "performanceConfig.latency");
 }
 
 #[test]
 fn an_output_limit_cannot_hide_from_the_reservation() {
     let hidden = hello(json!({"additionalModelRequestFields": {"max_tokens": 64000}}));
-    refused(Dialect::Bedrock, hidden, "additionalModelRequestFields.max_tokens");
+    refused(Api::Converse, hidden, "additionalModelRequestFields.max_tokens");
     let deeper = hello(json!({"additionalModelRequestFields": {"inferenceConfig": {"max_new_tokens": 64000}}}));
-    refused(Dialect::Bedrock, deeper, "additionalModelRequestFields.inferenceConfig.max_new_tokens");
+    refused(Api::Converse, deeper, "additionalModelRequestFields.inferenceConfig.max_new_tokens");
 }
 
 #[test]
@@ -85,17 +88,18 @@ fn wrong_bodies_are_refused_by_name() {
         ("requestMetadata", hello(json!({"requestMetadata": {"a": 1}}))),
         ("toolConfig", hello(json!({"toolConfig": []}))),
     ] {
-        refused(Dialect::Bedrock, body, param);
+        refused(Api::Converse, body, param);
     }
-    let nameless = Dialect::Bedrock.parse(hello(json!({})).to_string().as_bytes(), None, false);
-    assert_eq!(nameless.unwrap_err().param.as_deref(), Some("modelId"));
+    let nameless = read(Api::Converse, hello(json!({})).to_string().as_bytes(), None, false);
+    assert_eq!(nameless.unwrap_err().param.as_deref(), Some("model"));
 }
 
 #[test]
 fn an_answer_passes_as_it_is() {
     let answer = answer(json!([{"text": "Hi"}]), "end_turn");
-    let rendered = Dialect::Bedrock.answer(&context(), &answer);
-    assert_eq!(rendered.body, answer.body.to_string());
+    let rendered = Api::Converse.answer(&context(), &answer);
+    let Output::Converse(body) = &answer.output else { panic!("a Converse reply") };
+    assert_eq!(rendered.body, body.to_string());
     let headers: Vec<String> =
         rendered.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
     assert_eq!(headers, ["content-type: application/json", "x-amzn-requestid: r1"]);
@@ -104,14 +108,15 @@ fn an_answer_passes_as_it_is() {
 #[test]
 fn a_stream_is_frames_of_the_same_events() {
     let events = busy_stream();
-    let bytes = streamed(Dialect::Bedrock, context(), &events);
+    let bytes = streamed(Api::Converse, context(), &events);
     let mut rest = bytes.as_slice();
     for event in &events {
+        let Event::Converse { name, payload } = event else { panic!("an event of Converse") };
         let message = read_message_from(&mut rest).expect("a frame");
         assert_eq!(header(&message, ":message-type"), "event");
-        assert_eq!(header(&message, ":event-type"), event.name);
+        assert_eq!(header(&message, ":event-type"), name);
         assert_eq!(header(&message, ":content-type"), "application/json");
-        assert_eq!(serde_json::from_slice::<Value>(message.payload()).expect("JSON"), event.payload);
+        assert_eq!(serde_json::from_slice::<Value>(message.payload()).expect("JSON"), *payload);
     }
     assert!(rest.is_empty());
 }
@@ -126,7 +131,7 @@ fn a_broken_stream_ends_in_an_exception_frame() {
         (Kind::Internal, "internalServerException"),
         (Kind::Invalid, "validationException"),
     ] {
-        let mut encoder = Dialect::Bedrock.stream(context());
+        let mut encoder = Api::Converse.stream(context());
         let bytes = encoder.problem(&Problem::new(kind, "Broken."));
         let message = read_message_from(bytes.as_ref()).expect("a frame");
         assert_eq!(header(&message, ":message-type"), "exception");
@@ -134,5 +139,5 @@ fn a_broken_stream_ends_in_an_exception_frame() {
         assert_eq!(message.payload().as_ref(), br#"{"message":"Broken."}"#);
         assert!(encoder.finish().is_empty() && encoder.event(&busy_stream()[0]).is_empty());
     }
-    assert!(Dialect::Bedrock.stream(context()).keep_alive().is_empty());
+    assert!(Api::Converse.stream(context()).keep_alive().is_empty());
 }

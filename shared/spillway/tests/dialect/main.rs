@@ -2,57 +2,79 @@
 
 mod anthropic;
 mod bedrock;
+mod native;
 mod openai;
 mod problems;
 mod properties;
 
-use serde_json::{Value, json};
-use spillway::chat::{Answer, Event, Problem, Request, Usage};
-use spillway::dialect::{Context, Dialect};
+use http::HeaderMap;
+use serde_json::{Map, Value, json};
+use spillway::chat::{Answer, Event, Output, Problem, Request, Usage};
+use spillway::dialect::{Api, Context, Echo};
 
 /// One transparent pixel.
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
 
-fn parse(dialect: Dialect, body: &Value) -> Request {
-    dialect.parse(body.to_string().as_bytes(), Some("claude"), false).expect("the body is right")
+/// Reads a body as the API does for a model of which nothing is known.
+fn read(api: Api, body: &[u8], path_model: Option<&str>, stream: bool) -> Result<(Request, Echo), Problem> {
+    api.read(body, path_model, stream)?.request(None, &HeaderMap::new())
+}
+
+fn parse(api: Api, body: &Value) -> Request {
+    read(api, body.to_string().as_bytes(), Some("claude"), false).expect("the body is right").0
+}
+
+/// The one body that the model is sent.
+fn body(request: &Request) -> &Map<String, Value> {
+    &request.input.bodies()[0]
+}
+
+fn sent(request: &Request) -> Value {
+    Value::Object(body(request).clone())
 }
 
 /// The inner body that a right request becomes.
-fn converse(dialect: Dialect, body: Value) -> Value {
-    Value::Object(parse(dialect, &body).body)
+fn converse(api: Api, body: Value) -> Value {
+    sent(&parse(api, &body))
 }
 
-fn refusal(dialect: Dialect, body: &Value) -> Problem {
-    dialect.parse(body.to_string().as_bytes(), Some("claude"), false).expect_err("the body is wrong")
+fn refusal(api: Api, body: &Value) -> Problem {
+    read(api, body.to_string().as_bytes(), Some("claude"), false).expect_err("the body is wrong")
 }
 
 /// The message of a refusal, which must name `param`.
-fn refused(dialect: Dialect, body: Value, param: &str) -> String {
-    let problem = refusal(dialect, &body);
+fn refused(api: Api, body: Value, param: &str) -> String {
+    let problem = refusal(api, &body);
     assert_eq!(problem.param.as_deref(), Some(param), "{problem}");
     problem.message
 }
 
 fn context() -> Context {
-    Context { request_id: "r1".into(), model: "claude".into(), created_s: 1_700_000_000, include_usage: false }
+    Context { request_id: "r1".into(), model: "claude".into(), created_s: 1_700_000_000, echo: Echo::default() }
 }
 
-const USAGE: Usage =
-    Usage { input_tokens: 10, output_tokens: 5, cache_read_input_tokens: 100, cache_write_input_tokens: 1000 };
+const USAGE: Usage = Usage {
+    input_tokens: 10,
+    output_tokens: 5,
+    cache_read_input_tokens: 100,
+    cache_write_input_tokens: 1000,
+    cache_write_1h_input_tokens: 400,
+    reasoning_tokens: 2,
+};
 
 /// The answer with these blocks.
 fn answer(content: Value, stop_reason: &str) -> Answer {
     let message = json!({"role": "assistant", "content": content});
     let body = json!({"output": {"message": message}, "stopReason": stop_reason});
-    Answer { body, usage: USAGE }
+    Answer { output: Output::Converse(body), usage: Some(USAGE) }
 }
 
-fn rendered(dialect: Dialect, answer: &Answer) -> Value {
-    serde_json::from_slice(&dialect.answer(&context(), answer).body).expect("an answer is JSON")
+fn rendered(api: Api, answer: &Answer) -> Value {
+    serde_json::from_slice(&api.answer(&context(), answer).body).expect("an answer is JSON")
 }
 
 fn event(name: &str, payload: Value) -> Event {
-    Event { name: name.into(), payload }
+    Event::Converse { name: name.into(), payload }
 }
 
 /// A stream that thinks, says `Hello`, calls a tool and one that takes nothing, as Bedrock sends it.
@@ -87,8 +109,8 @@ fn busy_stream() -> Vec<Event> {
 }
 
 /// All bytes of a stream that ends well.
-fn streamed(dialect: Dialect, context: Context, events: &[Event]) -> Vec<u8> {
-    let mut encoder = dialect.stream(context);
+fn streamed(api: Api, context: Context, events: &[Event]) -> Vec<u8> {
+    let mut encoder = api.stream(context);
     let mut bytes = Vec::new();
     events.iter().for_each(|event| bytes.extend(encoder.event(event)));
     bytes.extend(encoder.finish());

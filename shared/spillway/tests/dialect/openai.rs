@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 use spillway::chat::{Kind, Problem};
-use spillway::dialect::{Context, Dialect};
+use spillway::dialect::{Api, Context, Echo};
 
-use super::{PNG, answer, busy_stream, context, event, parse, payloads, refused, streamed};
+use super::{PNG, answer, busy_stream, context, event, parse, payloads, read, refused, sent, streamed};
 
 fn converse(body: Value) -> Value {
-    super::converse(Dialect::OpenAi, body)
+    super::converse(Api::ChatCompletions, body)
 }
 
 fn hello(extra: Value) -> Value {
@@ -25,15 +25,15 @@ fn weather_tool() -> Value {
 #[test]
 fn a_plain_request_becomes_converse() {
     let request = parse(
-        Dialect::OpenAi,
+        Api::ChatCompletions,
         &hello(json!({
         "max_completion_tokens": 50, "temperature": 0.5, "top_p": 1, "stop": "END", "stream": true,
         "stream_options": {"include_usage": true}})),
     );
-    assert_eq!((request.model.as_str(), request.stream, request.include_usage), ("claude", true, true));
-    assert_eq!((request.max_tokens, request.ignored), (Some(50), vec![]));
+    assert_eq!((request.model.as_str(), request.stream), ("claude", true));
+    assert_eq!((request.max_tokens, &request.ignored), (Some(50), &vec![]));
     assert_eq!(
-        Value::Object(request.body),
+        sent(&request),
         json!({"messages": [{"role": "user", "content": [{"text": "Hi"}]}],
             "inferenceConfig": {"maxTokens": 50, "temperature": 0.5, "topP": 1, "stopSequences": ["END"]}})
     );
@@ -42,7 +42,8 @@ fn a_plain_request_becomes_converse() {
 #[test]
 fn the_model_in_the_body_wins_over_the_path_and_one_of_them_is_needed() {
     let body = json!({"messages": [{"role": "user", "content": "Hi"}]}).to_string();
-    let model = |body: &str, path| Dialect::OpenAi.parse(body.as_bytes(), path, false).map(|request| request.model);
+    let model =
+        |body: &str, path| read(Api::ChatCompletions, body.as_bytes(), path, false).map(|(request, _)| request.model);
     assert_eq!(model(&body, Some("path")).as_deref(), Ok("path"));
     assert_eq!(model(&hello(json!({})).to_string(), Some("path")).as_deref(), Ok("claude"));
     assert_eq!(model(&body, None).unwrap_err().message, "model: is missing");
@@ -108,8 +109,8 @@ fn tool_choice_none_drops_the_tools_unless_the_history_needs_them() {
     assert_eq!(converse(without_history).get("toolConfig"), None);
     let body = json!({"model": "m", "tools": [weather_tool()], "tool_choice": "none",
         "messages": [{"role": "tool", "tool_call_id": "a", "content": "Rain"}]});
-    let request = parse(Dialect::OpenAi, &body);
-    assert!(request.body.contains_key("toolConfig"));
+    let request = parse(Api::ChatCompletions, &body);
+    assert!(super::body(&request).contains_key("toolConfig"));
     assert_eq!(request.ignored, ["tool_choice"]);
 }
 
@@ -118,8 +119,8 @@ fn a_named_tool_can_be_required_but_not_without_tools() {
     let named = json!({"type": "function", "function": {"name": "weather"}});
     let body = converse(hello(json!({"tools": [weather_tool()], "tool_choice": named})));
     assert_eq!(body["toolConfig"]["toolChoice"], json!({"tool": {"name": "weather"}}));
-    refused(Dialect::OpenAi, hello(json!({"tool_choice": named})), "tool_choice");
-    refused(Dialect::OpenAi, hello(json!({"tools": [], "tool_choice": "required"})), "tool_choice");
+    refused(Api::ChatCompletions, hello(json!({"tool_choice": named})), "tool_choice");
+    refused(Api::ChatCompletions, hello(json!({"tools": [], "tool_choice": "required"})), "tool_choice");
     assert_eq!(converse(hello(json!({"tools": [], "tool_choice": "auto"}))).get("toolConfig"), None);
 }
 
@@ -132,7 +133,7 @@ fn images_and_files_travel_inside_the_request() {
     for url in
         ["https://example.com/a.png", "data:image/png,raw", "data:image/tiff;base64,AAAA", "data:image/png;base64,A"]
     {
-        refused(Dialect::OpenAi, json!({"messages": part(url.to_owned())}), at);
+        refused(Api::ChatCompletions, json!({"messages": part(url.to_owned())}), at);
     }
     let file = json!({"filename": "a/b.pdf", "file_data": "data:application/pdf;base64,AAAA"});
     let body = converse(json!({"messages": [{"role": "user", "content": [{"type": "file", "file": file}]}]}));
@@ -155,13 +156,13 @@ fn a_json_schema_holds_the_answer() {
     );
     assert_eq!(converse(hello(json!({"response_format": {"type": "text"}}))).get("outputConfig"), None);
     let format = json!({"response_format": {"type": "json_object"}});
-    assert!(refused(Dialect::OpenAi, hello(format), "response_format.type").contains("use json_schema"));
+    assert!(refused(Api::ChatCompletions, hello(format), "response_format.type").contains("use json_schema"));
 }
 
 #[test]
 fn what_has_no_effect_is_named() {
     let request = parse(
-        Dialect::OpenAi,
+        Api::ChatCompletions,
         &json!({"model": "m", "seed": 7, "user": "u", "tomorrow": [1], "n": 1,
         "logprobs": false, "frequency_penalty": 0, "logit_bias": {}, "parallel_tool_calls": false, "store": null,
         "modalities": ["text"], "service_tier": "auto", "messages": [
@@ -186,7 +187,7 @@ fn what_would_change_the_answer_is_refused_by_name() {
         ("presence_penalty", json!(0.1)),
         ("frequency_penalty", json!(-1)),
         ("web_search_options", json!({"search_context_size": "low"})),
-        ("service_tier", json!("priority")),
+        ("service_tier", json!("scale")),
         ("reasoning_effort", json!("enormous")),
         ("temperature", json!(1.5)),
         ("temperature", json!(-0.1)),
@@ -205,16 +206,16 @@ fn what_would_change_the_answer_is_refused_by_name() {
         ("tool_choice", json!("sometimes")),
     ] {
         let body = hello(json!({name.split(['[', '.']).next().unwrap(): value}));
-        refused(Dialect::OpenAi, body, name);
+        refused(Api::ChatCompletions, body, name);
     }
-    let message = refused(Dialect::OpenAi, hello(json!({"temperature": 1.5})), "temperature");
+    let message = refused(Api::ChatCompletions, hello(json!({"temperature": 1.5})), "temperature");
     assert!(message.contains("0 to 1"), "{message}");
-    refused(Dialect::OpenAi, hello(json!({"max_tokens": 5, "max_completion_tokens": 6})), "max_tokens");
+    refused(Api::ChatCompletions, hello(json!({"max_tokens": 5, "max_completion_tokens": 6})), "max_tokens");
 }
 
 #[test]
 fn complaints_about_messages_name_the_place() {
-    let message = |messages: Value, at: &str| refused(Dialect::OpenAi, json!({"messages": messages}), at);
+    let message = |messages: Value, at: &str| refused(Api::ChatCompletions, json!({"messages": messages}), at);
     let user = json!({"role": "user", "content": "Hi"});
     assert_eq!(
         message(json!([user, user, {"role": "user", "content": 7}]), "messages[2].content"),
@@ -245,7 +246,7 @@ fn an_answer_is_a_chat_completion() {
         {"text": "Hel"}, {"citationsContent": {"content": [{"text": "lo"}]}}, {"unknown": {}},
         {"toolUse": {"toolUseId": "t1", "name": "weather", "input": {"city": "Ulm"}}}]);
     assert_eq!(
-        super::rendered(Dialect::OpenAi, &answer(content, "tool_use")),
+        super::rendered(Api::ChatCompletions, &answer(content, "tool_use")),
         json!({
             "id": "chatcmpl-r1", "object": "chat.completion", "created": 1_700_000_000, "model": "claude",
             "choices": [{"index": 0, "logprobs": null, "finish_reason": "tool_calls", "message": {
@@ -253,7 +254,8 @@ fn an_answer_is_a_chat_completion() {
                 "tool_calls": [{"id": "t1", "type": "function",
                     "function": {"name": "weather", "arguments": "{\"city\":\"Ulm\"}"}}]}}],
             "usage": {"prompt_tokens": 1110, "completion_tokens": 5, "total_tokens": 1115,
-                "prompt_tokens_details": {"cached_tokens": 100}},
+                "prompt_tokens_details": {"cached_tokens": 100, "cache_write_tokens": 1000},
+                "completion_tokens_details": {"reasoning_tokens": 2}},
         })
     );
 }
@@ -270,15 +272,15 @@ fn every_reason_to_stop_has_a_finish_reason() {
         ("content_filtered", "content_filter"),
         ("of_tomorrow", "stop"),
     ] {
-        let rendered = super::rendered(Dialect::OpenAi, &answer(json!([{"text": "Hi"}]), stop_reason));
+        let rendered = super::rendered(Api::ChatCompletions, &answer(json!([{"text": "Hi"}]), stop_reason));
         assert_eq!(rendered["choices"][0]["finish_reason"], finish_reason);
     }
 }
 
 #[test]
 fn a_stream_is_role_deltas_finish_usage_and_done() {
-    let context = Context { include_usage: true, ..context() };
-    let chunks = payloads(&streamed(Dialect::OpenAi, context, &busy_stream()));
+    let context = Context { echo: Echo { include_usage: true, ..Echo::default() }, ..context() };
+    let chunks = payloads(&streamed(Api::ChatCompletions, context, &busy_stream()));
     let (done, chunks) = chunks.split_last().expect("chunks");
     let (usage, chunks) = chunks.split_last().expect("chunks");
     assert_eq!(done, "[DONE]");
@@ -311,7 +313,7 @@ fn a_stream_is_role_deltas_finish_usage_and_done() {
 
 #[test]
 fn one_chunk_byte_for_byte() {
-    let mut encoder = Dialect::OpenAi.stream(context());
+    let mut encoder = Api::ChatCompletions.stream(context());
     let bytes =
         encoder.event(&event("contentBlockDelta", json!({"contentBlockIndex": 0, "delta": {"text": "a\n\"b"}})));
     assert_eq!(
@@ -325,13 +327,13 @@ fn one_chunk_byte_for_byte() {
 
 #[test]
 fn usage_is_not_streamed_unasked() {
-    let text = String::from_utf8(streamed(Dialect::OpenAi, context(), &busy_stream())).expect("text");
+    let text = String::from_utf8(streamed(Api::ChatCompletions, context(), &busy_stream())).expect("text");
     assert!(!text.contains("usage"), "{text}");
 }
 
 #[test]
 fn a_broken_stream_ends_in_an_error_object() {
-    let mut encoder = Dialect::OpenAi.stream(context());
+    let mut encoder = Api::ChatCompletions.stream(context());
     encoder.event(&busy_stream()[0]);
     let bytes = encoder.problem(&Problem::new(Kind::Model, "The model broke off."));
     let error =

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use spillway::chat::{Kind, Problem};
-use spillway::dialect::{Dialect, Rendered};
+use spillway::dialect::{Api, Dialect, Rendered};
 
 const ALL: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock];
 
@@ -27,9 +27,9 @@ fn an_unreadable_body_is_told_what_is_wrong_and_where() {
         (b"[]", "The body: expected an object, got an array"),
         (deep.as_bytes(), "The body is nested deeper than 127 levels at line 1, column 128."),
     ];
-    for dialect in ALL {
+    for api in [Api::ChatCompletions, Api::Embeddings, Api::Messages, Api::Converse, Api::Invoke] {
         for (bytes, message) in cases {
-            let problem = dialect.parse(bytes, Some("m"), false).expect_err("wrong");
+            let problem = api.read(bytes, Some("m"), false).expect_err("wrong");
             assert_eq!((problem.kind, problem.message.as_str()), (Kind::Invalid, message));
         }
     }

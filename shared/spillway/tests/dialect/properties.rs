@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use spillway::chat::{Answer, Event, Usage};
-use spillway::dialect::Dialect;
+use spillway::chat::{Answer, Event, Output, Usage};
+use spillway::dialect::{Api, Context, Echo};
 
-use super::{PNG, context, payloads, rendered};
+use super::{PNG, body as sent_body, context, payloads, rendered};
 
 /// Longer than anything that is repeated to a caller, and of characters that could be.
 const SECRET: &str = "the-quick-brown-fox-jumps-over-the-lazy-dog-again";
@@ -84,9 +84,9 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 /// Right requests that touch most of what is read.
-fn right(dialect: Dialect) -> Value {
-    match dialect {
-        Dialect::OpenAi => {
+fn right(api: Api) -> Value {
+    match api {
+        Api::ChatCompletions => {
             json!({"model": "m", "max_tokens": 5, "temperature": 1, "stop": ["a"], "tool_choice": "auto",
             "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
             "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}},
@@ -98,7 +98,7 @@ fn right(dialect: Dialect) -> Value {
                     {"id": "i", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
                 {"role": "tool", "tool_call_id": "i", "content": "r"}]})
         }
-        Dialect::Anthropic => json!({"model": "m", "max_tokens": 5, "system": [{"type": "text", "text": "s"}],
+        Api::Messages => json!({"model": "m", "max_tokens": 5, "system": [{"type": "text", "text": "s"}],
             "tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "auto"},
             "thinking": {"type": "disabled"}, "output_config": {"effort": "low"}, "messages": [
                 {"role": "user", "content": [{"type": "text", "text": "t", "cache_control": {"type": "ephemeral"}},
@@ -106,7 +106,7 @@ fn right(dialect: Dialect) -> Value {
                     {"type": "document", "source": {"type": "text", "data": "d"}}]},
                 {"role": "assistant", "content": [{"type": "tool_use", "id": "i", "name": "f", "input": {}}]},
                 {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "i", "content": "r"}]}]}),
-        Dialect::Bedrock => {
+        Api::Converse | Api::Embeddings | Api::Invoke => {
             json!({"messages": [{"role": "user", "content": [{"text": "t"}]}], "system": [{"text": "s"}],
             "inferenceConfig": {"maxTokens": 5, "stopSequences": ["a"]}, "serviceTier": {"type": "default"},
             "additionalModelRequestFields": {"a": {}}, "requestMetadata": {"a": "b"}})
@@ -127,22 +127,26 @@ fn replace(value: &mut Value, place: &mut usize, with: &Value) {
     }
 }
 
-fn dialect() -> impl Strategy<Value = Dialect> {
-    prop::sample::select(vec![Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock])
+fn api() -> impl Strategy<Value = Api> {
+    prop::sample::select(vec![Api::ChatCompletions, Api::Messages, Api::Converse])
 }
 
-fn check_total(dialect: Dialect, body: &[u8]) {
-    match dialect.parse(body, Some("m"), false) {
-        Ok(request) => {
-            assert!(request.body.contains_key("messages"));
+fn check_total(api: Api, body: &[u8]) {
+    match super::read(api, body, Some("m"), false) {
+        Ok((request, _)) => {
+            assert!(sent_body(&request).contains_key("messages"));
             assert!(request.ignored.iter().all(|name| !name.contains(SECRET) && name.is_ascii()));
         }
         Err(problem) => {
             assert!(!problem.message.contains(SECRET), "{problem}");
             assert!(!problem.param.as_deref().unwrap_or_default().contains(SECRET), "{problem}");
-            assert!(dialect.problem("r1", &problem).status.is_client_error());
+            assert!(api.dialect().problem("r1", &problem).status.is_client_error());
         }
     }
+}
+
+fn said(body: Value, usage: Usage) -> Answer {
+    Answer { output: Output::Converse(body), usage: Some(usage) }
 }
 
 fn usage() -> impl Strategy<Value = Usage> {
@@ -152,47 +156,49 @@ fn usage() -> impl Strategy<Value = Usage> {
         output_tokens: output,
         cache_read_input_tokens: read,
         cache_write_input_tokens: write,
+        cache_write_1h_input_tokens: write / 3,
+        reasoning_tokens: output / 2,
     })
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_parsed_or_refused(dialect in dialect(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        check_total(dialect, &bytes);
+    fn any_bytes_are_parsed_or_refused(api in api(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        check_total(api, &bytes);
     }
 
     #[test]
-    fn any_object_is_parsed_or_refused_without_quoting_it(dialect in dialect(), value in value()) {
-        check_total(dialect, value.to_string().as_bytes());
+    fn any_object_is_parsed_or_refused_without_quoting_it(api in api(), value in value()) {
+        check_total(api, value.to_string().as_bytes());
     }
 
     #[test]
     fn a_right_request_with_any_value_anywhere_is_parsed_or_refused_without_quoting_it(
-        dialect in dialect(), place in 0..40_usize, with in value(),
+        api in api(), place in 0..40_usize, with in value(),
     ) {
-        let mut body = right(dialect);
+        let mut body = right(api);
         replace(&mut body, &mut { place }, &with);
-        check_total(dialect, body.to_string().as_bytes());
+        check_total(api, body.to_string().as_bytes());
     }
 
     #[test]
     fn any_events_are_encoded_and_the_stream_ends(
-        dialect in dialect(), include_usage: bool,
+        api in api(), include_usage: bool,
         events in prop::collection::vec((prop::sample::select(&["messageStart", "contentBlockStart",
             "contentBlockDelta", "contentBlockStop", "messageStop", "metadata", "other"][..]), value()), 0..12),
     ) {
-        let mut encoder = dialect.stream(spillway::dialect::Context { include_usage, ..context() });
+        let mut encoder = api.stream(Context { echo: Echo { include_usage, ..Echo::default() }, ..context() });
         for (name, payload) in events {
-            encoder.event(&Event { name: name.to_owned(), payload });
+            encoder.event(&Event::Converse { name: name.to_owned(), payload });
         }
         encoder.finish();
         prop_assert!(encoder.finish().is_empty());
     }
 
     #[test]
-    fn any_answer_is_rendered(dialect in dialect(), body in value()) {
+    fn any_answer_is_rendered(api in api(), body in value()) {
         let body = json!({"output": {"message": {"content": [body]}}});
-        let rendered = rendered(dialect, &Answer { body, usage: Usage::default() });
+        let rendered = rendered(api, &said(body, Usage::default()));
         prop_assert!(rendered.is_object());
     }
 
@@ -200,12 +206,12 @@ proptest! {
     fn tokens_are_neither_lost_nor_counted_twice(usage in usage()) {
         let total = usage.input_tokens + usage.output_tokens + usage.cache_read_input_tokens
             + usage.cache_write_input_tokens;
-        let answer = Answer { body: json!({}), usage };
+        let answer = said(json!({}), usage);
         let count = |rendered: &Value, name: &str| rendered["usage"][name].as_u64().unwrap();
-        let openai = rendered(Dialect::OpenAi, &answer);
+        let openai = rendered(Api::ChatCompletions, &answer);
         prop_assert_eq!(count(&openai, "prompt_tokens") + count(&openai, "completion_tokens"), total);
         prop_assert_eq!(count(&openai, "total_tokens"), total);
-        let anthropic = rendered(Dialect::Anthropic, &answer);
+        let anthropic = rendered(Api::Messages, &answer);
         let names = ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
         prop_assert_eq!(names.map(|name| count(&anthropic, name)).iter().sum::<u64>(), total);
     }
@@ -214,23 +220,23 @@ proptest! {
     fn text_survives_the_way_in_and_the_way_out(texts in prop::collection::vec(".+", 1..4)) {
         let content: Vec<Value> = texts.iter().map(|text| json!({"type": "text", "text": text})).collect();
         let body = json!({"model": "m", "messages": [{"role": "user", "content": content}]});
-        let request = super::parse(Dialect::Anthropic, &body);
-        let message = request.body["messages"][0].clone();
-        let answer = Answer { body: json!({"output": {"message": message}}), usage: Usage::default() };
-        prop_assert_eq!(&rendered(Dialect::Anthropic, &answer)["content"], &Value::from(content));
+        let request = super::parse(Api::Messages, &body);
+        let message = sent_body(&request)["messages"][0].clone();
+        let answer = said(json!({"output": {"message": message}}), Usage::default());
+        prop_assert_eq!(&rendered(Api::Messages, &answer)["content"], &Value::from(content));
     }
 
     #[test]
     fn a_string_is_the_same_as_one_block_of_text(text in ".+") {
-        for (dialect, content) in [
-            (Dialect::OpenAi, json!(text)),
-            (Dialect::OpenAi, json!([{"type": "text", "text": text}])),
-            (Dialect::Anthropic, json!(text)),
-            (Dialect::Anthropic, json!([{"type": "text", "text": text}])),
+        for (api, content) in [
+            (Api::ChatCompletions, json!(text)),
+            (Api::ChatCompletions, json!([{"type": "text", "text": text}])),
+            (Api::Messages, json!(text)),
+            (Api::Messages, json!([{"type": "text", "text": text}])),
         ] {
             let body = json!({"model": "m", "messages": [{"role": "user", "content": content}]});
-            let request = super::parse(dialect, &body);
-            prop_assert_eq!(&request.body["messages"][0]["content"], &json!([{"text": text}]));
+            let request = super::parse(api, &body);
+            prop_assert_eq!(&sent_body(&request)["messages"][0]["content"], &json!([{"text": text}]));
         }
     }
 
@@ -239,31 +245,31 @@ proptest! {
         let events: Vec<Event> = texts.iter().map(|text| {
             super::event("contentBlockDelta", json!({"contentBlockIndex": 0, "delta": {"text": text}}))
         }).collect();
-        let joined = |dialect, pointer: &str| -> String {
-            let events = payloads(&super::streamed(dialect, context(), &events));
+        let joined = |api, pointer: &str| -> String {
+            let events = payloads(&super::streamed(api, context(), &events));
             events.iter().filter_map(|event| event.pointer(pointer)?.as_str()).collect()
         };
-        prop_assert_eq!(joined(Dialect::OpenAi, "/choices/0/delta/content"), texts.concat());
-        prop_assert_eq!(joined(Dialect::Anthropic, "/delta/text"), texts.concat());
+        prop_assert_eq!(joined(Api::ChatCompletions, "/choices/0/delta/content"), texts.concat());
+        prop_assert_eq!(joined(Api::Messages, "/delta/text"), texts.concat());
     }
 }
 
 #[test]
 fn the_right_requests_of_these_properties_are_right() {
-    for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock] {
-        let request = super::parse(dialect, &right(dialect));
-        assert_ne!(request.body, Map::new());
+    for api in [Api::ChatCompletions, Api::Messages, Api::Converse] {
+        let request = super::parse(api, &right(api));
+        assert_ne!(sent_body(&request), &Map::new());
         assert_eq!(request.max_tokens, Some(5));
     }
 }
 
 #[test]
 fn a_long_word_is_cut_before_it_is_repeated() {
-    for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock] {
+    for api in [Api::ChatCompletions, Api::Messages, Api::Converse] {
         let body = json!({"messages": [{"role": SECRET, "content": []}]});
-        let message = super::refused(dialect, body, "messages[0].role");
+        let message = super::refused(api, body, "messages[0].role");
         assert!(message.contains(&SECRET[..32]) && !message.contains(&SECRET[..33]), "{message}");
     }
     let body = json!({"messages": [{"role": "user", "content": "Hi"}], SECRET: 1, "ü\n": 1});
-    assert_eq!(super::parse(Dialect::OpenAi, &body).ignored, [&SECRET[..32], "??"]);
+    assert_eq!(super::parse(Api::ChatCompletions, &body).ignored, [&SECRET[..32], "??"]);
 }

@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::chat::{Answer, Usage};
+use crate::chat::Usage;
 use crate::dialect::Context;
 use crate::dialect::reply::{self, Block};
 
-/// The complete message.
-pub fn answer(context: &Context, answer: &Answer) -> Value {
-    let content: Vec<Value> = reply::blocks(&answer.body).map(block).collect();
-    let mut message = frame(context, content, usage(&answer.usage));
-    message["stop_reason"] = json!(stop_reason(reply::stop_reason(&answer.body)));
-    message["stop_sequence"] = json!(reply::stop_sequence(&answer.body));
+/// The complete message of a Converse reply.
+pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
+    let content: Vec<Value> = reply::blocks(body).map(block).collect();
+    let mut message = frame(context, content, usage(used));
+    message["stop_reason"] = json!(stop_reason(reply::stop_reason(body)));
+    message["stop_sequence"] = json!(reply::stop_sequence(body));
     message
 }
 
@@ -56,6 +56,10 @@ pub fn usage(usage: &Usage) -> Value {
         "input_tokens": usage.input_tokens,
         "cache_creation_input_tokens": usage.cache_write_input_tokens,
         "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_input_tokens.saturating_sub(usage.cache_write_1h_input_tokens),
+            "ephemeral_1h_input_tokens": usage.cache_write_1h_input_tokens,
+        },
         "output_tokens": usage.output_tokens,
     })
 }

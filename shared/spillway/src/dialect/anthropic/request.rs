@@ -1,10 +1,11 @@
 //! The parameters of `POST /v1/messages`.
 
+use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::blocks::Reader;
 use super::tools;
-use crate::chat::{Problem, Request};
+use crate::chat::{Input, Problem, Request};
 use crate::dialect::converse::{self, Body};
 use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
 
@@ -25,15 +26,15 @@ const REFUSED: [(&str, &str); 2] = [
     ("mcp_servers", "MCP servers are not supported by Bedrock; connect them on the client's side"),
 ];
 
-/// Reads a messages request. A model in the body wins over one in the path.
-pub fn parse(body: Map<String, Value>, path_model: Option<&str>) -> Result<Request, Problem> {
+/// Reads a messages request for a model that does not take it as it is.
+pub fn parse(model: String, mut body: Map<String, Value>, headers: &HeaderMap) -> Result<Request, Problem> {
+    body.shift_remove("model");
     let mut ignored = Ignored::default();
+    // Betas are of Claude, and this is for the others.
+    if headers.contains_key("anthropic-beta") {
+        ignored.note(&Path::Root.key("anthropic-beta"));
+    }
     let mut fields = Fields::new(body, &Path::Root);
-    let model = match (fields.optional("model", json::name)?, path_model) {
-        (Some(model), _) => model,
-        (None, Some(model)) => model.to_owned(),
-        (None, None) => return Err(Path::Root.key("model").refuse("is missing")),
-    };
     let stream = fields.optional("stream", json::boolean)?.unwrap_or(false);
 
     let mut inner = Body::default();
@@ -57,8 +58,8 @@ pub fn parse(body: Map<String, Value>, path_model: Option<&str>) -> Result<Reque
         fields.ignore(name, &mut ignored);
     }
     fields.finish(&mut ignored);
-    let ignored = ignored.into_names();
-    Ok(Request { model, body: inner.into_json(), stream, max_tokens, include_usage: false, ignored })
+    let (input, ignored) = (Input::Converse(inner.into_json()), ignored.into_names());
+    Ok(Request { model, input, stream, max_tokens, service_tier: None, ignored })
 }
 
 fn messages(value: Value, at: &Path, inner: &mut Body, reader: &mut Reader) -> Read<()> {
@@ -163,7 +164,7 @@ fn top_k(value: Value, at: &Path) -> Read<Value> {
 }
 
 /// Parameters of which only the usual value can be had.
-fn only_the_usual(fields: &mut Fields) -> Read<()> {
+pub fn only_the_usual(fields: &mut Fields) -> Read<()> {
     fields.optional("speed", |value, at| match json::string(value, at)?.as_str() {
         "standard" => Ok(()),
         _ => Err(at.refuse("only standard is supported")),

@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::answer;
+use super::{answer, relay};
 use crate::chat::{Event, Problem, Usage};
 use crate::dialect::Context;
 use crate::dialect::reply::{self, Step};
@@ -48,8 +48,10 @@ impl Stream {
 
     pub fn event(&mut self, event: &Event) -> Bytes {
         let mut out = BytesMut::new();
-        if !self.is_over {
-            self.step(reply::step(event), &mut out);
+        match event {
+            _ if self.is_over => {}
+            Event::Converse { name, payload } => self.step(reply::step(name, payload), &mut out),
+            Event::Native(bytes) => out.extend_from_slice(&relay::event(bytes)),
         }
         out.freeze()
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::chat::{Problem, Request};
+use crate::chat::{Input, Problem, Request};
 use crate::dialect::json::{self, Path, Read, echo};
 
 /// Names under which models take an output limit beside Converse's own; it would escape the reservation.
@@ -17,13 +17,10 @@ const HIDDEN_TOKEN_LIMITS: [&str; 7] = [
 ];
 
 /// Bedrock takes 16 pairs of request metadata; two of them are ours (`tenant` and `request_id`).
-const MOST_METADATA: usize = 14;
+pub const MOST_METADATA: usize = 14;
 
 /// Checks a Converse body.
-pub fn parse(mut body: Map<String, Value>, path_model: Option<&str>, stream: bool) -> Result<Request, Problem> {
-    let Some(model) = path_model.filter(|model| !model.is_empty()) else {
-        return Err(Path::Root.key("modelId").refuse("is missing"));
-    };
+pub fn parse(model: String, mut body: Map<String, Value>, stream: bool) -> Result<Request, Problem> {
     body.retain(|_, value| !value.is_null());
     let at = Path::Root;
     match body.get("messages") {
@@ -39,15 +36,18 @@ pub fn parse(mut body: Map<String, Value>, path_model: Option<&str>, stream: boo
     };
     check_additional(&body)?;
     check_metadata(&body)?;
-    default_only(&mut body, "serviceTier", "type", "default")?;
-    default_only(&mut body, "performanceConfig", "latency", "standard")?;
+    let service_tier = taken(&mut body, "serviceTier", "type")?;
+    let service_tier =
+        service_tier.map(|tier| super::tier(tier, &at.key("serviceTier").key("type"))).transpose()?.flatten();
+    if let Some(latency) = taken(&mut body, "performanceConfig", "latency")? {
+        super::standard_latency(&latency, &at.key("performanceConfig").key("latency"))?;
+    }
     for name in ["toolConfig", "guardrailConfig", "outputConfig", "promptVariables"] {
         if let Some(value) = body.get(name) {
             members(value, &at.key(name))?;
         }
     }
-    let (model, include_usage) = (model.to_owned(), false);
-    Ok(Request { model, body, stream, max_tokens, include_usage, ignored: Vec::new() })
+    Ok(Request { model, input: Input::Converse(body), stream, max_tokens, service_tier, ignored: Vec::new() })
 }
 
 fn check_messages(messages: &Value, at: &Path) -> Read<()> {
@@ -111,20 +111,12 @@ fn check_metadata(body: &Map<String, Value>) -> Read<()> {
     }
 }
 
-/// Refuses a choice that changes the price, which is the operator's to make; the default is taken out, so that the
-/// pool can set its own.
-fn default_only(body: &mut Map<String, Value>, name: &str, member: &str, usual: &str) -> Read<()> {
-    let Some(config) = body.shift_remove(name) else { return Ok(()) };
+/// Takes a choice out of the body, so that the pool can set its own.
+fn taken(body: &mut Map<String, Value>, name: &str, member: &str) -> Read<Option<String>> {
+    let Some(config) = body.shift_remove(name) else { return Ok(None) };
     let at = Path::Root.key(name);
-    match members(&config, &at)?.get(member) {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::String(choice)) if choice == usual => Ok(()),
-        Some(Value::String(choice)) => {
-            let text = format_args!("{} is not supported; the operator's ladder decides it", echo(choice));
-            Err(at.key(member).refuse(text))
-        }
-        Some(other) => Err(at.key(member).mistyped("a string", other)),
-    }
+    let choice = members(&config, &at)?.get(member).filter(|choice| !choice.is_null());
+    choice.map(|choice| json::string(choice.clone(), &at.key(member))).transpose()
 }
 
 fn members<'v>(value: &'v Value, at: &Path) -> Read<&'v Map<String, Value>> {

@@ -1,10 +1,11 @@
-//! Event-stream frames (`application/vnd.amazon.eventstream`) of a ConverseStream reply.
+//! Event-stream frames (`application/vnd.amazon.eventstream`) of ConverseStream and InvokeModelWithResponseStream.
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
 use aws_smithy_types::str_bytes::StrBytes;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::chat::{Event, Kind, Problem};
 
@@ -19,7 +20,13 @@ impl Stream {
         if self.is_over {
             return Bytes::new();
         }
-        frame("event", ":event-type", event.name.clone(), &event.payload)
+        match event {
+            Event::Converse { name, payload } => frame("event", ":event-type", name.clone(), payload),
+            Event::Native(bytes) => {
+                let chunk = json!({"bytes": STANDARD.encode(bytes)});
+                frame("event", ":event-type", "chunk".to_owned(), &chunk)
+            }
+        }
     }
 
     pub fn problem(&mut self, problem: &Problem) -> Bytes {

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::chat::{Answer, Usage};
+use crate::chat::Usage;
 use crate::dialect::Context;
 use crate::dialect::reply::{self, Block};
 
-/// The `chat.completion` object.
-pub fn answer(context: &Context, answer: &Answer) -> Value {
+/// The `chat.completion` object of a Converse reply.
+pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
     let (mut content, mut reasoning, mut calls) = (None::<String>, String::new(), Vec::new());
-    for block in reply::blocks(&answer.body) {
+    for block in reply::blocks(body) {
         match block {
             Block::Text(text) => content.get_or_insert_default().push_str(&text),
             Block::Reasoning { text, .. } => reasoning.push_str(text),
@@ -30,14 +30,14 @@ pub fn answer(context: &Context, answer: &Answer) -> Value {
     if !calls.is_empty() {
         message["tool_calls"] = Value::Array(calls);
     }
-    let reason = finish_reason(reply::stop_reason(&answer.body));
+    let reason = finish_reason(reply::stop_reason(body));
     json!({
         "id": id(context),
         "object": "chat.completion",
         "created": context.created_s,
         "model": context.model,
         "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": reason}],
-        "usage": usage(&answer.usage),
+        "usage": usage(used),
     })
 }
 
@@ -58,12 +58,15 @@ pub fn finish_reason(stop_reason: &str) -> &'static str {
 
 /// OpenAI counts cached tokens within the prompt, Converse beside it.
 pub fn usage(usage: &Usage) -> Value {
-    let prompt =
-        usage.input_tokens.saturating_add(usage.cache_read_input_tokens).saturating_add(usage.cache_write_input_tokens);
+    let prompt = usage.all_input_tokens();
     json!({
         "prompt_tokens": prompt,
         "completion_tokens": usage.output_tokens,
         "total_tokens": prompt.saturating_add(usage.output_tokens),
-        "prompt_tokens_details": {"cached_tokens": usage.cache_read_input_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_input_tokens,
+            "cache_write_tokens": usage.cache_write_input_tokens,
+        },
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     })
 }

@@ -3,7 +3,8 @@
 use serde_json::{Map, Number, Value};
 
 use super::{messages, tools};
-use crate::chat::{Problem, Request};
+use crate::chat::{Input, Problem, Request};
+use crate::dialect::Echo;
 use crate::dialect::converse::{self, Body};
 use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
 
@@ -36,15 +37,11 @@ const REFUSED: [(&str, &str); 11] = [
     ("background", "is not supported here; send the header Prefer: respond-async"),
 ];
 
-/// Reads a chat completions request. A model in the body wins over one in the path.
-pub fn parse(body: Map<String, Value>, path_model: Option<&str>) -> Result<Request, Problem> {
+/// Reads a chat completions request.
+pub fn parse(model: String, mut body: Map<String, Value>) -> Result<(Request, Echo), Problem> {
+    body.shift_remove("model");
     let mut ignored = Ignored::default();
     let mut fields = Fields::new(body, &Path::Root);
-    let model = match (fields.optional("model", json::name)?, path_model) {
-        (Some(model), _) => model,
-        (None, Some(model)) => model.to_owned(),
-        (None, None) => return Err(Path::Root.key("model").refuse("is missing")),
-    };
     let stream = fields.optional("stream", json::boolean)?.unwrap_or(false);
     let include_usage = stream_options(&mut fields, &mut ignored)? && stream;
 
@@ -54,6 +51,7 @@ pub fn parse(body: Map<String, Value>, path_model: Option<&str>) -> Result<Reque
     tools::read(&mut fields, &mut inner, &mut ignored)?;
     output(&mut fields, &mut inner, &mut ignored)?;
     only_one_plain_choice(&mut fields)?;
+    let service_tier = fields.optional("service_tier", service_tier)?.flatten();
     for (name, text) in REFUSED {
         fields.refuse(name, text)?;
     }
@@ -61,8 +59,9 @@ pub fn parse(body: Map<String, Value>, path_model: Option<&str>) -> Result<Reque
         fields.ignore(name, &mut ignored);
     }
     fields.finish(&mut ignored);
-    let ignored = ignored.into_names();
-    Ok(Request { model, body: inner.into_json(), stream, max_tokens, include_usage, ignored })
+    let (input, ignored) = (Input::Converse(inner.into_json()), ignored.into_names());
+    let request = Request { model, input, stream, max_tokens, service_tier, ignored };
+    Ok((request, Echo { include_usage, ..Echo::default() }))
 }
 
 fn stream_options(fields: &mut Fields, ignored: &mut Ignored) -> Read<bool> {
@@ -161,9 +160,14 @@ fn only_one_plain_choice(fields: &mut Fields) -> Read<()> {
         [only] if only == "text" => Ok(()),
         _ => Err(at.refuse(r#"only ["text"] is supported"#)),
     })?;
-    fields.optional("service_tier", |value, at| match json::string(value, at)?.as_str() {
-        "auto" | "default" => Ok(()),
-        _ => Err(at.refuse("only auto and default are supported; the operator's ladder chooses the tier")),
-    })?;
     Ok(())
+}
+
+/// The tier that the caller insists on; `None` leaves it to the operator's ladder.
+fn service_tier(value: Value, at: &Path) -> Read<Option<String>> {
+    match json::string(value, at)? {
+        tier if tier == "auto" || tier == "default" => Ok(None),
+        tier if tier == "flex" || tier == "priority" => Ok(Some(tier)),
+        other => Err(at.refuse(format_args!("{} is not one of auto, default, flex, priority", echo(&other)))),
+    }
 }

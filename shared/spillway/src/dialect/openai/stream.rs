@@ -55,10 +55,11 @@ impl Stream {
     }
 
     pub fn event(&mut self, event: &Event) -> Bytes {
+        let Event::Converse { name, payload } = event else { return Bytes::new() };
         if self.is_over {
             return Bytes::new();
         }
-        match reply::step(event) {
+        match reply::step(name, payload) {
             Step::MessageStart => self.delta(json!({}), None),
             Step::Text { text, .. } => self.delta(json!({"content": text}), None),
             Step::Reasoning { text, .. } => self.delta(json!({"reasoning_content": text}), None),
@@ -72,7 +73,7 @@ impl Stream {
             // A tool that takes nothing gets no input at all, and callers parse the arguments as JSON.
             Step::BlockStop { block } if self.lacks_arguments(block) => self.arguments(block, "{}"),
             Step::MessageStop { reason, .. } => self.delta(json!({}), Some(answer::finish_reason(reason))),
-            Step::Metadata(usage) if self.context.include_usage => self.chunk(&[], Some(answer::usage(&usage))),
+            Step::Metadata(usage) if self.context.echo.include_usage => self.chunk(&[], Some(answer::usage(&usage))),
             Step::Metadata(_) | Step::Signature { .. } | Step::Redacted { .. } => Bytes::new(),
             Step::ToolInput { .. } | Step::BlockStop { .. } | Step::Other => Bytes::new(),
         }
@@ -121,7 +122,7 @@ impl Stream {
             created: self.context.created_s,
             model: &self.context.model,
             choices,
-            usage: usage.or_else(|| self.context.include_usage.then_some(Value::Null)),
+            usage: usage.or_else(|| self.context.echo.include_usage.then_some(Value::Null)),
         };
         // Strings, numbers and JSON values always serialize.
         serde_json::to_string(&chunk).map_or_else(|_| Bytes::new(), |json| sse::data(&json))

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model_id::provider_and_model;
+
 /// A family of models that split text into tokens alike.
 ///
 /// The estimate for the first eight is measured against their tokenizers by `tests/tokenizers`. For Claude that is
@@ -39,18 +41,7 @@ impl Tokenizer {
     /// The tokenizer of a Bedrock model id, inference profile id, or the ARN of either. Other ARNs tell no model, and
     /// not every model has a tokenizer that is known.
     pub fn of_model_id(id: &str) -> Option<Self> {
-        let name = match id.strip_prefix("arn:") {
-            None => id,
-            Some(arn) => {
-                let resource = arn.splitn(5, ':').nth(4)?;
-                resource.strip_prefix("foundation-model/").or_else(|| resource.strip_prefix("inference-profile/"))?
-            }
-        };
-        let (first, rest) = name.split_once('.')?;
-        Self::of_provider(first, rest).or_else(|| {
-            let (provider, model) = rest.split_once('.')?;
-            Self::of_provider(provider, model)
-        })
+        provider_and_model(id).find_map(|(provider, model)| Self::of_provider(provider, model))
     }
 
     /// A tokenizer that makes no fewer tokens of any text than either.

@@ -1,0 +1,92 @@
+//! What a model is sent.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+use super::format::{self, Format, OutputBound};
+
+/// The body of one call, or of several that make one answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The body of a Converse call (`messages`, `system`, `inferenceConfig`, `toolConfig`, …), without `modelId`.
+    Converse(Map<String, Value>),
+    /// Bodies in the model's own format, for InvokeModel.
+    Native(Native),
+}
+
+/// What InvokeModel is called with.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Native {
+    /// The format of the bodies; `None` when we do not know it.
+    pub format: Option<Format>,
+    /// One call each. Several only for embeddings, whose vectors make one answer.
+    pub bodies: Vec<Map<String, Value>>,
+    /// What goes in headers beside the bodies.
+    pub options: Options,
+}
+
+/// What a caller of InvokeModel says in headers (Amazon Bedrock API Reference, "InvokeModel").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `Accept`, in streams `X-Amzn-Bedrock-Accept`.
+    pub accept: Option<String>,
+    /// `X-Amzn-Bedrock-GuardrailIdentifier`.
+    pub guardrail_id: Option<String>,
+    /// `X-Amzn-Bedrock-GuardrailVersion`.
+    pub guardrail_version: Option<String>,
+    /// `X-Amzn-Bedrock-Trace`.
+    pub trace: Option<String>,
+    /// `X-Amzn-Bedrock-Request-Metadata`: pairs for Bedrock's invocation log.
+    pub request_metadata: Map<String, Value>,
+}
+
+impl Input {
+    /// All bodies.
+    pub fn bodies(&self) -> &[Map<String, Value>] {
+        match self {
+            Self::Converse(body) => std::slice::from_ref(body),
+            Self::Native(native) => &native.bodies,
+        }
+    }
+
+    /// What is known of the output.
+    pub fn output_bound(&self) -> OutputBound {
+        match self {
+            Self::Converse(_) => OutputBound::Limit,
+            Self::Native(native) => native.format.map_or(OutputBound::Unknown, Format::output_bound),
+        }
+    }
+
+    /// The top-level member of `body` that sets the output limit to `max_tokens`, if it can be set.
+    pub fn with_max_tokens(&self, body: &Map<String, Value>, max_tokens: u64) -> Option<(&'static str, Value)> {
+        match self {
+            Self::Converse(_) => {
+                let config = format::with_member(body.get("inferenceConfig"), "maxTokens", max_tokens);
+                Some(("inferenceConfig", config))
+            }
+            Self::Native(native) => native.format?.with_max_tokens(body, max_tokens),
+        }
+    }
+}
+
+/// A body with some of its top-level members replaced or added, without a copy of the rest.
+pub struct Overlaid<'a> {
+    /// The caller's body.
+    pub body: &'a Map<String, Value>,
+    /// What is sent instead, or in addition.
+    pub members: Vec<(&'static str, Value)>,
+}
+
+impl Serialize for Overlaid<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_replaced = |name: &str| self.members.iter().any(|(member, _)| *member == name);
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in self.body.iter().filter(|(name, _)| !is_replaced(name)) {
+            map.serialize_entry(name, value)?;
+        }
+        for (name, value) in &self.members {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}

@@ -1,0 +1,55 @@
+//! `POST /model/{id}/invoke` and `/invoke-with-response-stream`: the body is the model's own.
+
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::request::MOST_METADATA;
+use crate::chat::{Format, Input, Native, Options, Problem, Request};
+use crate::dialect::json::{self, Path, Read};
+
+/// Reads the output limit of a body of `format` and the headers that go with it; the rest is between caller and model.
+pub fn parse(
+    model: String,
+    body: Map<String, Value>,
+    format: Option<Format>,
+    headers: &HeaderMap,
+    stream: bool,
+) -> Result<Request, Problem> {
+    let limit = format.and_then(|format| format.max_tokens(&body));
+    let max_tokens = limit.map(|(path, value)| json::token_limit(value.clone(), &Path::Root.key(&path))).transpose()?;
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let owned = |name: &str| header(name).map(str::to_owned);
+    let at = Path::Root;
+    let service_tier = owned(TIER).map(|tier| super::tier(tier, &at.key(TIER))).transpose()?.flatten();
+    if let Some(latency) = header(LATENCY) {
+        super::standard_latency(latency, &at.key(LATENCY))?;
+    }
+    let options = Options {
+        accept: owned(if stream { "x-amzn-bedrock-accept" } else { "accept" }),
+        guardrail_id: owned("x-amzn-bedrock-guardrailidentifier"),
+        guardrail_version: owned("x-amzn-bedrock-guardrailversion"),
+        trace: owned("x-amzn-bedrock-trace"),
+        request_metadata: header(METADATA)
+            .map(|pairs| metadata(pairs, &at.key(METADATA)))
+            .transpose()?
+            .unwrap_or_default(),
+    };
+    let input = Input::Native(Native { format, bodies: vec![body], options });
+    Ok(Request { model, input, stream, max_tokens, service_tier, ignored: Vec::new() })
+}
+
+const TIER: &str = "x-amzn-bedrock-service-tier";
+const LATENCY: &str = "x-amzn-bedrock-performanceconfig-latency";
+const METADATA: &str = "x-amzn-bedrock-request-metadata";
+
+fn metadata(pairs: &str, at: &Path) -> Read<Map<String, Value>> {
+    let pairs: Map<String, Value> =
+        serde_json::from_str(pairs).map_err(|_| at.refuse("is no JSON object of strings"))?;
+    if pairs.len() > MOST_METADATA {
+        return Err(at.refuse(format_args!("has {} pairs; at most {MOST_METADATA} are possible", pairs.len())));
+    }
+    match pairs.values().find(|value| !value.is_string()) {
+        Some(other) => Err(at.mistyped("an object of strings", other)),
+        None => Ok(pairs),
+    }
+}

@@ -1,0 +1,57 @@
+//! Streams in the caller's format.
+
+use bytes::Bytes;
+
+use super::{anthropic, bedrock, openai, sse};
+use crate::chat;
+
+/// Turns the events of one stream into bytes to send now; the bytes may be none.
+///
+/// A stream is `event`s, then `finish` or `problem`; after either, nothing more comes out.
+#[derive(Debug)]
+pub enum Encoder {
+    /// Chunks of a chat completion.
+    ChatCompletion(openai::Stream),
+    /// Events of a message.
+    Message(anthropic::Stream),
+    /// Frames of an event stream.
+    EventStream(bedrock::Stream),
+}
+
+impl Encoder {
+    /// The bytes of one event.
+    pub fn event(&mut self, event: &chat::Event) -> Bytes {
+        match self {
+            Self::ChatCompletion(stream) => stream.event(event),
+            Self::Message(stream) => stream.event(event),
+            Self::EventStream(stream) => stream.event(event),
+        }
+    }
+
+    /// Ends the stream with an error, in the dialect's own form.
+    pub fn problem(&mut self, problem: &chat::Problem) -> Bytes {
+        match self {
+            Self::ChatCompletion(stream) => stream.problem(problem),
+            Self::Message(stream) => stream.problem(problem),
+            Self::EventStream(stream) => stream.problem(problem),
+        }
+    }
+
+    /// Ends the stream well.
+    pub fn finish(&mut self) -> Bytes {
+        match self {
+            Self::ChatCompletion(stream) => stream.finish(),
+            Self::Message(stream) => stream.finish(),
+            Self::EventStream(stream) => stream.finish(),
+        }
+    }
+
+    /// Bytes that say nothing and keep a silent connection open; none in the Bedrock dialect, which has no such frame.
+    pub fn keep_alive(&self) -> Bytes {
+        match self {
+            Self::ChatCompletion(_) => sse::comment("keep-alive"),
+            Self::Message(_) => sse::named("ping", r#"{"type": "ping"}"#),
+            Self::EventStream(_) => Bytes::new(),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `Converse` and `ConverseStream`.
+
+use aws_sdk_bedrockruntime::Client;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Call, EventStream, Failure,
+    carrier::{self, Carrier},
+    failure, region, request_metadata,
+};
+use crate::chat::{Answer, Output, Overlaid, Usage};
+
+pub(super) async fn whole(client: &Client, call: &Call<'_>, body: &Map<String, Value>) -> Result<Answer, Failure> {
+    let carrier = Carrier::whole();
+    let operation = client
+        .converse()
+        .model_id(&call.pool.model_id)
+        .customize()
+        .mutate_request(carrier::body_of(payload(call, body)))
+        .interceptor(carrier.clone())
+        .config_override(region(call.pool));
+    let sent = operation.send().await;
+    let bytes = match (sent, carrier.take_bytes()) {
+        (Err(error), _) if failure::is_refused(&error) => return Err(failure::classify(&error)),
+        // The SDK may find fault with a body that we can use: it knows fewer fields than Bedrock sends.
+        (_, Some((_, bytes))) => bytes,
+        (Err(error), None) => return Err(failure::classify(&error)),
+        (Ok(_), None) => return Err(Failure::broken("the model's reply had no body")),
+    };
+    let body: Value =
+        serde_json::from_slice(&bytes).map_err(|_| Failure::broken("the model's reply was not valid JSON"))?;
+    match body.get("usage") {
+        Some(usage) if body.get("output").is_some() => {
+            Ok(Answer { usage: Some(Usage::from_converse(usage)), output: Output::Converse(body) })
+        }
+        _ => Err(Failure::broken("the model's reply had no output or no usage")),
+    }
+}
+
+pub(super) async fn start(client: &Client, call: &Call<'_>, body: &Map<String, Value>) -> Result<EventStream, Failure> {
+    let carrier = Carrier::stream();
+    let operation = client
+        .converse_stream()
+        .model_id(&call.pool.model_id)
+        .customize()
+        .mutate_request(carrier::body_of(payload(call, body)))
+        .interceptor(carrier.clone())
+        .config_override(region(call.pool));
+    match (operation.send().await, carrier.take_stream()) {
+        (Ok(_), Some((_, body))) => Ok(EventStream::new(Vec::new(), body)),
+        (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
+        (Err(error), _) => Err(failure::classify(&error)),
+    }
+}
+
+fn payload(call: &Call<'_>, body: &Map<String, Value>) -> Vec<u8> {
+    let pairs = body.get("requestMetadata").and_then(Value::as_object);
+    let mut members = vec![("requestMetadata", request_metadata(call, pairs.unwrap_or(&Map::new())))];
+    members.extend(call.max_tokens.and_then(|max_tokens| call.input.with_max_tokens(body, max_tokens)));
+    members.extend(call.pool.service_tier.as_ref().map(|tier| ("serviceTier", json!({ "type": tier }))));
+    // Strings, numbers and JSON values always serialize.
+    serde_json::to_vec(&Overlaid { body, members }).unwrap_or_default()
+}

@@ -1,0 +1,121 @@
+//! `InvokeModel` and `InvokeModelWithResponseStream`.
+
+use aws_sdk_bedrockruntime::{
+    Client,
+    primitives::Blob,
+    types::{ServiceTierType, Trace},
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{
+    Call, EventStream, Failure,
+    carrier::{Carrier, Headers},
+    failure, region, request_metadata,
+};
+use crate::chat::{Answer, Native, NativeReply, Output, Overlaid, Reported, Usage};
+
+const JSON: &str = "application/json";
+
+/// How many bodies of one request are under way at once.
+const AT_ONCE: usize = 8;
+
+/// Sends all bodies. The first goes alone: as long as nothing was billed, another pool can take the request.
+pub(super) async fn whole(client: &Client, call: &Call<'_>, native: &Native) -> Result<Answer, Failure> {
+    let Some((first, rest)) = native.bodies.split_first() else {
+        return Err(Failure::broken("there was nothing to send"));
+    };
+    let first = one(client, call, native, first).await?;
+    let rest: Vec<_> = rest.iter().map(|body| one(client, call, native, body)).collect();
+    let rest: Vec<_> = stream::iter(rest)
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await
+        .map_err(|failure| Failure::Failed(failure.into_problem()))?;
+    let (replies, usages): (Vec<_>, Vec<_>) = std::iter::once(first).chain(rest).unzip();
+    let usage = usages.into_iter().reduce(|sum, usage| Some(sum?.plus(usage?))).flatten();
+    Ok(Answer { output: Output::Native(replies), usage })
+}
+
+async fn one(
+    client: &Client,
+    call: &Call<'_>,
+    native: &Native,
+    body: &Map<String, Value>,
+) -> Result<(NativeReply, Option<Usage>), Failure> {
+    let carrier = Carrier::whole();
+    let operation = client
+        .invoke_model()
+        .model_id(&call.pool.model_id)
+        .content_type(JSON)
+        .accept(native.options.accept.as_deref().unwrap_or(JSON))
+        .set_guardrail_identifier(native.options.guardrail_id.clone())
+        .set_guardrail_version(native.options.guardrail_version.clone())
+        .set_trace(native.options.trace.as_deref().map(Trace::from))
+        .set_service_tier(call.pool.service_tier.as_deref().map(ServiceTierType::from))
+        .request_metadata(metadata(call, native))
+        .body(payload(call, body))
+        .customize()
+        .interceptor(carrier.clone())
+        .config_override(region(call.pool));
+    match (operation.send().await, carrier.take_bytes()) {
+        (Err(error), _) if failure::is_refused(&error) => Err(failure::classify(&error)),
+        (_, Some((headers, body))) => {
+            let usage = usage(&headers, &body);
+            Ok((NativeReply { headers, body }, usage))
+        }
+        (Err(error), None) => Err(failure::classify(&error)),
+        (Ok(_), None) => Err(Failure::broken("the model's reply had no body")),
+    }
+}
+
+pub(super) async fn start(client: &Client, call: &Call<'_>, native: &Native) -> Result<EventStream, Failure> {
+    let body = native.bodies.first().ok_or_else(|| Failure::broken("there was nothing to send"))?;
+    let carrier = Carrier::stream();
+    let operation = client
+        .invoke_model_with_response_stream()
+        .model_id(&call.pool.model_id)
+        .content_type(JSON)
+        .accept(native.options.accept.as_deref().unwrap_or(JSON))
+        .set_guardrail_identifier(native.options.guardrail_id.clone())
+        .set_guardrail_version(native.options.guardrail_version.clone())
+        .set_trace(native.options.trace.as_deref().map(Trace::from))
+        .set_service_tier(call.pool.service_tier.as_deref().map(ServiceTierType::from))
+        .request_metadata(metadata(call, native))
+        .body(payload(call, body))
+        .customize()
+        .interceptor(carrier.clone())
+        .config_override(region(call.pool));
+    match (operation.send().await, carrier.take_stream()) {
+        (Ok(_), Some((headers, body))) => Ok(EventStream::new(headers, body)),
+        (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
+        (Err(error), _) => Err(failure::classify(&error)),
+    }
+}
+
+fn metadata(call: &Call<'_>, native: &Native) -> String {
+    request_metadata(call, &native.options.request_metadata).to_string()
+}
+
+fn payload(call: &Call<'_>, body: &Map<String, Value>) -> Blob {
+    let members = call.max_tokens.and_then(|max_tokens| call.input.with_max_tokens(body, max_tokens));
+    // Strings, numbers and JSON values always serialize.
+    Blob::new(serde_json::to_vec(&Overlaid { body, members: members.into_iter().collect() }).unwrap_or_default())
+}
+
+/// What a reply says it used: in its headers, and in its body where that is Anthropic's, which tells more.
+fn usage(headers: &Headers, body: &[u8]) -> Option<Usage> {
+    #[derive(Deserialize)]
+    struct Reply {
+        usage: Value,
+    }
+    let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let of_headers = Reported::from_headers(header);
+    let of_body = serde_json::from_slice::<Reply>(body).ok().and_then(|reply| Reported::read(reply.usage));
+    let mut usage = None::<Usage>;
+    for reported in [of_headers, of_body].into_iter().flatten() {
+        usage.get_or_insert_default().update(&reported);
+    }
+    usage
+}
