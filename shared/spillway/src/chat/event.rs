@@ -39,8 +39,8 @@ impl Chunk {
 
     /// What it reports of the tokens used, the most reliable last.
     fn reports(self) -> impl Iterator<Item = Reported> {
-        let mut message = self.message;
-        [message["usage"].take(), self.usage, self.metrics].into_iter().filter_map(Reported::read)
+        let of_message = self.message.get("usage").cloned().unwrap_or_default();
+        [of_message, self.usage, self.metrics].into_iter().filter_map(Reported::read)
     }
 }
 

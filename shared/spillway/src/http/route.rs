@@ -144,3 +144,40 @@ fn no_route(path: &str) -> Problem {
     );
     Problem::new(Kind::NotFound, told)
 }
+
+#[cfg(test)]
+mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn model_of(path: &str) -> Option<String> {
+        match route(&Method::POST, path) {
+            Ok(Route::Ask { model, .. }) => model,
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_a_route_or_a_refusal(path in "(/|%|[a-z0-9%:./-]|\\PC){0,60}", post: bool) {
+            let method = if post { Method::POST } else { Method::GET };
+            for path in [path.clone(), format!("/model/{path}/converse"), format!("/v1/jobs/{path}")] {
+                let _ = route(&method, &path);
+                let _ = dialect(&path, &HeaderMap::new());
+            }
+        }
+
+        #[test]
+        fn a_model_id_is_the_same_however_its_client_encodes_it(id in "[a-zA-Z0-9.:/_-]{1,80}") {
+            let encoded = utf8_percent_encode(&id, NON_ALPHANUMERIC).to_string();
+            let colons_bare = encoded.replace("%3A", ":");
+            let lower_case = encoded.to_lowercase();
+            prop_assert_eq!(model_of(&format!("/model/{id}/converse")), Some(id.clone()));
+            prop_assert_eq!(model_of(&format!("/model/{encoded}/invoke")), Some(id.clone()));
+            prop_assert_eq!(model_of(&format!("/model/{colons_bare}/converse-stream")), Some(id.clone()));
+            prop_assert_eq!(model_of(&format!("/model/{lower_case}/invoke")), Some(id.to_lowercase()));
+        }
+    }
+}

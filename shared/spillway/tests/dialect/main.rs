@@ -2,10 +2,13 @@
 
 mod anthropic;
 mod bedrock;
+mod fuzz;
+mod golden;
 mod native;
 mod openai;
 mod problems;
 mod properties;
+mod roundtrip;
 
 use http::HeaderMap;
 use serde_json::{Map, Value, json};

@@ -104,16 +104,14 @@ pub fn answer(context: &Context, replies: &[NativeReply], usage: &Usage) -> Resu
 
 /// The vectors of one reply: Titan has one, Cohere a list, by type or not.
 fn vectors(body: &[u8]) -> Option<Vec<Vec<f32>>> {
-    let mut body: Value = serde_json::from_slice(body).ok()?;
-    match body["embedding"].take() {
-        Value::Null => {}
-        vector => return Some(vec![serde_json::from_value(vector).ok()?]),
+    let mut reply: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    if let Some(vector) = reply.remove("embedding") {
+        return Some(vec![serde_json::from_value(vector).ok()?]);
     }
-    let mut vectors = body["embeddings"].take();
-    if vectors.is_object() {
-        vectors = vectors["float"].take();
+    match reply.remove("embeddings")? {
+        Value::Object(mut by_type) => serde_json::from_value(by_type.remove("float")?).ok(),
+        vectors => serde_json::from_value(vectors).ok(),
     }
-    serde_json::from_value(vectors).ok()
 }
 
 /// A vector as OpenAI packs it: 32-bit floats, the smallest byte first, in base64.
