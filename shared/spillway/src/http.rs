@@ -9,6 +9,7 @@ mod models;
 mod prefer;
 mod profiles;
 mod quota;
+mod record;
 mod reply;
 pub(crate) mod route;
 

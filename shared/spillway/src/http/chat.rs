@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 
-use super::{Body, Call, auth, jobs, prefer, reply};
+use super::{Body, Call, auth, jobs, prefer, record, reply};
 use crate::{
     app::App,
     broker::{self, Ask, Reply, Served},
@@ -32,12 +32,7 @@ pub async fn chat(
     stream: bool,
 ) -> Result<Response<Body>, Problem> {
     let started_ms = app.clock.now_ms();
-    let mut event = RequestEvent {
-        request_id: call.request_id.clone(),
-        dialect: Some(call.dialect.name()),
-        route: Some(route_name(api, stream)),
-        ..RequestEvent::default()
-    };
+    let mut event = record::event(call, route_name(api, stream));
     let draft = api.read(&body, path_model, stream);
     let unanswered = match ask(app, call, draft, &mut event).await {
         Ok((ask, echo)) => {
@@ -57,17 +52,9 @@ pub async fn chat(
         Err(problem) => Err(problem),
     };
     if let Err(problem) = &unanswered {
-        event.outcome = match problem.kind {
-            Kind::Throttled | Kind::BudgetExhausted => Outcome::Refused,
-            _ => Outcome::Failed,
-        };
-        event.limit = problem.limits.first().cloned();
-        if let Some(receipt) = &problem.receipt {
-            event.charge(receipt);
-        }
+        record::note_failure(&mut event, problem);
     }
-    event.duration_ms = app.clock.now_ms().saturating_sub(started_ms);
-    app.telemetry.record(event);
+    record::end(app, event, started_ms);
     unanswered
 }
 

@@ -3,8 +3,14 @@
 use bytes::Bytes;
 use http::Response;
 
-use super::{Body, Call, auth, reply};
-use crate::{app::App, broker, chat::Problem, dialect::Api};
+use super::{Body, Call, auth, record, reply};
+use crate::{
+    app::App,
+    broker::{self, Count},
+    chat::Problem,
+    dialect::{Api, Dialect, Draft},
+    telemetry::{Outcome, RequestEvent},
+};
 
 /// Counts the input tokens of a request. One that Bedrock cannot count is estimated, and the answer says so.
 ///
@@ -17,13 +23,36 @@ pub async fn count(
     body: Bytes,
     path_model: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
-    let draft = api.read(&body, path_model, false)?;
-    let model = broker::find_model(app, &tenant, draft.model()).await?;
-    let request = draft.to_count(model.format(), &call.parts.headers)?;
-    let count = broker::count_tokens(app, &model, &request).await?;
+    let started_ms = app.clock.now_ms();
+    let route = match api.dialect() {
+        Dialect::Bedrock => "POST /model/{id}/count-tokens",
+        Dialect::OpenAi | Dialect::Anthropic => "POST /v1/messages/count_tokens",
+    };
+    let mut event = record::event(call, route);
+    let counted = counted(app, call, api.read(&body, path_model, false), &mut event).await;
+    match &counted {
+        Ok(_) => event.outcome = Outcome::Answered,
+        Err(problem) => record::note_failure(&mut event, problem),
+    }
+    record::end(app, event, started_ms);
+    let count = counted?;
     let rendered = api.count(&call.request_id, count.input_tokens);
     let mut headers = rendered.headers;
     headers.extend(count.is_estimate.then(|| reply::header("x-spillway-estimated", "true")).flatten());
     Ok(reply::whole(call, rendered.status, headers, rendered.body))
+}
+
+async fn counted(
+    app: &App,
+    call: &Call,
+    draft: Result<Draft, Problem>,
+    event: &mut RequestEvent,
+) -> Result<Count, Problem> {
+    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    event.tenant = Some(tenant.name.clone());
+    let draft = draft?;
+    let model = broker::find_model(app, &tenant, draft.model()).await?;
+    event.model = Some(model.name.clone());
+    let request = draft.to_count(model.format(), &call.parts.headers)?;
+    broker::count_tokens(app, &model, &request).await
 }
