@@ -1,11 +1,14 @@
 //! The Lambda front: events in, [`http::handle`](crate::http::handle) or [`drain`](crate::drain) out.
 
+mod request;
+
 use std::convert::Infallible;
 
-use http::{Response, Uri};
-use lambda_http::{Request, RequestExt};
+use http::Response;
+use http_body_util::{BodyDataStream, BodyExt};
+use lambda_http::{Request, RequestExt, request::LambdaRequest};
 pub use lambda_runtime::Error;
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::{LambdaEvent, MetadataPrelude, StreamResponse, service_fn};
 
 use crate::{
     app::App,
@@ -28,12 +31,21 @@ pub fn run<F: Future<Output = Result<(), Error>>>(serve: impl FnOnce(App) -> F) 
 /// # Errors
 /// The Lambda runtime ended.
 pub async fn serve_http(app: App) -> Result<(), Error> {
-    let handler = service_fn(move |request: Request| {
+    let handler = service_fn(move |event: LambdaEvent<LambdaRequest>| {
         let app = app.clone();
-        // Boxed, because the compiler gives up on the layout of futures nested this deep.
-        async move { Ok::<_, Infallible>(Box::pin(answer(&app, request)).await) }
+        async move {
+            let request = request::read(event.payload).with_lambda_context(event.context);
+            // Boxed, because the compiler gives up on the layout of futures nested this deep.
+            Ok::<_, Infallible>(streamed(Box::pin(answer(&app, request)).await))
+        }
     });
-    lambda_http::run_with_streaming_response_concurrent(handler).await
+    lambda_runtime::run_concurrent(handler).await
+}
+
+fn streamed(response: Response<Body>) -> StreamResponse<BodyDataStream<Body>> {
+    let (parts, body) = response.into_parts();
+    let metadata_prelude = MetadataPrelude { status_code: parts.status, headers: parts.headers, cookies: Vec::new() };
+    StreamResponse { metadata_prelude, stream: body.into_data_stream() }
 }
 
 /// Serves SQS batches and the sweep's schedule.
@@ -53,10 +65,6 @@ pub async fn serve_queue(app: App) -> Result<(), Error> {
 
 /// Answers one HTTP event.
 pub async fn answer(app: &App, mut request: Request) -> Response<Body> {
-    // The path as the client sent it: without the stage, and still percent-encoded.
-    if let Ok(path) = Uri::try_from(request.raw_http_path()) {
-        *request.uri_mut() = path;
-    }
     let deadline = request.lambda_context_ref().and_then(|context| deadline_ms(app, context.deadline));
     if let Some(deadline_ms) = deadline {
         request.extensions_mut().insert(Deadline(deadline_ms));
@@ -89,7 +97,7 @@ impl Event {
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
         match serde_json::from_str(json) {
             Ok(event) => Ok(Self::Queue(event)),
-            Err(_) => lambda_http::request::from_str(json).map(|request| Self::Http(Box::new(request))),
+            Err(_) => serde_json::from_str(json).map(|event| Self::Http(Box::new(request::read(event)))),
         }
     }
 }

@@ -1,0 +1,109 @@
+//! The HTTP request of an event.
+//!
+//! `lambda_http` puts host, path and query together to a URL and panics where that is none, or where a body is not the
+//! base64 that it is said to be. The broker needs no URL, only the path; so nothing of an event goes that way.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{Uri, header::HOST};
+use lambda_http::{Body, Request, aws_lambda_events::query_map::QueryMap, request::LambdaRequest};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+/// What may not stand in the path of a URI (RFC 3986, 3.3).
+const NOT_IN_PATHS: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}').add(b'\\');
+
+/// A path without a route, for those that are too long to be one.
+const NOWHERE: &str = "/-";
+
+/// The request with the path as the client sent it: without the stage and the query, and still percent-encoded.
+pub fn read(mut event: LambdaRequest) -> Request {
+    let (path, body) = match &mut event {
+        LambdaRequest::ApiGatewayV1(event) => {
+            event.headers.remove(HOST);
+            event.request_context.domain_name = None;
+            event.query_string_parameters = QueryMap::default();
+            event.multi_value_query_string_parameters = QueryMap::default();
+            (event.path.take(), body(event.body.take(), event.is_base64_encoded))
+        }
+        LambdaRequest::ApiGatewayV2(event) => {
+            event.headers.remove(HOST);
+            event.request_context.domain_name = None;
+            event.raw_query_string = None;
+            (event.raw_path.take(), body(event.body.take(), event.is_base64_encoded))
+        }
+        _ => return event.into(),
+    };
+    let mut request = Request::from(event);
+    *request.uri_mut() = uri(&path.unwrap_or_default());
+    *request.body_mut() = body;
+    request
+}
+
+fn uri(path: &str) -> Uri {
+    let built = |path: &str| Uri::builder().path_and_query(path).build();
+    let uri = built(path).or_else(|_| built(&utf8_percent_encode(path, NOT_IN_PATHS).to_string()));
+    uri.unwrap_or_else(|_| Uri::from_static(NOWHERE))
+}
+
+/// A body that is not the base64 that it is said to be is taken as it stands: then it is not JSON either.
+fn body(body: Option<String>, is_base64: bool) -> Body {
+    match body {
+        None => Body::Empty,
+        Some(text) if is_base64 => Body::from(BASE64_STANDARD.decode(&text).unwrap_or_else(|_| text.into_bytes())),
+        Some(text) => Body::from(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rest(path: &str, host: &str) -> serde_json::Value {
+        serde_json::json!({
+            "resource": "/{proxy+}", "path": path, "httpMethod": "GET", "isBase64Encoded": false,
+            "headers": { "Host": host, "X-Forwarded-Proto": "1:" },
+            "multiValueHeaders": { "Host": [host], "X-Forwarded-Proto": ["1:"] },
+            "queryStringParameters": { "a": "<b>" }, "multiValueQueryStringParameters": { "a": ["<b>"] },
+            "requestContext": { "stage": "v", "identity": {}, "domainName": "two words", "httpMethod": "GET" },
+        })
+    }
+
+    fn http(path: &str, host: &str) -> serde_json::Value {
+        serde_json::json!({
+            "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "a=<b> c",
+            "headers": { "host": host, "x-forwarded-proto": "1:" },
+            "body": "{not base64", "isBase64Encoded": true,
+            "requestContext": {
+                "stage": "$default", "domainName": "two words",
+                "http": { "method": "GET", "path": path, "protocol": "HTTP/1.1" },
+            },
+        })
+    }
+
+    #[test]
+    fn no_host_path_or_query_is_bad_enough_to_panic() {
+        let long = format!("/{}", "a".repeat(70_000));
+        for host in ["", "a b", "[", ":99999", "@", "a:b:c", "\\"] {
+            for (path, read_as) in [
+                ("/v1/models", "/v1/models"),
+                ("/model/a:0/converse", "/model/a:0/converse"),
+                ("/model/a%3A0/converse", "/model/a%3A0/converse"),
+                ("/a<b> {c}|ä?d#e", "/a%3Cb%3E%20%7Bc%7D|%C3%A4%3Fd%23e"),
+                (":99999", NOWHERE),
+                ("", ""),
+                (&long, NOWHERE),
+            ] {
+                for event in [rest(path, host), http(path, host)] {
+                    let event = serde_json::from_value(event).expect("an event");
+                    assert_eq!(read(event).uri().path(), read_as, "{path:.99} at {host}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_base64_is_taken_as_it_stands() {
+        let event = serde_json::from_value(http("/", "host")).expect("an event");
+        assert_eq!(read(event).body().as_ref(), b"{not base64");
+    }
+}
