@@ -1,6 +1,7 @@
-//! Administration: tenants, models and keys, written straight to the registry. Who may do it is IAM's business.
+//! Administration: tenants, models, keys and callers, written straight to the registry. Who may do it is IAM's business.
 
 mod apply;
+mod callers;
 mod file;
 mod keys;
 mod quota;
@@ -34,6 +35,8 @@ pub enum Admin {
     Models(Scoped<Models>),
     /// Keys: what callers present
     Keys(Scoped<Keys>),
+    /// Callers: identities of AWS that stand for a tenant without a key
+    Callers(Scoped<Callers>),
     /// Where the limits of a tenant stand, and what refused it last
     Quota(Quota),
     /// The counters that admission is decided on
@@ -85,7 +88,7 @@ pub enum Tenants {
     List,
     /// Print a tenant as a file that can be applied
     Show { name: String },
-    /// Delete a tenant and its keys
+    /// Delete a tenant, its keys and its callers
     Delete { name: String },
 }
 
@@ -114,6 +117,22 @@ pub enum Keys {
     Revoke { key_id: String },
     /// List the keys of a tenant
     List { tenant: String },
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Callers {
+    /// Let an identity, which the front door verifies, stand for a tenant
+    Allow {
+        /// The ARN of an IAM role or user; all sessions of a role are one caller. Locally an access key id
+        id: String,
+        /// Whose requests it sends
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+    },
+    /// Let an identity stand for nobody
+    Revoke { id: String },
+    /// List all callers
+    List,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -163,6 +182,11 @@ pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Writ
             Keys::Revoke { key_id } => keys::revoke(registry, &key_id, out).await?,
             Keys::List { tenant } => keys::list(registry, &tenant, now_ms, out).await?,
         },
+        Admin::Callers(Scoped { command, .. }) => match command {
+            Callers::Allow { id, tenant } => callers::allow(registry, &id, &tenant, out).await?,
+            Callers::Revoke { id } => callers::revoke(registry, &id, out).await?,
+            Callers::List => callers::list(registry, out).await?,
+        },
         Admin::Quota(Quota { tenant, .. }) => quota::show(app, &tenant, now_ms, out).await?,
         Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => {
             verify::run(app, &args, now_ms, out).await?
@@ -201,6 +225,7 @@ impl Admin {
             Self::Tenants(scoped) => scoped.tables.clone(),
             Self::Models(scoped) => scoped.tables.clone(),
             Self::Keys(scoped) => scoped.tables.clone(),
+            Self::Callers(scoped) => scoped.tables.clone(),
             Self::Quota(quota) => quota.tables.clone(),
             Self::Ledger(scoped) => scoped.tables.clone(),
             Self::Config(_) => TableNames::default(),

@@ -213,17 +213,49 @@ async fn a_key_may_expire_and_a_whole_key_may_be_revoked() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_is_gone_with_its_keys() {
+async fn a_role_stands_for_a_tenant_until_it_is_revoked() {
+    let setup = setup().await;
+    setup.printed(&["tenants", "apply", &setup.file(FILE)]).await;
+    let (role, session) = ("arn:aws:iam::123456789012:role/team/App", "arn:aws:sts::123456789012:assumed-role/App/s");
+    let known_as = "arn:aws:iam::123456789012:role/App";
+    let tenant = async || setup.app.registry.tenant_of_caller(known_as).await.expect("read").map(|it| it.name.clone());
+    assert_eq!(tenant().await, None);
+
+    let printed = setup.printed(&["callers", "allow", role, "--tenant", "acme"]).await;
+    assert_eq!(printed, format!("allowed caller {known_as} for tenant acme\n"));
+    assert_eq!(tenant().await.as_deref(), Some("acme"));
+    setup.printed(&["callers", "allow", session, "--tenant", "other"]).await;
+    assert_eq!(tenant().await.as_deref(), Some("other"), "the same caller, allowed for another tenant");
+    setup.printed(&["callers", "allow", "AKIAIOSFODNN7EXAMPLE", "--tenant", "acme"]).await;
+    let expected = "CALLER                              TENANT\n\
+                    AKIAIOSFODNN7EXAMPLE                acme\n\
+                    arn:aws:iam::123456789012:role/App  other\n";
+    assert_eq!(setup.printed(&["callers", "list"]).await, expected);
+
+    let printed = setup.printed(&["callers", "revoke", session]).await;
+    assert_eq!(printed, format!("revoked caller {known_as}\n"));
+    assert_eq!(tenant().await, None);
+    assert!(setup.refused(&["callers", "revoke", role]).await.contains("there is no caller arn:aws:iam"));
+    assert!(
+        setup.refused(&["callers", "allow", role, "--tenant", "nobody"]).await.contains("there is no tenant nobody")
+    );
+    assert!(setup.refused(&["callers", "allow", "two words", "--tenant", "acme"]).await.contains("must be the ARN"));
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_gone_with_its_keys_and_callers() {
     let setup = setup().await;
     let file = setup.file(FILE);
     setup.printed(&["tenants", "apply", &file]).await;
     setup.printed(&["models", "apply", &file]).await;
     let printed = setup.printed(&["keys", "create", "acme"]).await;
     let key = ApiKey::parse(printed.trim_end()).expect("a key");
-    assert_eq!(setup.printed(&["tenants", "delete", "acme"]).await, "deleted tenant acme and its keys\n");
+    setup.printed(&["callers", "allow", "AKID", "--tenant", "acme"]).await;
+    assert_eq!(setup.printed(&["tenants", "delete", "acme"]).await, "deleted tenant acme, its keys and its callers\n");
     assert_eq!(setup.printed(&["models", "delete", "claude"]).await, "deleted model claude\n");
     assert!(setup.app.registry.authenticate(&key).await.expect("read").is_none());
     assert_eq!(setup.printed(&["keys", "list", "acme"]).await, "KEY ID  EXPIRES\n");
+    assert_eq!(setup.printed(&["callers", "list"]).await, "CALLER  TENANT\n");
     for missing in [["tenants", "delete", "acme"], ["models", "delete", "claude"], ["tenants", "show", "acme"]] {
         assert!(setup.refused(&missing).await.contains("there is no "), "{missing:?}");
     }

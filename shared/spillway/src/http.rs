@@ -46,6 +46,11 @@ struct Call {
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(pub u64);
 
+/// Who sends a request, as the front door has verified it: the ARN of an IAM identity, or on loopback an access key id. A
+/// request extension that only fronts set, never from anything that the library reads of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller(pub String);
+
 /// Answers one request. Never fails: every failure is a response in the caller's dialect.
 pub async fn handle<B>(app: &App, request: Request<B>) -> Response<Body>
 where

@@ -65,6 +65,9 @@ pub async fn serve_queue(app: App) -> Result<(), Error> {
 
 /// Answers one HTTP event.
 pub async fn answer(app: &App, mut request: Request) -> Response<Body> {
+    if let Some(caller) = request::caller(&request) {
+        request.extensions_mut().insert(caller);
+    }
     let deadline = request.lambda_context_ref().and_then(|context| deadline_ms(app, context.deadline));
     if let Some(deadline_ms) = deadline {
         request.extensions_mut().insert(Deadline(deadline_ms));

@@ -1,9 +1,11 @@
-//! Who calls: a tenant, its limits and its keys.
+//! Who calls: a tenant, its limits, its keys and its callers.
 
+mod caller;
 mod key;
 
 use serde::{Deserialize, Serialize};
 
+pub use caller::{CallerRecord, caller_id};
 pub use key::{ApiKey, KeyRecord};
 
 use crate::{

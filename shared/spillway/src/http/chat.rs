@@ -65,7 +65,7 @@ async fn ask(
     draft: Result<Draft, Problem>,
     event: &mut RequestEvent,
 ) -> Result<(Ask, Echo), Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let tenant = auth::tenant(app, &call.parts).await?;
     event.tenant = Some(tenant.name.clone());
     event.class = Some(tenant.class.name());
     event.parent = tenant.parent.clone();

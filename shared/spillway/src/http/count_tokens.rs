@@ -48,7 +48,7 @@ async fn counted(
     draft: Result<Draft, Problem>,
     event: &mut RequestEvent,
 ) -> Result<Count, Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let tenant = auth::tenant(app, &call.parts).await?;
     event.tenant = Some(tenant.name.clone());
     let draft = draft?;
     let model = broker::find_model(app, &tenant, draft.model()).await?;

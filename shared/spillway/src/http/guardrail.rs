@@ -41,7 +41,7 @@ async fn applied(
     body: Bytes,
     event: &mut RequestEvent,
 ) -> Result<Applied, Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let tenant = auth::tenant(app, &call.parts).await?;
     event.tenant = Some(tenant.name.clone());
     event.parent = tenant.parent.clone();
     broker::apply_guardrail(app, tenant, id, version, body).await

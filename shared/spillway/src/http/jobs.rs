@@ -138,7 +138,7 @@ pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
 
 /// The caller's own job; another tenant's looks as if it did not exist.
 async fn find(app: &App, call: &Call, id: &str) -> Result<Job, Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let tenant = auth::tenant(app, &call.parts).await?;
     let job = app.jobs.get(id).await.map_err(|error| broker::unreachable("job store", &error))?;
     job.filter(|job| job.tenant == tenant.name).ok_or_else(missing)
 }

@@ -8,7 +8,7 @@ use crate::{app::App, broker, chat::Problem, dialect::Dialect};
 
 /// `GET /v1/models`.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let tenant = auth::tenant(app, &call.parts).await?;
     let catalogue = app.registry.catalogue().await.map_err(|error| broker::unreachable("registry", &error))?;
     let models: Vec<Value> = catalogue
         .models()
@@ -27,7 +27,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
 
 /// `GET /v1/models/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let tenant = auth::tenant(app, &call.parts).await?;
     let model = broker::find_model(app, &tenant, id).await?;
     Ok(reply::json(call, StatusCode::OK, &entry(call.dialect, &model.name)))
 }

@@ -12,7 +12,7 @@ const LONG_AGO: &str = "1970-01-01T00:00:00Z";
 /// `GET /inference-profiles`: the models that the tenant may call, each as a profile (Amazon Bedrock API Reference,
 /// "ListInferenceProfiles").
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let tenant = auth::tenant(app, &call.parts).await?;
     let catalogue = app.registry.catalogue().await.map_err(|error| broker::unreachable("registry", &error))?;
     let of_applications = call.parts.uri.query().is_some_and(|query| query.contains("type=APPLICATION"));
     let models = catalogue.models().filter(|model| !of_applications && tenant.may_call(&model.name));
@@ -22,7 +22,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
 
 /// `GET /inference-profiles/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let tenant = auth::tenant(app, &call.parts).await?;
     let model = broker::find_model(app, &tenant, id).await?;
     Ok(reply::json(call, StatusCode::OK, &profile(&model.name)))
 }

@@ -8,7 +8,7 @@ use crate::{app::App, broker, chat::Problem, quota::Attribute};
 
 /// The caller's limits and where they stand, and what it has used in all.
 pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts.headers).await?;
+    let tenant = auth::tenant(app, &call.parts).await?;
     let account = broker::account_of(&tenant);
     let images = app.ledger.images(&account).await.map_err(|error| broker::unreachable("ledger", &error))?;
     let limits: Vec<Value> = account

@@ -5,8 +5,14 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Uri, header::HOST};
-use lambda_http::{Body, Request, aws_lambda_events::query_map::QueryMap, request::LambdaRequest};
+use lambda_http::{
+    Body, Request, RequestExt,
+    aws_lambda_events::query_map::QueryMap,
+    request::{LambdaRequest, RequestContext},
+};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::http::Caller;
 
 /// What may not stand in the path of a URI (RFC 3986, 3.3).
 const NOT_IN_PATHS: &AsciiSet =
@@ -37,6 +43,16 @@ pub fn read(mut event: LambdaRequest) -> Request {
     *request.uri_mut() = uri(&path.unwrap_or_default());
     *request.body_mut() = body;
     request
+}
+
+/// Whom the front door has verified with IAM, if it does.
+pub fn caller(request: &Request) -> Option<Caller> {
+    let arn = match request.request_context_ref()? {
+        RequestContext::ApiGatewayV1(context) => context.identity.user_arn.as_ref(),
+        RequestContext::ApiGatewayV2(context) => context.authorizer.as_ref()?.iam.as_ref()?.user_arn.as_ref(),
+        _ => None,
+    };
+    arn.filter(|arn| !arn.is_empty()).cloned().map(Caller)
 }
 
 fn uri(path: &str) -> Uri {

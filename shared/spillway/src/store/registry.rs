@@ -1,4 +1,4 @@
-//! The registry: tenants, keys and models. The functions read it, through a short cache; the command writes it.
+//! The registry: tenants, keys, callers and models. The functions read it, through a short cache; the command writes it.
 
 mod rows;
 
@@ -13,10 +13,10 @@ use super::{StoreError, cache::Cache};
 use crate::{
     clock::Clock,
     pool::{Catalogue, Model},
-    tenant::{ApiKey, KeyRecord, Tenant},
+    tenant::{ApiKey, CallerRecord, KeyRecord, Tenant},
 };
 
-/// How many tenants, and how many keys, are kept in memory. Unknown keys take places too, but never more.
+/// How many tenants, keys, and callers are kept in memory, each. Unknown ones take places too, but never more.
 const KEPT: usize = 10_000;
 
 /// The registry table. Clones share its cache.
@@ -24,6 +24,7 @@ const KEPT: usize = 10_000;
 pub struct Registry {
     rows: Rows,
     keys: Arc<Cache<KeyRecord>>,
+    callers: Arc<Cache<CallerRecord>>,
     tenants: Arc<Cache<Tenant>>,
     catalogue: Arc<Cache<Catalogue>>,
     clock: Clock,
@@ -35,6 +36,7 @@ impl Registry {
         Self {
             rows: Rows::new(client, table),
             keys: Arc::new(Cache::new(KEPT, cache_ms, clock.clone())),
+            callers: Arc::new(Cache::new(KEPT, cache_ms, clock.clone())),
             tenants: Arc::new(Cache::new(KEPT, cache_ms, clock.clone())),
             catalogue: Arc::new(Cache::new(1, cache_ms, clock.clone())),
             clock,
@@ -49,6 +51,15 @@ impl Registry {
             return Ok(None);
         }
         self.tenant(&record.tenant).await
+    }
+
+    /// Whose requests this caller sends; `None` if it is nobody's. The id is one of
+    /// [`caller_id`](crate::tenant::caller_id).
+    pub async fn tenant_of_caller(&self, id: &str) -> Result<Option<Arc<Tenant>>, StoreError> {
+        match self.callers.get(id, self.rows.get(Row::caller(id))).await? {
+            Some(record) => self.tenant(&record.tenant).await,
+            None => Ok(None),
+        }
     }
 
     /// The tenant of this name.
@@ -103,13 +114,30 @@ impl Registry {
         Ok(was_there)
     }
 
-    /// Takes a tenant and its keys away; whether it was there.
+    /// Writes a caller.
+    pub async fn put_caller(&self, caller: &CallerRecord) -> Result<Written, StoreError> {
+        let written = self.rows.put(&Row::caller(&caller.id), caller).await?;
+        self.callers.forget(&caller.id);
+        Ok(written)
+    }
+
+    /// Takes a caller away; whether it was there.
+    pub async fn revoke_caller(&self, id: &str) -> Result<bool, StoreError> {
+        let was_there = self.rows.delete(&Row::caller(id)).await?;
+        self.callers.forget(id);
+        Ok(was_there)
+    }
+
+    /// Takes a tenant, its keys and its callers away; whether it was there.
     pub async fn delete_tenant(&self, name: &str) -> Result<bool, StoreError> {
         let was_there = self.rows.delete(&Row::tenant(name)).await?;
         self.tenants.forget(name);
         // After the tenant, without which they open nothing: whatever stops us here leaves no way in.
         for key in self.keys_of(name).await? {
             self.revoke_key(&key.id).await?;
+        }
+        for caller in self.callers().await?.into_iter().filter(|caller| caller.tenant == name) {
+            self.revoke_caller(&caller.id).await?;
         }
         Ok(was_there)
     }
@@ -134,5 +162,12 @@ impl Registry {
         keys.retain(|key| key.tenant == tenant);
         keys.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(keys)
+    }
+
+    /// All callers, by id.
+    pub async fn callers(&self) -> Result<Vec<CallerRecord>, StoreError> {
+        let mut callers: Vec<CallerRecord> = self.rows.scan(rows::CALLER).await?;
+        callers.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(callers)
     }
 }

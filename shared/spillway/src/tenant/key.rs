@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-const PREFIX: &str = "sk-spill-";
 const SECRET_HEX_DIGITS: usize = 64;
 const LONGEST_ID: usize = 64;
 
@@ -32,6 +31,9 @@ pub struct KeyRecord {
 }
 
 impl ApiKey {
+    /// What every key begins with.
+    pub const PREFIX: &str = "sk-spill-";
+
     /// A new key: a 12-digit id and a secret of 256 bits, both from the operating system's random source.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut id = [0; 6];
@@ -44,7 +46,7 @@ impl ApiKey {
     /// Reads a key as a caller presents it; `None` if it cannot be one. The id may contain dashes, as the ids of
     /// tenants do: the secret is what follows the last one.
     pub fn parse(presented: &str) -> Option<Self> {
-        let (id, secret) = presented.strip_prefix(PREFIX)?.rsplit_once('-')?;
+        let (id, secret) = presented.strip_prefix(Self::PREFIX)?.rsplit_once('-')?;
         let is_id = (1..=LONGEST_ID).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         let is_secret =
@@ -59,13 +61,13 @@ impl ApiKey {
 
     /// The whole key, to be shown once to whom it is for.
     pub fn expose(&self) -> String {
-        format!("{PREFIX}{}-{}", self.id, self.secret)
+        format!("{}{}-{}", Self::PREFIX, self.id, self.secret)
     }
 }
 
 impl Debug for ApiKey {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(formatter, "ApiKey({PREFIX}{}-…)", self.id)
+        write!(formatter, "ApiKey({}{}-…)", Self::PREFIX, self.id)
     }
 }
 

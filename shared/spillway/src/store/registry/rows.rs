@@ -20,6 +20,7 @@ use crate::{
 
 pub(super) const TENANT: &str = "tenant#";
 pub(super) const KEY: &str = "key#";
+pub(super) const CALLER: &str = "caller#";
 const MODEL: &str = "model";
 
 /// What a write did; the version is the one that holds now.
@@ -46,6 +47,10 @@ impl Row {
 
     pub(super) fn key(id: &str) -> Self {
         Self { pk: format!("{KEY}{id}"), sk: "-".to_owned() }
+    }
+
+    pub(super) fn caller(id: &str) -> Self {
+        Self { pk: format!("{CALLER}{id}"), sk: "-".to_owned() }
     }
 
     /// All models share one partition, so that one query reads the catalogue.
@@ -200,7 +205,7 @@ impl Stored {
 
     fn entry<T: DeserializeOwned>(self, name: &str) -> Result<Option<T>, StoreError> {
         let Some(mut document) = self.document else { return Ok(None) };
-        // Keys have no version of their own; where there is one, the row's is the one that counts.
+        // Keys and callers have no version of their own; where there is one, the row's is the one that counts.
         if let Some(version) = document.get_mut("version") {
             *version = self.version.into();
         }
