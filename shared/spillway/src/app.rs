@@ -1,6 +1,6 @@
 //! Everything a process needs, put together once: the only constructor.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
@@ -28,6 +28,8 @@ pub struct App {
     pub queue: Option<Queue>,
     pub models: Models,
     pub telemetry: Telemetry,
+    /// What stands before every path of the API; empty means nothing does.
+    pub path_prefix: Arc<str>,
 }
 
 /// Where the three services are, when the environment does not say it.
@@ -115,6 +117,7 @@ impl App {
             queue: config.queue_url.as_deref().map(|url| Queue::new(clients.sqs, url)),
             models: Models::new(clients.bedrock_runtime),
             telemetry,
+            path_prefix: config.path_prefix.as_str().into(),
             clock,
         }
     }

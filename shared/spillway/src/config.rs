@@ -17,6 +17,8 @@ pub struct Config {
     pub queue_url: Option<String>,
     /// `SPILLWAY_REGISTRY_CACHE_MS`: how long registry entries are used before they are read again, in milliseconds.
     pub registry_cache_ms: u64,
+    /// `SPILLWAY_PATH_PREFIX`: what stands before every path of the API, such as `/llm`; empty means nothing does.
+    pub path_prefix: String,
     /// `RUST_LOG`, else `AWS_LAMBDA_LOG_LEVEL`: which log lines are written, as a `tracing` filter.
     pub log_filter: String,
     /// `AWS_LAMBDA_LOG_FORMAT`: how log lines are written.
@@ -43,6 +45,7 @@ pub struct BadVariable {
 }
 
 const MAX_REGISTRY_CACHE_MS: u64 = 60_000;
+const LONGEST_PATH_PREFIX: usize = 128;
 
 impl Config {
     /// Reads the environment of this process. An empty variable counts as absent.
@@ -66,6 +69,7 @@ impl Config {
             jobs_table: table("SPILLWAY_JOBS_TABLE", "spillway-jobs")?,
             queue_url: read("SPILLWAY_QUEUE_URL").map(queue_url).transpose()?,
             registry_cache_ms: read("SPILLWAY_REGISTRY_CACHE_MS").map_or(Ok(2_000), registry_cache_ms)?,
+            path_prefix: read("SPILLWAY_PATH_PREFIX").map_or(Ok(String::new()), path_prefix)?,
             log_filter: log_filter(read("RUST_LOG"), read("AWS_LAMBDA_LOG_LEVEL"))?,
             log_format: read("AWS_LAMBDA_LOG_FORMAT").map_or(Ok(LogFormat::default()), log_format)?,
         })
@@ -92,6 +96,19 @@ fn registry_cache_ms(value: String) -> Result<u64, BadVariable> {
             Err(BadVariable { variable: "SPILLWAY_REGISTRY_CACHE_MS", value, must_be })
         }
     }
+}
+
+fn path_prefix(value: String) -> Result<String, BadVariable> {
+    let is_segment = |segment: &str| {
+        let is_plain = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte));
+        is_plain && !matches!(segment, "" | "." | "..")
+    };
+    if value.len() <= LONGEST_PATH_PREFIX && value.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_segment))
+    {
+        return Ok(value);
+    }
+    let must_be = "a path without a slash at its end, such as /llm, of at most 128 of a-z A-Z 0-9 . _ ~ - /";
+    Err(BadVariable { variable: "SPILLWAY_PATH_PREFIX", value, must_be })
 }
 
 fn log_filter(rust_log: Option<String>, lambda_level: Option<String>) -> Result<String, BadVariable> {
@@ -140,6 +157,7 @@ mod tests {
         assert_eq!(defaults.jobs_table, "spillway-jobs");
         assert_eq!(defaults.queue_url, None);
         assert_eq!(defaults.registry_cache_ms, 2_000);
+        assert_eq!(defaults.path_prefix, "");
         assert_eq!((defaults.log_filter.as_str(), defaults.log_format), ("info", LogFormat::Text));
         assert_eq!(config(&[("SPILLWAY_QUEUE_URL", ""), ("AWS_LAMBDA_LOG_LEVEL", "")]), Ok(defaults));
     }
@@ -152,6 +170,7 @@ mod tests {
             ("SPILLWAY_JOBS_TABLE", "j_1"),
             ("SPILLWAY_QUEUE_URL", "http://127.0.0.1:9/0/jobs"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "0"),
+            ("SPILLWAY_PATH_PREFIX", "/llm/v2~a"),
             ("AWS_LAMBDA_LOG_LEVEL", "FATAL"),
             ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
         ])
@@ -162,6 +181,7 @@ mod tests {
             jobs_table: "j_1".into(),
             queue_url: Some("http://127.0.0.1:9/0/jobs".into()),
             registry_cache_ms: 0,
+            path_prefix: "/llm/v2~a".into(),
             log_filter: "error".into(),
             log_format: LogFormat::Json,
         };
@@ -184,6 +204,12 @@ mod tests {
             ("SPILLWAY_REGISTRY_CACHE_MS", "2s"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "-1"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "60001"),
+            ("SPILLWAY_PATH_PREFIX", "llm"),
+            ("SPILLWAY_PATH_PREFIX", "/"),
+            ("SPILLWAY_PATH_PREFIX", "/llm/"),
+            ("SPILLWAY_PATH_PREFIX", "/llm//a"),
+            ("SPILLWAY_PATH_PREFIX", "/a/../b"),
+            ("SPILLWAY_PATH_PREFIX", "/a%20b"),
             ("RUST_LOG", "spillway=loud=er"),
             ("AWS_LAMBDA_LOG_LEVEL", "LOUD"),
             ("AWS_LAMBDA_LOG_FORMAT", "xml"),

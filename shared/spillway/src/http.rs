@@ -56,16 +56,23 @@ pub async fn handle<B>(app: &App, request: Request<B>) -> Response<Body>
 where
     B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send,
 {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let outside = match route::inside(&app.path_prefix, &parts.uri) {
+        Ok(uri) => {
+            parts.uri = uri;
+            None
+        }
+        Err(problem) => Some(problem),
+    };
     let call = Call {
         dialect: route::dialect(parts.uri.path(), &parts.headers),
         request_id: uuid::Uuid::now_v7().to_string(),
         deadline_ms: parts.extensions.get::<Deadline>().map(|deadline| deadline.0),
         parts,
     };
-    let answered = match read(body).await {
-        Ok(body) => answer(app, &call, body).await,
-        Err(problem) => Err(problem),
+    let answered = match (outside, read(body).await) {
+        (None, Ok(body)) => answer(app, &call, body).await,
+        (Some(problem), _) | (None, Err(problem)) => Err(problem),
     };
     answered.unwrap_or_else(|problem| reply::problem(&call, &problem, app.clock.now_ms()))
 }

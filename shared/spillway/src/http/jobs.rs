@@ -62,8 +62,8 @@ pub async fn accept(
         // The sweep finds the job and sends its message.
         tracing::warn!(job_id = job.id, %error, "the message of a job was not sent");
     }
-    let mut response = reply::json(call, StatusCode::ACCEPTED, &status(&job, now_ms));
-    let location = format!("/v1/jobs/{}", job.id);
+    let mut response = reply::json(call, StatusCode::ACCEPTED, &status(app, &job, now_ms));
+    let location = path(app, &job);
     response.headers_mut().extend(
         [
             reply::header("location", &location),
@@ -92,7 +92,7 @@ fn stored_call(call: &Call, stream: bool) -> job::Call {
 /// `GET /v1/jobs/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
-    let mut response = reply::json(call, StatusCode::OK, &status(&job, app.clock.now_ms()));
+    let mut response = reply::json(call, StatusCode::OK, &status(app, &job, app.clock.now_ms()));
     if !job.status.is_final() {
         response.headers_mut().extend(reply::header("retry-after", &POLL_S.to_string()));
     }
@@ -126,7 +126,7 @@ pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
     match cancelled.map_err(|error| broker::unreachable("job store", &error))? {
         Cancel::Cancelled => {
             let job = Job { status: Status::Cancelled, finished_ms: Some(now_ms), ..job };
-            Ok(reply::json(call, StatusCode::OK, &status(&job, now_ms)))
+            Ok(reply::json(call, StatusCode::OK, &status(app, &job, now_ms)))
         }
         Cancel::TooLate(status) => {
             let told = format!("The job is {}; only a queued job can be cancelled.", status.name());
@@ -147,7 +147,12 @@ fn missing() -> Problem {
     Problem::new(Kind::NotFound, "There is no such job.")
 }
 
-fn status(job: &Job, now_ms: u64) -> Value {
+/// Where the caller finds a job.
+fn path(app: &App, job: &Job) -> String {
+    format!("{}/v1/jobs/{}", app.path_prefix, job.id)
+}
+
+fn status(app: &App, job: &Job, now_ms: u64) -> Value {
     let estimated_start_ms = match job.status {
         Status::Queued => Some(job.ready_ms.max(now_ms)),
         _ => job.started_ms,
@@ -163,6 +168,6 @@ fn status(job: &Job, now_ms: u64) -> Value {
         "finished_ms": job.finished_ms,
         "expires_ms": job.expires_ms,
         "error": job.error,
-        "result": (matches!(job.status, Status::Succeeded | Status::Failed)).then(|| format!("/v1/jobs/{}/result", job.id)),
+        "result": (matches!(job.status, Status::Succeeded | Status::Failed)).then(|| path(app, job) + "/result"),
     })
 }

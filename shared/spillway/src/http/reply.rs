@@ -9,7 +9,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use serde_json::Value;
 
-use super::{Body, Call};
+use super::{Body, Call, route};
 use crate::{
     broker::{Delta, Deltas},
     chat::{Kind, Problem},
@@ -46,6 +46,9 @@ pub fn problem(call: &Call, problem: &Problem, now_ms: u64) -> Response<Body> {
     let mut headers = rendered.headers;
     let limit_states = problem.payer.as_ref().map_or(&[][..], |payer| &payer.limit_states);
     headers.extend(call.dialect.limit_headers(limit_states, now_ms));
+    if problem.kind == Kind::MethodNotAllowed {
+        headers.extend(header("allow", &route::methods(call.parts.uri.path())));
+    }
     whole(call, rendered.status, headers, rendered.body)
 }
 

@@ -1,6 +1,6 @@
 //! The table of contents of the API.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
 use crate::{
@@ -82,6 +82,31 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v1", "jobs", id, "result"] => only(method, [(Method::GET, Route::JobResult(decode(id)?))]),
         _ => Err(no_route(path)),
     }
+}
+
+/// The methods that a path has, as in `Allow`.
+pub fn methods(path: &str) -> String {
+    let all = [Method::GET, Method::HEAD, Method::POST, Method::DELETE];
+    let had: Vec<&str> = all.iter().filter(|method| route(method, path).is_ok()).map(Method::as_str).collect();
+    had.join(", ")
+}
+
+/// The request target below `prefix`. Liveness is also answered without it, because load balancers ask the process itself.
+///
+/// # Errors
+/// The target is outside of the API (404).
+pub fn inside(prefix: &str, uri: &Uri) -> Result<Uri, Problem> {
+    if prefix.is_empty() || matches!(uri.path(), "/" | "/healthz") {
+        return Ok(uri.clone());
+    }
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let inner = target.strip_prefix(prefix).and_then(|rest| match rest.chars().next() {
+        None | Some('?') => format!("/{rest}").parse().ok(),
+        Some('/') => rest.parse().ok(),
+        Some(_) => None,
+    });
+    let outside = || Problem::new(Kind::NotFound, format!("The paths of this API begin with {prefix}/."));
+    inner.ok_or_else(outside)
 }
 
 /// The dialect that a caller of this path expects, errors included. The path decides; where vendors share one, the
@@ -178,6 +203,38 @@ mod tests {
             prop_assert_eq!(model_of(&format!("/model/{encoded}/invoke")), Some(id.clone()));
             prop_assert_eq!(model_of(&format!("/model/{colons_bare}/converse-stream")), Some(id.clone()));
             prop_assert_eq!(model_of(&format!("/model/{lower_case}/invoke")), Some(id.to_lowercase()));
+        }
+    }
+
+    fn target(prefix: &str, target: &'static str) -> Option<String> {
+        inside(prefix, &Uri::from_static(target)).ok().map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn a_prefix_is_taken_off_and_only_liveness_does_without_it() {
+        for (asked, inner) in [
+            ("/llm/v1/models?limit=1", Some("/v1/models?limit=1")),
+            ("/llm/model/a%2Fb/converse", Some("/model/a%2Fb/converse")),
+            ("/llm", Some("/")),
+            ("/llm?a", Some("/?a")),
+            ("/llm//v1", Some("//v1")),
+            ("/healthz", Some("/healthz")),
+            ("/", Some("/")),
+            ("/llmv1/models", None),
+            ("/v1/models", None),
+            ("/healthz/", None),
+        ] {
+            assert_eq!(target("/llm", asked).as_deref(), inner, "{asked}");
+        }
+        assert_eq!(target("", "/v1/models?limit=1").as_deref(), Some("/v1/models?limit=1"));
+    }
+
+    #[test]
+    fn a_path_tells_its_methods() {
+        for (path, methods) in
+            [("/v1/jobs/1", "GET, DELETE"), ("/", "GET, HEAD"), ("/model/m/converse", "POST"), ("/nowhere", "")]
+        {
+            assert_eq!(super::methods(path), methods, "{path}");
         }
     }
 }
