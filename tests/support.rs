@@ -31,7 +31,7 @@ impl Deployment {
     /// The same, with its events sent to `telemetry`.
     pub async fn start_with(settings: &str, telemetry: Telemetry) -> Self {
         let settings: Settings = toml::from_str(settings).expect("settings");
-        let options = Options { settings, apply_settings: true, data: None, port: 0, telemetry };
+        let options = Options { settings, apply_settings: true, data: None, port: 0, tls_port: None, telemetry };
         Self { world: World::start(options).await.expect("a world"), http: Client::new() }
     }
 

@@ -10,4 +10,5 @@ mod server;
 pub mod settings;
 mod shutdown;
 pub mod stand_ins;
+pub mod tls;
 pub mod world;

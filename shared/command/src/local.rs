@@ -7,6 +7,7 @@ use spillway::telemetry::Telemetry;
 use crate::{
     settings::Settings,
     shutdown,
+    tls::TlsArgs,
     world::{Options, World, print_environment},
 };
 
@@ -16,6 +17,8 @@ pub struct Args {
     /// The port of the API; 0 for any
     #[arg(long, value_name = "N", default_value_t = 8787)]
     port: u16,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Tenants, models, keys and simulator; the demo's when absent
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -29,7 +32,7 @@ pub struct Args {
 
 impl Default for Args {
     fn default() -> Self {
-        Self { port: 8787, config: None, data: None, events: false }
+        Self { port: 8787, tls: TlsArgs::default(), config: None, data: None, events: false }
     }
 }
 
@@ -40,18 +43,25 @@ impl Default for Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut stop = shutdown::signals()?;
     let settings = Settings::read(args.config.as_deref())?;
-    let keys = settings.keys.clone();
+    let (keys, access_keys) = (settings.keys.clone(), settings.access_keys.clone());
     let world = World::start(Options {
         settings,
         apply_settings: args.config.is_some(),
         data: args.data,
         port: args.port,
+        tls_port: args.tls.tls_port,
         telemetry: if args.events { Telemetry::stdout() } else { Telemetry::off() },
     })
     .await?;
     print_environment(&world.stand_ins, &world.queue_url);
     for (tenant, key) in &keys {
         println!("key {tenant} {key}");
+    }
+    for (tenant, id) in &access_keys {
+        println!("access-key {tenant} {id}");
+    }
+    if let Some(tls) = &world.tls {
+        tls.print();
     }
     println!("ready {}", world.url);
     stop.recv().await;

@@ -43,3 +43,13 @@ async fn main() -> anyhow::Result<()> {
         Command::Admin(command) => admin::run(command).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_argument_clashes_with_another() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -6,7 +6,11 @@ use spillway::{app::App, drain, http::handle};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{server, shutdown};
+use crate::{
+    server::{self, Listener},
+    shutdown,
+    tls::{self, TlsArgs},
+};
 
 /// Where to listen. Everything else comes from the environment, as in Lambda.
 #[derive(Debug, clap::Args)]
@@ -17,6 +21,12 @@ pub struct Args {
     /// The port to listen on; 0 for any
     #[arg(long, value_name = "N", default_value_t = 8787)]
     port: u16,
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// Take the access key id of a signed request for its caller (see `spillway callers`). Signatures are NOT verified:
+    /// whoever reaches the port can be any caller
+    #[arg(long)]
+    trust_access_key_ids: bool,
 }
 
 /// Runs until Ctrl-C or SIGTERM, then finishes what is in flight. Also drains the queue, if there is one.
@@ -26,15 +36,28 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut stop = shutdown::signals()?;
     let app = App::from_env().await?;
-    let listener = TcpListener::bind((args.host, args.port)).await?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let tcp = TcpListener::bind((args.host, args.port)).await?;
+    let url = format!("http://{}", tcp.local_addr()?);
+    let mut listeners = vec![Listener { tcp, tls: None }];
+    let mut encrypted = None;
+    if let Some(port) = args.tls.tls_port {
+        let (listener, tls) = tls::bind(args.host, port, None).await?;
+        listeners.push(listener);
+        encrypted = Some(tls);
+    }
     let token = CancellationToken::new();
     let pump = app.queue.clone().map(|queue| tokio::spawn(drain::pump(app.clone(), queue, token.clone())));
-    let answer = move |request| {
+    let answer = move |mut request| {
         let app = app.clone();
+        if args.trust_access_key_ids {
+            server::trust_access_key_id(&mut request);
+        }
         async move { handle(&app, request).await }
     };
-    let server = tokio::spawn(server::serve(listener, answer, token.clone()));
+    let server = tokio::spawn(server::serve(listeners, answer, token.clone()));
+    if let Some(tls) = &encrypted {
+        tls.print();
+    }
     println!("ready {url}");
     stop.recv().await;
     token.cancel();

@@ -22,6 +22,9 @@ pub struct Settings {
     /// Keys by tenant. Only for places where a key may stand in a file.
     #[serde(default)]
     pub keys: BTreeMap<String, String>,
+    /// Access key ids by tenant, so that signed requests need no key.
+    #[serde(default)]
+    pub access_keys: BTreeMap<String, String>,
     /// How the simulated models behave.
     #[serde(default)]
     pub simulator: Simulator,
@@ -54,10 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_demo_is_valid_and_every_tenant_has_a_key() {
+    fn the_demo_is_valid_and_every_tenant_has_a_key_and_an_access_key_id() {
         Entries::parse(include_str!("demo.toml")).expect("entries that can be applied");
         let demo = Settings::demo().expect("settings");
         assert!(demo.tenants.iter().all(|tenant| demo.keys.contains_key(&tenant.name)));
+        assert!(demo.tenants.iter().all(|tenant| demo.access_keys.contains_key(&tenant.name)));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A whole deployment in this process: the broker over the stand-ins.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use anyhow::Context;
 use spillway::{
@@ -10,13 +13,17 @@ use spillway::{
     queue::Queue,
     store::tables,
     telemetry::Telemetry,
-    tenant::{ApiKey, KeyRecord},
+    tenant::{ApiKey, CallerRecord, KeyRecord, caller_id},
 };
 use spillway_stand_ins::{StandIns, clock::Clock as StandInClock};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{server, settings::Settings};
+use crate::{
+    server::{self, Listener},
+    settings::Settings,
+    tls::{self, Tls},
+};
 
 /// How long a received message stays invisible, in seconds: longer than a demo model may take.
 const VISIBILITY_S: u32 = 90;
@@ -31,6 +38,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// The port of the API; 0 for any.
     pub port: u16,
+    /// The port of the API over HTTPS, 0 for any; without one there is none.
+    pub tls_port: Option<u16>,
     /// Where events go.
     pub telemetry: Telemetry,
 }
@@ -45,6 +54,8 @@ pub struct World {
     pub stand_in_clock: StandInClock,
     /// Where the API answers.
     pub url: String,
+    /// Where the API answers over HTTPS, if it does.
+    pub tls: Option<Tls>,
     /// The queue of jobs.
     pub queue_url: String,
     shutdown: CancellationToken,
@@ -58,19 +69,29 @@ impl World {
     /// # Errors
     /// A port is taken, the data directory cannot be used, or the settings are not valid.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let address = (Ipv4Addr::LOCALHOST, options.port);
-        let listener = TcpListener::bind(address)
+        let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let tcp = TcpListener::bind((host, options.port))
             .await
             .with_context(|| format!("port {} cannot be used; choose another with --port", options.port))?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let url = format!("http://{}", tcp.local_addr()?);
+        let mut listeners = vec![Listener { tcp, tls: None }];
         let stand_in_clock = StandInClock::default();
         let stand_ins = StandIns::start(spillway_stand_ins::Options {
             clock: stand_in_clock.clone(),
-            data: options.data,
+            data: options.data.clone(),
             simulator: options.settings.simulator.clone(),
             ..spillway_stand_ins::Options::default()
         })
         .await?;
+        let tls = match options.tls_port {
+            Some(port) => {
+                // After the stand-ins, which make the directory.
+                let (listener, tls) = tls::bind(host, port, options.data.as_deref()).await?;
+                listeners.push(listener);
+                Some(tls)
+            }
+            None => None,
+        };
         let (config, clients, queue) = provision(&stand_ins).await?;
         let app = App::new(&config, clients, options.telemetry);
         let is_new = app.registry.tenants().await?.is_empty();
@@ -81,12 +102,13 @@ impl World {
         let queue_url = queue.url().to_owned();
         let pump = tokio::spawn(spillway::drain::pump(app.clone(), queue, shutdown.clone()));
         let api = app.clone();
-        let answer = move |request| {
+        let answer = move |mut request| {
             let api = api.clone();
+            server::trust_access_key_id(&mut request);
             async move { handle(&api, request).await }
         };
-        let server = tokio::spawn(server::serve(listener, answer, shutdown.clone()));
-        Ok(Self { app, stand_ins, stand_in_clock, url, queue_url, shutdown, server, pump })
+        let server = tokio::spawn(server::serve(listeners, answer, shutdown.clone()));
+        Ok(Self { app, stand_ins, stand_in_clock, url, tls, queue_url, shutdown, server, pump })
     }
 
     /// Moves all clocks forward.
@@ -144,6 +166,10 @@ async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
         let key =
             ApiKey::parse(key).with_context(|| format!("the key of {tenant} is not sk-spill-<key id>-<secret>"))?;
         app.registry.put_key(&KeyRecord::new(&key, tenant, None)).await?;
+    }
+    for (tenant, id) in &settings.access_keys {
+        let id = caller_id(id).with_context(|| format!("the access key id of {tenant} must be visible ASCII"))?;
+        app.registry.put_caller(&CallerRecord { id, tenant: tenant.clone() }).await?;
     }
     Ok(())
 }

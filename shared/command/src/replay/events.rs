@@ -57,7 +57,8 @@ pub async fn replay(path: &Path, mut each: impl FnMut(Replayed)) -> anyhow::Resu
     settings.simulator.time_to_first_token_ms = 0;
     settings.simulator.tokens_per_second = 0;
     let key = settings.keys.get(TENANT).cloned().context("the demo has a key for every tenant")?;
-    let options = Options { settings, apply_settings: true, data: None, port: 0, telemetry: Telemetry::off() };
+    let options =
+        Options { settings, apply_settings: true, data: None, port: 0, tls_port: None, telemetry: Telemetry::off() };
     let world = World::start(options).await?;
     for path in &files {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
