@@ -46,12 +46,12 @@ impl Encoder {
         }
     }
 
-    /// Bytes that say nothing and keep a silent connection open; none in the Bedrock dialect, which has no such frame.
+    /// Bytes that say nothing and keep a silent connection open.
     pub fn keep_alive(&self) -> Bytes {
         match self {
             Self::ChatCompletion(_) => sse::comment("keep-alive"),
             Self::Message(_) => sse::named("ping", r#"{"type": "ping"}"#),
-            Self::EventStream(_) => Bytes::new(),
+            Self::EventStream(stream) => stream.keep_alive(),
         }
     }
 }

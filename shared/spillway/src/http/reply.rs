@@ -101,6 +101,8 @@ fn with_request_id(call: &Call, mut response: Response<Body>) -> Response<Body> 
 
 #[cfg(test)]
 mod tests {
+    use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
+    use bytes::BytesMut;
     use http::Request;
     use tokio::sync::mpsc;
 
@@ -110,22 +112,36 @@ mod tests {
         dialect::{Api, Context, Echo},
     };
 
-    /// What a caller reads of a stream of these events.
-    async fn read(api: Api, names: &[&str], end: Option<Result<(), Problem>>) -> String {
+    const WHOLE: [&str; 4] = ["messageStart", "contentBlockDelta", "messageStop", "metadata"];
+
+    /// What a caller reads of a stream of these events, each after a silence.
+    async fn read_slowly(
+        api: Api,
+        names: &[&'static str],
+        end: Option<Result<(), Problem>>,
+        silence: Duration,
+    ) -> Bytes {
         let (parts, ()) = Request::new(()).into_parts();
         let call = Call { parts, dialect: api.dialect(), request_id: "r".into(), deadline_ms: None };
         let context = Context { request_id: "r".into(), model: "m".into(), created_s: 0, echo: Echo::default() };
         let (sender, deltas) = mpsc::channel(8);
-        for name in names {
-            let event = Event::Converse { name: (*name).into(), payload: serde_json::json!({}) };
-            sender.send(Delta::Event(event)).await.expect("room");
-        }
-        if let Some(end) = end {
-            sender.send(Delta::End(end)).await.expect("room");
-        }
-        drop(sender);
+        let names = names.to_vec();
+        tokio::spawn(async move {
+            for name in names {
+                tokio::time::sleep(silence).await;
+                let event = Event::Converse { name: name.into(), payload: serde_json::json!({}) };
+                sender.send(Delta::Event(event)).await.expect("a reader");
+            }
+            if let Some(end) = end {
+                sender.send(Delta::End(end)).await.expect("a reader");
+            }
+        });
         let body = stream(&call, Vec::new(), api.stream(context), deltas).into_body().collect().await;
-        String::from_utf8_lossy(&body.expect("no errors").to_bytes()).into_owned()
+        body.expect("no errors").to_bytes()
+    }
+
+    async fn read(api: Api, names: &[&'static str], end: Option<Result<(), Problem>>) -> String {
+        String::from_utf8_lossy(&read_slowly(api, names, end, Duration::ZERO).await).into_owned()
     }
 
     #[tokio::test]
@@ -133,9 +149,34 @@ mod tests {
         for api in [Api::ChatCompletions, Api::Messages] {
             let cut = read(api, &["messageStart", "contentBlockDelta"], None).await;
             assert!(cut.contains("error"), "{cut}");
-            let whole = ["messageStart", "contentBlockDelta", "messageStop", "metadata"];
-            let whole = read(api, &whole, Some(Ok(()))).await;
+            let whole = read(api, &WHOLE, Some(Ok(()))).await;
             assert!(!whole.contains("error"), "{whole}");
         }
+    }
+
+    /// The types of the events in an event stream.
+    fn types(bytes: &[u8]) -> Vec<String> {
+        let (mut bytes, mut decoder, mut types) = (BytesMut::from(bytes), MessageFrameDecoder::new(), Vec::new());
+        while let Ok(DecodedFrame::Complete(message)) = decoder.decode_frame(&mut bytes) {
+            let header = message.headers().iter().find(|header| header.name().as_str() == ":event-type");
+            types.push(header.expect("a type").value().as_string().expect("text").as_str().to_owned());
+        }
+        assert!(bytes.is_empty(), "a broken frame");
+        types
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_gives_a_sign_of_life_every_fifteen_seconds() {
+        let silence = KEEP_ALIVE * 2 + Duration::from_secs(1);
+        for (api, sign) in [(Api::ChatCompletions, ": keep-alive\n\n"), (Api::Messages, "event: ping\n")] {
+            let read = read_slowly(api, &WHOLE, Some(Ok(())), silence).await;
+            let text = String::from_utf8_lossy(&read);
+            assert_eq!(text.matches(sign).count(), 2 * WHOLE.len(), "{text}");
+        }
+        let read = read_slowly(Api::Converse, &WHOLE, Some(Ok(())), silence).await;
+        let expected: Vec<&str> = WHOLE.iter().flat_map(|name| ["keepAlive", "keepAlive", name]).collect();
+        assert_eq!(types(&read), expected);
+        let lively = read_slowly(Api::Converse, &WHOLE, Some(Ok(())), Duration::from_secs(14)).await;
+        assert_eq!(types(&lively), WHOLE);
     }
 }

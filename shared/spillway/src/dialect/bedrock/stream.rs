@@ -37,6 +37,13 @@ impl Stream {
         frame("exception", ":exception-type", name, &super::problem(problem))
     }
 
+    /// A sign of life: an event of a type that no stream has. Every client that was tried skips it (boto3, the AWS SDKs for
+    /// JavaScript and Rust, Anthropic's SDKs, LangChain, LiteLLM, the AI SDK). They do not all skip an event without a JSON
+    /// payload, without content or delta, a frame without headers, or a message of an unknown type.
+    pub fn keep_alive(&self) -> Bytes {
+        frame("event", ":event-type", "keepAlive".to_owned(), &json!({}))
+    }
+
     /// The stream just ends.
     pub fn finish(&mut self) -> Bytes {
         self.is_over = true;
