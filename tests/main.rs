@@ -19,3 +19,4 @@ mod right_sizing;
 mod streams;
 mod support;
 mod tidy;
+mod transport;

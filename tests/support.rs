@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod jobs;
 pub mod time;
+pub mod tls;
 
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -30,8 +31,17 @@ impl Deployment {
 
     /// The same, with its events sent to `telemetry`.
     pub async fn start_with(settings: &str, telemetry: Telemetry) -> Self {
+        Self::start_world(settings, telemetry, None).await
+    }
+
+    /// The same without events, which also answers over HTTPS.
+    pub async fn start_with_tls(settings: &str) -> Self {
+        Self::start_world(settings, Telemetry::off(), Some(0)).await
+    }
+
+    async fn start_world(settings: &str, telemetry: Telemetry, tls_port: Option<u16>) -> Self {
         let settings: Settings = toml::from_str(settings).expect("settings");
-        let options = Options { settings, apply_settings: true, data: None, port: 0, tls_port: None, telemetry };
+        let options = Options { settings, apply_settings: true, data: None, port: 0, tls_port, telemetry };
         Self { world: World::start(options).await.expect("a world"), http: Client::new() }
     }
 
