@@ -32,6 +32,7 @@ TABLES = {
 # Variables that config.rs reads and the template leaves to their defaults, each with the reason.
 DELIBERATELY_ABSENT = {}
 
+OPEN_FUNCTION_URL = {"Fn::And": [{"Condition": "HasFunctionUrl"}, {"Fn::Not": [{"Condition": "UsesIam"}]}]}
 QUEUE_GETATT = {"Fn::GetAtt": ["JobsQueue", "Arn"]}
 REGISTRY_ACTIONS = {"dynamodb:GetItem", "dynamodb:Query"}
 LEDGER_ACTIONS = {"dynamodb:GetItem", "dynamodb:UpdateItem"}
@@ -93,16 +94,22 @@ def problems(sam, config=None, with_lint=True):
         # Where deploying puts the code.
         deployed["Resources"][name]["Properties"]["CodeUri"] = "s3://some-bucket/code.zip"
     try:
-        stack = Translator(managed_policy_map={}, sam_parser=Parser(), plugins=[]).translate(
-            sam_template=deployed, parameter_values={}
-        )
+        stack = transformed(deployed, {})
+        signed = transformed(deployed, {"FrontDoorAuth": "AWS_IAM"})
     except InvalidDocumentException as error:
         return [f"transform: {cause.message}" for cause in error.causes]
     config = CONFIG.read_text() if config is None else config
     found = [problem for check in CHECKS for problem in check(stack)]
+    found += signatures(stack, signed)
     found += environment(stack, config)
     found += code(sam)
     return found + (lint_problems(stack) if with_lint else [])
+
+
+def transformed(sam, parameters):
+    """What CloudFormation makes of `sam` where `parameters` are not the defaults."""
+    translator = Translator(managed_policy_map={}, sam_parser=Parser(), plugins=[])
+    return translator.translate(sam_template=copy.deepcopy(sam), parameter_values=parameters)
 
 
 def lint_problems(stack):
@@ -309,8 +316,12 @@ def function_url(stack):
         if grant["Principal"] != "*":
             continue
         grants[grant["Action"]] = grant
-        if stack["Resources"][name].get("Condition") != "HasFunctionUrl":
-            yield f"function url: {name} holds without one"
+        if stack["Resources"][name].get("Condition") != "HasOpenFunctionUrl":
+            yield f"function url: {name} holds without an open one"
+    if stack["Conditions"].get("HasOpenFunctionUrl") != OPEN_FUNCTION_URL:
+        yield "function url: it is open in other cases than it should be"
+    if any(url.get("AuthType") != {"Fn::If": ["UsesIam", "AWS_IAM", "NONE"]} for url in urls.values()):
+        yield "function url: it is open where the API is not"
     if set(grants) != {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}:
         yield "function url: it needs both permissions"
     if grants.get("lambda:InvokeFunctionUrl", {}).get("FunctionUrlAuthType") != "NONE":
@@ -319,6 +330,18 @@ def function_url(stack):
         yield "function url: everybody may call the Invoke API"
     if stack["Parameters"]["EnableFunctionUrl"]["Default"] != "false":
         yield "function url: it is not an option but the default"
+
+
+def signatures(stack, signed):
+    """The API asks for signatures where its parameter says so, and only there."""
+    for parameters, expected, wrong in [(stack, None, "asks for"), (signed, [{"AWS_IAM": []}], "does not ask for")]:
+        for api in resources(parameters, "AWS::ApiGateway::RestApi").values():
+            for path, methods in api["Body"]["paths"].items():
+                for method in methods.values():
+                    if method.get("security") != expected:
+                        yield f"signatures: {path} {wrong} one"
+                    if "credentials" in method["x-amazon-apigateway-integration"]:
+                        yield f"signatures: {path} calls the function with the caller's rights"
 
 
 CHECKS = [

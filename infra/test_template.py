@@ -226,6 +226,30 @@ MISTAKES = {
         lambda sam: sam["Resources"].pop("ApiFunctionUrlMayInvoke"),
         "needs both permissions",
     ),
+    "a function url that is open where the API is not": (
+        lambda sam: properties(sam, "ApiFunctionUrl").update(AuthType="NONE"),
+        "function url: it is open where the API is not",
+    ),
+    "a function url that everybody with an AWS account may call": (
+        lambda sam: sam["Resources"]["ApiFunctionUrlMayBeCalled"].update(Condition="HasFunctionUrl"),
+        "ApiFunctionUrlMayBeCalled holds without an open one",
+    ),
+    "a function url that counts as open although it is signed": (
+        lambda sam: sam["Conditions"].update(HasOpenFunctionUrl={"Fn::And": [{"Condition": "HasFunctionUrl"}] * 2}),
+        "open in other cases",
+    ),
+    "an API that never asks for signatures": (
+        lambda sam: properties(sam, "Api").pop("Auth"),
+        "signatures: /{proxy+} does not ask for one",
+    ),
+    "an API that always asks for signatures": (
+        lambda sam: sam["Parameters"]["FrontDoorAuth"].update(Default="AWS_IAM"),
+        "signatures: / asks for one",
+    ),
+    "a function that runs with its caller's rights": (
+        lambda sam: properties(sam, "Api").update(Auth={"DefaultAuthorizer": "AWS_IAM"}),
+        "calls the function with the caller's rights",
+    ),
     "an open Invoke API": (
         lambda sam: properties(sam, "ApiFunctionUrlMayInvoke").pop("InvokedViaFunctionUrl"),
         "everybody may call the Invoke API",

@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use spillway_command::replay::events;
 
 /// What comes of each file: the status and the pool, or how many messages failed.
-const EXPECTED: [(&str, &str); 26] = [
+const EXPECTED: [(&str, &str); 30] = [
+    ("function-url-iam-role.json", "200 OK from provisioned"),
     ("function-url-messages-stream.json", "200 OK from provisioned"),
+    ("http-api-bad-host-and-query.json", "200 OK from provisioned"),
     ("http-api-chat-completions.json", "200 OK from provisioned"),
     ("rest-bad-json.json", "400 Bad Request"),
     ("rest-chat-completions-respond-async.json", "200 OK from provisioned"),
@@ -19,6 +21,8 @@ const EXPECTED: [(&str, &str); 26] = [
     ("rest-converse.json", "200 OK from provisioned"),
     ("rest-head-root.json", "200 OK"),
     ("rest-healthz.json", "200 OK"),
+    ("rest-iam-role.json", "200 OK from provisioned"),
+    ("rest-iam-unknown-role.json", "403 Forbidden"),
     ("rest-job-delete.json", "200 OK"),
     ("rest-job-result.json", "409 Conflict"),
     ("rest-job.json", "200 OK"),
@@ -48,6 +52,8 @@ async fn every_sample_event_comes_to_what_it_is_for() {
     let outcomes: BTreeMap<&str, &str> = came.iter().map(|(file, (got, _))| (file.as_str(), got.as_str())).collect();
     assert_eq!(outcomes, BTreeMap::from(EXPECTED), "an event without an entry, or an entry that does not hold");
 
+    let told = &came["rest-iam-unknown-role.json"].1;
+    assert!(told.contains("No tenant has the caller arn:aws:iam::123456789012:role/Nobody"), "{told}");
     let body_of = |file: &str| &came[file].1;
     assert!(body_of("rest-chat-completions-stream.json").ends_with("data: [DONE]\n\n"));
     assert!(body_of("rest-messages-stream.json").contains("event: message_stop"));

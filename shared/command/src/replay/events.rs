@@ -10,6 +10,7 @@ use spillway::{
     job::{Call, NewJob},
     lambda::{self, Event},
     telemetry::Telemetry,
+    tenant::CallerRecord,
 };
 
 use crate::{
@@ -19,6 +20,9 @@ use crate::{
 
 /// The tenant whose key and job stand in for `${KEY}` and `${JOB}`.
 const TENANT: &str = "roomy";
+
+/// The IAM role that stands for it in events of a front door which verifies signatures.
+const ROLE: &str = "arn:aws:iam::123456789012:role/Roomy";
 
 /// One event and what became of it.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ pub async fn replay(path: &Path, mut each: impl FnMut(Replayed)) -> anyhow::Resu
     let options =
         Options { settings, apply_settings: true, data: None, port: 0, tls_port: None, telemetry: Telemetry::off() };
     let world = World::start(options).await?;
+    let role = CallerRecord { id: ROLE.into(), tenant: TENANT.into() };
+    world.app.registry.put_caller(&role).await?;
     for path in &files {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let job = if text.contains("${JOB}") { waiting_job(&world).await? } else { String::new() };
