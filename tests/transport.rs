@@ -279,6 +279,11 @@ async fn an_aws_sdk_reads_past_the_signs_of_life() {
             known.push(event);
         }
     }
+    let call = client.invoke_model_with_response_stream().model_id("m").body(b"{}".as_slice().into()).send();
+    let mut stream = within(call).await.expect("a stream").body;
+    while let Some(event) = within(stream.recv()).await.expect("no error") {
+        assert!(event.is_unknown(), "nothing in this stream is a chunk");
+    }
     let [start, delta, stop] = &known[..] else { panic!("{known:?}") };
     assert!(start.is_message_start() && stop.is_message_stop());
     let delta = delta.as_content_block_delta().expect("a delta").delta().expect("text");
@@ -291,7 +296,7 @@ async fn serve_stream(body: Bytes) -> String {
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.expect("a connection");
-        let answer = move |_| {
+        let answer = |_| {
             let response = http::Response::builder().header("content-type", "application/vnd.amazon.eventstream");
             let response = response.body(Full::new(body.clone()));
             async move { response }

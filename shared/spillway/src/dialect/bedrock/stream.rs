@@ -37,9 +37,9 @@ impl Stream {
         frame("exception", ":exception-type", name, &super::problem(problem))
     }
 
-    /// A sign of life: an event of a type that no stream has. Every client that was tried skips it (boto3, the AWS SDKs for
-    /// JavaScript and Rust, Anthropic's SDKs, LangChain, LiteLLM, the AI SDK). They do not all skip an event without a JSON
-    /// payload, without content or delta, a frame without headers, or a message of an unknown type.
+    /// A sign of life: an event of a type that no stream has. boto3, the AWS SDK for JavaScript, Anthropic's SDKs, LangChain,
+    /// LiteLLM and the AI SDK skip it; the AWS SDK for Rust hands it out as `Unknown`. One or another of them fails on an event
+    /// without a JSON payload, a chunk or delta without content, a frame without headers, or a message of an unknown type.
     pub fn keep_alive(&self) -> Bytes {
         frame("event", ":event-type", "keepAlive".to_owned(), &json!({}))
     }
