@@ -17,7 +17,7 @@ use spillway::{
         registry::{Registry, Written},
         tables,
     },
-    tenant::{ApiKey, KeyRecord, Tenant},
+    tenant::{ApiKey, CallerRecord, KeyRecord, Tenant},
 };
 use spillway_stand_ins::faults::{Effect, Fault};
 
@@ -110,6 +110,28 @@ async fn a_change_holds_when_the_cache_has_aged() {
     assert!(!setup.command.revoke_key(key.id()).await.expect("written"));
     setup.clock.advance(CACHE_MS);
     assert_eq!(setup.tenant_of(&key).await, None);
+}
+
+#[tokio::test]
+async fn a_caller_stands_for_its_tenant_until_the_cache_has_aged_and_not_without_it() {
+    let setup = setup().await;
+    let tenant_of =
+        async |id: &str| setup.registry.tenant_of_caller(id).await.expect("read").map(|tenant| tenant.name.clone());
+    setup.command.put_tenant(&tenant("acme", 0)).await.expect("written");
+    for (id, tenant) in [("one", "acme"), ("another", "nobody")] {
+        setup.command.put_caller(&CallerRecord { id: id.into(), tenant: tenant.into() }).await.expect("written");
+    }
+    assert_eq!(tenant_of("one").await.as_deref(), Some("acme"));
+    assert_eq!((tenant_of("another").await, tenant_of("an unknown one").await), (None, None));
+    let reads = setup.reads().await;
+    assert_eq!((tenant_of("one").await.as_deref(), tenant_of("an unknown one").await), (Some("acme"), None));
+    assert_eq!(setup.reads().await, reads, "known and unknown callers are kept");
+
+    assert!(setup.command.revoke_caller("one").await.expect("written"));
+    assert!(!setup.command.revoke_caller("one").await.expect("written"));
+    assert_eq!(tenant_of("one").await.as_deref(), Some("acme"), "kept for a moment");
+    setup.clock.advance(CACHE_MS);
+    assert_eq!(tenant_of("one").await, None);
 }
 
 #[tokio::test]
