@@ -257,9 +257,13 @@ async fn no_content_type_is_as_good_as_any() {
 
 #[tokio::test]
 async fn an_aws_sdk_reads_past_the_signs_of_life() {
-    let context =
-        spillway::dialect::Context { request_id: "r".into(), model: "m".into(), created_s: 0, include_usage: false };
-    let mut stream = spillway::dialect::Dialect::Bedrock.stream(context);
+    let context = spillway::dialect::Context {
+        request_id: "r".into(),
+        model: "m".into(),
+        created_s: 0,
+        echo: spillway::dialect::Echo::default(),
+    };
+    let mut stream = spillway::dialect::Api::Converse.stream(context);
     let mut bytes = Vec::new();
     for (name, payload) in [
         ("messageStart", json!({ "role": "assistant" })),
@@ -267,7 +271,7 @@ async fn an_aws_sdk_reads_past_the_signs_of_life() {
         ("messageStop", json!({ "stopReason": "end_turn" })),
     ] {
         bytes.extend(stream.keep_alive());
-        bytes.extend(stream.event(&spillway::chat::Event { name: name.into(), payload }));
+        bytes.extend(stream.event(&spillway::chat::Event::Converse { name: name.into(), payload }));
     }
     let url = serve_stream(Bytes::from(bytes)).await;
     let client = Client::from_conf(signing(&url, "a", None).build());
