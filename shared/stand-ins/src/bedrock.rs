@@ -1,11 +1,13 @@
 //! A stand-in for Amazon Bedrock Runtime that the unmodified AWS SDKs can talk to.
 //!
-//! It serves Converse, ConverseStream, InvokeModel and InvokeModelWithResponseStream (Anthropic Messages bodies) and
-//! CountTokens over HTTP/1.1 and h2c, accepts any or no authorization, answers deterministically from the prompt
-//! (`engine`), counts tokens in one way ([`tokens`]), and gives its pools the capacity of Bedrock's (`capacity`).
+//! It serves Converse, ConverseStream, InvokeModel and InvokeModelWithResponseStream (the bodies of [`Format`]),
+//! CountTokens and ApplyGuardrail over HTTP/1.1 and h2c, accepts any or no authorization, answers deterministically
+//! from the prompt (`engine`), counts tokens in one way ([`tokens`]), and gives its pools the capacity of Bedrock's
+//! (`capacity`). A guardrail blocks a text that contains `sim-blocked`, or what [`SimulatedGuardrail`] says.
 //!
 //! Model ids that begin with `sim.` are always served and bring a behaviour along: `sim.slow`, `sim.throttled`,
-//! `sim.breaks`, `sim.throttles-mid-stream`, `sim.stalls`, `sim.errors`, `sim.timeout`, `sim.refuses`, `sim.denied`;
+//! `sim.breaks`, `sim.throttles-mid-stream`, `sim.stalls`, `sim.errors`, `sim.timeout`, `sim.refuses`, `sim.denied`,
+//! `sim.uncountable` (to CountTokens);
 //! a further `.name` makes several of one kind. Others are disturbed by [`config::SimulatedPool::fault`] or by
 //! `POST /_sim/faults` with a [`faults::Fault`]; `DELETE /_sim/faults` ends that.
 //!
@@ -32,22 +34,33 @@ mod body;
 mod cache;
 mod call;
 mod capacity;
+mod chat;
 pub mod config;
 mod control;
 mod converse;
+mod embeddings;
 mod engine;
 mod events;
 pub mod faults;
+mod format;
+mod guardrail;
+mod invocation;
+mod llama;
+mod malformed;
+mod nova;
 mod operation;
 mod problem;
 mod prompt;
 mod reply;
 mod run;
+mod schema;
 mod state;
 mod stats;
+mod thinking;
 pub mod tokens;
 
-pub use self::config::{SimulatedPool, Simulator};
+pub use self::config::{SimulatedGuardrail, SimulatedPool, Simulator};
+pub use self::format::Format;
 
 /// What a simulator is started with.
 #[derive(Clone, Default)]

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use super::prompt::Prompt;
+use super::thinking;
 use super::tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS};
 
 #[derive(Debug, Deserialize)]
@@ -16,6 +17,10 @@ struct Request {
     stop_sequences: Option<Vec<String>>,
     tools: Option<Vec<Block>>,
     tool_choice: Option<Value>,
+    #[serde(default)]
+    thinking: Value,
+    #[serde(default)]
+    output_config: Value,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -44,7 +49,11 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
     check(&request)?;
     let mut prompt = Prompt {
         max_tokens: request.max_tokens.and_then(|max_tokens| u64::try_from(max_tokens).ok()),
+        temperature: request.temperature,
         stop_sequences: request.stop_sequences.unwrap_or_default(),
+        thinking: thinking::read(&request.thinking).map_err(Problem::invalid)?,
+        effort: request.output_config["effort"].as_str().map(str::to_owned),
+        schema: request.output_config["format"].get("schema").cloned(),
         ..Prompt::default()
     };
     read_tools(&mut prompt, request.tools.unwrap_or_default(), request.tool_choice.as_ref());
@@ -56,8 +65,31 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
         prompt.add_message(&message.role);
         read_content(&mut prompt, &message.content);
     }
+    check_thoughts(&messages)?;
     prompt.question = question(&messages);
     Ok(prompt)
+}
+
+/// Thoughts that come back must be the model's own.
+fn check_thoughts(messages: &[Message]) -> Result<(), Problem> {
+    for (at, message) in messages.iter().enumerate() {
+        let Content::Blocks(blocks) = &message.content else { continue };
+        for (index, block) in blocks.iter().enumerate() {
+            if block.get("type").is_none_or(|kind| kind != "thinking") {
+                continue;
+            }
+            let member = |name: &str| block.get(name).and_then(Value::as_str);
+            let Some(signature) = member("signature") else {
+                let place = format!("messages.{at}.content.{index}.thinking.signature");
+                return Err(Problem::invalid(format!("{place}: Field required")));
+            };
+            if signature != thinking::signature(member("thinking").unwrap_or_default()) {
+                let place = format!("messages.{at}.content.{index}");
+                return Err(Problem::invalid(format!("{place}: Invalid `signature` in `thinking` block")));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check(request: &Request) -> Result<(), Problem> {
@@ -99,6 +131,8 @@ fn read_tools(prompt: &mut Prompt, tools: Vec<Block>, choice: Option<&Value>) {
             prompt.add_cache_point(point["ttl"].as_str());
         }
     }
+    let one_at_a_time = choice.and_then(|choice| choice["disable_parallel_tool_use"].as_bool());
+    prompt.one_tool_at_a_time = one_at_a_time == Some(true);
     prompt.forced_tool = match choice.and_then(|choice| choice["type"].as_str()) {
         Some("tool") => choice.and_then(|choice| choice["name"].as_str()).map(str::to_owned),
         Some("any") => prompt.tools.first().cloned(),

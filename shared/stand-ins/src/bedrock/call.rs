@@ -13,37 +13,46 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::body::Body;
+use super::engine::Answer;
 use super::faults::{Disturbance, Refusal};
+use super::format::Format;
+use super::guardrail::{Assessment, Attached, Guardrail, Verdict};
 use super::operation::Operation;
 use super::problem::Problem;
-use super::prompt::{Prompt, tenant_of};
+use super::prompt::Prompt;
 use super::reply::{Receipt, Shape};
 use super::run::Run;
 use super::state::State;
 use super::stats::Ending;
-use super::{anthropic, converse, engine};
+use super::{converse, engine, guardrail, invocation, thinking};
 
 const BODY_BYTES: usize = 25_000_000;
 
 /// Answers one operation; an error means that the connection is dropped without an answer.
 pub(super) async fn answer(
     state: &Arc<State>,
-    model_id: &str,
+    id: &str,
     operation: Operation,
     headers: &HeaderMap,
     body: Incoming,
 ) -> io::Result<Response<Body>> {
-    let disturbance = state.memory().faults.strike(model_id);
+    let disturbance = state.memory().faults.strike(id);
     let body = Limited::new(body, BODY_BYTES).collect().await.map(|body| body.to_bytes());
     if disturbance.refusal == Some(Refusal::Drop) {
-        state.memory().stats.refuse(model_id, None, Ending::Failed);
+        state.memory().stats.refuse(id, None, Ending::Failed);
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
     let body = body.map_err(|_| Problem::invalid("The request body is larger than 25000000 bytes or broke off."));
     let response = match operation {
-        Operation::CountTokens => count(state, model_id, body, disturbance),
-        Operation::Generate { shape, streamed } => {
-            generate(state, model_id, (shape, streamed), headers, body, disturbance).await
+        Operation::CountTokens => count(state, id, body, disturbance),
+        Operation::ApplyGuardrail { version } => apply_guardrail(state, id, version, body, disturbance),
+        Operation::Converse { streamed } => {
+            let read = body.and_then(|body| read_converse(state, id, &body));
+            generate(state, id, read, streamed, disturbance).await
+        }
+        Operation::Invoke { streamed } => {
+            let read = body.and_then(|body| read_invocation(state, id, &body, headers, streamed));
+            generate(state, id, read, streamed, disturbance).await
         }
     };
     Ok(response.unwrap_or_else(|problem| refusal(&problem)))
@@ -84,6 +93,10 @@ fn count(
     body: Result<Bytes, Problem>,
     disturbance: Disturbance,
 ) -> Result<Response<Body>, Problem> {
+    check_model(state, model_id, disturbance.refusal)?;
+    if !state.simulator.counts_tokens(model_id) {
+        return Err(Problem::invalid("The provided model doesn't support counting tokens."));
+    }
     let request: CountTokens = serde_json::from_slice(&body?).map_err(|error| Problem::unreadable(&error))?;
     let prompt = match request.input {
         CountInput::Converse(request) => converse::prompt(*request)?,
@@ -92,10 +105,9 @@ fn count(
             let body = base64::engine::general_purpose::STANDARD
                 .decode(body)
                 .map_err(|_| Problem::invalid("input.invokeModel.body is not base64."))?;
-            anthropic::parse(&body)?
+            invocation::parse(format(state, model_id)?, &body)?.0
         }
     };
-    check_model(state, model_id, disturbance.refusal)?;
     Ok(json_response(Body::whole(json!({ "inputTokens": prompt.input_tokens() }).to_string())))
 }
 
@@ -109,38 +121,106 @@ fn check_model(state: &State, model_id: &str, refusal: Option<Refusal>) -> Resul
     }
 }
 
-async fn generate(
-    state: &Arc<State>,
-    model_id: &str,
-    (shape, streamed): (Shape, bool),
-    headers: &HeaderMap,
+fn format(state: &State, model_id: &str) -> Result<Format, Problem> {
+    state.simulator.format(model_id).ok_or_else(|| {
+        Problem::invalid(
+            "The provided model identifier is invalid: the simulator knows no body of InvokeModel for its provider.",
+        )
+    })
+}
+
+/// Free of tokens and of the models' quotas, so it is in no account.
+fn apply_guardrail(
+    state: &State,
+    identifier: &str,
+    version: String,
     body: Result<Bytes, Problem>,
     disturbance: Disturbance,
 ) -> Result<Response<Body>, Problem> {
-    let mut tenant = None;
-    let run = begin(state, model_id, shape, headers, body, disturbance, &mut tenant).inspect_err(|problem| {
+    if let Some(Refusal::Answer(problem)) = disturbance.refusal {
+        return Err(problem);
+    }
+    let attached = Attached { identifier: identifier.to_owned(), version, traced: true };
+    let answer = guardrail::apply::answer(&state.simulator, &attached, &body?)?;
+    Ok(json_response(Body::whole(answer.to_string())))
+}
+
+fn read_converse(state: &State, model_id: &str, body: &[u8]) -> Result<(Prompt, Shape), Problem> {
+    if state.simulator.format(model_id).is_some_and(Format::is_embedding) {
+        return Err(Problem::invalid(
+            "This action doesn't support the model that you provided. Try again with a supported text or chat model.",
+        ));
+    }
+    Ok((converse::parse(body)?, Shape::Converse))
+}
+
+fn read_invocation(
+    state: &State,
+    model_id: &str,
+    body: &[u8],
+    headers: &HeaderMap,
+    streamed: bool,
+) -> Result<(Prompt, Shape), Problem> {
+    let format = format(state, model_id)?;
+    if streamed && format.is_embedding() {
+        return Err(Problem::invalid("The model is unsupported for streaming."));
+    }
+    let (mut prompt, shape) = invocation::parse(format, body)?;
+    invocation::read_headers(&mut prompt, headers)?;
+    Ok((prompt, shape))
+}
+
+async fn generate(
+    state: &Arc<State>,
+    model_id: &str,
+    read: Result<(Prompt, Shape), Problem>,
+    streamed: bool,
+    disturbance: Disturbance,
+) -> Result<Response<Body>, Problem> {
+    let tenant = read.as_ref().ok().and_then(|(prompt, _)| prompt.tenant.clone());
+    let run = read.and_then(|(prompt, shape)| begin(state, model_id, prompt, shape, disturbance));
+    let run = run.inspect_err(|problem| {
         let ending = if problem.is_throttle() { Ending::Throttled } else { Ending::Failed };
         state.memory().stats.refuse(model_id, tenant.as_deref(), ending);
     })?;
     if streamed { Ok(run.stream()) } else { Ok(run.whole().await) }
 }
 
-/// Everything that can refuse a call; `tenant` is told as soon as it is known.
+/// Everything that can refuse a call that was understood.
 fn begin(
     state: &Arc<State>,
     model_id: &str,
+    mut prompt: Prompt,
     shape: Shape,
-    headers: &HeaderMap,
-    body: Result<Bytes, Problem>,
     disturbance: Disturbance,
-    tenant: &mut Option<String>,
 ) -> Result<Run, Problem> {
-    let prompt = match shape {
-        Shape::Converse => converse::parse(&body?)?,
-        Shape::Anthropic => with_headers(anthropic::parse(&body?)?, headers)?,
-    };
-    tenant.clone_from(&prompt.tenant);
     check_model(state, model_id, disturbance.refusal.clone())?;
+    let mut max_tokens = check_length(state, model_id, &prompt, &shape)?;
+    let attached = prompt.guardrail.as_ref().filter(|_| !matches!(shape, Shape::Vectors(_)));
+    let guard = attached.map(|attached| Guardrail::find(&state.simulator, attached)).transpose()?;
+    let guard = guard.map(|guardrail| (guardrail.assess(prompt.guarded()), guardrail));
+    if guard.as_ref().is_some_and(|(input, _)| input.intervenes()) {
+        // The model never sees it, so it costs nothing.
+        prompt.parts.clear();
+        max_tokens = 0;
+    }
+    let admitted = state.admit(model_id, &prompt, max_tokens)?;
+    let (answer, verdict) = answer_to(state, &prompt, &shape, max_tokens, guard);
+    let receipt = Receipt {
+        model_id: model_id.to_owned(),
+        message_id: format!("msg_bdrk_{}", Uuid::new_v4().simple()),
+        input: admitted.input.clone(),
+        verdict,
+        begun_ms: admitted.begun_ms,
+        latency_ms: 0,
+        first_token_ms: 0,
+        service_tier: prompt.service_tier.clone(),
+        latency: prompt.latency.clone(),
+    };
+    Ok(Run { state: state.clone(), admitted, shape, answer, receipt, disturbance, vanished: false })
+}
+
+fn check_length(state: &State, model_id: &str, prompt: &Prompt, shape: &Shape) -> Result<u64, Problem> {
     let limit = state.simulator.max_output_tokens(model_id);
     let max_tokens = prompt.max_tokens.unwrap_or(limit);
     if max_tokens > limit {
@@ -149,32 +229,35 @@ fn begin(
              value that is lower than {limit}."
         )));
     }
-    let admitted = state.admit(model_id, &prompt, max_tokens)?;
-    let receipt = Receipt {
-        model_id: model_id.to_owned(),
-        message_id: format!("msg_bdrk_{}", Uuid::new_v4().simple()),
-        input: admitted.input.clone(),
-        latency_ms: 0,
-        first_token_ms: 0,
-        service_tier: prompt.service_tier.clone(),
-        latency: prompt.latency.clone(),
-    };
-    let answer = engine::answer(&prompt, state.simulator.default_output_tokens(), max_tokens);
-    Ok(Run { state: state.clone(), admitted, shape, answer, receipt, disturbance, vanished: false })
+    thinking::check(prompt, max_tokens).map_err(|message| match shape {
+        Shape::Converse => converse::from_model(message),
+        _ => Problem::invalid(message),
+    })?;
+    Ok(max_tokens)
 }
 
-/// InvokeModel carries in headers what Converse has in its body.
-fn with_headers(mut prompt: Prompt, headers: &HeaderMap) -> Result<Prompt, Problem> {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(metadata) = header("x-amzn-bedrock-request-metadata") {
-        let metadata = serde_json::from_str(metadata)
-            .map_err(|_| Problem::invalid("X-Amzn-Bedrock-Request-Metadata is no JSON object of strings."))?;
-        prompt.tenant = tenant_of(&metadata)?;
+/// The model's answer, unless a guardrail keeps the prompt from the model or the answer from the client.
+fn answer_to(
+    state: &State,
+    prompt: &Prompt,
+    shape: &Shape,
+    max_tokens: u64,
+    guard: Option<(Assessment, Guardrail)>,
+) -> (Answer, Option<Verdict>) {
+    let model = || match shape {
+        Shape::Vectors(_) => Answer::empty("end_turn"),
+        _ => engine::answer(prompt, state.simulator.default_output_tokens(), max_tokens),
+    };
+    match guard {
+        None => (model(), None),
+        Some((input, guardrail)) if input.intervenes() => {
+            let (answer, verdict) = guardrail.block(input);
+            (answer, Some(verdict))
+        }
+        Some((input, guardrail)) => {
+            let mut answer = model();
+            let verdict = guardrail.check_answer(input, &mut answer);
+            (answer, Some(verdict))
+        }
     }
-    prompt.service_tier = header("x-amzn-bedrock-service-tier").map(str::to_owned);
-    prompt.latency = header("x-amzn-bedrock-performanceconfig-latency").map(str::to_owned);
-    if prompt.service_tier.as_deref().is_some_and(|tier| !converse::is_service_tier(tier)) {
-        return Err(Problem::invalid("X-Amzn-Bedrock-Service-Tier is not one of priority, default, flex, reserved."));
-    }
-    Ok(prompt)
 }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::faults::Fault;
+use super::format::{self, Format};
 
 /// Output tokens that a model may produce at most, when its pool does not say otherwise. Bedrock reserves this many
 /// for a request without `maxTokens`.
@@ -23,6 +24,22 @@ pub struct Simulator {
     /// The model ids served. When there are none, any id is served without limits; otherwise an id that is neither
     /// here nor starts with `sim.` is answered with `ResourceNotFoundException`.
     pub pools: Vec<SimulatedPool>,
+    /// The guardrails that exist. When there are none, any id is one that blocks `sim-blocked`.
+    pub guardrails: Vec<SimulatedGuardrail>,
+}
+
+/// A guardrail in all its versions.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SimulatedGuardrail {
+    /// The id, without the rest of its ARN.
+    pub id: String,
+    /// A text that contains one of these is blocked; `sim-blocked` when absent.
+    #[serde(default = "blocked_words")]
+    pub blocked_words: Vec<String>,
+    /// What is answered instead.
+    #[serde(default = "message")]
+    pub message: String,
 }
 
 /// One source of capacity: a model id, an inference profile, or the ARN of a provisioned throughput.
@@ -52,6 +69,13 @@ pub struct SimulatedPool {
     /// Overrides [`Simulator::tokens_per_second`].
     #[serde(default)]
     pub tokens_per_second: Option<u64>,
+    /// The format of its InvokeModel bodies, where the id does not tell: `messages`, `nova`, `llama`, `chat`,
+    /// `titan-embed-v1`, `titan-embed-v2`, `cohere-embed-v3`, `cohere-embed-v4`.
+    #[serde(default)]
+    pub body: Option<Format>,
+    /// Whether CountTokens refuses the model, as it refuses every inference profile and embeddings.
+    #[serde(default)]
+    pub uncountable: bool,
     /// What goes wrong on this pool from the start; its `model_id` stays empty.
     #[serde(default)]
     pub fault: Option<Fault>,
@@ -88,6 +112,25 @@ impl Simulator {
         }
     }
 
+    /// The format of the model's InvokeModel bodies, if any is known.
+    pub(super) fn format(&self, model_id: &str) -> Option<Format> {
+        self.pool(model_id).and_then(|pool| pool.body).or_else(|| Format::of(model_id))
+    }
+
+    pub(super) fn counts_tokens(&self, model_id: &str) -> bool {
+        let refuses = self.pool(model_id).is_some_and(|pool| pool.uncountable)
+            || super::faults::behaviour(model_id) == Some("uncountable")
+            || self.format(model_id).is_some_and(Format::is_embedding);
+        !refuses && format::is_countable(model_id)
+    }
+
+    pub(super) fn guardrail(&self, id: &str) -> Option<SimulatedGuardrail> {
+        if self.guardrails.is_empty() {
+            return Some(SimulatedGuardrail { id: id.to_owned(), blocked_words: blocked_words(), message: message() });
+        }
+        self.guardrails.iter().find(|guardrail| guardrail.id == id).cloned()
+    }
+
     fn pool(&self, model_id: &str) -> Option<&SimulatedPool> {
         self.pools.iter().find(|pool| pool.model_id == model_id)
     }
@@ -99,6 +142,14 @@ impl Pace {
         let producing_ms = tokens.saturating_mul(1_000).checked_div(self.tokens_per_second).unwrap_or(0);
         self.time_to_first_token_ms.saturating_add(producing_ms)
     }
+}
+
+fn blocked_words() -> Vec<String> {
+    vec!["sim-blocked".to_owned()]
+}
+
+fn message() -> String {
+    "Sorry, the model cannot answer this question.".to_owned()
 }
 
 fn one() -> u64 {
@@ -123,6 +174,7 @@ mod tests {
             model_id = "shared"
             tokens_per_minute = 90_000
             burndown = 5
+            body = "titan-embed-v2"
             fault = { throttle = 0.25, times = 3 }
             "#,
         )
@@ -132,6 +184,8 @@ mod tests {
         assert_eq!((simulator.pools[0].burndown, simulator.pools[1].burndown), (1, 5));
         assert!(simulator.serves("unit") && simulator.serves("sim.slow") && !simulator.serves("other"));
         assert!(simulator.pools[1].fault.is_some());
+        assert_eq!(simulator.format("shared"), Some(Format::TitanEmbedV2));
+        assert!(simulator.counts_tokens("unit") && !simulator.counts_tokens("shared"));
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::guardrail::Attached;
 use super::problem::Problem;
 use super::prompt::{Prompt, tenant_of};
+use super::thinking;
 use super::tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS};
 
 /// A request body as sent; also the `input.converse` of CountTokens.
@@ -20,6 +22,11 @@ pub(super) struct Request {
     request_metadata: Option<BTreeMap<String, String>>,
     service_tier: Option<ServiceTier>,
     performance_config: Option<PerformanceConfig>,
+    guardrail_config: Option<GuardrailConfig>,
+    #[serde(default)]
+    additional_model_request_fields: Value,
+    #[serde(default)]
+    output_config: Value,
 }
 
 type Block = Map<String, Value>;
@@ -52,6 +59,14 @@ struct ServiceTier {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GuardrailConfig {
+    guardrail_identifier: Option<String>,
+    guardrail_version: Option<String>,
+    trace: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
 struct PerformanceConfig {
     latency: Option<String>,
 }
@@ -79,6 +94,9 @@ pub(super) fn prompt(request: Request) -> Result<Prompt, Problem> {
         message.content.iter().for_each(|block| read_block(&mut prompt, block));
     }
     prompt.question = question(&messages);
+    read_additional_fields(&mut prompt, &request.additional_model_request_fields)?;
+    read_output(&mut prompt, &request.output_config)?;
+    prompt.guardrail = request.guardrail_config.map(attached);
     prompt.tenant = request.request_metadata.as_ref().map(tenant_of).transpose()?.flatten();
     prompt.service_tier = request.service_tier.map(|tier| tier.r#type);
     prompt.latency = request.performance_config.and_then(|config| config.latency);
@@ -89,6 +107,41 @@ pub(super) fn prompt(request: Request) -> Result<Prompt, Problem> {
         ));
     }
     Ok(prompt)
+}
+
+/// What Claude takes beside Converse's own members, named as in its Messages format.
+fn read_additional_fields(prompt: &mut Prompt, fields: &Value) -> Result<(), Problem> {
+    prompt.thinking = thinking::read(&fields["thinking"]).map_err(from_model)?;
+    prompt.effort = fields["output_config"]["effort"].as_str().map(str::to_owned);
+    prompt.schema = fields["output_config"]["format"].get("schema").cloned();
+    prompt.one_tool_at_a_time = fields["tool_choice"]["disable_parallel_tool_use"] == true;
+    Ok(())
+}
+
+fn read_output(prompt: &mut Prompt, config: &Value) -> Result<(), Problem> {
+    if let Some(effort) = config["effort"].as_str() {
+        prompt.effort = Some(effort.to_owned());
+    }
+    if let Some(format) = config.get("textFormat").filter(|format| !format.is_null()) {
+        let schema = format["structure"]["jsonSchema"]["schema"].as_str();
+        let schema = schema.and_then(|schema| serde_json::from_str(schema).ok()).filter(Value::is_object);
+        let member = "outputConfig.textFormat.structure.jsonSchema.schema";
+        prompt.schema = Some(schema.ok_or_else(|| constraint(member, "Member must be a valid JSON schema"))?);
+    }
+    Ok(())
+}
+
+fn attached(config: GuardrailConfig) -> Attached {
+    Attached {
+        identifier: config.guardrail_identifier.unwrap_or_default(),
+        version: config.guardrail_version.unwrap_or_default(),
+        traced: config.trace.is_some_and(|trace| trace.starts_with("enabled")),
+    }
+}
+
+/// A refusal of the model itself, as Converse hands it on.
+pub(super) fn from_model(message: &str) -> Problem {
+    Problem::invalid(format!("The model returned the following errors: {message}"))
 }
 
 pub(super) fn is_service_tier(tier: &str) -> bool {
@@ -145,6 +198,14 @@ fn check_content(at: usize, message: &Message, has_tools: bool) -> Result<(), Pr
                 "The toolConfig field must be defined when using toolUse and toolResult content blocks.",
             ));
         }
+        if let Some(thoughts) = block.get("reasoningContent").and_then(|reasoning| reasoning.get("reasoningText"))
+            && thoughts["signature"].as_str().is_some_and(|signature| {
+                signature != thinking::signature(thoughts["text"].as_str().unwrap_or_default())
+            })
+        {
+            let place = format!("messages.{at}.content.{index}");
+            return Err(from_model(&format!("{place}: Invalid `signature` in `thinking` block")));
+        }
         if block.len() != 1 {
             let member = format!("messages.{}.member.content.{}.member", at + 1, index + 1);
             return Err(constraint(&member, "Exactly one member of the union must be set"));
@@ -165,6 +226,7 @@ fn read_inference(prompt: &mut Prompt, config: InferenceConfig) -> Result<(), Pr
             return Err(constraint(&member, "Member must have value between 0 and 1"));
         }
     }
+    prompt.temperature = config.temperature;
     prompt.stop_sequences = config.stop_sequences.unwrap_or_default();
     if prompt.stop_sequences.len() > 2_500 {
         return Err(constraint("inferenceConfig.stopSequences", "Member must have length less than or equal to 2500"));
@@ -200,6 +262,10 @@ fn read_block(prompt: &mut Prompt, block: &Block) {
     let Some((kind, value)) = block.iter().next() else { return };
     match (kind.as_str(), value) {
         ("text", Value::String(text)) => prompt.add_text(text),
+        ("guardContent", content) => match &content["text"]["text"] {
+            Value::String(text) => prompt.add_marked_text(text),
+            _ => prompt.add_fixed(IMAGE_TOKENS, block),
+        },
         ("cachePoint", point) => prompt.add_cache_point(point["ttl"].as_str()),
         ("image", _) => prompt.add_fixed(IMAGE_TOKENS, block),
         ("document" | "video" | "audio", _) => prompt.add_fixed(DOCUMENT_TOKENS, block),
@@ -216,7 +282,11 @@ fn read_block(prompt: &mut Prompt, block: &Block) {
 fn question(messages: &[Message]) -> String {
     let last = messages.iter().rev().find(|message| message.role == "user");
     let blocks = last.into_iter().flat_map(|message| &message.content);
-    let texts: Vec<&str> = blocks.filter_map(|block| block.get("text").and_then(Value::as_str)).collect();
+    let text = |block: &'_ Block| {
+        let text = block.get("text").or_else(|| block.get("guardContent")?.get("text")?.get("text"));
+        text.and_then(Value::as_str).map(str::to_owned)
+    };
+    let texts: Vec<String> = blocks.filter_map(text).collect();
     texts.join("\n")
 }
 

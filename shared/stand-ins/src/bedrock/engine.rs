@@ -1,24 +1,30 @@
 //! The model itself: a prompt in, always the same answer out.
 //!
-//! `[[output_tokens=N]]` in the last user message asks for exactly N tokens, `[[tool=NAME]]` or `[[tool=NAME {json}]]`
-//! for a call of that tool if the request offers it. Otherwise the answer echoes the question.
+//! `[[output_tokens=N]]` in the last user message asks for a text of exactly N tokens, `[[tool=NAME]]` or
+//! `[[tool=NAME {json}]]` for a call of that tool if the request offers it; several for several calls in one answer.
+//! `[[thinking_tokens=N]]` says how long to think if the request asks for thinking at all. Without these the answer
+//! echoes the question, or satisfies the request's JSON schema.
 
 use serde_json::Value;
 
 use super::prompt::Prompt;
-use super::tokens;
+use super::{schema, thinking, tokens};
 
 /// A complete answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Answer {
-    pub content: Content,
+    pub blocks: Vec<Block>,
     pub stop_reason: &'static str,
     pub stop_sequence: Option<String>,
+    /// Thinking included.
     pub output_tokens: u64,
+    pub thinking_tokens: u64,
 }
 
+/// One part of an answer; none is empty.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Content {
+pub(super) enum Block {
+    Thinking(String),
     Text(String),
     ToolUse(ToolUse),
 }
@@ -30,14 +36,50 @@ pub(super) struct ToolUse {
     pub input: Value,
 }
 
+impl Answer {
+    /// An answer of no tokens.
+    pub fn empty(stop_reason: &'static str) -> Self {
+        Self { blocks: Vec::new(), stop_reason, stop_sequence: None, output_tokens: 0, thinking_tokens: 0 }
+    }
+
+    /// Everything said, without thoughts and calls.
+    pub fn text(&self) -> String {
+        let text = |block: &Block| match block {
+            Block::Text(text) => Some(text.clone()),
+            Block::Thinking(_) | Block::ToolUse(_) => None,
+        };
+        self.blocks.iter().filter_map(text).collect()
+    }
+
+    /// The calls of tools, in order.
+    pub fn tool_uses(&self) -> impl Iterator<Item = &ToolUse> {
+        self.blocks.iter().filter_map(|block| match block {
+            Block::ToolUse(call) => Some(call),
+            Block::Thinking(_) | Block::Text(_) => None,
+        })
+    }
+}
+
 /// Answers with at most `max_tokens`, and with `default_tokens` if the prompt asks for no other length.
 pub(super) fn answer(prompt: &Prompt, default_tokens: u64, max_tokens: u64) -> Answer {
     let (echo, directives) = read_directives(&prompt.question);
-    if let Some(answer) = tool_answer(prompt, &directives, max_tokens) {
-        return answer;
+    let thoughts = thinking::thoughts(prompt, directives.thinking_tokens, max_tokens);
+    let thinking_tokens = tokens::text_tokens(&thoughts);
+    let room = max_tokens - thinking_tokens;
+    let mut answer = tool_answer(prompt, &directives, room).unwrap_or_else(|| match &prompt.schema {
+        Some(schema) => json_answer(schema, room),
+        None => text_answer(prompt, &echo, directives.output_tokens.unwrap_or(default_tokens), room),
+    });
+    if thinking_tokens > 0 {
+        answer.blocks.insert(0, Block::Thinking(thoughts));
+        answer.thinking_tokens = thinking_tokens;
+        answer.output_tokens += thinking_tokens;
     }
-    let wanted = directives.output_tokens.unwrap_or(default_tokens);
-    let text = tokens::text_of(&beginning(&echo, max_tokens.min(wanted)), wanted.min(max_tokens));
+    answer
+}
+
+fn text_answer(prompt: &Prompt, echo: &str, wanted: u64, max_tokens: u64) -> Answer {
+    let text = tokens::text_of(&beginning(echo, max_tokens.min(wanted)), wanted.min(max_tokens));
     let stop = prompt
         .stop_sequences
         .iter()
@@ -49,27 +91,46 @@ pub(super) fn answer(prompt: &Prompt, default_tokens: u64, max_tokens: u64) -> A
         None if wanted > max_tokens => (text, "max_tokens", None),
         None => (text, "end_turn", None),
     };
+    Answer { stop_sequence, ..said(text, stop_reason) }
+}
+
+fn json_answer(schema: &Value, max_tokens: u64) -> Answer {
+    let mut text = schema::example(schema).to_string();
+    let room = usize::try_from(max_tokens).unwrap_or(usize::MAX).saturating_mul(tokens::TOKEN_BYTES);
+    if text.len() <= room {
+        return said(text, "end_turn");
+    }
+    text.truncate(text.floor_char_boundary(room));
+    said(text, "max_tokens")
+}
+
+fn said(text: String, stop_reason: &'static str) -> Answer {
     let output_tokens = tokens::text_tokens(&text);
-    Answer { content: Content::Text(text), stop_reason, stop_sequence, output_tokens }
+    let blocks = if text.is_empty() { Vec::new() } else { vec![Block::Text(text)] };
+    Answer { blocks, output_tokens, ..Answer::empty(stop_reason) }
 }
 
 fn tool_answer(prompt: &Prompt, directives: &Directives, max_tokens: u64) -> Option<Answer> {
     let empty = || Value::Object(serde_json::Map::new());
-    let (name, input) = match &directives.tool {
-        Some((name, input)) if prompt.tools.contains(name) => (name, input.clone().unwrap_or_else(empty)),
-        _ => (prompt.forced_tool.as_ref()?, empty()),
-    };
-    let output_tokens = tokens::tool_use_tokens(name, &input.to_string());
+    let offered = directives.tools.iter().filter(|(name, _)| prompt.tools.contains(name));
+    let mut calls: Vec<_> = offered.map(|(name, input)| (name, input.clone().unwrap_or_else(empty))).collect();
+    if calls.is_empty() {
+        calls.push((prompt.forced_tool.as_ref()?, empty()));
+    }
+    if prompt.one_tool_at_a_time {
+        calls.truncate(1);
+    }
+    let output_tokens = calls.iter().map(|(name, input)| tokens::tool_use_tokens(name, &input.to_string())).sum();
     if output_tokens > max_tokens {
         return None;
     }
-    let id = format!("tooluse_{:016x}", prompt.fingerprint());
-    Some(Answer {
-        content: Content::ToolUse(ToolUse { id, name: name.clone(), input }),
-        stop_reason: "tool_use",
-        stop_sequence: None,
-        output_tokens,
-    })
+    let fingerprint = prompt.fingerprint();
+    let call = |(at, (name, input)): (u64, (&String, Value))| {
+        let id = format!("tooluse_{:016x}", fingerprint.wrapping_add(at));
+        Block::ToolUse(ToolUse { id, name: name.clone(), input })
+    };
+    let blocks = (0..).zip(calls).map(call).collect();
+    Some(Answer { blocks, output_tokens, ..Answer::empty("tool_use") })
 }
 
 /// The echo is ASCII, so that every cut between bytes is one between characters.
@@ -82,7 +143,8 @@ fn beginning(echo: &str, tokens: u64) -> String {
 #[derive(Debug, Default, PartialEq)]
 struct Directives {
     output_tokens: Option<u64>,
-    tool: Option<(String, Option<Value>)>,
+    thinking_tokens: Option<u64>,
+    tools: Vec<(String, Option<Value>)>,
 }
 
 /// Separates what is said from what is directed.
@@ -112,12 +174,17 @@ fn read_directive<'a>(inside: &'a str, directives: &mut Directives) -> Option<&'
         directives.output_tokens = Some(number.parse().ok()?);
         return Some(after);
     }
+    if let Some(number) = inside.strip_prefix("thinking_tokens=") {
+        let (number, after) = number.split_once("]]")?;
+        directives.thinking_tokens = Some(number.parse().ok()?);
+        return Some(after);
+    }
     let call = inside.strip_prefix("tool=")?;
     let end = call.find([' ', ']'])?;
     let (name, rest) = call.split_at(end);
     let (input, rest) = read_input(rest.trim_start());
     let after = rest.trim_start().strip_prefix("]]")?;
-    directives.tool = Some((name.to_owned(), input));
+    directives.tools.push((name.to_owned(), input));
     Some(after)
 }
 
@@ -140,18 +207,15 @@ mod tests {
         Prompt { question: question.to_owned(), ..Prompt::default() }
     }
 
-    fn text(answer: &Answer) -> &str {
-        match &answer.content {
-            Content::Text(text) => text,
-            Content::ToolUse(_) => panic!("a text was expected"),
-        }
+    fn calls(answer: &Answer) -> Vec<(&str, &Value)> {
+        answer.tool_uses().map(|call| (call.name.as_str(), &call.input)).collect()
     }
 
     #[test]
     fn an_answer_echoes_the_question_without_its_directives() {
         let prompt = ask("[[output_tokens=12]] Good\nmorning [[ you ]]");
         let answer = answer(&prompt, 64, 1_000);
-        assert!(text(&answer).starts_with("You said: Good morning [[ you ]] the quick"));
+        assert!(answer.text().starts_with("You said: Good morning [[ you ]] the quick"));
         assert_eq!((answer.output_tokens, answer.stop_reason), (12, "end_turn"));
     }
 
@@ -159,14 +223,14 @@ mod tests {
     fn an_answer_ends_at_the_maximum() {
         let answer = answer(&ask("hi"), 64, 3);
         assert_eq!((answer.output_tokens, answer.stop_reason), (3, "max_tokens"));
-        assert_eq!(text(&answer), "You said: h.");
+        assert_eq!(answer.text(), "You said: h.");
     }
 
     #[test]
     fn an_answer_ends_before_the_first_stop_sequence() {
         let prompt = Prompt { stop_sequences: vec!["fox".into(), "three".into()], ..ask("one two three four") };
         let answer = answer(&prompt, 64, 1_000);
-        assert_eq!(text(&answer), "You said: one two ");
+        assert_eq!(answer.text(), "You said: one two ");
         assert_eq!((answer.stop_sequence.as_deref(), answer.output_tokens), (Some("three"), 5));
     }
 
@@ -175,11 +239,39 @@ mod tests {
         let question = r#"[[tool=weather {"places": [["Oslo"]]}]] please"#;
         let offered = Prompt { tools: vec!["weather".into()], ..ask(question) };
         let input = json!({"places": [["Oslo"]]});
-        match answer(&offered, 64, 1_000).content {
-            Content::ToolUse(call) => assert_eq!((call.name.as_str(), call.input), ("weather", input)),
-            Content::Text(_) => panic!("a tool call was expected"),
-        }
+        assert_eq!(calls(&answer(&offered, 64, 1_000)), [("weather", &input)]);
         assert_eq!(answer(&ask(question), 64, 1_000).stop_reason, "end_turn");
+    }
+
+    #[test]
+    fn several_directives_call_several_tools_unless_only_one_may_be_called() {
+        let question = r#"[[tool=weather {"place": "Oslo"}]] [[tool=unknown]] [[tool=time]] [[tool=weather]]"#;
+        let offered = Prompt { tools: vec!["weather".into(), "time".into()], ..ask(question) };
+        let several = answer(&offered, 64, 1_000);
+        let (place, empty) = (json!({"place": "Oslo"}), json!({}));
+        assert_eq!(calls(&several), [("weather", &place), ("time", &empty), ("weather", &empty)]);
+        let ids: std::collections::BTreeSet<_> = several.tool_uses().map(|call| &call.id).collect();
+        assert_eq!(ids.len(), 3);
+        let one = Prompt { one_tool_at_a_time: true, ..offered };
+        assert_eq!(calls(&answer(&one, 64, 1_000)), [("weather", &place)]);
+    }
+
+    #[test]
+    fn thoughts_come_first_and_count_as_output() {
+        let thinking = Some(thinking::Thinking { budget_tokens: Some(1_024) });
+        let prompt = Prompt { thinking, ..ask("[[thinking_tokens=20]] [[output_tokens=5]]") };
+        let answer = answer(&prompt, 64, 2_000);
+        assert!(matches!(&answer.blocks[..], [Block::Thinking(_), Block::Text(_)]));
+        assert_eq!((answer.thinking_tokens, answer.output_tokens), (20, 25));
+    }
+
+    #[test]
+    fn a_schema_is_answered_by_json_as_far_as_there_is_room() {
+        let schema = json!({"type": "object", "properties": {"colour": {"enum": ["grün"]}}});
+        let prompt = Prompt { schema: Some(schema), ..ask("hi") };
+        assert_eq!(answer(&prompt, 64, 1_000).text(), r#"{"colour":"grün"}"#);
+        let cut = answer(&prompt, 64, 3);
+        assert_eq!((cut.text().as_str(), cut.stop_reason, cut.output_tokens), (r#"{"colour":"g"#, "max_tokens", 3));
     }
 
     #[test]
@@ -196,7 +288,7 @@ mod tests {
         ) {
             let prompt = Prompt { stop_sequences: vec![stop], ..ask(&question) };
             let first = answer(&prompt, wanted, max);
-            prop_assert_eq!(tokens::text_tokens(text(&first)), first.output_tokens);
+            prop_assert_eq!(tokens::text_tokens(&first.text()), first.output_tokens);
             prop_assert!(first.output_tokens <= max);
             prop_assert_eq!(first, answer(&prompt, wanted, max));
         }

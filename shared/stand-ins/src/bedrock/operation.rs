@@ -1,30 +1,46 @@
-//! Which operation on which model a path names.
+//! Which operation on which model or guardrail a path names.
 
 use percent_encoding::percent_decode_str;
 
-use super::reply::Shape;
-
 /// The operations that are simulated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
-    Generate { shape: Shape, streamed: bool },
+    Converse { streamed: bool },
+    Invoke { streamed: bool },
     CountTokens,
+    ApplyGuardrail { version: String },
 }
 
-/// Reads `/model/{id}/{operation}`. The id is everything in between, percent-decoded once: clients send the slashes of
-/// an ARN encoded, its colons either way.
+/// Reads `/model/{id}/{operation}` or `/guardrail/{id}/version/{version}/apply`. The id is everything in between,
+/// percent-decoded once: clients send the slashes of an ARN encoded, its colons either way.
 pub(super) fn of_path(path: &str) -> Option<(String, Operation)> {
-    let (model_id, operation) = path.strip_prefix("/model/")?.rsplit_once('/')?;
-    let model_id = percent_decode_str(model_id).decode_utf8().ok()?.into_owned();
-    let operation = match operation {
-        "converse" => Operation::Generate { shape: Shape::Converse, streamed: false },
-        "converse-stream" => Operation::Generate { shape: Shape::Converse, streamed: true },
-        "invoke" => Operation::Generate { shape: Shape::Anthropic, streamed: false },
-        "invoke-with-response-stream" => Operation::Generate { shape: Shape::Anthropic, streamed: true },
-        "count-tokens" => Operation::CountTokens,
-        _ => return None,
+    let (id, operation) = match path.strip_prefix("/guardrail/") {
+        Some(path) => {
+            let (id, version) = path.strip_suffix("/apply")?.rsplit_once("/version/")?;
+            (id, Operation::ApplyGuardrail { version: decoded(version)? })
+        }
+        None => {
+            let (id, operation) = path.strip_prefix("/model/")?.rsplit_once('/')?;
+            (id, of_name(operation)?)
+        }
     };
-    (!model_id.is_empty()).then_some((model_id, operation))
+    let id = decoded(id).filter(|id| !id.is_empty())?;
+    Some((id, operation))
+}
+
+fn of_name(name: &str) -> Option<Operation> {
+    match name {
+        "converse" => Some(Operation::Converse { streamed: false }),
+        "converse-stream" => Some(Operation::Converse { streamed: true }),
+        "invoke" => Some(Operation::Invoke { streamed: false }),
+        "invoke-with-response-stream" => Some(Operation::Invoke { streamed: true }),
+        "count-tokens" => Some(Operation::CountTokens),
+        _ => None,
+    }
+}
+
+fn decoded(segment: &str) -> Option<String> {
+    Some(percent_decode_str(segment).decode_utf8().ok()?.into_owned())
 }
 
 #[cfg(test)]
@@ -50,5 +66,19 @@ mod tests {
         {
             assert_eq!(of_path(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_guardrail_is_named_by_id_or_arn_and_version() {
+        let of_version = |version: &str| Operation::ApplyGuardrail { version: version.to_owned() };
+        let arn = "arn:aws:bedrock:eu-west-1:000000000000:guardrail/abc";
+        for path in [
+            "/guardrail/arn%3Aaws%3Abedrock%3Aeu-west-1%3A000000000000%3Aguardrail%2Fabc/version/DRAFT/apply",
+            "/guardrail/arn:aws:bedrock:eu-west-1:000000000000:guardrail/abc/version/DRAFT/apply",
+        ] {
+            assert_eq!(of_path(path), Some((arn.to_owned(), of_version("DRAFT"))));
+        }
+        assert_eq!(of_path("/guardrail/abc/version/1/apply"), Some(("abc".to_owned(), of_version("1"))));
+        assert_eq!(of_path("/guardrail/abc/apply"), None);
     }
 }

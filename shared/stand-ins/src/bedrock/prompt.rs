@@ -6,7 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde_json::{Map, Value};
 
 use super::cache::{Lifetime, Part};
+use super::guardrail::Attached;
 use super::problem::Problem;
+use super::thinking::Thinking;
 use super::tokens;
 
 /// A request, reduced to what the answer and the account depend on.
@@ -16,10 +18,23 @@ pub(super) struct Prompt {
     pub parts: Vec<Part>,
     /// The text of the last user message.
     pub question: String,
+    /// Everything said, line by line.
+    pub said: String,
+    /// What of it was marked for the guardrail.
+    pub marked: Option<String>,
     /// The names of the tools that the model may call.
     pub tools: Vec<String>,
     /// The tool that it must call.
     pub forced_tool: Option<String>,
+    /// Whether at most one tool may be called in one answer.
+    pub one_tool_at_a_time: bool,
+    pub thinking: Option<Thinking>,
+    /// How hard the model should try: `low` to `max`.
+    pub effort: Option<String>,
+    /// The JSON schema that the answer must satisfy.
+    pub schema: Option<Value>,
+    pub guardrail: Option<Attached>,
+    pub temperature: Option<f64>,
     pub max_tokens: Option<u64>,
     pub stop_sequences: Vec<String>,
     /// `requestMetadata.tenant`, by which accounts are kept.
@@ -29,6 +44,16 @@ pub(super) struct Prompt {
 }
 
 impl Prompt {
+    /// A prompt that is answered by vectors, of which none is a token.
+    pub fn for_embedding() -> Self {
+        Self { max_tokens: Some(0), ..Self::default() }
+    }
+
+    /// What a guardrail assesses: the texts that were marked for it, or all if none was.
+    pub fn guarded(&self) -> &str {
+        self.marked.as_deref().unwrap_or(&self.said)
+    }
+
     /// Every token of the input, cached or not.
     pub fn input_tokens(&self) -> u64 {
         self.parts.iter().fold(0, |sum, part| match part {
@@ -54,7 +79,22 @@ impl Prompt {
     }
 
     pub fn add_text(&mut self, text: &str) {
+        self.said.push_str(text);
+        self.said.push('\n');
         self.add(tokens::text_tokens(text), &text);
+    }
+
+    /// A text that is marked for the guardrail.
+    pub fn add_marked_text(&mut self, text: &str) {
+        self.add_text(text);
+        let marked = self.marked.get_or_insert_default();
+        marked.push_str(text);
+        marked.push('\n');
+    }
+
+    /// An image that is given as a text, such as a data URL.
+    pub fn add_image(&mut self, image: &str) {
+        self.add(tokens::IMAGE_TOKENS, &image);
     }
 
     pub fn add_json(&mut self, value: &Value) {

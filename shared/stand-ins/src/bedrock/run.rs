@@ -70,7 +70,7 @@ impl Run {
         let mut response = Response::new(body);
         let event_stream = HeaderValue::from_static("application/vnd.amazon.eventstream");
         response.headers_mut().insert(CONTENT_TYPE, event_stream);
-        if self.shape == Shape::Anthropic {
+        if self.shape != Shape::Converse {
             let json = HeaderValue::from_static("application/json");
             response.headers_mut().insert("x-amzn-bedrock-content-type", json);
         }
@@ -96,12 +96,13 @@ impl Run {
             }
         }
         self.wait(begun_ms.saturating_add(pace.elapsed_ms(produced_tokens)), feed.closed()).await;
-        self.finish(produced_tokens, Ending::Succeeded);
+        self.finish(self.answer.output_tokens, Ending::Succeeded);
         self.send_frame(feed, self.shape.last_event(&self.answer, &self.receipt).frame());
     }
 
     /// Ends a stream that was told to fail after `sent` events.
     fn breaks_off(&mut self, sent: u64, produced_tokens: u64, feed: &Feed) -> bool {
+        let produced_tokens = produced_tokens.min(self.answer.output_tokens);
         if self.disturbance.cut_after_events == Some(sent) {
             self.finish(produced_tokens, Ending::Failed);
             self.send(feed, Piece::Cut);

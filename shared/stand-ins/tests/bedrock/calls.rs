@@ -10,7 +10,7 @@ use aws_smithy_types::Document;
 use serde_json::{Value, json};
 use spillway_stand_ins::bedrock::tokens;
 
-use crate::support::{Bedrock, max_tokens, message, object, refused, text, usage, user};
+use crate::support::{Bedrock, invoke, max_tokens, message, object, refused, text, usage, user};
 
 #[tokio::test]
 async fn an_answer_is_the_same_every_time_and_as_long_as_asked() {
@@ -99,6 +99,29 @@ async fn a_cached_beginning_is_written_once_and_then_read() {
     assert_eq!(first.usage().unwrap().cache_details().len(), 1);
 }
 
+#[tokio::test]
+async fn cache_writes_are_told_by_their_time_to_live() {
+    let bedrock = Bedrock::start().await;
+    let part = |beginning: &str| json!({ "text": format!("{beginning}{}", "x".repeat(8_000)) });
+    let point = |ttl: &str| json!({ "cachePoint": { "type": "default", "ttl": ttl } });
+    let content = json!([part("a"), point("1h"), part("b"), point("5m"), part("c"), point("5m")]);
+    let body = json!({ "messages": [{ "role": "user", "content": content }] }).to_string();
+    let (_, answer) = bedrock.send("POST", "/model/m/converse", &body).await;
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    let details = json!([{ "ttl": "5m", "inputTokens": 4_002 }, { "ttl": "1h", "inputTokens": 2_005 }]);
+    assert_eq!(answer["usage"]["cacheDetails"], details);
+
+    let block = |beginning: &str, ttl: &str| {
+        let control = json!({ "type": "ephemeral", "ttl": ttl });
+        json!({ "type": "text", "text": format!("{beginning}{}", "y".repeat(8_000)), "cache_control": control })
+    };
+    let mut body = messages_body("", 10);
+    body["messages"][0]["content"] = json!([block("a", "1h"), block("b", "5m")]);
+    let usage = &invoke(&bedrock, "m", &body).await["usage"];
+    let creation = json!({ "ephemeral_5m_input_tokens": 2_001, "ephemeral_1h_input_tokens": 2_005 });
+    assert_eq!((&usage["cache_creation"], &usage["cache_creation_input_tokens"]), (&creation, &4_006.into()));
+}
+
 pub fn messages_body(prompt: &str, max_tokens: u64) -> Value {
     json!({
         "anthropic_version": "bedrock-2023-05-31",
@@ -110,10 +133,7 @@ pub fn messages_body(prompt: &str, max_tokens: u64) -> Value {
 #[tokio::test]
 async fn invoke_model_speaks_anthropic() {
     let bedrock = Bedrock::start().await;
-    let body = Blob::new(messages_body(&tokens::prompt_of(200, 30), 20).to_string());
-    let answer = bedrock.client.invoke_model().model_id("m").body(body).send().await.unwrap();
-    assert_eq!(answer.content_type(), "application/json");
-    let answer: Value = serde_json::from_slice(answer.body().as_ref()).unwrap();
+    let answer = invoke(&bedrock, "m", &messages_body(&tokens::prompt_of(200, 30), 20)).await;
     assert_eq!(answer["usage"]["input_tokens"], 200);
     assert_eq!(answer["usage"]["output_tokens"], 20);
     assert_eq!(answer["stop_reason"], "max_tokens");

@@ -1,12 +1,11 @@
 //! Streams: their events, their pace, and how they fail.
 
-use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::{ContentBlockDelta, ConverseStreamOutput, ResponseStream};
+use aws_sdk_bedrockruntime::types::{ContentBlockDelta, ConverseStreamOutput};
 use serde_json::Value;
 use spillway_stand_ins::bedrock::tokens;
 
 use crate::calls::{messages_body, weather};
-use crate::support::{Bedrock, drain, open, soon, text, waits};
+use crate::support::{Bedrock, chunks, drain, open, soon, text, waits};
 
 fn name(event: &ConverseStreamOutput) -> &'static str {
     match event {
@@ -59,13 +58,7 @@ async fn a_tool_call_is_streamed_in_pieces_of_its_json() {
 #[tokio::test]
 async fn an_invoke_stream_carries_anthropic_events_and_its_metrics_last() {
     let bedrock = Bedrock::start().await;
-    let body = Blob::new(messages_body(&tokens::prompt_of(60, 10), 100).to_string());
-    let call = bedrock.client.invoke_model_with_response_stream().model_id("m").body(body);
-    let mut stream = soon(call.send()).await.unwrap().body;
-    let mut events: Vec<Value> = Vec::new();
-    while let Some(ResponseStream::Chunk(chunk)) = soon(stream.recv()).await.unwrap() {
-        events.push(serde_json::from_slice(chunk.bytes().unwrap().as_ref()).unwrap());
-    }
+    let events = chunks(&bedrock, "m", &messages_body(&tokens::prompt_of(60, 10), 100)).await;
     let types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     let (start, delta, stop) = ("content_block_start", "content_block_delta", "content_block_stop");
     assert_eq!(types, ["message_start", start, delta, delta, stop, "message_delta", "message_stop"]);

@@ -11,7 +11,8 @@ use aws_sdk_bedrockruntime::operation::converse::ConverseOutput;
 use aws_sdk_bedrockruntime::operation::converse::builders::ConverseFluentBuilder;
 use aws_sdk_bedrockruntime::operation::converse_stream::ConverseStreamOutput;
 use aws_sdk_bedrockruntime::operation::converse_stream::builders::ConverseStreamFluentBuilder;
-use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, InferenceConfiguration, Message};
+use aws_sdk_bedrockruntime::primitives::Blob;
+use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, InferenceConfiguration, Message, ResponseStream};
 use aws_smithy_types::Document;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -173,6 +174,24 @@ pub async fn drain(
             Err(error) => return (events, Some(format!("{error:?}"))),
         }
     }
+}
+
+/// The answer of InvokeModel to a body that must be understood.
+pub async fn invoke(bedrock: &Bedrock, model_id: &str, body: &Value) -> Value {
+    let call = bedrock.client.invoke_model().model_id(model_id).body(Blob::new(body.to_string()));
+    serde_json::from_slice(soon(call.send()).await.expect("an answer").body().as_ref()).expect("JSON")
+}
+
+/// All chunks of an InvokeModel stream that must end well.
+pub async fn chunks(bedrock: &Bedrock, model_id: &str, body: &Value) -> Vec<Value> {
+    let body = Blob::new(body.to_string());
+    let call = bedrock.client.invoke_model_with_response_stream().model_id(model_id).body(body);
+    let mut stream = soon(call.send()).await.expect("a stream").body;
+    let mut chunks = Vec::new();
+    while let Some(ResponseStream::Chunk(chunk)) = soon(stream.recv()).await.expect("a chunk") {
+        chunks.push(serde_json::from_slice(chunk.bytes().expect("bytes").as_ref()).expect("JSON"));
+    }
+    chunks
 }
 
 /// Opens a stream that must open.

@@ -55,6 +55,7 @@ async fn invoke_model_reports_its_usage_and_reads_its_settings_in_headers() {
     ];
     let body = messages_body("[[output_tokens=9]]", 50).to_string();
     let (response, _) = bedrock.send_with("POST", "/model/a%3Ab/invoke", &headers, &body, false).await;
+    assert_eq!(header(&response, "content-type"), "application/json");
     assert_eq!(header(&response, "x-amzn-bedrock-input-token-count"), "9");
     assert_eq!(header(&response, "x-amzn-bedrock-output-token-count"), "9");
     assert_eq!(header(&response, "x-amzn-bedrock-cache-read-input-token-count"), "0");

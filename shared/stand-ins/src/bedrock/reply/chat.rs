@@ -1,0 +1,92 @@
+//! Answers in the words of OpenAI's chat completions.
+
+use serde_json::{Value, json};
+
+use super::{Receipt, deltas};
+use crate::bedrock::engine::{Answer, Block, ToolUse};
+use crate::bedrock::events::Event;
+use crate::bedrock::tokens;
+
+pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
+    let text = answer.text();
+    let mut message =
+        json!({ "role": "assistant", "content": if text.is_empty() { Value::Null } else { json!(text) } });
+    let calls: Vec<Value> = answer.tool_uses().map(|call| tool_call(call, &call.input.to_string())).collect();
+    if !calls.is_empty() {
+        message["tool_calls"] = json!(calls);
+    }
+    let choice = json!({ "index": 0, "message": message, "finish_reason": finish_reason(answer), "logprobs": null });
+    let mut body = envelope("chat.completion", receipt);
+    body["choices"] = json!([choice]);
+    body["usage"] = usage(answer, receipt);
+    body
+}
+
+pub(super) fn events(answer: &Answer, receipt: &Receipt) -> Vec<Event> {
+    let chunk = |delta: Value| Event::chunk(&chunk(receipt, &delta, None));
+    let mut events = vec![chunk(json!({ "role": "assistant", "content": "" }))];
+    let mut calls = 0;
+    for block in &answer.blocks {
+        match block {
+            Block::Thinking(_) => {}
+            Block::Text(text) => {
+                let piece = |(piece, tokens)| chunk(json!({ "content": piece })).carrying(tokens);
+                events.extend(deltas(text).map(piece));
+            }
+            Block::ToolUse(call) => {
+                let mut start = tool_call(call, "");
+                start["index"] = json!(calls);
+                let start = chunk(json!({ "tool_calls": [start] }));
+                events.push(start.carrying(tokens::tool_use_tokens(&call.name, "")));
+                events.extend(deltas(&call.input.to_string()).map(|(piece, tokens)| {
+                    let piece = json!({ "index": calls, "function": { "arguments": piece } });
+                    chunk(json!({ "tool_calls": [piece] })).carrying(tokens)
+                }));
+                calls += 1;
+            }
+        }
+    }
+    events
+}
+
+pub(super) fn last(answer: &Answer, receipt: &Receipt) -> Value {
+    let mut last = chunk(receipt, &json!({}), Some(finish_reason(answer)));
+    last["usage"] = usage(answer, receipt);
+    last
+}
+
+fn chunk(receipt: &Receipt, delta: &Value, finish_reason: Option<&str>) -> Value {
+    let mut chunk = envelope("chat.completion.chunk", receipt);
+    chunk["choices"] = json!([{ "index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null }]);
+    chunk
+}
+
+fn envelope(object: &str, receipt: &Receipt) -> Value {
+    json!({
+        "id": receipt.message_id.replace("msg_bdrk_", "chatcmpl-"),
+        "object": object,
+        "created": receipt.begun_ms / 1_000,
+        "model": receipt.model_id,
+    })
+}
+
+fn tool_call(call: &ToolUse, arguments: &str) -> Value {
+    json!({ "id": call.id, "type": "function", "function": { "name": call.name, "arguments": arguments } })
+}
+
+fn finish_reason(answer: &Answer) -> &'static str {
+    match answer.stop_reason {
+        "max_tokens" => "length",
+        "tool_use" => "tool_calls",
+        _ => "stop",
+    }
+}
+
+fn usage(answer: &Answer, receipt: &Receipt) -> Value {
+    let prompt_tokens = receipt.total_tokens(answer) - answer.output_tokens;
+    json!({
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": answer.output_tokens,
+        "total_tokens": receipt.total_tokens(answer),
+    })
+}
