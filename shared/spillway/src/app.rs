@@ -11,7 +11,11 @@ use crate::{
     config::Config,
     model::Models,
     queue::Queue,
-    store::{history::Histories, jobs::Jobs, ledger::Ledger, refusals::Refusals, registry::Registry, skew::Skew},
+    retry::Recordings,
+    store::{
+        answers::Answers, history::Histories, jobs::Jobs, ledger::Ledger, refusals::Refusals, registry::Registry,
+        skew::Skew,
+    },
     telemetry::{self, Telemetry},
 };
 
@@ -24,6 +28,10 @@ pub struct App {
     pub histories: Histories,
     pub refusals: Refusals,
     pub jobs: Jobs,
+    /// The calls that a repetition can join, in this process.
+    pub recordings: Recordings,
+    /// The same across processes.
+    pub answers: Answers,
     /// Without a queue nothing overflows.
     pub queue: Option<Queue>,
     pub models: Models,
@@ -113,6 +121,8 @@ impl App {
             histories: Histories::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             refusals: Refusals::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
+            recordings: Recordings::new(clock.clone()),
+            answers: Answers::new(clients.dynamodb.clone(), &config.jobs_table),
             jobs: Jobs::new(clients.dynamodb, &config.jobs_table),
             queue: config.queue_url.as_deref().map(|url| Queue::new(clients.sqs, url)),
             models: Models::new(clients.bedrock_runtime),

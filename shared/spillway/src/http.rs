@@ -6,6 +6,7 @@ mod count_tokens;
 mod guardrail;
 mod jobs;
 mod models;
+mod once;
 mod prefer;
 mod profiles;
 mod quota;
@@ -13,7 +14,7 @@ mod record;
 mod reply;
 pub(crate) mod route;
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request::Parts};
@@ -64,12 +65,12 @@ where
         }
         Err(problem) => Some(problem),
     };
-    let call = Call {
+    let call = Arc::new(Call {
         dialect: route::dialect(parts.uri.path(), &parts.headers),
         request_id: uuid::Uuid::now_v7().to_string(),
         deadline_ms: parts.extensions.get::<Deadline>().map(|deadline| deadline.0),
         parts,
-    };
+    });
     let answered = match (outside, read(body).await) {
         (None, Ok(body)) => answer(app, &call, body).await,
         (Some(problem), _) | (None, Err(problem)) => Err(problem),
@@ -77,11 +78,16 @@ where
     answered.unwrap_or_else(|problem| reply::problem(&call, &problem, app.clock.now_ms()))
 }
 
-async fn answer(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, Problem> {
+async fn answer(app: &App, call: &Arc<Call>, body: Bytes) -> Result<Response<Body>, Problem> {
     match route::route(&call.parts.method, call.parts.uri.path())? {
         Route::Root => Ok(reply::empty(StatusCode::OK)),
         Route::Health => Ok(reply::json(call, StatusCode::OK, &serde_json::json!({ "status": "ok" }))),
-        Route::Ask { api, model, stream } => chat::chat(app, call, api, body, model.as_deref(), stream).await,
+        Route::Ask { api, model, stream } => {
+            let answer = async move |app: App, call: Arc<Call>, body| {
+                chat::chat(&app, &call, api, body, model.as_deref(), stream).await
+            };
+            once::once(app, call, body, chat::route_name(api, stream), answer).await
+        }
         Route::Count { api, model } => count_tokens::count(app, call, api, body, model.as_deref()).await,
         Route::Guardrail { id, version } => guardrail::apply(app, call, &id, &version, body).await,
         Route::Profiles => profiles::list(app, call).await,

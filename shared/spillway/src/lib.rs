@@ -17,6 +17,7 @@ pub mod store;
 
 // Do.
 pub mod broker;
+pub mod retry;
 
 // Reached.
 pub mod dialect;

@@ -1,5 +1,6 @@
 //! DynamoDB: what Spillway knows beyond one request. Three tables, each with one reader and writer here.
 
+pub mod answers;
 mod cache;
 pub mod history;
 pub mod jobs;

@@ -38,8 +38,10 @@ pub enum Outcome {
     /// Anything that went wrong, at the caller, here or at the model. Also what an event says that nobody finished.
     #[default]
     Failed,
-    /// The client went away.
+    /// The client went away, and cannot come back for the answer.
     Cancelled,
+    /// Got the answer of another attempt at the same call; nothing was charged for it.
+    Replayed,
 }
 
 /// All that is recorded of one request. What is `None` is left out of the event.
@@ -50,6 +52,8 @@ pub enum Outcome {
 #[metrics(emf::dimension_sets = [["outcome"], ["dialect", "model", "outcome"]])]
 pub struct RequestEvent {
     pub request_id: String,
+    /// The request whose answer it got, if not its own.
+    pub answer_of: Option<String>,
     pub tenant: Option<String>,
     pub dialect: Option<&'static str>,
     /// Method and path pattern, such as `POST /v1/messages`.

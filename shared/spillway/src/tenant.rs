@@ -41,6 +41,9 @@ pub struct Tenant {
     /// What happens to a request that finds no room.
     #[serde(default)]
     pub overflow: Overflow,
+    /// What happens to a request that is sent again.
+    #[serde(default, skip_serializing_if = "check::is_default")]
+    pub retries: Retries,
     /// The output cap given to requests that name none, in tokens.
     #[serde(default = "default_max_tokens")]
     pub default_max_tokens: u64,
@@ -167,6 +170,17 @@ pub enum Overflow {
     OnRequest,
     /// Nothing of this tenant is queued.
     Never,
+}
+
+/// What becomes of a request that its client sends again because it got no answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retries {
+    /// It joins the call that is under way, or gets its answer.
+    #[default]
+    Join,
+    /// It is a call of its own: nothing of this tenant's answers is kept for another attempt.
+    Run,
 }
 
 #[cfg(test)]

@@ -93,7 +93,8 @@ fn may_overflow(app: &App, call: &Call, tenant: &Tenant) -> bool {
     prefer::prefer(&call.parts.headers).respond_async && tenant.overflow == Overflow::OnRequest && app.queue.is_some()
 }
 
-fn route_name(api: Api, stream: bool) -> &'static str {
+/// The route in events.
+pub fn route_name(api: Api, stream: bool) -> &'static str {
     match (api, stream) {
         (Api::ChatCompletions, _) => "POST /v1/chat/completions",
         (Api::Embeddings, _) => "POST /v1/embeddings",

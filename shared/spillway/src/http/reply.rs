@@ -1,6 +1,12 @@
 //! Responses: status, headers and body put together in one place.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -18,6 +24,23 @@ use crate::{
 
 /// After how much silence a stream sends a sign of life: proxies drop connections that are silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Whether a stream ended with a problem: an extension of its response, decided when it ends.
+#[derive(Debug, Clone, Default)]
+pub struct Cut(Arc<AtomicBool>);
+
+impl Cut {
+    /// Whether it did, so far.
+    pub fn is_cut(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that end a stream badly.
+    fn with(&self, end: Bytes) -> Bytes {
+        self.0.store(true, Ordering::Relaxed);
+        end
+    }
+}
 
 /// A response without a body.
 pub fn empty(status: StatusCode) -> Response<Body> {
@@ -60,26 +83,28 @@ pub fn stream(
     encoder: Encoder,
     deltas: Deltas,
 ) -> Response<Body> {
-    let chunks = stream::unfold(Some((encoder, deltas)), |open| async {
-        let (mut encoder, mut deltas) = open?;
+    let cut = Cut::default();
+    let chunks = stream::unfold(Some((encoder, deltas, cut.clone())), |open| async {
+        let (mut encoder, mut deltas, cut) = open?;
         loop {
             let (bytes, is_open) = match tokio::time::timeout(KEEP_ALIVE, deltas.recv()).await {
                 Err(_) => (encoder.keep_alive(), true),
                 Ok(Some(Delta::Event(event))) => (encoder.event(&event), true),
                 Ok(Some(Delta::End(Ok(())))) => (encoder.finish(), false),
-                Ok(Some(Delta::End(Err(problem)))) => (encoder.problem(&problem), false),
-                Ok(None) => (encoder.problem(&too_slow()), false),
+                Ok(Some(Delta::End(Err(problem)))) => (cut.with(encoder.problem(&problem)), false),
+                Ok(None) => (cut.with(encoder.problem(&too_slow())), false),
             };
             if !is_open {
                 return Some((Ok(Frame::data(bytes)), None));
             }
             if !bytes.is_empty() {
-                return Some((Ok(Frame::data(bytes)), Some((encoder, deltas))));
+                return Some((Ok(Frame::data(bytes)), Some((encoder, deltas, cut))));
             }
         }
     });
     let mut response = Response::new(StreamBody::new(chunks).boxed_unsync());
     response.headers_mut().extend(headers);
+    response.extensions_mut().insert(cut);
     with_request_id(call, response)
 }
 

@@ -39,6 +39,7 @@ fn recorded(event: RequestEvent) -> Value {
 fn full_event() -> RequestEvent {
     RequestEvent {
         request_id: "r-1".into(),
+        answer_of: Some("r-0".into()),
         tenant: Some("a \"quoted\" tenant".into()),
         dialect: Some("anthropic"),
         route: Some("POST /v1/messages"),
@@ -109,7 +110,7 @@ fn a_tenant_is_a_property_and_no_dimension() {
 fn an_event_has_the_named_fields_and_nothing_else() {
     let event = recorded(full_event());
     let fields: BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = "_aws request_id tenant dialect route model pool class outcome limit stream input_tokens \
+    let expected = "_aws request_id answer_of tenant dialect route model pool class outcome limit stream input_tokens \
                     output_tokens reserved_tokens cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
                     attempts regained_tokens parent";
     let charged = ["tenant", "parent", "pool"]

@@ -1,0 +1,255 @@
+//! One call, however often it is sent: attempts at it share one answer, and one bill.
+//!
+//! A request that names its call is run in a task of its own, and its answer recorded: whoever asks the same again reads
+//! it from the start, while it comes or afterwards. A call that takes long is also claimed in the store, for attempts
+//! that reach another process.
+
+mod earlier;
+mod lease;
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, Full, StreamBody};
+
+use self::{earlier::Earlier, lease::Lease};
+use super::{Body, Call, auth, reply};
+use crate::{
+    app::App,
+    chat::{Kind, Problem},
+    job::StoredResult,
+    retry::{Head, Identity, Opened, Reader, Recorder, is_named},
+    telemetry::{Outcome, RequestEvent},
+    tenant::{Retries, Tenant},
+};
+
+/// The header of an answer that another attempt has paid for.
+const REPLAYED: &str = "x-spillway-replayed";
+
+/// A request that names its call.
+struct Attempt {
+    app: App,
+    call: Arc<Call>,
+    tenant: Arc<Tenant>,
+    identity: Identity,
+    route: &'static str,
+    started_ms: u64,
+}
+
+/// Answers with what `answer` gives, or with what it gave or will give to another attempt at the same call. A request
+/// that names no call is just answered.
+///
+/// # Errors
+/// What to tell the caller.
+pub async fn once<F>(
+    app: &App,
+    call: &Arc<Call>,
+    body: Bytes,
+    route: &'static str,
+    answer: impl FnOnce(App, Arc<Call>, Bytes) -> F,
+) -> Result<Response<Body>, Problem>
+where
+    F: Future<Output = Result<Response<Body>, Problem>> + Send + 'static,
+{
+    let Some(tenant) = joining_tenant(app, call).await else {
+        return answer(app.clone(), Arc::clone(call), body).await;
+    };
+    let event = event(call, &tenant, route);
+    let started_ms = app.clock.now_ms();
+    let parts = &call.parts;
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let identified = match Identity::of(&tenant.name, &parts.method, target, &parts.headers, &body) {
+        Ok(Some(identity)) => Ok((app.recordings.open(&identity), identity)),
+        Ok(None) => return answer(app.clone(), Arc::clone(call), body).await,
+        Err(problem) => Err(problem),
+    };
+    match identified {
+        Ok((Opened::Full, _)) => answer(app.clone(), Arc::clone(call), body).await,
+        Ok((Opened::New(recorder, reader), identity)) => {
+            let answer = answer(app.clone(), Arc::clone(call), body);
+            let attempt = Attempt { app: app.clone(), call: Arc::clone(call), tenant, identity, route, started_ms };
+            // A caller that goes away must find its answer when it asks again.
+            tokio::spawn(Box::pin(attempt.record(recorder, answer)));
+            respond(reader, None).await
+        }
+        Ok((Opened::Joined(reader), _)) => respond(reader, Some(Replay { app: app.clone(), event, started_ms })).await,
+        Ok((Opened::OtherPayload, _)) => Err(refused(app, event, other_payload())),
+        Err(problem) => Err(refused(app, event, problem)),
+    }
+}
+
+/// Whose request it is, if it can be joined to another.
+async fn joining_tenant(app: &App, call: &Call) -> Option<Arc<Tenant>> {
+    if !is_named(&call.parts.headers) {
+        return None;
+    }
+    // Who is nobody is told so where everybody is.
+    let tenant = auth::tenant(app, &call.parts).await.ok()?;
+    (tenant.retries == Retries::Join).then_some(tenant)
+}
+
+fn event(call: &Call, tenant: &Tenant, route: &'static str) -> RequestEvent {
+    RequestEvent {
+        request_id: call.request_id.clone(),
+        tenant: Some(tenant.name.clone()),
+        parent: tenant.parent.clone(),
+        class: Some(tenant.class.name()),
+        dialect: Some(call.dialect.name()),
+        route: Some(route),
+        ..RequestEvent::default()
+    }
+}
+
+fn refused(app: &App, event: RequestEvent, problem: Problem) -> Problem {
+    app.telemetry.record(event);
+    problem
+}
+
+fn other_payload() -> Problem {
+    let told = "This Idempotency-Key was used for another request. Send each request with a key of its own.";
+    Problem { param: Some("Idempotency-Key".to_owned()), ..Problem::new(Kind::Invalid, told) }
+}
+
+impl Attempt {
+    /// Runs the call, unless another process has, and records its answer.
+    async fn record(self, recorder: Recorder, answer: impl Future<Output = Result<Response<Body>, Problem>> + Send) {
+        let lease = Lease::new(&self.app, &self.identity, self.started_ms);
+        match earlier::earlier(&self, &lease).await {
+            Ok(Earlier::Answered(stored)) => self.replay(recorder, stored).await,
+            Ok(Earlier::None { is_claimed }) => self.run(recorder, answer, lease, is_claimed).await,
+            Err(problem) => {
+                refused(&self.app, event(&self.call, &self.tenant, self.route), problem.clone());
+                let response = reply::problem(&self.call, &problem, self.app.clock.now_ms());
+                recorder.forget();
+                copy(&recorder, response).await;
+                recorder.end();
+            }
+        }
+    }
+
+    async fn run(
+        &self,
+        recorder: Recorder,
+        answer: impl Future<Output = Result<Response<Body>, Problem>> + Send,
+        lease: Lease,
+        is_claimed: bool,
+    ) {
+        let kept = lease.keep(is_claimed);
+        let now_ms = || self.app.clock.now_ms();
+        let response = answer.await.unwrap_or_else(|problem| reply::problem(&self.call, &problem, now_ms()));
+        if !response.status().is_success() {
+            // Before anybody reads it: the next attempt must run.
+            recorder.forget();
+            kept.release().await;
+            copy(&recorder, response).await;
+            return recorder.end();
+        }
+        let cut = response.extensions().get::<reply::Cut>().cloned();
+        let (status, headers) = (response.status(), response.headers().clone());
+        copy(&recorder, response).await;
+        if cut.is_some_and(|cut| cut.is_cut()) {
+            recorder.forget();
+            kept.release().await;
+        } else {
+            // Before the end is sent: Lambda stops the process after it.
+            kept.answer(|| Some(stored(status, &headers, recorder.body()?))).await;
+        }
+        recorder.end();
+    }
+
+    /// Records what another process was answered.
+    async fn replay(&self, recorder: Recorder, stored: StoredResult) {
+        let headers: HeaderMap =
+            stored.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect();
+        let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut event = event(&self.call, &self.tenant, self.route);
+        event.outcome = Outcome::Replayed;
+        event.answer_of = request_id(&headers);
+        event.duration_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);
+        self.app.telemetry.record(event);
+        recorder.begin(Head { status, headers: replayed(headers), is_stream: false });
+        recorder.push(stored.body).await;
+        recorder.end();
+    }
+}
+
+/// Records a response piece by piece.
+async fn copy(recorder: &Recorder, response: Response<Body>) {
+    let (parts, mut body) = response.into_parts();
+    let is_stream = body.size_hint().exact().is_none();
+    recorder.begin(Head { status: parts.status, headers: parts.headers, is_stream });
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Ok(chunk) = frame.into_data() {
+            recorder.push(chunk).await;
+        }
+    }
+}
+
+fn stored(status: StatusCode, headers: &HeaderMap, body: Bytes) -> StoredResult {
+    let text = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+    };
+    StoredResult { status: status.as_u16(), headers: headers.iter().filter_map(text).collect(), body }
+}
+
+/// The headers of an answer for somebody else than its first reader: the limits have moved on since.
+fn replayed(mut headers: HeaderMap) -> HeaderMap {
+    let outdated: Vec<_> = headers.keys().filter(|name| name.as_str().contains("ratelimit")).cloned().collect();
+    outdated.iter().for_each(|name| drop(headers.remove(name)));
+    headers.insert(REPLAYED, http::HeaderValue::from_static("true"));
+    headers
+}
+
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    headers.get("x-request-id")?.to_str().ok().map(str::to_owned)
+}
+
+/// An attempt that got another's answer: recorded when it has read all of it, or has gone.
+struct Replay {
+    app: App,
+    event: RequestEvent,
+    started_ms: u64,
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        let mut event = std::mem::take(&mut self.event);
+        event.duration_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);
+        self.app.telemetry.record(event);
+    }
+}
+
+/// A response that follows a recording.
+async fn respond(mut reader: Reader, mut replay: Option<Replay>) -> Result<Response<Body>, Problem> {
+    let head = reader.head().await.ok_or_else(|| Problem::new(Kind::Internal, "The broker failed on this request."))?;
+    let headers = match &mut replay {
+        Some(replay) => {
+            replay.event.answer_of = request_id(&head.headers);
+            replay.event.stream = head.is_stream;
+            if head.status.is_success() {
+                replay.event.outcome = Outcome::Replayed;
+            }
+            replayed(head.headers)
+        }
+        None => head.headers,
+    };
+    let body = if head.is_stream {
+        let chunks = stream::unfold((reader, replay), |(mut reader, replay)| async {
+            let chunk = reader.next().await?;
+            Some((Ok::<_, Infallible>(Frame::data(chunk)), (reader, replay)))
+        });
+        StreamBody::new(chunks).boxed_unsync()
+    } else {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = reader.next().await {
+            body.extend_from_slice(&chunk);
+        }
+        Full::new(body.freeze()).boxed_unsync()
+    };
+    let mut response = Response::new(body);
+    (*response.status_mut(), *response.headers_mut()) = (head.status, headers);
+    Ok(response)
+}

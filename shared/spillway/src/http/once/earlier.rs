@@ -1,0 +1,85 @@
+//! What became of an earlier attempt, in another process.
+
+use tracing::warn;
+
+use super::{Attempt, lease::Lease, other_payload};
+use crate::{
+    broker,
+    chat::{Kind, Problem},
+    job::StoredResult,
+    retry::Name,
+    store::answers::{Found, State},
+};
+
+/// How long to wait before looking again at a call that runs elsewhere, in milliseconds: at first, and at most.
+const PAUSES_MS: (u64, u64) = (250, 4_000);
+
+/// What an earlier attempt came to.
+pub enum Earlier {
+    /// There is none, or it came to nothing: this one runs.
+    None { is_claimed: bool },
+    /// It was answered.
+    Answered(StoredResult),
+}
+
+/// Looks for an earlier attempt if the caller says that there is one, and waits for its end. One who asked for a single
+/// call claims it before it runs; the others look once, and do not stand still when the store does.
+pub async fn earlier(attempt: &Attempt, lease: &Lease) -> Result<Earlier, Problem> {
+    let (app, name) = (&attempt.app, attempt.identity.name);
+    if !name.is_repetition() {
+        return Ok(Earlier::None { is_claimed: false });
+    }
+    let is_explicit = name == Name::Explicit;
+    let (mut pause_ms, longest_pause_ms) = PAUSES_MS;
+    let mut found = if is_explicit { lease.claim().await } else { find(attempt).await };
+    loop {
+        let earlier = match found {
+            Ok(earlier) => earlier,
+            Err(error) if is_explicit => return Err(broker::unreachable("answer store", &error)),
+            Err(error) => {
+                warn!(%error, "an earlier attempt could not be looked for");
+                None
+            }
+        };
+        let Some(earlier) = earlier else { return Ok(Earlier::None { is_claimed: is_explicit }) };
+        if earlier.payload != attempt.identity.payload {
+            return Err(other_payload());
+        }
+        match earlier.state {
+            State::Answered { answer, .. } => return Ok(Earlier::Answered(answer)),
+            State::TooLarge { .. } if is_explicit => return Err(too_large()),
+            State::TooLarge { .. } => return Ok(Earlier::None { is_claimed: false }),
+            State::Running => {}
+        }
+        let now_ms = app.clock.now_ms();
+        if attempt.call.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms + pause_ms) {
+            return Err(Problem::new(Kind::Timeout, "The first attempt at this call has not ended in time."));
+        }
+        app.clock.sleep_until(now_ms + pause_ms).await;
+        pause_ms = (pause_ms * 3 / 2).min(longest_pause_ms);
+        found = find(attempt).await;
+        if is_explicit && matches!(found, Ok(None)) {
+            found = lease.claim().await;
+        }
+    }
+}
+
+/// The earlier attempt that the store knows. One who did not name its call is not taken for another who asks the same and
+/// still waits for the answer.
+async fn find(attempt: &Attempt) -> Result<Option<Found>, crate::store::StoreError> {
+    let now_ms = attempt.app.clock.now_ms();
+    let found = attempt.app.answers.find(&attempt.identity.key, now_ms).await?;
+    let Name::Counted { patience_ms, .. } = attempt.identity.name else { return Ok(found) };
+    Ok(found.filter(|found| {
+        let until_ms = match &found.state {
+            State::Running => now_ms,
+            State::Answered { ended_ms, .. } | State::TooLarge { ended_ms } => *ended_ms,
+        };
+        patience_ms.is_some_and(|patience_ms| found.since_ms.saturating_add(patience_ms) <= until_ms)
+    }))
+}
+
+fn too_large() -> Problem {
+    let told = "This request was answered with more than is kept. Send it with another Idempotency-Key to ask again.";
+    Problem::new(Kind::Conflict, told)
+}
