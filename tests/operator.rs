@@ -1,10 +1,5 @@
 //! What operators see of the ledger: the quota of a tenant, and whether the counters are what happened.
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-};
-
 use clap::Parser;
 use spillway_command::admin::{self, Admin};
 
@@ -13,6 +8,7 @@ use crate::support::{
     answer::{deployment, pool},
     chat,
     jobs::ONE,
+    recorded::Recorded,
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -23,28 +19,14 @@ struct Cli {
     command: Admin,
 }
 
-/// Where the events of a deployment go.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Events {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("not poisoned").write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 struct Observed {
     deployment: Deployment,
-    events: Events,
+    events: Recorded,
     folder: tempfile::TempDir,
 }
 
 async fn start(tenant: &str, pools: &str) -> Observed {
-    let events = Events::default();
+    let events = Recorded::default();
     let telemetry = spillway::telemetry::Telemetry::to(events.clone());
     let deployment = Deployment::start_with(&deployment(tenant, pools), telemetry).await;
     deployment.advance_to_noon();
@@ -64,7 +46,7 @@ impl Observed {
 
     async fn verify(&self) -> (String, bool) {
         let file = self.folder.path().join("events.jsonl");
-        std::fs::write(&file, &*self.events.0.lock().expect("not poisoned")).expect("written");
+        std::fs::write(&file, self.events.lines()).expect("written");
         self.command(&["ledger", "verify", "--events", file.to_str().expect("text")]).await
     }
 }

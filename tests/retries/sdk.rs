@@ -1,0 +1,73 @@
+//! The same with an AWS SDK that loses its patience by itself.
+
+use std::time::Duration;
+
+use aws_sdk_bedrockruntime::{
+    Client,
+    config::{Config, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
+    types::InferenceConfiguration,
+};
+
+use super::{LIMITS, start};
+use crate::support::{
+    Deployment,
+    answer::{aws_message, within},
+    key,
+};
+
+/// A client that gives up an attempt after `patience` and sends its request again, at most twice.
+fn impatient(deployment: &Deployment, patience: Duration) -> Client {
+    let credentials = Credentials::new("spillway", "spillway", Some(key("t")), None, "test");
+    let config = Config::builder()
+        .behavior_version_latest()
+        .region(Region::new("us-east-1"))
+        .credentials_provider(credentials)
+        .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(10)))
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(patience).build())
+        .endpoint_url(&deployment.world.url);
+    Client::from_conf(config.build())
+}
+
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// A model that says nothing for a minute of its own clock.
+const SILENT: &str = "[simulator]\ntime_to_first_token_ms = 60000\n";
+
+fn limit() -> InferenceConfiguration {
+    InferenceConfiguration::builder().max_tokens(500).build()
+}
+
+#[tokio::test]
+async fn an_aws_sdk_that_loses_patience_pays_once() {
+    let observed = start(LIMITS, SILENT).await;
+    let call = impatient(&observed, PATIENCE).converse().model_id("m").messages(aws_message("[[output_tokens=40]]"));
+    let asked = tokio::spawn(call.inference_config(limit()).send());
+    // The second attempt is under way.
+    tokio::time::sleep(PATIENCE + PATIENCE / 2).await;
+    observed.finish();
+    let answer = within(asked).await.expect("no panic").expect("an answer");
+    assert_eq!(answer.usage().expect("usage").output_tokens(), 40);
+    assert_eq!(observed.calls().await, (1, 0));
+    observed.is_charged_once("t").await;
+    assert_eq!(observed.outcomes(), ["answered", "replayed"]);
+}
+
+#[tokio::test]
+async fn an_aws_sdk_that_loses_patience_with_a_stream_pays_once() {
+    let observed = start(LIMITS, SILENT).await;
+    let client = impatient(&observed, PATIENCE);
+    let call = client.converse_stream().model_id("m").messages(aws_message("[[output_tokens=40]]"));
+    let asked = tokio::spawn(call.inference_config(limit()).send());
+    tokio::time::sleep(PATIENCE + PATIENCE / 2).await;
+    observed.finish();
+    let mut stream = within(asked).await.expect("no panic").expect("a stream").stream;
+    let mut output_tokens = None;
+    while let Some(event) = within(stream.recv()).await.expect("an event") {
+        output_tokens =
+            event.as_metadata().ok().and_then(|metadata| Some(metadata.usage()?.output_tokens())).or(output_tokens);
+    }
+    assert_eq!(output_tokens, Some(40));
+    assert_eq!(observed.calls().await, (1, 0));
+    observed.is_charged_once("t").await;
+    assert_eq!(observed.outcomes(), ["answered", "replayed"]);
+}

@@ -1,0 +1,35 @@
+//! The events of a deployment, as they are written.
+
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::Value;
+
+/// Where events go; clones share it.
+#[derive(Clone, Default)]
+pub struct Recorded(Arc<Mutex<Vec<u8>>>);
+
+impl Recorded {
+    /// All lines so far.
+    pub fn lines(&self) -> Vec<u8> {
+        self.0.lock().expect("not poisoned").clone()
+    }
+
+    /// All events so far.
+    pub fn events(&self) -> Vec<Value> {
+        let lines = String::from_utf8(self.lines()).expect("text");
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+}
+
+impl Write for Recorded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
