@@ -279,6 +279,7 @@ class TheTemplate(unittest.TestCase):
 
     def test_the_functions_may_do_what_the_stores_call_and_no_more(self):
         self.assertEqual(JOBS_ACTIONS | OPEN_JOBS_ACTIONS, store_actions("jobs"))
+        self.assertEqual(JOBS_ACTIONS, store_actions("answers"))
         self.assertEqual(LEDGER_ACTIONS | OPERATORS_LEDGER_ACTIONS, store_actions("ledger"))
 
 

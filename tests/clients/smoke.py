@@ -40,15 +40,15 @@ def check(function):
     return function
 
 
-def openai_client(key=KEY):
-    return openai.OpenAI(base_url=f"{URL}/v1", api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_S)
+def openai_client(key=KEY, max_retries=0, timeout=REQUEST_TIMEOUT_S):
+    return openai.OpenAI(base_url=f"{URL}/v1", api_key=key, max_retries=max_retries, timeout=timeout)
 
 
-def anthropic_client(key=KEY):
-    return anthropic.Anthropic(base_url=URL, api_key=key, max_retries=0, timeout=REQUEST_TIMEOUT_S)
+def anthropic_client(key=KEY, max_retries=0, timeout=REQUEST_TIMEOUT_S):
+    return anthropic.Anthropic(base_url=URL, api_key=key, max_retries=max_retries, timeout=timeout)
 
 
-def bedrock_client(key=KEY):
+def bedrock_client(key=KEY, config=Config(retries={"total_max_attempts": 1}, read_timeout=REQUEST_TIMEOUT_S)):
     # botocore refuses bearer tokens over plain http, so the key travels as the session token of dummy credentials.
     return boto3.client(
         "bedrock-runtime",
@@ -57,7 +57,7 @@ def bedrock_client(key=KEY):
         aws_access_key_id="unused",
         aws_secret_access_key="unused",
         aws_session_token=key,
-        config=Config(retries={"total_max_attempts": 1}, read_timeout=REQUEST_TIMEOUT_S),
+        config=config,
     )
 
 
@@ -210,6 +210,34 @@ def boto3_hears_of_a_bad_key():
 def quota_is_told():
     status, _, body = http("GET", "/v1/quota", KEY)
     assert status == 200 and isinstance(body, dict), (status, body)
+
+
+@check
+def a_client_that_loses_patience_pays_once():
+    # Answered in 1.7 s by the simulator of `spillway local`, so that the first attempt is given up and the second joins it.
+    prompt = {"role": "user", "content": f"{PROMPT} [[output_tokens=300]]"}
+    impatient = {"max_retries": 2, "timeout": 1}
+    bedrock = bedrock_client(config=Config(read_timeout=1))
+    messages = [{"role": "user", "content": [{"text": prompt["content"]}]}]
+    limit = {"maxTokens": 300}
+    for ask in (
+        lambda: bedrock.converse(modelId=MODEL, messages=messages, inferenceConfig=limit),
+        lambda: openai_client(**impatient).chat.completions.create(model=MODEL, messages=[prompt], max_tokens=300),
+        lambda: anthropic_client(**impatient).messages.create(model=MODEL, messages=[prompt], max_tokens=300),
+    ):
+        before = settled()
+        started = time.monotonic()
+        ask()
+        assert time.monotonic() - started > 1, "no attempt was given up"
+        after = settled()
+        assert after["requests"] - before["requests"] == 1, (before, after)
+        assert after["output_tokens"] - before["output_tokens"] == 300, (before, after)
+
+
+def settled():
+    status, _, quota = http("GET", "/v1/quota", KEY)
+    assert status == 200, (status, quota)
+    return quota["settled"]
 
 
 @check

@@ -5,6 +5,7 @@ use http_body_util::{BodyExt, Full};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use spillway::{app::App, http::handle};
+use spillway_stand_ins::faults::{Effect, Fault};
 use tokio::task::JoinHandle;
 
 use super::{CHAT, LIMITS, Observed, SLOW, attempt, body, counted, is_replayed, start};
@@ -172,4 +173,21 @@ async fn an_idempotency_key_means_one_request_in_all_processes() {
     assert_eq!(Answer::to(request(&chat(5, 5))).await.status, 200);
     let other = ask(&observed.another_app().await, request(&chat(6, 6))).await.expect("no panic");
     assert!(other.status == 400 && other.text().contains("Idempotency-Key"), "{}", other.text());
+}
+
+#[tokio::test]
+async fn without_the_store_a_retry_runs_but_no_call_that_should_be_the_only_one() {
+    let observed = start(LIMITS, "").await;
+    assert_eq!(observed.chat("t", 5, 5).await.status(), 200);
+    for operation in ["GetItem", "PutItem"] {
+        observed.world.stand_ins.dynamodb_faults().inject(Fault::on(operation, Effect::Error500));
+    }
+    let request = |named| nth(observed.post(CHAT, "t", &chat(5, 5)), named, 2);
+    let explicit = Answer::to(request("idempotency")).await;
+    assert_eq!((explicit.status, explicit.header("retry-after")), (503, "1"), "{}", explicit.text());
+    assert_eq!(observed.calls().await.0, 1);
+    assert_eq!(Answer::to(request("invocation")).await.status, 200);
+    observed.world.stand_ins.dynamodb_faults().clear();
+    let again = Answer::to(request("idempotency")).await;
+    assert!(again.status == 200 && !is_replayed(&again), "{}", again.text());
 }

@@ -69,7 +69,7 @@ pub async fn loopback() -> SdkConfig {
 pub struct Clients {
     /// For the registry and the jobs: the SDK may retry.
     pub dynamodb: aws_sdk_dynamodb::Client,
-    /// For the ledger: the SDK must not retry, since `ADD` is not idempotent.
+    /// For the ledger: the SDK must not retry, since `ADD` is not idempotent. Nor may an answer wait long for its row.
     pub ledger: aws_sdk_dynamodb::Client,
     pub sqs: aws_sdk_sqs::Client,
     /// The SDK must not retry, nor re-send what stalls: each call may be billed.
@@ -120,9 +120,9 @@ impl App {
             registry,
             histories: Histories::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             refusals: Refusals::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
+            answers: Answers::new(clients.ledger.clone(), &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             recordings: Recordings::new(clock.clone()),
-            answers: Answers::new(clients.dynamodb.clone(), &config.jobs_table),
             jobs: Jobs::new(clients.dynamodb, &config.jobs_table),
             queue: config.queue_url.as_deref().map(|url| Queue::new(clients.sqs, url)),
             models: Models::new(clients.bedrock_runtime),

@@ -21,7 +21,7 @@ use crate::{
     app::App,
     chat::{Kind, Problem},
     job::StoredResult,
-    retry::{Head, Identity, Opened, Reader, Recorder, is_named},
+    retry::{Head, Identity, Name, Opened, Reader, Recorder, is_named},
     telemetry::{Outcome, RequestEvent},
     tenant::{Retries, Tenant},
 };
@@ -67,6 +67,7 @@ where
         Err(problem) => Err(problem),
     };
     match identified {
+        Ok((Opened::Full, Identity { name: Name::Explicit, .. })) => Err(refused(app, event, crowded())),
         Ok((Opened::Full, _)) => answer(app.clone(), Arc::clone(call), body).await,
         Ok((Opened::New(recorder, reader), identity)) => {
             let answer = answer(app.clone(), Arc::clone(call), body);
@@ -113,18 +114,24 @@ fn other_payload() -> Problem {
     Problem { param: Some("Idempotency-Key".to_owned()), ..Problem::new(Kind::Invalid, told) }
 }
 
+/// One who asked for a single call cannot be served without a record of it.
+fn crowded() -> Problem {
+    let told = "Too many calls are under way to remember another Idempotency-Key. Try again.";
+    Problem { retry_after_ms: Some(1_000), ..Problem::new(Kind::Unavailable, told) }
+}
+
 impl Attempt {
     /// Runs the call, unless another process has, and records its answer.
     async fn record(self, recorder: Recorder, answer: impl Future<Output = Result<Response<Body>, Problem>> + Send) {
         let lease = Lease::new(&self.app, &self.identity, self.started_ms);
         match earlier::earlier(&self, &lease).await {
-            Ok(Earlier::Answered(stored)) => self.replay(recorder, stored).await,
+            Ok(Earlier::Answered(stored)) => self.replay(recorder, stored),
             Ok(Earlier::None { is_claimed }) => self.run(recorder, answer, lease, is_claimed).await,
             Err(problem) => {
                 refused(&self.app, event(&self.call, &self.tenant, self.route), problem.clone());
                 let response = reply::problem(&self.call, &problem, self.app.clock.now_ms());
                 recorder.forget();
-                copy(&recorder, response).await;
+                record_all(&recorder, response).await;
                 recorder.end();
             }
         }
@@ -144,13 +151,16 @@ impl Attempt {
             // Before anybody reads it: the next attempt must run.
             recorder.forget();
             kept.release().await;
-            copy(&recorder, response).await;
+            record_all(&recorder, response).await;
             return recorder.end();
         }
         let cut = response.extensions().get::<reply::Cut>().cloned();
         let (status, headers) = (response.status(), response.headers().clone());
-        copy(&recorder, response).await;
-        if cut.is_some_and(|cut| cut.is_cut()) {
+        if let Some(rest) = copy(&recorder, response).await {
+            // Nobody should wait for what will not be stored.
+            kept.answer(|| None).await;
+            pass_on(&recorder, rest).await;
+        } else if cut.is_some_and(|cut| cut.is_cut()) {
             recorder.forget();
             kept.release().await;
         } else {
@@ -161,7 +171,7 @@ impl Attempt {
     }
 
     /// Records what another process was answered.
-    async fn replay(&self, recorder: Recorder, stored: StoredResult) {
+    fn replay(&self, recorder: Recorder, stored: StoredResult) {
         let headers: HeaderMap =
             stored.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect();
         let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -171,21 +181,43 @@ impl Attempt {
         event.duration_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);
         self.app.telemetry.record(event);
         recorder.begin(Head { status, headers: replayed(headers), is_stream: false });
-        recorder.push(stored.body).await;
+        recorder.push(stored.body);
         recorder.end();
     }
 }
 
-/// Records a response piece by piece.
-async fn copy(recorder: &Recorder, response: Response<Body>) {
+/// Records a response, up to the end or until it is too large to be kept; then gives the rest of its body.
+async fn copy(recorder: &Recorder, response: Response<Body>) -> Option<Body> {
     let (parts, mut body) = response.into_parts();
     let is_stream = body.size_hint().exact().is_none();
     recorder.begin(Head { status: parts.status, headers: parts.headers, is_stream });
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Ok(chunk) = frame.into_data() {
-            recorder.push(chunk).await;
+    while let Some(chunk) = next(&mut body).await {
+        if !recorder.push(chunk) {
+            return Some(body);
         }
     }
+    None
+}
+
+/// Records a response that is not kept.
+async fn record_all(recorder: &Recorder, response: Response<Body>) {
+    if let Some(rest) = copy(recorder, response).await {
+        pass_on(recorder, rest).await;
+    }
+}
+
+/// Passes the rest of a body on to those who read already, no faster than they do.
+async fn pass_on(recorder: &Recorder, mut body: Body) {
+    recorder.is_read().await;
+    while let Some(chunk) = next(&mut body).await {
+        recorder.push(chunk);
+        recorder.is_read().await;
+    }
+}
+
+async fn next(body: &mut Body) -> Option<Bytes> {
+    let Ok(frame) = body.frame().await?;
+    Some(frame.into_data().unwrap_or_default())
 }
 
 fn stored(status: StatusCode, headers: &HeaderMap, body: Bytes) -> StoredResult {

@@ -76,7 +76,7 @@ impl Identity {
         }
         let invocation = text(AMZ_INVOCATION);
         if !invocation.is_empty() {
-            let name = Name::Invocation { is_repetition: aws_attempt(text(AMZ_REQUEST)).is_some_and(|n| n > 1) };
+            let name = Name::Invocation { is_repetition: sdk_attempt(text(AMZ_REQUEST)).is_some_and(|n| n > 1) };
             // With what is asked: an id that somebody else made up again reads no answer to another question.
             let id = digest([invocation.as_bytes(), &payload]);
             return Ok(identity("invocation", &id, name));
@@ -113,7 +113,7 @@ fn explicit_key(value: &[u8]) -> Result<&[u8], Problem> {
 }
 
 /// The number in `attempt=2; max=3`.
-fn aws_attempt(request: &str) -> Option<u32> {
+fn sdk_attempt(request: &str) -> Option<u32> {
     request.split(';').find_map(|part| part.trim().strip_prefix("attempt=")?.parse().ok())
 }
 

@@ -68,13 +68,20 @@ impl Recorder {
         self.recording.change(|tape| tape.begin(head));
     }
 
-    /// Records the next piece of the body; waits for the slowest reader if the answer is not kept.
-    pub async fn push(&self, chunk: Bytes) {
-        if chunk.is_empty() {
-            return;
-        }
+    /// Records the next piece of the body; whether all of it is still kept for those who come later. If not,
+    /// [`is_read`](Self::is_read) should be awaited before the next.
+    pub fn push(&self, chunk: Bytes) -> bool {
         let is_room = self.recording.held.load(Ordering::Relaxed).saturating_add(chunk.len()) <= MOST_BYTES;
-        self.recording.change(|tape| tape.push(chunk, is_room));
+        self.recording.change(|tape| {
+            if !chunk.is_empty() {
+                tape.push(chunk, is_room);
+            }
+            tape.is_kept()
+        })
+    }
+
+    /// Returns when not much is left that a reader has not read, or nobody reads.
+    pub async fn is_read(&self) {
         // The sender lives in the recording, so waiting cannot fail.
         let _ = self.recording.tape.subscribe().wait_for(|tape| !tape.is_far_ahead()).await;
     }
@@ -91,7 +98,7 @@ impl Recorder {
 
     /// The answer is complete.
     pub fn end(self) {
-        if self.body().is_none() {
+        if !self.recording.tape.borrow().is_kept() {
             self.forget();
         }
         self.recording.change(|tape| tape.end(self.recordings.now_ms()));

@@ -113,15 +113,15 @@ impl Tape {
         self.ended_ms
     }
 
-    /// The body so far; `None` if its start is not held any more.
+    /// Whether all of it is held, for those who come later.
+    pub fn is_kept(&self) -> bool {
+        !self.is_too_large
+    }
+
+    /// The body so far, if all of it is held.
     pub fn body(&self) -> Option<Bytes> {
-        if self.is_too_large {
+        if !self.is_kept() {
             return None;
-        }
-        if let [chunk] = self.chunks.as_slices().0
-            && self.chunks.len() == 1
-        {
-            return Some(chunk.clone());
         }
         let mut body = BytesMut::with_capacity(self.bytes);
         self.chunks.iter().for_each(|chunk| body.extend_from_slice(chunk));

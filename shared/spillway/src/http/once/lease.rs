@@ -98,7 +98,13 @@ impl Kept {
     pub async fn answer(self, answer: impl FnOnce() -> Option<StoredResult>) {
         let Some(lease) = self.stop().await else { return };
         let now_ms = lease.app.clock.now_ms();
-        let stored = lease.app.answers.answer(&lease.claim, answer().as_ref(), now_ms + lease.kept_ms, now_ms).await;
+        let (answers, answer) = (&lease.app.answers, answer());
+        let store = || answers.answer(&lease.claim, answer.as_ref(), now_ms + lease.kept_ms, now_ms);
+        // Storing it twice is the same as once.
+        let stored = match store().await {
+            Err(StoreError::Unavailable(_)) => store().await,
+            stored => stored,
+        };
         if let Err(error) = stored {
             warn!(%error, "an answer was not stored; a repetition elsewhere may be charged as well");
         }
