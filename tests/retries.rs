@@ -3,6 +3,8 @@
 mod elsewhere;
 mod sdk;
 
+use std::time::Duration;
+
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use spillway::retry::KEPT_MS;
@@ -22,6 +24,9 @@ const CONVERSE: &str = "/model/m/converse";
 
 /// A second per token: what is not sent at once is not sent before the simulator's clock is advanced.
 const SLOW: &str = "[simulator]\ntokens_per_second = 1\n";
+
+/// How long it takes the broker to notice that a connection was closed.
+const NOTICED: Duration = Duration::from_millis(400);
 
 const LIMITS: &str = "limits = { requests_per_minute = 100, tokens_per_minute = 100000, in_flight = 10 }";
 
@@ -58,6 +63,13 @@ impl Observed {
     fn outcomes(&self) -> Vec<String> {
         let events = self.recorded.events();
         events.iter().map(|event| event["outcome"].as_str().expect("text").to_owned()).collect()
+    }
+
+    /// Fails unless one request was answered, and all others got its answer.
+    fn is_answered_once(&self) {
+        let outcomes = self.outcomes();
+        assert_eq!(outcomes[0], "answered");
+        assert!(outcomes.len() > 1 && outcomes[1..].iter().all(|outcome| outcome == "replayed"), "{outcomes:?}");
     }
 
     /// Lets the model finish. DynamoDB has the same clock, and must not delete yet what is claimed.
@@ -119,10 +131,10 @@ async fn a_retry_joins_the_call_under_way_and_is_paid_once() {
                 }
             };
             observed.abandon(ask(1)).await;
-            // The broker has to notice that the first client is gone.
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            tokio::time::sleep(NOTICED).await;
             let joined = tokio::spawn(Answer::to(ask(2)));
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            // On its way; if it came after the end, it would read the same.
+            tokio::time::sleep(NOTICED).await;
             observed.finish();
             let joined = within(joined).await.expect("no panic");
             assert!(joined.status == 200 && is_replayed(&joined), "{path} {named}: {}", joined.text());

@@ -7,8 +7,11 @@ use crate::{
     broker,
     chat::{Kind, Problem},
     job::StoredResult,
-    retry::Name,
-    store::answers::{Found, State},
+    retry::{Identity, Name},
+    store::{
+        StoreError,
+        answers::{Found, State},
+    },
 };
 
 /// How long to wait before looking again at a call that runs elsewhere, in milliseconds: at first, and at most.
@@ -23,9 +26,9 @@ pub enum Earlier {
 }
 
 /// Looks for an earlier attempt if the caller says that there is one, and waits for its end. One who asked for a single
-/// call claims it before it runs; the others look once, and do not stand still when the store does.
+/// call claims it before it runs; the others only look, and do not stand still when the store does.
 pub async fn earlier(attempt: &Attempt, lease: &Lease) -> Result<Earlier, Problem> {
-    let (app, name) = (&attempt.app, attempt.identity.name);
+    let (clock, name) = (&attempt.app.clock, attempt.identity.name);
     if !name.is_repetition() {
         return Ok(Earlier::None { is_claimed: false });
     }
@@ -33,29 +36,14 @@ pub async fn earlier(attempt: &Attempt, lease: &Lease) -> Result<Earlier, Proble
     let (mut pause_ms, longest_pause_ms) = PAUSES_MS;
     let mut found = if is_explicit { lease.claim().await } else { find(attempt).await };
     loop {
-        let earlier = match found {
-            Ok(earlier) => earlier,
-            Err(error) if is_explicit => return Err(broker::unreachable("answer store", &error)),
-            Err(error) => {
-                warn!(%error, "an earlier attempt could not be looked for");
-                None
-            }
-        };
-        let Some(earlier) = earlier else { return Ok(Earlier::None { is_claimed: is_explicit }) };
-        if earlier.payload != attempt.identity.payload {
-            return Err(other_payload());
+        if let Some(earlier) = outcome(&attempt.identity, found)? {
+            return Ok(earlier);
         }
-        match earlier.state {
-            State::Answered { answer, .. } => return Ok(Earlier::Answered(answer)),
-            State::TooLarge { .. } if is_explicit => return Err(too_large()),
-            State::TooLarge { .. } => return Ok(Earlier::None { is_claimed: false }),
-            State::Running => {}
-        }
-        let now_ms = app.clock.now_ms();
-        if attempt.call.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms + pause_ms) {
+        let again_ms = clock.now_ms() + pause_ms;
+        if attempt.call.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= again_ms) {
             return Err(Problem::new(Kind::Timeout, "The first attempt at this call has not ended in time."));
         }
-        app.clock.sleep_until(now_ms + pause_ms).await;
+        clock.sleep_until(again_ms).await;
         pause_ms = (pause_ms * 3 / 2).min(longest_pause_ms);
         found = find(attempt).await;
         if is_explicit && matches!(found, Ok(None)) {
@@ -64,9 +52,32 @@ pub async fn earlier(attempt: &Attempt, lease: &Lease) -> Result<Earlier, Proble
     }
 }
 
+/// What came of an earlier attempt; `None` while it runs.
+fn outcome(identity: &Identity, found: Result<Option<Found>, StoreError>) -> Result<Option<Earlier>, Problem> {
+    let is_explicit = identity.name == Name::Explicit;
+    let earlier = match found {
+        Ok(Some(earlier)) => earlier,
+        Ok(None) => return Ok(Some(Earlier::None { is_claimed: is_explicit })),
+        Err(error) if is_explicit => return Err(broker::unreachable("answer store", &error)),
+        Err(error) => {
+            warn!(%error, "an earlier attempt could not be looked for");
+            return Ok(Some(Earlier::None { is_claimed: false }));
+        }
+    };
+    if earlier.payload != identity.payload {
+        return Err(other_payload());
+    }
+    match earlier.state {
+        State::Running => Ok(None),
+        State::Answered { answer, .. } => Ok(Some(Earlier::Answered(answer))),
+        State::TooLarge { .. } if is_explicit => Err(too_large()),
+        State::TooLarge { .. } => Ok(Some(Earlier::None { is_claimed: false })),
+    }
+}
+
 /// The earlier attempt that the store knows. One who did not name its call is not taken for another who asks the same and
 /// still waits for the answer.
-async fn find(attempt: &Attempt) -> Result<Option<Found>, crate::store::StoreError> {
+async fn find(attempt: &Attempt) -> Result<Option<Found>, StoreError> {
     let now_ms = attempt.app.clock.now_ms();
     let found = attempt.app.answers.find(&attempt.identity.key, now_ms).await?;
     let Name::Counted { patience_ms, .. } = attempt.identity.name else { return Ok(found) };
