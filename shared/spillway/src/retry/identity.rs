@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_of_an_aws_sdk_are_one_call() {
+    fn attempts_with_one_invocation_id_are_one_call() {
         let first = [("amz-sdk-invocation-id", "i"), ("amz-sdk-request", "attempt=1; max=3"), ("authorization", "a")];
         let second = [("amz-sdk-invocation-id", "i"), ("amz-sdk-request", "ttl=1; attempt=2"), ("authorization", "b")];
         let (first, second) = (of("t", "/p", &first, "{}").expect("one"), of("t", "/p", &second, "{}").expect("one"));
