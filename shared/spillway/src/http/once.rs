@@ -16,7 +16,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 
 use self::{earlier::Earlier, lease::Lease};
-use super::{Body, Call, auth, reply};
+use super::{Body, Call, auth, record, reply};
 use crate::{
     app::App,
     chat::{Kind, Problem},
@@ -94,13 +94,10 @@ async fn joining_tenant(app: &App, call: &Call) -> Option<Arc<Tenant>> {
 
 fn event(call: &Call, tenant: &Tenant, route: &'static str) -> RequestEvent {
     RequestEvent {
-        request_id: call.request_id.clone(),
         tenant: Some(tenant.name.clone()),
         parent: tenant.parent.clone(),
         class: Some(tenant.class.name()),
-        dialect: Some(call.dialect.name()),
-        route: Some(route),
-        ..RequestEvent::default()
+        ..record::event(call, route)
     }
 }
 
