@@ -29,6 +29,8 @@ struct File {
     models: Vec<Spanned<Model>>,
     #[serde(default, rename = "keys")]
     _keys: Option<IgnoredAny>,
+    #[serde(default, rename = "access_keys")]
+    _access_keys: Option<IgnoredAny>,
     #[serde(default, rename = "simulator")]
     _simulator: Option<IgnoredAny>,
 }
