@@ -2,7 +2,10 @@
 
 use aws_sdk_bedrockruntime::{
     primitives::Blob,
-    types::{ConverseTokensRequest, CountTokensInput, ResponseStream},
+    types::{
+        ConverseTokensRequest, CountTokensInput, GuardrailAction, GuardrailContentBlock, GuardrailContentSource,
+        GuardrailTextBlock, ResponseStream,
+    },
 };
 use serde_json::{Value, json};
 
@@ -206,4 +209,80 @@ async fn a_message_for_claude_waits_as_a_job_and_keeps_its_betas() {
     assert_eq!(deployment.end_of(&id).await, "succeeded");
     let result = deployment.result("t", &id).await;
     assert!(result.json()["id"].as_str().is_some_and(|id| id.starts_with("msg_bdrk_")), "{}", result.text());
+}
+
+#[tokio::test]
+async fn texts_are_embedded_by_titan_and_by_cohere() {
+    for (model_id, calls) in [("amazon.titan-embed-text-v2:0", 2), ("cohere.embed-multilingual-v3", 1)] {
+        let deployment = Deployment::start(&deployment(FIELDS, &pool("only", "on_demand", model_id, ""))).await;
+        let mut body = json!({ "model": "m", "input": ["one text", "another"] });
+        let floats = deployment.ask("/v1/embeddings", "t", &body).await;
+        assert_eq!(floats.status, 200, "{}", floats.text());
+        let list = floats.json();
+        let vector: Vec<f32> = serde_json::from_value(list["data"][1]["embedding"].clone()).expect("numbers");
+        let tokens = list["usage"]["total_tokens"].as_u64().expect("a count");
+        assert!(tokens > 0 && vector.len() >= 256, "{tokens} tokens, {} numbers", vector.len());
+        body["encoding_format"] = json!("base64");
+        let packed = deployment.ask("/v1/embeddings", "t", &body).await.json();
+        let packed = packed["data"][1]["embedding"].as_str().expect("base64").to_owned();
+        let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, packed).expect("base64");
+        let unpacked: Vec<f32> = bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect();
+        assert_eq!(unpacked, vector);
+        let total = deployment.simulator().await["total"].clone();
+        assert_eq!(total["answered"].as_u64(), Some(2 * calls), "{total}");
+        let settled = deployment.quota("t").await["settled"].clone();
+        assert_eq!((&settled["input_tokens"], &settled["output_tokens"]), (&json!(2 * tokens), &json!(0)));
+    }
+}
+
+#[tokio::test]
+async fn a_guardrail_is_applied_as_one_request_without_tokens() {
+    let deployment = claude().await;
+    let client = aws_client(&deployment);
+    let apply = |text: &str| {
+        let text = GuardrailTextBlock::builder().text(text).build().expect("a text");
+        let content = GuardrailContentBlock::Text(text);
+        let call = client.apply_guardrail().guardrail_identifier("gr1").guardrail_version("1");
+        call.source(GuardrailContentSource::Input).content(content).send()
+    };
+    let passed = within(apply("harmless")).await.expect("an answer");
+    assert_eq!(passed.action(), &GuardrailAction::None);
+    let stopped = within(apply("sim-blocked")).await.expect("an answer");
+    assert_eq!(stopped.action(), &GuardrailAction::GuardrailIntervened);
+    let quota = deployment.quota("t").await;
+    assert_eq!((used(&quota, "requests_per_minute"), used(&quota, "tokens_per_minute")), (2, 0));
+    let path = "/guardrail/NOT/version/1/apply";
+    let refused = deployment.ask(path, "t", &json!({ "source": "INPUT", "content": [] })).await;
+    assert_eq!((refused.status, refused.header("x-amzn-errortype")), (400, "ValidationException"));
+    let quota = deployment.quota("t").await;
+    assert_eq!((used(&quota, "requests_per_minute"), used(&quota, "in_flight")), (2, 0));
+}
+
+#[tokio::test]
+async fn thoughts_and_parallel_calls_come_through_in_every_dialect() {
+    let deployment = claude().await;
+    let prompt = "[[thinking_tokens=4]] [[tool=weather]] [[tool=time]]";
+    let schema = json!({ "type": "object", "properties": {} });
+    let tools: Vec<Value> =
+        ["weather", "time"].iter().map(|name| json!({ "name": name, "input_schema": schema })).collect();
+    let body = json!({ "model": "m", "max_tokens": 4000, "tools": tools,
+        "thinking": { "type": "enabled", "budget_tokens": 1024 }, "messages": [{ "role": "user", "content": prompt }] });
+    let message = deployment.ask("/v1/messages", "t", &body).await.json();
+    let kinds: Vec<&str> =
+        message["content"].as_array().expect("content").iter().filter_map(|block| block["type"].as_str()).collect();
+    assert_eq!(kinds, ["thinking", "tool_use", "tool_use"], "{message}");
+    assert_eq!(message["usage"]["output_tokens_details"]["thinking_tokens"], 4);
+    let functions: Vec<Value> = ["weather", "time"]
+        .iter()
+        .map(|name| json!({ "type": "function", "function": { "name": name, "parameters": schema } }))
+        .collect();
+    let mut body = json!({ "model": "m", "max_tokens": 4000, "tools": functions,
+        "messages": [{ "role": "user", "content": "[[tool=weather]] [[tool=time]]" }] });
+    let whole = deployment.ask("/v1/chat/completions", "t", &body).await.json();
+    assert_eq!(whole["choices"][0]["message"]["tool_calls"].as_array().map(Vec::len), Some(2), "{whole}");
+    body["stream"] = json!(true);
+    let response = within(deployment.post("/v1/chat/completions", "t", &body).send()).await.expect("a stream");
+    let events = Events::of(response).rest().await;
+    let second = events.iter().any(|(_, data)| data.contains(r#""tool_calls":[{"index":1,"#));
+    assert!(second, "no second call: {events:?}");
 }
