@@ -196,6 +196,11 @@ impl Caller {
     }
 }
 
+/// A client that does not wait for ever when another process takes the port of one that was killed.
+fn impatient() -> Client {
+    Client::builder().timeout(Duration::from_secs(20)).build().expect("a client")
+}
+
 /// A number that looks random and depends on `n` alone (the finalizer of SplitMix64).
 fn random(n: u64) -> u64 {
     let mut mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -224,7 +229,7 @@ async fn no_accepted_job_is_lost_or_answered_twice_when_the_process_is_killed() 
     let seed = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     println!("seed {seed}");
     let told = Arc::new(Mutex::new(Told::default()));
-    let caller = |process: &Process| Caller { http: Client::new(), url: process.url.clone(), told: Arc::clone(&told) };
+    let caller = |process: &Process| Caller { http: impatient(), url: process.url.clone(), told: Arc::clone(&told) };
     let mut died = 0;
     for round in 0..KILLS {
         let process = place.start().await;
@@ -232,6 +237,8 @@ async fn no_accepted_job_is_lost_or_answered_twice_when_the_process_is_killed() 
         died = died.max(process.in_flight(&caller.http).await);
         let mut tasks = vec![tokio::spawn(caller.clone().collect())];
         tasks.extend((0..CLIENTS).map(|client| tokio::spawn(caller.clone().load(format!("word-{round}-{client}")))));
+        // On a busy machine the first calls take their time.
+        eventually("calls run", async || process.in_flight(&caller.http).await > 0).await;
         let kill_after_ms = 200 + random(seed.wrapping_add(round)) % 1_000;
         tokio::time::sleep(Duration::from_millis(kill_after_ms)).await;
         process.kill();

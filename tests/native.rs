@@ -226,7 +226,8 @@ async fn texts_are_embedded_by_titan_and_by_cohere() {
         let packed = deployment.ask("/v1/embeddings", "t", &body).await.json();
         let packed = packed["data"][1]["embedding"].as_str().expect("base64").to_owned();
         let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, packed).expect("base64");
-        let unpacked: Vec<f32> = bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect();
+        let unpacked: Vec<f32> =
+            bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect();
         assert_eq!(unpacked, vector);
         let total = deployment.simulator().await["total"].clone();
         assert_eq!(total["answered"].as_u64(), Some(2 * calls), "{total}");
