@@ -3,6 +3,8 @@
 mod answer;
 mod embeddings;
 mod messages;
+mod parameters;
+mod parts;
 mod problem;
 mod request;
 mod stream;

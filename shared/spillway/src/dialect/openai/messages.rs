@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::tools;
+use super::{parts, tools};
 use crate::dialect::converse::{self, Body};
 use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
-use crate::dialect::media::{self, Documents};
+use crate::dialect::media::Documents;
 
 /// What the messages of one request share while they are read.
 struct Reader<'r> {
@@ -61,10 +61,7 @@ impl Reader<'_> {
 
     fn instruction(&mut self, message: &mut Fields, at: &Path) -> Read<Vec<Value>> {
         let blocks = self.spoken(message, at)?;
-        match blocks.iter().all(|block| block.get("text").is_some() || is_cache_point(block)) {
-            true => Ok(blocks),
-            false => Err(at.key("content").refuse("a system message takes only text")),
-        }
+        parts::only_text(blocks, &at.key("content"))
     }
 
     fn assistant(&mut self, message: &mut Fields) -> Read<Vec<Value>> {
@@ -87,35 +84,22 @@ impl Reader<'_> {
         let (name, input) = call.required("function", |value, at| {
             let mut function = Fields::of(value, at)?;
             let name = function.required("name", json::name)?;
-            let input = function.optional("arguments", arguments)?.unwrap_or_else(|| json!({}));
+            let input = function.optional("arguments", parts::arguments)?.unwrap_or_else(|| json!({}));
             function.finish(self.ignored);
             Ok((name, input))
         })?;
         call.finish(self.ignored);
-        Ok(json!({"toolUse": {"toolUseId": id, "name": name, "input": input}}))
+        Ok(parts::tool_use(&id, &name, input))
     }
 
     fn tool_result(&mut self, message: &mut Fields) -> Read<Vec<Value>> {
         let id = message.required("tool_call_id", json::name)?;
         let content = message.optional("content", |value, at| self.content(value, at))?.unwrap_or_default();
-        // Converse has no cache points inside a result, only behind it.
-        let (points, content): (Vec<_>, Vec<_>) = content.into_iter().partition(is_cache_point);
-        let result = json!({"toolResult": {"toolUseId": id, "content": content}});
-        Ok(std::iter::once(result).chain(points.into_iter().next_back()).collect())
+        Ok(parts::tool_result(&id, content))
     }
 
     fn content(&mut self, value: Value, at: &Path) -> Read<Vec<Value>> {
-        match value {
-            Value::String(text) => Ok(converse::text(text).into_iter().collect()),
-            Value::Array(parts) => {
-                let mut blocks = Vec::with_capacity(parts.len());
-                for (index, part) in parts.into_iter().enumerate() {
-                    self.part(part, &at.index(index), &mut blocks)?;
-                }
-                Ok(blocks)
-            }
-            other => Err(at.mistyped("a string or an array of parts", &other)),
-        }
+        parts::content(value, at, |part, at, blocks| self.part(part, at, blocks))
     }
 
     fn part(&mut self, value: Value, at: &Path, blocks: &mut Vec<Value>) -> Read<()> {
@@ -138,37 +122,15 @@ impl Reader<'_> {
 
     fn image(&mut self, value: Value, at: &Path) -> Read<Value> {
         let mut image = Fields::of(value, at)?;
-        let (media_type, data) = image.required("url", |value, at| media::data_url(&json::string(value, at)?, at))?;
+        let block = image.required("url", parts::image)?;
         image.finish(self.ignored);
-        media::image(&media_type, data, &at.key("url"))
+        Ok(block)
     }
 
     fn file(&mut self, value: Value, at: &Path) -> Read<Value> {
         let mut file = Fields::of(value, at)?;
-        file.refuse("file_id", "stored files are not supported; send file_data")?;
-        let source = |value, at: &Path| media::data_url(&json::string(value, at)?, at);
-        let (media_type, data) = file.required("file_data", source)?;
-        let title = file.optional("filename", json::string)?;
+        let block = parts::file(&mut file, at, &mut self.documents)?;
         file.finish(self.ignored);
-        let at = at.key("file_data");
-        let (format, data) = (media::document_format(&media_type, &at)?, media::base64_data(data, &at)?);
-        Ok(json!({"document": self.documents.block(format, title.as_deref(), json!({"bytes": data}))}))
-    }
-}
-
-fn is_cache_point(block: &Value) -> bool {
-    block.get("cachePoint").is_some()
-}
-
-/// The arguments of a call, which OpenAI sends as JSON inside a string.
-fn arguments(value: Value, at: &Path) -> Read<Value> {
-    let text = json::string(value, at)?;
-    if text.trim().is_empty() {
-        return Ok(json!({}));
-    }
-    match serde_json::from_str(&text) {
-        Ok(input @ Value::Object(_)) => Ok(input),
-        Ok(other) => Err(at.mistyped("a JSON object inside the string", &other)),
-        Err(_) => Err(at.refuse("is not valid JSON inside the string")),
+        Ok(block)
     }
 }

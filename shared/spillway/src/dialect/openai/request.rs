@@ -1,12 +1,12 @@
 //! The parameters of `POST /v1/chat/completions`.
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
-use super::{messages, tools};
+use super::{messages, parameters, tools};
 use crate::chat::{Input, Problem, Request};
 use crate::dialect::Echo;
-use crate::dialect::converse::{self, Body};
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
+use crate::dialect::converse::Body;
+use crate::dialect::json::{self, Fields, Ignored, Path, Read};
 
 /// Understood, and without effect on what the model answers.
 const HARMLESS: [&str; 10] = [
@@ -51,7 +51,7 @@ pub fn parse(model: String, mut body: Map<String, Value>) -> Result<(Request, Ec
     tools::read(&mut fields, &mut inner, &mut ignored)?;
     output(&mut fields, &mut inner, &mut ignored)?;
     only_one_plain_choice(&mut fields)?;
-    let service_tier = fields.optional("service_tier", service_tier)?.flatten();
+    let service_tier = fields.optional("service_tier", parameters::service_tier)?.flatten();
     for (name, text) in REFUSED {
         fields.refuse(name, text)?;
     }
@@ -91,7 +91,7 @@ fn inference(fields: &mut Fields, inner: &mut Body) -> Read<Option<u64>> {
         }
     };
     put("maxTokens", max_tokens.map(Value::from));
-    put("temperature", fields.optional("temperature", temperature)?.map(Value::Number));
+    put("temperature", fields.optional("temperature", parameters::temperature)?.map(Value::Number));
     put("topP", fields.optional("top_p", json::fraction)?.map(Value::Number));
     let stop = fields.optional("stop", |value, at| match value {
         Value::String(_) => Ok(vec![json::name(value, at)?]),
@@ -102,52 +102,23 @@ fn inference(fields: &mut Fields, inner: &mut Body) -> Read<Option<u64>> {
     Ok(max_tokens)
 }
 
-fn temperature(value: Value, at: &Path) -> Read<Number> {
-    if value.as_f64().is_some_and(|number| number > 1.0 && number <= 2.0) {
-        return Err(at.refuse("is above 1; OpenAI allows up to 2, Bedrock's models take 0 to 1"));
-    }
-    json::fraction(value, at)
-}
-
 /// `response_format` and `reasoning_effort`.
 fn output(fields: &mut Fields, inner: &mut Body, ignored: &mut Ignored) -> Read<()> {
-    if let Some(format) = fields.optional("response_format", |value, at| response_format(value, at, ignored))?.flatten()
-    {
-        inner.output.insert("textFormat".to_owned(), format);
-    }
-    let effort = fields.optional("reasoning_effort", |value, at| match json::string(value, at)?.as_str() {
-        // Bedrock reasons only where it is asked to, so asking for none is asking for nothing.
-        "none" => Ok(None),
-        "minimal" => converse::effort("low", at).map(Some),
-        level => converse::effort(level, at).map(Some),
+    let format = fields.optional("response_format", |value, at| {
+        parameters::text_format(value, at, ignored, |format, ignored| {
+            format.required("json_schema", |value, at| {
+                let mut definition = Fields::of(value, at)?;
+                let schema = parameters::json_schema(&mut definition)?;
+                definition.finish(ignored);
+                Ok(schema)
+            })
+        })
     })?;
-    if let Some(effort) = effort.flatten() {
-        inner.output.insert("effort".to_owned(), effort);
+    let effort = fields.optional("reasoning_effort", parameters::effort)?;
+    for (name, value) in [("textFormat", format.flatten()), ("effort", effort.flatten())] {
+        inner.output.extend(value.map(|value| (name.to_owned(), value)));
     }
     Ok(())
-}
-
-fn response_format(value: Value, at: &Path, ignored: &mut Ignored) -> Read<Option<Value>> {
-    let mut format = Fields::of(value, at)?;
-    let found = match format.required("type", json::string)?.as_str() {
-        "text" => None,
-        "json_schema" => Some(format.required("json_schema", |value, at| {
-            let mut schema = Fields::of(value, at)?;
-            let definition = schema.required("schema", json::object)?;
-            let (name, description) =
-                (schema.optional("name", json::name)?, schema.optional("description", json::string)?);
-            // Bedrock always holds the model to the schema, as `strict` asks.
-            schema.optional("strict", json::boolean)?;
-            schema.finish(ignored);
-            Ok(converse::text_format(&Value::Object(definition), name, description))
-        })?),
-        "json_object" => {
-            return Err(at.key("type").refuse("json_object is not supported by Bedrock; use json_schema"));
-        }
-        other => return Err(at.key("type").refuse(format_args!("{} is not text or json_schema", echo(other)))),
-    };
-    format.finish(ignored);
-    Ok(found)
 }
 
 /// Parameters of which Bedrock can do exactly one value.
@@ -161,13 +132,4 @@ fn only_one_plain_choice(fields: &mut Fields) -> Read<()> {
         _ => Err(at.refuse(r#"only ["text"] is supported"#)),
     })?;
     Ok(())
-}
-
-/// The tier that the caller insists on; `None` leaves it to the operator's ladder.
-fn service_tier(value: Value, at: &Path) -> Read<Option<String>> {
-    match json::string(value, at)? {
-        tier if tier == "auto" || tier == "default" => Ok(None),
-        tier if tier == "flex" || tier == "priority" => Ok(Some(tier)),
-        other => Err(at.refuse(format_args!("{} is not one of auto, default, flex, priority", echo(&other)))),
-    }
 }

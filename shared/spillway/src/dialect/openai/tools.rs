@@ -6,7 +6,7 @@ use crate::dialect::converse::{self, Body};
 use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
 
 /// Which tool the model may call.
-enum Choice {
+pub enum Choice {
     Auto,
     None,
     Required,
@@ -15,16 +15,26 @@ enum Choice {
 
 /// Reads the tools and the choice between them.
 pub fn read(fields: &mut Fields, inner: &mut Body, ignored: &mut Ignored) -> Read<()> {
-    // One call at a time cannot be asked of Converse; several at once is what it does anyway.
-    if fields.optional("parallel_tool_calls", json::boolean)? == Some(false) {
-        ignored.note(&Path::Root.key("parallel_tool_calls"));
-    }
+    parallel(fields, ignored)?;
     let tools = fields.optional("tools", |value, at| {
         let tools = json::array(value, at)?.into_iter().enumerate();
         tools.map(|(index, value)| tool(value, &at.index(index), ignored)).collect::<Read<Vec<_>>>()
     })?;
     inner.tools = tools.unwrap_or_default();
-    let chosen = fields.optional("tool_choice", choice)?;
+    let chosen = fields.optional("tool_choice", |value, at| choice(value, at, named))?;
+    choose(chosen, inner, ignored)
+}
+
+/// One call at a time cannot be asked of Converse; several at once is what it does anyway.
+pub fn parallel(fields: &mut Fields, ignored: &mut Ignored) -> Read<()> {
+    if fields.optional("parallel_tool_calls", json::boolean)? == Some(false) {
+        ignored.note(&Path::Root.key("parallel_tool_calls"));
+    }
+    Ok(())
+}
+
+/// Makes the choice, once the tools and the conversation are known.
+pub fn choose(chosen: Option<Choice>, inner: &mut Body, ignored: &mut Ignored) -> Read<()> {
     let at = Path::Root.key("tool_choice");
     inner.tool_choice = match chosen {
         None | Some(Choice::Auto) => None,
@@ -49,17 +59,23 @@ fn tool(value: Value, at: &Path, ignored: &mut Ignored) -> Read<Value> {
     function_type(&mut tool, at)?;
     let spec = tool.required("function", |value, at| {
         let mut function = Fields::of(value, at)?;
-        let spec = converse::tool(
-            function.required("name", json::name)?,
-            function.optional("description", json::string)?,
-            function.optional("parameters", json::object)?.map(Value::Object),
-            function.optional("strict", json::boolean)?,
-        );
+        let name = function.required("name", json::name)?;
+        let spec = definition(name, &mut function)?;
         function.finish(ignored);
         Ok(spec)
     })?;
     tool.finish(ignored);
     Ok(spec)
+}
+
+/// The definition of a function that is called `name`.
+pub fn definition(name: String, function: &mut Fields) -> Read<Value> {
+    Ok(converse::tool(
+        name,
+        function.optional("description", json::string)?,
+        function.optional("parameters", json::object)?.map(Value::Object),
+        function.optional("strict", json::boolean)?,
+    ))
 }
 
 /// Takes `type`, which must be `function`.
@@ -70,7 +86,8 @@ pub fn function_type(fields: &mut Fields, at: &Path) -> Read<()> {
     }
 }
 
-fn choice(value: Value, at: &Path) -> Read<Choice> {
+/// Reads the choice; `named` reads the name out of an object that names a tool.
+pub fn choice(value: Value, at: &Path, named: impl FnOnce(&mut Fields, &Path) -> Read<String>) -> Read<Choice> {
     match value {
         Value::String(word) => match word.as_str() {
             "auto" => Ok(Choice::Auto),
@@ -78,13 +95,12 @@ fn choice(value: Value, at: &Path) -> Read<Choice> {
             "required" => Ok(Choice::Required),
             other => Err(at.refuse(format_args!("{} is not one of auto, none, required", echo(other)))),
         },
-        Value::Object(_) => {
-            let mut fields = Fields::of(value, at)?;
-            function_type(&mut fields, at)?;
-            fields.required("function", |value, at| {
-                Fields::of(value, at)?.required("name", json::name).map(Choice::Named)
-            })
-        }
+        Value::Object(members) => named(&mut Fields::new(members, at), at).map(Choice::Named),
         other => Err(at.mistyped("a string or an object", &other)),
     }
+}
+
+fn named(choice: &mut Fields, at: &Path) -> Read<String> {
+    function_type(choice, at)?;
+    choice.required("function", |value, at| Fields::of(value, at)?.required("name", json::name))
 }

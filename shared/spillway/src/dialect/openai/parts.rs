@@ -1,0 +1,81 @@
+//! What is inside messages, the same in chat completions and in responses: content, images, files, arguments, results.
+
+use serde_json::{Value, json};
+
+use crate::dialect::converse;
+use crate::dialect::json::{self, Fields, Path, Read};
+use crate::dialect::media::{self, Documents};
+
+/// Content, which is a string or parts; `part` reads one of these.
+pub fn content(
+    value: Value,
+    at: &Path,
+    mut part: impl FnMut(Value, &Path, &mut Vec<Value>) -> Read<()>,
+) -> Read<Vec<Value>> {
+    match value {
+        Value::String(text) => Ok(converse::text(text).into_iter().collect()),
+        Value::Array(parts) => {
+            let mut blocks = Vec::with_capacity(parts.len());
+            for (index, value) in parts.into_iter().enumerate() {
+                part(value, &at.index(index), &mut blocks)?;
+            }
+            Ok(blocks)
+        }
+        other => Err(at.mistyped("a string or an array of parts", &other)),
+    }
+}
+
+/// The blocks of a system message, which Converse takes only as text.
+pub fn only_text(blocks: Vec<Value>, at: &Path) -> Read<Vec<Value>> {
+    match blocks.iter().all(|block| block.get("text").is_some() || is_cache_point(block)) {
+        true => Ok(blocks),
+        false => Err(at.refuse("a system message takes only text")),
+    }
+}
+
+/// An image, which is a `data:` URL.
+pub fn image(value: Value, at: &Path) -> Read<Value> {
+    let (media_type, data) = media::data_url(&json::string(value, at)?, at)?;
+    media::image(&media_type, data, at)
+}
+
+/// A file from `file_data` and `filename`.
+pub fn file(file: &mut Fields, at: &Path, documents: &mut Documents) -> Read<Value> {
+    file.refuse("file_id", "stored files are not supported; send file_data")?;
+    file.refuse("file_url", "Bedrock fetches nothing; send file_data")?;
+    let source = |value, at: &Path| media::data_url(&json::string(value, at)?, at);
+    let (media_type, data) = file.required("file_data", source)?;
+    let title = file.optional("filename", json::string)?;
+    let at = at.key("file_data");
+    let (format, data) = (media::document_format(&media_type, &at)?, media::base64_data(data, &at)?);
+    Ok(json!({"document": documents.block(format, title.as_deref(), json!({"bytes": data}))}))
+}
+
+/// The arguments of a call, which OpenAI sends as JSON inside a string.
+pub fn arguments(value: Value, at: &Path) -> Read<Value> {
+    let text = json::string(value, at)?;
+    if text.trim().is_empty() {
+        return Ok(json!({}));
+    }
+    match serde_json::from_str(&text) {
+        Ok(input @ Value::Object(_)) => Ok(input),
+        Ok(other) => Err(at.mistyped("a JSON object inside the string", &other)),
+        Err(_) => Err(at.refuse("is not valid JSON inside the string")),
+    }
+}
+
+/// A call of a tool.
+pub fn tool_use(id: &str, name: &str, input: Value) -> Value {
+    json!({"toolUse": {"toolUseId": id, "name": name, "input": input}})
+}
+
+/// What a tool said. Converse has no cache points inside a result, only behind it.
+pub fn tool_result(id: &str, content: Vec<Value>) -> Vec<Value> {
+    let (points, content): (Vec<_>, Vec<_>) = content.into_iter().partition(is_cache_point);
+    let result = json!({"toolResult": {"toolUseId": id, "content": content}});
+    std::iter::once(result).chain(points.into_iter().next_back()).collect()
+}
+
+fn is_cache_point(block: &Value) -> bool {
+    block.get("cachePoint").is_some()
+}
