@@ -15,6 +15,7 @@ mod native;
 mod operator;
 mod organisations;
 mod overflow;
+mod responses;
 mod retries;
 mod right_sizing;
 mod streams;

@@ -83,7 +83,7 @@ async fn a_request_too_large_to_be_kept_is_told_that_it_cannot_wait() {
 #[tokio::test]
 async fn a_jobs_result_is_what_the_call_would_have_given() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    for (path, body) in all_six_chats() {
+    for (path, body) in all_chats() {
         let called = deployment.ask(&path, "t", &body).await;
         assert_eq!(called.status, 200, "{path}: {}", called.text());
         let id = deployment.submit(&path, "t", &body).await;
@@ -99,13 +99,14 @@ async fn a_jobs_result_is_what_the_call_would_have_given() {
         deployment.world.advance(60_000);
     }
     assert_eq!((deployment.messages_in(JOBS).await, deployment.messages_in(DEAD).await), (0, 0));
-    assert_eq!(deployment.simulator().await["total"]["requests"], 12);
+    assert_eq!(deployment.simulator().await["total"]["requests"], 16);
 }
 
 /// All chat routes, each without and with a stream.
-fn all_six_chats() -> Vec<(String, Value)> {
+fn all_chats() -> Vec<(String, Value)> {
     let mut chats = Vec::new();
-    for (path, body) in three_chats(12, Some(20)) {
+    let response = json!({ "model": "m", "input": "[[output_tokens=12]]", "max_output_tokens": 20 });
+    for (path, body) in three_chats(12, Some(20)).into_iter().chain([("/v1/responses", response)]) {
         chats.push((path.to_owned(), body.clone()));
         if path.ends_with("/converse") {
             chats.push((format!("{path}-stream"), body));
@@ -148,7 +149,9 @@ fn scrubbed(value: Value) -> Value {
     match value {
         Value::Object(fields) => fields
             .into_iter()
-            .filter(|(name, _)| !["id", "request_id", "created", "latencyMs"].contains(&name.as_str()))
+            .filter(|(name, _)| {
+                !["id", "item_id", "request_id", "created", "created_at", "latencyMs"].contains(&name.as_str())
+            })
             .map(|(name, value)| (name, scrubbed(value)))
             .collect(),
         Value::Array(items) => items.into_iter().map(scrubbed).collect(),

@@ -94,6 +94,37 @@ def openai_streams_the_same_answer():
 
 
 @check
+def openai_responds():
+    answer = openai_client().responses.create(model=MODEL, input=PROMPT, max_output_tokens=MAX_TOKENS)
+    openai.types.responses.Response.model_validate(answer.model_dump())
+    assert answer.output_text, "the answer is empty"
+    assert answer.status in ("completed", "incomplete"), answer.status
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens, answer.usage
+
+
+@check
+def openai_streams_the_same_response():
+    whole = openai_client().responses.create(model=MODEL, input=PROMPT)
+    with openai_client().responses.stream(model=MODEL, input=PROMPT) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        final = stream.get_final_response()
+    assert text == final.output_text == whole.output_text, "the stream says something else"
+    assert final.usage == whole.usage, final.usage
+
+
+@check
+def openai_carries_a_tool_through_a_conversation():
+    parameters = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    tools = [{"type": "function", "name": "clock", "parameters": parameters, "strict": True}]
+    question = [{"role": "user", "content": PROMPT}]
+    ask = openai_client().responses.create
+    output = ask(model=MODEL, input=question, tools=tools, tool_choice="required").output
+    results = [{"type": "function_call_output", "call_id": call.call_id, "output": "noon"} for call in output]
+    answer = ask(model=MODEL, input=[*question, *output, *results], tools=tools)
+    assert output[0].name == "clock" and answer.output_text, answer
+
+
+@check
 def openai_takes_tools():
     tool = {
         "type": "function",

@@ -24,6 +24,7 @@ use crate::{chat, quota};
 
 pub use api::{Api, Draft};
 pub use encoder::Encoder;
+pub use openai::{KnownTool, ResponseEcho};
 
 /// A caller's wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -54,6 +55,8 @@ pub struct Echo {
     pub include_usage: bool,
     /// Whether vectors are wanted in base64 (`encoding_format`).
     pub base64: bool,
+    /// What a response (`Api::Responses`) repeats.
+    pub response: ResponseEcho,
 }
 
 /// A complete reply, ready to be sent.

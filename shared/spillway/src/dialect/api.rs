@@ -16,6 +16,8 @@ use crate::chat::{Answer, Format, Kind, NativeReply, Output, Problem, Request};
 pub enum Api {
     /// OpenAI's chat completions.
     ChatCompletions,
+    /// OpenAI's responses.
+    Responses,
     /// OpenAI's embeddings.
     Embeddings,
     /// Anthropic's messages.
@@ -30,7 +32,7 @@ impl Api {
     /// Who speaks like this.
     pub fn dialect(self) -> Dialect {
         match self {
-            Self::ChatCompletions | Self::Embeddings => Dialect::OpenAi,
+            Self::ChatCompletions | Self::Responses | Self::Embeddings => Dialect::OpenAi,
             Self::Messages => Dialect::Anthropic,
             Self::Converse | Self::Invoke => Dialect::Bedrock,
         }
@@ -64,6 +66,7 @@ impl Api {
         let usage = answer.usage.unwrap_or_default();
         let body = match (self, &answer.output) {
             (Self::ChatCompletions, Output::Converse(body)) => openai::answer(context, body, &usage),
+            (Self::Responses, Output::Converse(body)) => openai::response(context, body, &usage),
             (Self::Messages, Output::Converse(body)) => anthropic::answer(context, body, &usage),
             (Self::Converse, Output::Converse(body)) => body.clone(),
             (Self::Embeddings, Output::Native(replies)) => match openai::embeddings(context, replies, &usage) {
@@ -94,6 +97,7 @@ impl Api {
     pub fn stream(self, context: Context) -> Encoder {
         match self {
             Self::ChatCompletions | Self::Embeddings => Encoder::ChatCompletion(openai::Stream::new(context)),
+            Self::Responses => Encoder::Response(openai::ResponseStream::new(context)),
             Self::Messages => Encoder::Message(anthropic::Stream::new(context)),
             Self::Converse | Self::Invoke => Encoder::EventStream(bedrock::Stream::default()),
         }
@@ -132,6 +136,7 @@ impl Draft {
         let Self { api, model, body, stream } = self;
         match api {
             Api::ChatCompletions => openai::parse(model, body),
+            Api::Responses => openai::parse_response(model, body),
             Api::Embeddings => openai::parse_embeddings(model, body, format),
             Api::Messages if format == Some(Format::Messages) => plain(anthropic::pass_on(model, body, headers)),
             Api::Messages => plain(anthropic::parse(model, body, headers)),

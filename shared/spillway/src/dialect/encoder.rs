@@ -12,6 +12,8 @@ use crate::chat;
 pub enum Encoder {
     /// Chunks of a chat completion.
     ChatCompletion(openai::Stream),
+    /// Events of a response.
+    Response(openai::ResponseStream),
     /// Events of a message.
     Message(anthropic::Stream),
     /// Frames of an event stream.
@@ -23,6 +25,7 @@ impl Encoder {
     pub fn event(&mut self, event: &chat::Event) -> Bytes {
         match self {
             Self::ChatCompletion(stream) => stream.event(event),
+            Self::Response(stream) => stream.event(event),
             Self::Message(stream) => stream.event(event),
             Self::EventStream(stream) => stream.event(event),
         }
@@ -32,6 +35,7 @@ impl Encoder {
     pub fn problem(&mut self, problem: &chat::Problem) -> Bytes {
         match self {
             Self::ChatCompletion(stream) => stream.problem(problem),
+            Self::Response(stream) => stream.problem(problem),
             Self::Message(stream) => stream.problem(problem),
             Self::EventStream(stream) => stream.problem(problem),
         }
@@ -41,6 +45,7 @@ impl Encoder {
     pub fn finish(&mut self) -> Bytes {
         match self {
             Self::ChatCompletion(stream) => stream.finish(),
+            Self::Response(stream) => stream.finish(),
             Self::Message(stream) => stream.finish(),
             Self::EventStream(stream) => stream.finish(),
         }
@@ -49,7 +54,7 @@ impl Encoder {
     /// Bytes that say nothing and keep a silent connection open.
     pub fn keep_alive(&self) -> Bytes {
         match self {
-            Self::ChatCompletion(_) => sse::comment("keep-alive"),
+            Self::ChatCompletion(_) | Self::Response(_) => sse::comment("keep-alive"),
             Self::Message(_) => sse::named("ping", r#"{"type": "ping"}"#),
             Self::EventStream(stream) => stream.keep_alive(),
         }

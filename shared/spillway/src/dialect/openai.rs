@@ -1,4 +1,4 @@
-//! OpenAI: chat completions and embeddings.
+//! OpenAI: chat completions, responses and embeddings.
 
 mod answer;
 mod embeddings;
@@ -7,6 +7,7 @@ mod parameters;
 mod parts;
 mod problem;
 mod request;
+mod responses;
 mod stream;
 mod tools;
 
@@ -14,4 +15,5 @@ pub use answer::answer;
 pub use embeddings::{answer as embeddings, parse as parse_embeddings};
 pub use problem::problem;
 pub use request::parse;
+pub use responses::{KnownTool, ResponseEcho, Stream as ResponseStream, answer as response, parse as parse_response};
 pub use stream::Stream;

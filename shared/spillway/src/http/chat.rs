@@ -97,6 +97,7 @@ fn may_overflow(app: &App, call: &Call, tenant: &Tenant) -> bool {
 pub fn route_name(api: Api, stream: bool) -> &'static str {
     match (api, stream) {
         (Api::ChatCompletions, _) => "POST /v1/chat/completions",
+        (Api::Responses, _) => "POST /v1/responses",
         (Api::Embeddings, _) => "POST /v1/embeddings",
         (Api::Messages, _) => "POST /v1/messages",
         (Api::Converse, false) => "POST /model/{id}/converse",

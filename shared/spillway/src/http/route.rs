@@ -62,6 +62,7 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         [""] => only(method, [(Method::HEAD, Route::Root), (Method::GET, Route::Root)]),
         ["healthz"] => only(method, [(Method::GET, Route::Health), (Method::HEAD, Route::Health)]),
         ["v1", "chat", "completions"] => only(method, [ask(Api::ChatCompletions)]),
+        ["v1", "responses"] => only(method, [ask(Api::Responses)]),
         ["v1", "embeddings"] => only(method, [ask(Api::Embeddings)]),
         ["v1", "messages"] => only(method, [ask(Api::Messages)]),
         ["v1", "messages", "count_tokens"] => {
@@ -113,12 +114,11 @@ pub fn inside(prefix: &str, uri: &Uri) -> Result<Uri, Problem> {
 /// prefix or the header that Anthropic's clients always send does.
 pub fn dialect(path: &str, headers: &HeaderMap) -> Dialect {
     let route = plain(path);
+    let is_openai = || ["/v1/chat/", "/v1/responses", "/v1/embeddings"].iter().any(|of| route.starts_with(of));
     let is_anthropic = || path.starts_with("/anthropic/") || headers.contains_key("anthropic-version");
     if ["/model/", "/guardrail/", "/inference-profiles"].iter().any(|prefix| path.starts_with(prefix)) {
         Dialect::Bedrock
-    } else if route.starts_with("/v1/messages")
-        || (!route.starts_with("/v1/chat/") && !route.starts_with("/v1/embeddings") && is_anthropic())
-    {
+    } else if route.starts_with("/v1/messages") || (!is_openai() && is_anthropic()) {
         Dialect::Anthropic
     } else {
         Dialect::OpenAi
@@ -162,7 +162,7 @@ fn decode(segment: &str) -> Result<String, Problem> {
 fn no_route(path: &str) -> Problem {
     let shown: String = path.chars().take(100).collect();
     let told = format!(
-        "There is no {shown} here. The paths are /v1/chat/completions, /v1/embeddings, /v1/messages, \
+        "There is no {shown} here. The paths are /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
          /v1/messages/count_tokens, /model/{{id}}/converse, /converse-stream, /invoke, /invoke-with-response-stream and \
          /count-tokens, /guardrail/{{id}}/version/{{version}}/apply, /inference-profiles, /v1/models, /v1/quota, \
          /v1/jobs/{{id}} and /healthz."

@@ -8,6 +8,7 @@ mod native;
 mod openai;
 mod problems;
 mod properties;
+mod responses;
 mod roundtrip;
 
 use http::HeaderMap;

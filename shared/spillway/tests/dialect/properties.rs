@@ -11,7 +11,7 @@ use super::{PNG, body as sent_body, context, payloads, rendered};
 const SECRET: &str = "the-quick-brown-fox-jumps-over-the-lazy-dog-again";
 
 /// Words that the dialects act on, so that random bodies get past the first check.
-const WORDS: [&str; 48] = [
+const WORDS: [&str; 57] = [
     "model",
     "messages",
     "role",
@@ -60,6 +60,15 @@ const WORDS: [&str; 48] = [
     "delta",
     "usage",
     "contentBlockIndex",
+    "message",
+    "input_text",
+    "input_image",
+    "function_call",
+    "function_call_output",
+    "call_id",
+    "output",
+    "reasoning",
+    "encrypted_content",
 ];
 
 fn word() -> impl Strategy<Value = String> {
@@ -98,6 +107,18 @@ fn right(api: Api) -> Value {
                     {"id": "i", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
                 {"role": "tool", "tool_call_id": "i", "content": "r"}]})
         }
+        Api::Responses => {
+            json!({"model": "m", "max_output_tokens": 5, "instructions": "s", "tool_choice": "auto",
+            "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}},
+                {"type": "namespace", "name": "n", "tools": [{"type": "custom", "name": "c"}]}],
+            "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}, "reasoning": {"effort": "low"},
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "t"},
+                    {"type": "input_image", "image_url": format!("data:image/png;base64,{PNG}")}]},
+                {"type": "reasoning", "summary": [], "encrypted_content": "eyJyZWRhY3RlZENvbnRlbnQiOiJBQUFBIn0="},
+                {"type": "function_call", "call_id": "i", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "i", "output": "r"}]})
+        }
         Api::Messages => json!({"model": "m", "max_tokens": 5, "system": [{"type": "text", "text": "s"}],
             "tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "auto"},
             "thinking": {"type": "disabled"}, "output_config": {"effort": "low"}, "messages": [
@@ -127,8 +148,11 @@ fn replace(value: &mut Value, place: &mut usize, with: &Value) {
     }
 }
 
+/// The APIs whose bodies become Converse.
+const CHATS: [Api; 4] = [Api::ChatCompletions, Api::Responses, Api::Messages, Api::Converse];
+
 fn api() -> impl Strategy<Value = Api> {
-    prop::sample::select(vec![Api::ChatCompletions, Api::Messages, Api::Converse])
+    prop::sample::select(CHATS.to_vec())
 }
 
 fn check_total(api: Api, body: &[u8]) {
@@ -211,6 +235,9 @@ proptest! {
         let openai = rendered(Api::ChatCompletions, &answer);
         prop_assert_eq!(count(&openai, "prompt_tokens") + count(&openai, "completion_tokens"), total);
         prop_assert_eq!(count(&openai, "total_tokens"), total);
+        let responses = rendered(Api::Responses, &answer);
+        prop_assert_eq!(count(&responses, "input_tokens") + count(&responses, "output_tokens"), total);
+        prop_assert_eq!(count(&responses, "total_tokens"), total);
         let anthropic = rendered(Api::Messages, &answer);
         let names = ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
         prop_assert_eq!(names.map(|name| count(&anthropic, name)).iter().sum::<u64>(), total);
@@ -238,6 +265,11 @@ proptest! {
             let request = super::parse(api, &body);
             prop_assert_eq!(&sent_body(&request)["messages"][0]["content"], &json!([{"text": text}]));
         }
+        let message = json!([{"role": "user", "content": [{"type": "input_text", "text": text}]}]);
+        for input in [json!(text), json!([{"role": "user", "content": text}]), message] {
+            let request = super::parse(Api::Responses, &json!({"model": "m", "input": input}));
+            prop_assert_eq!(&sent_body(&request)["messages"][0]["content"], &json!([{"text": text}]));
+        }
     }
 
     #[test]
@@ -251,12 +283,13 @@ proptest! {
         };
         prop_assert_eq!(joined(Api::ChatCompletions, "/choices/0/delta/content"), texts.concat());
         prop_assert_eq!(joined(Api::Messages, "/delta/text"), texts.concat());
+        prop_assert_eq!(joined(Api::Responses, "/delta"), texts.concat());
     }
 }
 
 #[test]
 fn the_right_requests_of_these_properties_are_right() {
-    for api in [Api::ChatCompletions, Api::Messages, Api::Converse] {
+    for api in CHATS {
         let request = super::parse(api, &right(api));
         assert_ne!(sent_body(&request), &Map::new());
         assert_eq!(request.max_tokens, Some(5));
