@@ -1,0 +1,136 @@
+// The AWS SDK for JavaScript, whose default client speaks HTTP/2 only: without TLS, and with it.
+
+import { randomUUID } from "node:crypto";
+import * as runtime from "@aws-sdk/client-bedrock-runtime";
+import * as cells from "./cells.mjs";
+
+const { assert, CLAUDE_ON_BEDROCK, PROMPT, TOOL_INPUT, TOOL_NAME, TOOL_PROMPT, all, raises } = cells;
+const { BedrockRuntimeClient, ConverseCommand, ConverseStreamCommand, InvokeModelCommand } = runtime;
+const inputSchema = { json: cells.TOOL_SCHEMA };
+const toolConfig = { tools: [{ toolSpec: { name: TOOL_NAME, description: cells.TOOL_DESCRIPTION, inputSchema } }] };
+const body = JSON.stringify({
+  anthropic_version: "bedrock-2023-05-31",
+  max_tokens: cells.MAX_TOKENS,
+  messages: [{ role: "user", content: PROMPT }],
+});
+
+function request(more = {}) {
+  const messages = [{ role: "user", content: [{ text: PROMPT }] }];
+  return { modelId: CLAUDE_ON_BEDROCK, messages, inferenceConfig: { maxTokens: cells.MAX_TOKENS }, ...more };
+}
+
+// The cells of a client that `connect` makes from a key and how often to try.
+function calls(connect) {
+  const client = connect(cells.KEY, 1);
+  const ask = (more, by = client) => by.send(new ConverseCommand(request(more)));
+  return (impatientKey) => ({
+    async plain() {
+      const answer = await ask();
+      assert.ok(answer.output.message.content[0].text, "the answer is empty");
+      assert.ok(answer.usage.outputTokens > 0 && answer.usage.outputTokens <= cells.MAX_TOKENS);
+    },
+
+    async stream() {
+      const whole = await ask();
+      const events = await all((await client.send(new ConverseStreamCommand(request()))).stream);
+      const text = events.map((event) => event.contentBlockDelta?.delta.text ?? "").join("");
+      assert.equal(text, whole.output.message.content[0].text);
+      assert.deepEqual(events.at(-1).metadata.usage, whole.usage);
+    },
+
+    async tools() {
+      const question = { role: "user", content: [{ text: TOOL_PROMPT }] };
+      const first = await ask({ messages: [question], toolConfig });
+      assert.equal(first.stopReason, "tool_use");
+      const call = first.output.message.content.at(-1).toolUse;
+      assert.deepEqual([call.name, call.input], [TOOL_NAME, TOOL_INPUT]);
+      const result = { toolUseId: call.toolUseId, content: [{ text: cells.TOOL_RESULT }] };
+      const turns = [question, first.output.message, { role: "user", content: [{ toolResult: result }] }];
+      assert.equal((await ask({ messages: turns, toolConfig })).stopReason, "end_turn");
+      const streamed = await client.send(new ConverseStreamCommand(request({ messages: [question], toolConfig })));
+      const input = (await all(streamed.stream)).map((event) => event.contentBlockDelta?.delta.toolUse?.input ?? "");
+      assert.deepEqual(JSON.parse(input.join("")), TOOL_INPUT);
+    },
+
+    async image() {
+      const bytes = Buffer.from(cells.PNG_BASE64, "base64");
+      const content = [{ text: PROMPT }, { image: { format: "png", source: { bytes } } }];
+      const answer = await ask({ messages: [{ role: "user", content }] });
+      assert.ok(answer.usage.inputTokens > (await ask()).usage.inputTokens, "the image costs nothing");
+    },
+
+    async error() {
+      await raises(runtime.ResourceNotFoundException, () => ask({ modelId: cells.NO_MODEL }));
+      const twice = [{ role: "robot", content: [{ text: PROMPT }] }];
+      await raises(runtime.ValidationException, () => ask({ messages: twice }));
+      const stranger = connect(cells.UNKNOWN_KEY, 1);
+      const error = await raises(runtime.BedrockRuntimeServiceException, () => ask({}, stranger));
+      assert.ok([401, 403].includes(error.$metadata.httpStatusCode), `${error}`);
+    },
+
+    async retry() {
+      const hasty = connect(impatientKey, 1);
+      const error = await cells.refused(runtime.ThrottlingException, () => ask({}, hasty));
+      assert.ok(Number(error.$response.headers["retry-after"]) > 0);
+      const answer = await ask({}, connect(impatientKey, 10));
+      assert.ok(answer.$metadata.attempts > 1, JSON.stringify(answer.$metadata));
+    },
+
+    async cache() {
+      const system = [{ text: `${randomUUID()} ${cells.LONG_TEXT}` }, { cachePoint: { type: "default" } }];
+      const written = (await ask({ system })).usage;
+      const read = (await ask({ system })).usage;
+      assert.ok(written.cacheWriteInputTokens > 1_000, JSON.stringify(written));
+      assert.equal(read.cacheReadInputTokens, written.cacheWriteInputTokens);
+    },
+
+    async count() {
+      const input = { converse: { messages: request().messages } };
+      const counted = await client.send(new runtime.CountTokensCommand({ modelId: CLAUDE_ON_BEDROCK, input }));
+      assert.equal(counted.inputTokens, (await ask()).usage.inputTokens);
+    },
+
+    async guardrail() {
+      const guardrail = { guardrailIdentifier: "gr-rivers", guardrailVersion: "1", source: "INPUT" };
+      const content = [{ text: { text: PROMPT } }];
+      const answer = await client.send(new runtime.ApplyGuardrailCommand({ ...guardrail, content }));
+      assert.ok(["NONE", "GUARDRAIL_INTERVENED"].includes(answer.action));
+    },
+
+    async invoke() {
+      const answer = await client.send(new InvokeModelCommand({ modelId: CLAUDE_ON_BEDROCK, body }));
+      assert.ok(JSON.parse(answer.body.transformToString()).content[0].text);
+    },
+
+    async i_stream() {
+      const whole = await client.send(new InvokeModelCommand({ modelId: CLAUDE_ON_BEDROCK, body }));
+      const command = new runtime.InvokeModelWithResponseStreamCommand({ modelId: CLAUDE_ON_BEDROCK, body });
+      const chunks = await all((await client.send(command)).body);
+      const events = chunks.map((event) => JSON.parse(Buffer.from(event.chunk.bytes).toString()));
+      const text = events.map((event) => event.delta?.text ?? "").join("");
+      assert.equal(text, JSON.parse(whole.body.transformToString()).content[0].text);
+    },
+
+    async embed() {
+      const titan = JSON.stringify({ inputText: "a river", dimensions: 256 });
+      const answer = await client.send(new InvokeModelCommand({ modelId: cells.TITAN, body: titan }));
+      assert.equal(JSON.parse(answer.body.transformToString()).embedding.length, 256);
+    },
+  });
+}
+
+const signed = (endpoint) => (sessionToken, maxAttempts) => {
+  const credentials = { accessKeyId: "unused", secretAccessKey: "unused", sessionToken };
+  return new BedrockRuntimeClient({ endpoint, region: "us-east-1", credentials, maxAttempts });
+};
+const bearer = (endpoint) => (token, maxAttempts) => {
+  const authSchemePreference = ["httpBearerAuth"];
+  return new BedrockRuntimeClient({ endpoint, region: "us-east-1", token: { token }, authSchemePreference, maxAttempts });
+};
+const rows = {
+  "AWS js, h2c, SigV4": signed(cells.URL),
+  "AWS js, h2c, bearer": bearer(cells.URL),
+  "AWS js, h2 over TLS, SigV4": signed(cells.TLS_URL),
+  "AWS js, h2 over TLS, bearer": bearer(cells.TLS_URL),
+};
+await cells.run(...Object.entries(rows).map(([name, connect]) => ({ name, table: "Bedrock", cells: calls(connect) })));

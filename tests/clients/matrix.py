@@ -1,0 +1,132 @@
+"""Calls one Spillway with the clients that its users have, and prints what works for each: a table for each API.
+
+    python matrix.py target/debug/spillway [PROGRAM…]
+
+Each client family is a program of its own beside this file, which prints the outcomes of its cells (see `cells.py` and
+`cells.mjs`). A cell is `ok`, `FAIL`, or `-` where it does not apply; the reasons are told below the tables. The exit code
+is 1 if a cell failed or a program did not report one.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+import server
+
+HERE = pathlib.Path(__file__).parent
+COMMON = ["plain", "stream", "tools", "image", "error", "retry"]
+COLUMNS = {
+    "OpenAI": [*COMMON, "schema", "models", "embed", "respond", "r_stream", "r_tools", "r_schema"],
+    "Anthropic": [*COMMON, "schema", "models", "count", "thinking", "cache"],
+    "Bedrock": [*COMMON, "cache", "count", "guardrail", "invoke", "i_stream", "embed"],
+}
+LEGEND = {
+    "plain": "an answer and its usage",
+    "stream": "the same answer in pieces",
+    "tools": "the model calls a tool, the client answers, the model ends; streamed as well",
+    "image": "an image in the question",
+    "error": "an unknown model, a bad field and an unknown key raise the client's own errors",
+    "retry": "429 with the time to come back, after which the client's own retry succeeds",
+    "schema": "an answer that is held to a JSON schema",
+    "models": "the list of models",
+    "embed": "embeddings: floats and Base64, or Titan's and Cohere's bodies",
+    "respond, r_…": "the Responses API: plain, streamed, tools, held to a schema",
+    "count": "tokens are counted as they are charged",
+    "thinking": "reasoning, streamed and sent back",
+    "cache": "a prompt is written to the cache and read from it",
+    "guardrail": "ApplyGuardrail",
+    "invoke, i_stream": "InvokeModel, whole and streamed",
+}
+# The longest first, since they run side by side.
+PROGRAMS = sorted(path.name for path in HERE.glob("*_*.*") if path.suffix in (".py", ".mjs"))
+AT_ONCE = 3
+PROGRAM_TIMEOUT_S = 120
+IMPATIENT_TENANTS_EACH = 6
+
+
+def main(command: str, programs: list[str]) -> int:
+    with server.started(command) as told:
+        tenants = iter(server.impatient().values())
+        calls = []
+        for program in programs:
+            keys = [next(tenants) for _ in range(IMPATIENT_TENANTS_EACH)]
+            calls.append((program, environment(told, keys)))
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            outcomes = [line for lines in pool.map(lambda call: outcomes_of(*call), calls) for line in lines]
+    return show(outcomes)
+
+
+def environment(told: dict[str, str], impatient_keys: list[str]) -> dict[str, str]:
+    """What a program is started with: nothing of the caller's own AWS or API settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return kept | {
+        "SPILLWAY_URL": told["ready"],
+        "SPILLWAY_TLS_URL": told.get("ready tls", "https://127.0.0.1:1"),
+        "SPILLWAY_CA_FILE": told.get("certificate", ""),
+        "NODE_EXTRA_CA_CERTS": told.get("certificate", ""),
+        "SPILLWAY_KEY": told["key patient"],
+        "SPILLWAY_IMPATIENT_KEYS": ",".join(impatient_keys),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def outcomes_of(program: str, variables: dict[str, str]) -> list[dict]:
+    """Runs a program; what it reports, and a failure of its own if it ends otherwise than it should."""
+    interpreter = sys.executable if program.endswith(".py") else shutil.which("node") or "node"
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [interpreter, HERE / program], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        output, complaints = process.communicate(timeout=PROGRAM_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, complaints = process.communicate()
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    print(f"{program}: {len(lines)} cells in {time.monotonic() - began:.1f} s", flush=True)
+    if process.returncode != 0 or not lines:
+        told = f"ended with {process.returncode}: {complaints[-2000:]}"
+        lines.append({"table": "", "row": program, "column": "", "outcome": "FAIL", "told": told, "s": 0})
+    return lines
+
+
+def show(outcomes: list[dict]) -> int:
+    """Prints the tables, and below them what was told of the cells; 1 if something failed."""
+    for table, columns in COLUMNS.items():
+        rows = defaultdict(dict)
+        for line in outcomes:
+            if line["table"] == table:
+                rows[line["row"]][line["column"]] = line
+        for row, cells in rows.items():
+            outcomes += [missing(table, row, column) for column in columns if column not in cells]
+        if rows:
+            print_table(table, columns, rows)
+    failed = [line for line in outcomes if line["outcome"] == "FAIL"]
+    for line in [*[line for line in outcomes if line["outcome"] == "-"], *failed]:
+        print(f"{line['outcome']:4} {line['row']}, {line['column']}: {line['told'][:2000]}")
+    print(f"{sum(line['outcome'] == 'ok' for line in outcomes)} passed, {len(failed)} failed")
+    return int(bool(failed))
+
+
+def missing(table: str, row: str, column: str) -> dict:
+    return {"table": table, "row": row, "column": column, "outcome": "FAIL", "told": "was not reported", "s": 0}
+
+
+def print_table(table: str, columns: list[str], rows: dict[str, dict]):
+    width = max(map(len, rows))
+    print(f"\n{table:{width}} " + " ".join(f"{column:>8}" for column in columns))
+    for row, cells in rows.items():
+        shown = [cells[column]["outcome"] if column in cells else "FAIL" for column in columns]
+        print(f"{row:{width}} " + " ".join(f"{outcome:>8}" for outcome in shown))
+    print()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:] or PROGRAMS))

@@ -1,0 +1,57 @@
+"""One `spillway local` with the settings in `matrix.toml`, and the tenants that the cells named `retry` need."""
+
+import contextlib
+import hashlib
+import pathlib
+import subprocess
+import tempfile
+
+SETTINGS = pathlib.Path(__file__).with_name("matrix.toml")
+IMPATIENT_TENANTS = 64
+
+# One request at a time, and then none for up to four seconds.
+IMPATIENT = """
+[[tenants]]
+name = "{name}"
+limits = {{ requests_per_minute = 15 }}
+burst = {{ requests_s = 0 }}
+"""
+
+
+def impatient() -> dict[str, str]:
+    """Tenants by name, each with its key."""
+    names = [f"impatient-{number}" for number in range(IMPATIENT_TENANTS)]
+    return {name: f"sk-spill-{name}-{hashlib.sha256(name.encode()).hexdigest()}" for name in names}
+
+
+def settings() -> str:
+    """The settings as TOML."""
+    tenants = impatient()
+    entries = "".join(IMPATIENT.format(name=name) for name in tenants)
+    keys = "".join(f'{name} = "{key}"\n' for name, key in tenants.items())
+    return entries + SETTINGS.read_text().replace("[keys]\n", f"[keys]\n{keys}")
+
+
+@contextlib.contextmanager
+def started(command: str):
+    """Runs the server; gives what it printed on start, by the first words of each line."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder, "settings.toml")
+        file.write_text(settings())
+        arguments = [command, "local", "--port", "0", "--config", str(file)]
+        server = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        try:
+            yield printed(server)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def printed(server: subprocess.Popen) -> dict[str, str]:
+    told = {}
+    for line in server.stdout:
+        name, _, value = line.rstrip().rpartition(" ")
+        told[name] = value
+        if name == "ready":
+            return told
+    raise RuntimeError("spillway did not start")
