@@ -7,12 +7,6 @@ import anthropic
 from cells import *
 
 TOOL = {"name": TOOL_NAME, "description": TOOL_DESCRIPTION, "input_schema": TOOL_SCHEMA}
-RIVER = {
-    "type": "object",
-    "properties": {"river": {"type": "string"}, "length_km": {"type": "integer"}},
-    "required": ["river", "length_km"],
-    "additionalProperties": False,
-}
 
 
 class Messages:
@@ -78,7 +72,7 @@ class Messages:
         assert answer.retries_taken > 0 and answer.parse().content[0].text
 
     def schema(self):
-        answer = self.ask(output_config={"format": {"type": "json_schema", "schema": RIVER}})
+        answer = self.ask(output_config={"format": {"type": "json_schema", "schema": RIVER_SCHEMA}})
         river = json.loads(answer.content[0].text)
         same(sorted(river), ["length_km", "river"])
 

@@ -76,6 +76,20 @@ function calls(connect) {
       assert.ok(answer.$metadata.attempts > 1, JSON.stringify(answer.$metadata));
     },
 
+    async schema() {
+      const structure = { jsonSchema: { name: "river", schema: JSON.stringify(cells.RIVER_SCHEMA) } };
+      const answer = await ask({ outputConfig: { textFormat: { type: "json_schema", structure } } });
+      const text = answer.output.message.content[0].text;
+      assert.deepEqual(Object.keys(JSON.parse(text)).sort(), ["length_km", "river"]);
+    },
+
+    async thinking() {
+      const additionalModelRequestFields = { thinking: { type: "enabled", budget_tokens: 1_024 } };
+      const answer = await ask({ inferenceConfig: { maxTokens: 2_048 }, additionalModelRequestFields });
+      const [reasoning, text] = answer.output.message.content;
+      assert.ok(reasoning.reasoningContent?.reasoningText.signature && text?.text, JSON.stringify(reasoning));
+    },
+
     async cache() {
       const system = [{ text: `${randomUUID()} ${cells.LONG_TEXT}` }, { cachePoint: { type: "default" } }];
       const written = (await ask({ system })).usage;

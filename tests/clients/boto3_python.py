@@ -84,6 +84,24 @@ class Runtime:
         answer = self.connect(key, 10).converse(**self.request())
         assert answer["ResponseMetadata"]["RetryAttempts"] > 0, answer["ResponseMetadata"]
 
+    def schema(self):
+        definition = {"name": "river", "schema": json.dumps(RIVER_SCHEMA)}
+        text_format = {"type": "json_schema", "structure": {"jsonSchema": definition}}
+        answer = self.ask(outputConfig={"textFormat": text_format})
+        same(sorted(json.loads(answer["output"]["message"]["content"][0]["text"])), ["length_km", "river"])
+
+    def thinking(self):
+        told = {"thinking": {"type": "enabled", "budget_tokens": 1_024}}
+        more = {"inferenceConfig": {"maxTokens": 2_048}, "additionalModelRequestFields": told}
+        content = self.ask(**more)["output"]["message"]["content"]
+        same([next(iter(block)) for block in content], ["reasoningContent", "text"])
+        reasoning = content[0]["reasoningContent"]["reasoningText"]
+        assert reasoning["text"] and reasoning["signature"], reasoning
+        events = list(self.client.converse_stream(**self.request(**more))["stream"])
+        deltas = [event["contentBlockDelta"]["delta"] for event in events if "contentBlockDelta" in event]
+        pieces = [delta["reasoningContent"].get("text", "") for delta in deltas if "reasoningContent" in delta]
+        same("".join(pieces), reasoning["text"])
+
     def cache(self):
         system = [{"text": f"{uuid.uuid4()} {LONG_TEXT}"}, {"cachePoint": {"type": "default"}}]
         written = self.ask(system=system)["usage"]
@@ -130,7 +148,7 @@ class Runtime:
         same(len(answer["embeddings"]), 2)
 
     def cells(self, impatient_key):
-        names = "plain stream tools image error cache count guardrail invoke i_stream embed".split()
+        names = "plain stream tools image error schema thinking cache count guardrail invoke i_stream embed".split()
         return {name: getattr(self, name) for name in names} | {"retry": lambda: self.retry(impatient_key)}
 
 

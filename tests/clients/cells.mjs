@@ -38,7 +38,7 @@ export const PNG_BASE64 =
 export const MAX_TOKENS = 64;
 
 const IMPATIENT_KEYS = process.env.SPILLWAY_IMPATIENT_KEYS.split(",");
-const CELL_TIMEOUT_MS = 30_000;
+const CELL_TIMEOUT_MS = 60_000;
 const AT_ONCE = 4;
 const BURST = 8;
 

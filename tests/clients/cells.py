@@ -36,6 +36,12 @@ TOOL_DESCRIPTION = "The length of a river in kilometres."
 TOOL_INPUT = {"river": "Elbe"}
 TOOL_RESULT = "1094 km"
 TOOL_SCHEMA = {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]}
+RIVER_SCHEMA = {
+    "type": "object",
+    "properties": {"river": {"type": "string"}, "length_km": {"type": "integer"}},
+    "required": ["river", "length_km"],
+    "additionalProperties": False,
+}
 # Longer than what a prompt must be to be cached.
 LONG_TEXT = "The river rises in the mountains and flows through the plain. " * 200
 # A red dot.
@@ -44,7 +50,7 @@ PNG_BASE64 = (
 )
 MAX_TOKENS = 64
 
-CELL_TIMEOUT_S = 30
+CELL_TIMEOUT_S = 60
 # How many cells of one program run at a time.
 AT_ONCE = 4
 # An impatient tenant is refused within so many requests in a row.

@@ -24,7 +24,7 @@ COMMON = ["plain", "stream", "tools", "image", "error", "retry"]
 COLUMNS = {
     "OpenAI": [*COMMON, "schema", "models", "embed", "respond", "r_stream", "r_tools", "r_schema"],
     "Anthropic": [*COMMON, "schema", "models", "count", "thinking", "cache"],
-    "Bedrock": [*COMMON, "cache", "count", "guardrail", "invoke", "i_stream", "embed"],
+    "Bedrock": [*COMMON, "schema", "thinking", "cache", "count", "guardrail", "invoke", "i_stream", "embed"],
 }
 LEGEND = {
     "plain": "an answer and its usage",
@@ -46,7 +46,7 @@ LEGEND = {
 # The longest first, since they run side by side.
 PROGRAMS = sorted(path.name for path in HERE.glob("*_*.*") if path.suffix in (".py", ".mjs"))
 AT_ONCE = 3
-PROGRAM_TIMEOUT_S = 120
+PROGRAM_TIMEOUT_S = 240
 IMPATIENT_TENANTS_EACH = 6
 
 
@@ -109,8 +109,14 @@ def show(outcomes: list[dict]) -> int:
         if rows:
             print_table(table, columns, rows)
     failed = [line for line in outcomes if line["outcome"] == "FAIL"]
-    for line in [*[line for line in outcomes if line["outcome"] == "-"], *failed]:
-        print(f"{line['outcome']:4} {line['row']}, {line['column']}: {line['told'][:2000]}")
+    reasons = defaultdict(list)
+    for line in outcomes:
+        if line["outcome"] == "-" and line["column"] in COLUMNS[line["table"]]:
+            reasons[line["row"], line["told"]].append(line["column"])
+    for (row, reason), columns in reasons.items():
+        print(f"-    {row}, {' '.join(columns)}: {reason}")
+    for line in failed:
+        print(f"FAIL {line['row']}, {line['column']}: {line['told'][:2000]}")
     print(f"{sum(line['outcome'] == 'ok' for line in outcomes)} passed, {len(failed)} failed")
     return int(bool(failed))
 

@@ -1,0 +1,89 @@
+"""Codex, headless. It speaks the Responses API, streamed, and nothing else."""
+
+from commands import *
+
+COMMAND = BINARIES / ".bin" / "codex"
+SETTINGS = f"""
+model = "{GPT}"
+model_provider = "spillway"
+check_for_update_on_startup = false
+
+[analytics]
+enabled = false
+
+[model_providers.spillway]
+name = "Spillway"
+base_url = "{URL}/v1"
+env_key = "SPILLWAY_KEY"
+wire_api = "responses"
+"""
+
+sandbox = Sandbox()
+(sandbox.home / ".codex").mkdir()
+(sandbox.home / ".codex" / "config.toml").write_text(SETTINGS)
+schema = sandbox.home / "river.json"
+schema.write_text(json.dumps(RIVER_SCHEMA))
+
+
+def ask(*options, prompt=PROMPT, key=KEY):
+    """All events of one run."""
+    # The sandbox of the client's own tools needs rights that a container does not give.
+    free = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
+    return json_lines(sandbox.run([COMMAND, "exec", "--json", *free, prompt, *options], {"SPILLWAY_KEY": key}).stdout)
+
+
+def answered(events):
+    """The last message and the items before it, of a run that ended well."""
+    same(events[-1]["type"], "turn.completed")
+    items = [event["item"] for event in events if event["type"] == "item.completed"]
+    same(items[-1]["type"], "agent_message")
+    return items[-1]["text"], items[:-1], events[-1]["usage"]
+
+
+def respond():
+    text, _, usage = answered(ask())
+    assert text and usage["input_tokens"] > 0 and usage["output_tokens"] > 0, usage
+
+
+def r_tools():
+    call = json.dumps({"cmd": f"cat {sandbox.text}"})
+    _, items, _ = answered(ask(prompt=f"[[tool=exec_command {call}]] How long is the Elbe?"))
+    outputs = [item["aggregated_output"] for item in items if item["type"] == "command_execution"]
+    assert outputs and TOOL_RESULT in outputs[0], items
+
+
+def r_schema():
+    text, _, _ = answered(ask("--output-schema", schema))
+    same(sorted(json.loads(text)), ["length_km", "river"])
+
+
+def image():
+    _, _, usage = answered(ask("--image", sandbox.image))
+    assert usage["input_tokens"] > answered(ask())[2]["input_tokens"], "the image costs nothing"
+
+
+def error():
+    events = ask("--model", NO_MODEL)
+    same(events[-1]["type"], "turn.failed")
+    assert NO_MODEL in events[-1]["error"]["message"], events[-1]
+
+
+def cells(impatient_key):
+    def retry():
+        exhaust(impatient_key)
+        answered(ask(key=impatient_key))
+
+    return {
+        "respond": respond,
+        "r_tools": r_tools,
+        "r_schema": r_schema,
+        "image": image,
+        "error": error,
+        "retry": retry,
+    }
+
+
+ONLY_RESPONSES = "Codex speaks the Responses API only"
+WITHOUT = {column: ONLY_RESPONSES for column in ("plain", "stream", "tools", "schema", "embed")}
+WITHOUT |= {"models": "Codex asks for no list of models", "r_stream": "Codex always streams: see respond"}
+run(Row("Codex", "OpenAI", cells, WITHOUT))
