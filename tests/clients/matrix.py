@@ -44,7 +44,20 @@ LEGEND = {
     "invoke, i_stream": "InvokeModel, whole and streamed",
 }
 # The longest first, since they run side by side.
-PROGRAMS = sorted(path.name for path in HERE.glob("*_*.*") if path.suffix in (".py", ".mjs"))
+PROGRAMS = [
+    "aws_cli.py",
+    "claude_code.py",
+    "litellm_python.py",
+    "codex_cli.py",
+    "langchain_python.py",
+    "ai_sdk.mjs",
+    "anthropic_python.py",
+    "anthropic_js.mjs",
+    "aws_js.mjs",
+    "boto3_python.py",
+    "openai_python.py",
+    "openai_js.mjs",
+]
 AT_ONCE = 3
 PROGRAM_TIMEOUT_S = 240
 IMPATIENT_TENANTS_EACH = 6

@@ -34,23 +34,30 @@ def settings() -> str:
 
 @contextlib.contextmanager
 def started(command: str):
-    """Runs the server; gives what it printed on start, by the first words of each line."""
+    """Runs the server; gives what it printed on start, by what each line begins with."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "settings.toml")
         file.write_text(settings())
-        arguments = [command, "local", "--port", "0", "--config", str(file)]
-        server = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-        try:
-            yield printed(server)
-        finally:
-            server.terminate()
-            server.wait()
+        with running([command, "local", "--port", "0", "--config", str(file)]) as told:
+            yield told
+
+
+@contextlib.contextmanager
+def running(command: list[str], variables: dict[str, str] | None = None):
+    """Runs a command that serves, until the block ends; gives what it printed until it was ready."""
+    server = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield printed(server)
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def printed(server: subprocess.Popen) -> dict[str, str]:
     told = {}
     for line in server.stdout:
-        name, _, value = line.rstrip().rpartition(" ")
+        # `export NAME=value`, `key TENANT KEY`, `ready URL`.
+        name, _, value = line.rstrip().removeprefix("export ").replace("=", " ", 1).rpartition(" ")
         told[name] = value
         if name == "ready":
             return told
