@@ -25,6 +25,7 @@ COLUMNS = {
     "OpenAI": [*COMMON, "schema", "models", "embed", "respond", "r_stream", "r_tools", "r_schema"],
     "Anthropic": [*COMMON, "schema", "models", "count", "thinking", "cache"],
     "Bedrock": [*COMMON, "schema", "thinking", "cache", "count", "guardrail", "invoke", "i_stream", "embed"],
+    "Beside them": ["quota", "old_key", "job", "cancel"],
 }
 LEGEND = {
     "plain": "an answer and its usage",
@@ -42,6 +43,8 @@ LEGEND = {
     "cache": "a prompt is written to the cache and read from it",
     "guardrail": "ApplyGuardrail",
     "invoke, i_stream": "InvokeModel, whole and streamed",
+    "old_key": "the key in x-api-key",
+    "job, cancel": "a request that may wait becomes a job, which is finished or cancelled",
 }
 # The longest first, since they run side by side.
 PROGRAMS = [
@@ -54,7 +57,9 @@ PROGRAMS = [
     "anthropic_python.py",
     "anthropic_js.mjs",
     "aws_js.mjs",
+    "aws_rust",
     "boto3_python.py",
+    "plain_http.py",
     "openai_python.py",
     "openai_js.mjs",
 ]
@@ -69,7 +74,7 @@ def main(command: str, programs: list[str]) -> int:
         calls = []
         for program in programs:
             keys = [next(tenants) for _ in range(IMPATIENT_TENANTS_EACH)]
-            calls.append((program, environment(told, keys)))
+            calls.append((program, call_of(program, command), environment(told, keys)))
         with ThreadPoolExecutor(AT_ONCE) as pool:
             outcomes = [line for lines in pool.map(lambda call: outcomes_of(*call), calls) for line in lines]
     return show(outcomes)
@@ -90,13 +95,19 @@ def environment(told: dict[str, str], impatient_keys: list[str]) -> dict[str, st
     }
 
 
-def outcomes_of(program: str, variables: dict[str, str]) -> list[dict]:
+def call_of(program: str, command: str) -> list:
+    """How to start a program; the one in Rust is beside the server."""
+    if program.endswith(".py"):
+        return [sys.executable, HERE / program]
+    if program.endswith(".mjs"):
+        return [shutil.which("node") or "node", HERE / program]
+    return [pathlib.Path(command).parent / "examples" / program]
+
+
+def outcomes_of(program: str, call: list, variables: dict[str, str]) -> list[dict]:
     """Runs a program; what it reports, and a failure of its own if it ends otherwise than it should."""
-    interpreter = sys.executable if program.endswith(".py") else shutil.which("node") or "node"
     began = time.monotonic()
-    process = subprocess.Popen(
-        [interpreter, HERE / program], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(call, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         output, complaints = process.communicate(timeout=PROGRAM_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -121,6 +132,8 @@ def show(outcomes: list[dict]) -> int:
             outcomes += [missing(table, row, column) for column in columns if column not in cells]
         if rows:
             print_table(table, columns, rows)
+    for column, meaning in LEGEND.items():
+        print(f"{column}: {meaning}")
     failed = [line for line in outcomes if line["outcome"] == "FAIL"]
     reasons = defaultdict(list)
     for line in outcomes:
