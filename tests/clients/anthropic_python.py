@@ -58,18 +58,23 @@ class Messages:
 
     def error(self):
         assert NO_MODEL in str(raises(anthropic.NotFoundError, lambda: self.ask(model=NO_MODEL)))
-        raises(anthropic.BadRequestError, lambda: self.ask(max_tokens="many"))
+        robot = [{"role": "robot", "content": PROMPT}]
+        raises(anthropic.BadRequestError, lambda: self.ask(messages=robot))
         stranger = self.connect(UNKNOWN_KEY, 0)
         kinds = (anthropic.AuthenticationError, anthropic.PermissionDeniedError)
         error = raises(kinds, lambda: stranger.messages.create(**self.request()))
         assert UNKNOWN_KEY not in str(error), "the error repeats the key"
 
     def retry(self, key):
-        hasty = self.connect(key, 0)
-        error = refused(anthropic.RateLimitError, lambda: hasty.messages.create(**self.request()))
-        assert float(error.response.headers["retry-after"]) > 0
-        answer = self.connect(key, 5).messages.with_raw_response.create(**self.request())
-        assert answer.retries_taken > 0 and answer.parse().content[0].text
+        def is_retried():
+            hasty = self.connect(key, 0)
+            error = refused(anthropic.RateLimitError, lambda: hasty.messages.create(**self.request()))
+            assert float(error.response.headers["retry-after"]) > 0
+            answer = self.connect(key, 5).messages.with_raw_response.create(**self.request())
+            assert answer.parse().content[0].text
+            return answer.retries_taken > 0
+
+        soon(is_retried)
 
     def schema(self):
         answer = self.ask(output_config={"format": {"type": "json_schema", "schema": RIVER_SCHEMA}})

@@ -41,6 +41,7 @@ const IMPATIENT_KEYS = process.env.SPILLWAY_IMPATIENT_KEYS.split(",");
 const CELL_TIMEOUT_MS = 60_000;
 const AT_ONCE = 4;
 const BURST = 8;
+const ATTEMPTS = 3;
 
 // Runs all cells of the rows `{name, table, cells, without}` and prints their outcomes; `cells` takes the key of an
 // impatient tenant. Ends the process, whatever a cell still waits for.
@@ -106,6 +107,12 @@ export async function refused(kind, call) {
     }
   }
   assert.fail(`${BURST} requests in a row found room`);
+}
+
+// Tries until it happens: between a refusal and the next request a limit may have room again by itself.
+export async function soon(happens) {
+  for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) if (await happens()) return;
+  assert.fail(`did not happen in ${ATTEMPTS} attempts`);
 }
 
 function is(error, kind) {

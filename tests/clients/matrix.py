@@ -85,9 +85,9 @@ def environment(told: dict[str, str], impatient_keys: list[str]) -> dict[str, st
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return kept | {
         "SPILLWAY_URL": told["ready"],
-        "SPILLWAY_TLS_URL": told.get("ready tls", "https://127.0.0.1:1"),
-        "SPILLWAY_CA_FILE": told.get("certificate", ""),
-        "NODE_EXTRA_CA_CERTS": told.get("certificate", ""),
+        "SPILLWAY_TLS_URL": told["ready-tls"],
+        "SPILLWAY_CA_FILE": told["ca"],
+        "NODE_EXTRA_CA_CERTS": told["ca"],
         "SPILLWAY_KEY": told["key patient"],
         "SPILLWAY_IMPATIENT_KEYS": ",".join(impatient_keys),
         "AWS_EC2_METADATA_DISABLED": "true",

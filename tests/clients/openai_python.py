@@ -70,12 +70,15 @@ class Chat:
         assert UNKNOWN_KEY not in str(error), "the error repeats the key"
 
     def retry(self, key):
-        error = refused(openai.RateLimitError, lambda: self.ask(self.connect(key, 0)))
-        assert float(error.response.headers["retry-after"]) > 0
-        answer = self.connect(key, 5).chat.completions.with_raw_response.create(
-            model=GPT, messages=[{"role": "user", "content": PROMPT}]
-        )
-        assert answer.retries_taken > 0 and answer.parse().choices[0].message.content
+        def is_retried():
+            error = refused(openai.RateLimitError, lambda: self.ask(self.connect(key, 0)))
+            assert float(error.response.headers["retry-after"]) > 0
+            messages = [{"role": "user", "content": PROMPT}]
+            answer = self.connect(key, 5).chat.completions.with_raw_response.create(model=GPT, messages=messages)
+            assert answer.parse().choices[0].message.content
+            return answer.retries_taken > 0
+
+        soon(is_retried)
 
     def schema(self):
         answer = self.client.chat.completions.parse(

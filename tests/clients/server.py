@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 
 SETTINGS = pathlib.Path(__file__).with_name("matrix.toml")
-IMPATIENT_TENANTS = 64
+IMPATIENT_TENANTS = 96
 
 # One request at a time, and then none for up to four seconds.
 IMPATIENT = """
@@ -29,7 +29,14 @@ def settings() -> str:
     tenants = impatient()
     entries = "".join(IMPATIENT.format(name=name) for name in tenants)
     keys = "".join(f'{name} = "{key}"\n' for name, key in tenants.items())
-    return entries + SETTINGS.read_text().replace("[keys]\n", f"[keys]\n{keys}")
+    ids = "".join(f'{name} = "{access_key_id(key)}"\n' for name, key in tenants.items())
+    told = SETTINGS.read_text().replace("[keys]\n", f"[keys]\n{keys}")
+    return entries + told.replace("[access_keys]\n", f"[access_keys]\n{ids}")
+
+
+def access_key_id(key: str) -> str:
+    """The id by which AWS SDKs without a key say that they are the tenant of this key."""
+    return "local-" + key.removeprefix("sk-spill-").rpartition("-")[0]
 
 
 @contextlib.contextmanager
@@ -38,14 +45,14 @@ def started(command: str):
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "settings.toml")
         file.write_text(settings())
-        with running([command, "local", "--port", "0", "--config", str(file)]) as told:
+        with running([command, "local", "--port", "0", "--tls=0", "--config", str(file)]) as told:
             yield told
 
 
 @contextlib.contextmanager
 def running(command: list[str], variables: dict[str, str] | None = None):
     """Runs a command that serves, until the block ends; gives what it printed until it was ready."""
-    server = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    server = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True)
     try:
         yield printed(server)
     finally:
@@ -56,7 +63,7 @@ def running(command: list[str], variables: dict[str, str] | None = None):
 def printed(server: subprocess.Popen) -> dict[str, str]:
     told = {}
     for line in server.stdout:
-        # `export NAME=value`, `key TENANT KEY`, `ready URL`.
+        # `export NAME=value`, `key TENANT KEY`, `ca FILE`, `ready-tls URL`, and at last `ready URL`.
         name, _, value = line.rstrip().removeprefix("export ").replace("=", " ", 1).rpartition(" ")
         told[name] = value
         if name == "ready":
