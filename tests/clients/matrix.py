@@ -90,6 +90,8 @@ def environment(told: dict[str, str], impatient_keys: list[str]) -> dict[str, st
         "NODE_EXTRA_CA_CERTS": told["ca"],
         "SPILLWAY_KEY": told["key patient"],
         "SPILLWAY_IMPATIENT_KEYS": ",".join(impatient_keys),
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
         "NO_PROXY": "127.0.0.1",
     }
@@ -107,7 +109,10 @@ def call_of(program: str, command: str) -> list:
 def outcomes_of(program: str, call: list, variables: dict[str, str]) -> list[dict]:
     """Runs a program; what it reports, and a failure of its own if it ends otherwise than it should."""
     began = time.monotonic()
-    process = subprocess.Popen(call, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        process = subprocess.Popen(call, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    except OSError as error:
+        return [failure(program, str(error))]
     try:
         output, complaints = process.communicate(timeout=PROGRAM_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -115,10 +120,13 @@ def outcomes_of(program: str, call: list, variables: dict[str, str]) -> list[dic
         output, complaints = process.communicate()
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     print(f"{program}: {len(lines)} cells in {time.monotonic() - began:.1f} s", flush=True)
-    if process.returncode != 0 or not lines:
-        told = f"ended with {process.returncode}: {complaints[-2000:]}"
-        lines.append({"table": "", "row": program, "column": "", "outcome": "FAIL", "told": told, "s": 0})
-    return lines
+    if process.returncode == 0 and lines:
+        return lines
+    return [*lines, failure(program, f"ended with {process.returncode}: {complaints[-2000:]}")]
+
+
+def failure(row: str, told: str, table: str = "", column: str = "") -> dict:
+    return {"table": table, "row": row, "column": column, "outcome": "FAIL", "told": told}
 
 
 def show(outcomes: list[dict]) -> int:
@@ -129,7 +137,8 @@ def show(outcomes: list[dict]) -> int:
             if line["table"] == table:
                 rows[line["row"]][line["column"]] = line
         for row, cells in rows.items():
-            outcomes += [missing(table, row, column) for column in columns if column not in cells]
+            missing = [column for column in columns if column not in cells]
+            outcomes += [failure(row, "was not reported", table, column) for column in missing]
         if rows:
             print_table(table, columns, rows)
     for column, meaning in LEGEND.items():
@@ -145,10 +154,6 @@ def show(outcomes: list[dict]) -> int:
         print(f"FAIL {line['row']}, {line['column']}: {line['told'][:2000]}")
     print(f"{sum(line['outcome'] == 'ok' for line in outcomes)} passed, {len(failed)} failed")
     return int(bool(failed))
-
-
-def missing(table: str, row: str, column: str) -> dict:
-    return {"table": table, "row": row, "column": column, "outcome": "FAIL", "told": "was not reported", "s": 0}
 
 
 def print_table(table: str, columns: list[str], rows: dict[str, dict]):
