@@ -5,6 +5,7 @@ import hashlib
 import pathlib
 import subprocess
 import tempfile
+import threading
 
 SETTINGS = pathlib.Path(__file__).with_name("matrix.toml")
 IMPATIENT_TENANTS = 96
@@ -54,7 +55,10 @@ def running(command: list[str], variables: dict[str, str] | None = None):
     """Runs a command that serves, until the block ends; gives what it printed until it was ready."""
     server = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True)
     try:
-        yield printed(server)
+        told = printed(server)
+        # What else it prints must go somewhere, or it waits for a reader.
+        threading.Thread(target=server.stdout.read, daemon=True).start()
+        yield told
     finally:
         server.terminate()
         server.wait()
