@@ -94,7 +94,9 @@ class Messages:
         same([block.type for block in answer.content], ["thinking", "text"])
         assert answer.content[0].thinking and answer.content[0].signature, answer.content[0]
         with self.client.messages.stream(**self.request(**more)) as stream:
-            same(stream.get_final_message().content, answer.content)
+            streamed = stream.get_final_message().content
+        same([block.type for block in streamed], ["thinking", "text"])
+        same((streamed[0].thinking, streamed[0].signature), (answer.content[0].thinking, answer.content[0].signature))
         question, follow_up = self.request()["messages"][0], {"role": "user", "content": "And another?"}
         self.ask(messages=[question, {"role": "assistant", "content": answer.content}, follow_up], **more)
 

@@ -90,7 +90,7 @@ def count():
 
 
 def guardrail():
-    guardrail = ["--guardrail-identifier", "gr-rivers", "--guardrail-version", "1", "--source", "INPUT"]
+    guardrail = ["--guardrail-identifier", "grrivers1", "--guardrail-version", "1", "--source", "INPUT"]
     answer = call("apply-guardrail", *guardrail, "--content", [{"text": {"text": PROMPT}}])
     assert answer["action"] in ("NONE", "GUARDRAIL_INTERVENED"), answer
 

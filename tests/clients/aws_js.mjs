@@ -106,7 +106,7 @@ function calls(connect) {
     },
 
     async guardrail() {
-      const guardrail = { guardrailIdentifier: "gr-rivers", guardrailVersion: "1", source: "INPUT" };
+      const guardrail = { guardrailIdentifier: "grrivers1", guardrailVersion: "1", source: "INPUT" };
       const content = [{ text: { text: PROMPT } }];
       const answer = await client.send(new runtime.ApplyGuardrailCommand({ ...guardrail, content }));
       assert.ok(["NONE", "GUARDRAIL_INTERVENED"].includes(answer.action));

@@ -196,7 +196,7 @@ async fn guardrail(client: &Client) -> anyhow::Result<()> {
     let text = GuardrailTextBlock::builder().text(PROMPT).build()?;
     let request = client
         .apply_guardrail()
-        .guardrail_identifier("gr-rivers")
+        .guardrail_identifier("grrivers1")
         .guardrail_version("1")
         .source(GuardrailContentSource::Input)
         .content(GuardrailContentBlock::Text(text));
