@@ -105,7 +105,9 @@ class Chat:
         same(read["cache_read"], writes)
 
     def schema(self):
-        answer = self.chat.with_structured_output(River, method="json_schema").invoke(PROMPT)
+        # ChatBedrock makes a tool of the schema, which it tells the model to call.
+        prompt = '[[tool=River {"river": "Elbe", "length_km": 1094}]] How long is it?'
+        answer = self.chat.with_structured_output(River, method="json_schema").invoke(prompt)
         assert isinstance(answer, River), answer
 
     def thinking(self):
