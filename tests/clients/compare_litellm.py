@@ -18,7 +18,9 @@ import server
 from litellm_differences import DIFFERENCES
 from litellm_requests import CHATS, MESSAGES
 
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # Otherwise it fetches the prices from the internet.
+# Otherwise it fetches these from the internet.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
 
 import litellm
 import openai
