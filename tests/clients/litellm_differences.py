@@ -1,6 +1,4 @@
-"""Where the Converse bodies that Spillway sends differ from LiteLLM's, and why: by request and path."""
-
-REASONING_TOKENS = "theirs asks the model how many tokens were reasoning, ours does not tell them apart"
+"""Where the bodies that Spillway sends differ from LiteLLM's, and why: by request and path."""
 
 DIFFERENCES = {
     "tool without parameters": {
@@ -23,11 +21,12 @@ DIFFERENCES = {
         "outputConfig.effort": "Converse has a field for it, which leaves the budget to the model",
         "additionalModelRequestFields.thinking.type": "theirs turns an effort into a budget",
         "additionalModelRequestFields.thinking.budget_tokens": "theirs turns an effort into a budget",
-        "additionalModelResponseFieldPaths[0]": REASONING_TOKENS,
+        "additionalModelResponseFieldPaths[0]": "theirs asks the model how many tokens were reasoning",
     },
     "service_tier": {"serviceTier.type": "ours leaves the tier to the pool, which may have one of its own"},
-    "messages stop": {"additionalModelResponseFieldPaths[0]": "ours answers which sequence it was, as Anthropic does"},
-    "messages failed tool": {"messages[2].content[0].toolResult.status": "theirs loses that the tool failed"},
-    "messages thinking": {"additionalModelResponseFieldPaths[0]": REASONING_TOKENS},
-    "messages thought": {"additionalModelResponseFieldPaths[0]": REASONING_TOKENS},
+    "messages system": {
+        "system": "ours is sent as it came",
+        "system[0].type": "theirs makes a block of the text",
+        "system[0].text": "theirs makes a block of the text",
+    },
 }
