@@ -56,6 +56,21 @@ fn betas_that_bedrock_has_are_passed_on_and_the_others_are_named() {
 }
 
 #[test]
+fn an_output_format_is_renamed_as_bedrock_has_it() {
+    let format = json!({"type": "json_schema", "schema": {"type": "object"}});
+    let sent = |members: Value| {
+        let (request, _) = read(Api::Messages, Format::Messages, &messages(members), &[]).expect("right");
+        native(&request).bodies[0]["output_config"].clone()
+    };
+    assert_eq!(sent(json!({"output_format": format})), json!({"format": format}));
+    let both = json!({"output_format": {}, "output_config": {"effort": "low", "format": format}});
+    assert_eq!(sent(both), json!({"effort": "low", "format": format}));
+    let wrong = messages(json!({"output_format": format, "output_config": 1}));
+    let problem = read(Api::Messages, Format::Messages, &wrong, &[]).expect_err("refused");
+    assert_eq!(problem.param.as_deref(), Some("output_config"));
+}
+
+#[test]
 fn what_bedrock_cannot_do_is_refused_for_claude_as_for_others() {
     for (member, value) in [("mcp_servers", json!([{}])), ("container", json!("c")), ("speed", json!("fast"))] {
         let problem = read(Api::Messages, Format::Messages, &messages(json!({ member: value })), &[]);

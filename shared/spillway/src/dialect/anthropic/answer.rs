@@ -25,16 +25,20 @@ pub fn frame(context: &Context, content: Vec<Value>, usage: Value) -> Value {
         "content": content,
         "stop_reason": null,
         "stop_sequence": null,
+        "stop_details": null,
+        "container": null,
         "usage": usage,
     })
 }
 
 fn block(block: Block) -> Value {
     match block {
-        Block::Text(text) => json!({"type": "text", "text": text}),
+        Block::Text(text) => json!({"type": "text", "text": text, "citations": null}),
         Block::Reasoning { text, signature } => json!({"type": "thinking", "thinking": text, "signature": signature}),
         Block::Redacted(data) => json!({"type": "redacted_thinking", "data": data}),
-        Block::ToolUse { id, name, input } => json!({"type": "tool_use", "id": id, "name": name, "input": input}),
+        Block::ToolUse { id, name, input } => {
+            json!({"type": "tool_use", "id": id, "name": name, "input": input, "caller": {"type": "direct"}})
+        }
     }
 }
 
@@ -50,7 +54,7 @@ pub fn stop_reason(stop_reason: &str) -> &'static str {
     }
 }
 
-/// Anthropic counts as Converse does: cached tokens stand beside `input_tokens`.
+/// Anthropic counts as Converse does: cached tokens stand beside `input_tokens`. What Converse has no word for is null.
 pub fn usage(usage: &Usage) -> Value {
     json!({
         "input_tokens": usage.input_tokens,
@@ -61,5 +65,9 @@ pub fn usage(usage: &Usage) -> Value {
             "ephemeral_1h_input_tokens": usage.cache_write_1h_input_tokens,
         },
         "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+        "server_tool_use": null,
+        "service_tier": null,
+        "inference_geo": null,
     })
 }

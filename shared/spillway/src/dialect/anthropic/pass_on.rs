@@ -35,12 +35,27 @@ pub fn pass_on(model: String, body: Map<String, Value>, headers: &HeaderMap) -> 
     super::request::only_the_usual(&mut fields)?;
     let betas = fields.optional("anthropic_beta", json::names)?;
     let betas = betas.unwrap_or_else(|| betas::of_headers(headers, &mut ignored));
+    let format = fields.take("output_format");
     let version = fields.take("anthropic_version").unwrap_or_else(|| json!(BEDROCK_VERSION));
     let mut body = fields.into_members();
     body.insert("anthropic_version".to_owned(), version);
+    if let Some(format) = format {
+        rename_format(&mut body, format)?;
+    }
     body.extend(max_tokens.map(|max_tokens| ("max_tokens".to_owned(), max_tokens.into())));
     body.extend((!betas.is_empty()).then(|| ("anthropic_beta".to_owned(), betas.into())));
     let native = Native { format: Some(Format::Messages), bodies: vec![body], options: Options::default() };
     let (input, ignored) = (Input::Native(native), ignored.into_names());
     Ok(Request { model, input, stream, max_tokens, service_tier: None, ignored })
+}
+
+/// `output_format`, as a beta first called it, is `output_config.format` on Bedrock (Amazon Bedrock User Guide,
+/// "Structured outputs").
+fn rename_format(body: &mut Map<String, Value>, format: Value) -> Result<(), Problem> {
+    let config = body.entry("output_config").or_insert_with(|| json!({}));
+    match config {
+        Value::Object(config) => drop(config.entry("format").or_insert(format)),
+        other => return Err(Path::Root.key("output_config").mistyped("an object", other)),
+    }
+    Ok(())
 }

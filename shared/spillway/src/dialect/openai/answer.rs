@@ -23,7 +23,7 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
     if content.is_none() && calls.is_empty() {
         content = Some(String::new());
     }
-    let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+    let mut message = json!({"role": "assistant", "content": content, "refusal": null, "annotations": []});
     if !reasoning.is_empty() {
         message["reasoning_content"] = Value::String(reasoning);
     }
