@@ -230,7 +230,7 @@ async fn texts_are_embedded_by_titan_and_by_cohere() {
             bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect();
         assert_eq!(unpacked, vector);
         let total = deployment.simulator().await["total"].clone();
-        assert_eq!(total["answered"].as_u64(), Some(2 * calls), "{total}");
+        assert_eq!(total["succeeded"].as_u64(), Some(2 * calls), "{total}");
         let settled = deployment.quota("t").await["settled"].clone();
         assert_eq!((&settled["input_tokens"], &settled["output_tokens"]), (&json!(2 * tokens), &json!(0)));
     }

@@ -195,12 +195,13 @@ fn an_answer_is_a_message() {
             "content": [
                 {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
                 {"type": "redacted_thinking", "data": "AAAA"},
-                {"type": "text", "text": "Hello"},
-                {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}}],
-            "stop_reason": "tool_use", "stop_sequence": null,
+                {"type": "text", "text": "Hello", "citations": null},
+                {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}, "caller": {"type": "direct"}}],
+            "stop_reason": "tool_use", "stop_sequence": null, "stop_details": null, "container": null,
             "usage": {"input_tokens": 10, "cache_creation_input_tokens": 1000, "cache_read_input_tokens": 100,
                 "cache_creation": {"ephemeral_5m_input_tokens": 600, "ephemeral_1h_input_tokens": 400},
-                "output_tokens": 5},
+                "output_tokens": 5, "output_tokens_details": {"thinking_tokens": 2}, "server_tool_use": null,
+                "service_tier": null, "inference_geo": null},
         })
     );
 }
@@ -243,7 +244,8 @@ fn a_stream_opens_and_closes_every_block_in_order() {
             json!({"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": null},
                 "usage": {"input_tokens": 10, "cache_creation_input_tokens": 1000, "cache_read_input_tokens": 100,
                     "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 0},
-                    "output_tokens": 5}}),
+                    "output_tokens": 5, "output_tokens_details": {"thinking_tokens": 0}, "server_tool_use": null,
+                    "service_tier": null, "inference_geo": null}}),
             json!({"type": "message_stop"}),
         ]
     );

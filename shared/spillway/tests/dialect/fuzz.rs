@@ -108,11 +108,7 @@ proptest! {
         for line in bytes.split(|byte| *byte == b'\n') {
             let event = match format {
                 Some(_) => Event::Native(Bytes::copy_from_slice(line)),
-                None => {
-                    let mut event: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
-                    let name = event["event"].as_str().unwrap_or_default().to_owned();
-                    Event::Converse { name, payload: event["payload"].take() }
-                }
+                None => golden::event_of(&serde_json::from_slice(line).unwrap_or_default()),
             };
             event.report(&mut usage);
             event.is_output();

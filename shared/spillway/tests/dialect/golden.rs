@@ -77,8 +77,13 @@ fn event(format: Option<Format>, line: &str) -> Event {
     if format.is_some() {
         return Event::Native(Bytes::from(line.to_owned()));
     }
-    let mut event: Value = serde_json::from_str(line).expect("an event");
-    Event::Converse { name: event["event"].as_str().expect("a name").to_owned(), payload: event["payload"].take() }
+    event_of(&serde_json::from_str(line).expect("an event"))
+}
+
+/// An event of ConverseStream as a line of a file has it.
+pub fn event_of(line: &Value) -> Event {
+    let name = line.get("event").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Event::Converse { name, payload: line.get("payload").cloned().unwrap_or_default() }
 }
 
 /// Frames of an event stream as text, a line each.

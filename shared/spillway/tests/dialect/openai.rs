@@ -250,7 +250,7 @@ fn an_answer_is_a_chat_completion() {
         json!({
             "id": "chatcmpl-r1", "object": "chat.completion", "created": 1_700_000_000, "model": "claude",
             "choices": [{"index": 0, "logprobs": null, "finish_reason": "tool_calls", "message": {
-                "role": "assistant", "content": "Hello", "refusal": null, "reasoning_content": "Hm.",
+                "role": "assistant", "content": "Hello", "refusal": null, "annotations": [], "reasoning_content": "Hm.",
                 "tool_calls": [{"id": "t1", "type": "function",
                     "function": {"name": "weather", "arguments": "{\"city\":\"Ulm\"}"}}]}}],
             "usage": {"prompt_tokens": 1110, "completion_tokens": 5, "total_tokens": 1115,

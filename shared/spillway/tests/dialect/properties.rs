@@ -250,7 +250,8 @@ proptest! {
         let request = super::parse(Api::Messages, &body);
         let message = sent_body(&request)["messages"][0].clone();
         let answer = said(json!({"output": {"message": message}}), Usage::default());
-        prop_assert_eq!(&rendered(Api::Messages, &answer)["content"], &Value::from(content));
+        let told: Vec<Value> = texts.iter().map(|text| json!({"type": "text", "text": text, "citations": null})).collect();
+        prop_assert_eq!(&rendered(Api::Messages, &answer)["content"], &Value::from(told));
     }
 
     #[test]
