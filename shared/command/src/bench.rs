@@ -1,6 +1,7 @@
-//! `spillway bench`: what the algorithms cost, measured without a cloud.
+//! `spillway bench`: what the algorithms and the broker cost, measured without a cloud.
 
 mod ledger;
+mod overhead;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -13,14 +14,17 @@ pub struct Args {
 enum What {
     /// Simulate admission for 300 tenants in virtual time, ours beside three alternatives
     Ledger(ledger::Args),
+    /// Measure what the broker adds to a call, beside the same call to the simulator itself
+    Overhead(overhead::Args),
 }
 
 /// Measures what `args` name and prints it.
 ///
 /// # Errors
-/// If a goal is missed.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+/// If a goal is missed, or something cannot be measured.
+pub async fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         What::Ledger(args) => ledger::run(args),
+        What::Overhead(args) => overhead::run(args).await,
     }
 }

@@ -22,7 +22,7 @@ enum Command {
     StandIns(stand_ins::Args),
     /// Send events through the real handlers, or a traffic trace as real HTTP load
     Replay(Box<replay::Args>),
-    /// Measure what the algorithms cost, in virtual time
+    /// Measure what the algorithms cost, in virtual time, and what the broker adds to a call
     Bench(bench::Args),
     #[command(flatten)]
     Admin(admin::Admin),
@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::StandIns(args) => stand_ins::run(args).await,
         Command::Replay(args) => replay::run(*args).await,
-        Command::Bench(args) => bench::run(&args),
+        Command::Bench(args) => bench::run(&args).await,
         Command::Admin(command) => admin::run(command).await,
     }
 }

@@ -155,7 +155,8 @@ pub(crate) fn print_environment(stand_ins: &StandIns, queue_url: &str) {
     }
 }
 
-async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
+/// Writes the tenants, models and keys of `settings` into the registry.
+pub(crate) async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
     for tenant in &settings.tenants {
         app.registry.put_tenant(tenant).await?;
     }

@@ -1,0 +1,86 @@
+//! A part of the deployment as a process of its own, and what the system says of it.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context, ensure};
+
+/// What a tick of `/proc/PID/stat` is, in microseconds: `USER_HZ` is 100 wherever Linux runs.
+pub const TICK_US: u64 = 10_000;
+
+/// A running process; dropped, it is gone.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts this very executable with `arguments` and nothing but `environment`. Waits for a line of its output that
+    /// begins with `ready`; the lines up to that one come back.
+    ///
+    /// # Errors
+    /// It cannot be started, or ends before it is ready.
+    pub fn start(
+        arguments: &[&str],
+        environment: &[(String, String)],
+        ready: &str,
+    ) -> anyhow::Result<(Self, Vec<String>)> {
+        let named = || format!("spillway {} did not start", arguments.join(" "));
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .env_clear()
+            .envs(environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(named)?;
+        let mut output = BufReader::new(child.stdout.take().with_context(named)?);
+        let started = Self { child };
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.starts_with(ready)) {
+            let mut line = String::new();
+            ensure!(output.read_line(&mut line).with_context(named)? > 0, named());
+            lines.push(line.trim_end().to_owned());
+        }
+        // A full pipe would stop it.
+        thread::spawn(move || io::copy(&mut output, &mut io::sink()));
+        Ok((started, lines))
+    }
+
+    /// The CPU time of all its threads so far, in microseconds: whole ticks of [`TICK_US`].
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn cpu_us(&self) -> anyhow::Result<u64> {
+        let stat = self.proc("stat")?;
+        // The second field is a name in parentheses; utime and stime are the 14th and 15th.
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
+        let ticks: Vec<u64> = fields.context("no fields")?.map(str::parse).collect::<Result<_, _>>()?;
+        Ok(ticks.iter().sum::<u64>() * TICK_US)
+    }
+
+    /// Its resident memory in KiB.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    fn proc(&self, file: &str) -> anyhow::Result<String> {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        fs::read_to_string(&path).with_context(|| format!("cannot read {path}, which only Linux has"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
