@@ -1,0 +1,77 @@
+//! The instructions, allocations and copied bytes of a request's data path: from the caller's body to the body that the
+//! model is sent, and from the model's answer to the caller's. Counted by Valgrind, the same on every machine. Needs
+//! `valgrind` and `gungraun-runner` of the same version as the library.
+
+#[path = "exchange/mod.rs"]
+mod exchange;
+
+use std::hint::black_box;
+
+use exchange::{Answered, Asked, Streamed};
+use gungraun::{
+    Callgrind, Dhat, DhatMetric, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
+};
+use spillway::{dialect::Api, dialect::Rendered};
+
+#[library_benchmark]
+#[bench::openai_1_kb(Asked::text(Api::ChatCompletions, 1_000))]
+#[bench::openai_100_kb(Asked::text(Api::ChatCompletions, 100_000))]
+#[bench::openai_image_100_kb(Asked::image(Api::ChatCompletions, 100_000))]
+#[bench::messages_1_kb(Asked::text(Api::Messages, 1_000))]
+#[bench::messages_100_kb(Asked::text(Api::Messages, 100_000))]
+#[bench::messages_image_100_kb(Asked::image(Api::Messages, 100_000))]
+#[bench::messages_of_claude_1_kb(Asked::text(Api::Messages, 1_000).for_claude())]
+#[bench::messages_of_claude_100_kb(Asked::text(Api::Messages, 100_000).for_claude())]
+#[bench::messages_of_claude_image_100_kb(Asked::image(Api::Messages, 100_000).for_claude())]
+#[bench::converse_1_kb(Asked::text(Api::Converse, 1_000))]
+#[bench::converse_100_kb(Asked::text(Api::Converse, 100_000))]
+#[bench::converse_image_100_kb(Asked::image(Api::Converse, 100_000))]
+fn request(asked: Asked) -> (Asked, Vec<u8>) {
+    let sent = black_box(&asked).send();
+    (asked, sent)
+}
+
+#[library_benchmark]
+#[bench::openai_1_kb(Answered::text(Api::ChatCompletions, 1_000))]
+#[bench::openai_100_kb(Answered::text(Api::ChatCompletions, 100_000))]
+#[bench::messages_1_kb(Answered::text(Api::Messages, 1_000))]
+#[bench::messages_100_kb(Answered::text(Api::Messages, 100_000))]
+#[bench::messages_of_claude_100_kb(Answered::of_claude(100_000))]
+#[bench::converse_1_kb(Answered::text(Api::Converse, 1_000))]
+#[bench::converse_100_kb(Answered::text(Api::Converse, 100_000))]
+fn answer(answered: Answered) -> (Answered, Rendered) {
+    let rendered = black_box(&answered).render();
+    (answered, rendered)
+}
+
+#[library_benchmark]
+#[bench::openai(Streamed::text(Api::ChatCompletions))]
+#[bench::messages(Streamed::text(Api::Messages))]
+#[bench::messages_of_claude(Streamed::of_claude())]
+#[bench::converse(Streamed::text(Api::Converse))]
+fn stream_1000_events(streamed: Streamed) -> (Streamed, usize) {
+    let sent_bytes = black_box(&streamed).encode();
+    (streamed, sent_bytes)
+}
+
+/// What the data path of a 100 KB body may cost at the most; a body of 1 KB costs far less.
+const MOST_INSTRUCTIONS: u64 = 8_000_000;
+const MOST_ALLOCATED_BYTES: u64 = 2_000_000;
+const MOST_COPIED_BYTES: u64 = 2_000_000;
+
+library_benchmark_group!(
+    name = counted,
+    config = LibraryBenchmarkConfig::default()
+        .tool(Callgrind::default().hard_limits([(EventKind::Ir, MOST_INSTRUCTIONS)]))
+        .tool(Dhat::default().hard_limits([(DhatMetric::TotalBytes, MOST_ALLOCATED_BYTES)])),
+    benchmarks = [request, answer, stream_1000_events]
+);
+
+library_benchmark_group!(
+    name = copied,
+    config = LibraryBenchmarkConfig::default()
+        .tool(Dhat::with_args(["--mode=copy"]).hard_limits([(DhatMetric::TotalBytes, MOST_COPIED_BYTES)])),
+    benchmarks = [request, answer, stream_1000_events]
+);
+
+main!(library_benchmark_groups = [counted, copied]);
