@@ -65,12 +65,12 @@ impl Api {
     pub fn answer(self, context: &Context, answer: &Answer) -> Rendered {
         let usage = answer.usage.unwrap_or_default();
         let body = match (self, &answer.output) {
-            (Self::ChatCompletions, Output::Converse(body)) => openai::answer(context, body, &usage),
-            (Self::Responses, Output::Converse(body)) => openai::response(context, body, &usage),
-            (Self::Messages, Output::Converse(body)) => anthropic::answer(context, body, &usage),
-            (Self::Converse, Output::Converse(body)) => body.clone(),
+            (Self::ChatCompletions, Output::Converse(body)) => openai::answer(context, body, &usage).to_string(),
+            (Self::Responses, Output::Converse(body)) => openai::response(context, body, &usage).to_string(),
+            (Self::Messages, Output::Converse(body)) => anthropic::answer(context, body, &usage).to_string(),
+            (Self::Converse, Output::Converse(body)) => body.to_string(),
             (Self::Embeddings, Output::Native(replies)) => match openai::embeddings(context, replies, &usage) {
-                Ok(body) => body,
+                Ok(body) => body.to_string(),
                 Err(problem) => return self.dialect().problem(&context.request_id, &problem),
             },
             (Self::Messages | Self::Invoke, Output::Native(replies)) => return self.relayed(context, replies),
@@ -80,7 +80,7 @@ impl Api {
             }
         };
         let headers = headers::of_json(self.dialect(), &context.request_id);
-        Rendered { status: StatusCode::OK, headers, body: Bytes::from(body.to_string()) }
+        Rendered { status: StatusCode::OK, headers, body: Bytes::from(body) }
     }
 
     /// The model's own bytes; on Bedrock routes with the model's own headers.

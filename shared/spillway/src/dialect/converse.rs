@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::json::{Path, Read, echo};
+use super::json::{Path, Read, echo, object_of};
 
 /// The parts of a Converse request body; empty parts are left out of it.
 #[derive(Debug, Default)]
@@ -33,11 +33,12 @@ impl Body {
         put("system", Value::Array(self.system), is_empty);
         let is_empty = self.inference.is_empty();
         put("inferenceConfig", Value::Object(self.inference), is_empty);
-        let mut tools = json!({"tools": self.tools});
+        let is_empty = self.tools.is_empty();
+        let mut tools = object_of([("tools", Value::Array(self.tools))]);
         if let Some(choice) = self.tool_choice {
             tools["toolChoice"] = choice;
         }
-        put("toolConfig", tools, self.tools.is_empty());
+        put("toolConfig", tools, is_empty);
         let is_empty = self.output.is_empty();
         put("outputConfig", Value::Object(self.output), is_empty);
         let is_empty = self.additional.is_empty();
@@ -79,26 +80,28 @@ impl Turns {
     }
 
     fn into_messages(self) -> Vec<Value> {
-        self.0.into_iter().map(|(role, content)| json!({"role": role, "content": content})).collect()
+        let message =
+            |(role, content): (&str, _)| object_of([("role", role.into()), ("content", Value::Array(content))]);
+        self.0.into_iter().map(message).collect()
     }
 }
 
 /// A text block; none for empty text, which Converse refuses and which says nothing.
 pub fn text(text: String) -> Option<Value> {
-    (!text.is_empty()).then(|| json!({"text": text}))
+    (!text.is_empty()).then(|| object_of([("text", text.into())]))
 }
 
 /// A tool definition; `schema` is the JSON schema of its input, by default one that takes nothing.
 pub fn tool(name: String, description: Option<String>, schema: Option<Value>, strict: Option<bool>) -> Value {
     let schema = schema.unwrap_or_else(|| json!({"type": "object", "properties": {}}));
-    let mut spec = json!({"name": name, "inputSchema": {"json": schema}});
+    let mut spec = object_of([("name", name.into()), ("inputSchema", object_of([("json", schema)]))]);
     if let Some(description) = description.filter(|description| !description.is_empty()) {
         spec["description"] = Value::String(description);
     }
     if let Some(strict) = strict {
         spec["strict"] = Value::Bool(strict);
     }
-    json!({"toolSpec": spec})
+    object_of([("toolSpec", spec)])
 }
 
 /// A cache point from Anthropic's `cache_control`, which OpenAI-style clients send as well.

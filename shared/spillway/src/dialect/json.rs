@@ -175,6 +175,11 @@ impl Ignored {
     }
 }
 
+/// An object of `members`, which move into it; the macro `json!` copies what it is given.
+pub fn object_of<const N: usize>(members: [(&str, Value); N]) -> Value {
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 /// The value as an object.
 pub fn object(value: Value, at: &Path) -> Read<Map<String, Value>> {
     match value {

@@ -1,10 +1,12 @@
 //! Images and documents inside a request: base64 with a media type, from which Converse wants a format name.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use std::io;
 
-use super::json::{Path, Read, echo};
+use base64::engine::general_purpose::STANDARD;
+use base64::read::DecoderReader;
+use serde_json::Value;
+
+use super::json::{Path, Read, echo, object_of};
 
 /// The documents of one request, numbered for those without a name, since Converse wants a name for each.
 #[derive(Debug, Default)]
@@ -15,7 +17,7 @@ pub struct Documents {
 impl Documents {
     /// A document block without its content; `title` may be the caller's file name.
     pub fn block(&mut self, format: &str, title: Option<&str>, source: Value) -> Value {
-        json!({"format": format, "name": self.name(title), "source": source})
+        object_of([("format", format.into()), ("name", self.name(title).into()), ("source", source)])
     }
 
     /// Converse takes letters, digits, single spaces, hyphens, parentheses and square brackets in names.
@@ -54,7 +56,8 @@ pub fn image(media_type: &str, data: String, at: &Path) -> Read<Value> {
             return Err(at.refuse(format_args!("media type {} is not supported; {expected}", echo(other))));
         }
     };
-    Ok(json!({"image": {"format": format, "source": {"bytes": base64_data(data, at)?}}}))
+    let source = object_of([("bytes", base64_data(data, at)?.into())]);
+    Ok(object_of([("image", object_of([("format", format.into()), ("source", source)]))]))
 }
 
 /// The Converse format of a document's media type.
@@ -79,9 +82,33 @@ pub fn base64_data(data: String, at: &Path) -> Read<String> {
         true => data.split_ascii_whitespace().collect(),
         false => data,
     };
-    match STANDARD.decode(&data) {
-        Ok(bytes) if bytes.is_empty() => Err(at.refuse("is empty")),
+    match io::copy(&mut DecoderReader::new(data.as_bytes(), &STANDARD), &mut io::sink()) {
+        Ok(0) => Err(at.refuse("is empty")),
         Ok(_) => Ok(data),
         Err(_) => Err(at.refuse("is not valid base64 (standard alphabet, padded)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn base64_is_checked_as_if_it_were_decoded(
+            bytes in prop::collection::vec(any::<u8>(), 0..5_000),
+            place in any::<prop::sample::Index>(),
+            damage in prop::option::of(prop::sample::select(vec!["=", "-", "A", "é"])),
+        ) {
+            let mut data = STANDARD.encode(bytes);
+            if let Some(damage) = damage {
+                data.insert_str(place.index(data.len() + 1), damage);
+            }
+            let is_right = STANDARD.decode(&data).is_ok_and(|bytes| !bytes.is_empty());
+            prop_assert_eq!(base64_data(data.clone(), &Path::Root).ok(), is_right.then_some(data));
+        }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Replies come from outside too: anything unknown or malformed is skipped, never a panic.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::chat::Usage;
@@ -9,7 +11,7 @@ use crate::chat::Usage;
 /// One block of a complete answer.
 #[derive(Debug, PartialEq)]
 pub enum Block<'a> {
-    Text(String),
+    Text(Cow<'a, str>),
     Reasoning { text: &'a str, signature: &'a str },
     Redacted(&'a str),
     ToolUse { id: &'a str, name: &'a str, input: &'a Value },
@@ -23,7 +25,7 @@ pub fn blocks(body: &Value) -> impl Iterator<Item = Block<'_>> {
 
 fn block(block: &Value) -> Option<Block<'_>> {
     if let Some(text) = block.get("text") {
-        return Some(Block::Text(text.as_str()?.to_owned()));
+        return Some(Block::Text(text.as_str()?.into()));
     }
     if let Some(tool) = block.get("toolUse") {
         let input = tool.get("input").unwrap_or(&Value::Null);

@@ -15,18 +15,13 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
+use http_body_util::BodyExt;
 
 /// Takes the body of a successful reply before (`stream`) or after (`whole`) the SDK has read it.
 #[derive(Debug, Clone)]
 pub(super) struct Carrier {
     is_stream: bool,
-    taken: Arc<Mutex<Option<Taken>>>,
-}
-
-#[derive(Debug)]
-enum Taken {
-    Bytes(Headers, Bytes),
-    Stream(Headers, SdkBody),
+    taken: Arc<Mutex<Option<(Headers, SdkBody)>>>,
 }
 
 /// The headers of a reply that its caller may want, by lower-case name.
@@ -43,26 +38,18 @@ impl Carrier {
         Self { is_stream: true, taken: Arc::default() }
     }
 
-    pub(super) fn take_bytes(&self) -> Option<(Headers, Bytes)> {
-        match self.take() {
-            Some(Taken::Bytes(headers, bytes)) => Some((headers, bytes)),
-            _ => None,
-        }
+    /// The bytes of a whole reply, which are in memory.
+    pub(super) async fn take_bytes(&self) -> Option<(Headers, Bytes)> {
+        let (headers, body) = self.take()?;
+        Some((headers, body.collect().await.ok()?.to_bytes()))
     }
 
-    pub(super) fn take_stream(&self) -> Option<(Headers, SdkBody)> {
-        match self.take() {
-            Some(Taken::Stream(headers, body)) => Some((headers, body)),
-            _ => None,
-        }
-    }
-
-    fn take(&self) -> Option<Taken> {
+    pub(super) fn take(&self) -> Option<(Headers, SdkBody)> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put(&self, taken: Taken) {
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+    fn put(&self, response: &HttpResponse, body: SdkBody) {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some((kept(response), body));
     }
 }
 
@@ -82,8 +69,8 @@ impl Intercept for Carrier {
         // Bedrock answers some wrong paths with status 200 and a JSON error: only an event stream is one.
         let is_event_stream = response.headers().get("content-type").is_some_and(|kind| kind.starts_with(EVENT_STREAM));
         if self.is_stream && response.status().is_success() && is_event_stream {
-            let headers = kept(response);
-            self.put(Taken::Stream(headers, std::mem::replace(response.body_mut(), SdkBody::empty())));
+            let body = std::mem::replace(response.body_mut(), SdkBody::empty());
+            self.put(response, body);
         }
         Ok(())
     }
@@ -97,9 +84,9 @@ impl Intercept for Carrier {
         let response = context.response();
         if !self.is_stream
             && response.status().is_success()
-            && let Some(bytes) = response.body().bytes()
+            && let Some(body) = response.body().try_clone()
         {
-            self.put(Taken::Bytes(kept(response), Bytes::copy_from_slice(bytes)));
+            self.put(response, body);
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ pub(super) async fn whole(client: &Client, call: &Call<'_>, body: &Map<String, V
         .interceptor(carrier.clone())
         .config_override(region(call.pool));
     let sent = operation.send().await;
-    let bytes = match (sent, carrier.take_bytes()) {
+    let bytes = match (sent, carrier.take_bytes().await) {
         (Err(error), _) if failure::is_refused(&error) => return Err(failure::classify(&error)),
         // The SDK may find fault with a body that we can use: it knows fewer fields than Bedrock sends.
         (_, Some((_, bytes))) => bytes,
@@ -46,7 +46,7 @@ pub(super) async fn start(client: &Client, call: &Call<'_>, body: &Map<String, V
         .mutate_request(carrier::body_of(payload(call, body)))
         .interceptor(carrier.clone())
         .config_override(region(call.pool));
-    match (operation.send().await, carrier.take_stream()) {
+    match (operation.send().await, carrier.take()) {
         (Ok(_), Some((_, body))) => Ok(EventStream::new(Vec::new(), body)),
         (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
         (Err(error), _) => Err(failure::classify(&error)),

@@ -18,7 +18,7 @@ pub(super) async fn apply(client: &Client, id: &str, version: &str, body: Bytes)
         .customize()
         .mutate_request(carrier::body_of(body.into()))
         .interceptor(carrier.clone());
-    match (operation.send().await, carrier.take_bytes()) {
+    match (operation.send().await, carrier.take_bytes().await) {
         (Err(error), _) if failure::is_refused(&error) => Err(failure::classify(&error)),
         (_, Some((_, bytes))) => Ok(bytes),
         (Err(error), None) => Err(failure::classify(&error)),

@@ -59,7 +59,7 @@ async fn one(
         .customize()
         .interceptor(carrier.clone())
         .config_override(region(call.pool));
-    match (operation.send().await, carrier.take_bytes()) {
+    match (operation.send().await, carrier.take_bytes().await) {
         (Err(error), _) if failure::is_refused(&error) => Err(failure::classify(&error)),
         (_, Some((headers, body))) => {
             let usage = usage(&headers, &body);
@@ -87,7 +87,7 @@ pub(super) async fn start(client: &Client, call: &Call<'_>, native: &Native) -> 
         .customize()
         .interceptor(carrier.clone())
         .config_override(region(call.pool));
-    match (operation.send().await, carrier.take_stream()) {
+    match (operation.send().await, carrier.take()) {
         (Ok(_), Some((headers, body))) => Ok(EventStream::new(headers, body)),
         (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
         (Err(error), _) => Err(failure::classify(&error)),

@@ -1,12 +1,13 @@
 //! Reads the event stream of a reply, frame by frame.
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, pin::Pin, time::Duration};
 
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
 use aws_smithy_types::{body::SdkBody, event_stream::Message};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Failure, carrier::Headers, failure::NO_REASON};
@@ -104,15 +105,23 @@ fn event(message: &Message) -> Result<Event, Failure> {
         let told = body.get("message").and_then(Value::as_str).unwrap_or(NO_REASON);
         return Err(Failure::in_stream(&name, told));
     }
-    match (header(":event-type"), payload()) {
-        (Some(name), Ok(payload)) if name == "chunk" => native(&payload),
-        (Some(name), Ok(payload)) => Ok(Event::Converse { name, payload }),
-        _ => Err(Failure::broken("the stream had an event without a type or with a broken payload")),
+    let broken = || Failure::broken("the stream had an event without a type or with a broken payload");
+    let name = header(":event-type").ok_or_else(broken)?;
+    match name.as_str() {
+        "chunk" => native(message.payload()),
+        _ => Ok(Event::Converse { name, payload: payload().map_err(|_| broken())? }),
     }
 }
 
 /// A chunk of InvokeModelWithResponseStream, which carries the model's own bytes in base64.
-fn native(payload: &Value) -> Result<Event, Failure> {
-    let bytes = payload.get("bytes").and_then(Value::as_str).and_then(|bytes| STANDARD.decode(bytes).ok());
+fn native(payload: &[u8]) -> Result<Event, Failure> {
+    #[derive(Deserialize)]
+    struct Chunk<'c> {
+        // Base64 needs no escapes, but JSON may have them.
+        #[serde(borrow)]
+        bytes: Cow<'c, str>,
+    }
+    let chunk: Option<Chunk> = serde_json::from_slice(payload).ok();
+    let bytes = chunk.and_then(|chunk| STANDARD.decode(chunk.bytes.as_bytes()).ok());
     bytes.map(|bytes| Event::Native(bytes.into())).ok_or_else(|| Failure::broken("the stream had a damaged chunk"))
 }

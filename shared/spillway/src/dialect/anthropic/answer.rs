@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::chat::Usage;
 use crate::dialect::Context;
+use crate::dialect::json::object_of;
 use crate::dialect::reply::{self, Block};
 
 /// The complete message of a Converse reply.
@@ -17,18 +18,18 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
 
 /// A message whose end is not known.
 pub fn frame(context: &Context, content: Vec<Value>, usage: Value) -> Value {
-    json!({
-        "id": format!("msg_{}", context.request_id),
-        "type": "message",
-        "role": "assistant",
-        "model": context.model,
-        "content": content,
-        "stop_reason": null,
-        "stop_sequence": null,
-        "stop_details": null,
-        "container": null,
-        "usage": usage,
-    })
+    object_of([
+        ("id", format!("msg_{}", context.request_id).into()),
+        ("type", "message".into()),
+        ("role", "assistant".into()),
+        ("model", context.model.as_str().into()),
+        ("content", Value::Array(content)),
+        ("stop_reason", Value::Null),
+        ("stop_sequence", Value::Null),
+        ("stop_details", Value::Null),
+        ("container", Value::Null),
+        ("usage", usage),
+    ])
 }
 
 fn block(block: Block) -> Value {

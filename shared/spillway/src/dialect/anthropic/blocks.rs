@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::dialect::converse;
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
+use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo, object_of};
 use crate::dialect::media::{self, Documents};
 
 /// What the blocks of one request share while they are read.
@@ -60,11 +60,15 @@ impl<'r> Reader<'r> {
             "text" => return Ok(converse::text(fields.required("text", json::string)?)),
             "image" => fields.required("source", |value, at| self.image(value, at))?,
             "document" => self.document(fields)?,
-            "tool_use" => json!({"toolUse": {
-                "toolUseId": fields.required("id", json::name)?,
-                "name": fields.required("name", json::name)?,
-                "input": fields.required("input", json::object)?,
-            }}),
+            "tool_use" => {
+                let id = fields.required("id", json::name)?;
+                let name = fields.required("name", json::name)?;
+                let input = fields.required("input", json::object)?;
+                object_of([(
+                    "toolUse",
+                    object_of([("toolUseId", id.into()), ("name", name.into()), ("input", Value::Object(input))]),
+                )])
+            }
             "tool_result" => self.tool_result(fields)?,
             "thinking" => reasoning(fields)?,
             "redacted_thinking" => {
@@ -101,7 +105,7 @@ impl<'r> Reader<'r> {
         if let Some(citations) = fields.optional("citations", json::object)? {
             document["citations"] = Value::Object(citations);
         }
-        Ok(json!({"document": document}))
+        Ok(object_of([("document", document)]))
     }
 
     /// The format and the Converse source of a document.
@@ -112,18 +116,18 @@ impl<'r> Reader<'r> {
             "base64" => {
                 let media_type = source.required("media_type", json::string)?;
                 let data = source.required("data", |value, at| media::base64_data(json::string(value, at)?, at))?;
-                (media::document_format(&media_type, &at.key("media_type"))?, json!({"bytes": data}))
+                (media::document_format(&media_type, &at.key("media_type"))?, object_of([("bytes", data.into())]))
             }
             "text" => {
                 source.optional("media_type", json::string)?;
-                ("txt", json!({"text": source.required("data", json::name)?}))
+                ("txt", object_of([("text", source.required("data", json::name)?.into())]))
             }
             "content" => {
                 let content = source.required("content", |value, at| self.content(value, at))?;
                 if content.iter().any(|block| block.get("text").is_none()) {
                     return Err(at.key("content").refuse("only text blocks without cache_control are supported here"));
                 }
-                ("txt", json!({"content": content}))
+                ("txt", object_of([("content", Value::Array(content))]))
             }
             other => return Err(not_inline(other, at)),
         };
@@ -148,20 +152,21 @@ impl<'r> Reader<'r> {
             }
             Ok(blocks)
         })?;
-        let mut result = json!({"toolUseId": id, "content": content.unwrap_or_default()});
+        let content = Value::Array(content.unwrap_or_default());
+        let mut result = object_of([("toolUseId", id.into()), ("content", content)]);
         if fields.optional("is_error", json::boolean)? == Some(true) {
             result["status"] = json!("error");
         }
-        Ok(json!({"toolResult": result}))
+        Ok(object_of([("toolResult", result)]))
     }
 }
 
 fn reasoning(fields: &mut Fields) -> Read<Value> {
-    let mut reasoning = json!({"text": fields.required("thinking", json::string)?});
+    let mut reasoning = object_of([("text", fields.required("thinking", json::string)?.into())]);
     if let Some(signature) = fields.optional("signature", json::string)?.filter(|signature| !signature.is_empty()) {
         reasoning["signature"] = Value::String(signature);
     }
-    Ok(json!({"reasoningContent": {"reasoningText": reasoning}}))
+    Ok(object_of([("reasoningContent", object_of([("reasoningText", reasoning)]))]))
 }
 
 fn not_inline(kind: &str, at: &Path) -> crate::chat::Problem {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::chat::Usage;
 use crate::dialect::Context;
+use crate::dialect::json::object_of;
 use crate::dialect::reply::{self, Block};
 
 /// The `chat.completion` object of a Converse reply.
@@ -23,7 +24,12 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
     if content.is_none() && calls.is_empty() {
         content = Some(String::new());
     }
-    let mut message = json!({"role": "assistant", "content": content, "refusal": null, "annotations": []});
+    let mut message = object_of([
+        ("role", "assistant".into()),
+        ("content", content.into()),
+        ("refusal", Value::Null),
+        ("annotations", json!([])),
+    ]);
     if !reasoning.is_empty() {
         message["reasoning_content"] = Value::String(reasoning);
     }
@@ -31,14 +37,20 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
         message["tool_calls"] = Value::Array(calls);
     }
     let reason = finish_reason(reply::stop_reason(body));
-    json!({
-        "id": id(context),
-        "object": "chat.completion",
-        "created": context.created_s,
-        "model": context.model,
-        "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": reason}],
-        "usage": usage(used),
-    })
+    let choice = object_of([
+        ("index", 0.into()),
+        ("message", message),
+        ("logprobs", Value::Null),
+        ("finish_reason", reason.into()),
+    ]);
+    object_of([
+        ("id", id(context).into()),
+        ("object", "chat.completion".into()),
+        ("created", context.created_s.into()),
+        ("model", context.model.as_str().into()),
+        ("choices", Value::Array(vec![choice])),
+        ("usage", usage(used)),
+    ])
 }
 
 /// The id of a completion and of all its chunks.

@@ -28,7 +28,7 @@ pub fn items(body: &Value) -> Vec<Item> {
         match (block, items.last_mut()) {
             (Block::Text(text), _) if text.is_empty() => {}
             (Block::Text(text), Some(Item::Message(said))) => said.push_str(&text),
-            (Block::Text(text), _) => items.push(Item::Message(text)),
+            (Block::Text(text), _) => items.push(Item::Message(text.into_owned())),
             (Block::Reasoning { text, signature }, _) => {
                 items.push(Item::Reasoning { text: text.to_owned(), signature: signature.to_owned() });
             }
