@@ -107,3 +107,12 @@ pub(super) fn body_of(payload: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sy
         request.headers_mut().insert("content-type", "application/json");
     }
 }
+
+/// Adds headers to a request before it is signed. A value that cannot be one is left out.
+pub(super) fn headers_of(headers: Vec<(&'static str, String)>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+    move |request| {
+        for (name, value) in &headers {
+            let _ = request.headers_mut().try_insert(*name, value.clone());
+        }
+    }
+}

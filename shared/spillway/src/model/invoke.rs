@@ -1,22 +1,16 @@
 //! `InvokeModel` and `InvokeModelWithResponseStream`.
 
-use aws_sdk_bedrockruntime::{
-    Client,
-    primitives::Blob,
-    types::{ServiceTierType, Trace},
-};
+use aws_sdk_bedrockruntime::Client;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
     Call, EventStream, Failure,
-    carrier::{Carrier, Headers},
+    carrier::{self, Carrier, Headers},
     failure, region, request_metadata,
 };
 use crate::chat::{Answer, Native, NativeReply, Output, Overlaid, Reported, Usage};
-
-const JSON: &str = "application/json";
 
 /// How many bodies of one request are under way at once.
 const AT_ONCE: usize = 8;
@@ -48,15 +42,9 @@ async fn one(
     let operation = client
         .invoke_model()
         .model_id(&call.pool.model_id)
-        .content_type(JSON)
-        .accept(native.options.accept.as_deref().unwrap_or(JSON))
-        .set_guardrail_identifier(native.options.guardrail_id.clone())
-        .set_guardrail_version(native.options.guardrail_version.clone())
-        .set_trace(native.options.trace.as_deref().map(Trace::from))
-        .set_service_tier(call.pool.service_tier.as_deref().map(ServiceTierType::from))
-        .request_metadata(metadata(call, native))
-        .body(payload(call, body))
         .customize()
+        .mutate_request(carrier::body_of(payload(call, body)))
+        .mutate_request(carrier::headers_of(headers(call, native, "accept")))
         .interceptor(carrier.clone())
         .config_override(region(call.pool));
     match (operation.send().await, carrier.take_bytes().await) {
@@ -76,15 +64,9 @@ pub(super) async fn start(client: &Client, call: &Call<'_>, native: &Native) -> 
     let operation = client
         .invoke_model_with_response_stream()
         .model_id(&call.pool.model_id)
-        .content_type(JSON)
-        .accept(native.options.accept.as_deref().unwrap_or(JSON))
-        .set_guardrail_identifier(native.options.guardrail_id.clone())
-        .set_guardrail_version(native.options.guardrail_version.clone())
-        .set_trace(native.options.trace.as_deref().map(Trace::from))
-        .set_service_tier(call.pool.service_tier.as_deref().map(ServiceTierType::from))
-        .request_metadata(metadata(call, native))
-        .body(payload(call, body))
         .customize()
+        .mutate_request(carrier::body_of(payload(call, body)))
+        .mutate_request(carrier::headers_of(headers(call, native, "x-amzn-bedrock-accept")))
         .interceptor(carrier.clone())
         .config_override(region(call.pool));
     match (operation.send().await, carrier.take()) {
@@ -94,14 +76,27 @@ pub(super) async fn start(client: &Client, call: &Call<'_>, native: &Native) -> 
     }
 }
 
-fn metadata(call: &Call<'_>, native: &Native) -> String {
-    request_metadata(call, &native.options.request_metadata).to_string()
+/// What InvokeModel takes in headers (Amazon Bedrock API Reference, "InvokeModel"); `accept` is the name of one of them.
+fn headers(call: &Call<'_>, native: &Native, accept: &'static str) -> Vec<(&'static str, String)> {
+    let options = &native.options;
+    let metadata = request_metadata(call, &options.request_metadata).to_string();
+    [
+        (accept, Some(options.accept.as_deref().unwrap_or("application/json"))),
+        ("x-amzn-bedrock-guardrailidentifier", options.guardrail_id.as_deref()),
+        ("x-amzn-bedrock-guardrailversion", options.guardrail_version.as_deref()),
+        ("x-amzn-bedrock-trace", options.trace.as_deref()),
+        ("x-amzn-bedrock-service-tier", call.pool.service_tier.as_deref()),
+        ("x-amzn-bedrock-request-metadata", Some(&metadata)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?.to_owned())))
+    .collect()
 }
 
-fn payload(call: &Call<'_>, body: &Map<String, Value>) -> Blob {
+fn payload(call: &Call<'_>, body: &Map<String, Value>) -> Vec<u8> {
     let members = call.max_tokens.and_then(|max_tokens| call.input.with_max_tokens(body, max_tokens));
     // Strings, numbers and JSON values always serialize.
-    Blob::new(serde_json::to_vec(&Overlaid { body, members: members.into_iter().collect() }).unwrap_or_default())
+    serde_json::to_vec(&Overlaid { body, members: members.into_iter().collect() }).unwrap_or_default()
 }
 
 /// What a reply says it used: in its headers, and in its body where that is Anthropic's, which tells more.
