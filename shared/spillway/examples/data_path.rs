@@ -1,0 +1,45 @@
+//! Takes a body through the dialects as often as it is told, for `tests/copies.py`, which has Valgrind count the bytes that
+//! are copied meanwhile: `data_path DIRECTION DIALECT KILOBYTES COUNT`.
+
+#[allow(dead_code)]
+#[path = "../benches/exchange/mod.rs"]
+mod exchange;
+
+use std::hint::black_box;
+
+use anyhow::{Context, bail};
+use exchange::{Answered, Asked, Streamed};
+use spillway::dialect::Api;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [direction, dialect, kilobytes, count] = &arguments[..] else {
+        bail!("expected DIRECTION DIALECT KILOBYTES COUNT");
+    };
+    let bytes = kilobytes.parse::<usize>().context("KILOBYTES is a number")? * 1_000;
+    let api = match dialect.as_str() {
+        "openai" => Api::ChatCompletions,
+        "messages" | "claude" => Api::Messages,
+        "converse" => Api::Converse,
+        _ => bail!("DIALECT is one of openai, messages, claude, converse"),
+    };
+    let is_claude = dialect == "claude";
+    let times = 0..count.parse::<usize>().context("COUNT is a number")?;
+    match direction.as_str() {
+        "request" => {
+            let asked = Asked::text(api, bytes);
+            let asked = if is_claude { asked.for_claude() } else { asked };
+            times.for_each(|_| drop(black_box(asked.send())));
+        }
+        "answer" => {
+            let answered = if is_claude { Answered::of_claude(bytes) } else { Answered::text(api, bytes) };
+            times.for_each(|_| drop(black_box(answered.render())));
+        }
+        "stream" => {
+            let streamed = if is_claude { Streamed::of_claude() } else { Streamed::text(api) };
+            times.for_each(|_| drop(black_box(streamed.encode())));
+        }
+        _ => bail!("DIRECTION is one of request, answer, stream"),
+    }
+    Ok(())
+}
