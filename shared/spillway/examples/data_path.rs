@@ -29,15 +29,21 @@ fn main() -> anyhow::Result<()> {
         "request" => {
             let asked = Asked::text(api, bytes);
             let asked = if is_claude { asked.for_claude() } else { asked };
-            times.for_each(|_| drop(black_box(asked.send())));
+            times.for_each(|_| {
+                black_box(asked.send());
+            });
         }
         "answer" => {
             let answered = if is_claude { Answered::of_claude(bytes) } else { Answered::text(api, bytes) };
-            times.for_each(|_| drop(black_box(answered.render())));
+            times.for_each(|_| {
+                black_box(answered.render());
+            });
         }
         "stream" => {
             let streamed = if is_claude { Streamed::of_claude() } else { Streamed::text(api) };
-            times.for_each(|_| drop(black_box(streamed.encode())));
+            times.for_each(|_| {
+                black_box(streamed.encode());
+            });
         }
         _ => bail!("DIRECTION is one of request, answer, stream"),
     }
