@@ -59,11 +59,6 @@ impl Format {
         })
     }
 
-    /// Whether it turns text into vectors.
-    pub fn is_embedding(self) -> bool {
-        matches!(self, Self::TitanEmbed | Self::CohereEmbed)
-    }
-
     /// The members that lead to the output limit; none if there is no output.
     fn path(self) -> &'static [&'static str] {
         match self {
@@ -108,7 +103,7 @@ impl Format {
 
     /// What is known of the output of a call in this format.
     pub fn output_bound(self) -> OutputBound {
-        if self.is_embedding() { OutputBound::Nothing } else { OutputBound::Limit }
+        if self.path().is_empty() { OutputBound::Nothing } else { OutputBound::Limit }
     }
 }
 

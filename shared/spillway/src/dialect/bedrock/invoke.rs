@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::request::MOST_METADATA;
+use super::request::check_pairs;
 use crate::chat::{Format, Input, Native, Options, Problem, Request};
 use crate::dialect::json::{self, Path, Read};
 
@@ -45,11 +45,6 @@ const METADATA: &str = "x-amzn-bedrock-request-metadata";
 fn metadata(pairs: &str, at: &Path) -> Read<Map<String, Value>> {
     let pairs: Map<String, Value> =
         serde_json::from_str(pairs).map_err(|_| at.refuse("is no JSON object of strings"))?;
-    if pairs.len() > MOST_METADATA {
-        return Err(at.refuse(format_args!("has {} pairs; at most {MOST_METADATA} are possible", pairs.len())));
-    }
-    match pairs.values().find(|value| !value.is_string()) {
-        Some(other) => Err(at.mistyped("an object of strings", other)),
-        None => Ok(pairs),
-    }
+    check_pairs(&pairs, at)?;
+    Ok(pairs)
 }

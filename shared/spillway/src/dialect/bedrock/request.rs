@@ -17,7 +17,7 @@ const HIDDEN_TOKEN_LIMITS: [&str; 7] = [
 ];
 
 /// Bedrock takes 16 pairs of request metadata; two of them are ours (`tenant` and `request_id`).
-pub const MOST_METADATA: usize = 14;
+const MOST_METADATA: usize = 14;
 
 /// Checks a Converse body.
 pub fn parse(model: String, mut body: Map<String, Value>, stream: bool) -> Result<Request, Problem> {
@@ -100,12 +100,15 @@ fn no_hidden_limit(members: &Map<String, Value>, at: &Path) -> Read<()> {
 
 fn check_metadata(body: &Map<String, Value>) -> Read<()> {
     let at = Path::Root.key("requestMetadata");
-    let Some(metadata) = body.get("requestMetadata") else { return Ok(()) };
-    let metadata = members(metadata, &at)?;
-    if metadata.len() > MOST_METADATA {
-        return Err(at.refuse(format_args!("has {} pairs; at most {MOST_METADATA} are possible", metadata.len())));
+    body.get("requestMetadata").map_or(Ok(()), |metadata| check_pairs(members(metadata, &at)?, &at))
+}
+
+/// Checks pairs for Bedrock's invocation log, wherever they came in.
+pub fn check_pairs(pairs: &Map<String, Value>, at: &Path) -> Read<()> {
+    if pairs.len() > MOST_METADATA {
+        return Err(at.refuse(format_args!("has {} pairs; at most {MOST_METADATA} are possible", pairs.len())));
     }
-    match metadata.values().find(|value| !value.is_string()) {
+    match pairs.values().find(|value| !value.is_string()) {
         Some(other) => Err(at.mistyped("an object of strings", other)),
         None => Ok(()),
     }
