@@ -5,7 +5,7 @@ use serde_json::json;
 use spillway::{
     dialect::Dialect,
     drain::{DrainEvent, handle, sweep},
-    job::{Call, NewJob},
+    job::{Call, NewJob, Priority},
 };
 
 use crate::support::{
@@ -37,6 +37,9 @@ async fn silent_job(deployment: &Deployment) -> String {
         created_ms: now_ms,
         ready_ms: now_ms,
         expires_ms: now_ms + 3_600_000,
+        priority: Priority::Normal,
+        class: spillway::tenant::Class::Batch,
+        member: None,
     };
     deployment.world.app.jobs.submit(&new).await.expect("a job").id
 }

@@ -52,6 +52,7 @@ impl Deployment {
         let endpoints = Endpoints {
             dynamodb: stand_ins.dynamodb_url(),
             sqs: stand_ins.sqs_url(),
+            s3: stand_ins.s3_url(),
             bedrock_runtime: stand_ins.bedrock_url(),
         };
         let clients = Clients::new(&app::loopback().await, Some(&endpoints));

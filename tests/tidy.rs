@@ -43,6 +43,7 @@ fn each_service_is_touched_in_one_place() {
     let library = "shared/spillway/src";
     only_in("aws_sdk_dynamodb", library, &["src/store", "src/app.rs"]);
     only_in("aws_sdk_sqs", library, &["src/queue", "src/app.rs"]);
+    only_in("aws_sdk_s3", library, &["src/blobs", "src/app.rs"]);
     only_in("aws_sdk_bedrockruntime", library, &["src/model", "src/app.rs"]);
 }
 

@@ -118,6 +118,7 @@ impl Deployment {
         let endpoints = Endpoints {
             dynamodb: self.world.stand_ins.dynamodb_url(),
             sqs: self.world.stand_ins.sqs_url(),
+            s3: self.world.stand_ins.s3_url(),
             bedrock_runtime: self.world.stand_ins.bedrock_url(),
         };
         Clients::new(&loopback().await, Some(&endpoints))

@@ -53,7 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         telemetry: if args.events { Telemetry::stdout() } else { Telemetry::off() },
     })
     .await?;
-    print_environment(&world.stand_ins, &world.queue_url);
+    print_environment(&world.stand_ins, &world.config);
     for (tenant, key) in &keys {
         println!("key {tenant} {key}");
     }

@@ -18,7 +18,7 @@ enum Command {
     Local(local::Args),
     /// Run the broker alone, against the AWS that the environment names
     Serve(serve::Args),
-    /// Run DynamoDB, SQS and Bedrock Runtime alone, with empty Spillway tables and a queue
+    /// Run DynamoDB, SQS, S3 and Bedrock Runtime alone, with empty Spillway tables, queues and a bucket
     StandIns(stand_ins::Args),
     /// Send events through the real handlers, or a traffic trace as real HTTP load
     Replay(Box<replay::Args>),

@@ -1,4 +1,4 @@
-//! `spillway stand-ins`: DynamoDB, SQS and Bedrock Runtime without an AWS account.
+//! `spillway stand-ins`: DynamoDB, SQS, S3 and Bedrock Runtime without an AWS account.
 
 use std::path::PathBuf;
 
@@ -21,6 +21,9 @@ pub struct Args {
     /// The port of SQS; 0 for any
     #[arg(long, value_name = "N", default_value_t = 0)]
     sqs_port: u16,
+    /// The port of S3; 0 for any
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    s3_port: u16,
     /// The port of Bedrock Runtime; 0 for any
     #[arg(long, value_name = "N", default_value_t = 0)]
     bedrock_port: u16,
@@ -35,11 +38,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let simulator = settings.map(|settings| settings.simulator).unwrap_or_default();
     // Before the first line is printed, so that whoever waits for it can already stop this gracefully.
     let mut signals = shutdown::signals()?;
-    let ports = [args.dynamodb_port, args.sqs_port, args.bedrock_port];
+    let ports = [args.dynamodb_port, args.sqs_port, args.bedrock_port, args.s3_port];
     let options = Options { data: args.data, simulator, ports, ..Options::default() };
     let stand_ins = StandIns::start(options).await?;
-    let (.., queue) = world::provision(&stand_ins).await?;
-    world::print_environment(&stand_ins, queue.url());
+    let (config, ..) = world::provision(&stand_ins).await?;
+    world::print_environment(&stand_ins, &config);
     signals.recv().await;
     stand_ins.stop().await;
     Ok(())

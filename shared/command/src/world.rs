@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context;
 use spillway::{
     app::{self, App, Clients, Endpoints},
+    blobs::Blobs,
     config::Config,
     http::handle,
     queue::Queue,
@@ -27,6 +28,9 @@ use crate::{
 
 /// How long a received message stays invisible, in seconds: longer than a demo model may take.
 const VISIBILITY_S: u32 = 90;
+
+/// The bucket of bodies that are too large for a row.
+const BUCKET: &str = "spillway-bodies";
 
 /// How to start a world.
 pub struct Options {
@@ -48,7 +52,7 @@ pub struct Options {
 pub struct World {
     /// The broker.
     pub app: App,
-    /// DynamoDB, SQS and Bedrock Runtime.
+    /// DynamoDB, SQS, S3 and Bedrock Runtime.
     pub stand_ins: StandIns,
     /// The clock of the stand-ins; the broker has its own.
     pub stand_in_clock: StandInClock,
@@ -56,8 +60,8 @@ pub struct World {
     pub url: String,
     /// Where the API answers over HTTPS, if it does.
     pub tls: Option<Tls>,
-    /// The queue of jobs.
-    pub queue_url: String,
+    /// Where its parts are.
+    pub config: Config,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
     pump: JoinHandle<()>,
@@ -99,7 +103,6 @@ impl World {
             seed(&app, &options.settings).await?;
         }
         let shutdown = CancellationToken::new();
-        let queue_url = queue.url().to_owned();
         let pump = tokio::spawn(spillway::drain::pump(app.clone(), queue, shutdown.clone()));
         let api = app.clone();
         let answer = move |mut request| {
@@ -108,7 +111,7 @@ impl World {
             async move { handle(&api, request).await }
         };
         let server = tokio::spawn(server::serve(listeners, answer, shutdown.clone()));
-        Ok(Self { app, stand_ins, stand_in_clock, url, tls, queue_url, shutdown, server, pump })
+        Ok(Self { app, stand_ins, stand_in_clock, url, tls, config, shutdown, server, pump })
     }
 
     /// Moves all clocks forward.
@@ -125,27 +128,41 @@ impl World {
     }
 }
 
-/// Creates Spillway's tables and its queue in `stand_ins`, unless they are there; gives what an app needs to use them.
+/// Creates Spillway's tables, queues and bucket in `stand_ins`, unless they are there; gives what an app needs to use them.
 pub(crate) async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients, Queue)> {
     let endpoints = Endpoints {
         dynamodb: stand_ins.dynamodb_url(),
         sqs: stand_ins.sqs_url(),
+        s3: stand_ins.s3_url(),
         bedrock_runtime: stand_ins.bedrock_url(),
     };
     let clients = Clients::new(&app::loopback().await, Some(&endpoints));
     let mut config = Config::from_lookup(|_| None)?;
     tables::create(&clients.dynamodb, &config).await?;
-    let queue = Queue::create(clients.sqs.clone(), "spillway-jobs", VISIBILITY_S).await?;
+    let (queue, dead_letters) = Queue::create(clients.sqs.clone(), "spillway-jobs", VISIBILITY_S).await?;
+    let (webhooks, _) = Queue::create(clients.sqs.clone(), "spillway-webhooks", VISIBILITY_S).await?;
+    Blobs::create(clients.s3.clone(), BUCKET).await?;
     config.queue_url = Some(queue.url().to_owned());
+    config.dead_letter_queue_url = Some(dead_letters.url().to_owned());
+    config.webhook_queue_url = Some(webhooks.url().to_owned());
+    config.bucket = Some(BUCKET.to_owned());
     Ok((config, clients, queue))
 }
 
 /// Prints what leads an AWS SDK, the AWS CLI and the `spillway` command to the stand-ins, for a shell to read.
-pub(crate) fn print_environment(stand_ins: &StandIns, queue_url: &str) {
+pub(crate) fn print_environment(stand_ins: &StandIns, config: &Config) {
     for (name, url) in stand_ins.endpoints() {
         println!("export {name}={url}");
     }
-    println!("export SPILLWAY_QUEUE_URL={queue_url}");
+    let places = [
+        ("SPILLWAY_QUEUE_URL", &config.queue_url),
+        ("SPILLWAY_DEAD_LETTER_QUEUE_URL", &config.dead_letter_queue_url),
+        ("SPILLWAY_WEBHOOK_QUEUE_URL", &config.webhook_queue_url),
+        ("SPILLWAY_BUCKET", &config.bucket),
+    ];
+    for (name, place) in places.into_iter().filter_map(|(name, place)| Some((name, place.as_deref()?))) {
+        println!("export {name}={place}");
+    }
     // boto3 reads the region from AWS_DEFAULT_REGION only.
     for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
         println!("export {name}=us-east-1");

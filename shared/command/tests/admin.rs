@@ -35,7 +35,7 @@ async fn setup() -> Setup {
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let stop = CancellationToken::new();
     tokio::spawn(dynamodb::serve(listener, dynamodb::Options::default(), stop.clone()));
-    let endpoints = Endpoints { dynamodb: url.clone(), sqs: url.clone(), bedrock_runtime: url };
+    let endpoints = Endpoints { dynamodb: url.clone(), sqs: url.clone(), s3: url.clone(), bedrock_runtime: url };
     let clients = Clients::new(&app::loopback().await, Some(&endpoints));
     let config = Config { registry_cache_ms: 0, ..Config::from_lookup(|_| None).expect("defaults") };
     tables::create_registry(&clients.dynamodb, &config.registry_table).await.expect("a table");

@@ -7,6 +7,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout
 use aws_sdk_bedrockruntime::config::{Credentials, StalledStreamProtectionConfig};
 
 use crate::{
+    blobs::Blobs,
     clock::Clock,
     config::Config,
     model::Models,
@@ -34,17 +35,24 @@ pub struct App {
     pub answers: Answers,
     /// Without a queue nothing overflows.
     pub queue: Option<Queue>,
+    /// Where the messages of jobs go that failed for good.
+    pub dead_letters: Option<Queue>,
+    /// The queue of webhooks to deliver; without one nobody is told that a job has ended.
+    pub webhooks: Option<Queue>,
+    /// Without a bucket, bodies that are too large for a row cannot wait.
+    pub blobs: Option<Blobs>,
     pub models: Models,
     pub telemetry: Telemetry,
     /// What stands before every path of the API; empty means nothing does.
     pub path_prefix: Arc<str>,
 }
 
-/// Where the three services are, when the environment does not say it.
+/// Where the services are, when the environment does not say it.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     pub dynamodb: String,
     pub sqs: String,
+    pub s3: String,
     pub bedrock_runtime: String,
 }
 
@@ -65,13 +73,14 @@ pub async fn loopback() -> SdkConfig {
         .await
 }
 
-/// The clients of the three services. They are cheap: each connects when it is first used.
+/// The clients of the services. They are cheap: each connects when it is first used.
 pub struct Clients {
     /// For the registry and the jobs: the SDK may retry.
     pub dynamodb: aws_sdk_dynamodb::Client,
     /// For the ledger: the SDK must not retry, since `ADD` is not idempotent. Nor may an answer wait long for its row.
     pub ledger: aws_sdk_dynamodb::Client,
     pub sqs: aws_sdk_sqs::Client,
+    pub s3: aws_sdk_s3::Client,
     /// The SDK must not retry, nor re-send what stalls: each call may be billed.
     pub bedrock_runtime: aws_sdk_bedrockruntime::Client,
     /// What DynamoDB's replies say of the clock.
@@ -87,12 +96,15 @@ impl Clients {
         let skew = Skew::new(clock.clone());
         let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws).interceptor(skew.clone());
         let mut sqs = aws_sdk_sqs::config::Builder::from(aws);
+        let mut s3 = aws_sdk_s3::config::Builder::from(aws);
         let mut bedrock_runtime = aws_sdk_bedrockruntime::config::Builder::from(aws)
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoints) = endpoints {
             dynamodb = dynamodb.endpoint_url(&endpoints.dynamodb);
             sqs = sqs.endpoint_url(&endpoints.sqs);
+            // Buckets have no host names of their own on loopback.
+            s3 = s3.endpoint_url(&endpoints.s3).force_path_style(true);
             bedrock_runtime = bedrock_runtime.endpoint_url(&endpoints.bedrock_runtime);
         }
         let ledger = dynamodb
@@ -103,6 +115,7 @@ impl Clients {
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
             ledger: aws_sdk_dynamodb::Client::from_conf(ledger.build()),
             sqs: aws_sdk_sqs::Client::from_conf(sqs.build()),
+            s3: aws_sdk_s3::Client::from_conf(s3.build()),
             bedrock_runtime: aws_sdk_bedrockruntime::Client::from_conf(bedrock_runtime.build()),
             skew,
             clock,
@@ -114,6 +127,7 @@ impl App {
     /// Puts the parts together.
     pub fn new(config: &Config, clients: Clients, telemetry: Telemetry) -> Self {
         let clock = clients.clock;
+        let queue = |url: &Option<String>| url.as_deref().map(|url| Queue::new(clients.sqs.clone(), url));
         let registry =
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ms, clock.clone());
         Self {
@@ -124,7 +138,10 @@ impl App {
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             recordings: Recordings::new(clock.clone()),
             jobs: Jobs::new(clients.dynamodb, &config.jobs_table),
-            queue: config.queue_url.as_deref().map(|url| Queue::new(clients.sqs, url)),
+            queue: queue(&config.queue_url),
+            dead_letters: queue(&config.dead_letter_queue_url),
+            webhooks: queue(&config.webhook_queue_url),
+            blobs: config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket)),
             models: Models::new(clients.bedrock_runtime),
             telemetry,
             path_prefix: config.path_prefix.as_str().into(),

@@ -15,6 +15,12 @@ pub struct Config {
     pub jobs_table: String,
     /// `SPILLWAY_QUEUE_URL`: the SQS queue of jobs; without one, nothing overflows.
     pub queue_url: Option<String>,
+    /// `SPILLWAY_DEAD_LETTER_QUEUE_URL`: the SQS queue for the messages of jobs that failed for good.
+    pub dead_letter_queue_url: Option<String>,
+    /// `SPILLWAY_WEBHOOK_QUEUE_URL`: the SQS queue of webhooks; without one, nobody is told that a job has ended.
+    pub webhook_queue_url: Option<String>,
+    /// `SPILLWAY_BUCKET`: the S3 bucket of bodies that are too large for a row; without one, they cannot wait.
+    pub bucket: Option<String>,
     /// `SPILLWAY_REGISTRY_CACHE_MS`: how long registry entries are used before they are read again, in milliseconds.
     pub registry_cache_ms: u64,
     /// `SPILLWAY_PATH_PREFIX`: what stands before every path of the API, such as `/llm`; empty means nothing does.
@@ -63,11 +69,15 @@ impl Config {
                 Err(BadVariable { variable, value, must_be: "a DynamoDB table name: 3 to 255 of a-z A-Z 0-9 . _ -" })
             }
         };
+        let queue = |variable| read(variable).map(|value| queue_url(variable, value)).transpose();
         Ok(Self {
             registry_table: table("SPILLWAY_REGISTRY_TABLE", "spillway-registry")?,
             ledger_table: table("SPILLWAY_LEDGER_TABLE", "spillway-ledger")?,
             jobs_table: table("SPILLWAY_JOBS_TABLE", "spillway-jobs")?,
-            queue_url: read("SPILLWAY_QUEUE_URL").map(queue_url).transpose()?,
+            queue_url: queue("SPILLWAY_QUEUE_URL")?,
+            dead_letter_queue_url: queue("SPILLWAY_DEAD_LETTER_QUEUE_URL")?,
+            webhook_queue_url: queue("SPILLWAY_WEBHOOK_QUEUE_URL")?,
+            bucket: read("SPILLWAY_BUCKET").map(bucket).transpose()?,
             registry_cache_ms: read("SPILLWAY_REGISTRY_CACHE_MS").map_or(Ok(2_000), registry_cache_ms)?,
             path_prefix: read("SPILLWAY_PATH_PREFIX").map_or(Ok(String::new()), path_prefix)?,
             log_filter: log_filter(read("RUST_LOG"), read("AWS_LAMBDA_LOG_LEVEL"))?,
@@ -80,12 +90,24 @@ fn is_table_name(name: &str) -> bool {
     (3..=255).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-fn queue_url(value: String) -> Result<String, BadVariable> {
+fn queue_url(variable: &'static str, value: String) -> Result<String, BadVariable> {
     if value.starts_with("https://") || value.starts_with("http://") {
         return Ok(value);
     }
     let must_be = "the URL of an SQS queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/spillway-jobs";
-    Err(BadVariable { variable: "SPILLWAY_QUEUE_URL", value, must_be })
+    Err(BadVariable { variable, value, must_be })
+}
+
+/// Bucket names as Amazon S3 User Guide, "General purpose bucket naming rules", has them, without dots.
+fn bucket(value: String) -> Result<String, BadVariable> {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_edge = |byte: Option<u8>| byte.is_some_and(|byte| is_inner(byte) && byte != b'-');
+    let (first, last) = (value.bytes().next(), value.bytes().next_back());
+    if (3..=63).contains(&value.len()) && value.bytes().all(is_inner) && is_edge(first) && is_edge(last) {
+        return Ok(value);
+    }
+    let must_be = "the name of an S3 bucket: 3 to 63 of a-z 0-9 -, with a letter or digit at both ends";
+    Err(BadVariable { variable: "SPILLWAY_BUCKET", value, must_be })
 }
 
 fn registry_cache_ms(value: String) -> Result<u64, BadVariable> {
@@ -169,6 +191,9 @@ mod tests {
             ("SPILLWAY_LEDGER_TABLE", "l.1"),
             ("SPILLWAY_JOBS_TABLE", "j_1"),
             ("SPILLWAY_QUEUE_URL", "http://127.0.0.1:9/0/jobs"),
+            ("SPILLWAY_DEAD_LETTER_QUEUE_URL", "http://127.0.0.1:9/0/dead"),
+            ("SPILLWAY_WEBHOOK_QUEUE_URL", "http://127.0.0.1:9/0/hooks"),
+            ("SPILLWAY_BUCKET", "b-1"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "0"),
             ("SPILLWAY_PATH_PREFIX", "/llm/v2~a"),
             ("AWS_LAMBDA_LOG_LEVEL", "FATAL"),
@@ -180,6 +205,9 @@ mod tests {
             ledger_table: "l.1".into(),
             jobs_table: "j_1".into(),
             queue_url: Some("http://127.0.0.1:9/0/jobs".into()),
+            dead_letter_queue_url: Some("http://127.0.0.1:9/0/dead".into()),
+            webhook_queue_url: Some("http://127.0.0.1:9/0/hooks".into()),
+            bucket: Some("b-1".into()),
             registry_cache_ms: 0,
             path_prefix: "/llm/v2~a".into(),
             log_filter: "error".into(),
@@ -201,6 +229,10 @@ mod tests {
             ("SPILLWAY_LEDGER_TABLE", "a table"),
             ("SPILLWAY_JOBS_TABLE", "arn:aws:dynamodb"),
             ("SPILLWAY_QUEUE_URL", "spillway-jobs"),
+            ("SPILLWAY_DEAD_LETTER_QUEUE_URL", "dead"),
+            ("SPILLWAY_WEBHOOK_QUEUE_URL", "hooks"),
+            ("SPILLWAY_BUCKET", "No_Bucket"),
+            ("SPILLWAY_BUCKET", "-ends-"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "2s"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "-1"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "60001"),

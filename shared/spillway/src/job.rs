@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use course::{MAX_ATTEMPTS, Next, RESEND_AFTER_MS};
 
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, tenant::Class};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,31 @@ impl Status {
     }
 }
 
+/// How urgent a job is among those of its tenant. It is a head start in time and not a rank, so that nothing waits for ever:
+/// a job is only overtaken by what comes in less than the difference later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// An hour ahead of normal ones.
+    High,
+    /// In the order of their arrival.
+    #[default]
+    Normal,
+    /// Six hours behind normal ones.
+    Low,
+}
+
+/// The line of a batch that a job does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The batch's id.
+    pub batch: String,
+    /// The line's number, from 0.
+    pub line: u64,
+    /// The name that the batch gives it.
+    pub custom_id: String,
+}
+
 /// How the request came in, without its body: enough to do it again as if it came in now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
@@ -76,6 +101,12 @@ pub struct NewJob {
     pub ready_ms: u64,
     /// When it expires if no room was found.
     pub expires_ms: u64,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// How much of a pool it may take.
+    pub class: Class,
+    /// The batch that it belongs to, if it does.
+    pub member: Option<Member>,
 }
 
 /// A job without its request's body and its answer. All times are in milliseconds since 1970.
@@ -101,6 +132,15 @@ pub struct Job {
     pub finished_ms: Option<u64>,
     /// When it expires if no room was found.
     pub expires_ms: u64,
+    /// How urgent it is.
+    #[serde(default)]
+    pub priority: Priority,
+    /// How much of a pool it may take.
+    #[serde(default = "patient")]
+    pub class: Class,
+    /// The batch that it belongs to, if it does.
+    #[serde(default)]
+    pub member: Option<Member>,
     /// How often it was claimed. Whoever claimed it at an earlier count can no longer change it.
     pub fence: u64,
     /// How many claims ended in a failure, or are under way.
@@ -115,6 +155,11 @@ pub struct Job {
     pub answered_at_fence: Option<u64>,
     /// Different after every change, so that no change is made to what was not seen.
     pub etag: String,
+}
+
+/// The class of work that can wait.
+fn patient() -> Class {
+    Class::Batch
 }
 
 /// The answer to a job, exactly as the synchronous call would have given it.

@@ -16,6 +16,7 @@ pub mod queue;
 pub mod store;
 
 // Do.
+pub mod blobs;
 pub mod broker;
 pub mod retry;
 

@@ -53,9 +53,9 @@ impl Queue {
     }
 
     /// The queue called `name`, and beside it `<name>-dead` for messages that were received three times in vain, both
-    /// created unless they exist: for places where no template makes them. A received message is invisible for
+    /// created unless they exist: for places where no template makes them. Gives both. A received message is invisible for
     /// `visibility_s` seconds.
-    pub async fn create(client: Client, name: &str, visibility_s: u32) -> anyhow::Result<Self> {
+    pub async fn create(client: Client, name: &str, visibility_s: u32) -> anyhow::Result<(Self, Self)> {
         let dead = format!("{name}-dead");
         let two_weeks_s = 14 * 24 * 60 * 60;
         let retention = (QueueAttributeName::MessageRetentionPeriod, two_weeks_s.to_string());
@@ -71,7 +71,7 @@ impl Queue {
             (QueueAttributeName::RedrivePolicy, redrive.to_string()),
         ]);
         let url = create(&client, name, attributes).await?;
-        Ok(Self::new(client, url))
+        Ok((Self::new(client.clone(), url), Self::new(client, dead_url)))
     }
 
     /// The same queue, but what is received from it is invisible for `hidden_s` seconds, whatever the queue is set to.

@@ -11,7 +11,7 @@ use dynamodb::Dynamodb;
 use futures_util::future::join_all;
 use spillway::{
     dialect::Dialect,
-    job::{Call, Job, MAX_ATTEMPTS, NewJob, Outcome, RESEND_AFTER_MS, Status, StoredResult},
+    job::{Call, Job, MAX_ATTEMPTS, NewJob, Outcome, Priority, RESEND_AFTER_MS, Status, StoredResult},
     store::{
         StoreError,
         jobs::{Cancel, Claim, Jobs, LARGEST_BODY},
@@ -45,6 +45,9 @@ fn new_job() -> NewJob {
         created_ms: NOW_MS,
         ready_ms: NOW_MS,
         expires_ms: NOW_MS + HOUR_MS,
+        priority: Priority::Normal,
+        class: spillway::tenant::Class::Batch,
+        member: None,
     }
 }
 

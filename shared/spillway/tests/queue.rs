@@ -114,7 +114,7 @@ async fn a_message_that_fails_three_times_goes_to_the_dead_letter_queue() {
 async fn creating_a_queue_again_finds_it() {
     let sqs = sqs::start(60).await;
     let again = Queue::create(sqs.client.clone(), &sqs.name, 60).await.expect("found");
-    assert_eq!(again.url(), sqs.queue.url());
+    assert_eq!(again.0.url(), sqs.queue.url());
 }
 
 #[tokio::test]

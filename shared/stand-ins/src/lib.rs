@@ -1,13 +1,14 @@
-//! DynamoDB, SQS and Bedrock Runtime on the wire, close enough for the unmodified AWS SDKs.
+//! DynamoDB, SQS, S3 and Bedrock Runtime on the wire, close enough for the unmodified AWS SDKs.
 //!
 //! Nothing here depends on Spillway, so that both cannot share a mistake. Each service has a loopback listener of its
-//! own; [`StandIns`] runs all three.
+//! own; [`StandIns`] runs all four.
 
 pub mod bedrock;
 pub mod clock;
 mod connections;
 pub mod dynamodb;
 pub mod faults;
+pub mod s3;
 pub mod sqs;
 
 use std::fs::{DirBuilder, File, TryLockError};
@@ -34,13 +35,13 @@ pub struct Options {
     /// The directory of all state, made if need be and used by one process at a time; in memory when absent.
     pub data: Option<PathBuf>,
     pub simulator: bedrock::Simulator,
-    /// The ports of DynamoDB, SQS and Bedrock Runtime; 0 for any.
-    pub ports: [u16; 3],
+    /// The ports of DynamoDB, SQS, Bedrock Runtime and S3; 0 for any.
+    pub ports: [u16; 4],
 }
 
-/// The three running services. Dropping them stops them at once; [`StandIns::stop`] lets them finish.
+/// The four running services. Dropping them stops them at once; [`StandIns::stop`] lets them finish.
 pub struct StandIns {
-    addresses: [SocketAddr; 3],
+    addresses: [SocketAddr; 4],
     dynamodb_faults: Faults,
     services: JoinSet<anyhow::Result<()>>,
     shutdown: DropGuard,
@@ -54,9 +55,13 @@ impl StandIns {
     /// A port is taken, or the state in `data` cannot be opened or is in use by another process.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let claim = options.data.as_deref().map(claim).transpose()?;
-        let [dynamodb, sqs, bedrock] =
-            [bind(options.ports[0]).await?, bind(options.ports[1]).await?, bind(options.ports[2]).await?];
-        let addresses = [dynamodb.local_addr()?, sqs.local_addr()?, bedrock.local_addr()?];
+        let [dynamodb, sqs, bedrock, s3] = [
+            bind(options.ports[0]).await?,
+            bind(options.ports[1]).await?,
+            bind(options.ports[2]).await?,
+            bind(options.ports[3]).await?,
+        ];
+        let addresses = [dynamodb.local_addr()?, sqs.local_addr()?, bedrock.local_addr()?, s3.local_addr()?];
         let shutdown = CancellationToken::new();
         let dynamodb_faults = Faults::default();
         let Options { clock, data, simulator, .. } = options;
@@ -68,9 +73,10 @@ impl StandIns {
         ));
         services.spawn(sqs::serve(
             sqs,
-            sqs::Options { clock: clock.clone(), data, ..sqs::Options::default() },
+            sqs::Options { clock: clock.clone(), data: data.clone(), ..sqs::Options::default() },
             shutdown.clone(),
         ));
+        services.spawn(s3::serve(s3, data, shutdown.clone()));
         services.spawn(bedrock::serve(bedrock, bedrock::Options { clock, simulator }, shutdown.clone()));
         let mut started = Self { addresses, dynamodb_faults, services, shutdown: shutdown.drop_guard(), _claim: claim };
         started.ready().await?;
@@ -78,10 +84,11 @@ impl StandIns {
     }
 
     /// The environment variables that lead an AWS SDK, or the AWS CLI, here.
-    pub fn endpoints(&self) -> [(&'static str, String); 3] {
+    pub fn endpoints(&self) -> [(&'static str, String); 4] {
         [
             ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb_url()),
             ("AWS_ENDPOINT_URL_SQS", self.sqs_url()),
+            ("AWS_ENDPOINT_URL_S3", self.s3_url()),
             ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", self.bedrock_url()),
         ]
     }
@@ -92,6 +99,10 @@ impl StandIns {
 
     pub fn sqs_url(&self) -> String {
         format!("http://{}", self.addresses[1])
+    }
+
+    pub fn s3_url(&self) -> String {
+        format!("http://{}", self.addresses[3])
     }
 
     pub fn bedrock_url(&self) -> String {

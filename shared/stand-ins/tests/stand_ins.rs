@@ -1,4 +1,4 @@
-//! The three stand-ins together.
+//! The four stand-ins together.
 
 use std::path::Path;
 
@@ -19,8 +19,9 @@ async fn every_endpoint_answers_when_start_returns() {
     let stand_ins = StandIns::start(Options::default()).await.unwrap();
     let endpoints = stand_ins.endpoints();
     let names = endpoints.each_ref().map(|(name, _)| *name);
-    assert_eq!(names, ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"]);
-    let urls = [stand_ins.dynamodb_url(), stand_ins.sqs_url(), stand_ins.bedrock_url()];
+    let services = ["DYNAMODB", "SQS", "S3", "BEDROCK_RUNTIME"];
+    assert_eq!(names.to_vec(), services.map(|service| format!("AWS_ENDPOINT_URL_{service}")));
+    let urls = [stand_ins.dynamodb_url(), stand_ins.sqs_url(), stand_ins.s3_url(), stand_ins.bedrock_url()];
     assert_eq!(endpoints.map(|(_, url)| url), urls);
     for url in urls {
         let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
@@ -55,7 +56,7 @@ async fn a_broken_database_is_reported_at_the_start() {
 async fn a_taken_port_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let holder = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
-    let error = message(StandIns::start(Options { ports: [0, taken, 0], ..Options::default() }).await).await;
+    let error = message(StandIns::start(Options { ports: [0, taken, 0, 0], ..Options::default() }).await).await;
     assert!(error.contains(&taken.to_string()), "{error}");
     drop(holder);
 }

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use spillway::{
     dialect::Dialect,
     drain,
-    job::{Call, NewJob},
+    job::{Call, NewJob, Priority},
     lambda::{self, Event},
     telemetry::Telemetry,
     tenant::CallerRecord,
@@ -109,6 +109,9 @@ async fn waiting_job(world: &World) -> anyhow::Result<String> {
         created_ms: now_ms,
         ready_ms: now_ms,
         expires_ms: now_ms + 3_600_000,
+        priority: Priority::Normal,
+        class: spillway::tenant::Class::Batch,
+        member: None,
     };
     Ok(world.app.jobs.submit(&job).await?.id)
 }

@@ -12,7 +12,7 @@ use crate::{
     job::{Job, Outcome, StoredResult},
     pool::Model,
     telemetry::RequestEvent,
-    tenant::{Class, Tenant},
+    tenant::Tenant,
 };
 use std::sync::Arc;
 
@@ -78,13 +78,13 @@ async fn serve(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> 
         dialect: Some(job.call.dialect.name()),
         model: Some(model.name.clone()),
         route: Some("drain"),
-        class: Some(Class::Batch.name()),
+        class: Some(job.class.name()),
         stream: request.stream,
         ..RequestEvent::default()
     };
     let ask = Ask {
         request_id: job.id.clone(),
-        class: Class::Batch,
+        class: job.class,
         hold_ms: 0,
         deadline_ms,
         event: event.clone(),

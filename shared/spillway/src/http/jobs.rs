@@ -9,12 +9,12 @@ use crate::{
     app::App,
     broker,
     chat::{Kind, Problem},
-    job::{self, Job, NewJob, Status},
+    job::{self, Job, NewJob, Priority, Status},
     store::{
         StoreError,
         jobs::{Cancel, LARGEST_BODY},
     },
-    tenant::Tenant,
+    tenant::{Class, Tenant},
 };
 
 /// How often a caller should look at its job, in seconds, when nothing better is known.
@@ -50,6 +50,9 @@ pub async fn accept(
         created_ms: now_ms,
         ready_ms: now_ms + wait_ms,
         expires_ms: now_ms + tenant.job_ttl_s.saturating_mul(1_000),
+        priority: Priority::Normal,
+        class: Class::Batch,
+        member: None,
     };
     let job = app.jobs.submit(&new).await.map_err(|error| match error {
         StoreError::TooLarge { .. } => {

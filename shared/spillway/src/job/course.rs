@@ -49,6 +49,9 @@ impl Job {
             started_ms: None,
             finished_ms: None,
             expires_ms: new.expires_ms,
+            priority: new.priority,
+            class: new.class,
+            member: new.member.clone(),
             fence: 0,
             attempts: 0,
             deferrals: 0,
@@ -152,7 +155,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{dialect::Dialect, job::Call};
+    use crate::{
+        dialect::Dialect,
+        job::{Call, Priority},
+        tenant::Class,
+    };
 
     const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -170,6 +177,9 @@ mod tests {
             created_ms: NOW_MS,
             ready_ms: NOW_MS + 5_000,
             expires_ms: NOW_MS + 3_600_000,
+            priority: Priority::Normal,
+            class: Class::Batch,
+            member: None,
         };
         Job::accepted("018f0000-0000-7000-8000-000000000000".into(), &new)
     }

@@ -39,6 +39,6 @@ pub async fn start(visibility_s: u32) -> Sqs {
         .build();
     let client = Client::from_conf(config);
     let name = format!("test-{}", Uuid::new_v4());
-    let queue = Queue::create(client.clone(), &name, visibility_s).await.expect("a queue");
+    let (queue, _) = Queue::create(client.clone(), &name, visibility_s).await.expect("a queue");
     Sqs { client, queue, name, _stop: stop.drop_guard() }
 }

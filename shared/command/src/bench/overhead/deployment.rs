@@ -94,6 +94,7 @@ impl Deployment {
         let endpoints = Endpoints {
             dynamodb: url("AWS_ENDPOINT_URL_DYNAMODB")?,
             sqs: url("AWS_ENDPOINT_URL_SQS")?,
+            s3: url("AWS_ENDPOINT_URL_S3")?,
             bedrock_runtime: url("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")?,
         };
         let key = seed(&endpoints).await?;

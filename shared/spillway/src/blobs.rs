@@ -1,0 +1,84 @@
+//! S3: bodies that are too large for a row. The bucket encrypts what is put into it and deletes it when its time is over;
+//! every key begins with the tenant's name, and only the functions read it.
+
+use std::error::Error;
+
+use aws_sdk_s3::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    primitives::{ByteStream, SdkBody},
+    types::ServerSideEncryption,
+};
+use bytes::Bytes;
+
+use crate::causes::causes;
+
+/// S3 did not do what it was asked; it may work later.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the bucket failed: {0}")]
+pub struct BlobError(String);
+
+/// The bucket.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    client: Client,
+    bucket: String,
+}
+
+impl Blobs {
+    /// The bucket called `bucket`.
+    pub fn new(client: Client, bucket: impl Into<String>) -> Self {
+        Self { client, bucket: bucket.into() }
+    }
+
+    /// The same, created unless it exists: for places where no template makes it.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub async fn create(client: Client, bucket: &str) -> Result<Self, BlobError> {
+        match client.create_bucket().bucket(bucket).send().await {
+            Ok(_) => {}
+            Err(error)
+                if error.as_service_error().is_some_and(|error| {
+                    error.is_bucket_already_owned_by_you() || error.is_bucket_already_exists()
+                }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Self::new(client, bucket))
+    }
+
+    /// Stores `body` under `key`, encrypted, in place of what may be there.
+    pub async fn put(&self, key: &str, body: Bytes) -> Result<(), BlobError> {
+        let request = self.client.put_object().bucket(&self.bucket).key(key);
+        let request = request.server_side_encryption(ServerSideEncryption::Aes256);
+        request.body(ByteStream::new(SdkBody::from(body))).send().await?;
+        Ok(())
+    }
+
+    /// What is stored under `key`, if anything.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, BlobError> {
+        let found = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(found) => found,
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let body = found.body.collect().await.map_err(|error| BlobError(causes(&error)))?;
+        Ok(Some(body.into_bytes()))
+    }
+
+    /// Deletes what is stored under `key`, if anything.
+    pub async fn delete(&self, key: &str) -> Result<(), BlobError> {
+        self.client.delete_object().bucket(&self.bucket).key(key).send().await?;
+        Ok(())
+    }
+}
+
+impl<E, R> From<SdkError<E, R>> for BlobError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    fn from(error: SdkError<E, R>) -> Self {
+        Self(causes(&error))
+    }
+}
