@@ -343,7 +343,7 @@ async fn wrong_methods_and_paths_are_refused() {
         (Dialect::Anthropic, Method::POST, "/anthropic/v1/nothing"),
         (Dialect::Bedrock, Method::POST, "/model/m/dance"),
         (Dialect::Bedrock, Method::POST, "/model/m"),
-        (Dialect::OpenAi, Method::GET, "/v1/jobs"),
+        (Dialect::OpenAi, Method::GET, "/v1/jobs/a/b"),
     ];
     let mut cases = Vec::new();
     for (status, requests) in [(405, wrong_methods), (404, wrong_paths)] {

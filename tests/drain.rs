@@ -25,6 +25,7 @@ fn slow(model_ms: u64) -> String {
 async fn silent_job(deployment: &Deployment) -> String {
     let now_ms = deployment.world.app.clock.now_ms();
     let new = NewJob {
+        id: None,
         tenant: "t".into(),
         call: Call {
             dialect: Dialect::OpenAi,

@@ -7,6 +7,7 @@ mod drain;
 mod durability;
 mod events;
 mod fairness;
+mod jobs_api;
 mod ladder;
 mod ledger_writes;
 mod limits;

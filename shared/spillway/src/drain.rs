@@ -8,6 +8,7 @@ mod answer;
 mod message;
 mod pump;
 mod sweep;
+mod turn;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
 use serde::Deserialize;

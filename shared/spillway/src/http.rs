@@ -13,6 +13,7 @@ mod quota;
 mod record;
 mod reply;
 pub(crate) mod route;
+mod terms;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -95,6 +96,7 @@ async fn answer(app: &App, call: &Arc<Call>, body: Bytes) -> Result<Response<Bod
         Route::Models => models::list(app, call).await,
         Route::Model(id) => models::get(app, call, &id).await,
         Route::Quota => quota::quota(app, call).await,
+        Route::Jobs => jobs::list(app, call).await,
         Route::Job(id) => jobs::get(app, call, &id).await,
         Route::JobResult(id) => jobs::result(app, call, &id).await,
         Route::CancelJob(id) => jobs::cancel(app, call, &id).await,

@@ -1,11 +1,13 @@
 //! A job: a request that was accepted and will be answered later. Pure: what may follow what, and when.
 
 mod course;
+mod priority;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use course::{MAX_ATTEMPTS, Next, RESEND_AFTER_MS};
+pub use priority::{Priority, earliest_start_ms};
 
 use crate::{dialect::Dialect, tenant::Class};
 
@@ -33,6 +35,12 @@ impl Status {
         !matches!(self, Self::Queued | Self::Running)
     }
 
+    /// The status of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let all = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Expired];
+        all.into_iter().find(|status| status.name() == name)
+    }
+
     /// Its name in the API and in the store.
     pub fn name(self) -> &'static str {
         match self {
@@ -44,20 +52,6 @@ impl Status {
             Self::Expired => "expired",
         }
     }
-}
-
-/// How urgent a job is among those of its tenant. It is a head start in time and not a rank, so that nothing waits for ever:
-/// a job is only overtaken by what comes in less than the difference later.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// An hour ahead of normal ones.
-    High,
-    /// In the order of their arrival.
-    #[default]
-    Normal,
-    /// Six hours behind normal ones.
-    Low,
 }
 
 /// The line of a batch that a job does.
@@ -89,6 +83,8 @@ pub struct Call {
 /// A request that is to become a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
+    /// Its id, if the caller's name for it decides that; a new one otherwise.
+    pub id: Option<String>,
     /// Whose job it is.
     pub tenant: String,
     /// How the request came in.
@@ -112,7 +108,7 @@ pub struct NewJob {
 /// A job without its request's body and its answer. All times are in milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// A UUID of version 7.
+    /// A UUID: of version 7, or of version 8 where it was derived.
     pub id: String,
     /// Whose job it is.
     pub tenant: String,

@@ -33,6 +33,7 @@ async fn setup() -> (Dynamodb, Jobs) {
 
 fn new_job() -> NewJob {
     NewJob {
+        id: None,
         tenant: "acme".into(),
         call: Call {
             dialect: Dialect::Anthropic,

@@ -97,6 +97,7 @@ async fn waiting_job(world: &World) -> anyhow::Result<String> {
     let now_ms = world.app.clock.now_ms();
     let body = r#"{"model":"demo-chat","max_tokens":32,"messages":[{"role":"user","content":"Hello from a job"}]}"#;
     let job = NewJob {
+        id: None,
         tenant: TENANT.into(),
         call: Call {
             dialect: Dialect::OpenAi,

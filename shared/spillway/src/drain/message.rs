@@ -2,7 +2,10 @@
 
 use tracing::{debug, error, warn};
 
-use super::answer::{self, Attempt};
+use super::{
+    answer::{self, Attempt},
+    turn,
+};
 use crate::{
     app::App,
     job::{Job, Outcome, Status},
@@ -47,7 +50,7 @@ async fn try_handle(app: &App, queue: &Queue, message: &Message, deadline_ms: Op
         return Ok(Handled::Failed);
     };
     let lease_ms = answer::longest_ms(app, deadline_ms).await? + LEASE_MARGIN_MS;
-    match app.jobs.claim(&job.id, lease_ms, now_ms).await? {
+    match turn::claim(app, queue, &job, lease_ms, now_ms).await? {
         Claim::Run { job, body } => {
             let attempt = answer::attempt(app, &job, &body, deadline_ms).await;
             conclude(app, queue, message, &job, attempt).await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 
-use super::{Body, Call, auth, jobs, prefer, record, reply};
+use super::{Body, Call, auth, jobs, prefer, record, reply, terms};
 use crate::{
     app::App,
     broker::{self, Ask, Reply, Served},
@@ -70,6 +70,7 @@ async fn ask(
     event.class = Some(tenant.class.name());
     event.parent = tenant.parent.clone();
     let draft = draft?;
+    terms::terms(&call.parts.headers, app.clock.now_ms())?;
     let model = broker::find_model(app, &tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
     let (request, echo) = draft.request(model.format(), &call.parts.headers)?;

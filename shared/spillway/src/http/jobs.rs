@@ -1,15 +1,20 @@
 //! Overflow, as its owner sees it: a request accepted as a job, and what became of it.
 
+mod list;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use super::{Body, Call, auth, reply};
+pub use list::list;
+
+use super::{Body, Call, auth, reply, terms};
 use crate::{
     app::App,
     broker,
     chat::{Kind, Problem},
-    job::{self, Job, NewJob, Priority, Status},
+    job::{self, Job, NewJob, Status},
     store::{
         StoreError,
         jobs::{Cancel, LARGEST_BODY},
@@ -40,17 +45,21 @@ pub async fn accept(
 ) -> Result<Response<Body>, Problem> {
     let (Some(queue), Some(wait_ms)) = (&app.queue, refused.retry_after_ms) else { return Err(refused) };
     let now_ms = app.clock.now_ms();
-    if wait_ms > tenant.job_ttl_s.saturating_mul(1_000) {
+    let terms = terms::terms(&call.parts.headers, now_ms)?;
+    let lasts_until_ms = now_ms.saturating_add(tenant.job_ttl_s.saturating_mul(1_000));
+    let expires_ms = terms.deadline_ms.map_or(lasts_until_ms, |deadline_ms| deadline_ms.min(lasts_until_ms));
+    if now_ms.saturating_add(wait_ms) > expires_ms {
         return Err(refused);
     }
     let new = NewJob {
+        id: named_id(&tenant.name, call, &body),
         tenant: tenant.name.clone(),
         call: stored_call(call, stream),
         body,
         created_ms: now_ms,
         ready_ms: now_ms + wait_ms,
-        expires_ms: now_ms + tenant.job_ttl_s.saturating_mul(1_000),
-        priority: Priority::Normal,
+        expires_ms,
+        priority: terms.priority,
         class: Class::Batch,
         member: None,
     };
@@ -80,6 +89,20 @@ pub async fn accept(
     Ok(response)
 }
 
+/// The id of the job that an `Idempotency-Key` names: the same for the same request with the same key, whichever process
+/// reads it, for as long as the job is kept.
+fn named_id(tenant: &str, call: &Call, body: &Bytes) -> Option<String> {
+    let key = call.parts.headers.get("idempotency-key")?;
+    let mut digest = Sha256::new();
+    for part in [tenant.as_bytes(), call.parts.uri.path().as_bytes(), key.as_bytes(), body] {
+        digest.update(part.len().to_be_bytes());
+        digest.update(part);
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    let (id, _) = digest.split_first_chunk()?;
+    Some(uuid::Builder::from_custom_bytes(*id).into_uuid().hyphenated().to_string())
+}
+
 fn stored_call(call: &Call, stream: bool) -> job::Call {
     let kept = call.parts.headers.iter().filter(|(name, _)| is_kept(name.as_str()));
     let kept = kept.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
@@ -94,8 +117,18 @@ fn stored_call(call: &Call, stream: bool) -> job::Call {
 
 /// `GET /v1/jobs/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
+    let tenant = auth::tenant(app, &call.parts).await?;
     let job = find(app, call, id).await?;
-    let mut response = reply::json(call, StatusCode::OK, &status(app, &job, app.clock.now_ms()));
+    let now_ms = app.clock.now_ms();
+    let mut body = status(app, &job, now_ms);
+    if job.status == Status::Queued {
+        let ahead = app.jobs.count_before(&job).await.map_err(|error| broker::unreachable("job store", &error))?;
+        let start_ms = job::earliest_start_ms(job.ready_ms, ahead, tenant.limits.requests_per_minute, now_ms);
+        body["position"] = json!(ahead + 1);
+        body["estimated_start_ms"] = json!(start_ms);
+        body["estimated_wait_ms"] = json!(start_ms.saturating_sub(now_ms));
+    }
+    let mut response = reply::json(call, StatusCode::OK, &body);
     if !job.status.is_final() {
         response.headers_mut().extend(reply::header("retry-after", &POLL_S.to_string()));
     }
@@ -164,6 +197,8 @@ fn status(app: &App, job: &Job, now_ms: u64) -> Value {
         "object": "job",
         "id": job.id,
         "status": job.status,
+        "priority": job.priority,
+        "request": format!("{} {}", job.call.method, job.call.path),
         "created_ms": job.created_ms,
         "estimated_start_ms": estimated_start_ms,
         "estimated_wait_ms": estimated_start_ms.map(|start_ms| start_ms.saturating_sub(now_ms)),

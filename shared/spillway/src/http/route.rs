@@ -34,6 +34,7 @@ pub enum Route {
     Profiles,
     Profile(String),
     Quota,
+    Jobs,
     Job(String),
     JobResult(String),
     CancelJob(String),
@@ -76,6 +77,7 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         ["v1", "models"] => only(method, [(Method::GET, Route::Models)]),
         ["v1", "models", id] => only(method, [(Method::GET, Route::Model(decode(id)?))]),
         ["v1", "quota"] => only(method, [(Method::GET, Route::Quota)]),
+        ["v1", "jobs"] => only(method, [(Method::GET, Route::Jobs)]),
         ["v1", "jobs", id] => {
             let id = decode(id)?;
             only(method, [(Method::GET, Route::Job(id.clone())), (Method::DELETE, Route::CancelJob(id))])
@@ -165,7 +167,7 @@ fn no_route(path: &str) -> Problem {
         "There is no {shown} here. The paths are /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
          /v1/messages/count_tokens, /model/{{id}}/converse, /converse-stream, /invoke, /invoke-with-response-stream and \
          /count-tokens, /guardrail/{{id}}/version/{{version}}/apply, /inference-profiles, /v1/models, /v1/quota, \
-         /v1/jobs/{{id}} and /healthz."
+         /v1/jobs, /v1/jobs/{{id}} and /healthz."
     );
     Problem::new(Kind::NotFound, told)
 }

@@ -165,6 +165,7 @@ mod tests {
 
     fn job() -> Job {
         let new = NewJob {
+            id: None,
             tenant: "acme".into(),
             call: Call {
                 dialect: Dialect::OpenAi,

@@ -4,6 +4,8 @@
 //! cheap; `<id>#request` is the client's body, written once; `<id>#<fence>` is the answer of the drain that claimed it
 //! at that count. The job's row names the one answer that counts.
 
+mod indexes;
+mod lists;
 mod rows;
 
 use aws_sdk_dynamodb::Client;
@@ -11,6 +13,10 @@ use bytes::Bytes;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use self::rows::{Replaced, Rows};
+pub use self::{
+    indexes::Waiting,
+    lists::{Page, Wanted},
+};
 use super::StoreError;
 use crate::job::{Job, NewJob, Next, Outcome, RESEND_AFTER_MS, Status, StoredResult};
 
@@ -68,13 +74,23 @@ impl Jobs {
         Self { rows: Rows::new(client, table) }
     }
 
-    /// Accepts a request as a job. It is kept from here on, whether or not a message about it is sent.
+    /// Accepts a request as a job. It is kept from here on, whether or not a message about it is sent. If the job has an id
+    /// and is there already, it stays as it is.
     pub async fn submit(&self, new: &NewJob) -> Result<Job, StoreError> {
         check_size("the request", &new.body)?;
-        let job = Job::accepted(new_id(new.created_ms), new);
+        let id = new.id.clone().unwrap_or_else(|| new_id(new.created_ms));
+        if new.id.is_some()
+            && let Some(earlier) = self.get(&id).await?
+        {
+            return Ok(earlier);
+        }
+        let job = Job::accepted(id, new);
         // A lease that began just before the expiry still needs it.
         self.rows.put_request(&job.id, &new.body, kept_until_s(new.expires_ms)).await?;
-        self.rows.create(job, kept_until_s(new.expires_ms)).await
+        match self.rows.create(job, kept_until_s(new.expires_ms)).await? {
+            Replaced::Done(job) | Replaced::Conflict(Some(job)) => Ok(job),
+            Replaced::Conflict(None) => Err(StoreError::Contended { row: "a new job".to_owned() }),
+        }
     }
 
     /// The job with this id, whoever owns it.

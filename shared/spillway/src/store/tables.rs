@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::{
     operation::create_table::builders::CreateTableFluentBuilder,
     types::{
         AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
-        ScalarAttributeType, TableStatus, TimeToLiveSpecification,
+        ScalarAttributeType, TableStatus, TimeToLiveSpecification, builders::ProjectionBuilder,
     },
 };
 
@@ -17,6 +17,12 @@ pub(super) const EXPIRES_S: &str = "expires_s";
 
 /// The index of jobs that have not ended, by when they are due.
 pub(super) const OPEN_INDEX: &str = "open";
+
+/// The index of what tenants have, by kind and time.
+pub(super) const LISTED_INDEX: &str = "listed";
+
+/// The index of the jobs that wait, by who comes next.
+pub(super) const WAITING_INDEX: &str = "waiting";
 
 /// Creates the three tables that `config` names unless they exist.
 pub async fn create(client: &Client, config: &Config) -> anyhow::Result<()> {
@@ -45,21 +51,28 @@ pub async fn create_ledger(client: &Client, table: &str) -> anyhow::Result<()> {
     create_table(client, request, table).await.map(drop)
 }
 
-/// Creates the jobs table unless it exists: with an index of the open jobs, and rows that go when their time is over.
+/// Creates the jobs table unless it exists: with its three indexes, and rows that go when their time is over.
 pub async fn create_jobs(client: &Client, table: &str) -> anyhow::Result<()> {
-    let open = GlobalSecondaryIndex::builder()
-        .index_name(OPEN_INDEX)
-        .key_schema(key("open", KeyType::Hash)?)
-        .key_schema(key("due_ms", KeyType::Range)?)
-        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
-        .build()?;
+    let keys_only = || Projection::builder().projection_type(ProjectionType::KeysOnly);
+    let index = |name: &str, hash: &str, range: &str, projection: ProjectionBuilder| {
+        let index = GlobalSecondaryIndex::builder().index_name(name).projection(projection.build());
+        anyhow::Ok(index.key_schema(key(hash, KeyType::Hash)?).key_schema(key(range, KeyType::Range)?).build()?)
+    };
+    let of_waiting = Projection::builder().projection_type(ProjectionType::Include);
+    let of_waiting = of_waiting.non_key_attributes("priority").non_key_attributes("ready_ms");
     let request = client
         .create_table()
         .attribute_definitions(attribute("pk", ScalarAttributeType::S)?)
         .attribute_definitions(attribute("open", ScalarAttributeType::S)?)
         .attribute_definitions(attribute("due_ms", ScalarAttributeType::N)?)
+        .attribute_definitions(attribute("tenant", ScalarAttributeType::S)?)
+        .attribute_definitions(attribute("listed", ScalarAttributeType::S)?)
+        .attribute_definitions(attribute("waiting", ScalarAttributeType::S)?)
+        .attribute_definitions(attribute("place_ms", ScalarAttributeType::N)?)
         .key_schema(key("pk", KeyType::Hash)?)
-        .global_secondary_indexes(open);
+        .global_secondary_indexes(index(OPEN_INDEX, "open", "due_ms", keys_only())?)
+        .global_secondary_indexes(index(LISTED_INDEX, "tenant", "listed", keys_only())?)
+        .global_secondary_indexes(index(WAITING_INDEX, "waiting", "place_ms", of_waiting)?);
     if create_table(client, request, table).await? {
         let time_to_live = TimeToLiveSpecification::builder().enabled(true).attribute_name(EXPIRES_S).build()?;
         let request = client.update_time_to_live().table_name(table).time_to_live_specification(time_to_live);

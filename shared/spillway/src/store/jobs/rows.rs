@@ -11,9 +11,9 @@ use aws_sdk_dynamodb::{
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::OpenJob;
+use super::{OpenJob, lists};
 use crate::{
-    job::{Job, StoredResult},
+    job::{Job, Status, StoredResult},
     store::{Item, StoreError, tables},
 };
 
@@ -31,8 +31,8 @@ pub(super) enum Replaced {
 /// The table, row by row.
 #[derive(Clone)]
 pub(super) struct Rows {
-    client: Client,
-    table: Arc<str>,
+    pub(super) client: Client,
+    pub(super) table: Arc<str>,
 }
 
 impl Rows {
@@ -41,13 +41,9 @@ impl Rows {
     }
 
     /// Writes the row of a new job.
-    pub(super) async fn create(&self, job: Job, expires_s: u64) -> Result<Job, StoreError> {
+    pub(super) async fn create(&self, job: Job, expires_s: u64) -> Result<Replaced, StoreError> {
         let (job, request) = self.put_job(job, expires_s)?;
-        let request = request.condition_expression("attribute_not_exists(pk)");
-        match written_or_there(request, &job).await? {
-            Replaced::Done(job) => Ok(job),
-            Replaced::Conflict(_) => Err(StoreError::Contended { row: job.id }),
-        }
+        written_or_there(request.condition_expression("attribute_not_exists(pk)"), &job).await
     }
 
     /// Writes `changed` over the row whose etag is `seen`.
@@ -134,17 +130,26 @@ impl Rows {
         request.item("pk", text(key)).item(tables::EXPIRES_S, number(expires_s))
     }
 
-    /// The job under a new etag, and the request that writes it. Only open jobs are in the index.
+    /// The job under a new etag, and the request that writes it. Only open jobs are in the index of those, only waiting ones in that of waiting ones.
     fn put_job(&self, job: Job, expires_s: u64) -> Result<(Job, PutItemFluentBuilder), StoreError> {
         let job = Job { etag: Uuid::new_v4().simple().to_string(), ..job };
         let document = serde_json::to_string(&job).map_err(|error| unreadable(&job.id, &error.to_string()))?;
         let request = self.put(&job.id, expires_s);
         let request = request.item("tenant", text(&job.tenant)).item("status", text(job.status.name()));
         let request = request.item("etag", text(&job.etag)).item("doc", AttributeValue::S(document));
+        // Those of a batch are found by their batch.
+        let request = match &job.member {
+            None => request.item("listed", text(&lists::key(&job).1)),
+            Some(_) => request,
+        };
         if job.status.is_final() {
             return Ok((job, request));
         }
-        let request = request.item("open", text(open_part(&job.id))).item("due_ms", number(job.due_ms));
+        let mut request = request.item("open", text(open_part(&job.id))).item("due_ms", number(job.due_ms));
+        if job.status == Status::Queued {
+            request = request.item("waiting", text(&job.tenant)).item("place_ms", number(job.place_ms()));
+            request = request.item("priority", text(job.priority.name())).item("ready_ms", number(job.ready_ms));
+        }
         Ok((job, request))
     }
 }
@@ -180,11 +185,11 @@ fn result_key(id: &str, fence: u64) -> String {
     format!("{id}#{fence}")
 }
 
-fn text(text: &str) -> AttributeValue {
+pub(super) fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
-fn number(number: u64) -> AttributeValue {
+pub(super) fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
@@ -192,11 +197,11 @@ fn blob(bytes: &Bytes) -> AttributeValue {
     AttributeValue::B(Blob::new(bytes.to_vec()))
 }
 
-fn text_in<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+pub(super) fn text_in<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     item.get(name)?.as_s().ok().map(String::as_str)
 }
 
-fn number_in(item: &Item, name: &str) -> Option<u64> {
+pub(super) fn number_in(item: &Item, name: &str) -> Option<u64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
@@ -206,12 +211,12 @@ fn body_of(item: &HashMap<String, AttributeValue>, key: &str) -> Result<Bytes, S
     Ok(Bytes::copy_from_slice(body.as_ref()))
 }
 
-fn read_job(item: &Item) -> Result<Job, StoreError> {
+pub(super) fn read_job(item: &Item) -> Result<Job, StoreError> {
     let id = text_in(item, "pk").unwrap_or("a job without a pk");
     let document = text_in(item, "doc").ok_or_else(|| unreadable(id, "it has no doc"))?;
     serde_json::from_str(document).map_err(|error| unreadable(id, &error.to_string()))
 }
 
-fn unreadable(row: &str, why: &str) -> StoreError {
+pub(super) fn unreadable(row: &str, why: &str) -> StoreError {
     StoreError::Unreadable { row: row.to_owned(), why: why.to_owned() }
 }

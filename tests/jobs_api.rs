@@ -1,0 +1,143 @@
+//! Jobs as their owner manages them: lists, places in the queue, deadlines, priorities, names.
+
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+use spillway::{job::Status, quota::Charge};
+
+use crate::support::{
+    Deployment,
+    answer::Answer,
+    chat,
+    jobs::{JOBS, ONE},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+
+const ONE_A_MINUTE: &str = "limits = { requests_per_minute = 1 }";
+
+/// A request that can wait, for jobs under more terms than that.
+fn patient(deployment: &Deployment, tenant: &str) -> RequestBuilder {
+    deployment.post(CHAT, tenant, &chat(5, 5)).header("prefer", "respond-async")
+}
+
+async fn id_of(request: RequestBuilder) -> String {
+    let accepted = Answer::to(request).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text());
+    accepted.json()["id"].as_str().expect("an id").to_owned()
+}
+
+fn ids(page: &Value) -> Vec<&str> {
+    page["data"].as_array().expect("a list").iter().filter_map(|job| job["id"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn jobs_are_listed_by_status_and_time_page_by_page() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let _other = deployment.occupy("u", ONE, 600_000).await;
+    let mut submitted = Vec::new();
+    for _ in 0..5 {
+        submitted.push(id_of(patient(&deployment, "t")).await);
+        deployment.world.advance(10);
+    }
+    let of_other = id_of(patient(&deployment, "u")).await;
+    deployment.cancel("t", &submitted[2]).await;
+
+    let list = async |query: &str| Answer::to(deployment.get(&format!("/v1/jobs{query}"), "t")).await.json();
+    let all = list("").await;
+    assert_eq!(ids(&all), submitted.iter().rev().map(String::as_str).collect::<Vec<_>>(), "the newest first");
+    assert_eq!((&all["object"], &all["has_more"], &all["next_after"]), (&json!("list"), &json!(false), &Value::Null));
+    assert_eq!(ids(&list("?status=cancelled,expired").await), [submitted[2].as_str()]);
+
+    let first = list("?order=asc&limit=2&status=queued").await;
+    assert_eq!((ids(&first), &first["has_more"]), (vec![&*submitted[0], &*submitted[1]], &json!(true)));
+    let second = list(&format!("?order=asc&limit=2&status=queued&after={}", submitted[1])).await;
+    assert_eq!((ids(&second), &second["has_more"]), (vec![&*submitted[3], &*submitted[4]], &json!(false)));
+
+    let created_ms = deployment.stored(&submitted[3]).await.created_ms;
+    let from = list(&format!("?created_from_ms={created_ms}")).await;
+    assert_eq!(ids(&from), [&*submitted[4], &*submitted[3]]);
+    let before = list(&format!("?created_before_ms={created_ms}&limit=1")).await;
+    assert_eq!(ids(&before), [&*submitted[2]]);
+
+    let foreign = Answer::to(deployment.get(&format!("/v1/jobs?after={of_other}"), "t")).await;
+    assert_eq!(foreign.status, 404, "a place in somebody else's list is none");
+    let unknown = Answer::to(deployment.get("/v1/jobs?status=done", "t")).await;
+    assert_eq!((unknown.status, unknown.json()["error"]["param"].clone()), (400, json!("status")));
+}
+
+#[tokio::test]
+async fn a_waiting_job_knows_its_place_and_when_it_can_start() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let mut submitted = Vec::new();
+    for _ in 0..3 {
+        submitted.push(id_of(patient(&deployment, "t")).await);
+        deployment.world.advance(10);
+    }
+    let third = deployment.job("t", &submitted[2]).await.json();
+    assert_eq!(third["position"], 3);
+    assert!(third["estimated_wait_ms"].as_u64() >= Some(120_000), "one a minute, and two before it: {third}");
+    let urgent = id_of(patient(&deployment, "t").header("spillway-priority", "high")).await;
+    assert_eq!(deployment.job("t", &urgent).await.json()["position"], 1);
+    assert_eq!(deployment.job("t", &submitted[2]).await.json()["position"], 4);
+}
+
+#[tokio::test]
+async fn a_more_urgent_job_goes_first_whatever_message_comes() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let mut submitted = Vec::new();
+    for priority in ["low", "normal", "high"] {
+        submitted.push(id_of(patient(&deployment, "t").header("spillway-priority", priority)).await);
+        deployment.world.advance(10);
+    }
+    for (place, next) in submitted.iter().rev().enumerate() {
+        deployment.world.advance(61_000);
+        deployment.stored_when(next, |job| job.status == Status::Succeeded).await;
+        let finished = Answer::to(deployment.get("/v1/jobs?status=succeeded", "t")).await.json();
+        assert_eq!(ids(&finished).len(), place + 1, "high, normal, low: {finished}");
+    }
+    assert_eq!(deployment.messages_in(JOBS).await, 0, "no message is left");
+}
+
+#[tokio::test]
+async fn a_job_that_has_not_begun_at_its_deadline_ends_expired_and_uncharged() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let running = Charge { requests: 1, ..ONE };
+    let _running = deployment.occupy("t", running, 3_600_000).await;
+    let id = id_of(patient(&deployment, "t").header("spillway-deadline", "90")).await;
+    let job = deployment.stored(&id).await;
+    assert_eq!(job.expires_ms - job.created_ms, 90_000);
+    let charged = deployment.quota("t").await["settled"].clone();
+    deployment.world.advance(91_000);
+    let ended = deployment.stored_when(&id, |job| job.status.is_final()).await;
+    assert_eq!(ended.status, Status::Expired);
+    assert_eq!(deployment.quota("t").await["settled"], charged);
+    assert_eq!(deployment.simulator().await["total"]["requests"], 0);
+}
+
+#[tokio::test]
+async fn terms_that_cannot_be_understood_are_refused_even_if_there_is_room() {
+    let deployment = Deployment::with_tenants("").await;
+    for (header, value) in [("spillway-deadline", "tomorrow"), ("spillway-priority", "urgent")] {
+        let refused = Answer::to(patient(&deployment, "t").header(header, value)).await;
+        assert_eq!((refused.status, refused.json()["error"]["param"].clone()), (400, json!(header)));
+    }
+    assert_eq!(deployment.simulator().await["total"]["requests"], 0);
+}
+
+#[tokio::test]
+async fn a_named_submission_makes_one_job_even_in_another_process() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let named = || patient(&deployment, "t").header("idempotency-key", "order-7");
+    let (first, second) = tokio::join!(id_of(named()), id_of(named()));
+    assert_eq!(first, second);
+    // After the hour for which answers are kept by their key, the job is still known by it.
+    deployment.world.advance(2 * 3_600_000);
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    assert_eq!(id_of(named()).await, first);
+    let listed = Answer::to(deployment.get("/v1/jobs", "t")).await.json();
+    assert_eq!(ids(&listed), [first]);
+}
