@@ -9,6 +9,7 @@ mod events;
 mod fairness;
 mod jobs_api;
 mod ladder;
+mod large_bodies;
 mod ledger_writes;
 mod limits;
 mod models_and_quota;

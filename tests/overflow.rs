@@ -68,19 +68,6 @@ async fn a_wait_that_the_job_would_not_survive_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_too_large_to_be_kept_is_told_that_it_cannot_wait() {
-    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
-    let mut body = chat(5, 5);
-    body["messages"][0]["content"] = json!("x".repeat(360 * 1024));
-    let answer = deployment.ask_patiently(CHAT, "t", &body).await;
-    assert_eq!((answer.status, answer.header("x-spillway-limit")), (429, "requests_per_minute"));
-    assert!(answer.text().contains("358400 bytes"), "{}", answer.text());
-    assert!(!answer.header("retry-after-ms").is_empty());
-    assert_eq!(deployment.messages_in(JOBS).await, 0);
-}
-
-#[tokio::test]
 async fn a_jobs_result_is_what_the_call_would_have_given() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
     for (path, body) in all_chats() {

@@ -128,6 +128,7 @@ impl App {
     pub fn new(config: &Config, clients: Clients, telemetry: Telemetry) -> Self {
         let clock = clients.clock;
         let queue = |url: &Option<String>| url.as_deref().map(|url| Queue::new(clients.sqs.clone(), url));
+        let blobs = config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket));
         let registry =
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ms, clock.clone());
         Self {
@@ -137,11 +138,11 @@ impl App {
             answers: Answers::new(clients.ledger.clone(), &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             recordings: Recordings::new(clock.clone()),
-            jobs: Jobs::new(clients.dynamodb, &config.jobs_table),
+            jobs: Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone()),
             queue: queue(&config.queue_url),
             dead_letters: queue(&config.dead_letter_queue_url),
             webhooks: queue(&config.webhook_queue_url),
-            blobs: config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket)),
+            blobs,
             models: Models::new(clients.bedrock_runtime),
             telemetry,
             path_prefix: config.path_prefix.as_str().into(),

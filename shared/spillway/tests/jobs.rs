@@ -27,7 +27,7 @@ const HOUR_MS: u64 = 3_600_000;
 async fn setup() -> (Dynamodb, Jobs) {
     let dynamodb = dynamodb::start().await;
     tables::create_jobs(&dynamodb.client, &dynamodb.table).await.expect("a table");
-    let jobs = Jobs::new(dynamodb.client.clone(), &dynamodb.table);
+    let jobs = Jobs::new(dynamodb.client.clone(), &dynamodb.table, None);
     (dynamodb, jobs)
 }
 

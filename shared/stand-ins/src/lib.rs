@@ -6,6 +6,7 @@
 pub mod bedrock;
 pub mod clock;
 mod connections;
+mod counts;
 pub mod dynamodb;
 pub mod faults;
 pub mod s3;

@@ -2,7 +2,8 @@
 //! queues and move tasks, over the AWS JSON protocol.
 //!
 //! `protocol` speaks HTTP and JSON, `operations` has one function per SQS operation, `state` and `queue` are the pure
-//! model, `journal` makes it durable. Signatures are not verified.
+//! model, `journal` makes it durable. Signatures are not verified, and `GET /_sim/stats` tells how
+//! often each operation was asked for.
 
 mod checks;
 mod digest;

@@ -15,10 +15,7 @@ use crate::{
     broker,
     chat::{Kind, Problem},
     job::{self, Job, NewJob, Status},
-    store::{
-        StoreError,
-        jobs::{Cancel, LARGEST_BODY},
-    },
+    store::{StoreError, jobs::Cancel},
     tenant::{Class, Tenant},
 };
 
@@ -64,8 +61,8 @@ pub async fn accept(
         member: None,
     };
     let job = app.jobs.submit(&new).await.map_err(|error| match error {
-        StoreError::TooLarge { .. } => {
-            let told = format!("There is no room now, and a request over {LARGEST_BODY} bytes cannot wait as a job.");
+        StoreError::TooLarge { limit, .. } => {
+            let told = format!("There is no room now, and a request over {limit} bytes cannot wait as a job.");
             Problem { message: told, ..refused.clone() }
         }
         error => broker::unreachable("job store", &error),

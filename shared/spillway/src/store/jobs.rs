@@ -2,8 +2,9 @@
 //!
 //! A job is up to three kinds of rows. `<id>` says how it stands and stays small, so that claims and deferrals are
 //! cheap; `<id>#request` is the client's body, written once; `<id>#<fence>` is the answer of the drain that claimed it
-//! at that count. The job's row names the one answer that counts.
+//! at that count. The last two name a place in the bucket where the body is too large for them. The job's row names the one answer that counts.
 
+mod bodies;
 mod indexes;
 mod lists;
 mod rows;
@@ -12,15 +13,19 @@ use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use self::rows::{Replaced, Rows};
+use self::{
+    bodies::Bodies,
+    rows::{Replaced, Rows},
+};
 pub use self::{
     indexes::Waiting,
     lists::{Page, Wanted},
 };
 use super::StoreError;
+use crate::blobs::Blobs;
 use crate::job::{Job, NewJob, Next, Outcome, RESEND_AFTER_MS, Status, StoredResult};
 
-/// The most bytes of a request's or an answer's body: a row of DynamoDB has 400 KiB.
+/// The most bytes of a request's or an answer's body in a row, which has 400 KiB in DynamoDB. A larger one is in the bucket.
 pub const LARGEST_BODY: usize = 350 * 1024;
 
 /// How long jobs and answers are kept after the end, in milliseconds.
@@ -66,18 +71,18 @@ pub struct OpenJob {
 #[derive(Clone)]
 pub struct Jobs {
     rows: Rows,
+    bodies: Bodies,
 }
 
 impl Jobs {
-    /// The jobs in `table`.
-    pub fn new(client: Client, table: &str) -> Self {
-        Self { rows: Rows::new(client, table) }
+    /// The jobs in `table`, whose large bodies are in `blobs`.
+    pub fn new(client: Client, table: &str, blobs: Option<Blobs>) -> Self {
+        Self { rows: Rows::new(client, table), bodies: Bodies::new(blobs) }
     }
 
     /// Accepts a request as a job. It is kept from here on, whether or not a message about it is sent. If the job has an id
     /// and is there already, it stays as it is.
     pub async fn submit(&self, new: &NewJob) -> Result<Job, StoreError> {
-        check_size("the request", &new.body)?;
         let id = new.id.clone().unwrap_or_else(|| new_id(new.created_ms));
         if new.id.is_some()
             && let Some(earlier) = self.get(&id).await?
@@ -86,7 +91,8 @@ impl Jobs {
         }
         let job = Job::accepted(id, new);
         // A lease that began just before the expiry still needs it.
-        self.rows.put_request(&job.id, &new.body, kept_until_s(new.expires_ms)).await?;
+        let body = self.bodies.place("the request", format!("{}/{}/request", job.tenant, job.id), &new.body).await?;
+        self.rows.put_request(&job.id, body, kept_until_s(new.expires_ms)).await?;
         match self.rows.create(job, kept_until_s(new.expires_ms)).await? {
             Replaced::Done(job) | Replaced::Conflict(Some(job)) => Ok(job),
             Replaced::Conflict(None) => Err(StoreError::Contended { row: "a new job".to_owned() }),
@@ -102,9 +108,16 @@ impl Jobs {
     /// Takes the job for `lease_ms`, if a message about it means that it should run now.
     pub async fn claim(&self, id: &str, lease_ms: u64, now_ms: u64) -> Result<Claim, StoreError> {
         let Some(mut job) = self.get(id).await? else { return Ok(Claim::Missing) };
+        let mut body = None;
         for _ in 0..MOST_TRIES {
             let changed = match job.next(now_ms) {
-                Next::Run => job.claimed(lease_ms, now_ms),
+                Next::Run => {
+                    // Before the claim: a body that cannot be had now costs no attempt.
+                    if body.is_none() {
+                        body = Some(self.bodies.fetch(self.rows.request(&job.id).await?).await?);
+                    }
+                    job.claimed(lease_ms, now_ms)
+                }
                 Next::Wait { until_ms } => return Ok(Claim::NotYet { until_ms }),
                 Next::Drop(status) => return Ok(Claim::Ended(status)),
                 Next::Expire => job.ended(Status::Expired, Some("no room was found in time".to_owned()), now_ms),
@@ -113,11 +126,12 @@ impl Jobs {
                 }
             };
             match self.replace(&job, changed).await? {
-                Replaced::Done(job) if job.status == Status::Running => {
-                    let body = self.rows.request(&job.id).await?;
-                    return Ok(Claim::Run { job: Box::new(job), body });
+                Replaced::Done(job) => {
+                    return Ok(match body {
+                        Some(body) if job.status == Status::Running => Claim::Run { job: Box::new(job), body },
+                        _ => Claim::Ended(job.status),
+                    });
                 }
-                Replaced::Done(job) => return Ok(Claim::Ended(job.status)),
                 Replaced::Conflict(Some(current)) => job = current,
                 Replaced::Conflict(None) => return Ok(Claim::Missing),
             }
@@ -142,8 +156,9 @@ impl Jobs {
             Outcome::Succeeded(result) => (Status::Succeeded, None, result),
             Outcome::Failed { error, result } => (Status::Failed, Some(error.clone()), result),
         };
-        check_size("the answer", &result.body)?;
-        self.rows.put_result(&claimed.id, claimed.fence, result, kept_until_s(now_ms)).await?;
+        let key = format!("{}/{}/{}", claimed.tenant, claimed.id, claimed.fence);
+        let body = self.bodies.place("the answer", key, &result.body).await?;
+        self.rows.put_result(&claimed.id, claimed.fence, result, body, kept_until_s(now_ms)).await?;
         self.change_held(claimed, |job| Job {
             answered_at_fence: Some(job.fence),
             ..job.ended(status, error.clone(), now_ms)
@@ -171,10 +186,9 @@ impl Jobs {
 
     /// The answer of a job that succeeded or failed; `None` if it has none, or is no longer kept.
     pub async fn result(&self, job: &Job) -> Result<Option<StoredResult>, StoreError> {
-        match job.answered_at_fence {
-            Some(fence) => self.rows.result(&job.id, fence).await,
-            None => Ok(None),
-        }
+        let Some(fence) = job.answered_at_fence else { return Ok(None) };
+        let Some((result, body)) = self.rows.result(&job.id, fence).await? else { return Ok(None) };
+        Ok(Some(StoredResult { body: self.bodies.fetch(body).await?, ..result }))
     }
 
     /// Jobs whose message should have been seen so long ago that it may be lost, at most `most`, the oldest of each
@@ -237,13 +251,6 @@ fn canonical(id: &str) -> Option<String> {
 fn new_id(created_ms: u64) -> String {
     let nanos = u32::try_from(created_ms % 1000).unwrap_or_default() * 1_000_000;
     Uuid::new_v7(Timestamp::from_unix(NoContext, created_ms / 1000, nanos)).hyphenated().to_string()
-}
-
-fn check_size(what: &'static str, body: &Bytes) -> Result<(), StoreError> {
-    match body.len() {
-        bytes if bytes > LARGEST_BODY => Err(StoreError::TooLarge { what, bytes, limit: LARGEST_BODY }),
-        _ => Ok(()),
-    }
 }
 
 /// When DynamoDB may delete a row that is last needed at `last_needed_ms`, in seconds since 1970.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::error::{Error, Fault};
 use super::operations::{self, Call};
 use super::service::Service;
+use crate::counts;
 
 const CONTENT: &str = "application/x-amz-json-1.0";
 /// A full batch of 1 MiB may be several times as long once JSON has escaped it.
@@ -33,12 +34,16 @@ pub async fn answer(service: Arc<Service>, request: Request<Incoming>) -> Result
 
 async fn run(service: &Service, request: Request<Incoming>) -> Result<Value, Error> {
     let (head, body) = request.into_parts();
+    if head.uri.path() == counts::PATH {
+        return Ok(service.counts.answer(&head.method));
+    }
     let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
     let operation = target.and_then(|target| target.strip_prefix("AmazonSQS.")).unwrap_or_default();
     if head.method != Method::POST || operation.is_empty() {
         let message = "This stand-in speaks the AWS JSON protocol: POST with an x-amz-target of AmazonSQS.";
         return Err(Error::new(Fault::UnknownOperation, message));
     }
+    service.counts.count(operation);
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or(head.uri.authority().map(|authority| authority.as_str())).unwrap_or("localhost");
     let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await;

@@ -10,10 +10,12 @@ use super::error::{Error, Fault};
 use super::journal::Journal;
 use super::state::State;
 use crate::clock::Clock;
+use crate::counts::Counts;
 
 /// What all connections share.
 pub struct Service {
     guarded: Mutex<Guarded>,
+    pub counts: Counts,
     clock: Clock,
     changed: Notify,
     shutdown: CancellationToken,
@@ -34,7 +36,7 @@ impl Service {
             journal.load(&mut state, clock.now_ms())?;
         }
         let guarded = Mutex::new(Guarded { state, journal });
-        Ok(Self { guarded, clock, changed: Notify::new(), shutdown })
+        Ok(Self { guarded, counts: Counts::default(), clock, changed: Notify::new(), shutdown })
     }
 
     /// Runs one step on the state as of now, and writes what it changed before the result is known to anyone.

@@ -1,6 +1,6 @@
 //! The rows of the jobs table: what they hold, and how one is replaced.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::{
     Client,
@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::{
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{OpenJob, lists};
+use super::{OpenJob, bodies::Place, lists};
 use crate::{
     job::{Job, Status, StoredResult},
     store::{Item, StoreError, tables},
@@ -58,13 +58,12 @@ impl Rows {
         self.item(id).await?.as_ref().map(read_job).transpose()
     }
 
-    pub(super) async fn put_request(&self, id: &str, body: &Bytes, expires_s: u64) -> Result<(), StoreError> {
-        let request = self.put(&request_key(id), expires_s).item("body", blob(body));
-        request.send().await?;
+    pub(super) async fn put_request(&self, id: &str, body: Place, expires_s: u64) -> Result<(), StoreError> {
+        with_body(self.put(&request_key(id), expires_s), body).send().await?;
         Ok(())
     }
 
-    pub(super) async fn request(&self, id: &str) -> Result<Bytes, StoreError> {
+    pub(super) async fn request(&self, id: &str) -> Result<Place, StoreError> {
         let key = request_key(id);
         let item = self.item(&key).await?.ok_or_else(|| unreadable(&key, "it is gone"))?;
         body_of(&item, &key)
@@ -75,6 +74,7 @@ impl Rows {
         id: &str,
         fence: u64,
         result: &StoredResult,
+        body: Place,
         expires_s: u64,
     ) -> Result<(), StoreError> {
         let key = result_key(id, fence);
@@ -82,11 +82,12 @@ impl Rows {
         let request = self.put(&key, expires_s);
         let request = request.item("status", number(result.status.into()));
         let request = request.item("headers", AttributeValue::S(headers));
-        request.item("body", blob(&result.body)).send().await?;
+        with_body(request, body).send().await?;
         Ok(())
     }
 
-    pub(super) async fn result(&self, id: &str, fence: u64) -> Result<Option<StoredResult>, StoreError> {
+    /// The answer without its body, and where that is.
+    pub(super) async fn result(&self, id: &str, fence: u64) -> Result<Option<(StoredResult, Place)>, StoreError> {
         let key = result_key(id, fence);
         let Some(item) = self.item(&key).await? else { return Ok(None) };
         let status = number_in(&item, "status").and_then(|status| u16::try_from(status).ok());
@@ -94,7 +95,7 @@ impl Rows {
         let (Some(status), Some(headers)) = (status, headers) else {
             return Err(unreadable(&key, "it has no status or no headers"));
         };
-        Ok(Some(StoredResult { status, headers, body: body_of(&item, &key)? }))
+        Ok(Some((StoredResult { status, headers, body: Bytes::new() }, body_of(&item, &key)?)))
     }
 
     /// The open jobs of one part of the index that are due before `due_ms`, oldest first.
@@ -197,6 +198,13 @@ fn blob(bytes: &Bytes) -> AttributeValue {
     AttributeValue::B(Blob::new(bytes.to_vec()))
 }
 
+fn with_body(request: PutItemFluentBuilder, body: Place) -> PutItemFluentBuilder {
+    match body {
+        Place::Row(body) => request.item("body", blob(&body)),
+        Place::Blob { key, sha256 } => request.item("blob", text(&key)).item("sha256", blob(&sha256)),
+    }
+}
+
 pub(super) fn text_in<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     item.get(name)?.as_s().ok().map(String::as_str)
 }
@@ -205,10 +213,10 @@ pub(super) fn number_in(item: &Item, name: &str) -> Option<u64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-fn body_of(item: &HashMap<String, AttributeValue>, key: &str) -> Result<Bytes, StoreError> {
-    let body = item.get("body").and_then(|body| body.as_b().ok());
-    let body = body.ok_or_else(|| unreadable(key, "it has no body"))?;
-    Ok(Bytes::copy_from_slice(body.as_ref()))
+fn body_of(item: &Item, key: &str) -> Result<Place, StoreError> {
+    let bytes = |name| Some(Bytes::copy_from_slice(item.get(name)?.as_b().ok()?.as_ref()));
+    let in_bucket = || Some(Place::Blob { key: text_in(item, "blob")?.to_owned(), sha256: bytes("sha256")? });
+    bytes("body").map(Place::Row).or_else(in_bucket).ok_or_else(|| unreadable(key, "it has no body"))
 }
 
 pub(super) fn read_job(item: &Item) -> Result<Job, StoreError> {

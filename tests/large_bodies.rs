@@ -1,0 +1,97 @@
+//! Bodies that are too large for a row: they wait in the bucket.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use serde_json::{Value, json};
+use spillway::{app::App, http::handle, job::Status, quota::Charge};
+
+use crate::support::{Deployment, answer::Answer, chat, key};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// Nobody else's, so that a chat has room again when it is over.
+const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
+
+fn long_chat(bytes: usize) -> Value {
+    let mut body = chat(5, 5);
+    let prompt = body["messages"][0]["content"].as_str().expect("a prompt").to_owned();
+    body["messages"][0]["content"] = json!(prompt + &" word".repeat(bytes / 5));
+    body
+}
+
+/// The requests that the bucket was sent, by operation.
+async fn bucket(deployment: &Deployment) -> Value {
+    let url = format!("{}/_sim/stats", deployment.world.stand_ins.s3_url());
+    deployment.http.get(url).send().await.expect("an answer").json::<Value>().await.expect("JSON")["operations"].clone()
+}
+
+#[tokio::test]
+async fn a_large_request_waits_and_is_answered_like_any_other() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let body = long_chat(2 * 1024 * 1024);
+    let called = Answer::to(deployment.post(CHAT, "t", &body)).await;
+    assert_eq!(called.status, 200, "{}", called.text());
+    let running = deployment.occupy("t", ONE, 60_000).await;
+    let id = deployment.submit(CHAT, "t", &body).await;
+    assert_eq!(bucket(&deployment).await["PutObject"], 1, "the request");
+    let nothing = spillway::quota::Settled::nothing();
+    deployment.world.app.ledger.settle(running, &nothing).await.expect("room again");
+    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    let result = deployment.result("t", &id).await;
+    assert_eq!(result.json()["usage"], called.json()["usage"]);
+    assert_eq!(deployment.job("u", &id).await.status, 404, "it is nobody else's");
+    assert_eq!(deployment.result("u", &id).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_large_answer_is_kept_and_given_whole() {
+    let settings = crate::support::jobs::two_tenants("limits = { in_flight = 1 }");
+    let fast = "\n[simulator]\ntokens_per_second = 1000000\ntime_to_first_token_ms = 1\n";
+    let deployment =
+        Deployment::start(&(settings.replace("timeout_ms", "max_output_tokens = 64000\ntimeout_ms") + fast)).await;
+    deployment.advance_to_noon();
+    let running = deployment.occupy("t", ONE, 60_000).await;
+    let mut body = chat(60_000, 60_000);
+    body["stream"] = json!(true);
+    let id = deployment.submit(CHAT, "t", &body).await;
+    let nothing = spillway::quota::Settled::nothing();
+    deployment.world.app.ledger.settle(running, &nothing).await.expect("room again");
+    assert_eq!(deployment.end_of(&id).await, "succeeded", "{:?}", deployment.stored(&id).await.error);
+    let result = deployment.result("t", &id).await;
+    assert!(result.text().len() > 400 * 1024, "{} bytes fit in a row", result.text().len());
+    assert!(result.text().ends_with("data: [DONE]\n\n"), "it is not whole");
+    assert_eq!(bucket(&deployment).await["PutObject"], 1, "the answer");
+}
+
+#[tokio::test]
+async fn without_a_bucket_a_large_request_is_told_that_it_cannot_wait() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let _running = deployment.occupy("t", ONE, 60_000).await;
+    let mut app: App = deployment.another_app().await;
+    app.queue = deployment.world.app.queue.clone();
+    let request = Request::post(CHAT)
+        .header("authorization", format!("Bearer {}", key("t")))
+        .header("prefer", "respond-async")
+        .body(Full::new(Bytes::from(long_chat(360 * 1024).to_string())))
+        .expect("a request");
+    let answer = handle(&app, request).await;
+    assert_eq!(answer.status(), 429);
+    let body = http_body_util::BodyExt::collect(answer.into_body()).await.expect("a body").to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains("358400 bytes"), "{body:?}");
+    assert_eq!(deployment.messages_in(crate::support::jobs::JOBS).await, 0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_what_was_put_there_is_never_passed_off() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let id = deployment.submit(CHAT, "t", &long_chat(400 * 1024)).await;
+    let blobs = deployment.world.app.blobs.clone().expect("a bucket");
+    blobs.put(&format!("t/{id}/request"), Bytes::from_static(b"{}")).await.expect("replaced");
+    let now_ms = deployment.world.app.clock.now_ms() + 60_000;
+    let error = deployment.world.app.jobs.claim(&id, 1_000, now_ms).await.expect_err("not its body");
+    assert!(error.to_string().contains("not what was put there"), "{error}");
+    let job = deployment.stored(&id).await;
+    assert_eq!((job.status, job.attempts), (Status::Queued, 0), "and no attempt is lost");
+}
