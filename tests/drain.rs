@@ -3,14 +3,18 @@
 use bytes::Bytes;
 use serde_json::json;
 use spillway::{
+    app::App,
     dialect::Dialect,
     drain::{DrainEvent, handle, sweep},
     job::{Call, NewJob, Priority},
+    queue::Queue,
 };
 
 use crate::support::{
-    Deployment, chat,
-    jobs::{JOBS, batch_of, two_tenants},
+    Deployment,
+    answer::{self, pool},
+    chat,
+    jobs::{DEAD, JOBS, batch_of, two_tenants},
     time::eventually,
 };
 
@@ -104,7 +108,7 @@ async fn of_two_drains_only_the_one_with_the_later_lease_is_heard() {
     let late = drain();
     deployment.stored_running(&id, 1).await;
     // The model is not done yet, but the lease is over.
-    deployment.world.advance(60_000);
+    deployment.world.advance(80_000);
     let next = drain();
     deployment.stored_running(&id, 2).await;
     deployment.world.advance(90_000);
@@ -150,12 +154,208 @@ async fn only_the_messages_that_failed_come_again() {
     let deployment = Deployment::start(&two_tenants(NO_LIMITS)).await;
     let (one, other) = (silent_job(&deployment).await, silent_job(&deployment).await);
     let unknown = "018f0000-0000-7000-8000-000000000000";
-    let batch = batch_of(&[&one, unknown, "no id at all", &other]);
-    let response = handle(&deployment.world.app, batch, None).await.expect("handled");
+    let batch = || batch_of(&[&one, unknown, "no id at all", &other]);
+    let without = App { dead_letters: None, ..deployment.world.app.clone() };
+    let response = handle(&without, batch(), None).await.expect("handled");
     let failed: Vec<&str> =
         response.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect();
     assert_eq!(failed, [format!("message-{unknown}").as_str(), "message-no id at all"]);
-    for id in [one, other] {
-        assert_eq!(deployment.job("t", &id).await.json()["status"], "succeeded");
+    for id in [&one, &other] {
+        assert_eq!(deployment.job("t", id).await.json()["status"], "succeeded");
+    }
+    let response = handle(&deployment.world.app, batch(), None).await.expect("handled");
+    assert_eq!(response.batch_item_failures, [], "they are dead letters now");
+    assert_eq!(deployment.messages_in(DEAD).await, 2);
+    let mut reasons = deployment.reasons().await;
+    reasons.sort();
+    assert_eq!(reasons, ["unknown_job", "unreadable_message"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_jobs_of_a_batch_run_at_once() {
+    let deployment = Deployment::start(&slow(20_000)).await;
+    let ids = [(); 4].map(|()| silent_job(&deployment));
+    let ids: Vec<String> = futures_util::future::join_all(ids).await;
+    let before_ms = deployment.world.app.clock.now_ms();
+    let batch = batch_of(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    let response = deployment.quickly(handle(&deployment.world.app, batch, None)).await.expect("handled");
+    assert_eq!(response.batch_item_failures, []);
+    assert!(deployment.world.app.clock.now_ms() - before_ms < 40_000, "not one after the other");
+    for id in &ids {
+        assert_eq!(deployment.stored(id).await.status.name(), "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_would_outlive_its_invocation_is_left_to_another_one() {
+    let deployment = Deployment::start(&two_tenants(NO_LIMITS)).await;
+    let id = silent_job(&deployment).await;
+    // The first moments of an invocation are enough, however long the models may take.
+    let app = &deployment.world.app;
+    let now_ms = app.clock.now_ms();
+    handle(app, batch_of(&[&id]), Some(now_ms + 10_000)).await.expect("handled");
+    assert_eq!(deployment.stored(&id).await.status.name(), "succeeded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_pool_is_called_by_ever_fewer_jobs_at_once() {
+    let deployment = Deployment::start(&two_tenants("limits = { in_flight = 100 }")).await;
+    let ids: Vec<String> = futures_util::future::join_all((0..12).map(|_| silent_job(&deployment))).await;
+    deployment.disturb(&[json!({ "throttle": true })]).await;
+    let batch = batch_of(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    let response = deployment.quickly(handle(&deployment.world.app, batch, None)).await.expect("handled");
+    assert_eq!(response.batch_item_failures, []);
+    let calls = deployment.simulator().await["total"]["requests"].as_u64().expect("a count");
+    assert!(calls < 12, "{calls} calls, of which each was in vain");
+    deployment.disturb(&[]).await;
+    for id in &ids {
+        assert_eq!(deployment.stored(id).await.attempts, 0, "no failure");
+        assert_eq!(deployment.end_of(id).await, "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn a_job_takes_the_cheapest_pool_and_somebody_who_waits_the_first() {
+    let pools = pool("default", "on_demand", "sim.default", "")
+        + &pool("flex", "on_demand", "sim.flex", "service_tier = \"flex\"")
+            .replace("input = 1.0, output = 2.0", "input = 0.5, output = 1.0");
+    let deployment = Deployment::start(&answer::deployment(NO_LIMITS, &pools)).await;
+    let asked = deployment.ask("/v1/chat/completions", "t", &chat(5, 5)).await;
+    assert_eq!(asked.header("x-spillway-pool"), "default");
+    let id = silent_job(&deployment).await;
+    handle(&deployment.world.app, batch_of(&[&id]), None).await.expect("handled");
+    assert_eq!(deployment.result("t", &id).await.header("x-spillway-pool"), "flex");
+
+    deployment.disturb(&[json!({ "model_id": "sim.flex", "throttle": true })]).await;
+    let id = silent_job(&deployment).await;
+    handle(&deployment.world.app, batch_of(&[&id]), None).await.expect("handled");
+    assert_eq!(deployment.result("t", &id).await.header("x-spillway-pool"), "default", "flex has no room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_runs_only_so_many_jobs_at_once_over_all_drains() {
+    let settings = slow(20_000).replacen(NO_LIMITS, &format!("{NO_LIMITS}\ndrain_in_flight = 2"), 1);
+    let deployment = Deployment::start(&settings).await;
+    let ids: Vec<String> = futures_util::future::join_all((0..5).map(|_| silent_job(&deployment))).await;
+    let (app, another) = (deployment.world.app.clone(), deployment.another_drain().await);
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let both =
+        async { tokio::join!(handle(&app, batch_of(&ids[..2]), None), handle(&another, batch_of(&ids[2..]), None)) };
+    let (one, other) = deployment.quickly(both).await;
+    assert_eq!(
+        (one.expect("handled").batch_item_failures, other.expect("handled").batch_item_failures),
+        (vec![], vec![])
+    );
+    let mut done = 0;
+    for id in &ids {
+        let job = deployment.stored(id).await;
+        match job.status.name() {
+            "succeeded" => done += 1,
+            "queued" => assert_eq!((job.attempts, job.fence, job.deferrals), (0, 0, 1), "it was not even claimed"),
+            status => panic!("{status}"),
+        }
+    }
+    assert_eq!(done, 2);
+    for id in &ids {
+        assert_eq!(deployment.end_of(id).await, "succeeded");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_hidden_as_long_as_its_job_may_take() {
+    let deployment = Deployment::start(&slow(20_000)).await;
+    let id = silent_job(&deployment).await;
+    let sqs = deployment.sqs().await;
+    let short = Queue::create(sqs.clone(), "short", 5).await.expect("a queue").0;
+    let app = App { queue: Some(short.clone()), ..deployment.world.app.clone() };
+    short.send(&id, "t", 0).await.expect("sent");
+    let message = short.receive(1, 5).await.expect("received").remove(0);
+    let event = json!({ "Records": [{ "messageId": "m", "receiptHandle": message.receipt_handle, "body": id }] });
+    let event: DrainEvent = serde_json::from_value(event).expect("an event");
+    let handled = tokio::spawn(async move { handle(&app, event, None).await });
+    eventually("the job runs", async || deployment.stored(&id).await.status.name() == "running").await;
+    eventually("it has been hidden", async || deployment.simulator().await["total"]["requests"] == 1).await;
+    deployment.world.advance(15_000);
+    assert_eq!(short.receive(1, 0).await.expect("received"), [], "it is hidden for longer than the queue hides it");
+    deployment.world.advance(10_000);
+    assert_eq!(handled.await.expect("no panic").expect("handled").batch_item_failures, []);
+}
+
+#[tokio::test]
+async fn a_job_whose_every_attempt_fails_makes_three_calls_and_no_more() {
+    // Two rungs: the first one is throttled each time, and the second fails.
+    let pools = pool("full", "on_demand", "sim.throttled", "") + &pool("broken", "on_demand", "sim.broken", "");
+    let deployment = Deployment::start(&answer::deployment(NO_LIMITS, &pools)).await;
+    deployment.disturb(&[json!({ "model_id": "sim.broken", "error": "ModelErrorException" })]).await;
+    let id = silent_job(&deployment).await;
+    for round in 1..20 {
+        // Its message comes again and again, also when nobody asked for it.
+        let response = handle(&deployment.world.app, batch_of(&[&id]), None).await.expect("handled");
+        deployment.world.advance(16_000);
+        if deployment.stored(&id).await.status.is_final() {
+            assert_eq!((round, response.batch_item_failures), (3, vec![]));
+        }
+    }
+    assert_eq!((deployment.stored(&id).await.status.name(), deployment.stored(&id).await.attempts), ("failed", 3));
+    let models = deployment.simulator().await["models"].clone();
+    assert_eq!(models["sim.broken"]["requests"], 3, "each may be billed");
+    assert!(models["sim.throttled"]["requests"].as_u64().is_some_and(|calls| calls <= 3), "none is billed: {models}");
+    assert_eq!(deployment.reasons().await, ["model_error"], "one letter, however often the message comes");
+}
+
+#[tokio::test]
+async fn what_died_between_a_failure_and_its_letter_is_told_by_the_next_drain() {
+    let deployment = Deployment::start(&two_tenants(NO_LIMITS)).await;
+    let id = silent_job(&deployment).await;
+    deployment.disturb(&[json!({ "error": "ValidationException" })]).await;
+    handle(&deployment.world.app, batch_of(&[&id]), None).await.expect("handled");
+    assert_eq!(deployment.reasons().await, ["invalid_request"]);
+    let again = |count: u32| {
+        let record = json!({ "messageId": "m", "receiptHandle": "r", "body": id,
+            "attributes": { "ApproximateReceiveCount": count.to_string() } });
+        serde_json::from_value::<DrainEvent>(json!({ "Records": [record] })).expect("an event")
+    };
+    handle(&deployment.world.app, again(1), None).await.expect("handled");
+    assert_eq!(deployment.messages_in(DEAD).await, 1, "another message of the job is not its own");
+    handle(&deployment.world.app, again(2), None).await.expect("handled");
+    assert_eq!(deployment.messages_in(DEAD).await, 2);
+}
+
+#[tokio::test]
+async fn a_sweep_ends_what_is_over_and_writes_its_letter() {
+    let deployment = Deployment::start(&two_tenants(NO_LIMITS)).await;
+    let (lost, waiting) = (silent_job(&deployment).await, silent_job(&deployment).await);
+    let app = &deployment.world.app;
+    for _ in 0..3 {
+        app.jobs.claim(&lost, 10_000, app.clock.now_ms()).await.expect("claimed");
+        deployment.world.advance(10_000);
+    }
+    deployment.world.advance(121_000);
+    assert_eq!(sweep(app).await.expect("swept"), 1, "the other one is sent again");
+    let job = deployment.stored(&lost).await;
+    assert_eq!((job.status.name(), job.error.is_some()), ("failed", true));
+    assert_eq!(deployment.reasons().await, ["attempts_exhausted"]);
+    assert_eq!(deployment.end_of(&waiting).await, "succeeded");
+
+    let expired = silent_job(&deployment).await;
+    deployment.world.advance(3_600_000);
+    assert_eq!(sweep(app).await.expect("swept"), 0);
+    assert_eq!(deployment.stored(&expired).await.status.name(), "expired");
+    assert_eq!(deployment.messages_in(DEAD).await, 1, "no failure");
+}
+
+impl Deployment {
+    /// A drain in another process.
+    async fn another_drain(&self) -> App {
+        let here = &self.world.app;
+        App { queue: here.queue.clone(), dead_letters: here.dead_letters.clone(), ..self.another_app().await }
+    }
+
+    /// Why the dead letters are there, each of which is shown again.
+    async fn reasons(&self) -> Vec<String> {
+        let dead_letters = self.world.app.dead_letters.as_ref().expect("a queue");
+        let letters = dead_letters.receive_letters(30).await.expect("letters");
+        dead_letters.show_again(&letters).await.expect("shown");
+        letters.into_iter().map(|letter| letter.reason.expect("a reason")).collect()
     }
 }

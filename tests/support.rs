@@ -42,7 +42,15 @@ impl Deployment {
 
     async fn start_world(settings: &str, telemetry: Telemetry, tls_port: Option<u16>) -> Self {
         let settings: Settings = toml::from_str(settings).expect("settings");
-        let options = Options { settings, apply_settings: true, data: None, port: 0, tls_port, telemetry };
+        let options = Options {
+            settings,
+            apply_settings: true,
+            data: None,
+            port: 0,
+            tls_port,
+            drain_concurrency: spillway::drain::CONCURRENCY,
+            telemetry,
+        };
         Self { world: World::start(options).await.expect("a world"), http: Client::new() }
     }
 

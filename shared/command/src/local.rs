@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use spillway::telemetry::Telemetry;
+use spillway::{drain::CONCURRENCY, telemetry::Telemetry};
 
 use crate::{
     settings::Settings,
@@ -28,11 +28,21 @@ pub struct Args {
     /// Print each request's event (CloudWatch EMF) on stdout
     #[arg(long)]
     events: bool,
+    /// How many jobs run at once
+    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = crate::serve::concurrency)]
+    drain_concurrency: usize,
 }
 
 impl Default for Args {
     fn default() -> Self {
-        Self { port: 8787, tls: TlsArgs::default(), config: None, data: None, events: false }
+        Self {
+            port: 8787,
+            tls: TlsArgs::default(),
+            config: None,
+            data: None,
+            events: false,
+            drain_concurrency: CONCURRENCY,
+        }
     }
 }
 
@@ -50,6 +60,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         data: args.data,
         port: args.port,
         tls_port: args.tls.tls_port,
+        drain_concurrency: args.drain_concurrency,
         telemetry: if args.events { Telemetry::stdout() } else { Telemetry::off() },
     })
     .await?;

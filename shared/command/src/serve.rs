@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use spillway::{app::App, drain, http::handle};
+use spillway::{
+    app::App,
+    drain::{self, CONCURRENCY},
+    http::handle,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +31,15 @@ pub struct Args {
     /// whoever reaches the port can be any caller
     #[arg(long)]
     trust_access_key_ids: bool,
+    /// How many jobs run at once
+    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = concurrency)]
+    drain_concurrency: usize,
+}
+
+/// Reads how many jobs run at once.
+pub fn concurrency(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=1_000).contains(number));
+    number.ok_or_else(|| "must be a whole number from 1 to 1000".to_owned())
 }
 
 /// Runs until Ctrl-C or SIGTERM, then finishes what is in flight. Also drains the queue, if there is one.
@@ -46,7 +59,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         encrypted = Some(tls);
     }
     let token = CancellationToken::new();
-    let pump = app.queue.clone().map(|queue| tokio::spawn(drain::pump(app.clone(), queue, token.clone())));
+    let pump = app
+        .queue
+        .clone()
+        .map(|queue| tokio::spawn(drain::pump(app.clone(), queue, args.drain_concurrency, token.clone())));
     let answer = move |mut request| {
         let app = app.clone();
         if args.trust_access_key_ids {

@@ -44,6 +44,8 @@ pub struct Options {
     pub port: u16,
     /// The port of the API over HTTPS, 0 for any; without one there is none.
     pub tls_port: Option<u16>,
+    /// How many jobs run at once.
+    pub drain_concurrency: usize,
     /// Where events go.
     pub telemetry: Telemetry,
 }
@@ -103,7 +105,7 @@ impl World {
             seed(&app, &options.settings).await?;
         }
         let shutdown = CancellationToken::new();
-        let pump = tokio::spawn(spillway::drain::pump(app.clone(), queue, shutdown.clone()));
+        let pump = tokio::spawn(spillway::drain::pump(app.clone(), queue, options.drain_concurrency, shutdown.clone()));
         let api = app.clone();
         let answer = move |mut request| {
             let api = api.clone();

@@ -8,6 +8,7 @@ use aws_sdk_bedrockruntime::config::{Credentials, StalledStreamProtectionConfig}
 
 use crate::{
     blobs::Blobs,
+    broker::Pacing,
     clock::Clock,
     config::Config,
     model::Models,
@@ -42,6 +43,8 @@ pub struct App {
     /// Without a bucket, bodies that are too large for a row cannot wait.
     pub blobs: Option<Blobs>,
     pub models: Models,
+    /// How fast this process's jobs may call the models.
+    pub pacing: Pacing,
     pub telemetry: Telemetry,
     /// What stands before every path of the API; empty means nothing does.
     pub path_prefix: Arc<str>,
@@ -144,6 +147,7 @@ impl App {
             webhooks: queue(&config.webhook_queue_url),
             blobs,
             models: Models::new(clients.bedrock_runtime),
+            pacing: Pacing::new(clock.clone()),
             telemetry,
             path_prefix: config.path_prefix.as_str().into(),
             clock,

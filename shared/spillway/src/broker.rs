@@ -10,6 +10,7 @@ mod deliver;
 mod estimate;
 mod find;
 mod guardrail;
+mod pacing;
 mod refusal;
 mod route;
 mod settlement;
@@ -18,12 +19,13 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-pub use accounts::{of_pool as account_of_pool, of_tenant as account_of};
+pub use accounts::{of_drained as account_of_drained, of_pool as account_of_pool, of_tenant as account_of};
 pub use count::{Count, count_tokens};
 pub use deliver::{Delta, Deltas};
 use estimate::Plan;
 pub use find::find_model;
 pub use guardrail::{Applied, apply_guardrail};
+pub use pacing::Pacing;
 pub use refusal::unreachable;
 
 use crate::{
@@ -53,6 +55,9 @@ pub struct Ask {
     /// When this process must be done with it, in milliseconds since 1970; `None` when only the model's own timeout
     /// counts.
     pub deadline_ms: Option<u64>,
+    /// For a job that can wait: until when it may do so here for its turn at a pool, in milliseconds since 1970. Its pools are
+    /// called at the drain's pace, the cheapest first. `None` when somebody waits for the answer.
+    pub patient_until_ms: Option<u64>,
     /// What is known of the request so far; completed and recorded when it is answered.
     pub event: RequestEvent,
 }
@@ -130,14 +135,16 @@ async fn note_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
 }
 
 async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64) -> Result<Served, Problem> {
+    let began_ms = app.clock.now_ms();
+    let place = app.pacing.place(&ask).await?;
     let attempted_ms = app.clock.now_ms();
     let admitted = admit::admit(&app, &ask).await?;
     let mut event = ask.event.clone();
-    event.hold_ms = held_ms;
+    event.hold_ms = held_ms.or_else(|| place.is_some().then(|| attempted_ms.saturating_sub(began_ms)));
     event.reserved_tokens = Some(admitted.reserved_tokens());
     event.regained_tokens = Some(admitted.regained_tokens).filter(|regained| *regained > 0);
     event.admit_ms = Some(app.clock.now_ms().saturating_sub(attempted_ms));
-    match route::route(&app, &ask, &admitted).await {
+    match route::route(&app, &ask, &admitted, place).await {
         Ok(routed) => deliver::deliver(&app, Arc::clone(&ask), admitted, routed, event, started_ms).await,
         Err(failed) => {
             let mut receipt = admitted.give_back(&app, failed.may_be_billed).await;

@@ -5,16 +5,24 @@
 //! is done with, so that receive counts only count real failures.
 
 mod answer;
+mod letters;
 mod message;
 mod pump;
+mod shift;
+mod slot;
 mod sweep;
 mod turn;
 
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
+use std::sync::Arc;
+
+use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use serde::Deserialize;
+use shift::Shift;
+use tokio::{sync::Semaphore, task::JoinHandle};
+use tracing::error;
 
 pub use message::Handled;
-pub use pump::pump;
+pub use pump::{CONCURRENCY, pump};
 pub use sweep::sweep;
 
 use crate::{app::App, queue::Message};
@@ -32,7 +40,7 @@ pub enum DrainEvent {
     },
 }
 
-/// Handles a batch, or sweeps. Messages that are not reported as failures are done with.
+/// Handles a batch, all its messages at once, or sweeps. Messages that are not reported as failures are done with.
 ///
 /// # Errors
 /// The sweep could not read the store.
@@ -45,19 +53,41 @@ pub async fn handle(app: &App, event: DrainEvent, deadline_ms: Option<u64>) -> a
             return Ok(response);
         }
     };
-    for record in batch.records {
-        let receive_count = record.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok());
-        let message = Message {
-            id: record.message_id.unwrap_or_default(),
-            body: record.body.unwrap_or_default(),
-            receipt_handle: record.receipt_handle.unwrap_or_default(),
-            receive_count: receive_count.unwrap_or(1),
-        };
-        if message::handle(app, &message, deadline_ms).await == Handled::Failed {
+    let shift = Shift::new(app.clock.now_ms(), deadline_ms);
+    let room = Arc::new(Semaphore::new(CONCURRENCY));
+    let jobs: Vec<(String, JoinHandle<Handled>)> = batch
+        .records
+        .into_iter()
+        .map(|record| {
+            let message = read(record);
+            let (id, app, room) = (message.id.clone(), app.clone(), Arc::clone(&room));
+            let handled = tokio::spawn(async move {
+                let _place = room.acquire_owned().await;
+                message::handle(&app, &message, shift).await
+            });
+            (id, handled)
+        })
+        .collect();
+    for (id, handled) in jobs {
+        let handled = handled.await.unwrap_or_else(|error| {
+            error!(%error, "a message was not handled to its end");
+            Handled::Failed
+        });
+        if handled == Handled::Failed {
             let mut failure = BatchItemFailure::default();
-            failure.item_identifier = message.id;
+            failure.item_identifier = id;
             response.batch_item_failures.push(failure);
         }
     }
     Ok(response)
+}
+
+fn read(record: SqsMessage) -> Message {
+    let receive_count = record.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok());
+    Message {
+        id: record.message_id.unwrap_or_default(),
+        body: record.body.unwrap_or_default(),
+        receipt_handle: record.receipt_handle.unwrap_or_default(),
+        receive_count: receive_count.unwrap_or(1),
+    }
 }

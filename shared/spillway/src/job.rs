@@ -2,12 +2,14 @@
 
 mod course;
 mod priority;
+mod reason;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use course::{MAX_ATTEMPTS, Next, RESEND_AFTER_MS};
 pub use priority::{Priority, earliest_start_ms};
+pub use reason::Reason;
 
 use crate::{dialect::Dialect, tenant::Class};
 

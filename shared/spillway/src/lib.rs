@@ -5,6 +5,7 @@ pub mod chat;
 mod check;
 pub mod job;
 mod model_id;
+pub mod pace;
 pub mod pool;
 pub mod price;
 pub mod quota;

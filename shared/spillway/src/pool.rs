@@ -59,6 +59,23 @@ impl Model {
         of_kind(PoolKind::Provisioned).chain(of_kind(PoolKind::OnDemand))
     }
 
+    /// The same for work that can wait: what is paid for ahead first, then on-demand from the cheapest, as listed where they
+    /// cost the same. A tier that may make requests wait for half the price, flex, so comes before the default one, while
+    /// somebody who waits for an answer gets the pools as they are listed.
+    ///
+    /// Where a pool has no prices, those of the tiers order them, which are multiples of the default's (Amazon Bedrock User
+    /// Guide, "Service tiers for optimizing performance and cost").
+    pub fn rungs_by_price(&self) -> Vec<&Pool> {
+        let mut rungs: Vec<&Pool> = self.rungs().collect();
+        let paid = rungs.partition_point(|pool| pool.kind == PoolKind::Provisioned);
+        let are_priced = rungs[paid..].iter().all(|pool| pool.prices != Prices::default());
+        rungs[paid..].sort_by(|one, other| {
+            let price = |pool: &Pool| if are_priced { pool.prices.typical() } else { pool.tier_price() };
+            price(one).total_cmp(&price(other))
+        });
+        rungs
+    }
+
     /// What the input is to be estimated with: what is set, else what the ids of the pools tell. Where they tell different
     /// ones, it is one that estimates no less.
     pub fn tokenizer(&self) -> Tokenizer {
@@ -176,6 +193,15 @@ impl Pool {
         self.burst.or(DEFAULT_BURST_S)
     }
 
+    /// What its tier costs, as a multiple of the default one.
+    fn tier_price(&self) -> f64 {
+        match self.service_tier.as_deref() {
+            Some("flex") => 0.5,
+            Some("priority") => 1.75,
+            _ => 1.0,
+        }
+    }
+
     /// How much of it a request of `class` may fill, in percent; `is_excess` if its tenant is above its committed share.
     pub fn share_percent(&self, class: Class, is_excess: bool) -> u64 {
         let excess_percent = if is_excess { self.excess_percent } else { 100 };
@@ -274,6 +300,30 @@ mod tests {
         assert_eq!(of(nothing.clone(), &[opus_4_6, opus_4_7]), Tokenizer::Claude47);
         assert_eq!(of(nothing.clone(), &[opus_4_7, nova]), Tokenizer::Unknown);
         assert_eq!(of(nothing, &[provisioned]), Tokenizer::Unknown);
+    }
+
+    #[test]
+    fn work_that_can_wait_takes_the_cheapest_first_and_as_listed_among_equals() {
+        let pool = |name: &str, kind: &str, tier: Option<&str>, price: f64| {
+            serde_json::json!({"name": name, "kind": kind, "model_id": "m", "service_tier": tier,
+                "prices": {"input": price, "output": 5.0 * price}})
+        };
+        let names = |pools: &[serde_json::Value]| -> Vec<String> {
+            let model = model(serde_json::json!({"name": "m", "ladder": pools}));
+            model.rungs_by_price().into_iter().map(|pool| pool.name.clone()).collect()
+        };
+        let (default, profile) = (pool("default", "on_demand", None, 1.0), pool("profile", "on_demand", None, 1.1));
+        let (flex, paid) = (pool("flex", "on_demand", Some("flex"), 0.5), pool("paid", "provisioned", None, 0.0));
+        let listed = [profile, default.clone(), flex.clone(), paid.clone(), pool("equal", "on_demand", None, 1.0)];
+        assert_eq!(names(&listed), ["paid", "flex", "default", "equal", "profile"]);
+        let unpriced = [
+            pool("urgent", "on_demand", Some("priority"), 0.0),
+            default,
+            pool("free", "on_demand", None, 0.0),
+            pool("patient", "on_demand", Some("flex"), 0.0),
+            paid,
+        ];
+        assert_eq!(names(&unpriced), ["paid", "patient", "default", "free", "urgent"]);
     }
 
     #[test]

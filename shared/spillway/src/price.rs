@@ -30,6 +30,11 @@ pub struct Prices {
 const HOUR_TO_FIVE_MINUTES: f64 = 1.6;
 
 impl Prices {
+    /// What a typical request costs per token, for comparing pools: three tokens of input for each one of output.
+    pub fn typical(&self) -> f64 {
+        (3.0 * self.input + self.output) / 4.0
+    }
+
     /// The cost of `usage` in micro-USD, rounded up.
     pub fn cost_microusd(&self, usage: &Usage) -> u64 {
         let of_1h = usage.cache_write_1h_input_tokens.min(usage.cache_write_input_tokens);

@@ -1,6 +1,8 @@
 //! SQS: the queue of jobs. A message is a job's id and nothing else; everything about the job is in the store.
 
-use std::{collections::HashMap, error::Error};
+mod letters;
+
+use std::{collections::HashMap, error::Error, sync::Arc};
 
 use anyhow::Context;
 use aws_sdk_sqs::{
@@ -8,6 +10,10 @@ use aws_sdk_sqs::{
     error::{ProvideErrorMetadata, SdkError},
     types::{MessageSystemAttributeName, QueueAttributeName},
 };
+
+use tokio::sync::OnceCell;
+
+pub use letters::{DeadLetter, Letter};
 
 use crate::causes::causes;
 
@@ -18,7 +24,7 @@ const LONGEST_DELAY_S: u64 = 900;
 const LONGEST_HIDDEN_S: i32 = 43_200;
 
 /// How often a message may be received without being deleted before it goes to the dead-letter queue.
-const MAX_RECEIVES: u32 = 3;
+pub const MAX_RECEIVES: u32 = 3;
 
 /// SQS did not do what it was asked; it may work later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,12 +50,14 @@ pub struct Queue {
     client: Client,
     url: String,
     hidden_s: Option<i32>,
+    /// The queue's own visibility timeout, in seconds, once it was asked for.
+    own_hidden_s: Arc<OnceCell<i32>>,
 }
 
 impl Queue {
     /// The queue at `url`.
     pub fn new(client: Client, url: impl Into<String>) -> Self {
-        Self { client, url: url.into(), hidden_s: None }
+        Self { client, url: url.into(), hidden_s: None, own_hidden_s: Arc::default() }
     }
 
     /// The queue called `name`, and beside it `<name>-dead` for messages that were received three times in vain, both
@@ -113,6 +121,33 @@ impl Queue {
         let request = self.client.change_message_visibility().queue_url(&self.url).receipt_handle(receipt_handle);
         request.visibility_timeout(small(visibility_s, LONGEST_HIDDEN_S)).send().await?;
         Ok(())
+    }
+}
+
+impl Queue {
+    /// Hides a message that was just received for `for_ms` milliseconds from now, unless it is hidden for so long anyway.
+    ///
+    /// # Errors
+    /// The queue cannot be reached.
+    pub async fn hide_at_least(&self, receipt_handle: &str, for_ms: u64) -> Result<(), QueueError> {
+        let for_s = u32::try_from(for_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
+        if small(for_s, LONGEST_HIDDEN_S) <= self.hidden_s().await? {
+            return Ok(());
+        }
+        self.change_visibility(receipt_handle, for_s).await
+    }
+
+    async fn hidden_s(&self) -> Result<i32, QueueError> {
+        if let Some(hidden_s) = self.hidden_s {
+            return Ok(hidden_s);
+        }
+        let name = QueueAttributeName::VisibilityTimeout;
+        let asked = async || {
+            let request = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(name.clone());
+            let attributes = request.send().await?.attributes.unwrap_or_default();
+            Ok::<_, QueueError>(attributes.get(&name).and_then(|told| told.parse().ok()).unwrap_or_default())
+        };
+        self.own_hidden_s.get_or_try_init(asked).await.copied()
     }
 }
 

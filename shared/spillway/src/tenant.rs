@@ -59,6 +59,9 @@ pub struct Tenant {
     /// How long an accepted job may wait for room before it expires, in seconds.
     #[serde(default = "default_job_ttl_s")]
     pub job_ttl_s: u64,
+    /// How many of its jobs may run at once, over all drains; any number when absent.
+    #[serde(default, skip_serializing_if = "check::is_default")]
+    pub drain_in_flight: Option<u64>,
     /// Counts the changes of this entry; set by the registry, fences older limits in the ledger.
     #[serde(default)]
     pub version: u64,
@@ -97,6 +100,9 @@ impl Tenant {
         check::range("default_max_tokens", self.default_max_tokens, 1..=check::MOST, &mut wrong);
         check::range("hold_ms", self.hold_ms, 0..=LONGEST_HOLD_MS, &mut wrong);
         check::range("job_ttl_s", self.job_ttl_s, 1..=LONGEST_JOB_TTL_S, &mut wrong);
+        if let Some(at_once) = self.drain_in_flight {
+            check::range("drain_in_flight", at_once, 1..=check::MOST, &mut wrong);
+        }
         for model in &self.models {
             check::name("models", model, 128, "._:-", &mut wrong);
         }

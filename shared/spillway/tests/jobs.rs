@@ -14,7 +14,7 @@ use spillway::{
     job::{Call, Job, MAX_ATTEMPTS, NewJob, Outcome, Priority, RESEND_AFTER_MS, Status, StoredResult},
     store::{
         StoreError,
-        jobs::{Cancel, Claim, Jobs, LARGEST_BODY},
+        jobs::{Cancel, Claim, Jobs, LARGEST_BODY, Redrive, Sweep},
         tables,
     },
 };
@@ -281,10 +281,11 @@ async fn the_sweep_finds_open_jobs_whose_message_is_late_and_no_others() {
 async fn of_two_sweeps_at_once_one_sends_the_message() {
     let (_dynamodb, jobs) = setup().await;
     let id = submitted(&jobs).await.id;
-    assert_eq!(jobs.take_for_resend(&id, NOW_MS).await, Ok(None), "its message is not late");
+    assert_eq!(jobs.sweep(&id, NOW_MS).await, Ok(Sweep::Nothing), "its message is not late");
     let late_ms = NOW_MS + RESEND_AFTER_MS;
-    let taken = join_all((0..10).map(|_| jobs.take_for_resend(&id, late_ms))).await;
-    let taken: Vec<Job> = taken.into_iter().filter_map(|taken| taken.expect("read")).collect();
+    let taken = join_all((0..10).map(|_| jobs.sweep(&id, late_ms))).await;
+    let resend = |swept| if let Sweep::Resend(job) = swept { Some(job) } else { None };
+    let taken: Vec<Job> = taken.into_iter().filter_map(|taken| resend(taken.expect("read"))).collect();
     assert_eq!(taken.len(), 1);
     assert_eq!((taken[0].tenant.as_str(), taken[0].resends), ("acme", 1));
     assert!(jobs.overdue(10, late_ms).await.expect("read").is_empty());
@@ -296,8 +297,64 @@ async fn a_sweep_does_not_take_the_job_from_its_drain() {
     let (_dynamodb, jobs) = setup().await;
     let job = claimed(&jobs, &submitted(&jobs).await.id, NOW_MS).await;
     let late_ms = NOW_MS + LEASE_MS + RESEND_AFTER_MS;
-    assert!(jobs.take_for_resend(&job.id, late_ms).await.expect("read").is_some());
+    assert!(matches!(jobs.sweep(&job.id, late_ms).await, Ok(Sweep::Resend(_))));
     assert_eq!(jobs.finish(&job, &succeeded("hello"), late_ms).await, Ok(true));
+}
+
+#[tokio::test]
+async fn a_sweep_ends_what_nobody_can_end_any_more() {
+    let (_dynamodb, jobs) = setup().await;
+    let waiting = submitted(&jobs).await.id;
+    let expired_ms = NOW_MS + HOUR_MS + 1;
+    assert!(matches!(jobs.sweep(&waiting, expired_ms).await, Ok(Sweep::Ended(job)) if job.status == Status::Expired));
+
+    let lost = submitted(&jobs).await.id;
+    for attempt in 0..u64::from(MAX_ATTEMPTS) {
+        claimed(&jobs, &lost, NOW_MS + attempt * LEASE_MS).await;
+    }
+    let late_ms = NOW_MS + 3 * LEASE_MS + RESEND_AFTER_MS;
+    assert!(matches!(jobs.sweep(&lost, late_ms).await, Ok(Sweep::Ended(job)) if job.status == Status::Failed));
+    assert!(jobs.overdue(10, expired_ms).await.expect("read").is_empty());
+    assert_eq!(jobs.sweep(&lost, expired_ms).await, Ok(Sweep::Nothing));
+}
+
+#[tokio::test]
+async fn a_failed_job_can_be_queued_again_and_its_former_drains_are_not_heard() {
+    let (_dynamodb, jobs) = setup().await;
+    let id = submitted(&jobs).await.id;
+    let failed = Outcome::Failed { error: "why".into(), result: answer("no") };
+    let mut former = claimed(&jobs, &id, NOW_MS).await;
+    for attempt in 1..u64::from(MAX_ATTEMPTS) {
+        jobs.retry(&former, NOW_MS).await.expect("queued");
+        former = claimed(&jobs, &id, NOW_MS + attempt).await;
+    }
+    assert_eq!(jobs.redrive(&id, NOW_MS).await, Ok(Redrive::Not(Status::Running)));
+    jobs.finish(&former, &failed, NOW_MS).await.expect("failed");
+
+    let day_ms = 24 * HOUR_MS;
+    let again = jobs.redrive(&id, NOW_MS + day_ms).await;
+    let Ok(Redrive::Queued(queued)) = again else { panic!("{again:?}") };
+    assert_eq!((queued.status, queued.attempts, queued.fence), (Status::Queued, 0, former.fence));
+    assert_eq!((queued.error, queued.answered_at_fence), (None, None));
+    assert_eq!(queued.expires_ms, NOW_MS + day_ms + HOUR_MS, "it has its time again");
+    assert_eq!(jobs.finish(&former, &succeeded("late"), NOW_MS).await, Ok(false));
+    let running = claimed(&jobs, &id, NOW_MS + day_ms).await;
+    assert_eq!(jobs.finish(&running, &succeeded("hello"), NOW_MS + day_ms).await, Ok(true));
+    let done = jobs.get(&id).await.expect("read").expect("there");
+    assert_eq!(jobs.result(&done).await.expect("read").expect("an answer").body, "hello");
+    assert_eq!(jobs.redrive("018f0000-0000-7000-8000-000000000000", NOW_MS).await, Ok(Redrive::Missing));
+}
+
+#[tokio::test]
+async fn a_job_that_is_put_off_counts_no_attempt_and_is_left_to_who_took_it_meanwhile() {
+    let (_dynamodb, jobs) = setup().await;
+    let job = submitted(&jobs).await;
+    jobs.postpone(&job, NOW_MS + 9_000).await.expect("put off");
+    let queued = jobs.get(&job.id).await.expect("read").expect("there");
+    assert_eq!((queued.ready_ms, queued.due_ms, queued.attempts), (NOW_MS + 9_000, NOW_MS + 9_000, 0));
+    let running = claimed(&jobs, &job.id, NOW_MS + 9_000).await;
+    jobs.postpone(&queued, NOW_MS + 20_000).await.expect("nothing to do");
+    assert_eq!(jobs.get(&job.id).await.expect("read").expect("there").ready_ms, running.ready_ms);
 }
 
 #[tokio::test]

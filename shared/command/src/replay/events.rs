@@ -61,8 +61,15 @@ pub async fn replay(path: &Path, mut each: impl FnMut(Replayed)) -> anyhow::Resu
     settings.simulator.time_to_first_token_ms = 0;
     settings.simulator.tokens_per_second = 0;
     let key = settings.keys.get(TENANT).cloned().context("the demo has a key for every tenant")?;
-    let options =
-        Options { settings, apply_settings: true, data: None, port: 0, tls_port: None, telemetry: Telemetry::off() };
+    let options = Options {
+        settings,
+        apply_settings: true,
+        data: None,
+        port: 0,
+        tls_port: None,
+        drain_concurrency: spillway::drain::CONCURRENCY,
+        telemetry: Telemetry::off(),
+    };
     let world = World::start(options).await?;
     let role = CallerRecord { id: ROLE.into(), tenant: TENANT.into() };
     world.app.registry.put_caller(&role).await?;

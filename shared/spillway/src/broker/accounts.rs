@@ -2,8 +2,8 @@
 
 use crate::{
     pool::{Model, Pool},
-    quota::{self, Policy},
-    store::ledger::{Account, pool_account, tenant_account},
+    quota::{self, Limits, Policy},
+    store::ledger::{Account, drain_account, pool_account, tenant_account},
     tenant::Tenant,
 };
 
@@ -20,6 +20,16 @@ pub fn of_tenant(tenant: &Tenant) -> Account {
         policy: Policy { limits: tenant.limits, version: tenant.version, burst: tenant.burst(), share_percent: 100 },
         shards: quota::shards(&tenant.limits, TENANT_WRITES),
     }
+}
+
+/// The account of the jobs of `tenant` that run, if only so many may.
+pub fn of_drained(tenant: &Tenant) -> Option<Account> {
+    let limits = Limits { in_flight: Some(tenant.drain_in_flight?), ..Limits::default() };
+    Some(Account {
+        name: drain_account(&tenant.name),
+        policy: Policy { limits, version: tenant.version, burst: tenant.burst(), share_percent: 100 },
+        shards: quota::shards(&limits, TENANT_WRITES),
+    })
 }
 
 /// The account of `pool` of `model`, as far as a request may fill it that may take `share_percent` of it.

@@ -4,11 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::{Ask, Reply, Served, admit, admit::Admitted, route::Response, route::Routed, settlement::Settlement};
+use super::{
+    Ask, Reply, Served, admit,
+    admit::Admitted,
+    pacing::Place,
+    route::{Response, Routed},
+    settlement::Settlement,
+};
 use crate::{
     app::App,
     chat::{Event, Problem, Usage},
     model::{EventStream, Failure},
+    pace::End,
     telemetry::{Outcome, RequestEvent},
 };
 
@@ -42,7 +49,7 @@ pub async fn deliver(
     let (max_tokens_set, limits) = (admitted.plan.max_tokens_set, admitted.limits.clone());
     let ends_ms = admit::expires_ms(app, &ask);
     let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), ask };
-    let delivery = Delivery { app: app.clone(), settlement, event, started_ms, ends_ms };
+    let delivery = Delivery { app: app.clone(), settlement, place: routed.place, event, started_ms, ends_ms };
     let reply = match routed.response {
         Response::Whole(answer) => {
             delivery.end(answer.usage, Outcome::Answered).await;
@@ -61,6 +68,8 @@ pub async fn deliver(
 struct Delivery {
     app: App,
     settlement: Settlement,
+    /// Held until the model is done.
+    place: Option<Place>,
     event: RequestEvent,
     started_ms: u64,
     ends_ms: u64,
@@ -95,6 +104,9 @@ impl Delivery {
                 Err(failure) => break Some(failure),
             }
         };
+        if let (Some(Failure::Throttled), Some(place)) = (&ended, self.place.take()) {
+            place.leave(End::Throttled);
+        }
         let problem = ended.map(Failure::into_problem);
         let outcome = match &problem {
             Some(_) => Outcome::Failed,
@@ -112,7 +124,10 @@ impl Delivery {
     }
 
     async fn end(self, usage: Option<Usage>, outcome: Outcome) {
-        let Self { app, settlement, mut event, started_ms, .. } = self;
+        let Self { app, settlement, place, mut event, started_ms, .. } = self;
+        if let Some(place) = place {
+            place.leave(if outcome == Outcome::Failed { End::Other } else { End::Answered });
+        }
         let receipt = settlement.settle(&app, usage, outcome == Outcome::Failed).await;
         event.cost_microusd = receipt.tenant.map(|charged| charged.charge.cost_microusd);
         event.charge(&receipt);

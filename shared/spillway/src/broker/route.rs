@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Ask, accounts, admit, admit::Admitted, refusal, settlement};
+use super::{Ask, accounts, admit, admit::Admitted, pacing::Place, refusal, settlement};
 use crate::{
     app::App,
     chat::{Answer, Problem},
     model::{Call, EventStream, Failure},
+    pace::{Blocked, End},
     pool::Pool,
     quota::{self, Charged},
     store::ledger::{Held, Outcome},
@@ -17,6 +18,8 @@ pub struct Routed<'a> {
     pub pool: &'a Pool,
     /// The reservation on the pool; `None` when it has no limits.
     pub held: Option<Held>,
+    /// Its place in the drain's pace, if it is a job that can wait.
+    pub place: Option<Place>,
     /// How many pools were called, this one included.
     pub calls: u32,
     pub response: Response,
@@ -55,23 +58,38 @@ struct Obstacles {
 }
 
 /// Tries the pools of the model's ladder in order: a full, throttled or unavailable one leads to the next; anything else
-/// ends the request.
-pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<Routed<'a>, Failed> {
+/// ends the request. `place` is where it waited for its turn.
+pub async fn route<'a>(
+    app: &App,
+    ask: &'a Ask,
+    admitted: &Admitted,
+    mut place: Option<Place>,
+) -> Result<Routed<'a>, Failed> {
     let mut obstacles = Obstacles::default();
     let mut calls = 0;
     for pool in rungs(ask).map_err(Failed::unbilled)? {
+        let place = match turn(app, ask, pool, &mut place) {
+            Ok(place) => place,
+            Err(retry_after_ms) => {
+                obstacles.full(retry_after_ms);
+                continue;
+            }
+        };
         let held = match reserve(app, ask, admitted, pool).await? {
             Room::Free => None,
             Room::Held(held) => Some(held),
             Room::Never => continue,
             Room::Full { retry_after_ms } => {
                 obstacles.full(retry_after_ms);
+                if let Some(place) = place {
+                    place.leave(End::NoRoom { retry_after_ms });
+                }
                 continue;
             }
         };
         calls += 1;
         let failure = match invoke(app, ask, admitted.plan.max_tokens, pool).await {
-            Ok(response) => return Ok(Routed { pool, held, calls, response }),
+            Ok(response) => return Ok(Routed { pool, held, place, calls, response }),
             Err(failure) => failure,
         };
         let may_be_billed = matches!(failure, Failure::Failed(_));
@@ -80,7 +98,10 @@ pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<R
             None => None,
         };
         match failure {
-            Failure::Throttled => obstacles.full(refusal::THROTTLED_RETRY_MS),
+            Failure::Throttled => {
+                let rests_ms = place.map_or(0, |place| place.leave(End::Throttled));
+                obstacles.full(rests_ms.max(refusal::THROTTLED_RETRY_MS));
+            }
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
             Failure::Rejected(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(problem) => {
@@ -91,10 +112,28 @@ pub async fn route<'a>(app: &App, ask: &'a Ask, admitted: &Admitted) -> Result<R
     Err(Failed::unbilled(obstacles.into_problem(&ask.model.name)))
 }
 
+/// The place to call `pool` from: that where a job waited, or another one that is free; none for who does not keep pace.
+///
+/// # Errors
+/// It is not its turn there, for so long, in milliseconds.
+fn turn(app: &App, ask: &Ask, pool: &Pool, waited: &mut Option<Place>) -> Result<Option<Place>, u64> {
+    if ask.patient_until_ms.is_none() {
+        return Ok(None);
+    }
+    if waited.as_ref().is_some_and(|place| place.is_at(&ask.model, pool)) {
+        return Ok(waited.take());
+    }
+    app.pacing.try_place(&ask.model, pool).map(Some).map_err(|blocked| {
+        let (Blocked::Resting { until_ms } | Blocked::Full { until_ms }) = blocked;
+        until_ms.saturating_sub(app.clock.now_ms())
+    })
+}
+
 /// The pools that may take the request, in order.
-fn rungs(ask: &Ask) -> Result<Vec<&Pool>, Problem> {
-    let Some(tier) = &ask.request.service_tier else { return Ok(ask.model.rungs().collect()) };
-    let pools: Vec<_> = ask.model.rungs().filter(|pool| pool.service_tier.as_ref() == Some(tier)).collect();
+pub(super) fn rungs(ask: &Ask) -> Result<Vec<&Pool>, Problem> {
+    let all = if ask.patient_until_ms.is_some() { ask.model.rungs_by_price() } else { ask.model.rungs().collect() };
+    let Some(tier) = &ask.request.service_tier else { return Ok(all) };
+    let pools: Vec<_> = all.into_iter().filter(|pool| pool.service_tier.as_ref() == Some(tier)).collect();
     if pools.is_empty() {
         let told = format!("Model {} has no pool of the tier {tier} here; leave the service tier out.", ask.model.name);
         return Err(Problem::invalid("service_tier", told));

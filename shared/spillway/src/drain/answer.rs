@@ -9,10 +9,10 @@ use crate::{
     chat::{self, Kind, Problem},
     dialect::{Api, Context, Echo, Encoder, Rendered},
     http::route::{Route, route},
-    job::{Job, Outcome, StoredResult},
+    job::{Job, Outcome, Reason, StoredResult},
     pool::Model,
     telemetry::RequestEvent,
-    tenant::Tenant,
+    tenant::{Class, Tenant},
 };
 use std::sync::Arc;
 
@@ -23,23 +23,24 @@ pub enum Attempt {
     /// There is no room for another `wait_ms` milliseconds, or nobody who could answer. Nothing was billed.
     NoRoom { wait_ms: u64 },
     /// It failed; `is_final` if another attempt would fail the same way.
-    Failed { error: String, result: StoredResult, is_final: bool },
+    Failed { error: String, reason: Reason, result: StoredResult, is_final: bool },
 }
 
-/// How long an attempt may take at most, in milliseconds: as long as any model may, or this process.
+/// How long a call may take at most, in milliseconds: as long as any model may.
 ///
 /// # Errors
 /// The registry cannot be reached.
-pub async fn longest_ms(app: &App, deadline_ms: Option<u64>) -> anyhow::Result<u64> {
+pub async fn longest_ms(app: &App) -> anyhow::Result<u64> {
     let catalogue = app.registry.catalogue().await?;
-    let model_ms = catalogue.models().map(|model| model.timeout_ms).max().unwrap_or_default();
-    let left_ms = deadline_ms.map(|deadline_ms| deadline_ms.saturating_sub(app.clock.now_ms()));
-    Ok(left_ms.map_or(model_ms, |left_ms| left_ms.min(model_ms)))
+    Ok(catalogue.models().map(|model| model.timeout_ms).max().unwrap_or_default())
 }
 
-/// Runs the job once: no hold, no overflow, and only as much of a pool as work that can wait may take.
-pub async fn attempt(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> Attempt {
-    match serve(app, job, body, deadline_ms).await {
+/// Runs the job once: no hold, no overflow, at the pace of the drain until `patient_until_ms`, and only as much of a pool as
+/// work that can wait may take.
+///
+/// It calls each pool of the ladder once at most, and no further one after a call that may be billed.
+pub async fn attempt(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>, patient_until_ms: u64) -> Attempt {
+    match serve(app, job, body, deadline_ms, patient_until_ms).await {
         Ok(result) => Attempt::Answered(result),
         Err(Problem { kind: Kind::Throttled | Kind::Unavailable, retry_after_ms: Some(wait_ms), .. }) => {
             Attempt::NoRoom { wait_ms }
@@ -52,7 +53,7 @@ fn failed(job: &Job, problem: &Problem) -> Attempt {
     let is_final =
         !matches!(problem.kind, Kind::Unavailable | Kind::Timeout | Kind::Model | Kind::Internal | Kind::Throttled);
     let result = stored(job.call.dialect.problem(&job.id, problem), []);
-    Attempt::Failed { error: problem.message.clone(), result, is_final }
+    Attempt::Failed { error: problem.message.clone(), reason: Reason::of(problem.kind), result, is_final }
 }
 
 /// What is stored of an answer that does not fit.
@@ -63,7 +64,13 @@ pub fn too_large_to_store(job: &Job, bytes: usize, limit: usize) -> Outcome {
     Outcome::Failed { error: problem.message, result }
 }
 
-async fn serve(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> Result<StoredResult, Problem> {
+async fn serve(
+    app: &App,
+    job: &Job,
+    body: &Bytes,
+    deadline_ms: Option<u64>,
+    patient_until_ms: u64,
+) -> Result<StoredResult, Problem> {
     let Reading { tenant, model, request, api, echo } = read(app, job, body).await?;
     let context = Context {
         request_id: job.id.clone(),
@@ -87,6 +94,7 @@ async fn serve(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>) -> 
         class: job.class,
         hold_ms: 0,
         deadline_ms,
+        patient_until_ms: (job.class == Class::Batch).then_some(patient_until_ms),
         event: event.clone(),
         tenant,
         model,

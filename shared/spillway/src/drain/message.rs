@@ -4,11 +4,14 @@ use tracing::{debug, error, warn};
 
 use super::{
     answer::{self, Attempt},
+    letters,
+    shift::Shift,
+    slot::{self, Slot},
     turn,
 };
 use crate::{
     app::App,
-    job::{Job, Outcome, Status},
+    job::{Job, MAX_ATTEMPTS, Next, Outcome, Reason, Status},
     queue::{Message, Queue},
     store::{StoreError, jobs::Claim},
 };
@@ -22,19 +25,16 @@ pub enum Handled {
     Failed,
 }
 
-/// How long a claim lasts beyond the time that the model may take, for settling and storing, in milliseconds.
-pub(super) const LEASE_MARGIN_MS: u64 = 15_000;
-
 /// How long a job whose attempt failed rests before the next one, in milliseconds, times the attempts so far.
 const RETRY_MS: u64 = 5_000;
 
 /// Handles one message. It may come twice, late, or at two drains at once: the claim decides.
-pub async fn handle(app: &App, message: &Message, deadline_ms: Option<u64>) -> Handled {
+pub async fn handle(app: &App, message: &Message, shift: Shift) -> Handled {
     let Some(queue) = &app.queue else {
         error!("SPILLWAY_QUEUE_URL is not set, so a job that must wait could not be sent again");
         return Handled::Failed;
     };
-    match try_handle(app, queue, message, deadline_ms).await {
+    match try_handle(app, queue, message, shift).await {
         Ok(handled) => handled,
         Err(error) => {
             warn!(job_id = shown(&message.body), error = format!("{error:#}"), "a message could not be handled");
@@ -43,23 +43,68 @@ pub async fn handle(app: &App, message: &Message, deadline_ms: Option<u64>) -> H
     }
 }
 
-async fn try_handle(app: &App, queue: &Queue, message: &Message, deadline_ms: Option<u64>) -> anyhow::Result<Handled> {
-    let now_ms = app.clock.now_ms();
+async fn try_handle(app: &App, queue: &Queue, message: &Message, shift: Shift) -> anyhow::Result<Handled> {
     let Some(job) = app.jobs.get(&message.body).await? else {
         error!(job_id = shown(&message.body), "a message names no job");
-        return Ok(Handled::Failed);
+        let is_id = uuid::Uuid::try_parse(&message.body).is_ok();
+        let reason = if is_id { Reason::UnknownJob } else { Reason::UnreadableMessage };
+        return Ok(letters::bury(app, queue, message, None, reason).await);
     };
-    let lease_ms = answer::longest_ms(app, deadline_ms).await? + LEASE_MARGIN_MS;
-    match turn::claim(app, queue, &job, lease_ms, now_ms).await? {
+    let call_ms = answer::longest_ms(app).await?;
+    let now_ms = app.clock.now_ms();
+    match job.next(now_ms) {
+        // It failed before; if this message was seen before as well, the drain may have died between the two.
+        Next::Drop(Status::Failed) if message.receive_count > 1 => {
+            return Ok(letters::bury(app, queue, message, Some(&job), Reason::Failed).await);
+        }
+        Next::Drop(_) => return Ok(Handled::Done),
+        Next::Run if !shift.may_begin(call_ms, now_ms) => {
+            // Not as a failure, which would count as one of its receives.
+            queue.send(&job.id, &job.tenant, 0).await?;
+            return Ok(Handled::Done);
+        }
+        Next::Run => {}
+        Next::Wait { .. } | Next::Expire | Next::GiveUp => {
+            return claim(app, queue, message, &job, shift, call_ms).await;
+        }
+    }
+    let slot = slot::take(app, &job, shift.lease_ms(call_ms, now_ms)).await?;
+    if let Slot::NotYet { until_ms } = slot {
+        app.jobs.postpone(&job, until_ms).await?;
+        queue.send(&job.id, &job.tenant, until_ms.saturating_sub(now_ms)).await?;
+        return Ok(Handled::Done);
+    }
+    let handled = claim(app, queue, message, &job, shift, call_ms).await;
+    slot.give_back(app).await;
+    handled
+}
+
+async fn claim(
+    app: &App,
+    queue: &Queue,
+    message: &Message,
+    job: &Job,
+    shift: Shift,
+    call_ms: u64,
+) -> anyhow::Result<Handled> {
+    let now_ms = app.clock.now_ms();
+    let lease_ms = shift.lease_ms(call_ms, now_ms);
+    match turn::claim(app, queue, job, lease_ms, now_ms).await? {
         Claim::Run { job, body } => {
-            let attempt = answer::attempt(app, &job, &body, deadline_ms).await;
+            if let Err(error) = queue.hide_at_least(&message.receipt_handle, lease_ms).await {
+                warn!(%error, "a message may be seen again before its job is done");
+            }
+            let patient_until_ms = shift.patient_until_ms(call_ms, now_ms);
+            let attempt = answer::attempt(app, &job, &body, shift.deadline_ms(), patient_until_ms).await;
             conclude(app, queue, message, &job, attempt).await
         }
         Claim::NotYet { until_ms } => {
             queue.send(&job.id, &job.tenant, until_ms.saturating_sub(now_ms)).await?;
             Ok(Handled::Done)
         }
-        Claim::Ended(Status::Failed) => to_dead_letters(queue, message).await,
+        Claim::Ended(Status::Failed) => {
+            Ok(letters::bury(app, queue, message, Some(job), Reason::AttemptsExhausted).await)
+        }
         Claim::Ended(_) => Ok(Handled::Done),
         Claim::Missing => Ok(Handled::Failed),
     }
@@ -80,21 +125,29 @@ async fn conclude(app: &App, queue: &Queue, message: &Message, job: &Job, attemp
             }
             Ok(Handled::Done)
         }
-        Attempt::Failed { error, result, is_final } => {
-            if is_final || job.attempts >= crate::job::MAX_ATTEMPTS {
-                finish(app, job, Outcome::Failed { error, result }).await?;
-                return to_dead_letters(queue, message).await;
+        Attempt::Failed { error, reason, result, is_final } => {
+            if is_final || job.attempts >= MAX_ATTEMPTS {
+                if !finish(app, job, Outcome::Failed { error, result }).await? {
+                    return Ok(Handled::Done);
+                }
+                return Ok(letters::bury(app, queue, message, Some(job), reason).await);
             }
             let rest_ms = RETRY_MS * u64::from(job.attempts);
             app.jobs.retry(job, now_ms + rest_ms).await?;
+            if job.id != message.body {
+                // It had the turn of another one, to which the message belongs.
+                queue.send(&job.id, &job.tenant, rest_ms).await?;
+                return Ok(Handled::Done);
+            }
             hide(queue, message, rest_ms / 1_000).await;
             Ok(Handled::Failed)
         }
     }
 }
 
-/// Stores the outcome. An answer that is too large to store is a failure of its own.
-async fn finish(app: &App, job: &Job, outcome: Outcome) -> anyhow::Result<()> {
+/// Stores the outcome; `false` if another drain has the job by now. An answer that is too large to store is a failure of its
+/// own.
+async fn finish(app: &App, job: &Job, outcome: Outcome) -> anyhow::Result<bool> {
     let now_ms = app.clock.now_ms();
     let stored = match app.jobs.finish(job, &outcome, now_ms).await {
         Err(StoreError::TooLarge { bytes, limit, .. }) => {
@@ -106,17 +159,11 @@ async fn finish(app: &App, job: &Job, outcome: Outcome) -> anyhow::Result<()> {
     if !stored {
         warn!(job_id = job.id, "another drain has taken the job over; this answer is dropped");
     }
-    Ok(())
-}
-
-/// A failed job's message fails until SQS moves it to the dead-letter queue, without waiting in between.
-async fn to_dead_letters(queue: &Queue, message: &Message) -> anyhow::Result<Handled> {
-    hide(queue, message, 0).await;
-    Ok(Handled::Failed)
+    Ok(stored)
 }
 
 /// When this fails the message is seen again at its visibility timeout, which is only later.
-async fn hide(queue: &Queue, message: &Message, for_s: u64) {
+pub(super) async fn hide(queue: &Queue, message: &Message, for_s: u64) {
     if let Err(error) = queue.change_visibility(&message.receipt_handle, u32::try_from(for_s).unwrap_or(0)).await {
         warn!(%error, "a message's visibility was not changed");
     }

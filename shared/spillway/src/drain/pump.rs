@@ -8,7 +8,8 @@ use tracing::{error, warn};
 
 use super::{
     answer,
-    message::{self, Handled, LEASE_MARGIN_MS},
+    message::{self, Handled},
+    shift::Shift,
     sweep::sweep,
 };
 use crate::{
@@ -16,8 +17,8 @@ use crate::{
     queue::{Message, Queue},
 };
 
-/// How many jobs run at once, like `MaximumConcurrency` of the event source mapping.
-const CONCURRENCY: usize = 20;
+/// How many jobs run at once in one process, as `BatchSize` of the event source mapping has it, unless it is told otherwise.
+pub const CONCURRENCY: usize = 20;
 
 /// How long one receive waits for a message, in seconds; also how long a shutdown can take to be noticed.
 const WAIT_S: u32 = 2;
@@ -28,11 +29,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// After a failed receive.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Receives and handles messages until `shutdown`, then waits for the jobs that run.
-pub async fn pump(app: App, queue: Queue, shutdown: CancellationToken) {
+/// Receives and handles messages, `concurrency` at once, until `shutdown`, then waits for the jobs that run.
+pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: CancellationToken) {
     let sweeper = tokio::spawn(sweep_regularly(app.clone(), shutdown.clone()));
     let queue = hiding(&app, queue).await;
-    let room = Arc::new(Semaphore::new(CONCURRENCY));
+    let app = App { queue: Some(queue.clone()), ..app };
+    let room = Arc::new(Semaphore::new(concurrency.max(1)));
     let mut jobs = JoinSet::new();
     while !shutdown.is_cancelled() {
         while jobs.try_join_next().is_some() {}
@@ -70,9 +72,9 @@ pub async fn pump(app: App, queue: Queue, shutdown: CancellationToken) {
 /// The queue with messages hidden a little longer than a claim lasts: when this process dies, its jobs are seen again
 /// as soon as they can be claimed again.
 async fn hiding(app: &App, queue: Queue) -> Queue {
-    match answer::longest_ms(app, None).await {
+    match answer::longest_ms(app).await {
         Ok(longest_ms) => {
-            let lease_s = (longest_ms + LEASE_MARGIN_MS).div_ceil(1_000);
+            let lease_s = Shift::new(0, None).lease_ms(longest_ms, 0).div_ceil(1_000);
             queue.hiding_for(u32::try_from(lease_s + 1).unwrap_or(u32::MAX))
         }
         Err(error) => {
@@ -86,7 +88,8 @@ async fn hiding(app: &App, queue: Queue) -> Queue {
 }
 
 async fn handle(app: &App, queue: &Queue, message: &Message) {
-    if message::handle(app, message, None).await == Handled::Done
+    let shift = Shift::new(app.clock.now_ms(), None);
+    if message::handle(app, message, shift).await == Handled::Done
         && let Err(error) = queue.delete(&message.receipt_handle).await
     {
         warn!(%error, "a message that is done with was not deleted");

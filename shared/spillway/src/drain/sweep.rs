@@ -1,26 +1,64 @@
-//! Finds jobs whose message never appeared and sends it again.
+//! Finds jobs whose message never appeared: sends it again, or ends what is over.
 
+use anyhow::Context;
+use futures_util::{StreamExt, stream};
 use tracing::warn;
 
-use crate::app::App;
+use super::letters;
+use crate::{
+    app::App,
+    job::{Reason, Status},
+    queue::Queue,
+    store::jobs::Sweep,
+};
 
-/// How many jobs one sweep sends again at most.
+/// How many jobs one sweep looks at, at most.
 const MOST: usize = 1_000;
 
-/// Sends the message of every overdue job again; gives how many those were. A message too many is harmless: the claim
-/// decides.
+/// How many of them at once.
+const AT_ONCE: usize = 16;
+
+/// Takes care of every overdue job; gives how many messages were sent again. A message too many is harmless: the claim
+/// decides. One that cannot be taken care of keeps none of the others from it.
+///
+/// A job may be overdue because its message was lost or never sent, because its drain died, or because it waited in a long
+/// queue until its time was over.
 ///
 /// # Errors
-/// The store or the queue could not be reached; the next sweep tries again.
+/// The store or the queue could not be reached for some of them; the next sweep tries again.
 pub async fn sweep(app: &App) -> anyhow::Result<usize> {
     let Some(queue) = &app.queue else { return Ok(0) };
-    let mut sent = 0;
-    for open in app.jobs.overdue(MOST, app.clock.now_ms()).await? {
-        if let Some(job) = app.jobs.take_for_resend(&open.id, app.clock.now_ms()).await? {
-            warn!(job_id = job.id, "a job's message was lost and is sent again");
-            queue.send(&job.id, &job.tenant, 0).await?;
-            sent += 1;
+    let overdue = app.jobs.overdue(MOST, app.clock.now_ms()).await?;
+    let swept = stream::iter(overdue).map(|open| async move { (one(app, queue, &open.id).await, open.id) });
+    let (mut sent, mut failed) = (0, None);
+    let mut swept = std::pin::pin!(swept.buffer_unordered(AT_ONCE));
+    while let Some((done, job_id)) = swept.next().await {
+        match done {
+            Ok(is_sent) => sent += usize::from(is_sent),
+            Err(error) => {
+                warn!(job_id, error = format!("{error:#}"), "an overdue job was not taken care of");
+                failed = Some(error);
+            }
         }
     }
-    Ok(sent)
+    failed.map_or(Ok(sent), |error| Err(error).context("some overdue jobs were not taken care of"))
+}
+
+/// Whether the job's message was sent again.
+async fn one(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
+    match app.jobs.sweep(id, app.clock.now_ms()).await? {
+        Sweep::Resend(job) => {
+            warn!(job_id = job.id, "a job's message was lost and is sent again");
+            queue.send(&job.id, &job.tenant, 0).await?;
+            Ok(true)
+        }
+        Sweep::Ended(job) => {
+            warn!(job_id = job.id, status = job.status.name(), "a job without a message has ended");
+            if job.status == Status::Failed {
+                letters::write(app, &job, Reason::AttemptsExhausted).await;
+            }
+            Ok(false)
+        }
+        Sweep::Nothing => Ok(false),
+    }
 }

@@ -24,7 +24,7 @@ pub async fn claim(app: &App, queue: &Queue, own: &Job, lease_ms: u64, now_ms: u
             }
         }
     }
-    Ok(app.jobs.claim(&own.id, lease_ms, now_ms).await?)
+    Ok(app.jobs.claim_seen(own.clone(), lease_ms, now_ms).await?)
 }
 
 /// Whether `other`, which is before `own`, is there because it is more urgent and not only older: those have messages of

@@ -81,6 +81,7 @@ async fn ask(
         class: tenant.class,
         hold_ms: prefer::prefer(&call.parts.headers).wait_ms.unwrap_or(default_hold_ms).min(MAX_HOLD_MS),
         deadline_ms: call.deadline_ms,
+        patient_until_ms: None,
         event: event.clone(),
         tenant,
         model,

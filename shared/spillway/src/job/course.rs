@@ -2,7 +2,10 @@
 
 use super::{Job, NewJob, Status};
 
-/// How many claims may end in a failure before the job does.
+/// How many claims may end in a failure, or in the death of the drain that made them, before the job does.
+///
+/// As a claim makes one call at most that may be billed, so does a job that many. What a pool throttles or cannot take is not
+/// billed and no failure; a claim makes one such call at most to each pool of the ladder.
 pub const MAX_ATTEMPTS: u32 = 3;
 
 /// How long after `due_ms` a job's message is taken for lost, in milliseconds.
@@ -95,6 +98,28 @@ impl Job {
             attempts: self.attempts.saturating_sub(1),
             deferrals: self.deferrals.saturating_add(1),
             ..self.retried(ready_ms)
+        }
+    }
+
+    /// The queued job that is not to be claimed before `ready_ms`.
+    pub fn postponed(&self, ready_ms: u64) -> Self {
+        Self { deferrals: self.deferrals.saturating_add(1), ..self.retried(ready_ms) }
+    }
+
+    /// The failed job back in the queue with all its attempts before it, for as long as it had in the beginning. Its fence
+    /// goes on, so that nobody who held it before is heard.
+    pub fn redriven(&self, now_ms: u64) -> Self {
+        let had_ms = self.expires_ms.saturating_sub(self.created_ms);
+        Self {
+            expires_ms: now_ms.saturating_add(had_ms),
+            started_ms: None,
+            finished_ms: None,
+            attempts: 0,
+            deferrals: 0,
+            resends: 0,
+            error: None,
+            answered_at_fence: None,
+            ..self.retried(now_ms)
         }
     }
 

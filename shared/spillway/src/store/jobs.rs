@@ -58,6 +58,28 @@ pub enum Cancel {
     Missing,
 }
 
+/// What the sweep does about a job without a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sweep {
+    /// Its message is to be sent again.
+    Resend(Job),
+    /// It has ended just now: its time or its attempts were over.
+    Ended(Job),
+    /// Nothing: it is not overdue after all, or another sweep has it.
+    Nothing,
+}
+
+/// What became of bringing a failed job back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redrive {
+    /// It is queued again, and its message can be sent.
+    Queued(Job),
+    /// It has not failed.
+    Not(Status),
+    /// There is no such job any more.
+    Missing,
+}
+
 /// A job whose message may be lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenJob {
@@ -107,7 +129,13 @@ impl Jobs {
 
     /// Takes the job for `lease_ms`, if a message about it means that it should run now.
     pub async fn claim(&self, id: &str, lease_ms: u64, now_ms: u64) -> Result<Claim, StoreError> {
-        let Some(mut job) = self.get(id).await? else { return Ok(Claim::Missing) };
+        let Some(job) = self.get(id).await? else { return Ok(Claim::Missing) };
+        self.claim_seen(job, lease_ms, now_ms).await
+    }
+
+    /// The same for a job that was just read.
+    pub async fn claim_seen(&self, job: Job, lease_ms: u64, now_ms: u64) -> Result<Claim, StoreError> {
+        let (id, mut job) = (job.id.clone(), job);
         let mut body = None;
         for _ in 0..MOST_TRIES {
             let changed = match job.next(now_ms) {
@@ -120,10 +148,7 @@ impl Jobs {
                 }
                 Next::Wait { until_ms } => return Ok(Claim::NotYet { until_ms }),
                 Next::Drop(status) => return Ok(Claim::Ended(status)),
-                Next::Expire => job.ended(Status::Expired, Some("no room was found in time".to_owned()), now_ms),
-                Next::GiveUp => {
-                    job.ended(Status::Failed, Some("every attempt to run it was interrupted".to_owned()), now_ms)
-                }
+                Next::Expire | Next::GiveUp => over(&job, now_ms),
             };
             match self.replace(&job, changed).await? {
                 Replaced::Done(job) => {
@@ -136,7 +161,12 @@ impl Jobs {
                 Replaced::Conflict(None) => return Ok(Claim::Missing),
             }
         }
-        Err(StoreError::Contended { row: id.to_owned() })
+        Err(StoreError::Contended { row: id })
+    }
+
+    /// Puts off a job that was not claimed, unless it has changed meanwhile: then it is in other hands.
+    pub async fn postpone(&self, job: &Job, ready_ms: u64) -> Result<(), StoreError> {
+        self.replace(job, job.postponed(ready_ms)).await.map(drop)
     }
 
     /// Puts a claimed job back into the queue because there was no room; `false` if another drain holds it by now.
@@ -205,14 +235,39 @@ impl Jobs {
         Ok(open)
     }
 
-    /// Notes that the message of an overdue job is sent again, before it is: whoever gets the job back sends it.
-    /// `None` if the job is not overdue after all, or another sweep has it.
-    pub async fn take_for_resend(&self, id: &str, now_ms: u64) -> Result<Option<Job>, StoreError> {
-        let Some(job) = self.get(id).await?.filter(|job| job.is_overdue(now_ms)) else { return Ok(None) };
-        match self.replace(&job, job.resent(now_ms)).await? {
-            Replaced::Done(job) => Ok(Some(job)),
-            Replaced::Conflict(_) => Ok(None),
+    /// Ends an overdue job whose time or attempts are over; of any other one notes that its message is sent again, before it
+    /// is: whoever gets the job back sends it.
+    pub async fn sweep(&self, id: &str, now_ms: u64) -> Result<Sweep, StoreError> {
+        let Some(job) = self.get(id).await?.filter(|job| job.is_overdue(now_ms)) else { return Ok(Sweep::Nothing) };
+        let changed = match job.next(now_ms) {
+            Next::Expire | Next::GiveUp => over(&job, now_ms),
+            _ => job.resent(now_ms),
+        };
+        Ok(match self.replace(&job, changed).await? {
+            Replaced::Done(job) if job.status.is_final() => Sweep::Ended(job),
+            Replaced::Done(job) => Sweep::Resend(job),
+            Replaced::Conflict(_) => Sweep::Nothing,
+        })
+    }
+
+    /// Puts a job that failed back into the queue, before its message is sent.
+    ///
+    /// # Errors
+    /// Its request is no longer kept, or the store cannot be reached.
+    pub async fn redrive(&self, id: &str, now_ms: u64) -> Result<Redrive, StoreError> {
+        let mut found = self.get(id).await?;
+        for _ in 0..MOST_TRIES {
+            let Some(job) = found else { return Ok(Redrive::Missing) };
+            if job.status != Status::Failed {
+                return Ok(Redrive::Not(job.status));
+            }
+            self.rows.request(&job.id).await?;
+            match self.replace(&job, job.redriven(now_ms)).await? {
+                Replaced::Done(job) => return Ok(Redrive::Queued(job)),
+                Replaced::Conflict(current) => found = current,
+            }
         }
+        Err(StoreError::Contended { row: id.to_owned() })
     }
 
     /// Changes the job as long as it is held under the fence of `claimed`.
@@ -235,6 +290,14 @@ impl Jobs {
     async fn replace(&self, job: &Job, changed: Job) -> Result<Replaced, StoreError> {
         let last_needed_ms = changed.finished_ms.unwrap_or(changed.expires_ms.max(changed.ready_ms));
         self.rows.replace(&job.etag, changed, kept_until_s(last_needed_ms)).await
+    }
+}
+
+/// The job at the end that comes of itself: expired, or given up.
+fn over(job: &Job, now_ms: u64) -> Job {
+    match job.next(now_ms) {
+        Next::GiveUp => job.ended(Status::Failed, Some("every attempt to run it was interrupted".to_owned()), now_ms),
+        _ => job.ended(Status::Expired, Some("no room was found in time".to_owned()), now_ms),
     }
 }
 

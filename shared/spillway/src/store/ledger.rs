@@ -18,7 +18,7 @@ use aws_sdk_dynamodb::Client;
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 
-pub use account::{Account, View, pool_account, tenant_account};
+pub use account::{Account, View, drain_account, pool_account, tenant_account};
 pub use expression::{Compiled, compile};
 
 use super::{StoreError, skew::Skew};

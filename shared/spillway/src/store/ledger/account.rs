@@ -8,9 +8,17 @@ const TENANT: &str = "T#";
 /// What the names of pools' accounts begin with.
 const POOL: &str = "P#";
 
+/// What the names of the accounts of tenants' running jobs begin with.
+const DRAIN: &str = "D#";
+
 /// The name of the account of this tenant.
 pub fn tenant_account(tenant: &str) -> String {
     format!("{TENANT}{tenant}")
+}
+
+/// The name of the account of this tenant's running jobs.
+pub fn drain_account(tenant: &str) -> String {
+    format!("{DRAIN}{tenant}")
 }
 
 /// The name of the account of this pool of a model.
@@ -69,7 +77,8 @@ impl Account {
     }
 }
 
-/// The account that the item with this key is a shard of; `None` for what else is in the table.
+/// The account that the item with this key is a shard of; `None` for what else is in the table, and for the running jobs,
+/// which are no requests.
 pub(super) fn name_of(key: &str) -> Option<&str> {
     let (name, shard) = key.rsplit_once('#')?;
     let is_account = name.starts_with(TENANT) || name.starts_with(POOL);

@@ -1,0 +1,125 @@
+//! The places that the jobs of this process have at the pools, by [`crate::pace`].
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use super::{Ask, refusal, route::rungs};
+use crate::{
+    chat::Problem,
+    clock::Clock,
+    pace::{Blocked, End, Entry, LARGEST_SIZE, Turns, Window},
+    pool::{Model, Pool},
+};
+
+/// The pace of the drain in this process. Clones share it.
+#[derive(Clone)]
+pub struct Pacing {
+    windows: Arc<Mutex<HashMap<String, Window>>>,
+    turns: Arc<Mutex<HashMap<String, Turns>>>,
+    left: Arc<Notify>,
+    clock: Clock,
+}
+
+/// A place at a pool: given back when it is dropped, with what came of the call.
+pub struct Place {
+    pacing: Pacing,
+    pool: String,
+    entry: Entry,
+    end: End,
+}
+
+impl Pacing {
+    /// Nothing is known of any pool.
+    pub fn new(clock: Clock) -> Self {
+        Self { windows: Arc::default(), turns: Arc::default(), left: Arc::default(), clock }
+    }
+
+    /// A place at the first pool of the ladder that has one, as soon as there is one; `None` for a request that waits for
+    /// none, because its caller waits for it.
+    ///
+    /// # Errors
+    /// No pool has one in time.
+    pub async fn place(&self, ask: &Ask) -> Result<Option<Place>, Problem> {
+        let Some(until_ms) = ask.patient_until_ms else { return Ok(None) };
+        let pools = rungs(ask)?;
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            // From here on nobody leaves unnoticed.
+            left.as_mut().enable();
+            let mut wake_ms = u64::MAX;
+            let mut retry_ms = u64::MAX;
+            for pool in &pools {
+                match self.try_place(&ask.model, pool) {
+                    Ok(place) => return Ok(Some(place)),
+                    Err(Blocked::Resting { until_ms }) => {
+                        (wake_ms, retry_ms) = (wake_ms.min(until_ms), retry_ms.min(until_ms));
+                    }
+                    Err(Blocked::Full { until_ms }) => retry_ms = retry_ms.min(until_ms),
+                }
+            }
+            let now_ms = self.clock.now_ms();
+            let all_rest = wake_ms == retry_ms;
+            if now_ms >= until_ms || (all_rest && wake_ms > until_ms) {
+                return Err(refusal::of_pools(&ask.model.name, retry_ms.saturating_sub(now_ms)));
+            }
+            tokio::select! {
+                () = left => {}
+                () = self.clock.sleep_until(wake_ms.min(until_ms)) => {}
+            }
+        }
+    }
+
+    /// A place at this pool, if there is one now.
+    pub fn try_place(&self, model: &Model, pool: &Pool) -> Result<Place, Blocked> {
+        let pool = format!("{}#{}", model.name, pool.name);
+        let mut windows = locked(&self.windows);
+        let window = windows.entry(pool.clone()).or_insert_with(|| Window::new(LARGEST_SIZE));
+        let entry = window.enter(self.clock.now_ms())?;
+        drop(windows);
+        Ok(Place { pacing: self.clone(), pool, entry, end: End::Other })
+    }
+
+    /// When the next job of `tenant` has its turn, of which `at_once` may run, in milliseconds since 1970.
+    pub fn turn(&self, tenant: &str, at_once: u64) -> u64 {
+        locked(&self.turns).entry(tenant.to_owned()).or_default().next(at_once, self.clock.now_ms())
+    }
+
+    /// A job of `tenant`, which may run only so many, was done after `took_ms`.
+    pub fn done(&self, tenant: &str, took_ms: u64) {
+        locked(&self.turns).entry(tenant.to_owned()).or_default().done(took_ms);
+    }
+}
+
+impl Place {
+    /// Whether it is a place at this pool.
+    pub fn is_at(&self, model: &Model, pool: &Pool) -> bool {
+        self.pool.strip_prefix(&model.name).and_then(|rest| rest.strip_prefix('#')) == Some(&pool.name)
+    }
+
+    /// Gives it back; says how long the pool rests now, in milliseconds.
+    pub fn leave(mut self, end: End) -> u64 {
+        self.end = end;
+        let (pacing, pool) = (self.pacing.clone(), self.pool.clone());
+        drop(self);
+        let rests_until_ms = locked(&pacing.windows).get(&pool).map_or(0, Window::rests_until_ms);
+        rests_until_ms.saturating_sub(pacing.clock.now_ms())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(window) = locked(&self.pacing.windows).get_mut(&self.pool) {
+            window.leave(self.entry, self.end, self.pacing.clock.now_ms());
+        }
+        self.pacing.left.notify_waiters();
+    }
+}
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
