@@ -1,5 +1,7 @@
 //! The drain: messages come twice, late, at the same time or not at all, and each job has one answer all the same.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::json;
 use spillway::{
@@ -187,7 +189,7 @@ async fn the_jobs_of_a_batch_run_at_once() {
 }
 
 #[tokio::test]
-async fn a_job_that_would_outlive_its_invocation_is_left_to_another_one() {
+async fn a_job_begins_in_the_first_moments_of_its_invocation_however_short_that_is() {
     let deployment = Deployment::start(&two_tenants(NO_LIMITS)).await;
     let id = silent_job(&deployment).await;
     // The first moments of an invocation are enough, however long the models may take.
@@ -209,8 +211,7 @@ async fn a_throttled_pool_is_called_by_ever_fewer_jobs_at_once() {
     assert!(calls < 12, "{calls} calls, of which each was in vain");
     deployment.disturb(&[]).await;
     for id in &ids {
-        assert_eq!(deployment.stored(id).await.attempts, 0, "no failure");
-        assert_eq!(deployment.end_of(id).await, "succeeded");
+        assert_eq!(deployment.end_of(id).await, "succeeded", "a throttle is no failure");
     }
 }
 
@@ -239,23 +240,23 @@ async fn a_tenant_runs_only_so_many_jobs_at_once_over_all_drains() {
     let ids: Vec<String> = futures_util::future::join_all((0..5).map(|_| silent_job(&deployment))).await;
     let (app, another) = (deployment.world.app.clone(), deployment.another_drain().await);
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let both =
-        async { tokio::join!(handle(&app, batch_of(&ids[..2]), None), handle(&another, batch_of(&ids[2..]), None)) };
-    let (one, other) = deployment.quickly(both).await;
-    assert_eq!(
-        (one.expect("handled").batch_item_failures, other.expect("handled").batch_item_failures),
-        (vec![], vec![])
-    );
-    let mut done = 0;
-    for id in &ids {
-        let job = deployment.stored(id).await;
-        match job.status.name() {
-            "succeeded" => done += 1,
-            "queued" => assert_eq!((job.attempts, job.fence, job.deferrals), (0, 0, 1), "it was not even claimed"),
-            status => panic!("{status}"),
+    let both = async {
+        let both = async {
+            tokio::join!(handle(&app, batch_of(&ids[..2]), None), handle(&another, batch_of(&ids[2..]), None))
+        };
+        let mut both = std::pin::pin!(both);
+        loop {
+            tokio::select! {
+                done = &mut both => return done,
+                () = tokio::time::sleep(Duration::from_millis(50)) => deployment.at_most_running(2, &ids).await,
+            }
         }
-    }
-    assert_eq!(done, 2);
+    };
+    let (one, other) = deployment.quickly(both).await;
+    let failures = [one, other].map(|response| response.expect("handled").batch_item_failures.len());
+    assert_eq!(failures, [0, 0], "a job that waits for its turn is no failure");
+    let statuses = futures_util::future::join_all(ids.iter().map(|id| deployment.stored(id))).await;
+    assert!(statuses.iter().any(|job| job.status.name() == "queued" && job.fence == 0 && job.deferrals > 0));
     for id in &ids {
         assert_eq!(deployment.end_of(id).await, "succeeded");
     }
@@ -288,13 +289,10 @@ async fn a_job_whose_every_attempt_fails_makes_three_calls_and_no_more() {
     let deployment = Deployment::start(&answer::deployment(NO_LIMITS, &pools)).await;
     deployment.disturb(&[json!({ "model_id": "sim.broken", "error": "ModelErrorException" })]).await;
     let id = silent_job(&deployment).await;
-    for round in 1..20 {
+    for _ in 0..20 {
         // Its message comes again and again, also when nobody asked for it.
-        let response = handle(&deployment.world.app, batch_of(&[&id]), None).await.expect("handled");
+        handle(&deployment.world.app, batch_of(&[&id]), None).await.expect("handled");
         deployment.world.advance(16_000);
-        if deployment.stored(&id).await.status.is_final() {
-            assert_eq!((round, response.batch_item_failures), (3, vec![]));
-        }
     }
     assert_eq!((deployment.stored(&id).await.status.name(), deployment.stored(&id).await.attempts), ("failed", 3));
     let models = deployment.simulator().await["models"].clone();
@@ -349,6 +347,13 @@ impl Deployment {
     async fn another_drain(&self) -> App {
         let here = &self.world.app;
         App { queue: here.queue.clone(), dead_letters: here.dead_letters.clone(), ..self.another_app().await }
+    }
+
+    /// Checks that no more than `most` of the jobs run.
+    async fn at_most_running(&self, most: usize, ids: &[&str]) {
+        let jobs = futures_util::future::join_all(ids.iter().map(|id| self.stored(id))).await;
+        let running = jobs.iter().filter(|job| job.status.name() == "running").count();
+        assert!(running <= most, "{running} run at once");
     }
 
     /// Why the dead letters are there, each of which is shown again.

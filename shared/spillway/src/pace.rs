@@ -88,7 +88,7 @@ impl Window {
             is_new: true,
             throttles: 0,
             rests_until_ms: 0,
-            call_ms: Mean::new(TYPICAL_CALL_MS),
+            call_ms: Mean::default(),
         }
     }
 
@@ -168,38 +168,29 @@ impl Window {
     }
 }
 
-/// A mean in which the last eight or so count most.
-#[derive(Debug, Clone, Copy)]
+/// How long calls take: a mean in which the last eight or so count most.
+#[derive(Debug, Clone, Copy, Default)]
 struct Mean {
-    eighths: u64,
+    eighths: Option<u64>,
 }
 
 impl Mean {
-    fn new(value: u64) -> Self {
-        Self { eighths: value.saturating_mul(8) }
-    }
-
     fn get(&self) -> u64 {
-        self.eighths / 8
+        self.eighths.map_or(TYPICAL_CALL_MS, |eighths| eighths / 8)
     }
 
-    fn add(&mut self, value: u64) {
-        self.eighths = (self.eighths - self.eighths / 8).saturating_add(value);
+    fn add(&mut self, took_ms: u64) {
+        let before = self.eighths.map_or(took_ms.saturating_mul(7), |eighths| eighths - eighths / 8);
+        self.eighths = Some(before.saturating_add(took_ms));
     }
 }
 
 /// When the jobs of a tenant get their turn, of whom only so many may run at once: one after the other, as far apart as they
 /// come free, so that not all of them come back for one place.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Turns {
     last_ms: u64,
     job_ms: Mean,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self { last_ms: 0, job_ms: Mean::new(TYPICAL_CALL_MS) }
-    }
 }
 
 impl Turns {
