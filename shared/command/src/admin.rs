@@ -1,4 +1,4 @@
-//! Administration: tenants, models, keys and callers, written straight to the registry. Who may do it is IAM's business.
+//! Administration: tenants, models, keys, callers and webhooks, written straight to the registry. Who may do it is IAM's business.
 
 mod apply;
 mod callers;
@@ -7,6 +7,7 @@ mod keys;
 mod quota;
 mod show;
 mod verify;
+mod webhooks;
 
 use std::{
     io::{Write, stdout},
@@ -25,6 +26,7 @@ use spillway::{
 
 pub use apply::Change;
 pub use file::Entries;
+pub use webhooks::Webhooks;
 
 /// What there is to administer.
 #[derive(Debug, clap::Subcommand)]
@@ -37,6 +39,8 @@ pub enum Admin {
     Keys(Scoped<Keys>),
     /// Callers: identities of AWS that stand for a tenant without a key
     Callers(Scoped<Callers>),
+    /// Webhooks: servers of a tenant that are told when its jobs and batches end
+    Webhooks(Scoped<Webhooks>),
     /// Where the limits of a tenant stand, and what refused it last
     Quota(Quota),
     /// The counters that admission is decided on
@@ -88,7 +92,7 @@ pub enum Tenants {
     List,
     /// Print a tenant as a file that can be applied
     Show { name: String },
-    /// Delete a tenant, its keys and its callers
+    /// Delete a tenant, its keys, its callers and its webhooks
     Delete { name: String },
 }
 
@@ -187,6 +191,7 @@ pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Writ
             Callers::Revoke { id } => callers::revoke(registry, &id, out).await?,
             Callers::List => callers::list(registry, out).await?,
         },
+        Admin::Webhooks(Scoped { command, .. }) => webhooks::run(command, app, now_ms, out).await?,
         Admin::Quota(Quota { tenant, .. }) => quota::show(app, &tenant, now_ms, out).await?,
         Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => {
             verify::run(app, &args, now_ms, out).await?
@@ -226,6 +231,7 @@ impl Admin {
             Self::Models(scoped) => scoped.tables.clone(),
             Self::Keys(scoped) => scoped.tables.clone(),
             Self::Callers(scoped) => scoped.tables.clone(),
+            Self::Webhooks(scoped) => scoped.tables.clone(),
             Self::Quota(quota) => quota.tables.clone(),
             Self::Ledger(scoped) => scoped.tables.clone(),
             Self::Config(_) => TableNames::default(),

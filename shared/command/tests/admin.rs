@@ -251,7 +251,10 @@ async fn what_is_deleted_is_gone_with_its_keys_and_callers() {
     let printed = setup.printed(&["keys", "create", "acme"]).await;
     let key = ApiKey::parse(printed.trim_end()).expect("a key");
     setup.printed(&["callers", "allow", "AKID", "--tenant", "acme"]).await;
-    assert_eq!(setup.printed(&["tenants", "delete", "acme"]).await, "deleted tenant acme, its keys and its callers\n");
+    assert_eq!(
+        setup.printed(&["tenants", "delete", "acme"]).await,
+        "deleted tenant acme, its keys, its callers and its webhooks\n"
+    );
     assert_eq!(setup.printed(&["models", "delete", "claude"]).await, "deleted model claude\n");
     assert!(setup.app.registry.authenticate(&key).await.expect("read").is_none());
     assert_eq!(setup.printed(&["keys", "list", "acme"]).await, "KEY ID  EXPIRES\n");

@@ -19,6 +19,7 @@ use crate::{
         skew::Skew,
     },
     telemetry::{self, Telemetry},
+    webhook::Outbound,
 };
 
 /// The broker's parts. Clones share them.
@@ -40,6 +41,8 @@ pub struct App {
     pub dead_letters: Option<Queue>,
     /// The queue of webhooks to deliver; without one nobody is told that a job has ended.
     pub webhooks: Option<Queue>,
+    /// The client for the endpoints of tenants.
+    pub outbound: Outbound,
     /// Without a bucket, bodies that are too large for a row cannot wait.
     pub blobs: Option<Blobs>,
     pub models: Models,
@@ -134,17 +137,20 @@ impl App {
         let blobs = config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket));
         let registry =
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ms, clock.clone());
+        let jobs = Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone());
+        let webhooks = queue(&config.webhook_queue_url);
         Self {
+            jobs: if webhooks.is_some() { jobs.announced_by(registry.clone()) } else { jobs },
             registry,
             histories: Histories::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             refusals: Refusals::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             answers: Answers::new(clients.ledger.clone(), &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             recordings: Recordings::new(clock.clone()),
-            jobs: Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone()),
             queue: queue(&config.queue_url),
             dead_letters: queue(&config.dead_letter_queue_url),
-            webhooks: queue(&config.webhook_queue_url),
+            webhooks,
+            outbound: Outbound::default(),
             blobs,
             models: Models::new(clients.bedrock_runtime),
             pacing: Pacing::new(clock.clone()),

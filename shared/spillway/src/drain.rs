@@ -25,7 +25,7 @@ pub use message::Handled;
 pub use pump::{CONCURRENCY, pump};
 pub use sweep::sweep;
 
-use crate::{app::App, queue::Message};
+use crate::{app::App, queue::Message, webhook};
 
 /// What the drain Lambda is invoked with.
 #[derive(Debug, Deserialize)]
@@ -53,36 +53,45 @@ pub async fn handle(app: &App, event: DrainEvent, deadline_ms: Option<u64>) -> a
             return Ok(response);
         }
     };
-    let shift = Shift::new(app.clock.now_ms(), deadline_ms);
-    let room = Arc::new(Semaphore::new(CONCURRENCY));
-    let jobs: Vec<(String, JoinHandle<Handled>)> = batch
-        .records
-        .into_iter()
-        .map(|record| {
-            let message = read(record);
-            let (id, app, room) = (message.id.clone(), app.clone(), Arc::clone(&room));
-            let handled = tokio::spawn(async move {
-                let _place = room.acquire_owned().await;
-                message::handle(&app, &message, shift).await
-            });
-            (id, handled)
-        })
-        .collect();
-    for (id, handled) in jobs {
-        let handled = handled.await.unwrap_or_else(|error| {
-            error!(%error, "a message was not handled to its end");
-            Handled::Failed
-        });
-        if handled == Handled::Failed {
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id;
-            response.batch_item_failures.push(failure);
-        }
+    let (webhooks, jobs): (Vec<_>, Vec<_>) = batch.records.into_iter().partition(|record| is_webhook(app, record));
+    let webhooks: Vec<Message> = webhooks.into_iter().map(message_of).collect();
+    let delivered = webhook::handle_batch(app, &webhooks).await;
+    let jobs: Vec<Message> = jobs.into_iter().map(message_of).collect();
+    let handled = run(app, &jobs, deadline_ms).await;
+    let outcomes = webhooks.into_iter().zip(delivered).chain(jobs.into_iter().zip(handled));
+    for (message, _) in outcomes.filter(|(_, handled)| *handled == Handled::Failed) {
+        let mut failure = BatchItemFailure::default();
+        failure.item_identifier = message.id;
+        response.batch_item_failures.push(failure);
     }
     Ok(response)
 }
 
-fn read(record: SqsMessage) -> Message {
+/// Handles messages about jobs at once; what became of each, in the same order.
+async fn run(app: &App, messages: &[Message], deadline_ms: Option<u64>) -> Vec<Handled> {
+    let shift = Shift::new(app.clock.now_ms(), deadline_ms);
+    let room = Arc::new(Semaphore::new(CONCURRENCY));
+    let handled: Vec<JoinHandle<Handled>> = messages
+        .iter()
+        .map(|message| {
+            let (message, app, room) = (message.clone(), app.clone(), Arc::clone(&room));
+            tokio::spawn(async move {
+                let _place = room.acquire_owned().await;
+                message::handle(&app, &message, shift).await
+            })
+        })
+        .collect();
+    let mut outcomes = Vec::with_capacity(messages.len());
+    for handled in handled {
+        outcomes.push(handled.await.unwrap_or_else(|error| {
+            error!(%error, "a message was not handled to its end");
+            Handled::Failed
+        }));
+    }
+    outcomes
+}
+
+fn message_of(record: SqsMessage) -> Message {
     let receive_count = record.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok());
     Message {
         id: record.message_id.unwrap_or_default(),
@@ -90,4 +99,11 @@ fn read(record: SqsMessage) -> Message {
         receipt_handle: record.receipt_handle.unwrap_or_default(),
         receive_count: receive_count.unwrap_or(1),
     }
+}
+
+/// Whether a message came from the webhook queue: a queue's name is the last part of its ARN and of its URL.
+fn is_webhook(app: &App, record: &SqsMessage) -> bool {
+    let of_record = record.event_source_arn.as_deref().and_then(|arn| arn.rsplit(':').next());
+    let of_queue = app.webhooks.as_ref().and_then(|queue| queue.url().rsplit('/').next());
+    of_record.is_some() && of_record == of_queue
 }

@@ -11,7 +11,7 @@ pub use course::{MAX_ATTEMPTS, Next, RESEND_AFTER_MS};
 pub use priority::{Priority, earliest_start_ms};
 pub use reason::Reason;
 
-use crate::{dialect::Dialect, tenant::Class};
+use crate::{dialect::Dialect, tenant::Class, webhook::EventType};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +151,9 @@ pub struct Job {
     pub error: Option<String>,
     /// The fence under which its answer is stored.
     pub answered_at_fence: Option<u64>,
+    /// What its end is still to be told as, to the webhooks of its tenant. Until it is, `due_ms` counts for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<EventType>,
     /// Different after every change, so that no change is made to what was not seen.
     pub etag: String,
 }

@@ -20,6 +20,7 @@ pub mod store;
 pub mod blobs;
 pub mod broker;
 pub mod retry;
+pub mod webhook;
 
 // Reached.
 pub mod dialect;

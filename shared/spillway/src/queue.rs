@@ -1,4 +1,5 @@
-//! SQS: the queue of jobs. A message is a job's id and nothing else; everything about the job is in the store.
+//! SQS: the queues of jobs and of webhooks. A message of the first is a job's id and nothing else, since everything about
+//! the job is in the store; one of the second is a small JSON document.
 
 mod letters;
 
@@ -36,7 +37,7 @@ pub struct QueueError(String);
 pub struct Message {
     /// The message's own id.
     pub id: String,
-    /// The id of the job that it is about.
+    /// What it says: the id of a job, or a webhook to deliver.
     pub body: String,
     /// Names this receipt; an older one deletes nothing.
     pub receipt_handle: String,
@@ -44,7 +45,7 @@ pub struct Message {
     pub receive_count: u32,
 }
 
-/// The queue of jobs.
+/// A queue.
 #[derive(Debug, Clone)]
 pub struct Queue {
     client: Client,
@@ -92,11 +93,11 @@ impl Queue {
         &self.url
     }
 
-    /// Sends a message about a job, to arrive no earlier than `delay_ms` from now, or than 15 minutes if that is
+    /// Sends a message, to arrive no earlier than `delay_ms` from now, or than 15 minutes if that is
     /// sooner: SQS delays no longer. Tenants share the queue fairly.
-    pub async fn send(&self, job_id: &str, tenant: &str, delay_ms: u64) -> Result<(), QueueError> {
+    pub async fn send(&self, body: &str, tenant: &str, delay_ms: u64) -> Result<(), QueueError> {
         let delay_s = i32::try_from(delay_ms.div_ceil(1000).min(LONGEST_DELAY_S)).unwrap_or_default();
-        let request = self.client.send_message().queue_url(&self.url).message_body(job_id);
+        let request = self.client.send_message().queue_url(&self.url).message_body(body);
         request.message_group_id(tenant).delay_seconds(delay_s).send().await?;
         Ok(())
     }

@@ -74,7 +74,7 @@ pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write
     Ok(changes)
 }
 
-/// Deletes a tenant, its keys and its callers.
+/// Deletes a tenant, its keys, its callers and its webhooks.
 pub async fn delete_tenant(registry: &Registry, name: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let tenants = registry.tenants().await?;
     let members: Vec<&str> = members(&tenants, name).map(|member| member.name.as_str()).collect();
@@ -84,7 +84,7 @@ pub async fn delete_tenant(registry: &Registry, name: &str, out: &mut impl Write
     if !registry.delete_tenant(name).await? {
         bail!("there is no tenant {name}");
     }
-    Ok(writeln!(out, "deleted tenant {name}, its keys and its callers")?)
+    Ok(writeln!(out, "deleted tenant {name}, its keys, its callers and its webhooks")?)
 }
 
 /// Deletes a model.

@@ -14,6 +14,7 @@ use crate::{
     job::{Job, MAX_ATTEMPTS, Next, Outcome, Reason, Status},
     queue::{Message, Queue},
     store::{StoreError, jobs::Claim},
+    webhook,
 };
 
 /// What becomes of a message.
@@ -102,10 +103,13 @@ async fn claim(
             queue.send(&job.id, &job.tenant, until_ms.saturating_sub(now_ms)).await?;
             Ok(Handled::Done)
         }
-        Claim::Ended(Status::Failed) => {
-            Ok(letters::bury(app, queue, message, Some(job), Reason::AttemptsExhausted).await)
+        Claim::Ended(status) => {
+            webhook::announce_end(app, &job.id, &job.tenant).await;
+            match status {
+                Status::Failed => Ok(letters::bury(app, queue, message, Some(job), Reason::AttemptsExhausted).await),
+                _ => Ok(Handled::Done),
+            }
         }
-        Claim::Ended(_) => Ok(Handled::Done),
         Claim::Missing => Ok(Handled::Failed),
     }
 }
@@ -156,7 +160,9 @@ async fn finish(app: &App, job: &Job, outcome: Outcome) -> anyhow::Result<bool> 
         }
         stored => stored?,
     };
-    if !stored {
+    if stored {
+        webhook::announce_end(app, &job.id, &job.tenant).await;
+    } else {
         warn!(job_id = job.id, "another drain has taken the job over; this answer is dropped");
     }
     Ok(stored)

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     app::App,
     queue::{Message, Queue},
+    webhook,
 };
 
 /// How many jobs run at once in one process, as `BatchSize` of the event source mapping has it, unless it is told otherwise.
@@ -29,8 +30,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// After a failed receive.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Receives and handles messages, `concurrency` at once, until `shutdown`, then waits for the jobs that run.
+/// Receives and handles messages, `concurrency` at once, until `shutdown`, then waits for the jobs that run. Webhooks are
+/// delivered beside them.
 pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: CancellationToken) {
+    let webhooks = app.webhooks.clone();
+    let webhooks = webhooks.map(|queue| tokio::spawn(webhook::pump(app.clone(), queue, shutdown.clone())));
     let sweeper = tokio::spawn(sweep_regularly(app.clone(), shutdown.clone()));
     let queue = hiding(&app, queue).await;
     let app = App { queue: Some(queue.clone()), ..app };
@@ -64,6 +68,11 @@ pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: Cancella
         }
     }
     while jobs.join_next().await.is_some() {}
+    if let Some(webhooks) = webhooks
+        && let Err(error) = webhooks.await
+    {
+        error!(%error, "the delivery of webhooks ended badly");
+    }
     if let Err(error) = sweeper.await {
         error!(%error, "the sweep ended badly");
     }

@@ -1,4 +1,4 @@
-//! Finds jobs whose message never appeared: sends it again, or ends what is over.
+//! Finds jobs whose message never appeared, or whose end was not told: sends it again, tells it, or ends what is over.
 
 use anyhow::Context;
 use futures_util::{StreamExt, stream};
@@ -10,6 +10,7 @@ use crate::{
     job::{Reason, Status},
     queue::Queue,
     store::jobs::Sweep,
+    webhook,
 };
 
 /// How many jobs one sweep looks at, at most.
@@ -52,8 +53,14 @@ async fn one(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
             queue.send(&job.id, &job.tenant, 0).await?;
             Ok(true)
         }
+        Sweep::Tell(job) => {
+            warn!(job_id = job.id, "the end of a job was not told and is told now");
+            webhook::announce_job(app, &job).await?;
+            Ok(false)
+        }
         Sweep::Ended(job) => {
             warn!(job_id = job.id, status = job.status.name(), "a job without a message has ended");
+            webhook::announce_end(app, &job.id, &job.tenant).await;
             if job.status == Status::Failed {
                 letters::write(app, &job, Reason::AttemptsExhausted).await;
             }

@@ -17,6 +17,7 @@ use crate::{
     job::{self, Job, NewJob, Status},
     store::{StoreError, jobs::Cancel},
     tenant::{Class, Tenant},
+    webhook,
 };
 
 /// How often a caller should look at its job, in seconds, when nothing better is known.
@@ -158,6 +159,7 @@ pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
     let cancelled = app.jobs.cancel(&job.id, &job.tenant, now_ms).await;
     match cancelled.map_err(|error| broker::unreachable("job store", &error))? {
         Cancel::Cancelled => {
+            webhook::announce_end(app, &job.id, &job.tenant).await;
             let job = Job { status: Status::Cancelled, finished_ms: Some(now_ms), ..job };
             Ok(reply::json(call, StatusCode::OK, &status(app, &job, now_ms)))
         }

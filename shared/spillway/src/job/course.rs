@@ -1,6 +1,7 @@
 //! The course of a job: what a message about it means now, and what each step leaves behind.
 
 use super::{Job, NewJob, Status};
+use crate::webhook::EventType;
 
 /// How many claims may end in a failure, or in the death of the drain that made them, before the job does.
 ///
@@ -61,6 +62,7 @@ impl Job {
             resends: 0,
             error: None,
             answered_at_fence: None,
+            announce: None,
             etag: String::new(),
         }
     }
@@ -139,9 +141,20 @@ impl Job {
         self.status == Status::Running && self.fence == fence
     }
 
-    /// Whether the job's message has to be taken for lost.
+    /// Whether something is still to be done about it.
+    pub fn is_open(&self) -> bool {
+        !self.status.is_final() || self.announce.is_some()
+    }
+
+    /// Whether the job's message, or what tells its end, has to be taken for lost.
     pub fn is_overdue(&self, now_ms: u64) -> bool {
-        !self.status.is_final() && now_ms >= self.due_ms.saturating_add(RESEND_AFTER_MS)
+        self.is_open() && now_ms >= self.due_ms.saturating_add(RESEND_AFTER_MS)
+    }
+
+    /// An ended job whose end is to be told as `announce`, if it is. Whoever ended it does so at once.
+    pub fn to_be_told(self, announce: Option<EventType>) -> Self {
+        let due_ms = self.finished_ms.unwrap_or(self.due_ms);
+        Self { announce, due_ms, resends: 0, ..self }
     }
 
     /// The job after its message was sent again. The time to the next one doubles, up to 64 minutes, because a message

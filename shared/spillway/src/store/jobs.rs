@@ -21,9 +21,12 @@ pub use self::{
     indexes::Waiting,
     lists::{Page, Wanted},
 };
-use super::StoreError;
-use crate::blobs::Blobs;
-use crate::job::{Job, NewJob, Next, Outcome, RESEND_AFTER_MS, Status, StoredResult};
+use super::{StoreError, registry::Registry};
+use crate::{
+    blobs::Blobs,
+    job::{Job, NewJob, Next, Outcome, RESEND_AFTER_MS, Status, StoredResult},
+    webhook::EventType,
+};
 
 /// The most bytes of a request's or an answer's body in a row, which has 400 KiB in DynamoDB. A larger one is in the bucket.
 pub const LARGEST_BODY: usize = 350 * 1024;
@@ -65,6 +68,8 @@ pub enum Sweep {
     Resend(Job),
     /// It has ended just now: its time or its attempts were over.
     Ended(Job),
+    /// It had ended, but that is still to be told.
+    Tell(Job),
     /// Nothing: it is not overdue after all, or another sweep has it.
     Nothing,
 }
@@ -94,12 +99,19 @@ pub struct OpenJob {
 pub struct Jobs {
     rows: Rows,
     bodies: Bodies,
+    /// Where it says whose ends are to be told; without it, nobody's are.
+    told: Option<Registry>,
 }
 
 impl Jobs {
     /// The jobs in `table`, whose large bodies are in `blobs`.
     pub fn new(client: Client, table: &str, blobs: Option<Blobs>) -> Self {
-        Self { rows: Rows::new(client, table), bodies: Bodies::new(blobs) }
+        Self { rows: Rows::new(client, table), bodies: Bodies::new(blobs), told: None }
+    }
+
+    /// The same, but the end of each job of a tenant that has webhooks in `registry` is noted as still to be told.
+    pub fn announced_by(self, registry: Registry) -> Self {
+        Self { told: Some(registry), ..self }
     }
 
     /// Accepts a request as a job. It is kept from here on, whether or not a message about it is sent. If the job has an id
@@ -191,6 +203,7 @@ impl Jobs {
         self.rows.put_result(&claimed.id, claimed.fence, result, body, kept_until_s(now_ms)).await?;
         self.change_held(claimed, |job| Job {
             answered_at_fence: Some(job.fence),
+            announce: EventType::of_end(job, status, Some(result)),
             ..job.ended(status, error.clone(), now_ms)
         })
         .await
@@ -239,11 +252,13 @@ impl Jobs {
     /// is: whoever gets the job back sends it.
     pub async fn sweep(&self, id: &str, now_ms: u64) -> Result<Sweep, StoreError> {
         let Some(job) = self.get(id).await?.filter(|job| job.is_overdue(now_ms)) else { return Ok(Sweep::Nothing) };
+        let had_ended = job.status.is_final();
         let changed = match job.next(now_ms) {
             Next::Expire | Next::GiveUp => over(&job, now_ms),
             _ => job.resent(now_ms),
         };
         Ok(match self.replace(&job, changed).await? {
+            Replaced::Done(job) if had_ended => Sweep::Tell(job),
             Replaced::Done(job) if job.status.is_final() => Sweep::Ended(job),
             Replaced::Done(job) => Sweep::Resend(job),
             Replaced::Conflict(_) => Sweep::Nothing,
@@ -270,6 +285,11 @@ impl Jobs {
         Err(StoreError::Contended { row: id.to_owned() })
     }
 
+    /// Notes that the end of the job has been told. If another has changed the job meanwhile, it is told again.
+    pub async fn announced(&self, job: &Job) -> Result<(), StoreError> {
+        self.replace(job, Job { announce: None, ..job.clone() }).await.map(drop)
+    }
+
     /// Changes the job as long as it is held under the fence of `claimed`.
     async fn change_held(&self, claimed: &Job, change: impl Fn(&Job) -> Job) -> Result<bool, StoreError> {
         let mut job = claimed.clone();
@@ -287,7 +307,10 @@ impl Jobs {
         Err(StoreError::Contended { row: claimed.id.clone() })
     }
 
+    /// Every change goes through here, and with it every end.
     async fn replace(&self, job: &Job, changed: Job) -> Result<Replaced, StoreError> {
+        let ends = changed.status.is_final() && !job.status.is_final();
+        let changed = if ends { self.to_be_told(changed).await } else { changed };
         let last_needed_ms = changed.finished_ms.unwrap_or(changed.expires_ms.max(changed.ready_ms));
         self.rows.replace(&job.etag, changed, kept_until_s(last_needed_ms)).await
     }
@@ -298,6 +321,18 @@ fn over(job: &Job, now_ms: u64) -> Job {
     match job.next(now_ms) {
         Next::GiveUp => job.ended(Status::Failed, Some("every attempt to run it was interrupted".to_owned()), now_ms),
         _ => job.ended(Status::Expired, Some("no room was found in time".to_owned()), now_ms),
+    }
+}
+
+impl Jobs {
+    /// An ended job, with what its end is to be told as if its tenant has anybody to tell. When that cannot be found out it is
+    /// assumed: the end of a job is worth more than a row too many for the sweep.
+    async fn to_be_told(&self, ended: Job) -> Job {
+        let kind = ended.announce.or_else(|| EventType::of_end(&ended, ended.status, None));
+        let (Some(kind), Some(registry)) = (kind, &self.told) else { return ended.to_be_told(None) };
+        let endpoints = registry.endpoints(&ended.tenant).await;
+        let is_heard = endpoints.map_or(true, |endpoints| endpoints.iter().any(|endpoint| endpoint.wants(kind)));
+        ended.to_be_told(is_heard.then_some(kind))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The registry: tenants, keys, callers and models. The functions read it, through a short cache; the command writes it.
+//! The registry: tenants, keys, callers, webhooks and models. The functions read it, through a short cache; the command writes it.
 
 mod rows;
 
@@ -14,9 +14,10 @@ use crate::{
     clock::Clock,
     pool::{Catalogue, Model},
     tenant::{ApiKey, CallerRecord, KeyRecord, Tenant},
+    webhook::Endpoint,
 };
 
-/// How many tenants, keys, and callers are kept in memory, each. Unknown ones take places too, but never more.
+/// How many tenants, keys, callers and tenants' webhooks are kept in memory, each. Unknown ones take places too, but never more.
 const KEPT: usize = 10_000;
 
 /// The registry table. Clones share its cache.
@@ -26,6 +27,7 @@ pub struct Registry {
     keys: Arc<Cache<KeyRecord>>,
     callers: Arc<Cache<CallerRecord>>,
     tenants: Arc<Cache<Tenant>>,
+    endpoints: Arc<Cache<Vec<Endpoint>>>,
     catalogue: Arc<Cache<Catalogue>>,
     clock: Clock,
 }
@@ -38,6 +40,7 @@ impl Registry {
             keys: Arc::new(Cache::new(KEPT, cache_ms, clock.clone())),
             callers: Arc::new(Cache::new(KEPT, cache_ms, clock.clone())),
             tenants: Arc::new(Cache::new(KEPT, cache_ms, clock.clone())),
+            endpoints: Arc::new(Cache::new(KEPT, cache_ms, clock.clone())),
             catalogue: Arc::new(Cache::new(1, cache_ms, clock.clone())),
             clock,
         }
@@ -65,6 +68,12 @@ impl Registry {
     /// The tenant of this name.
     pub async fn tenant(&self, name: &str) -> Result<Option<Arc<Tenant>>, StoreError> {
         self.tenants.get(name, self.rows.get(Row::tenant(name))).await
+    }
+
+    /// The webhook endpoints of a tenant, by id.
+    pub async fn endpoints(&self, tenant: &str) -> Result<Arc<Vec<Endpoint>>, StoreError> {
+        let read = async { Ok(Some(self.rows.endpoints(tenant).await?)) };
+        Ok(self.endpoints.get(tenant, read).await?.unwrap_or_default())
     }
 
     /// All models.
@@ -128,7 +137,27 @@ impl Registry {
         Ok(was_there)
     }
 
-    /// Takes a tenant, its keys and its callers away; whether it was there.
+    /// Writes a webhook endpoint.
+    pub async fn put_endpoint(&self, endpoint: &Endpoint) -> Result<Written, StoreError> {
+        let written = self.rows.put(&Row::endpoint(&endpoint.tenant, &endpoint.id), endpoint).await?;
+        self.endpoints.forget(&endpoint.tenant);
+        Ok(written)
+    }
+
+    /// The webhook endpoint with this id, whoever's it is.
+    pub async fn endpoint(&self, id: &str) -> Result<Option<Endpoint>, StoreError> {
+        let endpoints: Vec<Endpoint> = self.rows.scan(rows::WEBHOOK).await?;
+        Ok(endpoints.into_iter().find(|endpoint| endpoint.id == id))
+    }
+
+    /// Takes a webhook endpoint away; whether it was there.
+    pub async fn remove_endpoint(&self, tenant: &str, id: &str) -> Result<bool, StoreError> {
+        let was_there = self.rows.delete(&Row::endpoint(tenant, id)).await?;
+        self.endpoints.forget(tenant);
+        Ok(was_there)
+    }
+
+    /// Takes a tenant, its keys, its callers and its webhooks away; whether it was there.
     pub async fn delete_tenant(&self, name: &str) -> Result<bool, StoreError> {
         let was_there = self.rows.delete(&Row::tenant(name)).await?;
         self.tenants.forget(name);
@@ -138,6 +167,9 @@ impl Registry {
         }
         for caller in self.callers().await?.into_iter().filter(|caller| caller.tenant == name) {
             self.revoke_caller(&caller.id).await?;
+        }
+        for endpoint in self.rows.endpoints(name).await? {
+            self.remove_endpoint(name, &endpoint.id).await?;
         }
         Ok(was_there)
     }

@@ -131,7 +131,8 @@ impl Rows {
         request.item("pk", text(key)).item(tables::EXPIRES_S, number(expires_s))
     }
 
-    /// The job under a new etag, and the request that writes it. Only open jobs are in the index of those, only waiting ones in that of waiting ones.
+    /// The job under a new etag, and the request that writes it. Only jobs that something is to be done about are in the index
+    /// of open ones, only waiting ones in that of those.
     fn put_job(&self, job: Job, expires_s: u64) -> Result<(Job, PutItemFluentBuilder), StoreError> {
         let job = Job { etag: Uuid::new_v4().simple().to_string(), ..job };
         let document = serde_json::to_string(&job).map_err(|error| unreadable(&job.id, &error.to_string()))?;
@@ -143,7 +144,7 @@ impl Rows {
             None => request.item("listed", text(&lists::key(&job).1)),
             Some(_) => request,
         };
-        if job.status.is_final() {
+        if !job.is_open() {
             return Ok((job, request));
         }
         let mut request = request.item("open", text(open_part(&job.id))).item("due_ms", number(job.due_ms));

@@ -16,11 +16,13 @@ use serde_json::Value;
 use crate::{
     pool::Model,
     store::{Item, StoreError},
+    webhook::Endpoint,
 };
 
 pub(super) const TENANT: &str = "tenant#";
 pub(super) const KEY: &str = "key#";
 pub(super) const CALLER: &str = "caller#";
+pub(super) const WEBHOOK: &str = "webhook#";
 const MODEL: &str = "model";
 
 /// What a write did; the version is the one that holds now.
@@ -51,6 +53,11 @@ impl Row {
 
     pub(super) fn caller(id: &str) -> Self {
         Self { pk: format!("{CALLER}{id}"), sk: "-".to_owned() }
+    }
+
+    /// The endpoints of a tenant share one partition, so that one query reads them.
+    pub(super) fn endpoint(tenant: &str, id: &str) -> Self {
+        Self { pk: format!("{WEBHOOK}{tenant}"), sk: id.to_owned() }
     }
 
     /// All models share one partition, so that one query reads the catalogue.
@@ -88,21 +95,31 @@ impl Rows {
         self.stored(&row).await?.map_or(Ok(None), |stored| stored.entry(&row.name()))
     }
 
-    /// All models. One that cannot be read is left out: it must not take the others with it.
+    /// All models.
     pub(super) async fn models(&self) -> Result<Vec<Model>, StoreError> {
+        self.partition(MODEL).await
+    }
+
+    /// The webhook endpoints of a tenant, by id.
+    pub(super) async fn endpoints(&self, tenant: &str) -> Result<Vec<Endpoint>, StoreError> {
+        self.partition(&format!("{WEBHOOK}{tenant}")).await
+    }
+
+    /// All entries of a partition. One that cannot be read is left out: it must not take the others with it.
+    async fn partition<T: DeserializeOwned>(&self, pk: &str) -> Result<Vec<T>, StoreError> {
         let request = self.client.query().table_name(&*self.table).consistent_read(true);
         let request = request.key_condition_expression("pk = :pk");
-        let request = request.expression_attribute_values(":pk", AttributeValue::S(MODEL.to_owned()));
+        let request = request.expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()));
         let mut pages = request.into_paginator().items().send();
-        let mut models = Vec::new();
+        let mut entries = Vec::new();
         while let Some(item) = pages.next().await {
             let item = item?;
             match read(&item, &name_of(&item)) {
-                Ok(model) => models.extend(model),
-                Err(error) => tracing::error!(%error, "a model was left out"),
+                Ok(entry) => entries.extend(entry),
+                Err(error) => tracing::error!(%error, "an entry of the registry was left out"),
             }
         }
-        Ok(models)
+        Ok(entries)
     }
 
     /// All entries whose partition key begins with `prefix`.

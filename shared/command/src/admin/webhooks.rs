@@ -1,0 +1,148 @@
+//! Webhook endpoints of tenants.
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+use spillway::{
+    app::App,
+    webhook::{
+        self, Endpoint, EventType, Outbound, Reach, Secret,
+        endpoint::{LONGEST_OVERLAP_MS, MOST_ENDPOINTS},
+    },
+};
+
+use super::show;
+
+const HOUR_MS: u64 = 60 * 60 * 1_000;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Webhooks {
+    /// Add an endpoint and print its secret: this is the only time that it is shown. It is told nothing until it has
+    /// answered a challenge, which is sent at once
+    Add {
+        tenant: String,
+        /// Where events are posted: https, and reachable over the public Internet
+        url: String,
+        /// What the endpoint is told of, such as response.completed; everything when absent. Can be given several times
+        #[arg(long = "event", value_name = "TYPE", value_parser = parse_event)]
+        events: Vec<EventType>,
+        #[command(flatten)]
+        reach: ReachArgs,
+    },
+    /// List the endpoints of a tenant
+    List { tenant: String },
+    /// Give an endpoint a new secret and print it: this is the only time that it is shown
+    Rotate {
+        id: String,
+        /// How long the secret that it had signs as well, in hours; 0 ends it now
+        #[arg(long, value_name = "HOURS", default_value_t = 24,
+              value_parser = clap::value_parser!(u64).range(0..=LONGEST_OVERLAP_MS / HOUR_MS))]
+        keep_old_hours: u64,
+    },
+    /// Send an endpoint a challenge; once it answers with it, it is told of events
+    Verify {
+        id: String,
+        #[command(flatten)]
+        reach: ReachArgs,
+    },
+    /// Take an endpoint away; what waits for it is dropped
+    Remove { id: String },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReachArgs {
+    /// Also take an endpoint on this machine, over http too, for `spillway local`
+    #[arg(long)]
+    allow_loopback: bool,
+}
+
+impl ReachArgs {
+    fn outbound(&self, app: &App) -> Outbound {
+        if self.allow_loopback { Outbound::new(Reach::Loopback) } else { app.outbound.clone() }
+    }
+}
+
+/// Carries out `command`.
+pub async fn run(command: Webhooks, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        Webhooks::Add { tenant, url, events, reach } => {
+            let endpoint = add(app, &reach.outbound(app), &tenant, &url, events).await?;
+            writeln!(out, "endpoint {}\nsecret {}", endpoint.id, endpoint.secret.expose())?;
+            // Printed by now, since it is not shown again, whatever becomes of the challenge.
+            out.flush()?;
+            match verify(app, &reach.outbound(app), endpoint.clone(), now_ms).await {
+                Ok(()) => Ok(writeln!(out, "verified")?),
+                Err(error) => {
+                    let id = endpoint.id;
+                    Ok(writeln!(out, "not verified: {error:#}\nwhen it is ready: spillway webhooks verify {id}")?)
+                }
+            }
+        }
+        Webhooks::List { tenant } => list(app, &tenant, out).await,
+        Webhooks::Rotate { id, keep_old_hours } => {
+            let secret = Secret::generate().context("the system has no random bytes")?;
+            let endpoint = find(app, &id).await?.rotated(secret, keep_old_hours.saturating_mul(HOUR_MS), now_ms);
+            app.registry.put_endpoint(&endpoint).await?;
+            Ok(writeln!(out, "secret {}", endpoint.secret.expose())?)
+        }
+        Webhooks::Verify { id, reach } => {
+            verify(app, &reach.outbound(app), find(app, &id).await?, now_ms).await?;
+            Ok(writeln!(out, "verified endpoint {id}")?)
+        }
+        Webhooks::Remove { id } => {
+            let endpoint = find(app, &id).await?;
+            app.registry.remove_endpoint(&endpoint.tenant, &id).await?;
+            Ok(writeln!(out, "removed endpoint {id}")?)
+        }
+    }
+}
+
+async fn add(
+    app: &App,
+    outbound: &Outbound,
+    tenant: &str,
+    url: &str,
+    events: Vec<EventType>,
+) -> anyhow::Result<Endpoint> {
+    if app.registry.tenant(tenant).await?.is_none() {
+        bail!("there is no tenant {tenant}; create it first, with `spillway tenants apply`");
+    }
+    outbound.check(url)?;
+    if app.registry.endpoints(tenant).await?.len() >= MOST_ENDPOINTS {
+        bail!("tenant {tenant} has {MOST_ENDPOINTS} endpoints, and cannot have more");
+    }
+    let endpoint = Endpoint::new(tenant, url, events).context("the system has no random bytes")?;
+    let wrong = endpoint.check();
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    app.registry.put_endpoint(&endpoint).await?;
+    Ok(endpoint)
+}
+
+async fn verify(app: &App, outbound: &Outbound, endpoint: Endpoint, now_ms: u64) -> anyhow::Result<()> {
+    webhook::verify(outbound, &endpoint, now_ms).await?;
+    app.registry.put_endpoint(&Endpoint { verified_ms: Some(now_ms), ..endpoint }).await?;
+    Ok(())
+}
+
+/// Lists endpoints without what signs their events.
+async fn list(app: &App, tenant: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    let endpoints = app.registry.endpoints(tenant).await?;
+    let rows = endpoints.iter().map(|endpoint| {
+        let events: Vec<&str> = endpoint.events.iter().map(|event| event.name()).collect();
+        let events = if events.is_empty() { "all".to_owned() } else { events.join(",") };
+        let verified = if endpoint.verified_ms.is_some() { "yes" } else { "no" };
+        [endpoint.id.clone(), endpoint.url.clone(), events, verified.to_owned()]
+    });
+    show::table(["ENDPOINT", "URL", "EVENTS", "VERIFIED"], rows, out)
+}
+
+async fn find(app: &App, id: &str) -> anyhow::Result<Endpoint> {
+    app.registry.endpoint(id).await?.with_context(|| format!("there is no endpoint {id}"))
+}
+
+fn parse_event(name: &str) -> Result<EventType, String> {
+    let names = || EventType::ALL.map(EventType::name).join(", ");
+    EventType::parse(name).ok_or_else(|| format!("must be one of {}", names()))
+}
