@@ -24,3 +24,4 @@ mod streams;
 mod support;
 mod tidy;
 mod transport;
+mod webhooks;

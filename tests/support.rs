@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod jobs;
+pub mod receiver;
 pub mod recorded;
 pub mod time;
 pub mod tls;

@@ -121,6 +121,7 @@ impl Job {
             resends: 0,
             error: None,
             answered_at_fence: None,
+            announce: None,
             ..self.retried(now_ms)
         }
     }

@@ -78,7 +78,7 @@ pub enum Sweep {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redrive {
     /// It is queued again, and its message can be sent.
-    Queued(Job),
+    Queued(Box<Job>),
     /// It has not failed.
     Not(Status),
     /// There is no such job any more.
@@ -278,7 +278,7 @@ impl Jobs {
             }
             self.rows.request(&job.id).await?;
             match self.replace(&job, job.redriven(now_ms)).await? {
-                Replaced::Done(job) => return Ok(Redrive::Queued(job)),
+                Replaced::Done(job) => return Ok(Redrive::Queued(Box::new(job))),
                 Replaced::Conflict(current) => found = current,
             }
         }

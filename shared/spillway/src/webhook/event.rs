@@ -186,6 +186,7 @@ mod tests {
 
     fn job(path: &str) -> Job {
         let new = NewJob {
+            id: None,
             tenant: "acme".into(),
             call: Call {
                 dialect: Dialect::OpenAi,
