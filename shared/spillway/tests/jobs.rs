@@ -10,13 +10,16 @@ use bytes::Bytes;
 use dynamodb::Dynamodb;
 use futures_util::future::join_all;
 use spillway::{
+    clock::Clock,
     dialect::Dialect,
     job::{Call, Job, MAX_ATTEMPTS, NewJob, Outcome, Priority, RESEND_AFTER_MS, Status, StoredResult},
     store::{
         StoreError,
         jobs::{Cancel, Claim, Jobs, LARGEST_BODY, Redrive, Sweep},
+        registry::Registry,
         tables,
     },
+    webhook::EventType,
 };
 use spillway_stand_ins::faults::{Effect, Fault};
 
@@ -275,6 +278,22 @@ async fn the_sweep_finds_open_jobs_whose_message_is_late_and_no_others() {
     waiting.push(running.id);
     waiting.sort_unstable();
     assert_eq!(overdue(NOW_MS + LEASE_MS + RESEND_AFTER_MS).await, waiting, "its drain may have died");
+}
+
+#[tokio::test]
+async fn when_nobody_knows_whether_anybody_listens_the_end_is_kept_to_be_told() {
+    let (dynamodb, jobs) = setup().await;
+    let nowhere = Registry::new(dynamodb.client.clone(), "no-such-table", 0, Clock::default());
+    let jobs = jobs.announced_by(nowhere);
+    let job = claimed(&jobs, &submitted(&jobs).await.id, NOW_MS).await;
+    jobs.finish(&job, &succeeded("hello"), NOW_MS).await.expect("finished");
+    let overdue = async || jobs.overdue(10, NOW_MS + RESEND_AFTER_MS).await.expect("read").len();
+    assert_eq!(overdue().await, 1);
+    let Ok(Sweep::Tell(ended)) = jobs.sweep(&job.id, NOW_MS + RESEND_AFTER_MS).await else { panic!("nothing to tell") };
+    assert_eq!((ended.status, ended.announce), (Status::Succeeded, Some(EventType::JobSucceeded)));
+    jobs.announced(&ended).await.expect("noted");
+    assert_eq!(jobs.overdue(10, u64::MAX / 2).await.expect("read").len(), 0);
+    assert_eq!(jobs.result(&ended).await, Ok(Some(answer("hello"))));
 }
 
 #[tokio::test]

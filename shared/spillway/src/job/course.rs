@@ -301,6 +301,17 @@ mod tests {
         assert!(!waiting.ended(Status::Cancelled, None, now_ms).is_overdue(u64::MAX));
     }
 
+    #[test]
+    fn an_end_is_overdue_until_it_is_told() {
+        let ended = job().claimed(600_000, NOW_MS).ended(Status::Succeeded, None, NOW_MS + 7_000);
+        assert!(!ended.clone().to_be_told(None).is_open());
+        let untold = ended.to_be_told(Some(EventType::JobSucceeded));
+        assert!(!untold.is_overdue(NOW_MS + 7_000 + RESEND_AFTER_MS - 1), "whoever ended it may be telling it");
+        assert!(untold.is_overdue(NOW_MS + 7_000 + RESEND_AFTER_MS));
+        assert_eq!(untold.next(NOW_MS + 9_000), Next::Drop(Status::Succeeded), "it does not run again");
+        assert!(!Job { announce: None, ..untold }.is_overdue(u64::MAX));
+    }
+
     proptest! {
         #[test]
         fn a_deferral_is_neither_early_nor_far_too_late(wait_ms in 0..10_000_000_u64, deferrals in 0..100_u32) {

@@ -184,6 +184,10 @@ impl Resolve for Resolver {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -256,6 +260,23 @@ mod tests {
         for url in ["http://example.com/", "http://8.8.8.8/", "http://localhost/", "https://10.0.0.1/"] {
             assert!(local.check(url).is_err(), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn of_an_answer_without_end_a_few_bytes_are_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        let endless = async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            assert!(stream.read(&mut [0; 1_000]).await.expect("a request") > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("a head");
+            while stream.write_all(&[b'x'; 1_000]).await.is_ok() {}
+        };
+        let asked = async {
+            let answer = Outbound::new(Reach::Loopback).post(&url, HeaderMap::new(), String::new()).await;
+            answer.expect("an answer").body().await.len()
+        };
+        assert_eq!(tokio::join!(endless, asked).1, MOST_READ);
     }
 
     #[tokio::test]
