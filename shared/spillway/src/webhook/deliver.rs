@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, warn};
 
-use super::{Endpoint, Event, EventType, backoff, outbound::OutboundError};
+use super::{Endpoint, Event, EventType, backoff};
 use crate::{
     app::App,
     drain::Handled,
@@ -141,7 +141,7 @@ async fn post(app: &App, endpoint: &Endpoint, delivery: &Delivery, now_ms: u64) 
         Ok(answer) => {
             Attempt::Failed { why: format!("it answered {}", answer.status), retry_after_s: answer.retry_after_s }
         }
-        Err(error @ (OutboundError::Refused(_) | OutboundError::Unreached(_))) => failed(error.to_string()),
+        Err(error) => failed(error.to_string()),
     }
 }
 
