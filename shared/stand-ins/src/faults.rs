@@ -1,8 +1,9 @@
-//! Stands in front of another stand-in, counts its requests and makes some of them fail.
+//! Counts a service's requests and makes some of them fail.
 //!
-//! [`serve`] is a loopback proxy; [`Faults`] is its state, for tests in the same process. The proxy answers the same
-//! questions over HTTP: `GET` and `DELETE /_sim/stats`, `POST` (one [`Fault`] as JSON) and `DELETE /_sim/faults`.
+//! [`Faults`] is the state, for tests in the same process; [`serve`] is a loopback proxy that applies it to a stand-in that
+//! cannot do so itself. Over HTTP the same is told and taken: `GET` and `DELETE /_sim/stats`, `POST` (one [`Fault`] as JSON) and `DELETE /_sim/faults`.
 
+pub(crate) mod control;
 mod proxy;
 
 use std::collections::BTreeMap;
@@ -16,9 +17,10 @@ pub use proxy::serve;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Answered with DynamoDB's `ThrottlingException`, status 400; the request is not carried out.
+    /// Answered with DynamoDB's `ThrottlingException`, status 400, or S3's `SlowDown`, status 503; the request is not carried
+    /// out.
     Throttle,
-    /// Answered with DynamoDB's `InternalServerError`, status 500; the request is not carried out.
+    /// Answered with DynamoDB's `InternalServerError` or S3's `InternalError`, status 500; the request is not carried out.
     #[serde(rename = "error_500")]
     Error500,
     /// Carried out, then never answered: the client's own timeout has to end the wait.
@@ -33,7 +35,7 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Such as `UpdateItem`; every operation when absent.
+    /// Such as `UpdateItem` or `PutObject`; every operation when absent.
     #[serde(default)]
     pub operation: Option<String>,
     pub effect: Effect,
@@ -58,7 +60,7 @@ impl Fault {
 /// What came by on the wire since the start or the last reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Requests per operation, struck ones included. An operation is the end of `x-amz-target`, else the path.
+    /// Requests per operation, struck ones included. An operation of DynamoDB is the end of `x-amz-target`, else the path.
     pub operations: BTreeMap<String, u64>,
     /// Answers that were a `ConditionalCheckFailedException`.
     pub failed_conditions: u64,
@@ -66,7 +68,7 @@ pub struct Stats {
     pub struck: u64,
 }
 
-/// A handle on the proxy's counters and faults; clones share them.
+/// A handle on a service's counters and faults; clones share them.
 #[derive(Clone, Default)]
 pub struct Faults {
     state: Arc<Mutex<State>>,
@@ -93,7 +95,7 @@ impl Faults {
     }
 
     /// Counts a request and says what is to happen to it.
-    fn arrive(&self, operation: &str) -> Option<Effect> {
+    pub(crate) fn arrive(&self, operation: &str) -> Option<Effect> {
         let mut state = self.lock();
         *state.stats.operations.entry(operation.to_owned()).or_default() += 1;
         let effect = state.rules.iter_mut().find_map(|rule| rule.strike(operation))?;

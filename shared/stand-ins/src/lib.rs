@@ -44,6 +44,7 @@ pub struct Options {
 pub struct StandIns {
     addresses: [SocketAddr; 4],
     dynamodb_faults: Faults,
+    s3_faults: Faults,
     services: JoinSet<anyhow::Result<()>>,
     shutdown: DropGuard,
     _claim: Option<File>,
@@ -64,7 +65,7 @@ impl StandIns {
         ];
         let addresses = [dynamodb.local_addr()?, sqs.local_addr()?, bedrock.local_addr()?, s3.local_addr()?];
         let shutdown = CancellationToken::new();
-        let dynamodb_faults = Faults::default();
+        let (dynamodb_faults, s3_faults) = (Faults::default(), Faults::default());
         let Options { clock, data, simulator, .. } = options;
         let mut services = JoinSet::new();
         services.spawn(dynamodb::serve(
@@ -77,9 +78,14 @@ impl StandIns {
             sqs::Options { clock: clock.clone(), data: data.clone(), ..sqs::Options::default() },
             shutdown.clone(),
         ));
-        services.spawn(s3::serve(s3, data, shutdown.clone()));
+        services.spawn(s3::serve(
+            s3,
+            s3::Options { clock: clock.clone(), data, faults: s3_faults.clone() },
+            shutdown.clone(),
+        ));
         services.spawn(bedrock::serve(bedrock, bedrock::Options { clock, simulator }, shutdown.clone()));
-        let mut started = Self { addresses, dynamodb_faults, services, shutdown: shutdown.drop_guard(), _claim: claim };
+        let mut started =
+            Self { addresses, dynamodb_faults, s3_faults, services, shutdown: shutdown.drop_guard(), _claim: claim };
         started.ready().await?;
         Ok(started)
     }
@@ -113,6 +119,11 @@ impl StandIns {
     /// Counts DynamoDB's requests and makes some of them fail.
     pub fn dynamodb_faults(&self) -> &Faults {
         &self.dynamodb_faults
+    }
+
+    /// The same for S3.
+    pub fn s3_faults(&self) -> &Faults {
+        &self.s3_faults
     }
 
     /// Lets the requests in flight finish; all state is on disk when this returns.
@@ -156,14 +167,19 @@ async fn ask(address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the directory, readable to this user only because prompts are in it, and locks it until the file is closed.
-fn claim(directory: &Path) -> anyhow::Result<File> {
+/// Makes the directory, unless it is there, for this user only.
+fn private_directory(directory: &Path) -> std::io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+/// Makes the directory, readable to this user only because prompts are in it, and locks it until the file is closed.
+fn claim(directory: &Path) -> anyhow::Result<File> {
     let named = || format!("cannot use the directory {}", directory.display());
-    builder.create(directory).with_context(named)?;
+    private_directory(directory).with_context(named)?;
     let lock = directory.join("stand-ins.lock");
     let lock = File::options().create(true).truncate(false).write(true).open(lock).with_context(named)?;
     match lock.try_lock() {

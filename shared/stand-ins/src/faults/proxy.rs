@@ -8,7 +8,7 @@ use aws_smithy_types::{DateTime, date_time::Format};
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Effect, Fault, Faults};
+use super::{Effect, Faults, control};
 use crate::clock::Clock;
 use crate::connections;
 
@@ -74,7 +74,7 @@ impl Proxy {
         };
         let body = body.to_bytes();
         if parts.uri.path().starts_with("/_sim/") {
-            return Ok(self.control(&parts.method, parts.uri.path(), &body));
+            return Ok(self.faults.control(&parts.method, parts.uri.path(), &body).map(Full::from));
         }
         let effect = self.faults.arrive(operation(&parts));
         match effect {
@@ -122,31 +122,6 @@ impl Proxy {
         *response.headers_mut() = end_to_end(parts.headers);
         Ok(response)
     }
-
-    fn control(&self, method: &Method, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
-        match (method.as_str(), path) {
-            ("GET", "/_sim/stats") => match serde_json::to_string(&self.faults.stats()) {
-                Ok(stats) => respond(StatusCode::OK, "application/json", stats),
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-            },
-            ("DELETE", "/_sim/stats") => {
-                self.faults.reset_stats();
-                text(StatusCode::NO_CONTENT, "")
-            }
-            ("POST", "/_sim/faults") => match serde_json::from_slice::<Fault>(body) {
-                Ok(fault) => {
-                    self.faults.inject(fault);
-                    text(StatusCode::NO_CONTENT, "")
-                }
-                Err(error) => text(StatusCode::BAD_REQUEST, &error.to_string()),
-            },
-            ("DELETE", "/_sim/faults") => {
-                self.faults.clear();
-                text(StatusCode::NO_CONTENT, "")
-            }
-            _ => text(StatusCode::NOT_FOUND, "no such control"),
-        }
-    }
 }
 
 fn operation(parts: &Parts) -> &str {
@@ -172,16 +147,9 @@ fn is_failed_condition(body: &[u8]) -> bool {
 }
 
 fn dynamodb_error(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    respond(status, "application/x-amz-json-1.0", body.to_owned())
+    control::respond(status, "application/x-amz-json-1.0", body.to_owned()).map(Full::from)
 }
 
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
-    respond(status, "text/plain; charset=utf-8", body.to_owned())
-}
-
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    response
+    control::text(status, body).map(Full::from)
 }

@@ -18,8 +18,8 @@ const LARGEST_BLOB: usize = 64 * 1024 * 1024;
 pub(super) enum Place {
     /// In the row itself.
     Row(Bytes),
-    /// In the bucket.
-    Blob { key: String, sha256: Bytes },
+    /// In the bucket: under which key, of how many bytes and with which SHA-256.
+    Blob { key: String, bytes: u64, sha256: Bytes },
 }
 
 /// Puts bodies into their places.
@@ -41,7 +41,7 @@ impl Bodies {
             _ if body.len() <= LARGEST_BODY => Ok(Place::Row(body.clone())),
             Some(blobs) if body.len() <= limit => {
                 blobs.put(&key, body.clone()).await?;
-                Ok(Place::Blob { key, sha256: digest(body) })
+                Ok(Place::Blob { key, bytes: body.len() as u64, sha256: digest(body) })
             }
             _ => Err(StoreError::TooLarge { what, bytes: body.len(), limit }),
         }
@@ -49,14 +49,18 @@ impl Bodies {
 
     /// The body at `place`.
     pub(super) async fn fetch(&self, place: Place) -> Result<Bytes, StoreError> {
-        let (key, sha256) = match place {
+        let (key, bytes, sha256) = match place {
             Place::Row(body) => return Ok(body),
-            Place::Blob { key, sha256 } => (key, sha256),
+            Place::Blob { key, bytes, sha256 } => (key, bytes, sha256),
         };
         let unreadable = |why: &str| StoreError::Unreadable { row: key.clone(), why: why.to_owned() };
         let blobs = self.blobs.as_ref().ok_or_else(|| unreadable("there is no bucket"))?;
         let body = blobs.get(&key).await?.ok_or_else(|| unreadable("it is gone"))?;
-        if digest(&body) == sha256 { Ok(body) } else { Err(unreadable("it is not what was put there")) }
+        if body.len() as u64 == bytes && digest(&body) == sha256 {
+            Ok(body)
+        } else {
+            Err(unreadable("it is not what was put there"))
+        }
     }
 }
 

@@ -202,7 +202,10 @@ fn blob(bytes: &Bytes) -> AttributeValue {
 fn with_body(request: PutItemFluentBuilder, body: Place) -> PutItemFluentBuilder {
     match body {
         Place::Row(body) => request.item("body", blob(&body)),
-        Place::Blob { key, sha256 } => request.item("blob", text(&key)).item("sha256", blob(&sha256)),
+        Place::Blob { key, bytes, sha256 } => {
+            let request = request.item("blob", text(&key)).item("bytes", number(bytes));
+            request.item("sha256", blob(&sha256))
+        }
     }
 }
 
@@ -216,7 +219,10 @@ pub(super) fn number_in(item: &Item, name: &str) -> Option<u64> {
 
 fn body_of(item: &Item, key: &str) -> Result<Place, StoreError> {
     let bytes = |name| Some(Bytes::copy_from_slice(item.get(name)?.as_b().ok()?.as_ref()));
-    let in_bucket = || Some(Place::Blob { key: text_in(item, "blob")?.to_owned(), sha256: bytes("sha256")? });
+    let in_bucket = || {
+        let key = text_in(item, "blob")?.to_owned();
+        Some(Place::Blob { key, bytes: number_in(item, "bytes")?, sha256: bytes("sha256")? })
+    };
     bytes("body").map(Place::Row).or_else(in_bucket).ok_or_else(|| unreadable(key, "it has no body"))
 }
 
