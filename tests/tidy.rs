@@ -50,6 +50,7 @@ fn each_service_is_touched_in_one_place() {
 #[test]
 fn what_decides_is_pure() {
     let know = [
+        "batch",
         "chat",
         "check",
         "job",

@@ -63,6 +63,8 @@ pub struct Member {
     pub batch: String,
     /// The line's number, from 0.
     pub line: u64,
+    /// How many lines the batch has.
+    pub of: u64,
     /// The name that the batch gives it.
     pub custom_id: String,
 }

@@ -1,6 +1,7 @@
 //! Spillway: admit, route, invoke, settle – or overflow.
 
 // Know: pure decisions. No async, no AWS, no clock.
+pub mod batch;
 pub mod chat;
 mod check;
 pub mod job;
