@@ -15,8 +15,8 @@ use crate::{
     queue::Queue,
     retry::Recordings,
     store::{
-        answers::Answers, history::Histories, jobs::Jobs, ledger::Ledger, refusals::Refusals, registry::Registry,
-        skew::Skew,
+        answers::Answers, batches::Batches, files::Files, history::Histories, jobs::Jobs, ledger::Ledger,
+        refusals::Refusals, registry::Registry, skew::Skew,
     },
     telemetry::{self, Telemetry},
     webhook::Outbound,
@@ -31,6 +31,8 @@ pub struct App {
     pub histories: Histories,
     pub refusals: Refusals,
     pub jobs: Jobs,
+    pub batches: Batches,
+    pub files: Files,
     /// The calls that a repetition can join, in this process.
     pub recordings: Recordings,
     /// The same across processes.
@@ -137,6 +139,7 @@ impl App {
         let blobs = config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket));
         let registry =
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ms, clock.clone());
+        let (batches, files) = (clients.dynamodb.clone(), clients.dynamodb.clone());
         let jobs = Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone());
         let webhooks = queue(&config.webhook_queue_url);
         Self {
@@ -147,6 +150,8 @@ impl App {
             answers: Answers::new(clients.ledger.clone(), &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             recordings: Recordings::new(clock.clone()),
+            batches: Batches::new(batches, &config.jobs_table),
+            files: Files::new(files, &config.jobs_table),
             queue: queue(&config.queue_url),
             dead_letters: queue(&config.dead_letter_queue_url),
             webhooks,

@@ -2,6 +2,7 @@
 //! written of their ends.
 
 mod course;
+mod file;
 mod ids;
 mod lines;
 mod output;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use course::RESEND_AFTER_MS;
+pub use file::{File, KEPT_BETWEEN_S, KEPT_S};
 pub use ids::{Kind, derived, is_batch_id};
 pub use lines::{Line, MOST_LINES, of_requests, read};
 pub use output::{Ending, Files, LARGEST_FILE};

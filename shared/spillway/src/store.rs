@@ -1,7 +1,10 @@
 //! DynamoDB: what Spillway knows beyond one request. Three tables, each with one reader and writer here.
 
 pub mod answers;
+pub mod batches;
 mod cache;
+mod documents;
+pub mod files;
 pub mod history;
 pub mod jobs;
 pub mod ledger;

@@ -193,7 +193,9 @@ mod tests {
         assert_eq!(last.due_ms, running.expires_ms);
         assert!(last.is_overdue(running.expires_ms + RESEND_AFTER_MS));
         let resent = last.resent(NOW_MS);
-        assert!(!resent.is_overdue(NOW_MS + 2 * RESEND_AFTER_MS - 1) && resent.is_overdue(NOW_MS + 2 * RESEND_AFTER_MS));
+        assert!(
+            !resent.is_overdue(NOW_MS + 2 * RESEND_AFTER_MS - 1) && resent.is_overdue(NOW_MS + 2 * RESEND_AFTER_MS)
+        );
         assert!(!running.refused(Vec::new(), NOW_MS).is_overdue(u64::MAX));
     }
 

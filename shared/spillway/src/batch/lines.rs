@@ -37,7 +37,9 @@ pub fn read(input: &[u8], endpoint: &str) -> Result<Vec<Line>, Vec<LineError>> {
         }
         let read = line(text, endpoint).and_then(|line| match seen.insert(line.custom_id.clone()) {
             true => Ok(line),
-            false => Err(error("duplicate_custom_id", "custom_id", "The custom_id of this line is that of an earlier one.")),
+            false => {
+                Err(error("duplicate_custom_id", "custom_id", "The custom_id of this line is that of an earlier one."))
+            }
         });
         match read {
             Ok(line) => lines.push(line),

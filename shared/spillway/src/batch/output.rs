@@ -154,7 +154,9 @@ mod tests {
     fn anthropic_has_all_ends_in_one_file() {
         let mut files = Files::new(Dialect::Anthropic, LARGEST_FILE);
         let error = r#"{"type":"error","error":{"type":"not_found_error"}}"#;
-        for ending in [answer(200, "{}"), answer(404, error), Ending::Failed("no".into()), Ending::Expired, Ending::Cancelled] {
+        for ending in
+            [answer(200, "{}"), answer(404, error), Ending::Failed("no".into()), Ending::Expired, Ending::Cancelled]
+        {
             files.add("1", "a", &ending);
         }
         let results: Vec<Value> = read(&files.answers).into_iter().map(|line| line["result"].clone()).collect();

@@ -5,9 +5,10 @@
 //! at that count. The last two name a place in the bucket where the body is too large for them. The job's row names the one answer that counts.
 
 mod bodies;
-mod indexes;
+pub(super) mod counting;
+pub(super) mod indexes;
 mod lists;
-mod rows;
+pub(super) mod rows;
 
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
@@ -131,6 +132,34 @@ impl Jobs {
             Replaced::Done(job) | Replaced::Conflict(Some(job)) => Ok(job),
             Replaced::Conflict(None) => Err(StoreError::Contended { row: "a new job".to_owned() }),
         }
+    }
+
+    /// Notes that a batch's line will never run, with its end: where there is no job yet, one that has ended. One that runs
+    /// or has ended stays as it is. The end must be final.
+    pub async fn end_line(
+        &self,
+        new: &NewJob,
+        status: Status,
+        error: Option<&str>,
+        now_ms: u64,
+    ) -> Result<Job, StoreError> {
+        let id = new.id.clone().unwrap_or_else(|| new_id(new.created_ms));
+        let mut found = self.rows.get(&id).await?;
+        for _ in 0..MOST_TRIES {
+            let written = match &found {
+                Some(job) if job.status != Status::Queued => return Ok(job.clone()),
+                Some(job) => self.replace(job, job.ended(status, error.map(str::to_owned), now_ms)).await?,
+                None => {
+                    let job = Job::accepted(id.clone(), new).ended(status, error.map(str::to_owned), now_ms);
+                    self.rows.create(job, kept_until_s(new.expires_ms.max(now_ms))).await?
+                }
+            };
+            match written {
+                Replaced::Done(job) => return Ok(job),
+                Replaced::Conflict(current) => found = current,
+            }
+        }
+        Err(StoreError::Contended { row: id })
     }
 
     /// The job with this id, whoever owns it.

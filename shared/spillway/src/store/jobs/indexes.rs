@@ -31,12 +31,12 @@ pub struct Waiting {
 }
 
 /// The key of a row in the index of what tenants have, which sorts by kind and time. The end of all times has no id.
-pub(super) fn listed_key(kind: &str, created_ms: u64, id: &str) -> String {
+pub(in crate::store) fn listed_key(kind: &str, created_ms: u64, id: &str) -> String {
     format!("{kind}#{created_ms:013}#{id}")
 }
 
 /// A stretch of that index, both ends included.
-pub(super) struct Stretch {
+pub(in crate::store) struct Stretch {
     pub from: String,
     pub to: String,
     pub newest_first: bool,
@@ -46,7 +46,12 @@ pub(super) struct Stretch {
 
 impl Rows {
     /// The ids of what `tenant` has in `stretch`, at most `most`.
-    pub(super) async fn listed(&self, tenant: &str, stretch: &Stretch, most: usize) -> Result<Vec<String>, StoreError> {
+    pub(in crate::store) async fn listed(
+        &self,
+        tenant: &str,
+        stretch: &Stretch,
+        most: usize,
+    ) -> Result<Vec<String>, StoreError> {
         let request = self.client.query().table_name(&*self.table).index_name(tables::LISTED_INDEX);
         let request = request.key_condition_expression("tenant = :tenant AND listed BETWEEN :from AND :to");
         let request = request.expression_attribute_values(":tenant", text(tenant));

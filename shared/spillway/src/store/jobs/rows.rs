@@ -30,20 +30,20 @@ pub(super) enum Replaced {
 
 /// The table, row by row.
 #[derive(Clone)]
-pub(super) struct Rows {
-    pub(super) client: Client,
-    pub(super) table: Arc<str>,
+pub(in crate::store) struct Rows {
+    pub(in crate::store) client: Client,
+    pub(in crate::store) table: Arc<str>,
 }
 
 impl Rows {
-    pub(super) fn new(client: Client, table: &str) -> Self {
+    pub(in crate::store) fn new(client: Client, table: &str) -> Self {
         Self { client, table: table.into() }
     }
 
     /// Writes the row of a new job.
     pub(super) async fn create(&self, job: Job, expires_s: u64) -> Result<Replaced, StoreError> {
         let (job, request) = self.put_job(job, expires_s)?;
-        written_or_there(request.condition_expression("attribute_not_exists(pk)"), &job).await
+        self.write(request.condition_expression("attribute_not_exists(pk)"), &job, expires_s).await
     }
 
     /// Writes `changed` over the row whose etag is `seen`.
@@ -51,7 +51,15 @@ impl Rows {
         let (job, request) = self.put_job(changed, expires_s)?;
         let request = request.condition_expression("etag = :seen");
         let request = request.expression_attribute_values(":seen", text(seen));
-        written_or_there(request, &job).await
+        self.write(request, &job, expires_s).await
+    }
+
+    /// Sends the conditional write of a job's row. The end of a batch's line is counted in the same transaction.
+    async fn write(&self, request: PutItemFluentBuilder, job: &Job, expires_s: u64) -> Result<Replaced, StoreError> {
+        match &job.member {
+            Some(member) if job.status.is_final() => self.write_and_count(request, job, member, expires_s).await,
+            _ => written_or_there(request, job).await,
+        }
     }
 
     pub(super) async fn get(&self, id: &str) -> Result<Option<Job>, StoreError> {
@@ -121,12 +129,12 @@ impl Rows {
             .collect()
     }
 
-    async fn item(&self, key: &str) -> Result<Option<Item>, StoreError> {
+    pub(in crate::store) async fn item(&self, key: &str) -> Result<Option<Item>, StoreError> {
         let request = self.client.get_item().table_name(&*self.table).consistent_read(true);
         Ok(request.key("pk", text(key)).send().await?.item)
     }
 
-    fn put(&self, key: &str, expires_s: u64) -> PutItemFluentBuilder {
+    pub(in crate::store) fn put(&self, key: &str, expires_s: u64) -> PutItemFluentBuilder {
         let request = self.client.put_item().table_name(&*self.table);
         request.item("pk", text(key)).item(tables::EXPIRES_S, number(expires_s))
     }
@@ -174,7 +182,7 @@ async fn written_or_there(request: PutItemFluentBuilder, job: &Job) -> Result<Re
 }
 
 /// The ids end in random digits, so that they spread evenly.
-fn open_part(id: &str) -> &'static str {
+pub(in crate::store) fn open_part(id: &str) -> &'static str {
     let last = usize::from(id.bytes().next_back().unwrap_or_default());
     OPEN_PARTS[last % OPEN_PARTS.len()]
 }
@@ -187,11 +195,11 @@ fn result_key(id: &str, fence: u64) -> String {
     format!("{id}#{fence}")
 }
 
-pub(super) fn text(text: &str) -> AttributeValue {
+pub(in crate::store) fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
-pub(super) fn number(number: u64) -> AttributeValue {
+pub(in crate::store) fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
@@ -209,11 +217,11 @@ fn with_body(request: PutItemFluentBuilder, body: Place) -> PutItemFluentBuilder
     }
 }
 
-pub(super) fn text_in<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+pub(in crate::store) fn text_in<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     item.get(name)?.as_s().ok().map(String::as_str)
 }
 
-pub(super) fn number_in(item: &Item, name: &str) -> Option<u64> {
+pub(in crate::store) fn number_in(item: &Item, name: &str) -> Option<u64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
@@ -232,6 +240,6 @@ pub(super) fn read_job(item: &Item) -> Result<Job, StoreError> {
     serde_json::from_str(document).map_err(|error| unreadable(id, &error.to_string()))
 }
 
-pub(super) fn unreadable(row: &str, why: &str) -> StoreError {
+pub(in crate::store) fn unreadable(row: &str, why: &str) -> StoreError {
     StoreError::Unreadable { row: row.to_owned(), why: why.to_owned() }
 }

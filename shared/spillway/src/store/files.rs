@@ -1,0 +1,57 @@
+//! The files of tenants, without their content: rows of the jobs table that are written once.
+
+use aws_sdk_dynamodb::Client;
+
+use super::{
+    StoreError,
+    documents::{Documents, Head, Wanted},
+};
+use crate::batch::{File, Kind};
+
+/// The files in the jobs table.
+#[derive(Clone)]
+pub struct Files {
+    documents: Documents,
+}
+
+impl Files {
+    /// The files in `table`.
+    pub fn new(client: Client, table: &str) -> Self {
+        Self { documents: Documents::new(client, table) }
+    }
+
+    /// Notes a file; one of the same id is the same file.
+    pub async fn create(&self, file: &File) -> Result<(), StoreError> {
+        let head = Head {
+            id: &file.id,
+            tenant: &file.tenant,
+            kind: Kind::File,
+            created_ms: file.created_ms,
+            etag: "",
+            due_ms: None,
+            expires_s: file.expires_ms / 1_000,
+        };
+        self.documents.create(&head, file).await.map(drop)
+    }
+
+    /// The file of this id, whoever owns it, unless its time is over.
+    pub async fn get(&self, id: &str, now_ms: u64) -> Result<Option<File>, StoreError> {
+        if Kind::of(id) != Some(Kind::File) {
+            return Ok(None);
+        }
+        // DynamoDB takes its time to delete what has expired.
+        Ok(self.documents.get::<File>(id).await?.filter(|file| now_ms < file.expires_ms))
+    }
+
+    /// The files of a tenant.
+    pub async fn list(&self, tenant: &str, wanted: &Wanted<'_>, now_ms: u64) -> Result<Vec<File>, StoreError> {
+        let mut files: Vec<File> = self.documents.list(tenant, Kind::File, wanted).await?;
+        files.retain(|file| now_ms < file.expires_ms);
+        Ok(files)
+    }
+
+    /// Forgets a file.
+    pub async fn delete(&self, file: &File) -> Result<(), StoreError> {
+        self.documents.delete(&file.id).await
+    }
+}
