@@ -5,6 +5,8 @@
 //! is done with, so that receive counts only count real failures.
 
 mod answer;
+pub(crate) mod batch;
+pub(crate) mod ended;
 mod letters;
 mod message;
 mod pump;

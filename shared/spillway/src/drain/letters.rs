@@ -25,7 +25,11 @@ pub async fn write(app: &App, job: &Job, reason: Reason) -> bool {
     send(app, &job.id, Some(job), reason).await
 }
 
+/// Whether there is a letter now, or none is wanted: how a line of a batch failed, its batch tells.
 async fn send(app: &App, body: &str, job: Option<&Job>, reason: Reason) -> bool {
+    if job.is_some_and(|job| job.member.is_some()) {
+        return true;
+    }
     let Some(dead_letters) = &app.dead_letters else { return false };
     let failed_ms = job.and_then(|job| job.finished_ms).unwrap_or(app.clock.now_ms());
     let letter = Letter { body, tenant: job.map(|job| job.tenant.as_str()), reason: reason.code(), failed_ms };

@@ -4,17 +4,17 @@ use tracing::{debug, error, warn};
 
 use super::{
     answer::{self, Attempt},
-    letters,
+    batch, ended, letters,
     shift::Shift,
     slot::{self, Slot},
     turn,
 };
 use crate::{
     app::App,
+    batch::is_batch_id,
     job::{Job, MAX_ATTEMPTS, Next, Outcome, Reason, Status},
     queue::{Message, Queue},
     store::{StoreError, jobs::Claim},
-    webhook,
 };
 
 /// What becomes of a message.
@@ -45,6 +45,10 @@ pub async fn handle(app: &App, message: &Message, shift: Shift) -> Handled {
 }
 
 async fn try_handle(app: &App, queue: &Queue, message: &Message, shift: Shift) -> anyhow::Result<Handled> {
+    if is_batch_id(&message.body) {
+        batch::handle(app, queue, &message.body, shift.deadline_ms()).await?;
+        return Ok(Handled::Done);
+    }
     let Some(job) = app.jobs.get(&message.body).await? else {
         error!(job_id = shown(&message.body), "a message names no job");
         let is_id = uuid::Uuid::try_parse(&message.body).is_ok();
@@ -104,7 +108,7 @@ async fn claim(
             Ok(Handled::Done)
         }
         Claim::Ended(status) => {
-            webhook::announce_end(app, &job.id, &job.tenant).await;
+            ended::tell(app, job).await;
             match status {
                 Status::Failed => Ok(letters::bury(app, queue, message, Some(job), Reason::AttemptsExhausted).await),
                 _ => Ok(Handled::Done),
@@ -118,7 +122,7 @@ async fn conclude(app: &App, queue: &Queue, message: &Message, job: &Job, attemp
     let now_ms = app.clock.now_ms();
     match attempt {
         Attempt::Answered(result) => {
-            finish(app, job, Outcome::Succeeded(result)).await?;
+            finish(app, queue, job, Outcome::Succeeded(result)).await?;
             debug!(job_id = job.id, "a job succeeded");
             Ok(Handled::Done)
         }
@@ -161,7 +165,7 @@ async fn finish(app: &App, job: &Job, outcome: Outcome) -> anyhow::Result<bool> 
         stored => stored?,
     };
     if stored {
-        webhook::announce_end(app, &job.id, &job.tenant).await;
+        ended::tell(app, job).await;
     } else {
         warn!(job_id = job.id, "another drain has taken the job over; this answer is dropped");
     }

@@ -4,9 +4,10 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use tracing::warn;
 
-use super::letters;
+use super::{ended, letters};
 use crate::{
     app::App,
+    batch::is_batch_id,
     job::{Reason, Status},
     queue::Queue,
     store::jobs::Sweep,
@@ -47,6 +48,11 @@ pub async fn sweep(app: &App) -> anyhow::Result<usize> {
 
 /// Whether the job's message was sent again.
 async fn one(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
+    if is_batch_id(id) {
+        let Some(batch) = app.batches.take_for_resend(id, app.clock.now_ms()).await? else { return Ok(false) };
+        queue.send(&batch.id, &batch.tenant, 0).await?;
+        return Ok(true);
+    }
     match app.jobs.sweep(id, app.clock.now_ms()).await? {
         Sweep::Resend(job) => {
             warn!(job_id = job.id, "a job's message was lost and is sent again");
@@ -60,7 +66,7 @@ async fn one(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
         }
         Sweep::Ended(job) => {
             warn!(job_id = job.id, status = job.status.name(), "a job without a message has ended");
-            webhook::announce_end(app, &job.id, &job.tenant).await;
+            ended::tell(app, &job).await;
             if job.status == Status::Failed {
                 letters::write(app, &job, Reason::AttemptsExhausted).await;
             }

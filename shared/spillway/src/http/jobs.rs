@@ -5,19 +5,19 @@ mod list;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 pub use list::list;
 
 use super::{Body, Call, auth, reply, terms};
 use crate::{
     app::App,
+    batch::derived,
     broker,
     chat::{Kind, Problem},
+    drain,
     job::{self, Job, NewJob, Status},
     store::{StoreError, jobs::Cancel},
     tenant::{Class, Tenant},
-    webhook,
 };
 
 /// How often a caller should look at its job, in seconds, when nothing better is known.
@@ -91,14 +91,8 @@ pub async fn accept(
 /// reads it, for as long as the job is kept.
 fn named_id(tenant: &str, call: &Call, body: &Bytes) -> Option<String> {
     let key = call.parts.headers.get("idempotency-key")?;
-    let mut digest = Sha256::new();
-    for part in [tenant.as_bytes(), call.parts.uri.path().as_bytes(), key.as_bytes(), body] {
-        digest.update(part.len().to_be_bytes());
-        digest.update(part);
-    }
-    let digest: [u8; 32] = digest.finalize().into();
-    let (id, _) = digest.split_first_chunk()?;
-    Some(uuid::Builder::from_custom_bytes(*id).into_uuid().hyphenated().to_string())
+    let id = derived(&[tenant.as_bytes(), call.parts.uri.path().as_bytes(), key.as_bytes(), body]);
+    Some(id.hyphenated().to_string())
 }
 
 fn stored_call(call: &Call, stream: bool) -> job::Call {
@@ -159,7 +153,7 @@ pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
     let cancelled = app.jobs.cancel(&job.id, &job.tenant, now_ms).await;
     match cancelled.map_err(|error| broker::unreachable("job store", &error))? {
         Cancel::Cancelled => {
-            webhook::announce_end(app, &job.id, &job.tenant).await;
+            drain::ended::tell(app, &job).await;
             let job = Job { status: Status::Cancelled, finished_ms: Some(now_ms), ..job };
             Ok(reply::json(call, StatusCode::OK, &status(app, &job, now_ms)))
         }

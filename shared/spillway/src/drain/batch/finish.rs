@@ -1,0 +1,68 @@
+//! The end of a batch: what its lines came to, in the bucket.
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{AT_ONCE, Step, Turn};
+use crate::{
+    batch::{Batch, Ending, File, Files, KEPT_S, LARGEST_FILE},
+    dialect::Dialect,
+    job::Status,
+};
+
+impl Turn<'_> {
+    /// Writes the files of a batch whose lines have all ended, then its end. Both are the same when done again.
+    pub(super) async fn finish(&self, batch: &Batch) -> anyhow::Result<Step> {
+        let mut files = Files::new(batch.dialect, LARGEST_FILE);
+        let mut endings = stream::iter(0..batch.total).map(|line| self.ending(batch, line)).buffered(AT_ONCE);
+        while let Some((job_id, custom_id, ending)) = endings.try_next().await? {
+            files.add(&job_id, &custom_id, &ending);
+        }
+        drop(endings);
+        let output = self.put(batch, "output", files.answers).await?;
+        let errors = self.put(batch, "error", files.errors).await?;
+        self.end(batch, batch.ended(output, errors, self.app.clock.now_ms())).await
+    }
+
+    /// How a line ended: its job, its name, its end.
+    async fn ending(&self, batch: &Batch, line: u64) -> anyhow::Result<(String, String, Ending)> {
+        let id = batch.job_id(line);
+        let Some(job) = self.app.jobs.get(&id).await? else {
+            return Ok((id, String::new(), Ending::Failed("The job of this line is gone.".to_owned())));
+        };
+        let ending = match (job.status, self.app.jobs.result(&job).await?) {
+            (Status::Cancelled, _) => Ending::Cancelled,
+            (Status::Expired, _) => Ending::Expired,
+            (_, Some(result)) => Ending::Answered(result),
+            (_, None) => {
+                let why = job.error.as_deref().unwrap_or("its answer is gone");
+                Ending::Failed(format!("The request failed: {why}."))
+            }
+        };
+        Ok((id, job.member.map(|member| member.custom_id).unwrap_or_default(), ending))
+    }
+
+    /// Stores a file, unless it is empty; gives its name.
+    async fn put(&self, batch: &Batch, role: &str, content: Vec<u8>) -> anyhow::Result<Option<String>> {
+        if content.is_empty() {
+            return Ok(None);
+        }
+        let (id, now_ms) = (batch.file_id(role), self.app.clock.now_ms());
+        let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        self.blobs.put(&batch.file_key(&id), Bytes::from(content)).await?;
+        if batch.dialect == Dialect::OpenAi {
+            let kept_s = batch.output_kept_s.unwrap_or(KEPT_S);
+            let file = File {
+                id: id.clone(),
+                tenant: batch.tenant.clone(),
+                purpose: "batch_output".to_owned(),
+                name: format!("{}_{role}.jsonl", batch.id),
+                bytes,
+                created_ms: now_ms,
+                expires_ms: now_ms.saturating_add(kept_s.saturating_mul(1_000)),
+            };
+            self.app.files.create(&file).await?;
+        }
+        Ok(Some(id))
+    }
+}
