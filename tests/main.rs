@@ -1,6 +1,7 @@
 //! The whole product over the stand-ins, called as its clients call it.
 
 mod bad_input;
+mod batches;
 mod chat;
 mod clock;
 mod drain;

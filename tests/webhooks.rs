@@ -470,7 +470,7 @@ async fn neither_events_nor_logs_hold_a_secret_a_signature_or_a_path() {
     let written = || String::from_utf8_lossy(&[events.lines(), logs.lines()].concat()).into_owned();
     eventually("it is written", async || written().contains("410 Gone")).await;
     let written = written();
-    for line in ["it answered 500", "no answer: ", "a job succeeded"] {
+    for line in ["it answered 500", "no answer: "] {
         assert!(written.contains(line), "{line}");
     }
     let signature = receiver.received()[0].header("webhook-signature")[3..].to_owned();

@@ -1,14 +1,17 @@
 //! The API: one function from request to response, for Lambda and for loopback alike.
 
 mod auth;
+mod batches;
 mod chat;
 mod count_tokens;
+mod files;
 mod guardrail;
 mod jobs;
 mod models;
 mod once;
 mod prefer;
 mod profiles;
+mod query;
 mod quota;
 mod record;
 mod reply;
@@ -26,7 +29,7 @@ use crate::{
     chat::{Kind, Problem},
     dialect::Dialect,
 };
-use route::Route;
+use route::{BatchRoute, FileRoute, MessageBatchRoute, Route};
 
 /// What a response carries.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -100,6 +103,27 @@ async fn answer(app: &App, call: &Arc<Call>, body: Bytes) -> Result<Response<Bod
         Route::Job(id) => jobs::get(app, call, &id).await,
         Route::JobResult(id) => jobs::result(app, call, &id).await,
         Route::CancelJob(id) => jobs::cancel(app, call, &id).await,
+        Route::Files(asked) => match asked {
+            FileRoute::Upload => files::upload(app, call, body).await,
+            FileRoute::List => files::list(app, call).await,
+            FileRoute::Get(id) => files::get(app, call, &id).await,
+            FileRoute::Content(id) => files::content(app, call, &id).await,
+            FileRoute::Delete(id) => files::delete(app, call, &id).await,
+        },
+        Route::Batches(asked) => match asked {
+            BatchRoute::Create => batches::openai::create(app, call, body).await,
+            BatchRoute::List => batches::openai::list(app, call).await,
+            BatchRoute::Get(id) => batches::openai::get(app, call, &id).await,
+            BatchRoute::Cancel(id) => batches::openai::cancel(app, call, &id).await,
+        },
+        Route::MessageBatches(asked) => match asked {
+            MessageBatchRoute::Create => batches::anthropic::create(app, call, body).await,
+            MessageBatchRoute::List => batches::anthropic::list(app, call).await,
+            MessageBatchRoute::Get(id) => batches::anthropic::get(app, call, &id).await,
+            MessageBatchRoute::Cancel(id) => batches::anthropic::cancel(app, call, &id).await,
+            MessageBatchRoute::Results(id) => batches::anthropic::results(app, call, &id).await,
+            MessageBatchRoute::Delete(id) => batches::anthropic::delete(app, call, &id).await,
+        },
     }
 }
 

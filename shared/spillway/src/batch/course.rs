@@ -77,11 +77,6 @@ impl Batch {
         Self { resends, due_ms: now_ms.saturating_add(grace_ms - RESEND_AFTER_MS), ..self.clone() }
     }
 
-    /// Whether its lines have been read.
-    pub fn is_read(&self) -> bool {
-        self.in_progress_ms.is_some()
-    }
-
     /// The id of the job that does a line: the same however often the line is made one.
     pub fn job_id(&self, line: u64) -> String {
         derived(&[self.id.as_bytes(), &line.to_be_bytes()]).hyphenated().to_string()

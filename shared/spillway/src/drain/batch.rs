@@ -88,7 +88,8 @@ impl Turn<'_> {
             Status::Validating => self.validate(batch).await,
             Status::InProgress if batch.expanded < batch.total => self.expand(batch).await,
             Status::InProgress => self.look(batch).await,
-            Status::Cancelling if !batch.is_read() => {
+            // Nobody knows yet of any line.
+            Status::Cancelling if batch.total == 0 => {
                 let now_ms = self.app.clock.now_ms();
                 let cancelled = batch.finalizing(Counts::default(), now_ms).ended(None, None, now_ms);
                 self.end(batch, cancelled).await

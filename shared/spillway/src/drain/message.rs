@@ -122,7 +122,7 @@ async fn conclude(app: &App, queue: &Queue, message: &Message, job: &Job, attemp
     let now_ms = app.clock.now_ms();
     match attempt {
         Attempt::Answered(result) => {
-            finish(app, queue, job, Outcome::Succeeded(result)).await?;
+            finish(app, job, Outcome::Succeeded(result)).await?;
             debug!(job_id = job.id, "a job succeeded");
             Ok(Handled::Done)
         }

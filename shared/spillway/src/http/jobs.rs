@@ -95,14 +95,18 @@ fn named_id(tenant: &str, call: &Call, body: &Bytes) -> Option<String> {
     Some(id.hyphenated().to_string())
 }
 
-fn stored_call(call: &Call, stream: bool) -> job::Call {
+/// The headers of a request that answers to it depend on, by lower-case name.
+pub fn kept_headers(call: &Call) -> Vec<(String, String)> {
     let kept = call.parts.headers.iter().filter(|(name, _)| is_kept(name.as_str()));
-    let kept = kept.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+    kept.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
+}
+
+fn stored_call(call: &Call, stream: bool) -> job::Call {
     job::Call {
         dialect: call.dialect,
         method: call.parts.method.to_string(),
         path: call.parts.uri.path().to_owned(),
-        headers: kept.collect(),
+        headers: kept_headers(call),
         stream,
     }
 }

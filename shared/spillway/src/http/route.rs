@@ -1,5 +1,7 @@
 //! The table of contents of the API.
 
+mod batches;
+
 use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
@@ -7,6 +9,8 @@ use crate::{
     chat::{Kind, Problem},
     dialect::{Api, Dialect},
 };
+
+pub use batches::{BatchRoute, FileRoute, MessageBatchRoute};
 
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,6 +42,9 @@ pub enum Route {
     Job(String),
     JobResult(String),
     CancelJob(String),
+    Files(FileRoute),
+    Batches(BatchRoute),
+    MessageBatches(MessageBatchRoute),
 }
 
 /// Finds the route of a raw, still percent-encoded path.
@@ -83,7 +90,7 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
             only(method, [(Method::GET, Route::Job(id.clone())), (Method::DELETE, Route::CancelJob(id))])
         }
         ["v1", "jobs", id, "result"] => only(method, [(Method::GET, Route::JobResult(decode(id)?))]),
-        _ => Err(no_route(path)),
+        _ => batches::route(method, &segments).unwrap_or_else(|| Err(no_route(path))),
     }
 }
 
@@ -116,7 +123,11 @@ pub fn inside(prefix: &str, uri: &Uri) -> Result<Uri, Problem> {
 /// prefix or the header that Anthropic's clients always send does.
 pub fn dialect(path: &str, headers: &HeaderMap) -> Dialect {
     let route = plain(path);
-    let is_openai = || ["/v1/chat/", "/v1/responses", "/v1/embeddings"].iter().any(|of| route.starts_with(of));
+    let is_openai = || {
+        ["/v1/chat/", "/v1/responses", "/v1/embeddings", "/v1/files", "/v1/batches"]
+            .iter()
+            .any(|of| route.starts_with(of))
+    };
     let is_anthropic = || path.starts_with("/anthropic/") || headers.contains_key("anthropic-version");
     if ["/model/", "/guardrail/", "/inference-profiles"].iter().any(|prefix| path.starts_with(prefix)) {
         Dialect::Bedrock
@@ -165,7 +176,7 @@ fn no_route(path: &str) -> Problem {
     let shown: String = path.chars().take(100).collect();
     let told = format!(
         "There is no {shown} here. The paths are /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
-         /v1/messages/count_tokens, /model/{{id}}/converse, /converse-stream, /invoke, /invoke-with-response-stream and \
+         /v1/messages/count_tokens, /v1/messages/batches, /v1/files, /v1/batches, /model/{{id}}/converse, /converse-stream, /invoke, /invoke-with-response-stream and \
          /count-tokens, /guardrail/{{id}}/version/{{version}}/apply, /inference-profiles, /v1/models, /v1/quota, \
          /v1/jobs, /v1/jobs/{{id}} and /healthz."
     );

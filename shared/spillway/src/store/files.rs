@@ -8,6 +8,9 @@ use super::{
 };
 use crate::batch::{File, Kind};
 
+/// How many files are looked at together.
+const AT_ONCE: usize = 100;
+
 /// The files in the jobs table.
 #[derive(Clone)]
 pub struct Files {
@@ -43,11 +46,29 @@ impl Files {
         Ok(self.documents.get::<File>(id).await?.filter(|file| now_ms < file.expires_ms))
     }
 
-    /// The files of a tenant.
-    pub async fn list(&self, tenant: &str, wanted: &Wanted<'_>, now_ms: u64) -> Result<Vec<File>, StoreError> {
-        let mut files: Vec<File> = self.documents.list(tenant, Kind::File, wanted).await?;
-        files.retain(|file| now_ms < file.expires_ms);
-        Ok(files)
+    /// The files of a tenant, those of `purpose` if one is named.
+    pub async fn list(
+        &self,
+        tenant: &str,
+        wanted: &Wanted<'_>,
+        purpose: Option<&str>,
+        now_ms: u64,
+    ) -> Result<Vec<File>, StoreError> {
+        let mut files: Vec<File> = Vec::new();
+        let mut after = wanted.after.map(|(id, created_ms)| (id.to_owned(), created_ms));
+        loop {
+            let place = after.as_ref().map(|(id, created_ms)| (id.as_str(), *created_ms));
+            let page = Wanted { after: place, limit: AT_ONCE, ..*wanted };
+            let found: Vec<File> = self.documents.list(tenant, Kind::File, &page).await?;
+            let Some(last) = found.last() else { return Ok(files) };
+            after = Some((last.id.clone(), last.created_ms));
+            let is_wanted = |file: &File| now_ms < file.expires_ms && purpose.is_none_or(|of| file.purpose == of);
+            files.extend(found.into_iter().filter(is_wanted));
+            if files.len() >= wanted.limit {
+                files.truncate(wanted.limit);
+                return Ok(files);
+            }
+        }
     }
 
     /// Forgets a file.

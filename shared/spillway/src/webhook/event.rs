@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(of(Status::Expired), Some(EventType::JobExpired));
         assert_eq!(of(Status::Cancelled), Some(EventType::JobCancelled));
         assert_eq!((of(Status::Queued), of(Status::Running)), (None, None));
-        let member = Some(Member { batch: "b".into(), line: 0, custom_id: "c".into() });
+        let member = Some(Member { batch: "b".into(), line: 0, of: 1, custom_id: "c".into() });
         let line = Job { member, ..job("/v1/responses") };
         assert_eq!(EventType::of_end(&line, Status::Succeeded, None), None, "its batch tells");
     }
