@@ -4,9 +4,16 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
-use spillway::{app::App, http::handle, job::Status, quota::Charge};
+use spillway::{
+    app::App,
+    http::handle,
+    job::{Outcome, Status, StoredResult},
+    quota::Charge,
+    store::jobs::Claim,
+};
+use spillway_stand_ins::faults::{Effect, Fault};
 
-use crate::support::{Deployment, answer::Answer, chat, key};
+use crate::support::{Deployment, answer::Answer, chat, jobs::JOBS, key};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -68,6 +75,7 @@ async fn a_large_answer_is_kept_and_given_whole() {
 async fn without_a_bucket_a_large_request_is_told_that_it_cannot_wait() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
     let _running = deployment.occupy("t", ONE, 60_000).await;
+    let before = deployment.quota("t").await;
     let mut app: App = deployment.another_app().await;
     app.queue = deployment.world.app.queue.clone();
     let request = Request::post(CHAT)
@@ -79,7 +87,83 @@ async fn without_a_bucket_a_large_request_is_told_that_it_cannot_wait() {
     assert_eq!(answer.status(), 429);
     let body = http_body_util::BodyExt::collect(answer.into_body()).await.expect("a body").to_bytes();
     assert!(String::from_utf8_lossy(&body).contains("358400 bytes"), "{body:?}");
-    assert_eq!(deployment.messages_in(crate::support::jobs::JOBS).await, 0);
+    assert_eq!(deployment.messages_in(JOBS).await, 0);
+    assert_eq!(deployment.quota("t").await, before, "it was charged");
+}
+
+#[tokio::test]
+async fn a_bucket_that_fails_is_told_in_each_dialect_and_nothing_is_accepted() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let before = deployment.quota("t").await;
+    deployment.world.stand_ins.s3_faults().inject(Fault::on("PutObject", Effect::Error500));
+    let native = json!({ "messages": [{ "role": "user", "content": [{ "text": " word".repeat(80_000) }] }] });
+    let told = "The job store cannot be reached";
+    for (path, body, message) in [
+        (CHAT, long_chat(400 * 1024), "/error/message"),
+        ("/v1/messages", long_chat(400 * 1024), "/error/message"),
+        ("/model/m/converse", native, "/message"),
+    ] {
+        let answer = deployment.ask_patiently(path, "t", &body).await;
+        assert_eq!(answer.status, 503, "{path}: {}", answer.text());
+        let body = answer.json();
+        let message = body.pointer(message).and_then(Value::as_str).unwrap_or_default();
+        assert!(message.starts_with(told), "{path}: {body}");
+    }
+    assert_eq!(deployment.messages_in(JOBS).await, 0);
+    assert_eq!(Answer::to(deployment.get("/v1/jobs", "t")).await.json()["data"], json!([]), "a row names no body");
+    assert_eq!(deployment.quota("t").await, before, "it was charged");
+
+    deployment.world.stand_ins.s3_faults().clear();
+    deployment.submit(CHAT, "t", &long_chat(400 * 1024)).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_what_was_put_there_is_never_passed_off() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    let App { jobs, blobs, clock, .. } = deployment.world.app.clone();
+    // Late enough to claim it before its message is seen.
+    let now_ms = clock.now_ms() + 600_000;
+    let claim = jobs.claim(&id, 600_000, now_ms).await.expect("the store");
+    let Claim::Run { job: claimed, .. } = claim else { panic!("{claim:?}") };
+    let body = Bytes::from(vec![b'x'; 400 * 1024]);
+    let headers = vec![("content-type".to_owned(), "text/plain".to_owned())];
+    let outcome = Outcome::Succeeded(StoredResult { status: 200, headers, body: body.clone() });
+    assert_eq!(jobs.finish(&claimed, &outcome, now_ms).await, Ok(true));
+    assert_eq!(deployment.result("t", &id).await.body, body);
+
+    let (blobs, key) = (blobs.expect("a bucket"), format!("t/{id}/{}", claimed.fence));
+    for other in [Some(Bytes::from(vec![b'y'; body.len()])), Some(body.slice(1..)), None] {
+        match other {
+            Some(other) => blobs.put(&key, other).await.expect("replaced"),
+            None => blobs.delete(&key).await.expect("deleted"),
+        }
+        let answer = deployment.result("t", &id).await;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(!answer.text().contains("yyy") && !answer.text().contains("xxx"));
+    }
+}
+
+#[tokio::test]
+async fn a_drain_that_was_paused_overwrites_no_newer_answer() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    let App { jobs, clock, .. } = deployment.world.app.clone();
+    let now_ms = clock.now_ms() + 600_000;
+    let mut claims = Vec::new();
+    for now_ms in [now_ms, now_ms + 1_000] {
+        let claim = jobs.claim(&id, 1_000, now_ms).await.expect("the store");
+        let Claim::Run { job, .. } = claim else { panic!("{claim:?}") };
+        claims.push(job);
+    }
+    let large = |byte| Bytes::from(vec![byte; 400 * 1024]);
+    let outcome = |byte| Outcome::Succeeded(StoredResult { status: 200, headers: Vec::new(), body: large(byte) });
+    assert_eq!(jobs.finish(&claims[1], &outcome(b'n'), now_ms + 1_500).await, Ok(true));
+    assert_eq!(jobs.finish(&claims[0], &outcome(b'o'), now_ms + 2_000).await, Ok(false));
+    assert_eq!(deployment.result("t", &id).await.body, large(b'n'));
 }
 
 #[tokio::test]

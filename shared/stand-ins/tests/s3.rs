@@ -3,8 +3,16 @@
 use std::path::Path;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioExecutor;
+use spillway_stand_ins::faults::{Effect, Fault, Stats};
 use spillway_stand_ins::{Options, StandIns};
 
 async fn start(data: Option<&Path>) -> (StandIns, Client) {
@@ -15,6 +23,7 @@ async fn start(data: Option<&Path>) -> (StandIns, Client) {
         .endpoint_url(stand_ins.s3_url())
         .force_path_style(true)
         .region(Region::new("us-east-1"))
+        .retry_config(RetryConfig::disabled())
         .credentials_provider(Credentials::new("any", "thing", None, None, "test"))
         .build();
     (stand_ins, Client::from_conf(config))
@@ -58,5 +67,77 @@ async fn objects_survive_a_restart() {
     let again = client.create_bucket().bucket("bucket").send().await.expect_err("it is there");
     let again = again.as_service_error().expect("an error of S3");
     assert!(again.is_bucket_already_exists() || again.is_bucket_already_owned_by_you(), "{again:?}");
+    stand_ins.stop().await;
+}
+
+async fn put_under(effect: Effect) -> (SdkError<PutObjectError>, bool) {
+    let (stand_ins, client) = start(None).await;
+    client.create_bucket().bucket("bucket").send().await.expect("a bucket");
+    stand_ins.s3_faults().inject(Fault { times: Some(1), ..Fault::on("PutObject", effect) });
+    let put = client.put_object().bucket("bucket").key("a/b").body(ByteStream::from_static(b"body"));
+    let error = put.send().await.expect_err("it was struck");
+    let is_there = get(&client, "a/b").await.is_some();
+    stand_ins.stop().await;
+    (error, is_there)
+}
+
+#[tokio::test]
+async fn a_refused_put_is_the_error_of_s3_and_stores_nothing() {
+    for (effect, status, code) in [(Effect::Throttle, 503, "SlowDown"), (Effect::Error500, 500, "InternalError")] {
+        let (error, is_there) = put_under(effect).await;
+        assert_eq!(error.raw_response().expect("an answer").status().as_u16(), status);
+        assert_eq!((error.code(), is_there), (Some(code), false));
+    }
+}
+
+#[tokio::test]
+async fn a_put_whose_connection_was_cut_has_happened() {
+    let (error, is_there) = put_under(Effect::CutAfter).await;
+    assert!(matches!(error, SdkError::DispatchFailure(_)), "{error:?}");
+    assert!(is_there);
+}
+
+async fn control(url: &str, method: &str, path: &str, body: &'static str) -> (StatusCode, Bytes) {
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::builder().method(method).uri(format!("{url}{path}"));
+    let response = client.request(request.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap()).await.unwrap();
+    (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_operation_and_faults_come_over_http() {
+    let (stand_ins, client) = start(None).await;
+    let url = stand_ins.s3_url();
+    client.create_bucket().bucket("bucket").send().await.expect("a bucket");
+    put(&client, "a/b", b"body".to_vec()).await;
+    put(&client, "a/c", b"body".to_vec()).await;
+    get(&client, "a/b").await;
+    client.delete_object().bucket("bucket").key("a/b").send().await.expect("deleted");
+    let (_, stats) = control(&url, "GET", "/_sim/stats", "").await;
+    let operations = [("CreateBucket", 1), ("PutObject", 2), ("GetObject", 1), ("DeleteObject", 1)];
+    let operations = operations.map(|(operation, count)| (operation.to_owned(), count)).into();
+    assert_eq!(serde_json::from_slice::<Stats>(&stats).unwrap(), Stats { operations, ..Stats::default() });
+
+    let fault = r#"{"operation":"GetObject","effect":"throttle"}"#;
+    assert_eq!(control(&url, "POST", "/_sim/faults", fault).await.0, StatusCode::NO_CONTENT);
+    client.get_object().bucket("bucket").key("a/c").send().await.expect_err("it was struck");
+    assert_eq!(control(&url, "DELETE", "/_sim/stats", "").await.0, StatusCode::NO_CONTENT);
+    assert_eq!(stand_ins.s3_faults().stats(), Stats::default());
+    assert_eq!(control(&url, "DELETE", "/_sim/faults", "").await.0, StatusCode::NO_CONTENT);
+    assert_eq!(get(&client, "a/c").await, Some(b"body".to_vec()));
+    stand_ins.stop().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn objects_are_for_nobody_but_their_owner() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().expect("a directory");
+    // Somebody made it for all to see.
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("set");
+    let (stand_ins, _) = start(Some(directory.path())).await;
+    let objects = std::fs::metadata(directory.path().join("s3")).expect("it is there");
+    assert_eq!(objects.permissions().mode() & 0o777, 0o700);
     stand_ins.stop().await;
 }

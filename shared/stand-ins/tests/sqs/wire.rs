@@ -80,3 +80,22 @@ async fn a_request_beyond_every_limit_is_refused() {
     let answer = ask(&sqs, "/", "AmazonSQS.SendMessage", vec![b' '; 9 * 1_048_576]).await;
     assert_eq!((answer.status, answer.code.as_str()), (StatusCode::BAD_REQUEST, "MalformedInput;Sender"));
 }
+
+#[tokio::test]
+async fn requests_are_counted_by_operation() {
+    let sqs = Sqs::start().await;
+    sqs.queue("jobs", &[]).await;
+    let body = json!({ "MessageBody": "x" }).to_string();
+    ask(&sqs, "/000000000000/jobs", "AmazonSQS.SendMessage", body.clone()).await;
+    ask(&sqs, "/000000000000/jobs", "AmazonSQS.SendMessage", body).await;
+    let counts = async |method: &str| {
+        let request = Request::builder().method(method).uri(format!("{}/_sim/stats", sqs.endpoint));
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let response = client.request(request.body(Full::<Bytes>::default()).expect("a request")).await;
+        let body = response.expect("an answer").into_body().collect().await.expect("a body").to_bytes();
+        serde_json::from_slice::<Value>(&body).expect("JSON")
+    };
+    assert_eq!(counts("GET").await, json!({ "operations": { "CreateQueue": 1, "SendMessage": 2 } }));
+    counts("DELETE").await;
+    assert_eq!(counts("GET").await, json!({ "operations": {} }));
+}
