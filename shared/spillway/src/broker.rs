@@ -123,6 +123,14 @@ pub async fn serve(app: &App, ask: Ask) -> Result<Served, Problem> {
     }
 }
 
+/// Whether `ask` could be admitted if nothing else were under way. Nothing is reserved.
+///
+/// # Errors
+/// It is larger than a whole limit, of its tenant or its parent.
+pub async fn check(app: &App, ask: &Ask) -> Result<(), Problem> {
+    admit::check(app, ask).await
+}
+
 /// Records a "not now" for operators, on the tenant that was refused, whoever's limits they were. A "never" is the
 /// caller's own affair.
 async fn note_refusal(app: &App, tenant: &Tenant, problem: &Problem) {

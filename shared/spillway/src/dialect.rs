@@ -24,7 +24,7 @@ use crate::{chat, quota};
 
 pub use api::{Api, Draft};
 pub use encoder::Encoder;
-pub use openai::{KnownTool, ResponseEcho};
+pub use openai::{KnownTool, ResponseEcho, ResponseStream, Resumed, Standing, last_response};
 
 /// A caller's wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -91,6 +91,27 @@ impl Dialect {
         let mut headers = headers::of_json(self, request_id);
         headers.extend(headers::of_problem(self, problem));
         Rendered { status, headers, body: Bytes::from(body.to_string()) }
+    }
+
+    /// The kind of failure that a reply with this status tells of: the reverse of what [`problem`](Self::problem) does, as far
+    /// as there is one.
+    pub fn kind_of(status: u16) -> chat::Kind {
+        use chat::Kind;
+        match status {
+            400 => Kind::Invalid,
+            401 => Kind::Unauthenticated,
+            402 => Kind::BudgetExhausted,
+            403 => Kind::Forbidden,
+            404 => Kind::NotFound,
+            405 => Kind::MethodNotAllowed,
+            408 | 504 => Kind::Timeout,
+            409 => Kind::Conflict,
+            413 => Kind::TooLarge,
+            424 | 502 => Kind::Model,
+            429 => Kind::Throttled,
+            503 => Kind::Unavailable,
+            _ => Kind::Internal,
+        }
     }
 
     /// The headers of a JSON body that depend on the dialect, `content-type` among them.

@@ -9,6 +9,7 @@ pub(crate) mod batch;
 pub(crate) mod ended;
 mod letters;
 mod message;
+mod parts;
 mod pump;
 mod shift;
 mod slot;

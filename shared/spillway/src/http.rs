@@ -5,6 +5,7 @@ mod batches;
 mod chat;
 mod count_tokens;
 mod files;
+mod follow;
 mod guardrail;
 mod jobs;
 mod models;
@@ -15,8 +16,11 @@ mod query;
 mod quota;
 mod record;
 mod reply;
+mod responses;
 pub(crate) mod route;
 mod terms;
+pub(crate) mod told;
+mod wait;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -92,6 +96,9 @@ async fn answer(app: &App, call: &Arc<Call>, body: Bytes) -> Result<Response<Bod
             };
             once::once(app, call, body, chat::route_name(api, stream), answer).await
         }
+        Route::Response(id) => responses::get(app, call, &id).await,
+        Route::CancelResponse(id) => responses::cancel(app, call, &id).await,
+        Route::DeleteResponse(id) => responses::delete(app, call, &id).await,
         Route::Count { api, model } => count_tokens::count(app, call, api, body, model.as_deref()).await,
         Route::Guardrail { id, version } => guardrail::apply(app, call, &id, &version, body).await,
         Route::Profiles => profiles::list(app, call).await,

@@ -1,6 +1,7 @@
 //! A job: a request that was accepted and will be answered later. Pure: what may follow what, and when.
 
 mod course;
+mod position;
 mod priority;
 mod reason;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use course::{MAX_ATTEMPTS, Next, RESEND_AFTER_MS};
+pub use position::{Differs, Position};
 pub use priority::{Priority, earliest_start_ms};
 pub use reason::Reason;
 
@@ -84,6 +86,19 @@ pub struct Call {
     pub stream: bool,
 }
 
+/// Who reads the answer, and when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reader {
+    /// Somebody who comes for it when it is there.
+    #[default]
+    Later,
+    /// Whoever asks for OpenAI's background response of this id, while it comes or afterwards.
+    Background,
+    /// A caller whose connection is kept open for it.
+    Waiting,
+}
+
 /// A request that is to become a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
@@ -141,6 +156,12 @@ pub struct Job {
     /// The batch that it belongs to, if it does.
     #[serde(default)]
     pub member: Option<Member>,
+    /// Who reads the answer.
+    #[serde(default)]
+    pub reader: Reader,
+    /// Whether its request and its answer were deleted at its tenant's wish.
+    #[serde(default)]
+    pub is_deleted: bool,
     /// How often it was claimed. Whoever claimed it at an earlier count can no longer change it.
     pub fence: u64,
     /// How many claims ended in a failure, or are under way.
@@ -158,6 +179,18 @@ pub struct Job {
     pub announce: Option<EventType>,
     /// Different after every change, so that no change is made to what was not seen.
     pub etag: String,
+}
+
+impl Job {
+    /// The id that its answer carries: OpenAI's background responses have ids without hyphens.
+    pub fn answer_id(&self) -> String {
+        if self.reader == Reader::Background { self.id.replace('-', "") } else { self.id.clone() }
+    }
+
+    /// Whether somebody reads its answer while it comes.
+    pub fn is_followed(&self) -> bool {
+        self.call.stream && self.reader != Reader::Later
+    }
 }
 
 /// The class of work that can wait.

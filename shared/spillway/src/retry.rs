@@ -6,7 +6,7 @@ mod recording;
 mod recordings;
 mod tape;
 
-pub use identity::{Identity, LONGEST_KEY, Name, is_named};
+pub use identity::{Identity, LONGEST_KEY, Name, is_named, patience_ms};
 pub use recording::{Reader, Recorder};
 pub use recordings::{KEPT_MS, MOST_CALLS, Opened, Recordings};
 pub use tape::{Head, LARGEST_ANSWER, Tape};

@@ -171,11 +171,13 @@ pub enum RightSizing {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
-    /// A request that says `Prefer: respond-async` becomes a job; others are held, then refused.
+    /// One that can wait becomes a job (`Prefer: respond-async`, OpenAI's `background`); others are held, then refused.
     #[default]
-    OnRequest,
+    Queue,
+    /// The same, and others wait for the answer of a job while their connection is kept alive.
+    Wait,
     /// Nothing of this tenant is queued.
-    Never,
+    Refuse,
 }
 
 /// What becomes of a request that its client sends again because it got no answer.

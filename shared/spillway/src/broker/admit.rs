@@ -74,6 +74,15 @@ pub async fn admit(app: &App, ask: &Ask) -> Result<Admitted, Problem> {
     reserve(app, ask, &payers).await?.ok_or_else(refusal::changing_limits)
 }
 
+/// Plans `ask` without reserving anything.
+///
+/// # Errors
+/// The request can never fit.
+pub async fn check(app: &App, ask: &Ask) -> Result<(), Problem> {
+    let Payers { tenant, parent } = Payers::of(app, ask.tenant.clone()).await?;
+    Plan::new(ask, &tenant, parent.as_deref(), &History::default()).map(drop)
+}
+
 impl Payers {
     pub async fn of(app: &App, tenant: Arc<Tenant>) -> Result<Self, Problem> {
         let Some(name) = &tenant.parent else { return Ok(Self { tenant, parent: None }) };

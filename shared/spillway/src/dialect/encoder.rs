@@ -51,6 +51,13 @@ impl Encoder {
         }
     }
 
+    /// Goes on after what was told elsewhere, of which `events` server-sent events are numbered.
+    pub fn skip(&mut self, events: u64) {
+        if let Self::Response(stream) = self {
+            stream.skip(events);
+        }
+    }
+
     /// Bytes that say nothing and keep a silent connection open.
     pub fn keep_alive(&self) -> Bytes {
         match self {

@@ -15,5 +15,8 @@ pub use answer::answer;
 pub use embeddings::{answer as embeddings, parse as parse_embeddings};
 pub use problem::problem;
 pub use request::parse;
-pub use responses::{KnownTool, ResponseEcho, Stream as ResponseStream, answer as response, parse as parse_response};
+pub use responses::{
+    KnownTool, ResponseEcho, Resumed, Standing, Stream as ResponseStream, answer as response, last_response,
+    parse as parse_response,
+};
 pub use stream::Stream;

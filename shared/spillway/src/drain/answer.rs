@@ -1,20 +1,25 @@
 //! Runs a job as if its request came in now, and keeps what the caller would have been sent.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     app::App,
-    broker::{self, Ask, Delta, Deltas, Reply},
+    broker::{self, Ask, Reply},
     chat::{self, Kind, Problem},
-    dialect::{Api, Context, Echo, Encoder, Rendered},
-    http::route::{Route, route},
-    job::{Job, Outcome, Reason, StoredResult},
+    dialect::{Api, Context, Echo, Rendered},
+    http::{
+        route::{Route, route},
+        told::told,
+    },
+    job::{Job, Outcome, Reader, Reason, StoredResult},
     pool::Model,
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
 };
 use std::sync::Arc;
+
+use super::parts::Parts;
 
 /// What an attempt to run a job came to.
 pub enum Attempt {
@@ -40,18 +45,25 @@ pub async fn longest_ms(app: &App) -> anyhow::Result<u64> {
 ///
 /// It calls each pool of the ladder once at most, and no further one after a call that may be billed.
 pub async fn attempt(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>, patient_until_ms: u64) -> Attempt {
-    match serve(app, job, body, deadline_ms, patient_until_ms).await {
+    let mut parts = Parts::new(app, job);
+    let served = serve(app, job, body, deadline_ms, patient_until_ms, &mut parts).await;
+    // Who waits is told of a failure as if there had been no queue: a call that may have been billed is not made again, and
+    // what has been read cannot be taken back.
+    let is_waiting = job.reader == Reader::Waiting;
+    match served {
         Ok(result) => Attempt::Answered(result),
-        Err(Problem { kind: Kind::Throttled | Kind::Unavailable, retry_after_ms: Some(wait_ms), .. }) => {
+        Err(Problem { kind: Kind::Throttled | Kind::Unavailable, retry_after_ms: Some(wait_ms), .. })
+            if !(is_waiting && parts.is_begun()) =>
+        {
             Attempt::NoRoom { wait_ms }
         }
-        Err(problem) => failed(job, &problem),
+        Err(problem) => failed(job, &problem, is_waiting),
     }
 }
 
-fn failed(job: &Job, problem: &Problem) -> Attempt {
-    let is_final =
-        !matches!(problem.kind, Kind::Unavailable | Kind::Timeout | Kind::Model | Kind::Internal | Kind::Throttled);
+fn failed(job: &Job, problem: &Problem, is_last: bool) -> Attempt {
+    let is_final = is_last
+        || !matches!(problem.kind, Kind::Unavailable | Kind::Timeout | Kind::Model | Kind::Internal | Kind::Throttled);
     let result = stored(job.call.dialect.problem(&job.id, problem), []);
     Attempt::Failed { error: problem.message.clone(), reason: Reason::of(problem.kind), result, is_final }
 }
@@ -70,12 +82,15 @@ async fn serve(
     body: &Bytes,
     deadline_ms: Option<u64>,
     patient_until_ms: u64,
+    parts: &mut Parts<'_>,
 ) -> Result<StoredResult, Problem> {
     let Reading { tenant, model, request, api, echo } = read(app, job, body).await?;
+    let ignored = request.ignored.join(", ");
     let context = Context {
-        request_id: job.id.clone(),
+        request_id: job.answer_id(),
         model: request.model.clone(),
-        created_s: app.clock.now_ms() / 1_000,
+        // The same for every attempt, so that who follows a stream can go on with another.
+        created_s: job.created_ms / 1_000,
         echo,
     };
     let event = RequestEvent {
@@ -101,13 +116,14 @@ async fn serve(
         request,
     };
     let served = broker::serve(app, ask).await.inspect_err(|problem| record_charged(app, event, problem))?;
-    let headers = [("x-spillway-pool".to_owned(), served.pool)];
+    let headers = told(&ignored, &served);
     match served.reply {
         Reply::Whole(answer) => Ok(stored(api.answer(&context, &answer), headers)),
         Reply::Stream { headers: of_model, deltas } => {
-            let of_stream = api.stream_headers(&job.id, &of_model);
-            let body = collect(api.stream(context), deltas).await?;
-            Ok(stored(Rendered { status: StatusCode::OK, headers: of_stream, body }, headers))
+            let mut headers = headers;
+            headers.extend(api.stream_headers(&job.id, &of_model));
+            let body = parts.collect(api.stream(context), deltas, texts(&headers)).await?;
+            Ok(stored(Rendered { status: StatusCode::OK, headers, body }, []))
         }
     }
 }
@@ -143,28 +159,18 @@ async fn read(app: &App, job: &Job, body: &[u8]) -> Result<Reading, Problem> {
     let draft = api.read(body, path_model.as_deref(), job.call.stream)?;
     let model = broker::find_model(app, &tenant, draft.model()).await?;
     let headers = job.call.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
-    let (request, echo) = draft.request(model.format(), &headers.collect())?;
+    let (mut request, echo) = draft.request(model.format(), &headers.collect())?;
+    // The numbers of its events must not depend on when somebody reads them.
+    request.stream |= job.reader == Reader::Background;
     Ok(Reading { tenant, model, api, request, echo })
 }
 
-/// A stream as a client would have received it in the end. One that breaks is a failed attempt: nobody has read it yet.
-async fn collect(mut encoder: Encoder, mut deltas: Deltas) -> Result<Bytes, Problem> {
-    let mut body = BytesMut::new();
-    loop {
-        match deltas.recv().await {
-            Some(Delta::Event(event)) => body.extend_from_slice(&encoder.event(&event)),
-            Some(Delta::End(ended)) => {
-                ended?;
-                body.extend_from_slice(&encoder.finish());
-                return Ok(body.freeze());
-            }
-            None => return Err(Problem::new(Kind::Timeout, "The answer took longer than the model may take.")),
-        }
-    }
+fn stored(rendered: Rendered, more: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> StoredResult {
+    let headers: Vec<_> = rendered.headers.into_iter().chain(more).collect();
+    StoredResult { status: rendered.status.as_u16(), headers: texts(&headers), body: rendered.body }
 }
 
-fn stored(rendered: Rendered, more: impl IntoIterator<Item = (String, String)>) -> StoredResult {
+fn texts(headers: &[(HeaderName, HeaderValue)]) -> Vec<(String, String)> {
     let text = |(name, value): &(HeaderName, HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
-    let headers = rendered.headers.iter().filter_map(text).chain(more).collect();
-    StoredResult { status: rendered.status.as_u16(), headers, body: rendered.body }
+    headers.iter().filter_map(text).collect()
 }

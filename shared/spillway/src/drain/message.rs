@@ -12,7 +12,7 @@ use super::{
 use crate::{
     app::App,
     batch::is_batch_id,
-    job::{Job, MAX_ATTEMPTS, Next, Outcome, Reason, Status},
+    job::{Job, MAX_ATTEMPTS, Next, Outcome, Reader, Reason, Status},
     queue::{Message, Queue},
     store::{StoreError, jobs::Claim},
 };
@@ -135,7 +135,8 @@ async fn conclude(app: &App, queue: &Queue, message: &Message, job: &Job, attemp
         }
         Attempt::Failed { error, reason, result, is_final } => {
             if is_final || job.attempts >= MAX_ATTEMPTS {
-                if !finish(app, job, Outcome::Failed { error, result }).await? {
+                // Who waits is told, and nobody else misses it.
+                if !finish(app, job, Outcome::Failed { error, result }).await? || job.reader == Reader::Waiting {
                     return Ok(Handled::Done);
                 }
                 return Ok(letters::bury(app, queue, message, Some(job), reason).await);

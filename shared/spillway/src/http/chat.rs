@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response};
+use http::Response;
 
-use super::{Body, Call, auth, jobs, prefer, record, reply, terms};
+use super::{Body, Call, auth, jobs, prefer, record, reply, responses, terms, told, wait};
 use crate::{
     app::App,
     broker::{self, Ask, Reply, Served},
@@ -15,9 +15,9 @@ use crate::{
     tenant::{Overflow, Tenant},
 };
 
-/// The longest that a caller can ask to be held with `Prefer: wait=N`, in milliseconds: boto3 gives up after 60 s and
+/// The longest that a caller is held, in milliseconds, if it does not tell how long it waits: boto3 gives up after 60 s and
 /// sends its paid request again.
-const MAX_HOLD_MS: u64 = 50_000;
+pub const MAX_HOLD_MS: u64 = 50_000;
 
 /// Answers a request to a model in the API that it came in.
 ///
@@ -35,6 +35,10 @@ pub async fn chat(
     let mut event = record::event(call, route_name(api, stream));
     let draft = api.read(&body, path_model, stream);
     let unanswered = match ask(app, call, draft, &mut event).await {
+        Ok((ask, echo)) if echo.response.background => {
+            event.outcome = Outcome::Queued;
+            responses::create(app, call, &ask, body).await
+        }
         Ok((ask, echo)) => {
             let (tenant, is_stream) = (Arc::clone(&ask.tenant), ask.request.stream);
             let ignored = ask.request.ignored.join(", ");
@@ -42,10 +46,18 @@ pub async fn chat(
             match broker::serve(app, ask).await {
                 // The broker records what it answers, when it is over.
                 Ok(served) => return Ok(respond(app, call, api, context, &ignored, served)),
-                Err(refused) if may_overflow(app, call, &tenant) && refused.kind == Kind::Throttled => {
-                    event.outcome = Outcome::Queued;
-                    jobs::accept(app, call, &tenant, body, is_stream, refused).await
-                }
+                Err(refused) if refused.kind == Kind::Throttled => match when_full(app, call, &tenant) {
+                    WhenFull::Refuse => Err(refused),
+                    WhenFull::Queue => {
+                        event.outcome = Outcome::Queued;
+                        jobs::accept(app, call, &tenant, body, is_stream, refused).await
+                    }
+                    WhenFull::Wait => {
+                        event.outcome = Outcome::Queued;
+                        let stream = is_stream.then(|| api.stream(context));
+                        wait::wait(app, call, wait::Waiting { api, tenant, body, stream, refused, started_ms }).await
+                    }
+                },
                 Err(problem) => Err(problem),
             }
         }
@@ -75,11 +87,17 @@ async fn ask(
     event.model = Some(model.name.clone());
     let (request, echo) = draft.request(model.format(), &call.parts.headers)?;
     event.stream = request.stream;
-    let default_hold_ms = if may_overflow(app, call, &tenant) { 0 } else { tenant.hold_ms };
+    let asked_ms = prefer::prefer(&call.parts.headers).wait_ms;
+    let hold_ms = match when_full(app, call, &tenant) {
+        WhenFull::Refuse => asked_ms.unwrap_or(tenant.hold_ms),
+        WhenFull::Queue => asked_ms.unwrap_or(0),
+        // What it asks for is how long it waits in the queue.
+        WhenFull::Wait => tenant.hold_ms,
+    };
     let ask = Ask {
         request_id: call.request_id.clone(),
         class: tenant.class,
-        hold_ms: prefer::prefer(&call.parts.headers).wait_ms.unwrap_or(default_hold_ms).min(MAX_HOLD_MS),
+        hold_ms: hold_ms.min(MAX_HOLD_MS),
         deadline_ms: call.deadline_ms,
         patient_until_ms: None,
         event: event.clone(),
@@ -90,9 +108,23 @@ async fn ask(
     Ok((ask, echo))
 }
 
+/// What becomes of a request that finds no room.
+enum WhenFull {
+    Refuse,
+    Queue,
+    Wait,
+}
+
 /// Only who says that it can wait gets a job for an answer: to a chat SDK a 202 looks like an empty completion.
-fn may_overflow(app: &App, call: &Call, tenant: &Tenant) -> bool {
-    prefer::prefer(&call.parts.headers).respond_async && tenant.overflow == Overflow::OnRequest && app.queue.is_some()
+fn when_full(app: &App, call: &Call, tenant: &Tenant) -> WhenFull {
+    let can_wait = prefer::prefer(&call.parts.headers).respond_async;
+    match tenant.overflow {
+        _ if app.queue.is_none() => WhenFull::Refuse,
+        Overflow::Refuse => WhenFull::Refuse,
+        Overflow::Queue | Overflow::Wait if can_wait => WhenFull::Queue,
+        Overflow::Queue => WhenFull::Refuse,
+        Overflow::Wait => WhenFull::Wait,
+    }
 }
 
 /// The route in events.
@@ -119,7 +151,7 @@ fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> Context {
 }
 
 fn respond(app: &App, call: &Call, api: Api, context: Context, ignored: &str, served: Served) -> Response<Body> {
-    let mut headers = spillway_headers(ignored, &served);
+    let mut headers = told::told(ignored, &served);
     headers.extend(call.dialect.limit_headers(&served.limits, app.clock.now_ms()));
     match served.reply {
         Reply::Whole(answer) => {
@@ -132,16 +164,4 @@ fn respond(app: &App, call: &Call, api: Api, context: Context, ignored: &str, se
             reply::stream(call, headers, api.stream(context), deltas)
         }
     }
-}
-
-fn spillway_headers(ignored: &str, served: &Served) -> Vec<(HeaderName, HeaderValue)> {
-    let max_tokens = served.max_tokens_set.map(|set| set.to_string());
-    [
-        reply::header("x-spillway-pool", &served.pool),
-        max_tokens.and_then(|set| reply::header("x-spillway-max-tokens", &set)),
-        Some(ignored).filter(|names| !names.is_empty()).and_then(|names| reply::header("x-spillway-ignored", names)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }

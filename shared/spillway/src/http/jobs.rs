@@ -89,7 +89,7 @@ pub async fn accept(
 
 /// The id of the job that an `Idempotency-Key` names: the same for the same request with the same key, whichever process
 /// reads it, for as long as the job is kept.
-fn named_id(tenant: &str, call: &Call, body: &Bytes) -> Option<String> {
+pub fn named_id(tenant: &str, call: &Call, body: &Bytes) -> Option<String> {
     let key = call.parts.headers.get("idempotency-key")?;
     let id = derived(&[tenant.as_bytes(), call.parts.uri.path().as_bytes(), key.as_bytes(), body]);
     Some(id.hyphenated().to_string())
@@ -101,7 +101,7 @@ pub fn kept_headers(call: &Call) -> Vec<(String, String)> {
     kept.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
 }
 
-fn stored_call(call: &Call, stream: bool) -> job::Call {
+pub fn stored_call(call: &Call, stream: bool) -> job::Call {
     job::Call {
         dialect: call.dialect,
         method: call.parts.method.to_string(),
@@ -136,9 +136,7 @@ pub async fn result(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
     let job = find(app, call, id).await?;
     let stored = app.jobs.result(&job).await.map_err(|error| broker::unreachable("job store", &error))?;
     let Some(stored) = stored else { return Err(no_result(&job)) };
-    let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = stored.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
-    Ok(reply::whole(call, status, headers.collect(), stored.body))
+    Ok(reply::stored(call, stored, Vec::new()))
 }
 
 fn no_result(job: &Job) -> Problem {
@@ -170,7 +168,7 @@ pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
 }
 
 /// The caller's own job; another tenant's looks as if it did not exist.
-async fn find(app: &App, call: &Call, id: &str) -> Result<Job, Problem> {
+pub async fn find(app: &App, call: &Call, id: &str) -> Result<Job, Problem> {
     let tenant = auth::tenant(app, &call.parts).await?;
     let job = app.jobs.get(id).await.map_err(|error| broker::unreachable("job store", &error))?;
     job.filter(|job| job.tenant == tenant.name).ok_or_else(missing)

@@ -1,6 +1,7 @@
 //! Responses: status, headers and body put together in one place.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -20,10 +21,12 @@ use crate::{
     broker::{Delta, Deltas},
     chat::{Kind, Problem},
     dialect::Encoder,
+    job::StoredResult,
 };
 
-/// After how much silence a stream sends a sign of life: proxies drop connections that are silent for a minute.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// After how much silence a stream sends a sign of life, in milliseconds: proxies drop connections that are silent for a minute.
+pub const KEEP_ALIVE_MS: u64 = 15_000;
+const KEEP_ALIVE: Duration = Duration::from_millis(KEEP_ALIVE_MS);
 
 /// Whether a stream ended with a problem: an extension of its response, decided when it ends.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +39,7 @@ impl Cut {
     }
 
     /// The bytes that end a stream badly.
-    fn with(&self, end: Bytes) -> Bytes {
+    pub fn with(&self, end: Bytes) -> Bytes {
         self.0.store(true, Ordering::Relaxed);
         end
     }
@@ -102,10 +105,33 @@ pub fn stream(
             }
         }
     });
+    let mut response = streamed(call, headers, chunks);
+    response.extensions_mut().insert(cut);
+    response
+}
+
+/// A body that comes in chunks.
+pub fn streamed(
+    call: &Call,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    chunks: impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
+) -> Response<Body> {
     let mut response = Response::new(StreamBody::new(chunks).boxed_unsync());
     response.headers_mut().extend(headers);
-    response.extensions_mut().insert(cut);
     with_request_id(call, response)
+}
+
+/// The answer to a job.
+pub fn stored(call: &Call, stored: StoredResult, more: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
+    let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut headers = parsed(&stored.headers);
+    headers.extend(more);
+    whole(call, status, headers, stored.body)
+}
+
+/// Headers that were stored.
+pub fn parsed(headers: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)> {
+    headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect()
 }
 
 fn too_slow() -> Problem {

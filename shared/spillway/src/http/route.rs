@@ -33,6 +33,10 @@ pub enum Route {
         id: String,
         version: String,
     },
+    /// A background response.
+    Response(String),
+    CancelResponse(String),
+    DeleteResponse(String),
     Models,
     Model(String),
     Profiles,
@@ -71,6 +75,11 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         ["healthz"] => only(method, [(Method::GET, Route::Health), (Method::HEAD, Route::Health)]),
         ["v1", "chat", "completions"] => only(method, [ask(Api::ChatCompletions)]),
         ["v1", "responses"] => only(method, [ask(Api::Responses)]),
+        ["v1", "responses", id] => {
+            let id = decode(id)?;
+            only(method, [(Method::GET, Route::Response(id.clone())), (Method::DELETE, Route::DeleteResponse(id))])
+        }
+        ["v1", "responses", id, "cancel"] => only(method, [(Method::POST, Route::CancelResponse(decode(id)?))]),
         ["v1", "embeddings"] => only(method, [ask(Api::Embeddings)]),
         ["v1", "messages"] => only(method, [ask(Api::Messages)]),
         ["v1", "messages", "count_tokens"] => {
@@ -244,9 +253,13 @@ mod tests {
 
     #[test]
     fn a_path_tells_its_methods() {
-        for (path, methods) in
-            [("/v1/jobs/1", "GET, DELETE"), ("/", "GET, HEAD"), ("/model/m/converse", "POST"), ("/nowhere", "")]
-        {
+        for (path, methods) in [
+            ("/v1/jobs/1", "GET, DELETE"),
+            ("/v1/responses/resp_1/cancel", "POST"),
+            ("/", "GET, HEAD"),
+            ("/model/m/converse", "POST"),
+            ("/nowhere", ""),
+        ] {
             assert_eq!(super::methods(path), methods, "{path}");
         }
     }

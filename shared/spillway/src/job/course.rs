@@ -1,6 +1,6 @@
 //! The course of a job: what a message about it means now, and what each step leaves behind.
 
-use super::{Job, NewJob, Status};
+use super::{Job, NewJob, Reader, Status};
 use crate::webhook::EventType;
 
 /// How many claims may end in a failure, or in the death of the drain that made them, before the job does.
@@ -56,6 +56,8 @@ impl Job {
             priority: new.priority,
             class: new.class,
             member: new.member.clone(),
+            reader: Reader::Later,
+            is_deleted: false,
             fence: 0,
             attempts: 0,
             deferrals: 0,

@@ -82,11 +82,17 @@ impl Identity {
             return Ok(identity("invocation", &id, name));
         }
         let Ok(count) = text(STAINLESS_COUNT).parse::<u32>() else { return Ok(None) };
-        let patience_s = STAINLESS_TIMEOUTS.iter().find_map(|name| text(name).parse::<f64>().ok());
-        // A float that is no number of milliseconds becomes the nearest that is.
-        let patience_ms = patience_s.filter(|seconds| *seconds > 0.0).map(|seconds| (seconds * 1_000.0) as u64);
-        Ok(identity("counted", &payload, Name::Counted { is_repetition: count > 0, patience_ms }))
+        let name = Name::Counted { is_repetition: count > 0, patience_ms: patience_ms(headers) };
+        Ok(identity("counted", &payload, name))
     }
+}
+
+/// How long the caller waits for an answer, in milliseconds, if it tells.
+pub fn patience_ms(headers: &HeaderMap) -> Option<u64> {
+    let seconds = |name: &&str| headers.get(*name)?.to_str().ok()?.parse::<f64>().ok();
+    let patience_s = STAINLESS_TIMEOUTS.iter().find_map(seconds);
+    // A float that is no number of milliseconds becomes the nearest that is.
+    patience_s.filter(|seconds| *seconds > 0.0).map(|seconds| (seconds * 1_000.0) as u64)
 }
 
 /// What is asked. Credentials, signatures and dates differ between attempts and are no part of it.

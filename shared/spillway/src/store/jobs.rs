@@ -2,12 +2,14 @@
 //!
 //! A job is up to three kinds of rows. `<id>` says how it stands and stays small, so that claims and deferrals are
 //! cheap; `<id>#request` is the client's body, written once; `<id>#<fence>` is the answer of the drain that claimed it
-//! at that count. The last two name a place in the bucket where the body is too large for them. The job's row names the one answer that counts.
+//! at that count. The last two name a place in the bucket where the body is too large for them. The job's row names the one
+//! answer that counts. Streams that are followed while they come have more (`parts`).
 
 mod bodies;
 pub(super) mod counting;
 pub(super) mod indexes;
 mod lists;
+mod parts;
 pub(super) mod rows;
 
 use aws_sdk_dynamodb::Client;
@@ -21,11 +23,12 @@ use self::{
 pub use self::{
     indexes::Waiting,
     lists::{Page, Wanted},
+    parts::Streams,
 };
 use super::{StoreError, registry::Registry};
 use crate::{
     blobs::Blobs,
-    job::{Job, NewJob, Next, Outcome, RESEND_AFTER_MS, Status, StoredResult},
+    job::{Job, NewJob, Next, Outcome, RESEND_AFTER_MS, Reader, Status, StoredResult},
     webhook::EventType,
 };
 
@@ -118,13 +121,18 @@ impl Jobs {
     /// Accepts a request as a job. It is kept from here on, whether or not a message about it is sent. If the job has an id
     /// and is there already, it stays as it is.
     pub async fn submit(&self, new: &NewJob) -> Result<Job, StoreError> {
+        self.submit_for(Reader::Later, new).await
+    }
+
+    /// The same, with an answer for `reader`.
+    pub async fn submit_for(&self, reader: Reader, new: &NewJob) -> Result<Job, StoreError> {
         let id = new.id.clone().unwrap_or_else(|| new_id(new.created_ms));
         if new.id.is_some()
             && let Some(earlier) = self.get(&id).await?
         {
             return Ok(earlier);
         }
-        let job = Job::accepted(id, new);
+        let job = Job { reader, ..Job::accepted(id, new) };
         // A lease that began just before the expiry still needs it.
         let body = self.bodies.place("the request", format!("{}/{}/request", job.tenant, job.id), &new.body).await?;
         self.rows.put_request(&job.id, body, kept_until_s(new.expires_ms)).await?;
@@ -240,11 +248,27 @@ impl Jobs {
 
     /// Takes a job of this tenant back, if it has not been claimed yet.
     pub async fn cancel(&self, id: &str, tenant: &str, now_ms: u64) -> Result<Cancel, StoreError> {
+        self.cancel_if(id, tenant, now_ms, |status| status == Status::Queued).await
+    }
+
+    /// Takes a job of this tenant back, even if it runs: the call to the model goes on and is charged, and whoever made it
+    /// finds that it no longer holds the job, so that its answer is dropped.
+    pub async fn cancel_even_running(&self, id: &str, tenant: &str, now_ms: u64) -> Result<Cancel, StoreError> {
+        self.cancel_if(id, tenant, now_ms, |status| !status.is_final()).await
+    }
+
+    async fn cancel_if(
+        &self,
+        id: &str,
+        tenant: &str,
+        now_ms: u64,
+        is_in_time: impl Fn(Status) -> bool,
+    ) -> Result<Cancel, StoreError> {
         let mut found = self.get(id).await?;
         for _ in 0..MOST_TRIES {
             let Some(job) = found.filter(|job| job.tenant == tenant) else { return Ok(Cancel::Missing) };
             match job.status {
-                Status::Queued => {}
+                status if is_in_time(status) => {}
                 Status::Cancelled => return Ok(Cancel::Cancelled),
                 status => return Ok(Cancel::TooLate(status)),
             }

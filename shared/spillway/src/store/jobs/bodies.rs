@@ -62,6 +62,14 @@ impl Bodies {
             Err(unreadable("it is not what was put there"))
         }
     }
+
+    /// Deletes what is in the bucket under `key`.
+    pub(super) async fn discard(&self, key: &str) -> Result<(), StoreError> {
+        match &self.blobs {
+            Some(blobs) => Ok(blobs.delete(key).await?),
+            None => Ok(()),
+        }
+    }
 }
 
 fn digest(body: &[u8]) -> Bytes {

@@ -77,6 +77,19 @@ impl Rows {
         body_of(&item, &key)
     }
 
+    /// Writes a row that is bytes and nothing else.
+    pub(super) async fn put_bytes(&self, key: &str, bytes: &Bytes, expires_s: u64) -> Result<(), StoreError> {
+        self.put(key, expires_s).item("body", blob(bytes)).send().await?;
+        Ok(())
+    }
+
+    /// The bytes of such a row, if it is there.
+    pub(super) async fn bytes(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        let read = |item: Item| Some(Bytes::copy_from_slice(item.get("body")?.as_b().ok()?.as_ref()));
+        let found = self.item(key).await?.map(|item| read(item).ok_or_else(|| unreadable(key, "it has no body")));
+        found.transpose()
+    }
+
     pub(super) async fn put_result(
         &self,
         id: &str,
@@ -187,11 +200,11 @@ pub(in crate::store) fn open_part(id: &str) -> &'static str {
     OPEN_PARTS[last % OPEN_PARTS.len()]
 }
 
-fn request_key(id: &str) -> String {
+pub(super) fn request_key(id: &str) -> String {
     format!("{id}#request")
 }
 
-fn result_key(id: &str, fence: u64) -> String {
+pub(super) fn result_key(id: &str, fence: u64) -> String {
     format!("{id}#{fence}")
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{API, hello, patch, weather};
+use super::{API, context_of, hello, patch, rendered, weather};
 use crate::{PNG, parse, refused, sent};
 
 fn converse(body: Value) -> Value {
@@ -176,7 +176,7 @@ fn what_codex_sends_to_every_model_is_taken_and_what_has_no_effect_is_named() {
 #[test]
 fn what_would_change_the_answer_is_refused_by_name() {
     for (name, value) in [
-        ("background", json!(true)),
+        ("background", json!("yes")),
         ("conversation", json!("conv_1")),
         ("previous_response_id", json!("resp_1")),
         ("prompt", json!({"id": "pmpt_1"})),
@@ -231,7 +231,17 @@ fn what_would_change_the_answer_is_refused_by_name() {
         let message = refused(API, hello(json!({"tools": [{"type": hosted}]})), "tools[0].type");
         assert!(message.contains(hosted), "{message}");
     }
-    let background = refused(API, hello(json!({"background": true})), "background");
-    assert!(background.contains("Prefer: respond-async"), "{background}");
     refused(API, json!({"model": "m"}), "input");
+}
+
+#[test]
+fn a_background_response_is_stored_and_cannot_be_asked_not_to_be() {
+    let message = refused(API, hello(json!({"background": true, "store": false})), "store");
+    assert!(message.contains("stored"), "{message}");
+    for extra in [json!({"background": true}), json!({"background": true, "store": true})] {
+        assert_eq!(parse(API, &hello(extra.clone())).ignored, [""; 0], "{extra}");
+        let response = rendered(&context_of(extra), json!([{"text": "Hi"}]), "end_turn");
+        assert_eq!((&response["background"], &response["store"]), (&json!(true), &json!(true)));
+    }
+    assert_eq!(parse(API, &hello(json!({"store": false}))).ignored, [""; 0]);
 }

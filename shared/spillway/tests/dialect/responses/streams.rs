@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use spillway::chat::{Event, Kind, Problem};
+use spillway::dialect::{Encoder, ResponseStream, Resumed, Standing, last_response};
 
 use super::{API, context_of, patch, rendered};
 use crate::{busy_stream, context, event, payloads, streamed};
@@ -140,4 +141,74 @@ fn a_broken_stream_ends_in_an_error_and_a_failed_response() {
         assert!(encoder.finish().is_empty() && encoder.problem(&Problem::new(Kind::Internal, "")).is_empty());
     }
     assert_eq!(API.stream(context()).keep_alive(), ": keep-alive\n\n");
+}
+
+fn background() -> spillway::dialect::Context {
+    context_of(json!({"background": true}))
+}
+
+#[test]
+fn a_background_stream_begins_as_it_was_announced() {
+    let bytes = streamed(API, background(), &busy_stream());
+    let announced = ResponseStream::new(background()).announce();
+    assert!(bytes.starts_with(&announced), "{}", String::from_utf8_lossy(&bytes));
+    let events = payloads(&bytes);
+    assert_eq!(types(&events)[..4], ["created", "queued", "in_progress", "output_item.added"]);
+    assert_eq!(types(&payloads(&announced)), ["created", "queued"]);
+    let statuses: Vec<&Value> = events[..3].iter().map(|event| &event["response"]["status"]).collect();
+    assert_eq!(statuses, ["queued", "queued", "in_progress"]);
+    for (number, event) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], number);
+    }
+    assert_eq!(last_response(&bytes).as_ref(), Some(&events[events.len() - 1]["response"]));
+    assert!(ResponseStream::new(context()).announce().is_empty(), "others are told when the model answers");
+}
+
+#[test]
+fn a_background_stream_is_resumed_by_number() {
+    let bytes = streamed(API, background(), &busy_stream());
+    let events = payloads(&bytes);
+    for after in 0..events.len() + 2 {
+        let mut resumed = Resumed::after(Some(after as u64));
+        let rest: Vec<u8> = bytes.chunks(100).flat_map(|piece| resumed.push(piece)).collect();
+        assert_eq!(payloads(&rest), events[events.len().min(after + 1)..], "{after}");
+    }
+}
+
+#[test]
+fn a_background_response_without_an_answer_ends_with_its_status() {
+    let failed = Standing::Failed { kind: Kind::Throttled, message: "No room.".into() };
+    for (standing, name, status) in
+        [(failed, "response.failed", "failed"), (Standing::Cancelled, "response.incomplete", "cancelled")]
+    {
+        let mut stream = ResponseStream::new(background());
+        stream.skip(7);
+        let events = payloads(&stream.end_as(&standing));
+        assert_eq!((events.len(), &events[0]["type"], &events[0]["sequence_number"]), (1, &json!(name), &json!(7)));
+        assert_eq!(events[0]["response"], standing.response(&background()));
+        assert_eq!(events[0]["response"]["status"], status);
+        assert!(stream.end_as(&standing).is_empty());
+    }
+}
+
+#[test]
+fn a_connection_that_ends_tells_an_error_that_is_no_event_of_the_response() {
+    let mut stream = ResponseStream::new(background());
+    stream.skip(7);
+    let events = payloads(&stream.interrupt(&Problem::new(Kind::Timeout, "Go on.")));
+    assert_eq!((&events[0]["type"], &events[0]["sequence_number"]), (&json!("error"), &json!(6)));
+    assert_eq!((events.len(), &events[0]["error"]["message"]), (1, &json!("Go on.")));
+}
+
+#[test]
+fn a_problem_after_events_that_were_told_elsewhere_goes_on_counting() {
+    for (told, expected) in [(0, vec!["created", "in_progress", "error", "failed"]), (5, vec!["error", "failed"])] {
+        let mut encoder: Encoder = API.stream(context());
+        encoder.skip(told);
+        let events = payloads(&encoder.problem(&Problem::new(Kind::Model, "It broke.")));
+        assert_eq!(types(&events), expected);
+        for (number, event) in events.iter().enumerate() {
+            assert_eq!(event["sequence_number"], told + number as u64);
+        }
+    }
 }

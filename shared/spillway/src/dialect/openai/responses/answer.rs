@@ -17,6 +17,9 @@ pub struct End {
     pub reason: Option<&'static str>,
 }
 
+/// What a background response is before its turn comes.
+pub const QUEUED: End = End { status: "queued", reason: None };
+
 /// What a response is before it ends.
 pub const UNDER_WAY: End = End { status: "in_progress", reason: None };
 

@@ -28,6 +28,8 @@ pub struct ResponseEcho {
     pub tools: Vec<KnownTool>,
     /// Whether reasoning is told in a form that can be sent back (`include: ["reasoning.encrypted_content"]`).
     pub seals_reasoning: bool,
+    /// Whether it is answered in the background (`background`): then it is stored as well.
+    pub background: bool,
     /// Whether reasoning is told as a summary (`reasoning.summary`), and not as content.
     pub summarizes: bool,
 }

@@ -12,8 +12,7 @@ use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo as word};
 use crate::dialect::openai::{parameters, tools};
 
 /// Without them the caller would get another answer than the one asked for.
-const REFUSED: [(&str, &str); 9] = [
-    ("background", "is not supported here; send the header Prefer: respond-async"),
+const REFUSED: [(&str, &str); 8] = [
     ("conversation", "conversations are not stored; send all items in input"),
     ("frequency_penalty", "is not supported by Bedrock; leave it out or send 0"),
     ("moderation", "is not supported"),
@@ -46,7 +45,7 @@ pub fn parse(model: String, mut body: Map<String, Value>) -> Result<(Request, Ec
     let service_tier = fields.optional("service_tier", parameters::service_tier)?.flatten();
     echo.members.extend(service_tier.iter().map(|tier| ("service_tier".to_owned(), tier.as_str().into())));
     fields.optional("metadata", json::object)?;
-    kept_and_cut(&mut fields, &mut ignored)?;
+    kept_and_cut(&mut fields, &mut echo, &mut ignored)?;
     fields.finish(&mut ignored);
     let (input, ignored) = (Input::Converse(inner.into_json()), ignored.into_names());
     let request = Request { model, input, stream, max_tokens, service_tier, ignored };
@@ -109,11 +108,20 @@ fn output(fields: &mut Fields, inner: &mut Body, echo: &mut ResponseEcho, ignore
     Ok(())
 }
 
-/// `store` and `truncation`.
-fn kept_and_cut(fields: &mut Fields, ignored: &mut Ignored) -> Read<()> {
-    // Nothing is stored, so this is what happens.
-    if fields.optional("store", json::boolean)? == Some(true) {
-        ignored.note(&Path::Root.key("store"));
+/// `background`, `store` and `truncation`.
+fn kept_and_cut(fields: &mut Fields, echo: &mut ResponseEcho, ignored: &mut Ignored) -> Read<()> {
+    echo.background = fields.optional("background", json::boolean)?.unwrap_or(false);
+    match fields.optional("store", json::boolean)? {
+        Some(false) if echo.background => {
+            let told = "a background response is stored until it is retrieved; leave it out or send true";
+            return Err(Path::Root.key("store").refuse(told));
+        }
+        // Only background responses are stored.
+        Some(true) if !echo.background => ignored.note(&Path::Root.key("store")),
+        _ => {}
+    }
+    if echo.background {
+        echo.members.extend(["background", "store"].map(|name| (name.to_owned(), Value::Bool(true))));
     }
     // What is too long is refused by the model.
     fields.optional("truncation", |value, at| match json::string(value, at)?.as_str() {

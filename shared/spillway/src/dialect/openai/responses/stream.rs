@@ -6,10 +6,11 @@
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::answer::{self, COMPLETED, End, UNDER_WAY};
+use super::answer::{self, COMPLETED, End, QUEUED, UNDER_WAY};
+use super::background::{Standing, error_code};
 use super::item::Item;
 use super::voice::{TEXT, Voice};
-use crate::chat::{Event, Kind, Problem, Usage};
+use crate::chat::{Event, Problem, Usage};
 use crate::dialect::Context;
 use crate::dialect::openai;
 use crate::dialect::reply::{self, Step};
@@ -27,6 +28,7 @@ pub struct Stream {
     open: Option<Open>,
     usage: Option<Usage>,
     end: End,
+    is_announced: bool,
     has_started: bool,
     is_over: bool,
 }
@@ -58,9 +60,51 @@ impl Stream {
             open: None,
             usage: None,
             end: COMPLETED,
+            is_announced: false,
             has_started: false,
             is_over: false,
         }
+    }
+
+    /// What is told of a background response before its turn comes; of others nothing is.
+    pub fn announce(&mut self) -> Bytes {
+        let mut out = BytesMut::new();
+        if self.context.echo.response.background {
+            self.create(&mut out);
+        }
+        out.freeze()
+    }
+
+    /// Goes on after `events` events that were told elsewhere.
+    pub fn skip(&mut self, events: u64) {
+        let before_start = if self.context.echo.response.background { 2 } else { 1 };
+        self.sequence = events;
+        self.is_announced = events > 0;
+        self.has_started = events > before_start;
+    }
+
+    /// Ends the stream of a response that has no answer.
+    pub fn end_as(&mut self, standing: &Standing) -> Bytes {
+        let mut out = BytesMut::new();
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.create(&mut out);
+            // OpenAI has no event for a cancelled response: its status tells.
+            let is_failed = matches!(standing, Standing::Failed { .. });
+            let name = if is_failed { "response.failed" } else { "response.incomplete" };
+            self.send(name, json!({"response": standing.response(&self.context)}), &mut out);
+        }
+        out.freeze()
+    }
+
+    /// Ends the connection and not the response: the error is no event of the response, so it repeats the number of the last
+    /// one, after which the stream can be asked for again.
+    pub fn interrupt(&mut self, problem: &Problem) -> Bytes {
+        let mut out = BytesMut::new();
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.sequence = self.sequence.saturating_sub(1);
+            self.send("error", told(problem), &mut out);
+        }
+        out.freeze()
     }
 
     pub fn event(&mut self, event: &Event) -> Bytes {
@@ -83,12 +127,8 @@ impl Stream {
         let mut out = BytesMut::new();
         if !std::mem::replace(&mut self.is_over, true) {
             self.start(&mut out);
-            let mut told = openai::problem(problem);
-            for name in ["code", "message", "param"] {
-                told[name] = told["error"][name].clone();
-            }
-            self.send("error", told, &mut out);
-            let code = if problem.kind == Kind::Throttled { "rate_limit_exceeded" } else { "server_error" };
+            self.send("error", told(problem), &mut out);
+            let code = error_code(problem.kind);
             let end = End { status: "failed", reason: None };
             let mut response = self.response(end);
             response["error"] = json!({"code": code, "message": problem.message});
@@ -109,12 +149,23 @@ impl Stream {
         out.freeze()
     }
 
+    fn create(&mut self, out: &mut BytesMut) {
+        if std::mem::replace(&mut self.is_announced, true) {
+            return;
+        }
+        let is_queued = self.context.echo.response.background;
+        let response = self.response(if is_queued { QUEUED } else { UNDER_WAY });
+        self.send("response.created", json!({"response": response}), out);
+        if is_queued {
+            self.send("response.queued", json!({"response": response}), out);
+        }
+    }
+
     fn start(&mut self, out: &mut BytesMut) {
+        self.create(out);
         if !std::mem::replace(&mut self.has_started, true) {
-            for name in ["response.created", "response.in_progress"] {
-                let response = self.response(UNDER_WAY);
-                self.send(name, json!({"response": response}), out);
-            }
+            let response = self.response(UNDER_WAY);
+            self.send("response.in_progress", json!({"response": response}), out);
         }
     }
 
@@ -234,6 +285,15 @@ impl Stream {
     fn response(&self, end: End) -> Value {
         answer::response(&self.context, end, self.closed.clone(), self.usage.as_ref())
     }
+}
+
+/// A problem as an event: OpenAI's SDKs look for its parts in two places.
+fn told(problem: &Problem) -> Value {
+    let mut told = openai::problem(problem);
+    for name in ["code", "message", "param"] {
+        told[name] = told["error"][name].clone();
+    }
+    told
 }
 
 fn merge(event: &mut Value, members: Value) {

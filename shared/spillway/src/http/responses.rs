@@ -1,0 +1,156 @@
+//! OpenAI's background responses: jobs that their callers retrieve, cancel, delete and follow as responses.
+
+mod query;
+mod stream;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+
+use self::query::Query;
+use super::{Body, Call, jobs, reply, terms};
+use crate::{
+    app::App,
+    broker::{self, Ask},
+    chat::{Kind, Problem},
+    dialect::{Api, Context, Dialect, Standing, last_response},
+    job::{Job, NewJob, Reader, Status},
+    store::{StoreError, jobs::LARGEST_BODY},
+    tenant::{Class, Overflow},
+};
+
+/// What stands before the id of a job, without hyphens, in the id of a response.
+const PREFIX: &str = "resp_";
+
+/// Accepts a request that asks to be answered in the background: always as a job, and refused now only if it could never be
+/// answered.
+///
+/// # Errors
+/// The request can never be admitted, the tenant may not queue, or the job cannot be stored.
+pub async fn create(app: &App, call: &Call, ask: &Ask, body: Bytes) -> Result<Response<Body>, Problem> {
+    let Some(queue) = app.queue.as_ref().filter(|_| ask.tenant.overflow != Overflow::Refuse) else {
+        return Err(Problem::invalid("background", "background: nothing is queued here; leave it out or send false."));
+    };
+    broker::check(app, ask).await?;
+    let now_ms = app.clock.now_ms();
+    let terms = terms::terms(&call.parts.headers, now_ms)?;
+    let lasts_until_ms = now_ms.saturating_add(ask.tenant.job_ttl_s.saturating_mul(1_000));
+    let id = jobs::named_id(&ask.tenant.name, call, &body).unwrap_or_else(|| call.request_id.clone());
+    let new = NewJob {
+        id: Some(id),
+        tenant: ask.tenant.name.clone(),
+        call: jobs::stored_call(call, ask.request.stream),
+        body,
+        created_ms: now_ms,
+        ready_ms: now_ms,
+        expires_ms: terms.deadline_ms.map_or(lasts_until_ms, |deadline_ms| deadline_ms.min(lasts_until_ms)),
+        priority: terms.priority,
+        class: Class::Batch,
+        member: None,
+    };
+    let job = app.jobs.submit_for(Reader::Background, &new).await.map_err(|error| match error {
+        StoreError::TooLarge { .. } => {
+            let told = format!("A request over {LARGEST_BODY} bytes cannot wait in the background.");
+            Problem::new(Kind::TooLarge, told)
+        }
+        error => broker::unreachable("job store", &error),
+    })?;
+    if job.is_deleted {
+        return Err(Problem::new(Kind::Conflict, "The response of this Idempotency-Key was deleted."));
+    }
+    if let Err(error) = queue.send(&job.id, &job.tenant, 0).await {
+        // The sweep finds the job and sends its message.
+        tracing::warn!(job_id = job.id, %error, "the message of a job was not sent");
+    }
+    if ask.request.stream {
+        return stream::follow(app, call, job, None).await;
+    }
+    Ok(reply::json(call, StatusCode::OK, &object(app, &job).await?))
+}
+
+/// `GET /v1/responses/{id}`: the response as it stands, or with `stream=true` its events, those after `starting_after`.
+pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
+    let query = Query::read(call.parts.uri.query().unwrap_or_default())?;
+    let job = find(app, call, id).await?;
+    if query.is_stream {
+        return stream::follow(app, call, job, query.starting_after).await;
+    }
+    Ok(reply::json(call, StatusCode::OK, &object(app, &job).await?))
+}
+
+/// `POST /v1/responses/{id}/cancel`: takes it back, even if it runs. One that has ended stays as it is.
+pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
+    let job = find(app, call, id).await?;
+    let cancelled = app.jobs.cancel_even_running(&job.id, &job.tenant, app.clock.now_ms()).await;
+    cancelled.map_err(|error| broker::unreachable("job store", &error))?;
+    let job = find(app, call, id).await?;
+    Ok(reply::json(call, StatusCode::OK, &object(app, &job).await?))
+}
+
+/// `DELETE /v1/responses/{id}`: deletes its request and its answer, and cancels it if it has not ended.
+pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
+    let job = find(app, call, id).await?;
+    let deleted = app.jobs.forget(&job, app.clock.now_ms()).await;
+    deleted.map_err(|error| broker::unreachable("job store", &error))?;
+    Ok(reply::json(call, StatusCode::OK, &json!({ "id": id, "object": "response", "deleted": true })))
+}
+
+/// The caller's own background response.
+async fn find(app: &App, call: &Call, id: &str) -> Result<Job, Problem> {
+    let missing = || {
+        let told = "There is no such response. Only those created with background: true are kept.";
+        Problem::new(Kind::NotFound, told)
+    };
+    // An id that is none names no job.
+    let of_job = id.strip_prefix(PREFIX).filter(|id| id.len() == 32).unwrap_or_default();
+    let job = jobs::find(app, call, of_job).await.map_err(|problem| match problem.kind {
+        Kind::NotFound => missing(),
+        _ => problem,
+    })?;
+    Some(job).filter(|job| job.reader == Reader::Background && !job.is_deleted).ok_or_else(missing)
+}
+
+/// The response as it stands.
+async fn object(app: &App, job: &Job) -> Result<Value, Problem> {
+    if job.status == Status::Succeeded {
+        let result = app.jobs.result(job).await.map_err(|error| broker::unreachable("job store", &error))?;
+        return result.and_then(|result| last_response(&result.body)).ok_or_else(no_longer_kept);
+    }
+    let context = context(app, job).await?;
+    Ok(standing(app, job).await?.response(&context))
+}
+
+/// Where a response stands that has no answer.
+async fn standing(app: &App, job: &Job) -> Result<Standing, Problem> {
+    Ok(match job.status {
+        Status::Queued => Standing::Queued,
+        Status::Running | Status::Succeeded => Standing::InProgress,
+        Status::Cancelled => Standing::Cancelled,
+        Status::Failed | Status::Expired => {
+            let result = app.jobs.result(job).await.map_err(|error| broker::unreachable("job store", &error))?;
+            failed(job, result.map(|result| result.status))
+        }
+    })
+}
+
+/// Why a job has no answer; `status` is what the call would have been answered with, if it was made.
+fn failed(job: &Job, status: Option<u16>) -> Standing {
+    let kind = match job.status {
+        Status::Expired => Kind::Throttled,
+        _ => status.map_or(Kind::Internal, Dialect::kind_of),
+    };
+    let message = job.error.clone().unwrap_or_else(|| "The response failed.".to_owned());
+    Standing::Failed { kind, message }
+}
+
+/// What the response repeats of its request: the same whoever reads it.
+async fn context(app: &App, job: &Job) -> Result<Context, Problem> {
+    let body = app.jobs.request(job).await.map_err(|error| broker::unreachable("job store", &error))?;
+    let draft = Api::Responses.read(&body.ok_or_else(no_longer_kept)?, None, job.call.stream)?;
+    let (request, echo) = draft.request(None, &HeaderMap::new())?;
+    Ok(Context { request_id: job.answer_id(), model: request.model, created_s: job.created_ms / 1_000, echo })
+}
+
+fn no_longer_kept() -> Problem {
+    Problem::new(Kind::NotFound, "The response is no longer kept.")
+}
