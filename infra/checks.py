@@ -33,13 +33,28 @@ TABLES = {
 DELIBERATELY_ABSENT = {}
 
 OPEN_FUNCTION_URL = {"Fn::And": [{"Condition": "HasFunctionUrl"}, {"Fn::Not": [{"Condition": "UsesIam"}]}]}
-QUEUE_GETATT = {"Fn::GetAtt": ["JobsQueue", "Arn"]}
+# What the drain reads: the queue, and how many of its messages at once at most.
+SOURCES = {"JobsQueue": 20, "WebhookQueue": 10}
+# Who takes what a queue hands over.
+DEAD_LETTERS = {"JobsQueue": "DeadLetterQueue", "WebhookQueue": "WebhookDeadLetterQueue"}
 REGISTRY_ACTIONS = {"dynamodb:GetItem", "dynamodb:Query"}
 LEDGER_ACTIONS = {"dynamodb:GetItem", "dynamodb:UpdateItem"}
 # What the command does to the ledger with its operator's rights: it reads the whole table.
 OPERATORS_LEDGER_ACTIONS = {"dynamodb:Scan"}
-JOBS_ACTIONS = {"dynamodb:GetItem", "dynamodb:PutItem"}
-OPEN_JOBS_ACTIONS = {"dynamodb:Query"}
+JOBS_ACTIONS = {"dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem"}
+ANSWERS_ACTIONS = {"dynamodb:GetItem", "dynamodb:PutItem"}
+INDEX_ACTIONS = {"dynamodb:Query"}
+# The indexes of the jobs table: their keys, and what they hold besides those.
+INDEXES = {
+    "open": (("open", "due_ms"), {"ProjectionType": "KEYS_ONLY"}),
+    "listed": (("tenant", "listed"), {"ProjectionType": "KEYS_ONLY"}),
+    "waiting": (
+        ("waiting", "place_ms"),
+        {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["priority", "ready_ms"]},
+    ),
+}
+BODY_ACTIONS = {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"}
+BUCKET_ACTIONS = {"s3:ListBucket"}
 BEDROCK_ACTIONS = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream", "bedrock:ApplyGuardrail"}
 # Only the API is asked to count.
 COUNT_ACTIONS = {"bedrock:CountTokens"}
@@ -56,7 +71,12 @@ ALLOWED_ACTIONS = {
         "Registry": REGISTRY_ACTIONS,
         "Ledger": LEDGER_ACTIONS,
         "Jobs": JOBS_ACTIONS,
+        "Jobs/index/listed": INDEX_ACTIONS,
+        "Jobs/index/waiting": INDEX_ACTIONS,
+        "Bodies": BUCKET_ACTIONS,
+        "Bodies/*": BODY_ACTIONS,
         "JobsQueue": {"sqs:SendMessage"},
+        "WebhookQueue": {"sqs:SendMessage"},
         "bedrock": BEDROCK_ACTIONS | COUNT_ACTIONS,
         "ApiLogs": LOG_ACTIONS,
     },
@@ -64,8 +84,14 @@ ALLOWED_ACTIONS = {
         "Registry": REGISTRY_ACTIONS,
         "Ledger": LEDGER_ACTIONS,
         "Jobs": JOBS_ACTIONS,
-        "Jobs/index": OPEN_JOBS_ACTIONS,
+        "Jobs/index/open": INDEX_ACTIONS,
+        "Jobs/index/listed": INDEX_ACTIONS,
+        "Jobs/index/waiting": INDEX_ACTIONS,
+        "Bodies": BUCKET_ACTIONS,
+        "Bodies/*": BODY_ACTIONS,
         "JobsQueue": DRAIN_QUEUE_ACTIONS,
+        "WebhookQueue": DRAIN_QUEUE_ACTIONS,
+        "DeadLetterQueue": {"sqs:SendMessage"},
         "bedrock": BEDROCK_ACTIONS,
         "DrainLogs": LOG_ACTIONS,
     },
@@ -73,6 +99,9 @@ ALLOWED_ACTIONS = {
 ALARMS = {
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "DeadLetterQueue"),
     ("AWS/SQS", "ApproximateAgeOfOldestMessage", "JobsQueue"),
+    ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "WebhookDeadLetterQueue"),
+    ("AWS/SQS", "ApproximateAgeOfOldestMessage", "WebhookQueue"),
+    ("AWS/Events", "FailedInvocations", "DrainFunctionSweep"),
     ("AWS/Lambda", "Errors", "ApiFunction"),
     ("AWS/Lambda", "Throttles", "ApiFunction"),
     ("AWS/Lambda", "Errors", "DrainFunction"),
@@ -151,33 +180,67 @@ def streaming(stack):
 
 def overflow(stack):
     queues = resources(stack, "AWS::SQS::Queue")
-    jobs, dead = queues["JobsQueue"], queues["DeadLetterQueue"]
-    if jobs.get("RedrivePolicy") != {
-        "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]},
-        "maxReceiveCount": 3,
-    }:
-        yield "overflow: the queue does not hand over to the dead-letter queue after 3 receives"
-    if dead.get("MessageRetentionPeriod") != 14 * 24 * 3600:
-        yield "overflow: dead letters are not kept for 14 days"
     timeout = resources(stack, "AWS::Lambda::Function")["DrainFunction"]["Timeout"]
-    if jobs.get("VisibilityTimeout", 30) < 6 * timeout:
-        yield "overflow: the visibility timeout is less than six times the drain's timeout"
+    for name, dead in DEAD_LETTERS.items():
+        if queues[name].get("RedrivePolicy") != {
+            "deadLetterTargetArn": {"Fn::GetAtt": [dead, "Arn"]},
+            "maxReceiveCount": 3,
+        }:
+            yield f"overflow: {name} does not hand over to its dead-letter queue after 3 receives"
+        if queues[dead].get("MessageRetentionPeriod") != 14 * 24 * 3600:
+            yield f"overflow: dead letters of {name} are not kept for 14 days"
+        if queues[name].get("VisibilityTimeout", 30) < 6 * timeout:
+            yield f"overflow: the visibility timeout of {name} is less than six times the drain's timeout"
     for name, queue in queues.items():
         if queue.get("SqsManagedSseEnabled") is not True:
             yield f"overflow: {name} is not encrypted"
 
 
+def bodies(stack):
+    buckets = resources(stack, "AWS::S3::Bucket")
+    if set(buckets) != {"Bodies"}:
+        yield f"bodies: there are the buckets {sorted(buckets)}"
+    bucket, body = buckets["Bodies"], stack["Resources"]["Bodies"]
+    encryption = bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [{}])
+    if encryption[0].get("ServerSideEncryptionByDefault", {}).get("SSEAlgorithm") not in ("AES256", "aws:kms"):
+        yield "bodies: they are not encrypted"
+    closed = bucket.get("PublicAccessBlockConfiguration", {})
+    if [name for name, value in closed.items() if value is True] != [
+        "BlockPublicAcls",
+        "BlockPublicPolicy",
+        "IgnorePublicAcls",
+        "RestrictPublicBuckets",
+    ]:
+        yield "bodies: they can be made public"
+    rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
+    if not any(rule.get("Status") == "Enabled" and rule.get("ExpirationInDays") for rule in rules):
+        yield "bodies: they are kept for ever"
+    if body.get("DeletionPolicy") != "Retain" or body.get("UpdateReplacePolicy") != "Retain":
+        yield "bodies: the stack cannot be deleted while there are any"
+    policies = resources(stack, "AWS::S3::BucketPolicy").values()
+    denials = [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
+    if not any(
+        denial["Effect"] == "Deny" and denial.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
+        for denial in denials
+    ):
+        yield "bodies: they can be asked for in plain text"
+    if any(denial["Effect"] != "Deny" for denial in denials):
+        yield "bodies: somebody is let in by the bucket's own policy"
+
+
 def event_source(stack):
     mappings = list(resources(stack, "AWS::Lambda::EventSourceMapping").values())
-    if len(mappings) != 1:
-        yield f"event source: there are {len(mappings)} mappings instead of one"
+    sizes = {}
     for mapping in mappings:
-        if mapping.get("EventSourceArn") != QUEUE_GETATT or mapping.get("FunctionName") != {"Ref": "DrainFunction"}:
-            yield "event source: the drain does not read the queue"
+        if mapping.get("FunctionName") == {"Ref": "DrainFunction"}:
+            sizes[mapping["EventSourceArn"]["Fn::GetAtt"][0]] = mapping.get("BatchSize")
+    if sizes != SOURCES or len(mappings) != len(SOURCES):
+        yield f"event source: the drain reads {sizes}"
+    for mapping in mappings:
+        if mapping.get("BatchSize", 10) > 10 and not mapping.get("MaximumBatchingWindowInSeconds"):
+            yield "event source: more than ten messages need a window"
         if mapping.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
             yield "event source: one bad message fails its whole batch"
-        if mapping.get("BatchSize") != 1:
-            yield "event source: jobs of one batch wait for each other"
         concurrency = settled(stack, mapping.get("ScalingConfig", {}).get("MaximumConcurrency"))
         if not isinstance(concurrency, int) or not 2 <= concurrency <= 1000:
             yield "event source: the concurrency of the drain is not bounded"
@@ -220,11 +283,16 @@ def jobs_table(stack):
     if jobs.get("TimeToLiveSpecification") != {"AttributeName": "expires_s", "Enabled": True}:
         yield "jobs: old jobs are never deleted"
     indexes = {index["IndexName"]: index for index in jobs.get("GlobalSecondaryIndexes", [])}
-    keys = [(key["AttributeName"], key["KeyType"]) for key in indexes.get("open", {}).get("KeySchema", [])]
-    if keys != [("open", "HASH"), ("due_ms", "RANGE")]:
-        yield "jobs: the sweep has no index `open` by `due_ms`"
+    for name, ((of, by), projection) in INDEXES.items():
+        index = indexes.get(name, {})
+        keys = [(key["AttributeName"], key["KeyType"]) for key in index.get("KeySchema", [])]
+        if keys != [(of, "HASH"), (by, "RANGE")]:
+            yield f"jobs: there is no index `{name}` of `{of}` by `{by}`"
+        if index.get("Projection") != projection:
+            yield f"jobs: the index `{name}` holds {index.get('Projection')}"
     kinds = {entry["AttributeName"]: entry["AttributeType"] for entry in jobs["AttributeDefinitions"]}
-    if kinds != {"pk": "S", "open": "S", "due_ms": "N"}:
+    texts, numbers = {"pk", "open", "tenant", "listed", "waiting"}, {"due_ms", "place_ms"}
+    if kinds != dict.fromkeys(texts, "S") | dict.fromkeys(numbers, "N"):
         yield f"jobs: the key attributes have the types {kinds}"
 
 
@@ -279,8 +347,8 @@ def target_name(target):
     if isinstance(target, dict) and "Fn::GetAtt" in target:
         return target["Fn::GetAtt"][0]
     text = target.get("Fn::Sub", str(target)) if isinstance(target, dict) else target
-    if text == "${Jobs.Arn}/index/open":
-        return "Jobs/index"
+    if part := re.fullmatch(r"\$\{(\w+)\.Arn\}/(.+)", text):
+        return f"{part[1]}/{part[2]}"
     model = r"arn:\$\{AWS::Partition\}:bedrock:\$\{ModelRegions\}:(\$\{AWS::AccountId\})?:[a-z-]+/\$\{\w+\}"
     return "bedrock" if re.fullmatch(model, text) else text
 
@@ -347,6 +415,7 @@ def signatures(stack, signed):
 CHECKS = [
     streaming,
     overflow,
+    bodies,
     event_source,
     sweep,
     tables,
@@ -383,7 +452,13 @@ def code(sam):
 
 
 def store_actions(store):
-    """The DynamoDB actions that one of the stores (`jobs`, `ledger`) calls, as IAM names them."""
+    """The DynamoDB actions that one of the stores (`jobs`, `ledger`) calls, as IAM names them.
+
+    A transaction is authorised by the actions that it is made of.
+    """
     files = [SOURCE / "store" / f"{store}.rs", *(SOURCE / "store" / store).rglob("*.rs")]
     calls = {call for file in files for call in re.findall(r"\.(\w+_items?|query|scan)\(\)", file.read_text())}
-    return {"dynamodb:" + call.title().replace("_", "") for call in calls}
+    actions = {"dynamodb:" + call.title().replace("_", "") for call in calls}
+    if "dynamodb:TransactWriteItems" in actions:
+        actions = actions - {"dynamodb:TransactWriteItems"} | {"dynamodb:PutItem", "dynamodb:UpdateItem"}
+    return actions

@@ -3,6 +3,7 @@
 mod apply;
 mod callers;
 mod file;
+mod jobs;
 mod keys;
 mod quota;
 mod show;
@@ -43,6 +44,8 @@ pub enum Admin {
     Webhooks(Scoped<Webhooks>),
     /// Where the limits of a tenant stand, and what refused it last
     Quota(Quota),
+    /// Jobs, and the messages of those that failed for good
+    Jobs(Scoped<jobs::Jobs>),
     /// The counters that admission is decided on
     Ledger(Scoped<LedgerCommand>),
     /// Files of tenants and models
@@ -82,6 +85,9 @@ pub struct TableNames {
     /// The ledger's table [default: $SPILLWAY_LEDGER_TABLE, else spillway-ledger]
     #[arg(long, global = true, value_name = "NAME")]
     ledger_table: Option<String>,
+    /// The jobs' table [default: $SPILLWAY_JOBS_TABLE, else spillway-jobs]
+    #[arg(long, global = true, value_name = "NAME")]
+    jobs_table: Option<String>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -151,11 +157,15 @@ pub enum Check {
 /// The command was refused, or a table could not be reached.
 pub async fn run(command: Admin) -> anyhow::Result<()> {
     let config = command.config()?;
+    let table = match &command {
+        Admin::Jobs(_) => format!("jobs table {}", config.jobs_table),
+        _ => format!("registry table {}", config.registry_table),
+    };
     let app = App::new(&config, Clients::new(&aws().await, None), Telemetry::off());
     let mut out = stdout().lock();
     let done = execute(command, &app, app.clock.now_ms(), &mut out).await;
     let changes = done.map_err(|error| match error.is::<StoreError>() {
-        true => error.context(format!("registry table {}", config.registry_table)),
+        true => error.context(table),
         false => error,
     })?;
     out.flush()?;
@@ -193,6 +203,7 @@ pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Writ
         },
         Admin::Webhooks(Scoped { command, .. }) => webhooks::run(command, app, now_ms, out).await?,
         Admin::Quota(Quota { tenant, .. }) => quota::show(app, &tenant, now_ms, out).await?,
+        Admin::Jobs(Scoped { command, .. }) => jobs::run(command, app, now_ms, out).await?,
         Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => {
             verify::run(app, &args, now_ms, out).await?
         }
@@ -233,11 +244,13 @@ impl Admin {
             Self::Callers(scoped) => scoped.tables.clone(),
             Self::Webhooks(scoped) => scoped.tables.clone(),
             Self::Quota(quota) => quota.tables.clone(),
+            Self::Jobs(scoped) => scoped.tables.clone(),
             Self::Ledger(scoped) => scoped.tables.clone(),
             Self::Config(_) => TableNames::default(),
         };
         config.registry_table = tables.registry_table.unwrap_or(config.registry_table);
         config.ledger_table = tables.ledger_table.unwrap_or(config.ledger_table);
+        config.jobs_table = tables.jobs_table.unwrap_or(config.jobs_table);
         Ok(config)
     }
 }

@@ -20,12 +20,12 @@ use std::sync::Arc;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use serde::Deserialize;
-use shift::Shift;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tracing::error;
 
 pub use message::Handled;
 pub use pump::{CONCURRENCY, pump};
+pub use shift::Shift;
 pub use sweep::sweep;
 
 use crate::{app::App, queue::Message, webhook};

@@ -141,7 +141,7 @@ impl Pool {
 const LONGEST_MODEL_ID: usize = 2048;
 
 /// A Lambda function ends after 15 minutes.
-const LONGEST_TIMEOUT_MS: u64 = 900_000;
+pub const LONGEST_TIMEOUT_MS: u64 = 900_000;
 
 /// The values of `serviceTier.type` (Amazon Bedrock API Reference, "ServiceTier").
 const SERVICE_TIERS: [&str; 4] = ["default", "flex", "priority", "reserved"];

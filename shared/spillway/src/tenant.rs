@@ -71,7 +71,7 @@ pub struct Tenant {
 const LONGEST_HOLD_MS: u64 = 50_000;
 
 /// The longest that SQS keeps a message (Amazon SQS Developer Guide, "Amazon SQS message quotas").
-const LONGEST_JOB_TTL_S: u64 = 14 * 24 * 60 * 60;
+pub const LONGEST_JOB_TTL_S: u64 = 14 * 24 * 60 * 60;
 
 fn default_max_tokens() -> u64 {
     1024

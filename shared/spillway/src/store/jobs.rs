@@ -36,7 +36,7 @@ use crate::{
 pub const LARGEST_BODY: usize = 350 * 1024;
 
 /// How long jobs and answers are kept after the end, in milliseconds.
-const KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+pub const KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// How often a change is tried again because the job changed meanwhile.
 const MOST_TRIES: usize = 8;

@@ -1,0 +1,79 @@
+//! The numbers of the SAM template against those of the code.
+
+use std::{fs, path::Path};
+
+use spillway::{
+    drain::{CONCURRENCY, Shift},
+    job::MAX_ATTEMPTS,
+    pool::LONGEST_TIMEOUT_MS,
+    queue::MAX_RECEIVES,
+    store::jobs::KEPT_MS,
+    tenant::LONGEST_JOB_TTL_S,
+};
+
+/// The template, as text.
+struct Template(String);
+
+impl Template {
+    fn read() -> Self {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/template.yaml");
+        Self(fs::read_to_string(file).expect("a template"))
+    }
+
+    /// The lines below `head`, which stands alone on its line, up to the next one that is not deeper.
+    fn below(&self, head: &str) -> Self {
+        let depth = |line: &str| line.len() - line.trim_start().len();
+        let mut lines = self.0.lines().skip_while(|line| line.trim() != head);
+        let first = depth(lines.next().unwrap_or_else(|| panic!("no {head} in the template")));
+        let below = lines.take_while(|line| line.trim().is_empty() || depth(line) > first);
+        Self(below.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The number after `name`.
+    fn number(&self, name: &str) -> u64 {
+        let found = self.0.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
+        let found = found.unwrap_or_else(|| panic!("no {name} in {}", self.0));
+        found.parse().unwrap_or_else(|_| panic!("{name} is {found}"))
+    }
+}
+
+#[test]
+fn a_message_stays_hidden_while_its_job_runs_and_long_enough_for_lambda() {
+    let template = Template::read();
+    let timeout_s = template.below("Globals:").number("Timeout");
+    assert_eq!(timeout_s * 1_000, LONGEST_TIMEOUT_MS, "a model may take as long as a function");
+    for queue in ["JobsQueue:", "WebhookQueue:"] {
+        let hidden_s = template.below(queue).number("VisibilityTimeout");
+        assert!(hidden_s >= 6 * timeout_s, "{queue} hides for {hidden_s} s");
+        let lease_ms = Shift::new(0, Some(timeout_s * 1_000)).lease_ms(LONGEST_TIMEOUT_MS, 0);
+        assert!(hidden_s * 1_000 >= lease_ms, "{queue} hides for {hidden_s} s, and a lease lasts {lease_ms} ms");
+    }
+}
+
+#[test]
+fn a_message_is_received_as_often_as_its_job_is_attempted() {
+    let template = Template::read();
+    assert_eq!(MAX_RECEIVES, MAX_ATTEMPTS);
+    for queue in ["JobsQueue:", "WebhookQueue:"] {
+        assert_eq!(template.below(queue).number("maxReceiveCount"), u64::from(MAX_RECEIVES), "{queue}");
+    }
+}
+
+#[test]
+fn a_batch_is_as_large_as_what_runs_at_once() {
+    let jobs = Template::read().below("DrainFunction:").below("Jobs:");
+    assert_eq!(usize::try_from(jobs.number("BatchSize")), Ok(CONCURRENCY));
+    assert!(jobs.number("MaximumBatchingWindowInSeconds") > 0, "Lambda wants one for more than ten messages");
+}
+
+#[test]
+fn nothing_is_deleted_while_it_is_needed() {
+    let template = Template::read();
+    for queue in ["JobsQueue:", "DeadLetterQueue:"] {
+        let kept_s = template.below(queue).number("MessageRetentionPeriod");
+        assert!(kept_s >= LONGEST_JOB_TTL_S, "{queue} keeps messages for {kept_s} s");
+    }
+    let kept_s = template.below("Bodies:").number("ExpirationInDays") * 24 * 60 * 60;
+    let needed_s = LONGEST_JOB_TTL_S + KEPT_MS / 1_000;
+    assert!(kept_s >= needed_s, "bodies are kept for {kept_s} s of {needed_s} s");
+}
