@@ -218,9 +218,9 @@ const SETTINGS: &str = "[simulator]\ntime_to_first_token_ms = 100\n\
                         [[simulator.pools]]\nmodel_id = \"sim.model\"\nin_flight = 6";
 const IN_FLIGHT: u64 = 1_000;
 
-/// How long the last process may take for all that the others left behind: a lease (the model's 4 s and 15 s), and the
-/// deferrals of jobs that stand in each other's way.
-const AFTERMATH: Duration = Duration::from_secs(90);
+/// How long the last process may take for all that the others left behind: a lease (30 s for the turn, the model's 4 s and
+/// 15 s), and the deferrals of jobs that stand in each other's way.
+const AFTERMATH: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_accepted_job_is_lost_or_answered_twice_when_the_process_is_killed() {

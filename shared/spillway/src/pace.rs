@@ -135,6 +135,14 @@ impl Window {
         }
     }
 
+    /// The pool throttled somebody who does not keep this pace, because somebody waits for the answer. Jobs make room for those.
+    pub fn press(&mut self, now_ms: u64) {
+        // Once for all throttles of one time.
+        if now_ms >= self.rests_until_ms {
+            self.shrink(now_ms);
+        }
+    }
+
     /// When it can next be entered, unless it is full: the end of its rest, in milliseconds since 1970.
     pub fn rests_until_ms(&self) -> u64 {
         self.rests_until_ms

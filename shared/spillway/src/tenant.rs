@@ -212,6 +212,7 @@ mod tests {
             "default_max_tokens": 0,
             "hold_ms": 50_001,
             "job_ttl_s": 0,
+            "drain_in_flight": 0,
             "models": ["good", "not/good"],
         }))
         .check();
@@ -222,6 +223,7 @@ mod tests {
             "default_max_tokens: 0 must be 1 to 1000000000000",
             "hold_ms: 50001 must be 0 to 50000",
             "job_ttl_s: 0 must be 1 to 1209600",
+            "drain_in_flight: 0 must be 1 to 1000000000000",
             r#"models: "not/good" must be 1 to 128 of a-z A-Z 0-9 . _ : -"#,
         ];
         assert_eq!(wrong, expected);

@@ -84,6 +84,13 @@ impl Pacing {
         Ok(Place { pacing: self.clone(), pool, entry, end: End::Other })
     }
 
+    /// This pool throttled a call that keeps no pace: the jobs that call it from this process hold back.
+    pub fn press(&self, model: &Model, pool: &Pool) {
+        if let Some(window) = locked(&self.windows).get_mut(&format!("{}#{}", model.name, pool.name)) {
+            window.press(self.clock.now_ms());
+        }
+    }
+
     /// When the next job of `tenant` has its turn, of which `at_once` may run, in milliseconds since 1970.
     pub fn turn(&self, tenant: &str, at_once: u64) -> u64 {
         locked(&self.turns).entry(tenant.to_owned()).or_default().next(at_once, self.clock.now_ms())

@@ -99,7 +99,13 @@ pub async fn route<'a>(
         };
         match failure {
             Failure::Throttled => {
-                let rests_ms = place.map_or(0, |place| place.leave(End::Throttled));
+                let rests_ms = match place {
+                    Some(place) => place.leave(End::Throttled),
+                    None => {
+                        app.pacing.press(&ask.model, pool);
+                        0
+                    }
+                };
                 obstacles.full(rests_ms.max(refusal::THROTTLED_RETRY_MS));
             }
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),

@@ -107,6 +107,17 @@ fn a_pool_that_only_throttles_is_asked_ever_more_rarely() {
 }
 
 #[test]
+fn jobs_make_room_for_those_who_wait() {
+    let mut window = Window { size: 16, ..Window::new(100) };
+    for _ in 0..5 {
+        window.press(0);
+    }
+    assert_eq!((window.size(), window.rests_until_ms()), (8, 1_000));
+    window.press(1_000);
+    assert_eq!(window.size(), 4);
+}
+
+#[test]
 fn a_refusal_by_the_limits_rests_a_pool_but_shrinks_no_window() {
     let mut window = Window::new(100);
     let entry = window.enter(0).expect("room");
