@@ -1,7 +1,9 @@
 //! `spillway bench`: what the algorithms and the broker cost, measured without a cloud.
 
 mod ledger;
+mod overflow;
 mod overhead;
+mod process;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -16,6 +18,8 @@ enum What {
     Ledger(ledger::Args),
     /// Measure what the broker adds to a call, beside the same call to the simulator itself
     Overhead(overhead::Args),
+    /// Show that what overflows is neither lost nor starved, nor in the way of others, and what it costs
+    Overflow(overflow::Args),
 }
 
 /// Measures what `args` name and prints it.
@@ -26,5 +30,6 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         What::Ledger(args) => ledger::run(args),
         What::Overhead(args) => overhead::run(args).await,
+        What::Overflow(args) => overflow::run(args).await,
     }
 }

@@ -1,7 +1,7 @@
 //! `spillway replay`: recorded events through the real handlers, or a traffic trace as real HTTP load.
 
 pub mod events;
-mod trace;
+pub(crate) mod trace;
 
 use std::path::PathBuf;
 

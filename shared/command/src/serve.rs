@@ -34,6 +34,9 @@ pub struct Args {
     /// How many jobs run at once
     #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = concurrency)]
     drain_concurrency: usize,
+    /// Run with a clock that is so many milliseconds ahead
+    #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
+    clock_offset_ms: u64,
 }
 
 /// Reads how many jobs run at once.
@@ -49,6 +52,7 @@ pub fn concurrency(text: &str) -> Result<usize, String> {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut stop = shutdown::signals()?;
     let app = App::from_env().await?;
+    app.clock.advance(args.clock_offset_ms);
     let tcp = TcpListener::bind((args.host, args.port)).await?;
     let url = format!("http://{}", tcp.local_addr()?);
     let mut listeners = vec![Listener { tcp, tls: None }];

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::Context;
 use serde::Deserialize;
 use spillway::{pool::Model, tenant::Tenant};
-use spillway_stand_ins::bedrock::Simulator;
+use spillway_stand_ins::{bedrock::Simulator, sqs};
 
 use crate::admin::Entries;
 
@@ -28,6 +28,9 @@ pub struct Settings {
     /// How the simulated models behave.
     #[serde(default)]
     pub simulator: Simulator,
+    /// What goes wrong in the queues on purpose.
+    #[serde(default)]
+    pub queue_faults: sqs::Faults,
 }
 
 impl Settings {

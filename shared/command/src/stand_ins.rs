@@ -12,7 +12,7 @@ pub struct Args {
     /// Keep the state in this directory; in memory when absent
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Take the behaviour of the models from the table [simulator] of this file
+    /// Take the behaviour of models and queues from the tables [simulator] and [queue_faults] of this file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The port of DynamoDB; 0 for any
@@ -35,11 +35,12 @@ pub struct Args {
 /// The configuration cannot be read, or the stand-ins cannot start.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.config.as_deref().map(|file| Settings::read(Some(file))).transpose()?;
-    let simulator = settings.map(|settings| settings.simulator).unwrap_or_default();
+    let (simulator, queue_faults) =
+        settings.map(|settings| (settings.simulator, settings.queue_faults)).unwrap_or_default();
     // Before the first line is printed, so that whoever waits for it can already stop this gracefully.
     let mut signals = shutdown::signals()?;
     let ports = [args.dynamodb_port, args.sqs_port, args.bedrock_port, args.s3_port];
-    let options = Options { data: args.data, simulator, ports, ..Options::default() };
+    let options = Options { data: args.data, simulator, queue_faults, ports, ..Options::default() };
     let stand_ins = StandIns::start(options).await?;
     let (config, ..) = world::provision(&stand_ins).await?;
     world::print_environment(&stand_ins, &config);

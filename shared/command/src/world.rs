@@ -87,6 +87,7 @@ impl World {
             clock: stand_in_clock.clone(),
             data: options.data.clone(),
             simulator: options.settings.simulator.clone(),
+            queue_faults: options.settings.queue_faults,
             ..spillway_stand_ins::Options::default()
         })
         .await?;

@@ -11,7 +11,8 @@
 //! a further `.name` makes several of one kind. Others are disturbed by [`config::SimulatedPool::fault`] or by
 //! `POST /_sim/faults` with a [`faults::Fault`]; `DELETE /_sim/faults` ends that.
 //!
-//! `GET /_sim/stats` is the simulator's own account (`DELETE` resets it), `POST /_sim/clock {"advance_ms": n}` moves
+//! `GET /_sim/stats` is the simulator's own account (`DELETE` resets it), `GET /_sim/calls` its log of calls if
+//! [`Simulator::call_log`] is on, `POST /_sim/clock {"advance_ms": n}` moves
 //! its clock, `GET /_sim/health` says that it listens.
 
 use std::io;
@@ -46,6 +47,7 @@ mod format;
 mod guardrail;
 mod invocation;
 mod llama;
+mod log;
 mod malformed;
 mod nova;
 mod operation;

@@ -36,6 +36,8 @@ pub struct Options {
     /// The directory of all state, made if need be and used by one process at a time; in memory when absent.
     pub data: Option<PathBuf>,
     pub simulator: bedrock::Simulator,
+    /// What goes wrong in SQS on purpose.
+    pub queue_faults: sqs::Faults,
     /// The ports of DynamoDB, SQS, Bedrock Runtime and S3; 0 for any.
     pub ports: [u16; 4],
 }
@@ -66,7 +68,7 @@ impl StandIns {
         let addresses = [dynamodb.local_addr()?, sqs.local_addr()?, bedrock.local_addr()?, s3.local_addr()?];
         let shutdown = CancellationToken::new();
         let (dynamodb_faults, s3_faults) = (Faults::default(), Faults::default());
-        let Options { clock, data, simulator, .. } = options;
+        let Options { clock, data, simulator, queue_faults, .. } = options;
         let mut services = JoinSet::new();
         services.spawn(dynamodb::serve(
             dynamodb,
@@ -75,7 +77,7 @@ impl StandIns {
         ));
         services.spawn(sqs::serve(
             sqs,
-            sqs::Options { clock: clock.clone(), data: data.clone(), ..sqs::Options::default() },
+            sqs::Options { clock: clock.clone(), data: data.clone(), faults: queue_faults },
             shutdown.clone(),
         ));
         services.spawn(s3::serve(

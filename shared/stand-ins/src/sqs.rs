@@ -24,6 +24,7 @@ mod model_tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +44,8 @@ pub struct Options {
 }
 
 /// Faults of delivery that AWS allows itself, each in so many of 1,000 cases.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Faults {
     /// A received message stays visible, so that another consumer gets it as well.
     pub duplicate_permille: u16,
@@ -53,6 +55,17 @@ pub struct Faults {
     pub out_of_order_permille: u16,
     /// Makes the choice of cases repeatable.
     pub seed: u64,
+}
+
+/// How often each kind of fault struck: `GET /_sim/faults`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Struck {
+    /// Messages that stayed visible although they were received.
+    pub duplicated: u64,
+    /// Deletes without effect.
+    pub undeleted: u64,
+    /// Receives of a newest message.
+    pub out_of_order: u64,
 }
 
 /// Serves SQS on `listener` until `shutdown`. Long polls then end empty, other requests get their reply.

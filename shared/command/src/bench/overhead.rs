@@ -8,7 +8,6 @@ mod block;
 mod call;
 mod cell;
 mod deployment;
-mod process;
 
 use std::time::Duration;
 
@@ -16,6 +15,8 @@ use anyhow::ensure;
 use call::Case;
 use cell::{Cell, ROUNDS};
 use deployment::Deployment;
+
+use super::process;
 
 /// How long to measure.
 #[derive(Debug, clap::Args)]

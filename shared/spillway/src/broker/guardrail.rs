@@ -50,11 +50,11 @@ pub async fn apply_guardrail(
     let (held, view) = reserved.tenant;
     let parent = async {
         match reserved.parent {
-            Some((held, _)) => Some(settlement::settle(app, held, settled).await),
+            Some((held, _)) => Some(settlement::settle(app, held, settled, None).await),
             None => None,
         }
     };
-    let (of_tenant, parent) = tokio::join!(settlement::settle(app, held, settled), parent);
+    let (of_tenant, parent) = tokio::join!(settlement::settle(app, held, settled, None), parent);
     let receipt = Receipt { tenant: Some(of_tenant), parent, ..Receipt::default() };
     let body = applied.map_err(|failure| match failure {
         Failure::Throttled => refusal::of_guardrail(),

@@ -36,7 +36,7 @@ impl Settlement {
                 Some(actual) => actual,
                 None => reserve,
             };
-            settle(app, held, Settled { charge, usage, regained_tokens }).await
+            settle(app, held, Settled { charge, usage, regained_tokens }, Some(&ask.request_id)).await
         };
         let settle_if_held = async |held: Option<Held>| match held {
             Some(held) => Some(settle_one(held, 0).await),
@@ -57,11 +57,11 @@ impl Settlement {
 }
 
 /// Settles one reservation; says what it comes to. A failure is not repeated: the write may have happened, and if it did
-/// not, the slot expires and the reserve stays charged.
-pub async fn settle(app: &App, held: Held, settled: Settled) -> Charged {
+/// not, the slot expires and the reserve stays charged. The log then names the request whose usage may be missing.
+pub async fn settle(app: &App, held: Held, settled: Settled, request_id: Option<&str>) -> Charged {
     let charged = Charged { at_ms: held.reservation().at_ms, charge: settled.charge };
     if let Err(error) = app.ledger.settle(held, &settled).await {
-        warn!(%error, "a reservation was not settled and will expire");
+        warn!(request_id, %error, "a reservation was not settled and will expire");
     }
     charged
 }
@@ -70,7 +70,7 @@ pub async fn settle(app: &App, held: Held, settled: Settled) -> Charged {
 /// charged.
 pub async fn give_back(app: &App, held: Held, may_be_billed: bool) -> Charged {
     let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
-    settle(app, held, settled).await
+    settle(app, held, settled, None).await
 }
 
 async fn learn(app: &App, ask: &Ask, plan: &estimate::Plan, usage: &Usage) {

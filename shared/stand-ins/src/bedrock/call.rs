@@ -17,6 +17,7 @@ use super::engine::Answer;
 use super::faults::{Disturbance, Refusal};
 use super::format::Format;
 use super::guardrail::{Assessment, Attached, Guardrail, Verdict};
+use super::log::Caller;
 use super::operation::Operation;
 use super::problem::Problem;
 use super::prompt::Prompt;
@@ -39,7 +40,7 @@ pub(super) async fn answer(
     let disturbance = state.memory().faults.strike(id);
     let body = Limited::new(body, BODY_BYTES).collect().await.map(|body| body.to_bytes());
     if disturbance.refusal == Some(Refusal::Drop) {
-        state.memory().stats.refuse(id, None, Ending::Failed);
+        state.refuse(id, &Caller::default(), Ending::Failed);
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
     let body = body.map_err(|_| Problem::invalid("The request body is larger than 25000000 bytes or broke off."));
@@ -177,11 +178,11 @@ async fn generate(
     streamed: bool,
     disturbance: Disturbance,
 ) -> Result<Response<Body>, Problem> {
-    let tenant = read.as_ref().ok().and_then(|(prompt, _)| prompt.tenant.clone());
+    let caller = read.as_ref().map(|(prompt, _)| prompt.caller.clone()).unwrap_or_default();
     let run = read.and_then(|(prompt, shape)| begin(state, model_id, prompt, shape, disturbance));
     let run = run.inspect_err(|problem| {
         let ending = if problem.is_throttle() { Ending::Throttled } else { Ending::Failed };
-        state.memory().stats.refuse(model_id, tenant.as_deref(), ending);
+        state.refuse(model_id, &caller, ending);
     })?;
     if streamed { Ok(run.stream()) } else { Ok(run.whole().await) }
 }

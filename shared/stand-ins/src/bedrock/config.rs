@@ -21,6 +21,8 @@ pub struct Simulator {
     pub tokens_per_second: u64,
     /// Length of an answer whose prompt asks for none; 0 means the default of 64.
     pub output_tokens: u64,
+    /// Whether every call is kept for `GET /_sim/calls`, for as long as the simulator runs.
+    pub call_log: bool,
     /// The model ids served. When there are none, any id is served without limits; otherwise an id that is neither
     /// here nor starts with `sim.` is answered with `ResourceNotFoundException`.
     pub pools: Vec<SimulatedPool>,

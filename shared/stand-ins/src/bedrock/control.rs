@@ -29,6 +29,7 @@ pub(super) async fn answer(state: &State, method: &Method, route: &str, body: In
             state.memory().stats.reset();
             Ok(String::from("{}"))
         }
+        ("GET", "calls") => written(&json!({ "calls": state.memory().log.entries() })),
         ("GET", "faults") => written(&json!({ "faults": state.memory().faults.added() })),
         ("POST", "faults") => match read::<Fault>(body).await {
             Ok(fault) => state.memory().faults.add(fault).map(|()| String::from("{}")),

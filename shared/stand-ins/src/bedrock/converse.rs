@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::guardrail::Attached;
 use super::problem::Problem;
-use super::prompt::{Prompt, tenant_of};
+use super::prompt::{Prompt, caller_of};
 use super::thinking;
 use super::tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS};
 
@@ -97,7 +97,7 @@ pub(super) fn prompt(request: Request) -> Result<Prompt, Problem> {
     read_additional_fields(&mut prompt, &request.additional_model_request_fields)?;
     read_output(&mut prompt, &request.output_config)?;
     prompt.guardrail = request.guardrail_config.map(attached);
-    prompt.tenant = request.request_metadata.as_ref().map(tenant_of).transpose()?.flatten();
+    prompt.caller = request.request_metadata.as_ref().map(caller_of).transpose()?.unwrap_or_default();
     prompt.service_tier = request.service_tier.map(|tier| tier.r#type);
     prompt.latency = request.performance_config.and_then(|config| config.latency);
     if prompt.service_tier.as_deref().is_some_and(|tier| !is_service_tier(tier)) {

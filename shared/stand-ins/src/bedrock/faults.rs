@@ -32,6 +32,8 @@ pub struct Fault {
     pub cut_stream_after_events: Option<u64>,
     /// Ends a stream after so many events with a `throttlingException` event; counted as for a cut.
     pub throttle_mid_stream: Option<u64>,
+    /// The share of its calls that it strikes, between 0 and 1 and evenly spread; absent for all.
+    pub share: Option<f64>,
     /// How many calls it strikes before it is gone; absent for no end.
     pub times: Option<u64>,
 }
@@ -73,7 +75,24 @@ pub(super) struct Faults {
 struct Active {
     fault: Fault,
     strikes_left: Option<u64>,
-    throttle_due: f64,
+    throttle_due: Due,
+    strike_due: Due,
+}
+
+/// Spreads a share evenly instead of drawing lots, so that a run can be repeated.
+#[derive(Debug, Default)]
+struct Due(f64);
+
+impl Due {
+    /// Whether the next one belongs to the share.
+    fn is_now(&mut self, share: f64) -> bool {
+        self.0 += share;
+        let is_due = self.0 > 1.0 - 1e-9;
+        if is_due {
+            self.0 -= 1.0;
+        }
+        is_due
+    }
 }
 
 /// How long `sim.stalls` is silent.
@@ -161,7 +180,11 @@ impl Fault {
         if self.error.as_ref().is_some_and(|name| Problem::named(name).is_none()) {
             return Err("error is not the name of an exception of Bedrock Runtime".to_owned());
         }
-        let effectless = Fault { model_id: self.model_id.clone(), times: self.times, ..Fault::default() };
+        if self.share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            return Err("share is between 0 and 1".to_owned());
+        }
+        let effectless =
+            Fault { model_id: self.model_id.clone(), share: self.share, times: self.times, ..Fault::default() };
         if *self == effectless {
             return Err("a fault needs an effect".to_owned());
         }
@@ -187,7 +210,7 @@ impl Fault {
 
 impl Active {
     fn new(fault: Fault) -> Self {
-        Self { strikes_left: fault.times, fault, throttle_due: 0.0 }
+        Self { strikes_left: fault.times, fault, throttle_due: Due::default(), strike_due: Due::default() }
     }
 
     fn concerns(&self, model_id: &str) -> bool {
@@ -195,7 +218,7 @@ impl Active {
     }
 
     fn strike(&mut self) -> Option<Disturbance> {
-        if self.strikes_left == Some(0) {
+        if self.strikes_left == Some(0) || !self.fault.share.is_none_or(|share| self.strike_due.is_now(share)) {
             return None;
         }
         let throttle = self.throttle_is_due();
@@ -212,19 +235,11 @@ impl Active {
         Some(disturbance)
     }
 
-    /// Spreads a share evenly instead of drawing lots, so that a run can be repeated.
     fn throttle_is_due(&mut self) -> bool {
         match self.fault.throttle {
             None => false,
             Some(Throttle::Always(always)) => always,
-            Some(Throttle::Share(share)) => {
-                self.throttle_due += share;
-                let due = self.throttle_due > 1.0 - 1e-9;
-                if due {
-                    self.throttle_due -= 1.0;
-                }
-                due
-            }
+            Some(Throttle::Share(share)) => self.throttle_due.is_now(share),
         }
     }
 }
@@ -243,6 +258,16 @@ mod tests {
         faults.add(Fault { throttle: Some(Throttle::Share(0.25)), ..Fault::default() }).unwrap();
         let struck: Vec<bool> = (0..8).map(|_| throttled(&faults.strike("any"))).collect();
         assert_eq!(struck, [false, false, false, true, false, false, false, true]);
+    }
+
+    #[test]
+    fn any_effect_can_strike_a_share_of_the_calls() {
+        let mut faults = Faults::default();
+        let cut = Fault { cut_stream_after_events: Some(2), share: Some(0.5), ..Fault::default() };
+        faults.add(cut).unwrap();
+        let struck: Vec<bool> = (0..4).map(|_| faults.strike("any").cut_after_events.is_some()).collect();
+        assert_eq!(struck, [false, true, false, true]);
+        assert!(faults.add(Fault { share: Some(0.5), ..Fault::default() }).is_err(), "a share is no effect");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use super::format::Format;
 use super::guardrail::Attached;
 use super::problem::Problem;
-use super::prompt::{Prompt, tenant_of};
+use super::prompt::{Prompt, caller_of};
 use super::reply::Shape;
 use super::{anthropic, chat, converse, embeddings, llama, nova};
 
@@ -30,7 +30,7 @@ pub(super) fn read_headers(prompt: &mut Prompt, headers: &HeaderMap) -> Result<(
     if let Some(metadata) = header("x-amzn-bedrock-request-metadata") {
         let metadata = serde_json::from_str(metadata)
             .map_err(|_| Problem::invalid("X-Amzn-Bedrock-Request-Metadata is no JSON object of strings."))?;
-        prompt.tenant = tenant_of(&metadata)?;
+        prompt.caller = caller_of(&metadata)?;
     }
     prompt.service_tier = header("x-amzn-bedrock-service-tier").map(str::to_owned);
     prompt.latency = header("x-amzn-bedrock-performanceconfig-latency").map(str::to_owned);

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::cache::{Lifetime, Part};
 use super::guardrail::Attached;
+use super::log::Caller;
 use super::problem::Problem;
 use super::thinking::Thinking;
 use super::tokens;
@@ -37,8 +38,8 @@ pub(super) struct Prompt {
     pub temperature: Option<f64>,
     pub max_tokens: Option<u64>,
     pub stop_sequences: Vec<String>,
-    /// `requestMetadata.tenant`, by which accounts are kept.
-    pub tenant: Option<String>,
+    /// What `requestMetadata` says of who calls.
+    pub caller: Caller,
     pub service_tier: Option<String>,
     pub latency: Option<String>,
 }
@@ -125,8 +126,8 @@ fn fingerprint(content: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Checks the pairs that go to the invocation log and finds the tenant among them.
-pub(super) fn tenant_of(metadata: &BTreeMap<String, String>) -> Result<Option<String>, Problem> {
+/// Checks the pairs that go to the invocation log and finds the caller among them.
+pub(super) fn caller_of(metadata: &BTreeMap<String, String>) -> Result<Caller, Problem> {
     let fits = |text: &str| {
         text.len() <= 256 && text.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || ":_@$#=/+,-.".contains(c))
     };
@@ -137,5 +138,6 @@ pub(super) fn tenant_of(metadata: &BTreeMap<String, String>) -> Result<Option<St
              between 1 and 16 pairs, keys of 1 to 256 and values of 0 to 256 letters, digits, blanks or :_@$#=/+,-.",
         ));
     }
-    Ok(metadata.get("tenant").cloned())
+    let named = |name: &str| metadata.get(name).cloned();
+    Ok(Caller { tenant: named("tenant"), request_id: named("request_id") })
 }

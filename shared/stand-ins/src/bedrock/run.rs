@@ -140,7 +140,7 @@ impl Run {
 
     fn vanish(&mut self) {
         if !std::mem::replace(&mut self.vanished, true) {
-            self.state.memory().stats.vanish(&self.admitted.model_id, self.admitted.tenant.as_deref());
+            self.state.memory().stats.vanish(&self.admitted.model_id, self.admitted.caller.tenant.as_deref());
         }
     }
 

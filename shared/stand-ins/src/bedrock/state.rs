@@ -8,6 +8,7 @@ use super::cache::{InputUse, PromptCache};
 use super::capacity::Capacity;
 use super::config::Simulator;
 use super::faults::Faults;
+use super::log::{Caller, Log};
 use super::problem::Problem;
 use super::prompt::Prompt;
 use super::stats::{Ending, Stats, Use};
@@ -22,6 +23,7 @@ pub(super) struct State {
 pub(super) struct Memory {
     pub faults: Faults,
     pub stats: Stats,
+    pub log: Log,
     cache: PromptCache,
     capacity: HashMap<String, (Capacity, u64)>,
 }
@@ -30,7 +32,7 @@ pub(super) struct Memory {
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub model_id: String,
-    pub tenant: Option<String>,
+    pub caller: Caller,
     pub input: InputUse,
     pub begun_ms: u64,
     reserved_tokens: u64,
@@ -46,7 +48,8 @@ impl State {
             .iter()
             .map(|pool| (pool.model_id.clone(), (Capacity::new(pool, now_ms), pool.burndown)))
             .collect();
-        let memory = Memory { faults, stats: Stats::default(), cache: PromptCache::default(), capacity };
+        let log = Log::new(simulator.call_log);
+        let memory = Memory { faults, stats: Stats::default(), log, cache: PromptCache::default(), capacity };
         Ok(Self { clock, simulator, memory: Mutex::new(memory) })
     }
 
@@ -64,14 +67,21 @@ impl State {
             capacity.admit(reserved_tokens, now_ms).map_err(Problem::throttled)?;
         }
         memory.cache.remember(model_id, &input, now_ms);
-        memory.stats.begin(model_id, prompt.tenant.as_deref());
+        memory.stats.begin(model_id, prompt.caller.tenant.as_deref());
         Ok(Admitted {
             model_id: model_id.to_owned(),
-            tenant: prompt.tenant.clone(),
+            caller: prompt.caller.clone(),
             input,
             begun_ms: now_ms,
             reserved_tokens,
         })
+    }
+
+    /// Counts a call that was refused before it began.
+    pub fn refuse(&self, model_id: &str, caller: &Caller, ending: Ending) {
+        let mut memory = self.memory();
+        memory.stats.refuse(model_id, caller.tenant.as_deref(), ending);
+        memory.log.refuse(model_id, caller, ending, self.clock.now_ms());
     }
 
     /// Settles an admitted call with what it really produced.
@@ -90,6 +100,7 @@ impl State {
             output_tokens,
             quota_tokens,
         };
-        memory.stats.finish(&call.model_id, call.tenant.as_deref(), call.begun_ms, &used, ending);
+        memory.stats.finish(&call.model_id, call.caller.tenant.as_deref(), call.begun_ms, &used, ending);
+        memory.log.finish(&call.model_id, &call.caller, (call.begun_ms, self.clock.now_ms()), &used, ending);
     }
 }

@@ -16,6 +16,8 @@ use super::service::Service;
 use crate::counts;
 
 const CONTENT: &str = "application/x-amz-json-1.0";
+/// Tells how often faults struck.
+const FAULTS: &str = "/_sim/faults";
 /// A full batch of 1 MiB may be several times as long once JSON has escaped it.
 const MAX_REQUEST_BYTES: usize = 8 * 1_048_576;
 
@@ -36,6 +38,9 @@ async fn run(service: &Service, request: Request<Incoming>) -> Result<Value, Err
     let (head, body) = request.into_parts();
     if head.uri.path() == counts::PATH {
         return Ok(service.counts.answer(&head.method));
+    }
+    if head.uri.path() == FAULTS {
+        return service.transact(|state, _| Ok(serde_json::json!({ "struck": state.struck })));
     }
     let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
     let operation = target.and_then(|target| target.strip_prefix("AmazonSQS.")).unwrap_or_default();

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Faults;
 use super::error::{Error, Fault};
 use super::message::{Content, Delivery, Message, Receipt};
 use super::moves::MoveTask;
 use super::queue::Queue;
 use super::settings::{arn_of_queue, queue_of_arn};
+use super::{Faults, Struck};
 
 /// A message stays hidden for at most this long after a receive.
 const MAX_VISIBILITY_MS: u64 = 43_200_000;
@@ -23,6 +23,8 @@ pub struct State {
     pub tasks: Vec<MoveTask>,
     pub changes: Vec<Change>,
     next_sequence: u64,
+    /// How often faults struck.
+    pub struck: Struck,
     faults: Faults,
     dice: u64,
 }
@@ -107,7 +109,9 @@ impl State {
             }
         }
         for sequence in taken {
-            if visibility_s == 0 || self.roll(self.faults.duplicate_permille) {
+            let is_duplicated = self.roll(self.faults.duplicate_permille);
+            self.struck.duplicated += u64::from(is_duplicated);
+            if visibility_s == 0 || is_duplicated {
                 self.touch(name, sequence, now_ms, |delivery| delivery.visible_at_ms = now_ms);
             }
         }
@@ -116,7 +120,12 @@ impl State {
 
     /// Deletes the message if this is its newest receipt. An older receipt changes nothing and is no error.
     pub fn delete(&mut self, queue: &str, receipt: &Receipt) {
-        if self.is_current(queue, receipt) && !self.roll(self.faults.undeleted_permille) {
+        if !self.is_current(queue, receipt) {
+            return;
+        }
+        if self.roll(self.faults.undeleted_permille) {
+            self.struck.undeleted += 1;
+        } else {
             self.remove(queue, receipt.sequence);
         }
     }
@@ -184,6 +193,7 @@ impl State {
 
     fn pick(&mut self, name: &str) -> Result<Option<u64>, Error> {
         let is_out_of_order = self.roll(self.faults.out_of_order_permille);
+        self.struck.out_of_order += u64::from(is_out_of_order);
         let queue = self.queue(name)?;
         Ok(if is_out_of_order { queue.newest_in_turn() } else { queue.next_in_turn() })
     }

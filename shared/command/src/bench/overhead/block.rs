@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use http::header;
 
-use super::{call::Call, process::Process};
+use super::call::Call;
+use crate::bench::process::Process;
 
 /// What a block took.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,8 +10,7 @@ use spillway::{
     telemetry::Telemetry,
 };
 
-use super::process::Process;
-use crate::{settings::Settings, world};
+use crate::{bench::process::Process, settings::Settings, world};
 
 /// The public name of the model.
 pub const MODEL: &str = "bench-claude";

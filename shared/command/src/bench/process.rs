@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader},
     process::{Child, Command, Stdio},
+    sync::Arc,
     thread,
 };
 
@@ -11,6 +12,13 @@ use anyhow::{Context, ensure};
 
 /// What a tick of `/proc/PID/stat` is, in microseconds: `USER_HZ` is 100 wherever Linux runs.
 pub const TICK_US: u64 = 10_000;
+
+/// What gets the lines of a process.
+pub type Watch = Arc<dyn Fn(&str) + Send + Sync>;
+
+fn pass_on(output: impl BufRead, watch: &Watch) {
+    output.lines().map_while(Result::ok).for_each(|line| watch(&line));
+}
 
 /// A running process; dropped, it is gone.
 pub struct Process {
@@ -28,6 +36,28 @@ impl Process {
         environment: &[(String, String)],
         ready: &str,
     ) -> anyhow::Result<(Self, Vec<String>)> {
+        Self::spawn(arguments, environment, ready, None)
+    }
+
+    /// The same, and `watch` gets every line that it prints after that one, and every line of its log.
+    ///
+    /// # Errors
+    /// It cannot be started, or ends before it is ready.
+    pub fn start_watched(
+        arguments: &[&str],
+        environment: &[(String, String)],
+        ready: &str,
+        watch: Watch,
+    ) -> anyhow::Result<(Self, Vec<String>)> {
+        Self::spawn(arguments, environment, ready, Some(watch))
+    }
+
+    fn spawn(
+        arguments: &[&str],
+        environment: &[(String, String)],
+        ready: &str,
+        watch: Option<Watch>,
+    ) -> anyhow::Result<(Self, Vec<String>)> {
         let named = || format!("spillway {} did not start", arguments.join(" "));
         let mut child = Command::new(std::env::current_exe()?)
             .args(arguments)
@@ -35,10 +65,15 @@ impl Process {
             .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(if watch.is_some() { Stdio::piped() } else { Stdio::inherit() })
             .spawn()
             .with_context(named)?;
+        let log = child.stderr.take();
         let mut output = BufReader::new(child.stdout.take().with_context(named)?);
         let started = Self { child };
+        if let (Some(log), Some(watch)) = (log, watch.clone()) {
+            thread::spawn(move || pass_on(BufReader::new(log), &watch));
+        }
         let mut lines = Vec::new();
         while !lines.last().is_some_and(|line: &String| line.starts_with(ready)) {
             let mut line = String::new();
@@ -46,8 +81,21 @@ impl Process {
             lines.push(line.trim_end().to_owned());
         }
         // A full pipe would stop it.
-        thread::spawn(move || io::copy(&mut output, &mut io::sink()));
+        thread::spawn(move || match watch {
+            Some(watch) => pass_on(output, &watch),
+            None => drop(io::copy(&mut output, &mut io::sink())),
+        });
         Ok((started, lines))
+    }
+
+    /// Ends it as a crash would: at once and without a word (SIGKILL).
+    ///
+    /// # Errors
+    /// The system does not let us.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// The CPU time of all its threads so far, in microseconds: whole ticks of [`TICK_US`].

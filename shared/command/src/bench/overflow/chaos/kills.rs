@@ -1,0 +1,103 @@
+//! Brokers that die at random and come back.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::anyhow;
+use fastrand::Rng;
+
+use super::Args;
+use crate::bench::{overflow::deployment::Deployment, process::Process, process::Watch};
+
+/// How far the store's clock is ahead of this machine's, in milliseconds: so a broker with no offset is behind it.
+pub const STORE_AHEAD_MS: u64 = 500;
+
+/// How far the brokers' clocks are ahead of this machine's: half a second behind the store's, ahead of it, and right.
+const OFFSETS_MS: [u64; 3] = [0, 1_000, STORE_AHEAD_MS];
+
+/// How long a dead broker stays away at most.
+const AWAY_MS: u64 = 1_000;
+
+/// Kills brokers until it is told to stop.
+pub struct Killer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<anyhow::Result<Vec<u64>>>,
+}
+
+impl Killer {
+    /// Starts the brokers and the killing.
+    ///
+    /// # Errors
+    /// A broker does not start.
+    pub fn start(deployment: &Deployment, args: &Args) -> anyhow::Result<Self> {
+        let (environment, watch) = (deployment.environment.clone(), deployment.watched.watch());
+        let offsets = (0..args.brokers as usize).map(|number| OFFSETS_MS[number % OFFSETS_MS.len()]);
+        let brokers = offsets.map(|offset_ms| Broker::start(offset_ms, &environment, &watch));
+        let brokers = brokers.collect::<anyhow::Result<Vec<_>>>()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, rng, every_ms) = (Arc::clone(&stop), Rng::with_seed(args.seed), args.kill_every_ms);
+        let thread = thread::spawn(move || kill(brokers, &environment, &watch, &stopped, rng, every_ms));
+        Ok(Self { stop, thread })
+    }
+
+    /// Stops the killing, and the brokers with it. Gives the times of the kills, in milliseconds of the stand-ins' clock.
+    ///
+    /// # Errors
+    /// A broker did not come back.
+    pub fn stop(self) -> anyhow::Result<Vec<u64>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the thread that kills brokers died"))?
+    }
+}
+
+struct Broker {
+    offset_ms: u64,
+    process: Process,
+}
+
+impl Broker {
+    fn start(offset_ms: u64, environment: &[(String, String)], watch: &Watch) -> anyhow::Result<Self> {
+        let offset = offset_ms.to_string();
+        let arguments = ["serve", "--port", "0", "--clock-offset-ms", &offset];
+        let (process, _) = Process::start_watched(&arguments, environment, "ready ", Arc::clone(watch))?;
+        Ok(Self { offset_ms, process })
+    }
+}
+
+fn kill(
+    mut brokers: Vec<Broker>,
+    environment: &[(String, String)],
+    watch: &Watch,
+    stopped: &AtomicBool,
+    mut rng: Rng,
+    every_ms: u64,
+) -> anyhow::Result<Vec<u64>> {
+    let mut kills = Vec::new();
+    while !stopped.load(Ordering::Relaxed) {
+        // Uniform up to twice the mean, in short naps so that the end is noticed.
+        let until = now_ms() + rng.u64(0..=2 * every_ms);
+        while now_ms() < until && !stopped.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        if brokers.is_empty() || stopped.load(Ordering::Relaxed) {
+            continue;
+        }
+        let victim = brokers.swap_remove(rng.usize(0..brokers.len()));
+        victim.process.kill()?;
+        kills.push(now_ms() + STORE_AHEAD_MS);
+        thread::sleep(Duration::from_millis(rng.u64(0..=AWAY_MS)));
+        brokers.push(Broker::start(victim.offset_ms, environment, watch)?);
+    }
+    Ok(kills)
+}
+
+fn now_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
