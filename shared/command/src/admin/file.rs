@@ -33,6 +33,8 @@ struct File {
     _access_keys: Option<IgnoredAny>,
     #[serde(default, rename = "simulator")]
     _simulator: Option<IgnoredAny>,
+    #[serde(default, rename = "queue_faults")]
+    _queue_faults: Option<IgnoredAny>,
 }
 
 impl Entries {

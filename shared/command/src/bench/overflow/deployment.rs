@@ -1,6 +1,6 @@
 //! `spillway local` and further brokers in processes of their own, and what their stand-ins count.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::Context;
 use serde::Deserialize;
@@ -72,7 +72,15 @@ impl Deployment {
 
     async fn of(arguments: &[&str], ready: &str, files: TempDir) -> anyhow::Result<Self> {
         let watched = Watched::default();
-        let (main, lines) = Process::start_watched(arguments, &[json_logs()], ready, watched.watch())?;
+        let started = Process::start_watched(arguments, &[json_logs()], ready, watched.watch());
+        let (main, lines) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                // Its last words come by another pipe.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return Err(error.context(watched.said().other.join("\n")));
+            }
+        };
         let exports = lines.iter().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
         let exports: BTreeMap<String, String> =
             exports.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();

@@ -184,7 +184,9 @@ impl Books {
                 }
                 _ if is_killed() => Fate::Killed,
                 _ => {
-                    self.unexplained.push(format!("{id}: nobody tells of {call:?}"));
+                    let killed_ms = kills.iter().map(|at_ms| at_ms.wrapping_sub(call.ended_ms).cast_signed());
+                    let next_ms = killed_ms.filter(|after_ms| *after_ms >= 0).min();
+                    self.unexplained.push(format!("{id}: nobody tells of {call:?}, killed {next_ms:?} ms later"));
                     Fate::Unexplained
                 }
             };
