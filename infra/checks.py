@@ -41,7 +41,13 @@ REGISTRY_ACTIONS = {"dynamodb:GetItem", "dynamodb:Query"}
 LEDGER_ACTIONS = {"dynamodb:GetItem", "dynamodb:UpdateItem"}
 # What the command does to the ledger with its operator's rights: it reads the whole table.
 OPERATORS_LEDGER_ACTIONS = {"dynamodb:Scan"}
-JOBS_ACTIONS = {"dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:PutItem"}
+JOBS_ACTIONS = {
+    "dynamodb:GetItem",
+    "dynamodb:BatchGetItem",
+    "dynamodb:PutItem",
+    "dynamodb:UpdateItem",
+    "dynamodb:DeleteItem",
+}
 ANSWERS_ACTIONS = {"dynamodb:GetItem", "dynamodb:PutItem"}
 INDEX_ACTIONS = {"dynamodb:Query"}
 # The indexes of the jobs table: their keys, and what they hold besides those.

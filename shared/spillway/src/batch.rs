@@ -152,6 +152,12 @@ pub struct Batch {
     pub output_file: Option<String>,
     /// What holds its other lines, if there are any.
     pub error_file: Option<String>,
+    /// How many lines have been called off in the round that is under way: those before this one.
+    #[serde(default)]
+    pub called_off: u64,
+    /// Whether its end has been told to whoever wants to know of it.
+    #[serde(default)]
+    pub is_told: bool,
     /// When its message should have been seen: `RESEND_AFTER_MS` later the sweep sends another.
     pub due_ms: u64,
     /// How often the sweep did so since it was last seen.

@@ -65,9 +65,24 @@ impl Batch {
         Self { due_ms, resends: 0, ..self.clone() }
     }
 
+    /// The batch whose lines before `line` have been called off if they had not begun; at the end of a round, that is 0.
+    pub fn called_off_to(&self, line: u64, now_ms: u64) -> Self {
+        Self { called_off: line % self.total.max(1), ..self.seen(now_ms) }
+    }
+
+    /// The batch whose end has been told.
+    pub fn told(&self) -> Self {
+        Self { is_told: true, ..self.clone() }
+    }
+
+    /// Whether anything is to be done about it.
+    pub fn is_open(&self) -> bool {
+        !self.status.is_final() || !self.is_told
+    }
+
     /// Whether the batch's message has to be taken for lost.
     pub fn is_overdue(&self, now_ms: u64) -> bool {
-        !self.status.is_final() && now_ms >= self.due_ms.saturating_add(RESEND_AFTER_MS)
+        self.is_open() && now_ms >= self.due_ms.saturating_add(RESEND_AFTER_MS)
     }
 
     /// The batch after its message was sent again: the time to the next one doubles, up to 64 minutes.
@@ -79,7 +94,7 @@ impl Batch {
 
     /// The id of the job that does a line: the same however often the line is made one.
     pub fn job_id(&self, line: u64) -> String {
-        derived(&[self.id.as_bytes(), &line.to_be_bytes()]).hyphenated().to_string()
+        derived(&[self.id.as_bytes(), &self.created_ms.to_be_bytes(), &line.to_be_bytes()]).hyphenated().to_string()
     }
 
     /// The job that does line `number`, ready at once and patient.
@@ -160,6 +175,8 @@ mod tests {
             errors: Vec::new(),
             output_file: None,
             error_file: None,
+            called_off: 0,
+            is_told: false,
             due_ms: NOW_MS,
             resends: 0,
             etag: String::new(),

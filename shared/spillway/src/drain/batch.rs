@@ -13,6 +13,7 @@ use crate::{
     blobs::Blobs,
     job::{self, Job},
     queue::Queue,
+    webhook::{self, Event, EventType},
 };
 
 /// How long one message works on a batch before it sends the next, in milliseconds: less than messages are hidden.
@@ -57,7 +58,7 @@ pub async fn handle(app: &App, queue: &Queue, id: &str, deadline_ms: Option<u64>
     let until_ms = app.clock.now_ms() + TURN_MS;
     let until_ms = deadline_ms.map_or(until_ms, |deadline_ms| deadline_ms.saturating_sub(STEP_MS).min(until_ms));
     let mut turn = Turn { app, queue, blobs, until_ms, lines: None };
-    while !batch.status.is_final() {
+    while batch.is_open() {
         match turn.step(&batch).await? {
             Step::Changed(changed) => batch = *changed,
             Step::Nothing => return Ok(()),
@@ -96,7 +97,10 @@ impl Turn<'_> {
             }
             Status::Cancelling => self.call_off(batch, job::Status::Cancelled).await,
             Status::Finalizing => self.finish(batch).await,
-            Status::Failed | Status::Completed | Status::Expired | Status::Cancelled => Ok(Step::Nothing),
+            Status::Failed => self.tell(batch, EventType::BatchFailed).await,
+            Status::Completed => self.tell(batch, EventType::BatchCompleted).await,
+            Status::Expired => self.tell(batch, EventType::BatchExpired).await,
+            Status::Cancelled => self.tell(batch, EventType::BatchCancelled).await,
         }
     }
 
@@ -150,8 +154,15 @@ impl Turn<'_> {
         if let Err(error) = self.blobs.delete(&ended.input_key()).await {
             warn!(batch_id = ended.id, %error, "the lines of a batch that has ended were not deleted");
         }
-        has_ended(&ended);
+        debug!(batch_id = ended.id, status = ended.status.name(), "a batch has ended");
         Ok(Step::Changed(Box::new(ended)))
+    }
+
+    /// Tells the end of a batch, then notes that it did.
+    async fn tell(&self, batch: &Batch, kind: EventType) -> anyhow::Result<Step> {
+        let ended_ms = batch.ended_ms.unwrap_or(batch.created_ms);
+        webhook::announce(self.app, &batch.tenant, &Event::of_batch(kind, &batch.id, ended_ms)).await?;
+        self.change(batch, batch.told()).await
     }
 
     /// The lines of the batch.
@@ -163,11 +174,6 @@ impl Turn<'_> {
         }
         Ok(self.lines.as_deref().unwrap_or_default())
     }
-}
-
-/// Where whoever wants to know of it is told: the batch's final status has just been stored, by us and nobody else.
-fn has_ended(batch: &Batch) {
-    debug!(batch_id = batch.id, status = batch.status.name(), "a batch has ended");
 }
 
 fn gone() -> LineError {

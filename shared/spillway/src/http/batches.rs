@@ -65,6 +65,8 @@ async fn accept(app: &App, call: &Call, tenant: &Tenant, body: &[u8], new: New<'
         output_file: None,
         error_file: None,
         due_ms: now_ms,
+        called_off: 0,
+        is_told: false,
         resends: 0,
         etag: String::new(),
     };

@@ -130,7 +130,7 @@ fn head(batch: &Batch) -> Head<'_> {
         kind: Kind::of(&batch.id).unwrap_or(Kind::Batch),
         created_ms: batch.created_ms,
         etag: &batch.etag,
-        due_ms: (!batch.status.is_final()).then_some(batch.due_ms),
+        due_ms: batch.is_open().then_some(batch.due_ms),
         expires_s: needed_ms / 1_000 + KEPT_S,
     }
 }

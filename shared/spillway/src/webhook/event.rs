@@ -150,7 +150,7 @@ impl Event {
     /// The event that a job has ended. `path_prefix` is what stands before every path of the API.
     pub fn of_job(kind: EventType, job: &Job, path_prefix: &str) -> Self {
         let data = if kind.is_of_response() {
-            json!({ "id": format!("resp_{}", job.id) })
+            json!({ "id": format!("resp_{}", job.answer_id()) })
         } else {
             let result = job.answered_at_fence.map(|_| format!("{path_prefix}/v1/jobs/{}/result", job.id));
             json!({ "id": job.id, "status": job.status, "result": result })

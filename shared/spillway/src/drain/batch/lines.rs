@@ -57,20 +57,29 @@ impl Turn<'_> {
     /// Ends every line that has not begun; those that run are awaited.
     pub(super) async fn call_off(&mut self, batch: &Batch, status: Status) -> anyhow::Result<Step> {
         let why = (status == Status::Expired).then_some("no room was found in time");
-        let mut line = 0;
-        while line < batch.total {
+        let mut batch = batch.clone();
+        loop {
             if self.is_over() {
                 return Ok(Step::More);
             }
-            let chunk = line..(line + CHUNK).min(batch.total);
-            line = chunk.end;
+            let chunk = batch.called_off..(batch.called_off + CHUNK).min(batch.total);
+            let line = chunk.end;
             let app = self.app;
             let end = async |number: u64, line: &Line| -> anyhow::Result<()> {
                 app.jobs.end_line(&batch.job(number, line), status, why, app.clock.now_ms()).await?;
                 Ok(())
             };
-            let lines = of_chunk(self.lines(batch).await?, chunk);
+            let lines = of_chunk(self.lines(&batch).await?, chunk);
             stream::iter(lines.map(Ok)).try_for_each_concurrent(AT_ONCE, |(number, line)| end(number, line)).await?;
+            let called_off = batch.called_off_to(line, self.app.clock.now_ms());
+            match self.app.batches.replace(&batch, called_off).await? {
+                Ok(called_off) => batch = called_off,
+                Err(Some(there)) => return Ok(Step::Changed(Box::new(there))),
+                Err(None) => return Ok(Step::Nothing),
+            }
+            if line >= batch.total {
+                break;
+            }
         }
         let counts = self.app.batches.counts(&batch.id).await?;
         if counts.ended() < batch.total {
@@ -81,7 +90,7 @@ impl Turn<'_> {
         if finalizing.status == batch.status {
             return self.finish(&finalizing).await;
         }
-        self.change(batch, finalizing).await
+        self.change(&batch, finalizing).await
     }
 
     fn is_over(&self) -> bool {
