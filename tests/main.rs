@@ -1,5 +1,6 @@
 //! The whole product over the stand-ins, called as its clients call it.
 
+mod background;
 mod bad_input;
 mod batches;
 mod chat;
@@ -27,4 +28,5 @@ mod support;
 mod template;
 mod tidy;
 mod transport;
+mod waiting;
 mod webhooks;

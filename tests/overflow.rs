@@ -36,7 +36,7 @@ async fn a_request_that_can_wait_becomes_a_job_only_when_there_is_no_room() {
 
 #[tokio::test]
 async fn a_tenant_without_overflow_is_refused_even_if_it_can_wait() {
-    let deployment = Deployment::with_tenants(&format!("{ONE_A_MINUTE}\noverflow = \"never\"")).await;
+    let deployment = Deployment::with_tenants(&format!("{ONE_A_MINUTE}\noverflow = \"refuse\"")).await;
     let _running = deployment.occupy("t", ONE, 30_000).await;
     let answer = deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await;
     assert_eq!((answer.status, answer.header("x-spillway-limit")), (429, "requests_per_minute"));

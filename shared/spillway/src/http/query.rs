@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use crate::chat::{Kind, Problem};
 
 /// The values of a query by name, percent-decoded.
+#[derive(Debug)]
 pub struct Query<'a>(HashMap<&'a str, String>);
 
 impl<'a> Query<'a> {
@@ -59,14 +60,14 @@ mod tests {
     #[test]
     fn known_names_are_read_once_and_others_refused() {
         let read = |query| Query::read(Some(query), &["limit", "after"]);
-        let query = read("limit=7&after=a%20b").ok().expect("a query");
+        let query = read("limit=7&after=a%20b").expect("a query");
         assert_eq!((query.limit(20, 100), query.get("after")), (Ok(7), Some("a b")));
-        assert_eq!(read("").ok().expect("empty").limit(20, 100), Ok(20));
+        assert_eq!(read("").expect("empty").limit(20, 100), Ok(20));
         for (text, name) in [("page=1", "page"), ("limit=1&limit=2", "limit"), ("after=%ff", "after")] {
             assert_eq!(read(text).err().and_then(|problem| problem.param).as_deref(), Some(name), "{text}");
         }
         for text in ["limit=0", "limit=101", "limit=x"] {
-            assert!(read(text).ok().expect(text).limit(20, 100).is_err(), "{text}");
+            assert!(read(text).expect(text).limit(20, 100).is_err(), "{text}");
         }
     }
 }

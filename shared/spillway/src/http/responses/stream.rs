@@ -31,7 +31,8 @@ struct Reading {
     follower: Follower,
     resumed: Resumed,
     context: Context,
-    after: Option<u64>,
+    /// The number of the last event that the caller has.
+    last: Option<u64>,
     /// What of the start has not been sent.
     start: Option<Bytes>,
     /// Whether the events that were skipped are known to be those that the caller has.
@@ -50,7 +51,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
         resumed: Resumed::after(after),
         start: None,
         context,
-        after,
+        last: after,
         is_sure: after.is_none_or(|after| after <= LAST_COMMON_EVENT),
         until_ms: call.deadline_ms.unwrap_or(u64::MAX).min(now_ms + LONGEST_MS),
         silent_since_ms: now_ms,
@@ -71,6 +72,7 @@ impl Reading {
     /// The next bytes to send, and whether they are the last.
     async fn next(&mut self) -> (Bytes, bool) {
         if let Some(start) = self.start.take().filter(|start| !start.is_empty()) {
+            self.last = self.resumed.last();
             return (start, false);
         }
         loop {
@@ -84,7 +86,7 @@ impl Reading {
                 return (bytes, is_over);
             }
             if now_ms >= self.until_ms {
-                return (self.stream().interrupt(&still_under_way(self.resumed.last())), true);
+                return (self.stream().interrupt(&still_under_way(self.last)), true);
             }
             if now_ms.saturating_sub(self.silent_since_ms) >= reply::KEEP_ALIVE_MS {
                 self.silent_since_ms = now_ms;
@@ -111,6 +113,7 @@ impl Reading {
         if !self.is_sure && (is_over || !bytes.is_empty()) {
             self.make_sure().await?;
         }
+        self.last = self.resumed.last();
         Ok((bytes, is_over))
     }
 
@@ -138,7 +141,7 @@ impl Reading {
     /// A stream that goes on after what the caller has.
     fn stream(&self) -> ResponseStream {
         let mut stream = ResponseStream::new(self.context.clone());
-        stream.skip(self.resumed.events().max(self.after.map_or(0, |after| after.saturating_add(1))));
+        stream.skip(self.last.map_or(0, |last| last.saturating_add(1)));
         stream
     }
 }

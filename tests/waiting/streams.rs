@@ -1,0 +1,139 @@
+//! Streams that wait: kept alive until they begin, told as they come, and ended by the dialect's own error.
+
+use serde_json::{Value, json};
+
+use super::{WAITS, all_chats};
+use crate::support::{
+    Deployment,
+    answer::{Answer, Events},
+    chat,
+    jobs::{DEAD, JOBS, ONE, two_tenants},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// The signs of life of the dialects.
+const SIGNS: [&str; 3] = [": keep-alive", "event: ping", "keepAlive"];
+
+fn is_kept_alive(text: &str) -> bool {
+    SIGNS.iter().any(|sign| text.contains(sign))
+}
+
+/// All chat routes that stream, asked of `model`.
+fn all_streams(model: &str, output_tokens: u64) -> Vec<(String, Value)> {
+    let streams = all_chats(output_tokens).into_iter().filter(|(.., is_stream)| *is_stream);
+    let of_model = |(path, mut body, _): (String, Value, bool)| {
+        if body.get("model").is_some() {
+            body["model"] = json!(model);
+        }
+        (path.replace("/m/", &format!("/{model}/")), body)
+    };
+    streams.map(of_model).collect()
+}
+
+#[tokio::test]
+async fn a_stream_without_room_is_kept_alive_until_it_begins() {
+    let deployment = Deployment::with_tenants(WAITS).await;
+    for (path, body) in all_streams("m", 12) {
+        let _running = deployment.occupy("t", ONE, 60_000).await;
+        let answer = deployment.soon(Answer::to(deployment.post(&path, "t", &body))).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert!(is_kept_alive(&answer.text()), "{path}: {}", answer.text());
+        deployment.world.advance(60_000);
+    }
+    assert_eq!(deployment.simulator().await["total"]["requests"], 4);
+    assert_eq!(deployment.quota("t").await["settled"]["output_tokens"], 4 * 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_waited_for_is_told_as_it_comes() {
+    let simulator = "[simulator]\ntime_to_first_token_ms = 500\ntokens_per_second = 20";
+    let deployment = Deployment::start(&format!("{}\n{simulator}", two_tenants(WAITS))).await;
+    deployment.advance_to_noon();
+    // The model's pool is full for a moment.
+    deployment.disturb(&[json!({ "throttle": true, "times": 1 })]).await;
+    let mut body = chat(200, 200);
+    body["stream"] = json!(true);
+    let response = deployment.quickly(deployment.post(CHAT, "t", &body).send()).await.expect("an answer");
+    assert_eq!(response.headers()["x-spillway-pool"], "on-demand", "it began before the status was told");
+    let mut events = Events::of(response);
+    let first = deployment.quickly(events.next()).await.expect("an event");
+    assert!(first.1.contains("chat.completion.chunk"), "{first:?}");
+    assert_eq!(deployment.jobs_of("t").await[0]["status"], "running", "there is more to come");
+    let rest = deployment.quickly(events.rest()).await;
+    assert_eq!(rest.last().map(|(_, data)| data.as_str()), Some("[DONE]"));
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_after_its_head_ends_with_the_dialects_error() {
+    let deployment = Deployment::with_tenants(WAITS).await;
+    for (path, body) in all_streams("refuses", 5) {
+        let _running = deployment.occupy("t", ONE, 60_000).await;
+        let answer = deployment.soon(Answer::to(deployment.post(&path, "t", &body))).await;
+        let text = answer.text();
+        assert!(answer.status == 200 && is_kept_alive(&text), "{path}: {text}");
+        let is_told = match path.as_str() {
+            "/v1/messages" => text.contains("event: error") && text.contains("invalid_request_error"),
+            "/v1/responses" => text.contains("event: error") && text.contains("event: response.failed"),
+            "/v1/chat/completions" => text.contains(r#"data: {"error":{"#),
+            _ => text.contains(":exception-type") && text.contains("validationException"),
+        };
+        assert!(is_told && text.contains("Bedrock: "), "{path}: {text}");
+        deployment.world.advance(60_000);
+    }
+    assert_eq!((deployment.messages_in(JOBS).await, deployment.messages_in(DEAD).await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_before_its_head_has_its_own_status() {
+    let deployment = Deployment::with_tenants(WAITS).await;
+    let wrong = json!({ "error": "ValidationException" });
+    for (path, body) in all_streams("m", 5) {
+        deployment.disturb(std::slice::from_ref(&wrong)).await;
+        let called = deployment.ask(&path, "t", &body).await;
+        // The model's pool is full for a moment.
+        deployment.disturb(&[json!({ "throttle": true, "times": 1 }), wrong.clone()]).await;
+        let waited = deployment.quickly(Answer::to(deployment.post(&path, "t", &body))).await;
+        assert_eq!((waited.status, called.status), (400, 400), "{path}: {}", waited.text());
+    }
+    assert_eq!(deployment.jobs_of("t").await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_is_not_begun_again_under_its_reader() {
+    let deployment = Deployment::with_tenants(WAITS).await;
+    for (path, body) in all_streams("breaks", 50) {
+        let _running = deployment.occupy("t", ONE, 60_000).await;
+        let answer = deployment.soon(Answer::to(deployment.post(&path, "t", &body))).await;
+        let text = answer.text();
+        assert!(text.contains("error") || text.contains("exception"), "{path}: {text}");
+        assert!(!text.contains("[DONE]") && !text.contains("message_stop") && !text.contains("response.completed"));
+        if path == "/v1/responses" {
+            let numbers: Vec<u64> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("data: "))
+                .map(|data| {
+                    serde_json::from_str::<Value>(data).expect("JSON")["sequence_number"].as_u64().expect("one")
+                })
+                .collect();
+            assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "{text}");
+        }
+        deployment.world.advance(60_000);
+    }
+    assert_eq!(deployment.simulator().await["total"]["requests"], 4, "once each");
+    assert_eq!(deployment.quota("t").await["limits"][0]["used"], 0);
+}
+
+#[tokio::test]
+async fn a_stream_waits_as_long_as_a_job_may_and_is_then_refused() {
+    let deployment = Deployment::with_tenants(&format!("{WAITS}\njob_ttl_s = 100")).await;
+    deployment.disturb(&[json!({ "throttle": true })]).await;
+    let mut body = chat(5, 5);
+    body["stream"] = json!(true);
+    let answer = deployment.soon(Answer::to(deployment.post(CHAT, "t", &body))).await;
+    let text = answer.text();
+    assert!(answer.status == 200 && text.matches(": keep-alive").count() >= 4, "{text}");
+    assert!(text.contains("rate_limit_exceeded") && !text.contains("[DONE]"), "{text}");
+    let status = deployment.jobs_of("t").await[0]["status"].clone();
+    assert!(status == "cancelled" || status == "expired", "{status}");
+}
