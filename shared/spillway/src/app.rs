@@ -67,6 +67,13 @@ pub struct Endpoints {
 /// How long one ledger write may take. A request that waits longer is worth less than the answer that there is a problem.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long one attempt to read or write the registry or a job may take. Without a bound, a connection that went silent would
+/// hold its caller, or one of the drain's places, for ever. The SDK tries again, which every such write allows.
+const STORE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same for the queue, where a receive may rightly wait for 20 seconds.
+const QUEUE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// AWS as the environment describes it: region, credentials and `AWS_ENDPOINT_URL_…`.
 pub async fn aws() -> SdkConfig {
     aws_config::load_defaults(BehaviorVersion::latest()).await
@@ -102,8 +109,11 @@ impl Clients {
     pub fn new(aws: &SdkConfig, endpoints: Option<&Endpoints>) -> Self {
         let clock = Clock::default();
         let skew = Skew::new(clock.clone());
-        let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws).interceptor(skew.clone());
-        let mut sqs = aws_sdk_sqs::config::Builder::from(aws);
+        let attempt = |timeout| TimeoutConfig::builder().operation_attempt_timeout(timeout).build();
+        let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws)
+            .interceptor(skew.clone())
+            .timeout_config(attempt(STORE_ATTEMPT_TIMEOUT));
+        let mut sqs = aws_sdk_sqs::config::Builder::from(aws).timeout_config(attempt(QUEUE_ATTEMPT_TIMEOUT));
         let mut s3 = aws_sdk_s3::config::Builder::from(aws);
         let mut bedrock_runtime = aws_sdk_bedrockruntime::config::Builder::from(aws)
             .retry_config(RetryConfig::disabled())

@@ -25,7 +25,7 @@ use super::reply::{Receipt, Shape};
 use super::run::Run;
 use super::state::State;
 use super::stats::Ending;
-use super::{converse, engine, guardrail, invocation, thinking};
+use super::{converse, engine, guardrail, invocation, log, thinking};
 
 const BODY_BYTES: usize = 25_000_000;
 
@@ -38,6 +38,7 @@ pub(super) async fn answer(
     body: Incoming,
 ) -> io::Result<Response<Body>> {
     let disturbance = state.memory().faults.strike(id);
+    let app = log::app_of(headers);
     let body = Limited::new(body, BODY_BYTES).collect().await.map(|body| body.to_bytes());
     if disturbance.refusal == Some(Refusal::Drop) {
         state.refuse(id, &Caller::default(), Ending::Failed);
@@ -49,11 +50,11 @@ pub(super) async fn answer(
         Operation::ApplyGuardrail { version } => apply_guardrail(state, id, version, body, disturbance),
         Operation::Converse { streamed } => {
             let read = body.and_then(|body| read_converse(state, id, &body));
-            generate(state, id, read, streamed, disturbance).await
+            generate(state, id, of_app(read, app), streamed, disturbance).await
         }
         Operation::Invoke { streamed } => {
             let read = body.and_then(|body| read_invocation(state, id, &body, headers, streamed));
-            generate(state, id, read, streamed, disturbance).await
+            generate(state, id, of_app(read, app), streamed, disturbance).await
         }
     };
     Ok(response.unwrap_or_else(|problem| refusal(&problem)))
@@ -169,6 +170,14 @@ fn read_invocation(
     let (mut prompt, shape) = invocation::parse(format, body)?;
     invocation::read_headers(&mut prompt, headers)?;
     Ok((prompt, shape))
+}
+
+/// The same, with the application that sent it.
+fn of_app(read: Result<(Prompt, Shape), Problem>, app: Option<String>) -> Result<(Prompt, Shape), Problem> {
+    read.map(|(mut prompt, shape)| {
+        prompt.caller.app = app;
+        (prompt, shape)
+    })
 }
 
 async fn generate(

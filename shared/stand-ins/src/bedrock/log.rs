@@ -1,6 +1,7 @@
 //! A log of every call, for those who must find each token: what Bedrock's model invocation log says of requests that
 //! carry metadata (Amazon Bedrock User Guide, "Monitor model invocation using CloudWatch Logs").
 
+use http::HeaderMap;
 use serde::Serialize;
 
 use super::stats::{Ending, Use};
@@ -12,6 +13,15 @@ pub(super) struct Caller {
     pub tenant: Option<String>,
     /// `requestMetadata.request_id`.
     pub request_id: Option<String>,
+    /// The application id of its SDK, which its user agent carries as `app/…` (AWS SDKs and Tools Reference Guide,
+    /// "Application ID").
+    pub app: Option<String>,
+}
+
+/// The application id in a user agent.
+pub(super) fn app_of(headers: &HeaderMap) -> Option<String> {
+    let agents = ["x-amz-user-agent", "user-agent"].into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
+    agents.flat_map(|agent| agent.split(' ')).find_map(|part| part.strip_prefix("app/")).map(str::to_owned)
 }
 
 /// One call that has ended.

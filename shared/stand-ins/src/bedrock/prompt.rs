@@ -139,5 +139,5 @@ pub(super) fn caller_of(metadata: &BTreeMap<String, String>) -> Result<Caller, P
         ));
     }
     let named = |name: &str| metadata.get(name).cloned();
-    Ok(Caller { tenant: named("tenant"), request_id: named("request_id") })
+    Ok(Caller { tenant: named("tenant"), request_id: named("request_id"), app: None })
 }

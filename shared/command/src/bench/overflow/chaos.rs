@@ -62,15 +62,17 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let tenants: Vec<String> = (0..args.tenants).map(|number| format!("t{number:03}")).collect();
     let deployment = Deployment::start(&settings(args, &tenants), true).await?;
     deployment.advance_stand_ins(kills::STORE_AHEAD_MS).await?;
-    disturbances::begin(&deployment).await?;
+    disturbances::begin(&deployment, args).await?;
     let killer = Killer::start(&deployment, args)?;
     let submitted = submission::submit(&deployment, args, &tenants).await?;
     let submitted_s = began.elapsed().as_secs_f64();
-    deployment.client.settle(&tenants, Duration::from_secs(args.patience_s)).await?;
+    // What does not end is told with everything else.
+    let late = deployment.client.settle(&tenants, Duration::from_secs(args.patience_s)).await;
     let ended_s = began.elapsed().as_secs_f64();
-    let kills = killer.stop()?;
+    let killed = killer.stop()?;
     deployment.end_disturbances().await?;
-    let evidence = evidence::gather(&deployment, &tenants, submitted, kills).await?;
+    let mut evidence = evidence::gather(&deployment, &tenants, submitted, killed.lives.clone()).await?;
+    evidence.wrong.extend(late.err().map(|late| late.to_string()));
     let books = books::close(&evidence);
     let failures = report::print(args, &evidence, &books, (submitted_s, ended_s));
     ensure!(failures.is_empty(), "{}", failures.join("; "));

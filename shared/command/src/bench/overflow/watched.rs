@@ -15,7 +15,6 @@ use crate::bench::process::Watch;
 pub struct Event {
     pub request_id: String,
     pub tenant: Option<String>,
-    pub route: Option<String>,
     pub input_tokens: Option<u64>,
     pub output_tokens: Option<u64>,
     /// There is one if something was charged.

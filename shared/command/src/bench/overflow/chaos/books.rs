@@ -64,9 +64,9 @@ pub struct Books {
     pub unexplained: Vec<String>,
 }
 
-/// How long after its call's end a broker may be killed and its settlement not be done, in milliseconds: a settlement with
-/// all its attempts, and the differences between clocks.
-const SETTLING_MS: u64 = 8_000;
+/// How long after its call's end a broker may be killed and its settlement not be done, in milliseconds: it may stand behind
+/// others of the same account, each of which waits 3 s for an answer that does not come.
+const SETTLING_MS: u64 = 15_000;
 
 impl Tokens {
     /// Both together.
@@ -144,7 +144,7 @@ impl Books {
         id: &str,
         dossier: Dossier<'a>,
         job: Option<&Seen>,
-        kills: &[u64],
+        kills: &BTreeMap<String, u64>,
     ) -> Vec<(&'a Call, Fate)> {
         let Dossier { mut calls, heard, mut unheard } = dossier;
         let mut fates = Vec::new();
@@ -176,17 +176,17 @@ impl Books {
             self.unexplained.push(format!("{id}: its stored answer took {kept:?}, which no call was heard to take"));
         }
         for call in calls {
-            let is_killed = || kills.iter().any(|at_ms| (call.begun_ms..call.ended_ms + SETTLING_MS).contains(at_ms));
+            let killed_ms = call.app.as_ref().and_then(|life| kills.get(life)).copied();
+            let is_killed =
+                killed_ms.is_some_and(|at_ms| (call.begun_ms..call.ended_ms + SETTLING_MS).contains(&at_ms));
             let fate = match call.succeeded() {
                 _ if unheard > 0 => {
                     unheard -= 1;
                     if call.succeeded() { Fate::Unheard } else { Fate::Broken }
                 }
-                _ if is_killed() => Fate::Killed,
+                _ if is_killed => Fate::Killed,
                 _ => {
-                    let killed_ms = kills.iter().map(|at_ms| at_ms.wrapping_sub(call.ended_ms).cast_signed());
-                    let next_ms = killed_ms.filter(|after_ms| *after_ms >= 0).min();
-                    self.unexplained.push(format!("{id}: nobody tells of {call:?}, killed {next_ms:?} ms later"));
+                    self.unexplained.push(format!("{id}: nobody tells of {call:?}; killed at {killed_ms:?}"));
                     Fate::Unexplained
                 }
             };
@@ -201,10 +201,18 @@ impl Books {
 
     /// The log against the simulator's own account, and the answers that were given at once.
     fn compare_sums(&mut self, evidence: &Evidence) {
-        let logged = evidence.calls.iter().fold(Tokens::default(), |sum, call| sum.plus(call.tokens()));
-        if logged != evidence.simulated {
-            self.unexplained.push(format!("the simulator's log has {logged:?}, its account {:?}", evidence.simulated));
+        let mut logged: BTreeMap<&str, Tokens> = BTreeMap::new();
+        for call in &evidence.calls {
+            let sum = logged.entry(&call.model_id).or_default();
+            *sum = sum.plus(call.tokens());
         }
+        for (pool, account) in &evidence.simulated {
+            let logged = logged.remove(pool.as_str()).unwrap_or_default();
+            if logged != *account {
+                self.unexplained.push(format!("{pool}: the simulator's log has {logged:?}, its account {account:?}"));
+            }
+        }
+        self.unexplained.extend(logged.keys().map(|pool| format!("{pool}: it has calls, but no account")));
         let at_once = self.fates.get(&Fate::AtOnce).copied().unwrap_or_default();
         let (input, output) = evidence.submitted.answered_tokens;
         let given = Tokens { requests: evidence.submitted.answered, input, output };
@@ -285,6 +293,7 @@ mod tests {
             model_id: "m".into(),
             request_id: Some(id.into()),
             tenant: Some("t".into()),
+            app: Some("life".into()),
             admitted: true,
             ending: ending.into(),
             begun_ms,
@@ -298,7 +307,6 @@ mod tests {
         Event {
             request_id: id.into(),
             tenant: Some("t".into()),
-            route: None,
             input_tokens: output_tokens.map(|_| 5),
             output_tokens,
             tenant_charged_at_ms: Some(1),
@@ -308,6 +316,8 @@ mod tests {
 
     fn evidence(calls: Vec<Call>, events: Vec<Event>, kills: Vec<u64>) -> Evidence {
         let simulated = calls.iter().fold(Tokens::default(), |sum, call| sum.plus(call.tokens()));
+        let simulated = BTreeMap::from([("m".to_owned(), simulated)]);
+        let kills = kills.into_iter().map(|at_ms| ("life".to_owned(), at_ms)).collect();
         let mut evidence = Evidence { calls, kills, simulated, ..Evidence::default() };
         evidence.said.events = events;
         evidence.submitted.lost = 10;
@@ -334,7 +344,11 @@ mod tests {
 
     #[test]
     fn a_call_of_which_nobody_tells_is_unexplained() {
-        let books = close(&evidence(vec![call("a", "succeeded", (100, 200), 4)], vec![], vec![99, 9_000]));
+        let books = close(&evidence(vec![call("a", "succeeded", (100, 200), 4)], vec![], vec![99]));
+        assert_eq!(fates(&books), [(Fate::Unexplained, 1)], "killed before it began");
+        let mut evidence = evidence(vec![call("a", "succeeded", (100, 200), 4)], vec![], vec![150]);
+        evidence.calls[0].app = Some("another life".into());
+        let books = close(&evidence);
         assert_eq!(fates(&books), [(Fate::Unexplained, 1)]);
         assert_eq!(books.unexplained.len(), 1);
     }
@@ -348,7 +362,7 @@ mod tests {
     #[test]
     fn a_simulator_whose_log_is_not_its_account_is_told() {
         let mut evidence = evidence(vec![call("a", "succeeded", (0, 1), 4)], vec![event("a", Some(4))], vec![]);
-        evidence.simulated.output += 1;
+        evidence.simulated.entry("m".into()).or_default().output += 1;
         assert_eq!(close(&evidence).unexplained.len(), 1);
     }
 }

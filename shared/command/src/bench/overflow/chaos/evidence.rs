@@ -23,20 +23,18 @@ pub struct Evidence {
     pub jobs: BTreeMap<String, Seen>,
     /// The simulator's log of calls.
     pub calls: Vec<Call>,
-    /// The simulator's account: requests, input and output tokens.
-    pub simulated: Tokens,
+    /// The simulator's accounts, by pool.
+    pub simulated: BTreeMap<String, Tokens>,
     /// The ledger's items, by tenant.
     pub ledger: BTreeMap<String, Vec<Image>>,
     /// What the processes said.
     pub said: Said,
-    /// When a broker was killed.
-    pub kills: Vec<u64>,
+    /// The brokers that were killed, each life by its name, and when: in milliseconds of the stand-ins' clock.
+    pub kills: BTreeMap<String, u64>,
     /// How often each fault of the queue struck.
     pub queue_faults: BTreeMap<String, u64>,
     /// How many requests a fault of the store struck.
     pub store_faults: u64,
-    /// Messages in the queue and in the dead-letter queue.
-    pub dead_letters: u64,
     /// What is wrong already.
     pub wrong: Vec<String>,
 }
@@ -58,6 +56,8 @@ pub struct Seen {
 pub struct Call {
     pub model_id: String,
     pub request_id: Option<String>,
+    /// The life of the broker that made it.
+    pub app: Option<String>,
     pub tenant: Option<String>,
     pub admitted: bool,
     pub ending: String,
@@ -78,7 +78,7 @@ pub async fn gather(
     deployment: &Deployment,
     tenants: &[String],
     submitted: Submitted,
-    kills: Vec<u64>,
+    kills: BTreeMap<String, u64>,
 ) -> anyhow::Result<Evidence> {
     let simulated = quiet(deployment).await?;
     let mut evidence = Evidence { submitted, kills, ..Evidence::default() };
@@ -92,12 +92,7 @@ pub async fn gather(
     let bedrock = &deployment.endpoints.bedrock_runtime;
     let mut log: BTreeMap<String, Vec<Call>> = deployment.told(bedrock, "calls").await?;
     evidence.calls = log.remove("calls").unwrap_or_default();
-    let total = |name: &str| simulated["total"][name].as_u64().unwrap_or(0);
-    evidence.simulated = Tokens {
-        requests: total("requests"),
-        input: total("input_tokens") + total("cache_read_input_tokens") + total("cache_write_input_tokens"),
-        output: total("output_tokens"),
-    };
+    evidence.simulated = simulated.models.iter().map(|(pool, account)| (pool.clone(), account.tokens())).collect();
     let mut accounts = deployment.app.ledger.accounts().await?;
     let of_tenants =
         tenants.iter().map(|name| (name.clone(), accounts.remove(&tenant_account(name)).unwrap_or_default()));
@@ -110,14 +105,46 @@ pub async fn gather(
     Ok(evidence)
 }
 
-/// The simulator's account once nothing runs any more and everyone has had time to settle.
-async fn quiet(deployment: &Deployment) -> anyhow::Result<Value> {
+/// What the simulator says of all its pools.
+#[derive(Deserialize)]
+struct Accounts {
+    total: Account,
+    models: BTreeMap<String, Account>,
+}
+
+#[derive(Deserialize)]
+struct Account {
+    requests: u64,
+    in_flight: u64,
+    input_tokens: u64,
+    cache_read_input_tokens: u64,
+    cache_write_input_tokens: u64,
+    output_tokens: u64,
+}
+
+impl Account {
+    fn tokens(&self) -> Tokens {
+        let input = self.input_tokens + self.cache_read_input_tokens + self.cache_write_input_tokens;
+        Tokens { requests: self.requests, input, output: self.output_tokens }
+    }
+}
+
+/// How long nobody may say anything, in seconds, until everything is settled: longer than a settlement takes behind others of
+/// the same account, each of which may wait for an answer that does not come.
+const QUIET_S: u64 = 12;
+
+/// The simulator's accounts once nothing runs any more and nobody says anything any more.
+async fn quiet(deployment: &Deployment) -> anyhow::Result<Accounts> {
+    let mut silent_s = 0;
+    let mut said = 0;
     loop {
-        // Longer than a settlement takes, with all its attempts.
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let account: Value = deployment.told(&deployment.endpoints.bedrock_runtime, "stats").await?;
-        if account["total"]["in_flight"] == 0 {
-            return Ok(account);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let accounts: Accounts = deployment.told(&deployment.endpoints.bedrock_runtime, "stats").await?;
+        let events = deployment.watched.said().events.len();
+        silent_s = if accounts.total.in_flight == 0 && events == said { silent_s + 1 } else { 0 };
+        said = events;
+        if silent_s >= QUIET_S {
+            return Ok(accounts);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Brokers that die at random and come back.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,7 +28,15 @@ const AWAY_MS: u64 = 1_000;
 /// Kills brokers until it is told to stop.
 pub struct Killer {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<anyhow::Result<Vec<u64>>>,
+    thread: JoinHandle<anyhow::Result<Killed>>,
+}
+
+/// What the killer leaves behind.
+pub struct Killed {
+    /// When each life ended, by its name, in milliseconds of the stand-ins' clock.
+    pub lives: BTreeMap<String, u64>,
+    /// The brokers that live; dropped, they are gone.
+    _survivors: Vec<Broker>,
 }
 
 impl Killer {
@@ -38,7 +47,7 @@ impl Killer {
     pub fn start(deployment: &Deployment, args: &Args) -> anyhow::Result<Self> {
         let (environment, watch) = (deployment.environment.clone(), deployment.watched.watch());
         let offsets = (0..args.brokers as usize).map(|number| OFFSETS_MS[number % OFFSETS_MS.len()]);
-        let brokers = offsets.map(|offset_ms| Broker::start(offset_ms, &environment, &watch));
+        let brokers = offsets.zip(0..).map(|(offset_ms, life)| Broker::start(life, offset_ms, &environment, &watch));
         let brokers = brokers.collect::<anyhow::Result<Vec<_>>>()?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, rng, every_ms) = (Arc::clone(&stop), Rng::with_seed(args.seed), args.kill_every_ms);
@@ -46,27 +55,31 @@ impl Killer {
         Ok(Self { stop, thread })
     }
 
-    /// Stops the killing, and the brokers with it. Gives the times of the kills, in milliseconds of the stand-ins' clock.
+    /// Stops the killing; who lives goes on.
     ///
     /// # Errors
     /// A broker did not come back.
-    pub fn stop(self) -> anyhow::Result<Vec<u64>> {
+    pub fn stop(self) -> anyhow::Result<Killed> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the thread that kills brokers died"))?
     }
 }
 
 struct Broker {
+    /// The name that its calls carry.
+    name: String,
     offset_ms: u64,
     process: Process,
 }
 
 impl Broker {
-    fn start(offset_ms: u64, environment: &[(String, String)], watch: &Watch) -> anyhow::Result<Self> {
-        let offset = offset_ms.to_string();
+    fn start(life: u64, offset_ms: u64, environment: &[(String, String)], watch: &Watch) -> anyhow::Result<Self> {
+        let (offset, name) = (offset_ms.to_string(), format!("life-{life}"));
+        let named = ("AWS_SDK_UA_APP_ID".to_owned(), name.clone());
+        let environment: Vec<_> = environment.iter().cloned().chain([named]).collect();
         let arguments = ["serve", "--port", "0", "--clock-offset-ms", &offset];
-        let (process, _) = Process::start_watched(&arguments, environment, "ready ", Arc::clone(watch))?;
-        Ok(Self { offset_ms, process })
+        let (process, _) = Process::start_watched(&arguments, &environment, "ready ", Arc::clone(watch))?;
+        Ok(Self { name, offset_ms, process })
     }
 }
 
@@ -77,8 +90,9 @@ fn kill(
     stopped: &AtomicBool,
     mut rng: Rng,
     every_ms: u64,
-) -> anyhow::Result<Vec<u64>> {
-    let mut kills = Vec::new();
+) -> anyhow::Result<Killed> {
+    let mut lives = BTreeMap::new();
+    let mut life = brokers.len() as u64;
     while !stopped.load(Ordering::Relaxed) {
         // Uniform up to twice the mean, in short naps so that the end is noticed.
         let until = now_ms() + rng.u64(0..=2 * every_ms);
@@ -90,11 +104,12 @@ fn kill(
         }
         let victim = brokers.swap_remove(rng.usize(0..brokers.len()));
         victim.process.kill()?;
-        kills.push(now_ms() + STORE_AHEAD_MS);
+        lives.insert(victim.name, now_ms() + STORE_AHEAD_MS);
         thread::sleep(Duration::from_millis(rng.u64(0..=AWAY_MS)));
-        brokers.push(Broker::start(victim.offset_ms, environment, watch)?);
+        brokers.push(Broker::start(life, victim.offset_ms, environment, watch)?);
+        life += 1;
     }
-    Ok(kills)
+    Ok(Killed { lives, _survivors: brokers })
 }
 
 fn now_ms() -> u64 {

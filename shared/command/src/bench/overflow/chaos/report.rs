@@ -6,7 +6,7 @@ use spillway::job::{MAX_ATTEMPTS, Status};
 
 use super::{
     Args,
-    books::{Books, Fate},
+    books::{Books, Fate, Tokens},
     evidence::Evidence,
 };
 use crate::bench::overflow::watched::RESENT;
@@ -77,6 +77,9 @@ fn jobs(evidence: &Evidence, books: &Books) -> Vec<String> {
     let deferrals: u64 = evidence.jobs.values().map(|seen| u64::from(seen.job.deferrals)).sum();
     row("claims", claims);
     row("deferrals", deferrals);
+    for seen in evidence.jobs.values().filter(|seen| !seen.job.status.is_final()).take(SHOWN) {
+        println!("  {:?}", seen.job);
+    }
     failures
 }
 
@@ -117,10 +120,10 @@ fn tokens(evidence: &Evidence, books: &Books) {
     for (fate, tokens) in &books.fates {
         line(told(*fate), tokens.requests, tokens.input, tokens.output);
     }
-    let all = books.fates.values().fold(Default::default(), |sum: super::books::Tokens, tokens| sum.plus(*tokens));
+    let all = books.fates.values().fold(Tokens::default(), |sum, tokens| sum.plus(*tokens));
     line("together", all.requests, all.input, all.output);
     let refused = evidence.calls.iter().filter(|call| !call.admitted).count() as u64;
-    let simulated = evidence.simulated;
+    let simulated = evidence.simulated.values().fold(Tokens::default(), |sum, tokens| sum.plus(*tokens));
     line("the simulator's account", simulated.requests - refused, simulated.input, simulated.output);
     line("told by the brokers", books.told.requests, books.told.input, books.told.output);
     line("settled in the ledger", books.settled.requests, books.settled.input, books.settled.output);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::ensure;
 use fastrand::Rng;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 
 use super::{Args, MODELS};
 use crate::bench::overflow::{
@@ -34,7 +34,10 @@ const MOST_TRIES: u64 = 20;
 /// After a refusal.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Submits for all tenants at once, one request after the other for each.
+/// How many requests of a tenant are under way at once.
+const AT_ONCE: u64 = 4;
+
+/// Submits for all tenants at once.
 ///
 /// # Errors
 /// Too few are accepted.
@@ -53,35 +56,49 @@ pub async fn submit(deployment: &Deployment, args: &Args, tenants: &[String]) ->
 
 async fn submit_for(client: Client, tenant: String, jobs: u64, mut rng: Rng) -> anyhow::Result<Submitted> {
     let mut submitted = Submitted::default();
-    for number in 0..jobs * MOST_TRIES {
-        if submitted.jobs.len() as u64 == jobs {
-            break;
+    let mut number = 0;
+    while (submitted.jobs.len() as u64) < jobs && number < jobs * MOST_TRIES + MOST_TRIES {
+        let missing = jobs - submitted.jobs.len() as u64;
+        let requests: Vec<_> =
+            (0..missing.min(AT_ONCE)).map(|more| request(&tenant, number + more, &mut rng)).collect();
+        number += requests.len() as u64;
+        let sent = join_all(requests.iter().map(|request| client.send(&tenant, request, true))).await;
+        let is_refused = sent.iter().any(|sent| matches!(sent, Sent::Refused(_)));
+        for sent in sent {
+            submitted.note(&tenant, sent)?;
         }
-        let text = format!("Request {number} of {tenant}, {:08x}.", rng.u32(..));
-        let request = Request::mixed(rng.u64(..), &MODELS, text, rng.u64(4..=40));
-        match client.send(&tenant, &request, true).await {
-            Sent::Accepted(id) => {
-                ensure!(submitted.jobs.insert(id.clone(), tenant.clone()).is_none(), "job {id} was accepted twice");
-            }
-            Sent::Answered(usage) => {
-                submitted.answered += 1;
-                let usage = usage.unwrap_or_default();
-                submitted.answered_tokens.0 += usage.input_tokens;
-                submitted.answered_tokens.1 += usage.output_tokens;
-            }
-            Sent::Refused(status) => {
-                *submitted.refused.entry(status).or_default() += 1;
-                tokio::time::sleep(PAUSE).await;
-            }
-            Sent::Lost => submitted.lost += 1,
+        if is_refused {
+            tokio::time::sleep(PAUSE).await;
         }
     }
-    let accepted = submitted.jobs.len();
-    ensure!(accepted as u64 == jobs, "{tenant}: only {accepted} of {jobs} requests were accepted: {submitted:?}");
+    let accepted = submitted.jobs.len() as u64;
+    ensure!(accepted == jobs, "{tenant}: only {accepted} of {jobs} requests were accepted: {submitted:?}");
     Ok(submitted)
 }
 
+fn request(tenant: &str, number: u64, rng: &mut Rng) -> Request {
+    let text = format!("Request {number} of {tenant}, {:08x}.", rng.u32(..));
+    Request::mixed(rng.u64(..), &MODELS, text, rng.u64(4..=40))
+}
+
 impl Submitted {
+    fn note(&mut self, tenant: &str, sent: Sent) -> anyhow::Result<()> {
+        match sent {
+            Sent::Accepted(id) => {
+                ensure!(self.jobs.insert(id.clone(), tenant.to_owned()).is_none(), "job {id} was accepted twice");
+            }
+            Sent::Answered(usage) => {
+                let usage = usage.unwrap_or_default();
+                self.answered += 1;
+                self.answered_tokens.0 += usage.input_tokens;
+                self.answered_tokens.1 += usage.output_tokens;
+            }
+            Sent::Refused(status) => *self.refused.entry(status).or_default() += 1,
+            Sent::Lost => self.lost += 1,
+        }
+        Ok(())
+    }
+
     fn add(&mut self, other: Self) {
         self.jobs.extend(other.jobs);
         self.answered += other.answered;
