@@ -87,7 +87,7 @@ fn settings(args: &Args, tenants: &[String]) -> Settings {
     let per_minute = (each * 60).div_ceil(args.seconds).max(2);
     // A minute's worth at once would answer most requests before anything overflows.
     let fields = |number: usize| {
-        let in_flight = if number % 3 == 0 { "limits.in_flight = 3\n" } else { "" };
+        let in_flight = if number.is_multiple_of(3) { "limits.in_flight = 3\n" } else { "" };
         format!("{in_flight}limits.requests_per_minute = {per_minute}\nburst.requests_s = 5\n")
     };
     let settings = tenants

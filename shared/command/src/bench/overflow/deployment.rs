@@ -72,7 +72,7 @@ impl Deployment {
 
     async fn of(arguments: &[&str], ready: &str, files: TempDir) -> anyhow::Result<Self> {
         let watched = Watched::default();
-        let started = Process::start_watched(arguments, &[json_logs()], ready, watched.watch());
+        let started = Process::start_watched(arguments, &[json_logs()], ready, watched.watch(None));
         let (main, lines) = match started {
             Ok(started) => started,
             Err(error) => {

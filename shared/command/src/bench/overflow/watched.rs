@@ -13,6 +13,9 @@ use crate::bench::process::Watch;
 /// The event of a request, as far as its charge goes; the names are those of `spillway::telemetry::RequestEvent`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Event {
+    /// The process that told it.
+    #[serde(skip)]
+    pub teller: Option<String>,
     pub request_id: String,
     pub tenant: Option<String>,
     pub input_tokens: Option<u64>,
@@ -52,10 +55,10 @@ const UNSETTLED: &str = "a reservation was not settled and will expire";
 pub const RESENT: &str = "a job's message was lost and is sent again";
 
 impl Watched {
-    /// What a process's lines are given to.
-    pub fn watch(&self) -> Watch {
-        let watched = self.clone();
-        Arc::new(move |line| watched.hear(line))
+    /// What a process's lines are given to; `teller` tells it from others.
+    pub fn watch(&self, teller: Option<&str>) -> Watch {
+        let (watched, teller) = (self.clone(), teller.map(str::to_owned));
+        Arc::new(move |line| watched.hear(teller.as_deref(), line))
     }
 
     /// A copy of what was said so far.
@@ -63,10 +66,10 @@ impl Watched {
         self.lock().clone()
     }
 
-    fn hear(&self, line: &str) {
+    fn hear(&self, teller: Option<&str>, line: &str) {
         let mut said = self.lock();
         if let Ok(event) = serde_json::from_str::<Event>(line) {
-            said.events.push(event);
+            said.events.push(Event { teller: teller.map(str::to_owned), ..event });
         } else if let Ok(Line { level, fields }) = serde_json::from_str(line) {
             let text = |name: &str| fields.get(name).and_then(Value::as_str);
             let message = text("message").unwrap_or_default();
@@ -93,11 +96,14 @@ mod tests {
     #[test]
     fn events_and_warnings_are_told_apart() {
         let watched = Watched::default();
-        watched.hear(r#"{"request_id":"r","tenant":"t","input_tokens":3,"_aws":{}}"#);
-        watched.hear(r#"{"timestamp":"x","level":"WARN","fields":{"message":"odd","job_id":"j"},"target":"spillway"}"#);
+        watched.hear(None, r#"{"request_id":"r","tenant":"t","input_tokens":3,"_aws":{}}"#);
+        watched.hear(
+            None,
+            r#"{"timestamp":"x","level":"WARN","fields":{"message":"odd","job_id":"j"},"target":"spillway"}"#,
+        );
         let unsettled = format!(r#"{{"level":"WARN","fields":{{"message":"{UNSETTLED}","request_id":"r"}}}}"#);
-        watched.hear(&unsettled);
-        watched.hear("thread panicked");
+        watched.hear(None, &unsettled);
+        watched.hear(None, "thread panicked");
         let said = watched.said();
         assert_eq!((said.events.len(), said.unsettled), (1, vec!["r".to_owned()]));
         assert_eq!((said.warnings["odd"], said.other.len()), (1, 1));

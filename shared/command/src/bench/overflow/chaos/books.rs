@@ -98,8 +98,8 @@ impl Tokens {
 struct Dossier<'a> {
     calls: Vec<&'a Call>,
     heard: Vec<&'a Event>,
-    /// Events of attempts that failed without usage, and stay charged.
-    unheard: usize,
+    /// Who told of an attempt that failed without usage and stays charged.
+    unheard: Vec<Option<&'a str>>,
 }
 
 /// Closes the books over all of `evidence`.
@@ -118,7 +118,7 @@ pub fn close(evidence: &Evidence) -> Books {
         let dossier = dossiers.entry(&event.request_id).or_default();
         match event.tokens() {
             Some(_) => dossier.heard.push(event),
-            None => dossier.unheard += 1,
+            None => dossier.unheard.push(event.teller.as_deref()),
         }
     }
     let mut killed: BTreeMap<&str, Vec<Tokens>> = BTreeMap::new();
@@ -153,9 +153,12 @@ impl Books {
         let has_answer = kept.is_some();
         for event in heard {
             let Some(tokens) = event.tokens() else { continue };
-            let whole = calls.iter().position(|call| call.succeeded() && call.tokens() == tokens);
+            // The same request may have run twice; who tells of a call has made it.
+            let by_teller = |call: &&Call| call.app == event.teller;
+            let whole = calls.iter().position(|call| by_teller(call) && call.succeeded() && call.tokens() == tokens);
             // A stream that broke off may have told its input.
-            let broken = || calls.iter().position(|call| !call.succeeded() && call.input_tokens == tokens.input);
+            let is_broken = |call: &&Call| by_teller(call) && !call.succeeded() && call.input_tokens == tokens.input;
+            let broken = || calls.iter().position(|call| is_broken(call));
             let Some(place) = whole.or_else(broken) else {
                 self.unexplained.push(format!("{id}: {tokens:?} were settled, but no call took them"));
                 continue;
@@ -179,10 +182,15 @@ impl Books {
             let killed_ms = call.app.as_ref().and_then(|life| kills.get(life)).copied();
             let is_killed =
                 killed_ms.is_some_and(|at_ms| (call.begun_ms..call.ended_ms + SETTLING_MS).contains(&at_ms));
+            let told = unheard.iter().position(|teller| *teller == call.app.as_deref());
+            told.map(|place| unheard.swap_remove(place));
             let fate = match call.succeeded() {
-                _ if unheard > 0 => {
-                    unheard -= 1;
-                    if call.succeeded() { Fate::Unheard } else { Fate::Broken }
+                _ if told.is_some() => {
+                    if call.succeeded() {
+                        Fate::Unheard
+                    } else {
+                        Fate::Broken
+                    }
                 }
                 _ if is_killed => Fate::Killed,
                 _ => {
@@ -307,6 +315,7 @@ mod tests {
         Event {
             request_id: id.into(),
             tenant: Some("t".into()),
+            teller: Some("life".into()),
             input_tokens: output_tokens.map(|_| 5),
             output_tokens,
             tenant_charged_at_ms: Some(1),
@@ -351,6 +360,15 @@ mod tests {
         let books = close(&evidence);
         assert_eq!(fates(&books), [(Fate::Unexplained, 1)]);
         assert_eq!(books.unexplained.len(), 1);
+    }
+
+    #[test]
+    fn who_tells_of_a_call_has_made_it() {
+        let (mut of_another, own) = (call("a", "succeeded", (100, 200), 4), call("a", "succeeded", (300, 400), 4));
+        of_another.app = Some("another life".into());
+        let mut evidence = evidence(vec![of_another, own], vec![event("a", Some(4))], vec![]);
+        evidence.kills.insert("another life".into(), 150);
+        assert_eq!(fates(&close(&evidence)), [(Fate::AtOnce, 1), (Fate::Killed, 1)]);
     }
 
     #[test]

@@ -14,7 +14,10 @@ use anyhow::anyhow;
 use fastrand::Rng;
 
 use super::Args;
-use crate::bench::{overflow::deployment::Deployment, process::Process, process::Watch};
+use crate::bench::{
+    overflow::{deployment::Deployment, watched::Watched},
+    process::Process,
+};
 
 /// How far the store's clock is ahead of this machine's, in milliseconds: so a broker with no offset is behind it.
 pub const STORE_AHEAD_MS: u64 = 500;
@@ -45,13 +48,13 @@ impl Killer {
     /// # Errors
     /// A broker does not start.
     pub fn start(deployment: &Deployment, args: &Args) -> anyhow::Result<Self> {
-        let (environment, watch) = (deployment.environment.clone(), deployment.watched.watch());
+        let (environment, watched) = (deployment.environment.clone(), deployment.watched.clone());
         let offsets = (0..args.brokers as usize).map(|number| OFFSETS_MS[number % OFFSETS_MS.len()]);
-        let brokers = offsets.zip(0..).map(|(offset_ms, life)| Broker::start(life, offset_ms, &environment, &watch));
+        let brokers = offsets.zip(0..).map(|(offset_ms, life)| Broker::start(life, offset_ms, &environment, &watched));
         let brokers = brokers.collect::<anyhow::Result<Vec<_>>>()?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, rng, every_ms) = (Arc::clone(&stop), Rng::with_seed(args.seed), args.kill_every_ms);
-        let thread = thread::spawn(move || kill(brokers, &environment, &watch, &stopped, rng, every_ms));
+        let thread = thread::spawn(move || kill(brokers, &environment, &watched, &stopped, rng, every_ms));
         Ok(Self { stop, thread })
     }
 
@@ -73,12 +76,12 @@ struct Broker {
 }
 
 impl Broker {
-    fn start(life: u64, offset_ms: u64, environment: &[(String, String)], watch: &Watch) -> anyhow::Result<Self> {
+    fn start(life: u64, offset_ms: u64, environment: &[(String, String)], watched: &Watched) -> anyhow::Result<Self> {
         let (offset, name) = (offset_ms.to_string(), format!("life-{life}"));
         let named = ("AWS_SDK_UA_APP_ID".to_owned(), name.clone());
         let environment: Vec<_> = environment.iter().cloned().chain([named]).collect();
         let arguments = ["serve", "--port", "0", "--clock-offset-ms", &offset];
-        let (process, _) = Process::start_watched(&arguments, &environment, "ready ", Arc::clone(watch))?;
+        let (process, _) = Process::start_watched(&arguments, &environment, "ready ", watched.watch(Some(&name)))?;
         Ok(Self { name, offset_ms, process })
     }
 }
@@ -86,7 +89,7 @@ impl Broker {
 fn kill(
     mut brokers: Vec<Broker>,
     environment: &[(String, String)],
-    watch: &Watch,
+    watched: &Watched,
     stopped: &AtomicBool,
     mut rng: Rng,
     every_ms: u64,
@@ -106,7 +109,7 @@ fn kill(
         victim.process.kill()?;
         lives.insert(victim.name, now_ms() + STORE_AHEAD_MS);
         thread::sleep(Duration::from_millis(rng.u64(0..=AWAY_MS)));
-        brokers.push(Broker::start(life, victim.offset_ms, environment, watch)?);
+        brokers.push(Broker::start(life, victim.offset_ms, environment, watched)?);
         life += 1;
     }
     Ok(Killed { lives, _survivors: brokers })
