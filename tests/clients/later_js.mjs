@@ -1,7 +1,11 @@
 // What the SDKs for JavaScript can ask for and fetch later: the same as `later_python.py`.
 
+import { execFile } from "node:child_process";
+import { createServer } from "node:http";
+import { promisify } from "node:util";
 import Anthropic from "@anthropic-ai/sdk";
 import OpenAI, { toFile } from "openai";
+import { Webhook } from "standardwebhooks";
 import * as cells from "./cells.mjs";
 
 const { assert, CLAUDE, GPT, NO_MODEL, PROMPT, all, raises } = cells;
@@ -55,6 +59,37 @@ const responses = {
     assert.equal((await ended(begun)).status, cancelled.status);
   },
 };
+
+// Runs the command against the server's own registry; gives what it printed.
+async function operate(...args) {
+  const env = { PATH: process.env.PATH, ...JSON.parse(process.env.SPILLWAY_EXPORTS) };
+  return (await promisify(execFile)(process.env.SPILLWAY_COMMAND, ["webhooks", ...args], { env })).stdout;
+}
+
+// Answers a challenge, and keeps every other event with its headers.
+async function receiver(received) {
+  const server = createServer(async (request, response) => {
+    const body = Buffer.concat(await all(request)).toString();
+    const { data } = JSON.parse(body);
+    if (!data.challenge) received.push({ body, headers: request.headers, id: data.id });
+    response.end(data.challenge ?? "");
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return `http://127.0.0.1:${server.address().port}/hook`;
+}
+
+async function webhook() {
+  const received = [];
+  const url = await receiver(received);
+  const told = await operate("add", "patient", url, "--allow-loopback", "--event", "response.completed");
+  const secret = told.match(/whsec_\S+/)[0];
+  const begun = await begin();
+  const { body, headers } = await until(Boolean, async () => received.find(({ id }) => id === begun.id));
+  const event = await openai.webhooks.unwrap(body, headers, secret);
+  assert.deepEqual([event.type, event.data.id], ["response.completed", begun.id]);
+  assert.equal(new Webhook(secret).verify(body, headers).id, event.id);
+  await raises(OpenAI.InvalidWebhookSignatureError, () => openai.webhooks.unwrap(`${body} `, headers, secret));
+}
 
 // A batch of chats; the last asks for a model that does not exist.
 function lines(count) {
@@ -144,8 +179,8 @@ const messageBatches = {
 };
 
 const noResponses = "the API has batches only";
-const without = Object.fromEntries(["background", "follow", "cancel", "files"].map((name) => [name, noResponses]));
+const without = Object.fromEntries(["background", "follow", "cancel", "files", "webhook"].map((name) => [name, noResponses]));
 await cells.run(
-  { name: "openai js", table: "Later", cells: () => ({ ...responses, ...batches }) },
+  { name: "openai js", table: "Later", cells: () => ({ ...responses, ...batches, webhook }) },
   { name: "anthropic js", table: "Later", cells: () => messageBatches, without },
 );

@@ -1,10 +1,14 @@
 """What the SDKs for Python can ask for and fetch later: OpenAI's background responses, files and batches, and Anthropic's
 batches."""
 
+import http.server
+import subprocess
+import threading
 import time
 
 import anthropic
 import openai
+from standardwebhooks.webhooks import Webhook
 
 from cells import *
 
@@ -60,6 +64,47 @@ class Responses:
         cancelled = self.responses.cancel(begun.id)
         assert cancelled.status in ("cancelled", "completed", "incomplete"), cancelled
         same(self.ended(begun).status, cancelled.status)
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Answers a challenge, and keeps every other event with its headers."""
+
+    received = []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        event = json.loads(body)
+        challenge = event["data"].get("challenge")
+        if challenge is None:
+            self.received.append((body.decode(), dict(self.headers), event))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write((challenge or "").encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def operate(*arguments):
+    """Runs the command against the server's own registry; gives what it printed."""
+    variables = {"PATH": os.environ["PATH"], **json.loads(os.environ["SPILLWAY_EXPORTS"])}
+    command = [os.environ["SPILLWAY_COMMAND"], "webhooks", *arguments]
+    return subprocess.run(command, env=variables, check=True, capture_output=True, text=True).stdout
+
+
+def webhook():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/hook"
+    told = operate("add", "patient", url, "--allow-loopback", "--event", "response.completed").split()
+    secret = next(word for word in told if word.startswith("whsec_"))
+    begun = Responses(OPENAI.responses).begin()
+    of_this = lambda received: [entry for entry in received if entry[2]["data"]["id"] == begun.id]
+    body, headers, _ = until(of_this, lambda: of_this(Receiver.received))[0]
+    event = OPENAI.webhooks.unwrap(body, headers, secret=secret)
+    same((event.type, event.data.id), ("response.completed", begun.id))
+    same(Webhook(secret).verify(body, {name.lower(): value for name, value in headers.items()})["id"], event.id)
+    raises(openai.InvalidWebhookSignatureError, lambda: OPENAI.webhooks.unwrap(body + " ", headers, secret=secret))
 
 
 def lines(ids):
@@ -162,6 +207,7 @@ def of_openai(_):
         "files": batches.files,
         "batch": batches.batch,
         "b_cancel": batches.b_cancel,
+        "webhook": webhook,
     }
 
 
@@ -173,5 +219,5 @@ def of_anthropic(_):
 NO_RESPONSES = "the API has batches only"
 run(
     Row("openai python", "Later", of_openai),
-    Row("anthropic python", "Later", of_anthropic, dict.fromkeys(("background", "follow", "cancel", "files"), NO_RESPONSES)),
+    Row("anthropic python", "Later", of_anthropic, dict.fromkeys(("background", "follow", "cancel", "files", "webhook"), NO_RESPONSES)),
 )

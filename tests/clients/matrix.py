@@ -25,6 +25,7 @@ COLUMNS = {
     "OpenAI": [*COMMON, "schema", "models", "embed", "respond", "r_stream", "r_tools", "r_schema"],
     "Anthropic": [*COMMON, "schema", "models", "count", "thinking", "cache"],
     "Bedrock": [*COMMON, "schema", "thinking", "cache", "count", "guardrail", "invoke", "i_stream", "embed"],
+    "Later": ["background", "follow", "cancel", "files", "batch", "b_cancel", "webhook"],
     "Beside them": ["quota", "old_key", "job", "cancel"],
 }
 LEGEND = {
@@ -43,12 +44,19 @@ LEGEND = {
     "cache": "a prompt is written to the cache and read from it",
     "guardrail": "ApplyGuardrail",
     "invoke, i_stream": "InvokeModel, whole and streamed",
+    "background": "a background response: begun, fetched, deleted",
+    "follow": "the stream of one, and the rest of it from its middle",
+    "files": "a file is stored, read, listed, deleted",
+    "batch, b_cancel": "a batch with a bad line and its results; a batch that is taken back",
+    "webhook": "the SDK's own unwrap, and standardwebhooks, take the event that tells the end",
     "old_key": "the key in x-api-key",
     "job, cancel": "a request that may wait becomes a job, which is finished or cancelled",
 }
 # The longest first, since they run side by side.
 PROGRAMS = [
     "aws_cli.py",
+    "later_python.py",
+    "later_js.mjs",
     "claude_code.py",
     "litellm_python.py",
     "codex_cli.py",
@@ -74,13 +82,13 @@ def main(command: str, programs: list[str]) -> int:
         calls = []
         for program in programs:
             keys = [next(tenants) for _ in range(IMPATIENT_TENANTS_EACH)]
-            calls.append((program, call_of(program, command), environment(told, keys)))
+            calls.append((program, call_of(program, command), environment(told, keys, command)))
         with ThreadPoolExecutor(AT_ONCE) as pool:
             outcomes = [line for lines in pool.map(lambda call: outcomes_of(*call), calls) for line in lines]
     return show(outcomes)
 
 
-def environment(told: dict[str, str], impatient_keys: list[str]) -> dict[str, str]:
+def environment(told: dict[str, str], impatient_keys: list[str], command: str) -> dict[str, str]:
     """What a program is started with: nothing of the caller's own AWS or API settings."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return kept | {
@@ -90,6 +98,9 @@ def environment(told: dict[str, str], impatient_keys: list[str]) -> dict[str, st
         "NODE_EXTRA_CA_CERTS": told["ca"],
         "SPILLWAY_KEY": told["key patient"],
         "SPILLWAY_IMPATIENT_KEYS": ",".join(impatient_keys),
+        # What leads the command to the server's own services, which no client may use.
+        "SPILLWAY_COMMAND": str(pathlib.Path(command).resolve()),
+        "SPILLWAY_EXPORTS": json.dumps({name: value for name, value in told.items() if name.isupper()}),
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
