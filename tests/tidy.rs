@@ -53,6 +53,7 @@ fn what_decides_is_pure() {
         "batch",
         "chat",
         "check",
+        "http/wait/patience",
         "job",
         "pace",
         "plan",
