@@ -185,3 +185,19 @@ async fn a_body_that_is_not_what_was_put_there_is_never_passed_off() {
     let job = deployment.stored(&id).await;
     assert_eq!((job.status, job.attempts), (Status::Queued, 0), "and no attempt is lost");
 }
+
+#[tokio::test]
+async fn a_job_whose_body_is_gone_keeps_no_other_one_from_its_turn() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let running = deployment.occupy("t", ONE, 60_000).await;
+    let urgent = deployment.post(CHAT, "t", &long_chat(400 * 1024)).header("prefer", "respond-async");
+    let urgent = Answer::to(urgent.header("spillway-priority", "high")).await.json();
+    let urgent = urgent["id"].as_str().expect("an id");
+    let blobs = deployment.world.app.blobs.clone().expect("a bucket");
+    blobs.delete(&format!("t/{urgent}/request")).await.expect("deleted");
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    let nothing = spillway::quota::Settled::nothing();
+    deployment.world.app.ledger.settle(running, &nothing).await.expect("room again");
+    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.stored(urgent).await.status, Status::Queued);
+}

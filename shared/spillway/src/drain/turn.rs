@@ -1,6 +1,8 @@
 //! Whose turn it is. A message is a turn of its tenant: if a more urgent job of the same tenant waits, that one takes it, and
 //! the message's own job gets another message.
 
+use tracing::warn;
+
 use crate::{
     app::App,
     job::Job,
@@ -18,9 +20,14 @@ const MOST: usize = 10;
 pub async fn claim(app: &App, queue: &Queue, own: &Job, lease_ms: u64, now_ms: u64) -> anyhow::Result<Claim> {
     if own.can_be_overtaken() {
         for other in app.jobs.before(own, MOST).await?.iter().filter(|other| takes_turn(other, own, now_ms)) {
-            if let Claim::Run { job, body } = app.jobs.claim(&other.id, lease_ms, now_ms).await? {
-                queue.send(&own.id, &own.tenant, 0).await?;
-                return Ok(Claim::Run { job, body });
+            match app.jobs.claim(&other.id, lease_ms, now_ms).await {
+                Ok(Claim::Run { job, body }) => {
+                    queue.send(&own.id, &own.tenant, 0).await?;
+                    return Ok(Claim::Run { job, body });
+                }
+                Ok(_) => {}
+                // As when its body is gone. The job of this message can begin all the same.
+                Err(error) => warn!(job_id = other.id, %error, "a more urgent job cannot take its turn"),
             }
         }
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
-/// How old an object becomes. A row that names it is kept for 21 days at most: 14 until its job expires, and 7 after.
-const KEPT: Duration = Duration::from_secs(22 * 24 * 60 * 60);
+/// How old an object becomes: somewhat more than anybody can ask for, which is 30 days for a file.
+const KEPT: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
 /// On AWS a day may pass before an object that is too old is gone.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
