@@ -19,7 +19,7 @@ const LOOKED_AT_MS: u64 = 600_000;
 impl Batch {
     /// The batch whose lines have been read.
     pub fn validated(&self, total: u64, now_ms: u64) -> Self {
-        Self { status: Status::InProgress, in_progress_ms: Some(now_ms), total, ..self.seen(now_ms) }
+        Self { status: Status::InProgress, in_progress_ms: Some(now_ms), total, ..self.clone() }.seen(now_ms)
     }
 
     /// The batch whose lines are no requests.
@@ -35,14 +35,14 @@ impl Batch {
     /// The batch taken back; `None` if there is nothing left to take back.
     pub fn cancelling(&self, now_ms: u64) -> Option<Self> {
         let can_be = matches!(self.status, Status::Validating | Status::InProgress);
-        can_be.then(|| Self { status: Status::Cancelling, cancelling_ms: Some(now_ms), ..self.seen(now_ms) })
+        can_be.then(|| Self { status: Status::Cancelling, cancelling_ms: Some(now_ms), ..self.clone() }.seen(now_ms))
     }
 
     /// The batch whose lines have all ended, as they did.
     pub fn finalizing(&self, counts: Counts, now_ms: u64) -> Self {
         let status = if self.status == Status::InProgress { Status::Finalizing } else { self.status };
         let finalizing_ms = (status == Status::Finalizing).then_some(now_ms);
-        Self { status, counts, finalizing_ms, ..self.seen(now_ms) }
+        Self { status, counts, finalizing_ms, ..self.clone() }.seen(now_ms)
     }
 
     /// The batch at its end, with what holds its lines' ends.

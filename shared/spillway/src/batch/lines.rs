@@ -141,7 +141,7 @@ mod tests {
             &good,
             &good.replace("POST", "GET"),
             &good.replace(CHAT, "/v1/embeddings"),
-            &good.replace("\"a\"", "7"),
+            &good.replace(":\"a\"", ":7"),
             &good.replace("\"z\"", "\"stream\":true,\"z\""),
             "{\"custom_id\":\"x\"}",
             "[]",
