@@ -158,7 +158,7 @@ impl Books {
             let whole = calls.iter().position(|call| by_teller(call) && call.succeeded() && call.tokens() == tokens);
             // A stream that broke off may have told its input.
             let is_broken = |call: &&Call| by_teller(call) && !call.succeeded() && call.input_tokens == tokens.input;
-            let broken = || calls.iter().position(|call| is_broken(call));
+            let broken = || calls.iter().position(&is_broken);
             let Some(place) = whole.or_else(broken) else {
                 self.unexplained.push(format!("{id}: {tokens:?} were settled, but no call took them"));
                 continue;
