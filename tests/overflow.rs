@@ -1,7 +1,10 @@
 //! Overflow: a request that can wait becomes a job, and its answer is what the call would have given.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use spillway::quota::Settled;
+use spillway_stand_ins::faults::{Effect, Fault};
 
 use crate::support::{
     Deployment,
@@ -32,6 +35,21 @@ async fn a_request_that_can_wait_becomes_a_job_only_when_there_is_no_room() {
     assert_eq!(accepted.header("retry-after"), wait_ms.div_ceil(1_000).to_string());
 
     refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+}
+
+#[tokio::test]
+async fn a_store_that_falls_silent_keeps_neither_a_caller_nor_a_job_for_ever() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
+    let silent = Fault { times: Some(1), ..Fault::on("PutItem", Effect::TimeoutAfter) };
+    deployment.world.stand_ins.dynamodb_faults().inject(silent.clone());
+    let submitted = tokio::time::timeout(Duration::from_secs(30), deployment.submit(CHAT, "t", &chat(5, 5))).await;
+    let id = submitted.expect("an answer in time");
+
+    // The next one is the drain's claim.
+    deployment.world.stand_ins.dynamodb_faults().inject(silent);
+    let ended = tokio::time::timeout(Duration::from_secs(60), deployment.end_of(&id)).await;
+    assert_eq!(ended.expect("an end in time"), "succeeded");
 }
 
 #[tokio::test]

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_looked_at_again_until_it_ends() {
+    fn a_batch_is_looked_at_again_until_its_end_is_told() {
         let running = batch().validated(2, NOW_MS);
         assert_eq!(running.due_ms, NOW_MS + LOOKED_AT_MS);
         let last = running.seen(running.expires_ms - 1);
@@ -208,7 +208,9 @@ mod tests {
         assert!(
             !resent.is_overdue(NOW_MS + 2 * RESEND_AFTER_MS - 1) && resent.is_overdue(NOW_MS + 2 * RESEND_AFTER_MS)
         );
-        assert!(!running.refused(Vec::new(), NOW_MS).is_overdue(u64::MAX));
+        let refused = running.refused(Vec::new(), NOW_MS);
+        assert!(refused.is_overdue(u64::MAX), "its end is to be told");
+        assert!(!refused.told().is_overdue(u64::MAX));
     }
 
     proptest! {

@@ -31,6 +31,8 @@ pub enum Fate {
     Stored,
     /// Its answer was given at once.
     AtOnce,
+    /// The broker heard its answer, and was killed before it could store it.
+    Unstored,
     /// The broker heard its answer, but another one counts, or none could be stored.
     Dropped,
     /// The model broke it off.
@@ -171,6 +173,7 @@ impl Books {
                     kept = None;
                     Fate::Stored
                 }
+                (Some(_), true) if is_killed(call, kills) => Fate::Unstored,
                 (Some(_), true) => Fate::Dropped,
             };
             fates.push((call, fate));
@@ -179,9 +182,6 @@ impl Books {
             self.unexplained.push(format!("{id}: its stored answer took {kept:?}, which no call was heard to take"));
         }
         for call in calls {
-            let killed_ms = call.app.as_ref().and_then(|life| kills.get(life)).copied();
-            let is_killed =
-                killed_ms.is_some_and(|at_ms| (call.begun_ms..call.ended_ms + SETTLING_MS).contains(&at_ms));
             let told = unheard.iter().position(|teller| *teller == call.app.as_deref());
             told.map(|place| unheard.swap_remove(place));
             let fate = match call.succeeded() {
@@ -192,9 +192,9 @@ impl Books {
                         Fate::Broken
                     }
                 }
-                _ if is_killed => Fate::Killed,
+                _ if is_killed(call, kills) => Fate::Killed,
                 _ => {
-                    self.unexplained.push(format!("{id}: nobody tells of {call:?}; killed at {killed_ms:?}"));
+                    self.unexplained.push(format!("{id}: nobody tells of {call:?}"));
                     Fate::Unexplained
                 }
             };
@@ -271,6 +271,12 @@ impl Books {
         let flaws = images.iter().flat_map(spillway::quota::flaws);
         self.unexplained.extend(flaws.map(|flaw| format!("{tenant}: {flaw}")));
     }
+}
+
+/// Whether the broker of a call was killed while it ran, or before it can have been settled and stored for sure.
+fn is_killed(call: &Call, kills: &BTreeMap<String, u64>) -> bool {
+    let killed_ms = call.app.as_ref().and_then(|life| kills.get(life));
+    killed_ms.is_some_and(|at_ms| (call.begun_ms..call.ended_ms + SETTLING_MS).contains(at_ms))
 }
 
 impl Call {

@@ -139,6 +139,7 @@ fn told(fate: Fate) -> &'static str {
     match fate {
         Fate::Stored => "whose answer is stored",
         Fate::AtOnce => "answered at once",
+        Fate::Unstored => "heard, then its broker was killed",
         Fate::Dropped => "heard, but another answer counts, or none",
         Fate::Broken => "broken off by the model",
         Fate::Unheard => "given up by the broker",
