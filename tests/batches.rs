@@ -73,7 +73,7 @@ impl Deployment {
     }
 
     async fn end_of_batch(&self, id: &str) -> Batch {
-        self.batch_when(id, |batch| batch.status.is_final()).await
+        self.batch_when(id, |batch| batch.is_told).await
     }
 
     async fn read_json(&self, tenant: &str, path: &str) -> Value {
@@ -320,7 +320,7 @@ async fn a_batch_that_is_carried_on_twice_makes_nothing_twice() {
     // As if it had been interrupted before it noted how far it got.
     let ended = deployment.end_of_batch(&id).await;
     assert_eq!(ended.counts, Counts { completed: 20, ..Counts::default() });
-    let again = Batch { status: Status::InProgress, expanded: 0, ended_ms: None, ..ended.clone() };
+    let again = Batch { status: Status::InProgress, expanded: 0, ended_ms: None, is_told: false, ..ended.clone() };
     let app = &deployment.world.app;
     app.blobs.as_ref().expect("a bucket").put(&ended.input_key(), lines(&["m"; 20]).into()).await.expect("stored");
     app.batches.replace(&ended, again).await.expect("the store").expect("unchanged");
@@ -338,7 +338,13 @@ async fn the_sweep_carries_on_a_batch_whose_message_was_lost() {
     let ended = deployment.end_of_batch(&id).await;
     let app = &deployment.world.app;
     app.blobs.as_ref().expect("a bucket").put(&ended.input_key(), lines(&["m"]).into()).await.expect("stored");
-    let stuck = Batch { status: Status::InProgress, ended_ms: None, due_ms: app.clock.now_ms(), ..ended.clone() };
+    let stuck = Batch {
+        status: Status::InProgress,
+        ended_ms: None,
+        is_told: false,
+        due_ms: app.clock.now_ms(),
+        ..ended.clone()
+    };
     app.batches.replace(&ended, stuck).await.expect("the store").expect("unchanged");
     assert_eq!(drain::sweep(app).await.expect("swept"), 0, "not yet");
     deployment.world.advance(121_000);

@@ -66,7 +66,7 @@ async fn who_follows_a_drain_that_dies_goes_on_with_the_next_if_it_tells_the_sam
     }
     drain.abort();
     assert!(drain.await.is_err(), "it died");
-    deployment.world.advance(46_000);
+    deployment.world.advance(76_000);
     let (rest, ()) = tokio::join!(deployment.quickly(events.rest()), deployment.run(&job));
     told.extend(without_comments(rest));
     assert_eq!(deployment.stored(&job.id).await.answered_at_fence, Some(2));

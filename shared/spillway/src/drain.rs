@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use serde::Deserialize;
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
 pub use message::Handled;
@@ -74,14 +75,14 @@ pub async fn handle(app: &App, event: DrainEvent, deadline_ms: Option<u64>) -> a
 async fn run(app: &App, messages: &[Message], deadline_ms: Option<u64>) -> Vec<Handled> {
     let shift = Shift::new(app.clock.now_ms(), deadline_ms);
     let room = Arc::new(Semaphore::new(CONCURRENCY));
-    let handled: Vec<JoinHandle<Handled>> = messages
+    let handled: Vec<AbortOnDropHandle<Handled>> = messages
         .iter()
         .map(|message| {
             let (message, app, room) = (message.clone(), app.clone(), Arc::clone(&room));
-            tokio::spawn(async move {
+            AbortOnDropHandle::new(tokio::spawn(async move {
                 let _place = room.acquire_owned().await;
                 message::handle(&app, &message, shift).await
-            })
+            }))
         })
         .collect();
     let mut outcomes = Vec::with_capacity(messages.len());
