@@ -9,6 +9,7 @@ use crate::support::{
     answer::Answer,
     chat,
     jobs::{JOBS, ONE},
+    time::eventually,
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -98,7 +99,7 @@ async fn a_more_urgent_job_goes_first_whatever_message_comes() {
         let finished = Answer::to(deployment.get("/v1/jobs?status=succeeded", "t")).await.json();
         assert_eq!(ids(&finished).len(), place + 1, "high, normal, low: {finished}");
     }
-    assert_eq!(deployment.messages_in(JOBS).await, 0, "no message is left");
+    eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
 }
 
 #[tokio::test]

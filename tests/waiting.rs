@@ -77,13 +77,15 @@ fn words(answer: &Answer) -> String {
     let id = answer.header("x-request-id");
     assert!(!id.is_empty() && (text.contains(id) || text.contains("stopReason")), "{text}");
     let text = text.replace(id, "ID");
-    let is_time = |part: &&str| part.starts_with(|first: char| first.is_ascii_digit());
-    let mut words = String::new();
-    for (index, part) in text.split("\"created").enumerate() {
-        let part = if index == 0 { part } else { part.trim_start_matches(|c: char| !c.is_ascii_digit()) };
-        words += if index > 0 && is_time(&part) { part.trim_start_matches(|c: char| c.is_ascii_digit()) } else { part };
-    }
-    words
+    ["\"created\":", "\"created_at\":", "\"latencyMs\":"].iter().fold(text, |text, name| without_number(&text, name))
+}
+
+/// The text without the numbers that follow `name`.
+fn without_number(text: &str, name: &str) -> String {
+    let mut parts = text.split(name);
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    rest.fold(first, |words, part| words + name + part)
 }
 
 #[tokio::test]

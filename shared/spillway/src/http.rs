@@ -80,7 +80,8 @@ where
         parts,
     });
     let answered = match (outside, read(body).await) {
-        (None, Ok(body)) => answer(app, &call, body).await,
+        // On the heap, as the larger answers are below: the futures of all routes together would fill a small stack.
+        (None, Ok(body)) => Box::pin(answer(app, &call, body)).await,
         (Some(problem), _) | (None, Err(problem)) => Err(problem),
     };
     answered.unwrap_or_else(|problem| reply::problem(&call, &problem, app.clock.now_ms()))
@@ -92,7 +93,7 @@ async fn answer(app: &App, call: &Arc<Call>, body: Bytes) -> Result<Response<Bod
         Route::Health => Ok(reply::json(call, StatusCode::OK, &serde_json::json!({ "status": "ok" }))),
         Route::Ask { api, model, stream } => {
             let answer = async move |app: App, call: Arc<Call>, body| {
-                chat::chat(&app, &call, api, body, model.as_deref(), stream).await
+                Box::pin(chat::chat(&app, &call, api, body, model.as_deref(), stream)).await
             };
             once::once(app, call, body, chat::route_name(api, stream), answer).await
         }

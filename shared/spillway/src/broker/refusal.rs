@@ -36,6 +36,12 @@ pub fn of_pools(model: &str, retry_after_ms: u64) -> Problem {
     }
 }
 
+/// Jobs of the same tenant wait already, the next of them for so long, and this one can wait behind them.
+pub fn behind_jobs(tenant: &str, wait_ms: u64) -> Problem {
+    let told = Problem::new(Kind::Throttled, format!("Jobs of {tenant} wait already."));
+    Problem { retry_after_ms: Some(wait_ms), ..told }
+}
+
 /// Bedrock has no room for a guardrail now, and does not say when it has.
 pub fn of_guardrail() -> Problem {
     let told = Problem::new(Kind::Throttled, "Bedrock has no room for this guardrail now.");

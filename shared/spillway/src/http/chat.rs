@@ -12,7 +12,7 @@ use crate::{
     chat::{Kind, Problem, Request},
     dialect::{Api, Context, Draft, Echo},
     telemetry::{Outcome, RequestEvent},
-    tenant::{Overflow, Tenant},
+    tenant::{Class, Overflow, Tenant},
 };
 
 /// The longest that a caller is held, in milliseconds, if it does not tell how long it waits: boto3 gives up after 60 s and
@@ -43,19 +43,27 @@ pub async fn chat(
             let (tenant, is_stream) = (Arc::clone(&ask.tenant), ask.request.stream);
             let ignored = ask.request.ignored.join(", ");
             let context = context(app, call, &ask.request, echo);
-            match broker::serve(app, ask).await {
+            let served = match when_full(app, call, &tenant) {
+                WhenFull::Queue if ask.hold_ms == 0 => match jobs::behind_others(app, &tenant).await {
+                    Ok(()) => Box::pin(broker::serve(app, ask)).await,
+                    Err(behind) => Err(behind),
+                },
+                _ => Box::pin(broker::serve(app, ask)).await,
+            };
+            match served {
                 // The broker records what it answers, when it is over.
                 Ok(served) => return Ok(respond(app, call, api, context, &ignored, served)),
                 Err(refused) if refused.kind == Kind::Throttled => match when_full(app, call, &tenant) {
                     WhenFull::Refuse => Err(refused),
                     WhenFull::Queue => {
                         event.outcome = Outcome::Queued;
-                        jobs::accept(app, call, &tenant, body, is_stream, refused).await
+                        Box::pin(jobs::accept(app, call, &tenant, body, is_stream, refused)).await
                     }
                     WhenFull::Wait => {
                         event.outcome = Outcome::Queued;
                         let stream = is_stream.then(|| api.stream(context));
-                        wait::wait(app, call, wait::Waiting { api, tenant, body, stream, refused, started_ms }).await
+                        let waiting = wait::Waiting { api, tenant, body, stream, refused, started_ms };
+                        Box::pin(wait::wait(app, call, waiting)).await
                     }
                 },
                 Err(problem) => Err(problem),
@@ -94,9 +102,11 @@ async fn ask(
         // What it asks for is how long it waits in the queue.
         WhenFull::Wait => tenant.hold_ms,
     };
+    // What can wait takes no more of a pool than what waits already.
+    let class = if when_full(app, call, &tenant) == WhenFull::Queue { Class::Batch } else { tenant.class };
     let ask = Ask {
         request_id: call.request_id.clone(),
-        class: tenant.class,
+        class,
         hold_ms: hold_ms.min(MAX_HOLD_MS),
         deadline_ms: call.deadline_ms,
         patient_until_ms: None,
@@ -109,6 +119,7 @@ async fn ask(
 }
 
 /// What becomes of a request that finds no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum WhenFull {
     Refuse,
     Queue,

@@ -28,6 +28,15 @@ fn is_kept(name: &str) -> bool {
     name == "accept" || name == "anthropic-beta" || name.starts_with("x-amzn-bedrock-")
 }
 
+/// Refuses what can wait if jobs of its tenant wait already, with the time of the next of them: it goes behind them, instead of
+/// taking the room that comes free from them and from other tenants. If that cannot be found out, it is tried like any other.
+pub async fn behind_others(app: &App, tenant: &Tenant) -> Result<(), Problem> {
+    match app.jobs.next_waiting(&tenant.name).await {
+        Ok(Some(next)) => Err(broker::behind_jobs(&tenant.name, next.ready_ms.saturating_sub(app.clock.now_ms()))),
+        Ok(None) | Err(_) => Ok(()),
+    }
+}
+
 /// Turns a request that found no room into a job: 202 with its address and the estimated wait. The job is stored
 /// first and its message sent second, so that nothing accepted is ever lost.
 ///
@@ -79,7 +88,9 @@ pub async fn accept(
             reply::header("location", &location),
             reply::header("preference-applied", "respond-async"),
             reply::header("retry-after", &wait_ms.div_ceil(1_000).to_string()),
-            reply::header("x-spillway-limit", &refused.limits.join(",")),
+            Some(refused.limits.join(","))
+                .filter(|limits| !limits.is_empty())
+                .and_then(|limits| reply::header("x-spillway-limit", &limits)),
         ]
         .into_iter()
         .flatten(),

@@ -76,6 +76,11 @@ impl Jobs {
         self.rows.waiting_before(&job.tenant, job.place_ms(), most).await
     }
 
+    /// The next of the waiting jobs of `tenant`.
+    pub async fn next_waiting(&self, tenant: &str) -> Result<Option<Waiting>, StoreError> {
+        Ok(self.rows.waiting_before(tenant, LAST_MS, 1).await?.pop())
+    }
+
     /// How many jobs of its tenant wait before `job`.
     pub async fn count_before(&self, job: &Job) -> Result<u64, StoreError> {
         self.rows.count_waiting_before(&job.tenant, job.place_ms()).await
