@@ -185,8 +185,8 @@ fn no_route(path: &str) -> Problem {
     let shown: String = path.chars().take(100).collect();
     let told = format!(
         "There is no {shown} here. The paths are /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
-         /v1/messages/count_tokens, /v1/messages/batches, /v1/files, /v1/batches, /model/{{id}}/converse, /converse-stream, /invoke, /invoke-with-response-stream and \
-         /count-tokens, /guardrail/{{id}}/version/{{version}}/apply, /inference-profiles, /v1/models, /v1/quota, \
+         /v1/messages/count_tokens, /v1/messages/batches, /v1/files, /v1/batches, /model/{{id}}/converse, /converse-stream, \
+         /invoke, /invoke-with-response-stream and /count-tokens, /guardrail/{{id}}/version/{{version}}/apply, /inference-profiles, /v1/models, /v1/quota, \
          /v1/jobs, /v1/jobs/{{id}} and /healthz."
     );
     Problem::new(Kind::NotFound, told)
