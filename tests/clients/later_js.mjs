@@ -10,6 +10,8 @@ import * as cells from "./cells.mjs";
 
 const { assert, CLAUDE, GPT, NO_MODEL, PROMPT, all, raises } = cells;
 const PATIENCE_MS = 50_000;
+// How long the server may not know of a new endpoint, and a little.
+const REGISTRY_CACHE_MS = 2_500;
 const openai = new OpenAI({ baseURL: `${cells.URL}/v1`, apiKey: cells.KEY, maxRetries: 0 });
 const anthropic = new Anthropic({ baseURL: cells.URL, apiKey: cells.KEY, maxRetries: 0 });
 
@@ -83,6 +85,7 @@ async function webhook() {
   const url = await receiver(received);
   const told = await operate("add", "patient", url, "--allow-loopback", "--event", "response.completed");
   const secret = told.match(/whsec_\S+/)[0];
+  await new Promise((resolve) => setTimeout(resolve, REGISTRY_CACHE_MS));
   const begun = await begin();
   const { body, headers } = await until(Boolean, async () => received.find(({ id }) => id === begun.id));
   const event = await openai.webhooks.unwrap(body, headers, secret);

@@ -13,6 +13,8 @@ from standardwebhooks.webhooks import Webhook
 from cells import *
 
 PATIENCE_S = 50
+# How long the server may not know of a new endpoint, and a little.
+REGISTRY_CACHE_S = 2.5
 OPENAI = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
 ANTHROPIC = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=0)
 
@@ -98,6 +100,7 @@ def webhook():
     url = f"http://127.0.0.1:{server.server_port}/hook"
     told = operate("add", "patient", url, "--allow-loopback", "--event", "response.completed").split()
     secret = next(word for word in told if word.startswith("whsec_"))
+    time.sleep(REGISTRY_CACHE_S)
     begun = Responses(OPENAI.responses).begin()
     of_this = lambda received: [entry for entry in received if entry[2]["data"]["id"] == begun.id]
     body, headers, _ = until(of_this, lambda: of_this(Receiver.received))[0]

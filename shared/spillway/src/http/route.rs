@@ -75,6 +75,8 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
         ["healthz"] => only(method, [(Method::GET, Route::Health), (Method::HEAD, Route::Health)]),
         ["v1", "chat", "completions"] => only(method, [ask(Api::ChatCompletions)]),
         ["v1", "responses"] => only(method, [ask(Api::Responses)]),
+        // A route of OpenAI's that is not here, and no response of that name.
+        ["v1", "responses", "compact"] => Err(no_route(path)),
         ["v1", "responses", id] => {
             let id = decode(id)?;
             only(method, [(Method::GET, Route::Response(id.clone())), (Method::DELETE, Route::DeleteResponse(id))])
