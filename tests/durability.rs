@@ -241,6 +241,7 @@ async fn no_accepted_job_is_lost_or_answered_twice_when_the_process_is_killed() 
         eventually("calls run", async || process.in_flight(&caller.http).await > 0).await;
         let kill_after_ms = 200 + random(seed.wrapping_add(round)) % 1_000;
         tokio::time::sleep(Duration::from_millis(kill_after_ms)).await;
+        died = died.max(process.in_flight(&caller.http).await);
         process.kill();
         for task in tasks {
             task.await.expect("nobody met anything but what was right, and then the end");
