@@ -7,13 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{Body, Call, auth, find, reply, status};
-use crate::{
-    app::App,
-    broker,
-    chat::{Kind, Problem},
-    job::Status,
-    store::jobs::Wanted,
-};
+use crate::{app::App, broker, chat::Problem, http::query::invalid, job::Status, store::jobs::Wanted};
 
 /// How many jobs a page has when nobody says.
 const DEFAULT_LIMIT: usize = 20;
@@ -90,15 +84,10 @@ fn time_ms(name: &str, value: &str) -> Result<u64, Problem> {
     value.parse().map_err(|_| invalid(name, "milliseconds since 1970"))
 }
 
-fn invalid(name: &str, must_be: &str) -> Problem {
-    let shown: String = name.chars().take(40).collect();
-    let told = format!("The query parameter {shown} must be {must_be}.");
-    Problem { param: Some(shown), ..Problem::new(Kind::Invalid, told) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::Kind;
 
     #[test]
     fn a_query_says_which_jobs_are_wanted() {
