@@ -38,6 +38,13 @@ pub struct Kept {
     pub body: Bytes,
 }
 
+/// A page of jobs.
+struct Page {
+    ids: Vec<String>,
+    /// Where the next one begins, unless this was the last.
+    next_after: Option<String>,
+}
+
 /// Jobs on a page.
 const PAGE: usize = 100;
 
@@ -106,16 +113,15 @@ impl Client {
     /// A page cannot be read.
     pub async fn list(&self, tenant: &str, statuses: &str) -> anyhow::Result<BTreeSet<String>> {
         let mut ids = BTreeSet::new();
-        let mut after = String::new();
+        let mut after = None;
         loop {
-            let page = self.get(tenant, &format!("/v1/jobs?limit={PAGE}&status={statuses}{after}")).await?;
-            let jobs = page["data"].as_array().context("a page without data")?;
-            for id in jobs.iter().filter_map(|job| job["id"].as_str()) {
-                ensure!(ids.insert(id.to_owned()), "job {id} is on two pages");
+            let page = self.page(tenant, statuses, after.as_deref()).await?;
+            for id in page.ids {
+                ensure!(ids.insert(id), "a job is on two pages");
             }
-            match page["next_after"].as_str() {
-                Some(next) => after = format!("&after={next}"),
-                None => return Ok(ids),
+            after = page.next_after;
+            if after.is_none() {
+                return Ok(ids);
             }
         }
     }
@@ -125,9 +131,25 @@ impl Client {
     /// # Errors
     /// The list cannot be read.
     pub async fn has_open_jobs(&self, tenant: &str) -> anyhow::Result<bool> {
-        let page = self.get(tenant, "/v1/jobs?limit=1&status=queued,running").await?;
-        let is_empty = page["data"].as_array().is_none_or(Vec::is_empty);
-        Ok(!is_empty || page["has_more"] == true)
+        let mut after = None;
+        loop {
+            // A page may be empty and not the last: the broker looks at so many jobs and no more for each.
+            let page = self.page(tenant, "queued,running", after.as_deref()).await?;
+            after = page.next_after;
+            if !page.ids.is_empty() || after.is_none() {
+                return Ok(!page.ids.is_empty());
+            }
+        }
+    }
+
+    async fn page(&self, tenant: &str, statuses: &str, after: Option<&str>) -> anyhow::Result<Page> {
+        let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+        let page = self.get(tenant, &format!("/v1/jobs?limit={PAGE}&status={statuses}{after}")).await?;
+        let jobs = page["data"].as_array().context("a page without data")?;
+        Ok(Page {
+            ids: jobs.iter().filter_map(|job| job["id"].as_str().map(str::to_owned)).collect(),
+            next_after: page["next_after"].as_str().map(str::to_owned),
+        })
     }
 
     /// Waits until none of `tenants` has an open job.
