@@ -43,7 +43,8 @@ pub async fn chat(
             let (tenant, is_stream) = (Arc::clone(&ask.tenant), ask.request.stream);
             let ignored = ask.request.ignored.join(", ");
             let context = context(app, call, &ask.request, echo);
-            let served = match when_full(app, call, &tenant) {
+            let when_full = when_full(app, call, &tenant);
+            let served = match when_full {
                 WhenFull::Queue if ask.hold_ms == 0 => match jobs::behind_others(app, &tenant).await {
                     Ok(()) => Box::pin(broker::serve(app, ask)).await,
                     Err(behind) => Err(behind),
@@ -53,7 +54,7 @@ pub async fn chat(
             match served {
                 // The broker records what it answers, when it is over.
                 Ok(served) => return Ok(respond(app, call, api, context, &ignored, served)),
-                Err(refused) if refused.kind == Kind::Throttled => match when_full(app, call, &tenant) {
+                Err(refused) if refused.kind == Kind::Throttled => match when_full {
                     WhenFull::Refuse => Err(refused),
                     WhenFull::Queue => {
                         event.outcome = Outcome::Queued;
