@@ -1,5 +1,7 @@
 //! Bodies that are too large for a row: they wait in the bucket.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
@@ -37,6 +39,18 @@ async fn bucket(deployment: &Deployment) -> Value {
 async fn charged(deployment: &Deployment) -> (Value, Value) {
     let quota = deployment.quota("t").await;
     (quota["limits"][0]["used"].clone(), quota["settled"].clone())
+}
+
+#[tokio::test]
+async fn a_bucket_that_falls_silent_does_not_keep_a_caller_for_ever() {
+    let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
+    let _running = deployment.occupy("t", ONE, 3_600_000).await;
+    let silent = Fault { times: Some(1), ..Fault::on("PutObject", Effect::TimeoutAfter) };
+    deployment.world.stand_ins.s3_faults().inject(silent);
+    let body = long_chat(2 * 1024 * 1024);
+    let submitted = tokio::time::timeout(Duration::from_secs(60), deployment.submit(CHAT, "t", &body)).await;
+    submitted.expect("an answer in time");
+    assert_eq!(bucket(&deployment).await["PutObject"], 2, "tried again");
 }
 
 #[tokio::test]

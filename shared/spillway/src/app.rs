@@ -74,6 +74,9 @@ const STORE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for the queue, where a receive may rightly wait for 20 seconds.
 const QUEUE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same for the bucket, whose largest objects take a while.
+const BUCKET_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// AWS as the environment describes it: region, credentials and `AWS_ENDPOINT_URL_…`.
 pub async fn aws() -> SdkConfig {
     aws_config::load_defaults(BehaviorVersion::latest()).await
@@ -114,7 +117,7 @@ impl Clients {
             .interceptor(skew.clone())
             .timeout_config(attempt(STORE_ATTEMPT_TIMEOUT));
         let mut sqs = aws_sdk_sqs::config::Builder::from(aws).timeout_config(attempt(QUEUE_ATTEMPT_TIMEOUT));
-        let mut s3 = aws_sdk_s3::config::Builder::from(aws);
+        let mut s3 = aws_sdk_s3::config::Builder::from(aws).timeout_config(attempt(BUCKET_ATTEMPT_TIMEOUT));
         let mut bedrock_runtime = aws_sdk_bedrockruntime::config::Builder::from(aws)
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
