@@ -5,6 +5,10 @@ mod overflow;
 mod overhead;
 mod process;
 
+use anyhow::bail;
+
+use crate::shutdown;
+
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,11 +29,20 @@ enum What {
 /// Measures what `args` name and prints it.
 ///
 /// # Errors
-/// If a goal is missed, or something cannot be measured.
+/// If a goal is missed, something cannot be measured, or this process is asked to stop.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     match &args.what {
         What::Ledger(args) => ledger::run(args),
-        What::Overhead(args) => overhead::run(args).await,
-        What::Overflow(args) => overflow::run(args).await,
+        What::Overhead(args) => until_asked_to_stop(overhead::run(args)).await,
+        What::Overflow(args) => until_asked_to_stop(overflow::run(args)).await,
+    }
+}
+
+/// What `measured` gives. A signal ends it and with it the processes that it has started.
+async fn until_asked_to_stop(measured: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut signals = shutdown::signals()?;
+    tokio::select! {
+        measured = measured => measured,
+        () = signals.recv() => bail!("interrupted"),
     }
 }
