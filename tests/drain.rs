@@ -174,6 +174,46 @@ async fn only_the_messages_that_failed_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn most_of_what_waits_for_a_pool_waits_in_the_queue() {
+    let deployment = Deployment::start(&slow(5_000).replace("in_flight = 10", "in_flight = 100")).await;
+    for _ in 0..40 {
+        let id = silent_job(&deployment).await;
+        deployment.world.app.queue.as_ref().expect("a queue").send(&id, "t", 0).await.expect("sent");
+    }
+    let mut most_waiting = 0;
+    let all_end = eventually("all jobs end", async || {
+        // What begins in between is no longer waiting.
+        let running = || deployment.world.app.pacing.running() as u64;
+        let (before, received) = (running(), deployment.received_from(JOBS).await);
+        most_waiting = most_waiting.max(received.saturating_sub(before.max(running())));
+        deployment.messages_in(JOBS).await == 0
+    });
+    deployment.quickly(all_end).await;
+    assert!((5..=10).contains(&most_waiting), "{most_waiting}");
+    assert_eq!(deployment.simulator().await["total"]["requests"], 40);
+}
+
+#[tokio::test]
+async fn a_job_is_there_when_its_pool_has_room_again() {
+    let limits = "limits = { requests_per_minute = 36 }\nburst = { requests_s = 0 }";
+    let pools = pool("pool", "on_demand", "sim.model", limits);
+    let deployment = Deployment::start(&answer::deployment(NO_LIMITS, &pools)).await;
+    deployment.advance_to_noon();
+    // Room comes every five seconds, and a delay of whole seconds would end almost a second later.
+    deployment.world.advance(900);
+    let path = "/v1/chat/completions";
+    for _ in 0..2 {
+        assert_eq!(deployment.ask_patiently(path, "t", &chat(5, 5)).await.status, 200, "there is room");
+    }
+    let id = deployment.submit(path, "t", &chat(5, 5)).await;
+    let told_ms = deployment.stored(&id).await.ready_ms;
+    let job = deployment.stored_when(&id, |job| job.status.is_final()).await;
+    assert_eq!((job.status.name(), job.deferrals), ("succeeded", 0));
+    let late_ms = job.started_ms.expect("it ran") - told_ms;
+    assert!(late_ms < 500, "{late_ms} ms late");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_jobs_of_a_batch_run_at_once() {
     let deployment = Deployment::start(&slow(20_000)).await;
     let ids = [(); 4].map(|()| silent_job(&deployment));

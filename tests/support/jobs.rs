@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName::{
-    ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesDelayed as Delayed,
+    self, ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesDelayed as Delayed,
     ApproximateNumberOfMessagesNotVisible as Hidden,
 };
 use serde_json::{Value, json};
@@ -126,10 +126,18 @@ impl Deployment {
 
     /// How many messages a queue holds, whether or not they can be received now.
     pub async fn messages_in(&self, queue: &str) -> u64 {
+        self.messages(queue, vec![Visible, Delayed, Hidden]).await
+    }
+
+    /// How many messages of a queue have been received and are not done with.
+    pub async fn received_from(&self, queue: &str) -> u64 {
+        self.messages(queue, vec![Hidden]).await
+    }
+
+    async fn messages(&self, queue: &str, counted: Vec<QueueAttributeName>) -> u64 {
         let sqs = self.sqs().await;
         let url = sqs.get_queue_url().queue_name(queue).send().await.expect("a queue").queue_url.expect("a URL");
-        let request =
-            sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(vec![Visible, Delayed, Hidden]));
+        let request = sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(counted));
         let attributes = request.send().await.expect("an answer").attributes.expect("attributes");
         attributes.values().map(|count| count.parse::<u64>().expect("a number")).sum()
     }

@@ -26,7 +26,7 @@ use estimate::Plan;
 pub use find::find_model;
 pub use guardrail::{Applied, apply_guardrail};
 pub use pacing::Pacing;
-pub use refusal::{behind_jobs, unreachable};
+pub use refusal::{behind_jobs, is_of_pools, unreachable};
 
 use crate::{
     app::App,

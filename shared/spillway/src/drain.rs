@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-pub use message::Handled;
+pub use message::{Handled, delay_ms};
 pub use pump::{CONCURRENCY, pump};
 pub use shift::Shift;
 pub use sweep::sweep;

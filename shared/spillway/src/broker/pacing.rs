@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -21,8 +24,19 @@ pub struct Pacing {
     windows: Arc<Mutex<HashMap<String, Window>>>,
     turns: Arc<Mutex<HashMap<String, Turns>>>,
     left: Arc<Notify>,
+    running: Arc<Running>,
     clock: Clock,
 }
+
+/// What of the drain's work in this process does not wait for a pool.
+#[derive(Default)]
+struct Running {
+    jobs: AtomicUsize,
+    more: Notify,
+}
+
+/// Work that does not wait for a pool: until this is dropped.
+pub struct Run(Arc<Running>);
 
 /// A place at a pool: given back when it is dropped, with what came of the call.
 pub struct Place {
@@ -30,12 +44,13 @@ pub struct Place {
     pool: String,
     entry: Entry,
     end: End,
+    _run: Run,
 }
 
 impl Pacing {
     /// Nothing is known of any pool.
     pub fn new(clock: Clock) -> Self {
-        Self { windows: Arc::default(), turns: Arc::default(), left: Arc::default(), clock }
+        Self { windows: Arc::default(), turns: Arc::default(), left: Arc::default(), running: Arc::default(), clock }
     }
 
     /// A place at the first pool of the ladder that has one, as soon as there is one; `None` for a request that waits for
@@ -81,7 +96,24 @@ impl Pacing {
         let window = windows.entry(pool.clone()).or_insert_with(|| Window::new(LARGEST_SIZE));
         let entry = window.enter(self.clock.now_ms())?;
         drop(windows);
-        Ok(Place { pacing: self.clone(), pool, entry, end: End::Other })
+        Ok(Place { pacing: self.clone(), pool, entry, end: End::Other, _run: self.run() })
+    }
+
+    /// Counts work as running. A job that has a place is counted by it.
+    pub fn run(&self) -> Run {
+        self.running.jobs.fetch_add(1, Ordering::Relaxed);
+        self.running.more.notify_one();
+        Run(Arc::clone(&self.running))
+    }
+
+    /// How many jobs, or other pieces of work, run.
+    pub fn running(&self) -> usize {
+        self.running.jobs.load(Ordering::Relaxed)
+    }
+
+    /// Returns when one more runs than when this last returned.
+    pub async fn one_more_runs(&self) {
+        self.running.more.notified().await;
     }
 
     /// This pool throttled a call that keeps no pace: the jobs that call it from this process hold back.
@@ -115,6 +147,12 @@ impl Place {
         drop(self);
         let rests_until_ms = locked(&pacing.windows).get(&pool).map_or(0, Window::rests_until_ms);
         rests_until_ms.saturating_sub(pacing.clock.now_ms())
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.0.jobs.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

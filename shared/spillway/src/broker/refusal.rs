@@ -27,11 +27,19 @@ pub fn of_tenant(tenant: &str, refusal: &Refusal, limit_states: Vec<LimitState>)
     }
 }
 
+/// What refuses when every pool is full.
+const MODEL_CAPACITY: &str = "model_capacity";
+
+/// Whether every pool was full, and not the tenant's own limits.
+pub fn is_of_pools(problem: &Problem) -> bool {
+    problem.limits == [MODEL_CAPACITY]
+}
+
 /// Every pool of the model is full for the next `retry_after_ms`.
 pub fn of_pools(model: &str, retry_after_ms: u64) -> Problem {
     Problem {
         retry_after_ms: Some(retry_after_ms.max(1)),
-        limits: vec!["model_capacity".into()],
+        limits: vec![MODEL_CAPACITY.into()],
         ..Problem::new(Kind::Throttled, format!("All capacity of model {model} is in use."))
     }
 }
@@ -53,7 +61,7 @@ pub fn larger_than_every_pool(model: &str) -> Problem {
     let told = format!(
         "This request is larger than any pool of model {model} can take. Lower max_tokens or shorten the input."
     );
-    Problem { limits: vec!["model_capacity".into()], ..Problem::invalid("max_tokens", told) }
+    Problem { limits: vec![MODEL_CAPACITY.into()], ..Problem::invalid("max_tokens", told) }
 }
 
 /// One of our own services cannot be reached. Nothing is admitted without it.

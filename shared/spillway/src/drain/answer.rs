@@ -25,8 +25,8 @@ use super::parts::Parts;
 pub enum Attempt {
     /// It has its answer.
     Answered(StoredResult),
-    /// There is no room for another `wait_ms` milliseconds, or nobody who could answer. Nothing was billed.
-    NoRoom { wait_ms: u64 },
+    /// There is no room for another `wait_ms` milliseconds, or nobody who could answer: it was `refused`. Nothing was billed.
+    NoRoom { refused: Problem, wait_ms: u64 },
     /// It failed; `is_final` if another attempt would fail the same way.
     Failed { error: String, reason: Reason, result: StoredResult, is_final: bool },
 }
@@ -52,12 +52,12 @@ pub async fn attempt(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64
     let is_waiting = job.reader == Reader::Waiting;
     match served {
         Ok(result) => Attempt::Answered(result),
-        Err(Problem { kind: Kind::Throttled | Kind::Unavailable, retry_after_ms: Some(wait_ms), .. })
-            if !(is_waiting && parts.is_begun()) =>
-        {
-            Attempt::NoRoom { wait_ms }
-        }
-        Err(problem) => failed(job, &problem, is_waiting),
+        Err(problem) => match (problem.kind, problem.retry_after_ms) {
+            (Kind::Throttled | Kind::Unavailable, Some(wait_ms)) if !(is_waiting && parts.is_begun()) => {
+                Attempt::NoRoom { refused: problem, wait_ms }
+            }
+            _ => failed(job, &problem, is_waiting),
+        },
     }
 }
 
@@ -115,6 +115,7 @@ async fn serve(
         model,
         request,
     };
+    let _run = ask.patient_until_ms.is_none().then(|| app.pacing.run());
     let served = broker::serve(app, ask).await.inspect_err(|problem| record_charged(app, event, problem))?;
     let headers = told(&ignored, &served);
     match served.reply {

@@ -12,6 +12,8 @@ use super::{
 use crate::{
     app::App,
     batch::is_batch_id,
+    broker,
+    chat::Problem,
     job::{Job, MAX_ATTEMPTS, Next, Outcome, Reader, Reason, Status},
     queue::{Message, Queue},
     store::{StoreError, jobs::Claim},
@@ -26,8 +28,18 @@ pub enum Handled {
     Failed,
 }
 
+/// How long before its job's time a message may come, in milliseconds: the job waits for it in the process. Queues delay by whole
+/// seconds, and the room of a pool comes every five seconds to whoever is there.
+const EARLIEST_MS: u64 = 5_000;
+
 /// How long a job whose attempt failed rests before the next one, in milliseconds, times the attempts so far.
 const RETRY_MS: u64 = 5_000;
+
+/// For how long to delay the message of a job that was `refused` for `wait_ms`. When its pools have room, it should be there:
+/// what comes later finds that taken. Who waits for the tenant's own limits would only stand in the way of others.
+pub fn delay_ms(refused: &Problem, wait_ms: u64) -> u64 {
+    if broker::is_of_pools(refused) { wait_ms.saturating_sub(EARLIEST_MS) } else { wait_ms }
+}
 
 /// Handles one message. It may come twice, late, or at two drains at once: the claim decides.
 pub async fn handle(app: &App, message: &Message, shift: Shift) -> Handled {
@@ -46,10 +58,11 @@ pub async fn handle(app: &App, message: &Message, shift: Shift) -> Handled {
 
 async fn try_handle(app: &App, queue: &Queue, message: &Message, shift: Shift) -> anyhow::Result<Handled> {
     if is_batch_id(&message.body) {
+        let _run = app.pacing.run();
         batch::handle(app, queue, &message.body, shift.deadline_ms()).await?;
         return Ok(Handled::Done);
     }
-    let Some(job) = app.jobs.get(&message.body).await? else {
+    let Some(job) = job_in_time(app, &message.body).await? else {
         error!(job_id = shown(&message.body), "a message names no job");
         let is_id = uuid::Uuid::try_parse(&message.body).is_ok();
         let reason = if is_id { Reason::UnknownJob } else { Reason::UnreadableMessage };
@@ -82,6 +95,19 @@ async fn try_handle(app: &App, queue: &Queue, message: &Message, shift: Shift) -
     let handled = claim(app, queue, message, &job, shift, call_ms).await;
     slot.give_back(app).await;
     handled
+}
+
+/// The job, as it stands when its time has come, if that is soon.
+async fn job_in_time(app: &App, id: &str) -> anyhow::Result<Option<Job>> {
+    let job = app.jobs.get(id).await?;
+    let now_ms = app.clock.now_ms();
+    match job.as_ref().map(|job| job.next(now_ms)) {
+        Some(Next::Wait { until_ms }) if until_ms <= now_ms.saturating_add(EARLIEST_MS) => {
+            app.clock.sleep_until(until_ms).await;
+            Ok(app.jobs.get(id).await?)
+        }
+        _ => Ok(job),
+    }
 }
 
 async fn claim(
@@ -126,10 +152,10 @@ async fn conclude(app: &App, queue: &Queue, message: &Message, job: &Job, attemp
             debug!(job_id = job.id, "a job succeeded");
             Ok(Handled::Done)
         }
-        Attempt::NoRoom { wait_ms } => {
+        Attempt::NoRoom { refused, wait_ms } => {
             let ready_ms = job.deferred_until(wait_ms, now_ms);
             if app.jobs.defer(job, ready_ms).await? {
-                queue.send(&job.id, &job.tenant, ready_ms.saturating_sub(now_ms)).await?;
+                queue.send(&job.id, &job.tenant, delay_ms(&refused, ready_ms.saturating_sub(now_ms))).await?;
             }
             Ok(Handled::Done)
         }

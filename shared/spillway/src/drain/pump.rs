@@ -1,8 +1,8 @@
 //! Carries messages from the queue to the drain where no event source mapping does it: on a laptop and in a container.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -21,6 +21,9 @@ use crate::{
 /// How many jobs run at once in one process, as `BatchSize` of the event source mapping has it, unless it is told otherwise.
 pub const CONCURRENCY: usize = 20;
 
+/// How many messages SQS gives at once at most, and how many jobs may wait here for a pool.
+const MOST_RECEIVED: usize = 10;
+
 /// How long one receive waits for a message, in seconds; also how long a shutdown can take to be noticed.
 const WAIT_S: u32 = 2;
 
@@ -38,27 +41,27 @@ pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: Cancella
     let sweeper = tokio::spawn(sweep_regularly(app.clone(), shutdown.clone()));
     let queue = hiding(&app, queue).await;
     let app = App { queue: Some(queue.clone()), ..app };
-    let room = Arc::new(Semaphore::new(concurrency.max(1)));
     let mut jobs = JoinSet::new();
     while !shutdown.is_cancelled() {
         while jobs.try_join_next().is_some() {}
-        // Only what can run at once is received: a waiting message would run out of its visibility.
-        let Ok(first) = Arc::clone(&room).acquire_owned().await else { break };
-        let most = u32::try_from(room.available_permits() + 1).unwrap_or(1).min(10);
+        let most = vacancies(concurrency.max(1), jobs.len(), app.pacing.running());
+        if most == 0 {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = jobs.join_next() => {}
+                () = app.pacing.one_more_runs() => {}
+            }
+            continue;
+        }
         let received = tokio::select! {
             () = shutdown.cancelled() => break,
             received = queue.receive(most, WAIT_S) => received,
         };
-        drop(first);
         match received {
             Ok(messages) => {
                 for message in messages {
-                    let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
                     let (app, queue) = (app.clone(), queue.clone());
-                    jobs.spawn(async move {
-                        handle(&app, &queue, &message).await;
-                        drop(permit);
-                    });
+                    jobs.spawn(async move { handle(&app, &queue, &message).await });
                 }
             }
             Err(error) => {
@@ -76,6 +79,16 @@ pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: Cancella
     if let Err(error) = sweeper.await {
         error!(%error, "the sweep ended badly");
     }
+}
+
+/// How many messages may be received where `concurrency` jobs may be here, `here` are, and `running` of them run.
+///
+/// The queue is fair to tenants, a process is not: what it has received keeps the room that a tenant with a single job needs.
+/// So only so many wait here for a pool, and those that come with the next receive find it as soon as they do.
+fn vacancies(concurrency: usize, here: usize, running: usize) -> u32 {
+    let waiting = here.saturating_sub(running);
+    let vacancies = concurrency.saturating_sub(here).min(MOST_RECEIVED.saturating_sub(waiting));
+    u32::try_from(vacancies).unwrap_or(u32::MAX)
 }
 
 /// The queue with messages hidden a little longer than a claim lasts: when this process dies, its jobs are seen again

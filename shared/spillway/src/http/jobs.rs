@@ -77,7 +77,7 @@ pub async fn accept(
         }
         error => broker::unreachable("job store", &error),
     })?;
-    if let Err(error) = queue.send(&job.id, &tenant.name, wait_ms).await {
+    if let Err(error) = queue.send(&job.id, &tenant.name, drain::delay_ms(&refused, wait_ms)).await {
         // The sweep finds the job and sends its message.
         tracing::warn!(job_id = job.id, %error, "the message of a job was not sent");
     }

@@ -19,6 +19,7 @@ use crate::{
     broker,
     chat::{Kind, Problem},
     dialect::{Api, Encoder},
+    drain,
     job::{Job, NewJob, Priority, Reader, Status, StoredResult},
     retry,
     store::{StoreError, jobs::Cancel, jobs::LARGEST_BODY},
@@ -118,7 +119,8 @@ async fn submit(
         }
         error => broker::unreachable("job store", &error),
     })?;
-    if let Err(error) = queue.send(&job.id, &tenant.name, ready_ms.saturating_sub(now_ms)).await {
+    let delay_ms = drain::delay_ms(refused, ready_ms.saturating_sub(now_ms));
+    if let Err(error) = queue.send(&job.id, &tenant.name, delay_ms).await {
         // The sweep finds the job and sends its message.
         tracing::warn!(job_id = job.id, %error, "the message of a job was not sent");
     }
