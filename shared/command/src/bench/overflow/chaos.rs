@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use kills::Killer;
 
-use super::{deployment::Deployment, settings::Settings};
+use super::{
+    deployment::{Deployment, Start},
+    settings::Settings,
+};
 
 /// How much chaos.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,7 +63,8 @@ const TIMEOUT_MS: u64 = 10_000;
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let began = Instant::now();
     let tenants: Vec<String> = (0..args.tenants).map(|number| format!("t{number:03}")).collect();
-    let deployment = Deployment::start(&settings(args, &tenants), true).await?;
+    let deployment =
+        Deployment::start(&settings(args, &tenants), Start { keeps_state: true, ..Start::default() }).await?;
     deployment.advance_stand_ins(kills::STORE_AHEAD_MS).await?;
     disturbances::begin(&deployment, args).await?;
     let killer = Killer::start(&deployment, args)?;

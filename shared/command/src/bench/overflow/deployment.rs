@@ -32,6 +32,21 @@ pub struct Deployment {
     _files: TempDir,
 }
 
+/// How `spillway local` is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// Whether its state is on disk.
+    pub keeps_state: bool,
+    /// How many jobs its drain runs at once.
+    pub jobs_at_once: usize,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { keeps_state: false, jobs_at_once: spillway::drain::CONCURRENCY }
+    }
+}
+
 /// Requests by operation.
 #[derive(Debug, Clone, Default, Deserialize)]
 struct Operations {
@@ -39,17 +54,19 @@ struct Operations {
 }
 
 impl Deployment {
-    /// Starts `spillway local`; with its state on disk if it `keeps_state`.
+    /// Starts `spillway local`.
     ///
     /// # Errors
     /// It does not start.
-    pub async fn start(settings: &Settings, keeps_state: bool) -> anyhow::Result<Self> {
+    pub async fn start(settings: &Settings, how: Start) -> anyhow::Result<Self> {
         let files = tempfile::tempdir()?;
         let config = files.path().join("spillway.toml");
         fs::write(&config, settings.to_toml())?;
         let (config, data) = (config.display().to_string(), files.path().join("data").display().to_string());
-        let mut arguments = vec!["local", "--port", "0", "--events", "--config", &config];
-        if keeps_state {
+        let jobs_at_once = how.jobs_at_once.to_string();
+        let mut arguments =
+            vec!["local", "--port", "0", "--events", "--config", &config, "--drain-concurrency", &jobs_at_once];
+        if how.keeps_state {
             arguments.extend(["--data", &data]);
         }
         Self::of(&arguments, "ready ", files).await

@@ -11,7 +11,11 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use anyhow::ensure;
 use load::{Load, Times};
 
-use super::{deployment::Deployment, figures, settings::Settings};
+use super::{
+    deployment::{Deployment, Start},
+    figures,
+    settings::Settings,
+};
 
 /// What load.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,15 +32,12 @@ pub struct Args {
     /// How many requests per minute the pool lets through
     #[arg(long, default_value_t = 1_800, value_parser = clap::value_parser!(u64).range(12..=1_000_000))]
     pub pool_per_minute: u64,
-    /// Take tenants and times from this trace instead (CSV, plain or gzipped)
+    /// Take tenants, times and lengths of answers from this trace instead (CSV, plain or gzipped)
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// How many requests of the trace are taken
-    #[arg(long, default_value_t = 4_000)]
-    pub first: usize,
-    /// In how many seconds they are submitted
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    pub within_s: u64,
+    /// Of the trace, the so many seconds in which one tenant sends the most
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub window_s: u64,
     /// How long to wait for the small tenants' last job, in seconds
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(10..=7_200))]
     pub patience_s: u64,
@@ -47,6 +48,9 @@ pub struct Args {
 
 /// The goal: how many times as long as alone 95 of 100 requests of small tenants may take.
 const MOST_TIMES: f64 = 2.0;
+
+/// How many jobs the drain runs at once: more than the pool lets through while one is answered.
+const JOBS_AT_ONCE: usize = 100;
 
 /// Fewer requests than these have no p95 worth a row.
 const LEAST_REQUESTS: usize = 5;
@@ -85,10 +89,10 @@ async fn measure(args: &Args, load: &Load, small: &[String]) -> anyhow::Result<T
     let settings = load.tenants().iter().fold(Settings::default(), |settings, name| settings.tenant(name, ""));
     // Next to no burst: else the small ones alone are answered from what the big one has used up when they come.
     let limits = format!("{{ requests_per_minute = {} }}\nburst = {{ requests_s = 1 }}", args.pool_per_minute);
-    let settings = settings
-        .model(load::MODEL, 30_000, &[("us.amazon.nova-micro-v1:0", &limits)])
-        .simulator("time_to_first_token_ms = 20\ntokens_per_second = 500");
-    let deployment = Deployment::start(&settings, false).await?;
+    let settings =
+        settings.model(load::MODEL, 30_000, &[("us.amazon.nova-micro-v1:0", &limits)]).simulator(load.model_speed());
+    let how = Start { jobs_at_once: JOBS_AT_ONCE, ..Start::default() };
+    let deployment = Deployment::start(&settings, how).await?;
     load.play(&deployment, small, Duration::from_secs(args.patience_s)).await
 }
 

@@ -10,7 +10,13 @@ use fastrand::Rng;
 use futures_util::{StreamExt, stream};
 use tokio::task::JoinSet;
 
-use super::{client::Sent, deployment::Deployment, figures, request::Request, settings::Settings};
+use super::{
+    client::Sent,
+    deployment::{Deployment, Start},
+    figures,
+    request::Request,
+    settings::Settings,
+};
 
 /// How much load.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,7 +68,7 @@ struct Phase {
 /// # Errors
 /// The goal is missed, or something cannot be measured.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let deployment = Deployment::start(&settings(args), false).await?;
+    let deployment = Deployment::start(&settings(args), Start::default()).await?;
     let mut rng = Rng::with_seed(args.seed);
     println!("{:<8}{:>8}{:>8}{:>12}{:>12}{:>10}", "queue", "jobs", "calls", "p50, ms", "p95, ms", "refused");
     // Connections and caches are warm before anything counts.

@@ -41,6 +41,8 @@ const BIG_SHARE: f64 = 0.1;
 pub struct Load {
     arrivals: Vec<Arrival>,
     big: BTreeSet<String>,
+    /// Lines of the simulator's table.
+    model_speed: &'static str,
 }
 
 #[derive(Debug, Clone)]
@@ -73,32 +75,32 @@ pub fn synthetic(args: &Args) -> Load {
     for tenant in 0..args.tenants {
         (0..args.small).for_each(|number| add(LATER_MS, &format!("small-{tenant:02}"), number));
     }
-    Load { arrivals, big: BTreeSet::from([BIG.to_owned()]) }
+    let model_speed = "time_to_first_token_ms = 20\ntokens_per_second = 500";
+    Load { arrivals, big: BTreeSet::from([BIG.to_owned()]), model_speed }
 }
 
-/// The first requests of a trace in the time given, with answers a sixteenth as long, at most 40 tokens.
+/// The window of a trace in which one tenant sends the most, as it was: nothing is scaled.
 pub fn of_trace(trace: &Path, args: &Args) -> anyhow::Result<Load> {
-    let rows = rows::read_file(trace, args.first)?;
+    let rows = rows::read_file(trace, usize::MAX)?;
+    let window = |row: &rows::Row| row.arrival_ms / (args.window_s * 1_000);
+    let mut sent: BTreeMap<(u64, &str), usize> = BTreeMap::new();
+    rows.iter().for_each(|row| *sent.entry((window(row), &row.tenant)).or_default() += 1);
+    let busiest = sent.iter().max_by_key(|(_, count)| **count).map(|((window, _), _)| *window);
     let mut rng = Rng::with_seed(args.seed);
-    let (first_ms, last_ms) = (rows[0].arrival_ms, rows[rows.len() - 1].arrival_ms);
-    let scale = args.within_s as f64 * 1_000.0 / (last_ms - first_ms).max(1) as f64;
     let arrival = |(number, row): (usize, &rows::Row)| {
         // Names of tenants are small letters.
         let tenant = row.tenant.to_ascii_lowercase();
-        let request = Request::mixed(
-            rng.u64(..),
-            &[MODEL],
-            format!("Request {number} of {tenant}."),
-            (row.output_tokens / 16).clamp(1, 40),
-        );
-        Arrival { at_ms: ((row.arrival_ms - first_ms) as f64 * scale) as u64, tenant, request }
+        let text = format!("Request {number} of {tenant}.");
+        let request = Request::mixed(rng.u64(..), &[MODEL], text, row.output_tokens.max(1));
+        Arrival { at_ms: row.arrival_ms % (args.window_s * 1_000), tenant, request }
     };
-    let arrivals: Vec<_> = rows.iter().enumerate().map(arrival).collect();
+    let rows = rows.iter().filter(|row| Some(window(row)) == busiest);
+    let arrivals: Vec<_> = rows.enumerate().map(arrival).collect();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     arrivals.iter().for_each(|arrival| *counts.entry(arrival.tenant.clone()).or_default() += 1);
     let is_big = |count: usize| count as f64 >= BIG_SHARE * arrivals.len() as f64;
     let big = counts.into_iter().filter(|(_, count)| is_big(*count)).map(|(name, _)| name).collect();
-    Ok(Load { arrivals, big })
+    Ok(Load { arrivals, big, model_speed: "time_to_first_token_ms = 400\ntokens_per_second = 80" })
 }
 
 impl Load {
@@ -115,7 +117,12 @@ impl Load {
     /// The requests of `tenants` alone, at the same times.
     pub fn only(&self, tenants: &[String]) -> Self {
         let arrivals = self.arrivals.iter().filter(|arrival| tenants.contains(&arrival.tenant)).cloned();
-        Self { arrivals: arrivals.collect(), big: self.big.clone() }
+        Self { arrivals: arrivals.collect(), ..self.clone() }
+    }
+
+    /// How fast the model answers, as the simulator is told.
+    pub fn model_speed(&self) -> &'static str {
+        self.model_speed
     }
 
     /// In a sentence.
