@@ -83,8 +83,8 @@ pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: Cancella
 
 /// How many messages may be received where `concurrency` jobs may be here, `here` are, and `running` of them run.
 ///
-/// The queue is fair to tenants, a process is not: what it has received keeps the room that a tenant with a single job needs.
-/// So only so many wait here for a pool, and those that come with the next receive find it as soon as they do.
+/// The queue is fair to tenants, a process is not: a job behind twenty of another tenant waits for room for all of those. So only
+/// as many wait here for a pool as one receive brings, and the others in the queue.
 fn vacancies(concurrency: usize, here: usize, running: usize) -> u32 {
     let waiting = here.saturating_sub(running);
     let vacancies = concurrency.saturating_sub(here).min(MOST_RECEIVED.saturating_sub(waiting));
