@@ -8,6 +8,7 @@ use spillway::{
     drain,
     quota::Charge,
 };
+use spillway_stand_ins::faults::{Effect, Fault};
 
 use crate::support::{
     Deployment,
@@ -371,4 +372,23 @@ async fn a_named_batch_is_accepted_once() {
     // Two drains may have made the lines jobs, and a second message about one that runs looks again when its lease is over.
     deployment.world.advance(60_000);
     eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
+}
+
+#[tokio::test]
+async fn of_two_batches_with_one_name_at_once_the_accepted_one_runs_its_own_lines() {
+    let deployment = Deployment::with_tenants("").await;
+    let (few, many) = (deployment.upload("t", &lines(&["m"])).await, deployment.upload("t", &lines(&["m"; 3])).await);
+    for name in 0..6 {
+        let late = Fault { times: Some(2), ..Fault::on("PutObject", Effect::DelayMs(100)) };
+        deployment.world.stand_ins.s3_faults().inject(late);
+        let named = |file| deployment.batch_request("t", file).header("idempotency-key", format!("name-{name}"));
+        let (one, other) = tokio::join!(Answer::to(named(&few)), Answer::to(named(&many)));
+        let mut statuses = [one.status, other.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 400]);
+        let accepted = if one.status == 200 { one } else { other };
+        let batch = deployment.end_of_batch(&id_of(&accepted)).await;
+        let wanted = if batch.input_file.as_ref() == Some(&few) { 1 } else { 3 };
+        assert_eq!((batch.total, deployment.counts(&batch.id).await.completed), (wanted, wanted));
+    }
 }

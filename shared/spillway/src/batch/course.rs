@@ -124,9 +124,9 @@ impl Batch {
         }
     }
 
-    /// The key in the bucket of what only this batch needs: its lines.
+    /// The key in the bucket of what only this batch needs: its lines. Of two batches that claim one id at once, each has its own.
     pub fn input_key(&self) -> String {
-        format!("{}/{}-lines", self.tenant, self.id)
+        format!("{}/{}-{}-lines", self.tenant, self.id, self.fingerprint)
     }
 
     /// The name of a file of this batch, which `role` tells from its others.
