@@ -55,7 +55,7 @@ async fn one(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
     }
     match app.jobs.sweep(id, app.clock.now_ms()).await? {
         Sweep::Resend(job) => {
-            warn!(job_id = job.id, "a job's message was lost and is sent again");
+            warn!(job_id = job.id, "a job's message is late or lost, and is sent again");
             queue.send(&job.id, &job.tenant, 0).await?;
             Ok(true)
         }

@@ -52,7 +52,7 @@ pub struct Watched(Arc<Mutex<Said>>);
 const UNSETTLED: &str = "a reservation was not settled and will expire";
 
 /// What it says of a message that the sweep sends again.
-pub const RESENT: &str = "a job's message was lost and is sent again";
+pub const RESENT: &str = "a job's message is late or lost, and is sent again";
 
 impl Watched {
     /// What a process's lines are given to; `teller` tells it from others.
