@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::json;
 use spillway::{
     app::App,
-    dialect::Dialect,
     drain::{DrainEvent, handle, sweep},
-    job::{Call, NewJob, Priority},
     queue::Queue,
 };
 
@@ -16,7 +13,7 @@ use crate::support::{
     Deployment,
     answer::{self, pool},
     chat,
-    jobs::{DEAD, JOBS, batch_of, two_tenants},
+    jobs::{DEAD, JOBS, batch_of, new_job, two_tenants},
     time::eventually,
 };
 
@@ -30,24 +27,7 @@ fn slow(model_ms: u64) -> String {
 /// Stores a job that is ready, without sending its message.
 async fn silent_job(deployment: &Deployment) -> String {
     let now_ms = deployment.world.app.clock.now_ms();
-    let new = NewJob {
-        id: None,
-        tenant: "t".into(),
-        call: Call {
-            dialect: Dialect::OpenAi,
-            method: "POST".into(),
-            path: "/v1/chat/completions".into(),
-            headers: Vec::new(),
-            stream: false,
-        },
-        body: Bytes::from(chat(7, 7).to_string()),
-        created_ms: now_ms,
-        ready_ms: now_ms,
-        expires_ms: now_ms + 3_600_000,
-        priority: Priority::Normal,
-        class: spillway::tenant::Class::Batch,
-        member: None,
-    };
+    let new = new_job("/v1/chat/completions", &chat(7, 7), now_ms);
     deployment.world.app.jobs.submit(&new).await.expect("a job").id
 }
 

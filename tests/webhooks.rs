@@ -5,19 +5,17 @@ use bytes::Bytes;
 use clap::Parser;
 use serde_json::{Value, json};
 use spillway::{
-    dialect::Dialect,
     drain::{DrainEvent, handle, sweep},
-    job::{Call, Job, NewJob, Outcome, Priority, RESEND_AFTER_MS, StoredResult},
+    job::{Job, Outcome, RESEND_AFTER_MS, StoredResult},
     store::jobs::Claim,
     telemetry::Telemetry,
-    tenant::Class,
     webhook::{self, Event, EventType, Outbound},
 };
 use spillway_command::admin::{self, Admin};
 
 use crate::support::{
     Deployment, chat,
-    jobs::{batch_of, two_tenants},
+    jobs::{batch_of, new_job, two_tenants},
     receiver::{Received, Receiver, status},
     recorded::Recorded,
     time::eventually,
@@ -47,24 +45,7 @@ fn response(max_output_tokens: u64) -> Value {
 /// Stores a job that is ready, without sending its message.
 async fn accepted(deployment: &Deployment, path: &str, body: &Value) -> Job {
     let now_ms = deployment.world.app.clock.now_ms();
-    let new = NewJob {
-        id: None,
-        tenant: "t".into(),
-        call: Call {
-            dialect: Dialect::OpenAi,
-            method: "POST".into(),
-            path: path.into(),
-            headers: Vec::new(),
-            stream: false,
-        },
-        body: Bytes::from(body.to_string()),
-        created_ms: now_ms,
-        ready_ms: now_ms,
-        expires_ms: now_ms + 3_600_000,
-        priority: Priority::Normal,
-        class: Class::Batch,
-        member: None,
-    };
+    let new = new_job(path, body, now_ms);
     deployment.world.app.jobs.submit(&new).await.expect("a job")
 }
 

@@ -3,32 +3,22 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 use spillway::{
-    dialect::Dialect,
     drain::handle,
-    job::{Call, Job, NewJob, Priority, Reader},
+    job::{Job, Reader},
     store::jobs::Claim,
-    tenant::Class,
 };
 
 use super::{PATH, ROOM, ask, names, number, slow};
-use crate::support::{Deployment, answer::Events, jobs::batch_of};
+use crate::support::{
+    Deployment,
+    answer::Events,
+    jobs::{batch_of, new_job},
+};
 
 /// A response that streams and whose message is lost, so that nobody but the test runs it.
 async fn silent(deployment: &Deployment, output_tokens: u64) -> Job {
     let now_ms = deployment.world.app.clock.now_ms();
-    let (dialect, method, path) = (Dialect::OpenAi, "POST".to_owned(), PATH.to_owned());
-    let new = NewJob {
-        id: None,
-        tenant: "t".into(),
-        call: Call { dialect, method, path, headers: Vec::new(), stream: true },
-        body: Bytes::from(ask(output_tokens, &json!({ "stream": true })).to_string()),
-        created_ms: now_ms,
-        ready_ms: now_ms,
-        expires_ms: now_ms + 3_600_000,
-        priority: Priority::Normal,
-        class: Class::Batch,
-        member: None,
-    };
+    let new = new_job(PATH, &ask(output_tokens, &json!({ "stream": true })), now_ms);
     deployment.world.app.jobs.submit_for(Reader::Background, &new).await.expect("a job")
 }
 

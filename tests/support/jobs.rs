@@ -6,11 +6,14 @@ use aws_sdk_sqs::types::QueueAttributeName::{
     self, ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesDelayed as Delayed,
     ApproximateNumberOfMessagesNotVisible as Hidden,
 };
+use bytes::Bytes;
 use serde_json::{Value, json};
 use spillway::{
     app::{Clients, Endpoints, loopback},
-    job::Job,
+    dialect::Dialect,
+    job::{Call, Job, NewJob, Priority},
     quota::Charge,
+    tenant::Class,
 };
 
 use super::{Deployment, answer::Answer, key};
@@ -20,6 +23,28 @@ pub const JOBS: &str = "spillway-jobs";
 
 /// Where the messages of jobs go that failed for good.
 pub const DEAD: &str = "spillway-jobs-dead";
+
+/// A job of the tenant `t` that is ready at `now_ms` and asks `path` in OpenAI's dialect.
+pub fn new_job(path: &str, body: &Value, now_ms: u64) -> NewJob {
+    NewJob {
+        id: None,
+        tenant: "t".into(),
+        call: Call {
+            dialect: Dialect::OpenAi,
+            method: "POST".into(),
+            path: path.into(),
+            headers: Vec::new(),
+            stream: body["stream"] == true,
+        },
+        body: Bytes::from(body.to_string()),
+        created_ms: now_ms,
+        ready_ms: now_ms,
+        expires_ms: now_ms + 3_600_000,
+        priority: Priority::Normal,
+        class: Class::Batch,
+        member: None,
+    }
+}
 
 /// One request and nothing else.
 pub const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
