@@ -51,7 +51,7 @@ async fn accept(app: &App, call: &Call, tenant: &Tenant, body: &[u8], new: New<'
         metadata: new.metadata,
         fingerprint: derived(&[body]).simple().to_string(),
         created_ms: now_ms,
-        expires_ms: terms.deadline_ms.map_or(last_ms, |deadline_ms| deadline_ms.min(last_ms)),
+        expires_ms: terms.expires_ms(last_ms),
         output_kept_s: new.output_kept_s,
         status: Status::Validating,
         in_progress_ms: None,

@@ -97,14 +97,15 @@ async fn ask(
     let (request, echo) = draft.request(model.format(), &call.parts.headers)?;
     event.stream = request.stream;
     let asked_ms = prefer::prefer(&call.parts.headers).wait_ms;
-    let hold_ms = match when_full(app, call, &tenant) {
+    let when_full = when_full(app, call, &tenant);
+    let hold_ms = match when_full {
         WhenFull::Refuse => asked_ms.unwrap_or(tenant.hold_ms),
         WhenFull::Queue => asked_ms.unwrap_or(0),
         // What it asks for is how long it waits in the queue.
         WhenFull::Wait => tenant.hold_ms,
     };
     // What can wait takes no more of a pool than what waits already.
-    let class = if when_full(app, call, &tenant) == WhenFull::Queue { Class::Batch } else { tenant.class };
+    let class = if when_full == WhenFull::Queue { Class::Batch } else { tenant.class };
     let ask = Ask {
         request_id: call.request_id.clone(),
         class,

@@ -16,6 +16,7 @@ use crate::{
     chat::{Kind, Problem},
     drain,
     job::{self, Job, NewJob, Status},
+    queue::Queue,
     store::{StoreError, jobs::Cancel},
     tenant::{Class, Tenant},
 };
@@ -54,7 +55,7 @@ pub async fn accept(
     let now_ms = app.clock.now_ms();
     let terms = terms::terms(&call.parts.headers, now_ms)?;
     let lasts_until_ms = now_ms.saturating_add(tenant.job_ttl_s.saturating_mul(1_000));
-    let expires_ms = terms.deadline_ms.map_or(lasts_until_ms, |deadline_ms| deadline_ms.min(lasts_until_ms));
+    let expires_ms = terms.expires_ms(lasts_until_ms);
     if now_ms.saturating_add(wait_ms) > expires_ms {
         return Err(refused);
     }
@@ -70,17 +71,8 @@ pub async fn accept(
         class: Class::Batch,
         member: None,
     };
-    let job = app.jobs.submit(&new).await.map_err(|error| match error {
-        StoreError::TooLarge { limit, .. } => {
-            let told = format!("There is no room now, and a request over {limit} bytes cannot wait as a job.");
-            Problem { message: told, ..refused.clone() }
-        }
-        error => broker::unreachable("job store", &error),
-    })?;
-    if let Err(error) = queue.send(&job.id, &tenant.name, drain::delay_ms(&refused, wait_ms)).await {
-        // The sweep finds the job and sends its message.
-        tracing::warn!(job_id = job.id, %error, "the message of a job was not sent");
-    }
+    let job = app.jobs.submit(&new).await.map_err(|error| not_stored(&error, &refused))?;
+    send(queue, &job, drain::delay_ms(&refused, wait_ms)).await;
     let mut response = reply::json(call, StatusCode::ACCEPTED, &status(app, &job, now_ms));
     let location = path(app, &job);
     response.headers_mut().extend(
@@ -96,6 +88,24 @@ pub async fn accept(
         .flatten(),
     );
     Ok(response)
+}
+
+/// What to tell who was `refused` and whose job cannot be stored either.
+pub fn not_stored(error: &StoreError, refused: &Problem) -> Problem {
+    match error {
+        StoreError::TooLarge { limit, .. } => {
+            let told = format!("There is no room now, and a request over {limit} bytes cannot wait as a job.");
+            Problem { message: told, ..refused.clone() }
+        }
+        error => broker::unreachable("job store", error),
+    }
+}
+
+/// Sends the message of a job that was stored. If that fails, the sweep finds the job and sends it.
+pub async fn send(queue: &Queue, job: &Job, delay_ms: u64) {
+    if let Err(error) = queue.send(&job.id, &job.tenant, delay_ms).await {
+        tracing::warn!(job_id = job.id, %error, "the message of a job was not sent");
+    }
 }
 
 /// The id of the job that an `Idempotency-Key` names: the same for the same request with the same key, whichever process

@@ -43,7 +43,7 @@ pub async fn create(app: &App, call: &Call, ask: &Ask, body: Bytes) -> Result<Re
         body,
         created_ms: now_ms,
         ready_ms: now_ms,
-        expires_ms: terms.deadline_ms.map_or(lasts_until_ms, |deadline_ms| deadline_ms.min(lasts_until_ms)),
+        expires_ms: terms.expires_ms(lasts_until_ms),
         priority: terms.priority,
         class: Class::Batch,
         member: None,
@@ -58,10 +58,7 @@ pub async fn create(app: &App, call: &Call, ask: &Ask, body: Bytes) -> Result<Re
     if job.is_deleted {
         return Err(Problem::new(Kind::Conflict, "The response of this Idempotency-Key was deleted."));
     }
-    if let Err(error) = queue.send(&job.id, &job.tenant, 0).await {
-        // The sweep finds the job and sends its message.
-        tracing::warn!(job_id = job.id, %error, "the message of a job was not sent");
-    }
+    jobs::send(queue, &job, 0).await;
     if ask.request.stream {
         return stream::follow(app, call, job, None).await;
     }

@@ -20,6 +20,13 @@ pub struct Terms {
     pub priority: Priority,
 }
 
+impl Terms {
+    /// When it is too late to begin with a job that may wait until `last_ms`, in milliseconds since 1970.
+    pub fn expires_ms(&self, last_ms: u64) -> u64 {
+        self.deadline_ms.map_or(last_ms, |deadline_ms| deadline_ms.min(last_ms))
+    }
+}
+
 /// Reads both headers at `now_ms`.
 ///
 /// # Errors

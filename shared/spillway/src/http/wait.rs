@@ -22,7 +22,7 @@ use crate::{
     drain,
     job::{Job, NewJob, Priority, Reader, Status, StoredResult},
     retry,
-    store::{StoreError, jobs::Cancel, jobs::LARGEST_BODY},
+    store::jobs::Cancel,
     tenant::Tenant,
 };
 
@@ -112,18 +112,9 @@ async fn submit(
         class: tenant.class,
         member: None,
     };
-    let job = app.jobs.submit_for(Reader::Waiting, &new).await.map_err(|error| match error {
-        StoreError::TooLarge { .. } => {
-            let told = format!("There is no room now, and a request over {LARGEST_BODY} bytes cannot wait as a job.");
-            Problem { message: told, ..refused.clone() }
-        }
-        error => broker::unreachable("job store", &error),
-    })?;
-    let delay_ms = drain::delay_ms(refused, ready_ms.saturating_sub(now_ms));
-    if let Err(error) = queue.send(&job.id, &tenant.name, delay_ms).await {
-        // The sweep finds the job and sends its message.
-        tracing::warn!(job_id = job.id, %error, "the message of a job was not sent");
-    }
+    let job = app.jobs.submit_for(Reader::Waiting, &new).await;
+    let job = job.map_err(|error| jobs::not_stored(&error, refused))?;
+    jobs::send(queue, &job, drain::delay_ms(refused, ready_ms.saturating_sub(now_ms))).await;
     Ok(job)
 }
 
