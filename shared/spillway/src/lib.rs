@@ -11,6 +11,7 @@ pub mod pool;
 pub mod price;
 pub mod quota;
 pub mod tenant;
+pub mod units;
 
 // Touch: one place per external service.
 pub mod model;
