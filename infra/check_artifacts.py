@@ -2,8 +2,8 @@
 
     python check_artifacts.py BOOTSTRAP…
 
-The runtime `provided.al2023` is Amazon Linux 2023 with glibc 2.34. A binary that needs a newer glibc
-exits at startup.
+The runtime `provided.al2023` is Amazon Linux 2023 with glibc 2.34. A binary that needs a newer
+glibc exits at startup.
 """
 
 import re

@@ -1,8 +1,7 @@
-"""Checks the stack that `template.yaml` deploys: applies the SAM transform, then lints and checks the
-result.
+"""Checks the stack that `template.yaml` deploys: transforms it as SAM does, and checks the result.
 
-Linting the untransformed template finds almost nothing. Requires the packages of aws-sam-cli, but no
-network and no credentials.
+Linting the untransformed template finds almost nothing. Requires the packages of aws-sam-cli, but
+no network and no credentials.
 """
 
 import copy
@@ -145,7 +144,7 @@ def problems(sam, config=None, with_lint=True):
 
 
 def transform(sam, parameters):
-    """Returns the CloudFormation template for `sam`, with `parameters` instead of their defaults."""
+    """Returns the CloudFormation template for `sam`; `parameters` override the defaults."""
     translator = Translator(managed_policy_map={}, sam_parser=Parser(), plugins=[])
     return translator.translate(sam_template=copy.deepcopy(sam), parameter_values=parameters)
 
@@ -352,7 +351,7 @@ def granted_actions(role):
 
 
 def target_name(target):
-    """Returns the resource of this stack that an ARN names, `bedrock` for a model, or else the ARN."""
+    """Returns the resource of this stack that an ARN names, `bedrock` for a model, or the ARN."""
     if isinstance(target, dict) and "Fn::GetAtt" in target:
         return target["Fn::GetAtt"][0]
     text = target.get("Fn::Sub", str(target)) if isinstance(target, dict) else target
@@ -410,7 +409,7 @@ def check_function_url(stack):
 
 
 def check_iam_auth(stack, iam_stack):
-    """Reports paths that require a signature by default, or that do not with FrontDoorAuth=AWS_IAM."""
+    """Reports paths that require a signature by default, or do not with FrontDoorAuth=AWS_IAM."""
     iam = [{"AWS_IAM": []}]
     for deployed, expected, fault in [(stack, None, "requires"), (iam_stack, iam, "does not require")]:
         for api in resources(deployed, "AWS::ApiGateway::RestApi").values():
@@ -439,7 +438,7 @@ CHECKS = [
 
 
 def check_environment(stack, config):
-    """Reports differences between the functions' variables and the variables that config.rs reads."""
+    """Reports differences between the functions' variables and those that config.rs reads."""
     read = set(re.findall(r'"(SPILLWAY_[A-Z0-9_]+)"', config))
     if not read:
         yield "environment: config.rs reads no variable"

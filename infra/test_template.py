@@ -1,4 +1,4 @@
-"""Tests that the SAM template has no known problem, and that `checks.py` reports each known problem.
+"""Tests that the SAM template has no known problem, and that `checks.py` reports known mistakes.
 
 Runs offline in the environment of aws-sam-cli:
 
