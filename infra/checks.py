@@ -438,7 +438,7 @@ CHECKS = [
 
 
 def check_environment(stack, config):
-    """Reports differences between the functions' variables and those that config.rs reads."""
+    """Reports variables that the functions lack, or that config.rs does not read."""
     read = set(re.findall(r'"(SPILLWAY_[A-Z0-9_]+)"', config))
     if not read:
         yield "environment: config.rs reads no variable"
