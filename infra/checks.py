@@ -125,7 +125,7 @@ def template():
 
 
 def problems(sam, config=None, with_lint=True):
-    """Returns the problems of the stack that `sam` deploys, as one message each."""
+    """Returns the problems of the stack that `sam` deploys, a message each."""
     packaged = copy.deepcopy(sam)
     for name in FUNCTIONS:
         # `sam deploy` uploads the code to S3 and replaces the path.

@@ -179,11 +179,11 @@ MISTAKES = {
         "ApiRole has s3:GetObject on *",
     ),
     "no alarm for the sweep": (lambda sam: sam["Resources"].pop("SweepAlarm"), "no alarm for FailedInvocations"),
-    "SAM's own role": (
+    "SAM's generated role": (
         lambda sam: properties(sam, "DrainFunction").pop("Role"),
         "roles: DrainFunctionRole has the managed policies",
     ),
-    "tracing, which attaches a policy to SAM's own role": (
+    "tracing, which attaches a policy to SAM's generated role": (
         lambda sam: (properties(sam, "ApiFunction").pop("Role"), properties(sam, "ApiFunction").update(Tracing="Active")),
         "AWSXrayWriteOnlyAccess",
     ),

@@ -68,7 +68,7 @@ async function runWebhooksCommand(...args) {
   return (await promisify(execFile)(process.env.SPILLWAY_COMMAND, ["webhooks", ...args], { env })).stdout;
 }
 
-// Starts a server that responds to a challenge, and records every other event with its headers.
+// Starts a server that responds to challenges, and records events with their headers.
 // Returns its URL.
 async function startReceiver(received) {
   const server = createServer(async (request, response) => {

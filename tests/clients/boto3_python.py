@@ -123,7 +123,8 @@ class Runtime:
         )
         assert_equal(counted["inputTokens"], self.ask()["usage"]["inputTokens"])
         body = {"invokeModel": {"body": messages_body()}}
-        assert_equal(self.client.count_tokens(modelId=CLAUDE_ON_BEDROCK, input=body)["inputTokens"], counted["inputTokens"])
+        counted_body = self.client.count_tokens(modelId=CLAUDE_ON_BEDROCK, input=body)
+        assert_equal(counted_body["inputTokens"], counted["inputTokens"])
 
     def guardrail(self):
         # The simulator's guardrails block this word.
@@ -180,7 +181,8 @@ def runtime_client(attempts, url, session=None, signature_version=None, **argume
 def signing_client(key, attempts):
     # botocore does not send bearer tokens over plain HTTP, so the key is the session token of dummy
     # credentials.
-    return runtime_client(attempts, URL, aws_access_key_id="unused", aws_secret_access_key="unused", aws_session_token=key)
+    credentials = {"aws_access_key_id": "unused", "aws_secret_access_key": "unused", "aws_session_token": key}
+    return runtime_client(attempts, URL, **credentials)
 
 
 def access_key_id_client(key, attempts):

@@ -29,7 +29,8 @@ def ask(*options, prompt=PROMPT, key=KEY):
     """Runs the command and returns its events."""
     # The sandbox for the client's tools requires privileges that a container lacks.
     unsandboxed = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
-    return json_lines(sandbox.run([COMMAND, "exec", "--json", *unsandboxed, prompt, *options], {"SPILLWAY_KEY": key}).stdout)
+    command = [COMMAND, "exec", "--json", *unsandboxed, prompt, *options]
+    return json_lines(sandbox.run(command, {"SPILLWAY_KEY": key}).stdout)
 
 
 def parse_completed(events):

@@ -3,8 +3,8 @@
     python compare_litellm.py target/debug/spillway
 
 Chat completions become Converse calls, and Anthropic's messages become InvokeModel calls. Both
-programs call the same recorder instead of Bedrock Runtime. The differences must be exactly those in
-`litellm_differences.py`. The exit code is 1 otherwise.
+programs call the same recorder instead of Bedrock Runtime. `litellm_differences.py` must list
+exactly the differences. The exit code is 1 otherwise.
 """
 
 import asyncio
@@ -129,7 +129,7 @@ def sent_body(call, request: dict) -> dict:
 
 
 def compare(name: str, spillway_body: dict, litellm_body: dict) -> int:
-    """Prints the differences of a request. Returns 1 if they are not the expected ones, else 0."""
+    """Prints the differences of a request. Returns 1 if they are not as expected, else 0."""
     # Every Converse call adds the tenant and the request id to Bedrock's invocation log.
     spillway_body.pop("requestMetadata", None)
     spillway_body, litellm_body = dict(leaves(spillway_body)), dict(leaves(litellm_body))

@@ -86,7 +86,8 @@ class Completion:
         content = [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
         messages = [{"role": "system", "content": content}, {"role": "user", "content": PROMPT}]
         self.ask(messages=messages)
-        assert self.ask(messages=messages).usage.prompt_tokens_details.cached_tokens > 1_000, "no tokens were read from the cache"
+        usage = self.ask(messages=messages).usage
+        assert usage.prompt_tokens_details.cached_tokens > 1_000, "the cache was not read"
 
     def embed(self):
         response = litellm.embedding(model=self.embedding, input=["a river", "a hill"], **self.auth(KEY))

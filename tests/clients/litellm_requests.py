@@ -90,7 +90,11 @@ MESSAGES = {
     "messages top_k": {**MESSAGES_REQUEST, "top_k": 5},
     "messages tools": {**MESSAGES_REQUEST, "tools": [ANTHROPIC_TOOL]},
     "messages tool any": {**MESSAGES_REQUEST, "tools": [ANTHROPIC_TOOL], "tool_choice": {"type": "any"}},
-    "messages tool named": {**MESSAGES_REQUEST, "tools": [ANTHROPIC_TOOL], "tool_choice": {"type": "tool", "name": "river_length"}},
+    "messages tool named": {
+        **MESSAGES_REQUEST,
+        "tools": [ANTHROPIC_TOOL],
+        "tool_choice": {"type": "tool", "name": "river_length"},
+    },
     "messages tool round": {
         **MESSAGES_REQUEST,
         "tools": [ANTHROPIC_TOOL],
@@ -113,5 +117,8 @@ MESSAGES = {
     },
     "messages cached system": {**MESSAGES_REQUEST, "system": [text_block("Be brief.", **EPHEMERAL)]},
     "messages cached tool": {**MESSAGES_REQUEST, "tools": [{**ANTHROPIC_TOOL, **EPHEMERAL}]},
-    "messages cached message": {**MESSAGES_REQUEST, "messages": [user([text_block("How long is the Elbe?", **EPHEMERAL)])]},
+    "messages cached message": {
+        **MESSAGES_REQUEST,
+        "messages": [user([text_block("How long is the Elbe?", **EPHEMERAL)])],
+    },
 }

@@ -99,8 +99,8 @@ def environment(printed: dict[str, str], impatient_keys: list[str], command: str
         "NODE_EXTRA_CA_CERTS": printed["ca"],
         "SPILLWAY_KEY": printed["key patient"],
         "SPILLWAY_IMPATIENT_KEYS": ",".join(impatient_keys),
-        # For the command, which needs the server's DynamoDB and SQS. Clients must not call those
-        # services, so the variables are not set directly.
+        # For the command, which needs the server's DynamoDB and SQS. The variables are not set
+        # directly, because the clients must not use these services.
         "SPILLWAY_COMMAND": str(pathlib.Path(command).resolve()),
         "SPILLWAY_EXPORTS": json.dumps({name: value for name, value in printed.items() if name.isupper()}),
         "AWS_CONFIG_FILE": os.devnull,
