@@ -2,11 +2,13 @@
 
 use super::Ask;
 use crate::{
-    chat::{Kind, OutputBound, Payer, Problem, Usage},
+    chat::OutputBound,
     pool::{Model, Pool},
     price::quota_tokens,
+    problem::{Kind, Payer, Problem},
     quota::{self, Charge, History, Limits, ReserveRule, ReserveSettings, Turnout},
     tenant::{RightSizing, Tenant},
+    usage::Usage,
 };
 
 /// How a request will be sent and what is reserved for it.

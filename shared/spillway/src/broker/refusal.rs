@@ -5,7 +5,7 @@ use std::fmt::Display;
 use tracing::error;
 
 use crate::{
-    chat::{Kind, Payer, Problem},
+    problem::{Kind, Payer, Problem},
     quota::{Limit, LimitState, Refusal},
 };
 
@@ -62,15 +62,6 @@ pub fn larger_than_every_pool(model: &str) -> Problem {
         "This request is larger than any pool of model {model} can take. Lower max_tokens or shorten the input."
     );
     Problem { limits: vec![MODEL_CAPACITY.into()], ..Problem::invalid("max_tokens", told) }
-}
-
-/// One of our own services cannot be reached. Nothing is admitted without it.
-pub fn unreachable(service: &str, error: &impl Display) -> Problem {
-    error!(service, %error, "a service cannot be reached");
-    Problem {
-        retry_after_ms: Some(1_000),
-        ..Problem::new(Kind::Unavailable, format!("The {service} cannot be reached; nothing was charged. Try again."))
-    }
 }
 
 /// The ledger takes no more writes for this tenant for the moment.

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, header};
 
 use super::{Dialect, bedrock};
-use crate::chat::{Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 /// The longest wait that the OpenAI and Anthropic SDKs should sit through by themselves, in milliseconds. Above it the
 /// one would give up or guess its own delay and the other would sleep for hours, so both are told not to retry.

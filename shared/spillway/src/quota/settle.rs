@@ -5,7 +5,7 @@ use super::{
     reserve::{day, epoch, month, signed, windows},
     slots,
 };
-use crate::chat::Usage;
+use crate::usage::Usage;
 
 /// What really happened, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Failures before the first byte: bodies that cannot be read, statuses, and headers that say when to retry.
 
 use serde_json::{Value, json};
-use spillway::chat::{Kind, Problem};
 use spillway::dialect::{Api, Dialect, Rendered};
+use spillway::problem::{Kind, Problem};
 
 const ALL: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock];
 

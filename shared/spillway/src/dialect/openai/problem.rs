@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::chat::{Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 /// `{"error": {"message", "type", "param", "code"}}`.
 pub fn problem(problem: &Problem) -> Value {

@@ -63,7 +63,13 @@ pub struct Payer {
 }
 
 impl Problem {
-    /// A failure of `kind`, told as `message`.
+    /// One of our own services cannot be reached. Nothing is admitted without it.
+    pub fn unavailable(service: &str) -> Self {
+        let message = format!("The {service} cannot be reached; nothing was charged. Try again.");
+        Self { retry_after_ms: Some(1_000), ..Self::new(Kind::Unavailable, message) }
+    }
+
+    /// A failure of `kind`, with `message` for the caller.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
             kind,
