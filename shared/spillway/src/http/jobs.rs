@@ -17,6 +17,7 @@ use crate::{
     drain,
     job::{self, Job, NewJob, Status},
     queue::Queue,
+    quota::LimitName,
     store::{StoreError, jobs::Cancel},
     tenant::{Class, Tenant},
 };
@@ -80,7 +81,7 @@ pub async fn accept(
             reply::header("location", &location),
             reply::header("preference-applied", "respond-async"),
             reply::header("retry-after", &wait_ms.div_ceil(1_000).to_string()),
-            Some(refused.limits.join(","))
+            Some(LimitName::join(&refused.limits, ","))
                 .filter(|limits| !limits.is_empty())
                 .and_then(|limits| reply::header("x-spillway-limit", &limits)),
         ]

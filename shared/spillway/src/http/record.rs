@@ -4,6 +4,7 @@ use super::Call;
 use crate::{
     app::App,
     chat::{Kind, Problem},
+    quota::LimitName,
     telemetry::{Outcome, RequestEvent},
 };
 
@@ -23,7 +24,7 @@ pub fn note_failure(event: &mut RequestEvent, problem: &Problem) {
         Kind::Throttled | Kind::BudgetExhausted => Outcome::Refused,
         _ => Outcome::Failed,
     };
-    event.limit = problem.limits.first().cloned();
+    event.limit = problem.limits.first().map(LimitName::to_string);
     if let Some(receipt) = &problem.receipt {
         event.charge(receipt);
     }
