@@ -15,6 +15,7 @@ use crate::{
     job::{self, Job, Reader, Status},
     overflow::{self, Submission},
     problem::{Kind, Problem},
+    quota::LimitName,
     store::jobs::Cancel,
     tenant::Class,
 };
@@ -57,7 +58,7 @@ pub async fn accept(
             reply::header("location", &location),
             reply::header("preference-applied", "respond-async"),
             reply::header("retry-after", &wait_ms.div_ceil(1_000).to_string()),
-            Some(refusal.limits.join(","))
+            Some(LimitName::join(&refusal.limits, ","))
                 .filter(|limits| !limits.is_empty())
                 .and_then(|limits| reply::header("x-spillway-limit", &limits)),
         ]

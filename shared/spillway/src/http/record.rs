@@ -5,6 +5,7 @@ use crate::{
     app::App,
     dialect::{Api, Dialect},
     problem::{Kind, Problem},
+    quota::LimitName,
     telemetry::{Outcome, RequestEvent},
 };
 
@@ -41,7 +42,7 @@ pub fn note_failure(event: &mut RequestEvent, problem: &Problem) {
         Kind::Throttled | Kind::BudgetExhausted => Outcome::Refused,
         _ => Outcome::Failed,
     };
-    event.limit = problem.limits.first().cloned();
+    event.limit = problem.limits.first().map(LimitName::to_string);
     if let Some(receipt) = &problem.receipt {
         event.charge(receipt);
     }
