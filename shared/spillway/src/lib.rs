@@ -10,6 +10,7 @@ pub mod pace;
 pub mod pool;
 pub mod price;
 pub mod quota;
+pub mod stored_headers;
 pub mod tenant;
 pub mod units;
 
