@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// Headers as pairs of lower-case name and value, in the order in which they were sent.
 ///
-/// A header whose value is not ASCII text is left out when headers are stored, and a pair that is not
-/// a valid header is left out when they are read back.
+/// A header whose value is not ASCII text is left out when headers are stored, and a pair that is
+/// not a valid header is left out when they are read back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StoredHeaders(Vec<(String, String)>);

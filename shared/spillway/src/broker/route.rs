@@ -6,7 +6,7 @@ use super::{Ask, accounts, admit, admit::Admitted, pacing::Place, refusal, settl
 use crate::{
     app::App,
     chat::{Answer, Problem},
-    model::{Call, EventStream, Failure},
+    model::{EventStream, Failure, ModelCall},
     pace::{Blocked, End},
     pool::Pool,
     quota::{self, Charged},
@@ -109,7 +109,7 @@ pub async fn route<'a>(
                 obstacles.full(rests_ms.max(refusal::THROTTLED_RETRY_MS));
             }
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
-            Failure::Rejected(problem) => return Err(Failed::unbilled(problem)),
+            Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(problem) => {
                 return Err(Failed { problem, may_be_billed, pool: Some((pool.name.clone(), charged)) });
             }
@@ -200,7 +200,7 @@ async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resu
 async fn invoke(app: &App, ask: &Ask, max_tokens: Option<u64>, pool: &Pool) -> Result<Response, Failure> {
     let left_ms = admit::expires_ms(app, ask).saturating_sub(app.clock.now_ms());
     let timeout = Duration::from_millis(left_ms);
-    let call = Call {
+    let call = ModelCall {
         pool,
         input: &ask.request.input,
         max_tokens,

@@ -1,4 +1,5 @@
-//! Where limits stand, as headers: the IETF draft's `RateLimit` fields, and OpenAI's and Anthropic's own.
+//! Where limits stand, as headers: the IETF draft's `RateLimit` fields, and OpenAI's and
+//! Anthropic's own.
 
 use http::{HeaderName, HeaderValue};
 use time::OffsetDateTime;
@@ -110,7 +111,8 @@ fn duration(milliseconds: u64) -> String {
     }
 }
 
-/// An instant as Anthropic writes it (RFC 3339), rounded up to the second; empty when no calendar holds it.
+/// An instant as Anthropic writes it (RFC 3339), rounded up to the second; empty when no calendar
+/// holds it.
 fn instant(now_ms: u64, wait_ms: u64) -> String {
     let at_s = now_ms.saturating_add(wait_ms).div_ceil(1000);
     let at = i64::try_from(at_s).ok().and_then(|at_s| OffsetDateTime::from_unix_timestamp(at_s).ok());

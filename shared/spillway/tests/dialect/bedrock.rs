@@ -3,7 +3,7 @@
 use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::event_stream::Message;
 use serde_json::{Value, json};
-use spillway::chat::{Event, Kind, Output, Problem};
+use spillway::chat::{Kind, Output, Problem, StreamEvent};
 use spillway::dialect::Api;
 
 use super::{answer, busy_stream, context, parse, read, refused, sent, streamed};
@@ -111,7 +111,7 @@ fn a_stream_is_frames_of_the_same_events() {
     let bytes = streamed(Api::Converse, context(), &events);
     let mut rest = bytes.as_slice();
     for event in &events {
-        let Event::Converse { name, payload } = event else { panic!("an event of Converse") };
+        let StreamEvent::Converse { name, payload } = event else { panic!("an event of Converse") };
         let message = read_message_from(&mut rest).expect("a frame");
         assert_eq!(header(&message, ":message-type"), "event");
         assert_eq!(header(&message, ":event-type"), name);

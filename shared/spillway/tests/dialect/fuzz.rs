@@ -10,8 +10,9 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use spillway::chat::{Answer, Event, Format, NativeReply, Output, Usage};
+use spillway::chat::{Answer, Format, NativeReply, Output, StreamEvent, Usage};
 use spillway::dialect::Api;
+use spillway::stored_headers::StoredHeaders;
 
 use super::{context, golden};
 
@@ -92,7 +93,7 @@ proptest! {
     ) {
         let bytes = damaged(&golden_bytes(name, "reply.json"), &damages);
         let output = match format {
-            Some(_) => Output::Native(vec![NativeReply { headers: Vec::new(), body: Bytes::from(bytes) }]),
+            Some(_) => Output::Native(vec![NativeReply { headers: StoredHeaders::default(), body: Bytes::from(bytes) }]),
             None => Output::Converse(serde_json::from_slice(&bytes).unwrap_or_default()),
         };
         let rendered = api.answer(&context(), &Answer { output, usage: None });
@@ -107,7 +108,7 @@ proptest! {
         let (mut encoder, mut usage, mut sent) = (api.stream(context()), None::<Usage>, BytesMut::new());
         for line in bytes.split(|byte| *byte == b'\n') {
             let event = match format {
-                Some(_) => Event::Native(Bytes::copy_from_slice(line)),
+                Some(_) => StreamEvent::Native(Bytes::copy_from_slice(line)),
                 None => golden::event_of(&serde_json::from_slice(line).unwrap_or_default()),
             };
             event.report(&mut usage);

@@ -12,8 +12,9 @@ use aws_smithy_eventstream::frame::read_message_from;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
-use spillway::chat::{Answer, Event, Format, NativeReply, Output, Usage};
+use spillway::chat::{Answer, Format, NativeReply, Output, StreamEvent, Usage};
 use spillway::dialect::{Api, Context, Echo};
+use spillway::stored_headers::StoredHeaders;
 
 /// The exchanges: the folder, the API, and the format of the model's own bodies where that is sent.
 pub const EXCHANGES: [(&str, Api, Option<Format>); 7] = [
@@ -68,22 +69,23 @@ fn reply(format: Option<Format>, body: Value) -> Answer {
         return Answer { output: Output::Converse(body), usage };
     }
     let bodies = if let Value::Array(bodies) = body { bodies } else { vec![body] };
-    let replies = bodies.iter().map(|body| NativeReply { headers: Vec::new(), body: body.to_string().into() });
+    let replies =
+        bodies.iter().map(|body| NativeReply { headers: StoredHeaders::default(), body: body.to_string().into() });
     let usage = Usage { input_tokens: 12, output_tokens: 0, ..Usage::default() };
     Answer { output: Output::Native(replies.collect()), usage: Some(usage) }
 }
 
-fn event(format: Option<Format>, line: &str) -> Event {
+fn event(format: Option<Format>, line: &str) -> StreamEvent {
     if format.is_some() {
-        return Event::Native(Bytes::from(line.to_owned()));
+        return StreamEvent::Native(Bytes::from(line.to_owned()));
     }
     event_of(&serde_json::from_str(line).expect("an event"))
 }
 
 /// An event of ConverseStream as a line of a file has it.
-pub fn event_of(line: &Value) -> Event {
+pub fn event_of(line: &Value) -> StreamEvent {
     let name = line.get("event").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Event::Converse { name, payload: line.get("payload").cloned().unwrap_or_default() }
+    StreamEvent::Converse { name, payload: line.get("payload").cloned().unwrap_or_default() }
 }
 
 /// Frames of an event stream as text, a line each.

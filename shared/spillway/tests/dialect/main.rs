@@ -13,7 +13,7 @@ mod roundtrip;
 
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
-use spillway::chat::{Answer, Event, Output, Problem, Request, Usage};
+use spillway::chat::{Answer, Output, Problem, Request, StreamEvent, Usage};
 use spillway::dialect::{Api, Context, Echo};
 
 /// One transparent pixel.
@@ -77,12 +77,12 @@ fn rendered(api: Api, answer: &Answer) -> Value {
     serde_json::from_slice(&api.answer(&context(), answer).body).expect("an answer is JSON")
 }
 
-fn event(name: &str, payload: Value) -> Event {
-    Event::Converse { name: name.into(), payload }
+fn event(name: &str, payload: Value) -> StreamEvent {
+    StreamEvent::Converse { name: name.into(), payload }
 }
 
 /// A stream that thinks, says `Hello`, calls a tool and one that takes nothing, as Bedrock sends it.
-fn busy_stream() -> Vec<Event> {
+fn busy_stream() -> Vec<StreamEvent> {
     let usage = json!({"inputTokens": 10, "outputTokens": 5, "totalTokens": 1115,
         "cacheReadInputTokens": 100, "cacheWriteInputTokens": 1000});
     let delta =
@@ -113,7 +113,7 @@ fn busy_stream() -> Vec<Event> {
 }
 
 /// All bytes of a stream that ends well.
-fn streamed(api: Api, context: Context, events: &[Event]) -> Vec<u8> {
+fn streamed(api: Api, context: Context, events: &[StreamEvent]) -> Vec<u8> {
     let mut encoder = api.stream(context);
     let mut bytes = Vec::new();
     events.iter().for_each(|event| bytes.extend(encoder.event(event)));

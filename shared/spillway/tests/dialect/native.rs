@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
-use spillway::chat::{Answer, Event, Format, Input, Native, NativeReply, Output, Problem, Request, Usage};
+use spillway::chat::{Answer, Format, Input, NativeInput, NativeReply, Output, Problem, Request, StreamEvent, Usage};
 use spillway::dialect::{Api, Echo};
+use spillway::stored_headers::StoredHeaders;
 
 use super::{context, payloads};
 
@@ -14,7 +15,7 @@ fn read(api: Api, format: Format, body: &Value, headers: &[(&str, &str)]) -> Res
     api.read(body.to_string().as_bytes(), Some("path"), false)?.request(Some(format), &headers)
 }
 
-fn native(request: &Request) -> &Native {
+fn native(request: &Request) -> &NativeInput {
     let Input::Native(native) = &request.input else { panic!("a body of the model's own") };
     native
 }
@@ -84,7 +85,7 @@ fn what_bedrock_cannot_do_is_refused_for_claude_as_for_others() {
 #[test]
 fn claudes_own_answer_is_relayed_byte_for_byte() {
     let body = Bytes::from_static(br#"{"id": "msg_bdrk_1", "type":"message"}"#);
-    let headers = vec![("x-amzn-bedrock-input-token-count".to_owned(), "3".to_owned())];
+    let headers = StoredHeaders::from_iter([("x-amzn-bedrock-input-token-count".to_owned(), "3".to_owned())]);
     let replies = vec![NativeReply { headers, body: body.clone() }];
     let answer = Answer { output: Output::Native(replies), usage: None };
     let message = Api::Messages.answer(&context(), &answer);
@@ -104,7 +105,7 @@ fn claudes_own_events_are_relayed_without_what_bedrock_adds() {
     let mut usage = None;
     let mut bytes = Vec::new();
     for (chunk, is_last) in [(start, false), ("no event", false), (stop, true)] {
-        let event = Event::Native(Bytes::from_static(chunk.as_bytes()));
+        let event = StreamEvent::Native(Bytes::from_static(chunk.as_bytes()));
         assert_eq!(event.report(&mut usage), is_last);
         bytes.extend(encoder.event(&event));
     }
@@ -138,7 +139,7 @@ fn usage_is_the_same_from_every_place_that_tells_it() {
     ];
     let mut usage = None;
     for event in in_stream {
-        Event::Native(Bytes::from(event.to_string())).report(&mut usage);
+        StreamEvent::Native(Bytes::from(event.to_string())).report(&mut usage);
     }
     assert_eq!(usage, Some(expected));
 }
@@ -204,7 +205,7 @@ fn texts_that_no_model_embeds_are_refused() {
 
 #[test]
 fn vectors_come_back_in_order_as_numbers_or_packed() {
-    let reply = |body: Value| NativeReply { headers: Vec::new(), body: body.to_string().into() };
+    let reply = |body: Value| NativeReply { headers: StoredHeaders::default(), body: body.to_string().into() };
     let replies =
         vec![reply(json!({"embedding": [0.5, -1.0]})), reply(json!({"embeddings": {"float": [[1.0], [2.0]]}}))];
     let usage = Some(Usage { input_tokens: 4, ..Usage::default() });

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use spillway::chat::{Answer, Event, Output, Usage};
+use spillway::chat::{Answer, Output, StreamEvent, Usage};
 use spillway::dialect::{Api, Context, Echo};
 
 use super::{PNG, body as sent_body, context, payloads, rendered};
@@ -213,7 +213,7 @@ proptest! {
     ) {
         let mut encoder = api.stream(Context { echo: Echo { include_usage, ..Echo::default() }, ..context() });
         for (name, payload) in events {
-            encoder.event(&Event::Converse { name: name.to_owned(), payload });
+            encoder.event(&StreamEvent::Converse { name: name.to_owned(), payload });
         }
         encoder.finish();
         prop_assert!(encoder.finish().is_empty());
@@ -275,7 +275,7 @@ proptest! {
 
     #[test]
     fn streamed_text_is_the_same_text(texts in prop::collection::vec(".+", 1..6)) {
-        let events: Vec<Event> = texts.iter().map(|text| {
+        let events: Vec<StreamEvent> = texts.iter().map(|text| {
             super::event("contentBlockDelta", json!({"contentBlockIndex": 0, "delta": {"text": text}}))
         }).collect();
         let joined = |api, pointer: &str| -> String {

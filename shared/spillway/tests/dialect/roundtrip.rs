@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spillway::chat::{Answer, Event, Output, Usage};
+use spillway::chat::{Answer, Output, StreamEvent, Usage};
 use spillway::dialect::{Api, Context, Echo};
 
 use super::{PNG, body, context, event, parse, payloads, rendered, streamed};
@@ -158,7 +158,7 @@ impl Said {
         Answer { output: Output::Converse(body), usage: Some(self.usage) }
     }
 
-    fn events(&self) -> Vec<Event> {
+    fn events(&self) -> Vec<StreamEvent> {
         let mut events = vec![event("messageStart", json!({"role": "assistant"}))];
         let mut delta = |block: usize, delta: Value| {
             events.push(event("contentBlockDelta", json!({"contentBlockIndex": block, "delta": delta})));

@@ -10,13 +10,14 @@ use crate::{
     app::App,
     broker,
     chat::{Kind, Problem},
-    dialect::{Api, Context, Encoder, ResponseStream, Resumed, Standing},
+    dialect::{Api, Context, Encoder, ResponseState, ResponseStream, ResumedStream},
     http::{
         Body, Call,
         follow::{Follower, Seen},
         reply,
     },
     job::{Job, Status},
+    stored_headers::StoredHeaders,
 };
 
 /// How long one connection follows a response that does not end, in milliseconds: then its caller asks for the rest.
@@ -29,7 +30,7 @@ const LAST_COMMON_EVENT: u64 = 2;
 struct Reading {
     app: App,
     follower: Follower,
-    resumed: Resumed,
+    resumed: ResumedStream,
     context: Context,
     /// The number of the last event that the caller has.
     last: Option<u64>,
@@ -48,7 +49,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
     let mut reading = Reading {
         app: app.clone(),
         follower: Follower::new(app, job),
-        resumed: Resumed::after(after),
+        resumed: ResumedStream::after(after),
         start: None,
         context,
         last: after,
@@ -64,7 +65,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
         let (bytes, is_over) = reading.next().await;
         Some((Ok(Frame::data(bytes)), (!is_over).then_some(reading)))
     });
-    let headers = Api::Responses.stream_headers(&call.request_id, &[]);
+    let headers = Api::Responses.stream_headers(&call.request_id, &StoredHeaders::default());
     Ok(reply::streamed(call, headers, chunks))
 }
 
@@ -103,7 +104,7 @@ impl Reading {
             Seen::Answered { rest, .. } => (self.resumed.push(&rest), true),
             Seen::Ended { job, result } => {
                 let standing = match job.status {
-                    Status::Cancelled => Standing::Cancelled,
+                    Status::Cancelled => ResponseState::Cancelled,
                     _ => failed(&job, result.map(|result| result.status)),
                 };
                 // Whatever the caller has: this is what comes after it.

@@ -15,6 +15,7 @@ use crate::{
         reply::{self, Cut},
     },
     job::{Job, StoredResult},
+    stored_headers::StoredHeaders,
     tenant::Tenant,
 };
 
@@ -82,7 +83,7 @@ async fn headers(
         let streams = streams.map_err(|error| broker::unreachable("job store", &error))?;
         headers.extend(reply::parsed(&streams.headers));
     } else {
-        headers.extend(api.stream_headers(&call.request_id, &[]));
+        headers.extend(api.stream_headers(&call.request_id, &StoredHeaders::default()));
     }
     Ok(headers)
 }
@@ -124,7 +125,7 @@ impl Told {
 
 /// Why the job failed, for a caller that has been told that its stream has begun.
 fn failure(job: &Job, result: &StoredResult) -> Problem {
-    let kind = Dialect::kind_of(result.status);
+    let kind = Dialect::kind_for_status(result.status);
     let message = job.error.clone().unwrap_or_else(|| "The answer broke off.".to_owned());
     Problem::new(kind, message)
 }

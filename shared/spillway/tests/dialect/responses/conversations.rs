@@ -4,7 +4,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spillway::chat::{Answer, Event, Output, Usage};
+use spillway::chat::{Answer, Output, StreamEvent, Usage};
 use spillway::dialect::{Api, Context};
 
 use crate::{context, event, payloads, read, streamed};
@@ -83,7 +83,7 @@ fn pieces(text: &str, length: usize) -> Vec<String> {
 }
 
 /// The events in which Bedrock streams `content`.
-fn events(content: &[Value], stop_reason: &str, length: usize) -> Vec<Event> {
+fn events(content: &[Value], stop_reason: &str, length: usize) -> Vec<StreamEvent> {
     let mut events = vec![event("messageStart", json!({"role": "assistant"}))];
     for (index, block) in content.iter().enumerate() {
         let delta = |delta: Value| event("contentBlockDelta", json!({"contentBlockIndex": index, "delta": delta}));

@@ -1,8 +1,8 @@
 //! Streams of response events.
 
 use serde_json::{Value, json};
-use spillway::chat::{Event, Kind, Problem};
-use spillway::dialect::{Encoder, ResponseStream, Resumed, Standing, last_response};
+use spillway::chat::{Kind, Problem, StreamEvent};
+use spillway::dialect::{Encoder, ResponseState, ResponseStream, ResumedStream, last_response};
 
 use super::{API, context_of, patch, rendered};
 use crate::{busy_stream, context, event, payloads, streamed};
@@ -127,7 +127,7 @@ fn a_stream_that_is_cut_short_is_incomplete() {
 fn a_broken_stream_ends_in_an_error_and_a_failed_response() {
     for events in [&busy_stream()[..6], &[]] {
         let mut encoder = API.stream(context());
-        let mut bytes: Vec<u8> = events.iter().flat_map(|event: &Event| encoder.event(event)).collect();
+        let mut bytes: Vec<u8> = events.iter().flat_map(|event: &StreamEvent| encoder.event(event)).collect();
         bytes.extend(encoder.problem(&Problem::new(Kind::Model, "The model broke off.")));
         let events = payloads(&bytes);
         let [.., error, failed] = &events[..] else { panic!("too few events: {events:?}") };
@@ -169,7 +169,7 @@ fn a_background_stream_is_resumed_by_number() {
     let bytes = streamed(API, background(), &busy_stream());
     let events = payloads(&bytes);
     for after in 0..events.len() + 2 {
-        let mut resumed = Resumed::after(Some(after as u64));
+        let mut resumed = ResumedStream::after(Some(after as u64));
         let rest: Vec<u8> = bytes.chunks(100).flat_map(|piece| resumed.push(piece)).collect();
         assert_eq!(payloads(&rest), events[events.len().min(after + 1)..], "{after}");
     }
@@ -177,9 +177,9 @@ fn a_background_stream_is_resumed_by_number() {
 
 #[test]
 fn a_background_response_without_an_answer_ends_with_its_status() {
-    let failed = Standing::Failed { kind: Kind::Throttled, message: "No room.".into() };
+    let failed = ResponseState::Failed { kind: Kind::Throttled, message: "No room.".into() };
     for (standing, name, status) in
-        [(failed, "response.failed", "failed"), (Standing::Cancelled, "response.incomplete", "cancelled")]
+        [(failed, "response.failed", "failed"), (ResponseState::Cancelled, "response.incomplete", "cancelled")]
     {
         let mut stream = ResponseStream::new(background());
         stream.skip(7);
