@@ -30,8 +30,8 @@ use crate::{
     pool::Pool,
 };
 
-/// Time limit of calls that generate nothing.
-const SHORT_CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time limit of a count of tokens.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One call to a model.
 #[derive(Debug)]
@@ -46,11 +46,9 @@ pub struct ModelCall<'a> {
     pub tenant: &'a str,
     /// Sent to Bedrock's invocation logs as `requestMetadata.request_id`.
     pub request_id: &'a str,
-    /// Time limit of the call.
-    pub timeout: Duration,
 }
 
-/// Client of Bedrock Runtime.
+/// Client of Bedrock Runtime. Calls have no time limit: a caller with a deadline drops the future.
 #[derive(Clone)]
 pub struct Models {
     client: Client,
@@ -67,13 +65,10 @@ impl Models {
     /// # Errors
     /// Returns an error if the call fails. [`Failure`] says whether another pool may be tried.
     pub async fn answer(&self, call: &ModelCall<'_>) -> Result<Answer, Failure> {
-        let answer = async {
-            match call.input {
-                Input::Converse(body) => converse::answer(&self.client, call, body).await,
-                Input::Native(native) => invoke::answer(&self.client, call, native).await,
-            }
-        };
-        tokio::time::timeout(call.timeout, answer).await.map_err(|_| Failure::timed_out())?
+        match call.input {
+            Input::Converse(body) => converse::answer(&self.client, call, body).await,
+            Input::Native(native) => invoke::answer(&self.client, call, native).await,
+        }
     }
 
     /// Starts an answer as a stream (Bedrock's `ConverseStream` or
@@ -84,13 +79,10 @@ impl Models {
     /// stream can also fail in its first event, so the broker waits for that event before it
     /// answers.
     pub async fn stream(&self, call: &ModelCall<'_>) -> Result<EventStream, Failure> {
-        let stream = async {
-            match call.input {
-                Input::Converse(body) => converse::stream(&self.client, call, body).await,
-                Input::Native(native) => invoke::stream(&self.client, call, native).await,
-            }
-        };
-        tokio::time::timeout(call.timeout, stream).await.map_err(|_| Failure::timed_out())?
+        match call.input {
+            Input::Converse(body) => converse::stream(&self.client, call, body).await,
+            Input::Native(native) => invoke::stream(&self.client, call, native).await,
+        }
     }
 
     /// Counts the input tokens of `input` for the foundation model `model_id` (Bedrock's
@@ -101,7 +93,7 @@ impl Models {
     /// the body, or is unavailable.
     pub async fn count_tokens(&self, pool: &Pool, model_id: &str, input: &Input) -> Result<u64, Failure> {
         let count = count::count(&self.client, pool, model_id, input);
-        tokio::time::timeout(SHORT_CALL_TIMEOUT, count).await.map_err(|_| Failure::timed_out())?
+        tokio::time::timeout(COUNT_TIMEOUT, count).await.map_err(|_| Failure::timed_out())?
     }
 
     /// Applies a guardrail to a text (Bedrock's `ApplyGuardrail`). Returns the JSON body of the
@@ -111,8 +103,7 @@ impl Models {
     /// Returns an error if the guardrail does not exist, or if Bedrock rejects the body, throttles
     /// the call or is unavailable.
     pub async fn apply_guardrail(&self, id: &str, version: &str, body: Bytes) -> Result<Bytes, Failure> {
-        let reply = guardrail::apply(&self.client, id, version, body);
-        tokio::time::timeout(SHORT_CALL_TIMEOUT, reply).await.map_err(|_| Failure::timed_out())?
+        guardrail::apply(&self.client, id, version, body).await
     }
 }
 

@@ -43,7 +43,8 @@ impl Failure {
         }
     }
 
-    pub(super) fn timed_out() -> Self {
+    /// The deadline passed before the answer arrived. The call may still be billed.
+    pub fn timed_out() -> Self {
         Self::Failed(Problem::new(Kind::Timeout, "The model did not answer in time."))
     }
 

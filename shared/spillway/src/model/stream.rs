@@ -46,9 +46,9 @@ impl EventStream {
     /// before, so another pool can still replace a stream that fails immediately.
     ///
     /// # Errors
-    /// Returns an error if the stream fails, ends or stays silent for `timeout`.
-    pub async fn peek(&mut self, timeout: Duration) -> Result<(), Failure> {
-        match tokio::time::timeout(timeout, self.read()).await.map_err(|_| Failure::timed_out())?? {
+    /// Returns an error if the stream fails or ends.
+    pub async fn peek(&mut self) -> Result<(), Failure> {
+        match self.read().await? {
             Some(event) => self.peeked.push_back(event),
             None => return Err(Failure::broken("the stream was empty")),
         }
@@ -58,14 +58,11 @@ impl EventStream {
     /// Returns the next event; `None` at the end of the stream.
     ///
     /// # Errors
-    /// Returns an error if the stream breaks, carries an exception, stays silent too long, or
-    /// reaches `timeout`.
-    pub async fn next(&mut self, timeout: Duration) -> Result<Option<StreamEvent>, Failure> {
+    /// Returns an error if the stream breaks, carries an exception, or stays silent too long.
+    pub async fn next(&mut self) -> Result<Option<StreamEvent>, Failure> {
         match self.peeked.pop_front() {
             Some(event) => Ok(Some(event)),
-            None => {
-                tokio::time::timeout(timeout.min(MAX_SILENCE), self.read()).await.map_err(|_| Failure::timed_out())?
-            }
+            None => tokio::time::timeout(MAX_SILENCE, self.read()).await.map_err(|_| Failure::timed_out())?,
         }
     }
 
