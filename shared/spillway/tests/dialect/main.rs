@@ -1,4 +1,4 @@
-//! The dialects, seen from outside: what goes in, what comes out, byte for byte where clients depend on it.
+//! The dialects from outside: requests and answers, byte for byte where clients depend on it.
 
 mod anthropic;
 mod bedrock;
@@ -16,19 +16,19 @@ use serde_json::{Map, Value, json};
 use spillway::chat::{Answer, Output, Problem, Request, StreamEvent, Usage};
 use spillway::dialect::{Api, Context, Echo};
 
-/// One transparent pixel.
+/// A transparent pixel.
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
 
-/// Reads a body as the API does for a model of which nothing is known.
+/// Reads a body as the API does for an unknown model.
 fn read(api: Api, body: &[u8], path_model: Option<&str>, stream: bool) -> Result<(Request, Echo), Problem> {
     api.read(body, path_model, stream)?.request(None, &HeaderMap::new())
 }
 
 fn parse(api: Api, body: &Value) -> Request {
-    read(api, body.to_string().as_bytes(), Some("claude"), false).expect("the body is right").0
+    read(api, body.to_string().as_bytes(), Some("claude"), false).expect("a valid body").0
 }
 
-/// The one body that the model is sent.
+/// The body for the model.
 fn body(request: &Request) -> &Map<String, Value> {
     &request.input.bodies()[0]
 }
@@ -37,18 +37,18 @@ fn sent(request: &Request) -> Value {
     Value::Object(body(request).clone())
 }
 
-/// The inner body that a right request becomes.
+/// The Converse body of a valid request.
 fn converse(api: Api, body: Value) -> Value {
     sent(&parse(api, &body))
 }
 
-fn refusal(api: Api, body: &Value) -> Problem {
-    read(api, body.to_string().as_bytes(), Some("claude"), false).expect_err("the body is wrong")
+fn rejection(api: Api, body: &Value) -> Problem {
+    read(api, body.to_string().as_bytes(), Some("claude"), false).expect_err("an error")
 }
 
-/// The message of a refusal, which must name `param`.
-fn refused(api: Api, body: Value, param: &str) -> String {
-    let problem = refusal(api, &body);
+/// The message of the error for a request. Fails unless the error names `param`.
+fn rejection_message(api: Api, body: Value, param: &str) -> String {
+    let problem = rejection(api, &body);
     assert_eq!(problem.param.as_deref(), Some(param), "{problem}");
     problem.message
 }
@@ -66,7 +66,7 @@ const USAGE: Usage = Usage {
     reasoning_tokens: 2,
 };
 
-/// The answer with these blocks.
+/// An answer with the blocks `content`.
 fn answer(content: Value, stop_reason: &str) -> Answer {
     let message = json!({"role": "assistant", "content": content});
     let body = json!({"output": {"message": message}, "stopReason": stop_reason});
@@ -81,7 +81,8 @@ fn event(name: &str, payload: Value) -> StreamEvent {
     StreamEvent::Converse { name: name.into(), payload }
 }
 
-/// A stream that thinks, says `Hello`, calls a tool and one that takes nothing, as Bedrock sends it.
+/// A stream as Bedrock sends it: reasoning, `Hello`, a tool call, and a call of a tool without
+/// parameters.
 fn busy_stream() -> Vec<StreamEvent> {
     let usage = json!({"inputTokens": 10, "outputTokens": 5, "totalTokens": 1115,
         "cacheReadInputTokens": 100, "cacheWriteInputTokens": 1000});
@@ -112,17 +113,17 @@ fn busy_stream() -> Vec<StreamEvent> {
     ]
 }
 
-/// All bytes of a stream that ends well.
+/// All bytes of a successful stream.
 fn streamed(api: Api, context: Context, events: &[StreamEvent]) -> Vec<u8> {
     let mut encoder = api.stream(context);
     let mut bytes = Vec::new();
     events.iter().for_each(|event| bytes.extend(encoder.event(event)));
     bytes.extend(encoder.finish());
-    assert!(encoder.finish().is_empty() && encoder.event(&events[0]).is_empty(), "the end is the end");
+    assert!(encoder.finish().is_empty() && encoder.event(&events[0]).is_empty(), "no bytes after the end");
     bytes
 }
 
-/// The `data:` payloads of an SSE stream, parsed where they are JSON.
+/// The `data:` payloads of an SSE stream, parsed if they are JSON.
 fn payloads(bytes: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(bytes).expect("SSE is text");
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
