@@ -20,7 +20,9 @@ fn tier(tier: String, at: &Path) -> Read<Option<String>> {
     match tier.as_str() {
         "default" => Ok(None),
         "flex" | "priority" | "reserved" => Ok(Some(tier)),
-        other => Err(at.error(format_args!("{} is not one of default, flex, priority, reserved", sanitized(other)))),
+        unknown => {
+            Err(at.error(format_args!("{} is not one of default, flex, priority, reserved", sanitized(unknown))))
+        }
     }
 }
 
@@ -28,6 +30,6 @@ fn tier(tier: String, at: &Path) -> Read<Option<String>> {
 fn standard_latency(latency: &str, at: &Path) -> Read<()> {
     match latency {
         "standard" => Ok(()),
-        other => Err(at.error(format_args!("{} is not supported; expected standard", sanitized(other)))),
+        unknown => Err(at.error(format_args!("{} is not supported; expected standard", sanitized(unknown)))),
     }
 }

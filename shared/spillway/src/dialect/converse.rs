@@ -197,6 +197,6 @@ pub fn text_format(schema: &Value, name: Option<String>, description: Option<Str
 pub fn effort(level: &str, at: &Path) -> Read<Value> {
     match level {
         "low" | "medium" | "high" | "xhigh" | "max" => Ok(json!(level)),
-        other => Err(at.error(format_args!("{} is not one of low, medium, high, xhigh, max", sanitized(other)))),
+        unknown => Err(at.error(format_args!("{} is not one of low, medium, high, xhigh, max", sanitized(unknown)))),
     }
 }

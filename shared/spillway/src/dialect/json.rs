@@ -187,7 +187,7 @@ pub fn object_of<const N: usize>(members: [(&str, Value); N]) -> Value {
 pub fn object(value: Value, at: &Path) -> Read<Map<String, Value>> {
     match value {
         Value::Object(members) => Ok(members),
-        other => Err(at.mistyped("an object", &other)),
+        value => Err(at.mistyped("an object", &value)),
     }
 }
 
@@ -195,7 +195,7 @@ pub fn object(value: Value, at: &Path) -> Read<Map<String, Value>> {
 pub fn array(value: Value, at: &Path) -> Read<Vec<Value>> {
     match value {
         Value::Array(elements) => Ok(elements),
-        other => Err(at.mistyped("an array", &other)),
+        value => Err(at.mistyped("an array", &value)),
     }
 }
 
@@ -203,7 +203,7 @@ pub fn array(value: Value, at: &Path) -> Read<Vec<Value>> {
 pub fn string(value: Value, at: &Path) -> Read<String> {
     match value {
         Value::String(text) => Ok(text),
-        other => Err(at.mistyped("a string", &other)),
+        value => Err(at.mistyped("a string", &value)),
     }
 }
 
@@ -225,7 +225,7 @@ pub fn fraction(value: Value, at: &Path) -> Read<Number> {
     match value {
         Value::Number(number) if number.as_f64().is_some_and(|number| (0.0..=1.0).contains(&number)) => Ok(number),
         Value::Number(_) => Err(at.error("is out of range; expected a number from 0 to 1")),
-        other => Err(at.mistyped("a number from 0 to 1", &other)),
+        value => Err(at.mistyped("a number from 0 to 1", &value)),
     }
 }
 
@@ -238,7 +238,7 @@ pub fn token_limit(value: Value, at: &Path) -> Read<u64> {
             .as_u64()
             .filter(|tokens| RANGE.contains(tokens))
             .ok_or_else(|| at.error(format_args!("is out of range; expected {expected}"))),
-        other => Err(at.mistyped(&expected, &other)),
+        value => Err(at.mistyped(&expected, &value)),
     }
 }
 

@@ -54,9 +54,9 @@ pub fn image(media_type: &str, data: String, at: &Path) -> Read<Value> {
         "image/jpeg" | "image/jpg" => "jpeg",
         "image/gif" => "gif",
         "image/webp" => "webp",
-        other => {
+        unknown => {
             let expected = "expected image/png, image/jpeg, image/gif or image/webp";
-            return Err(at.error(format_args!("media type {} is not supported; {expected}", sanitized(other))));
+            return Err(at.error(format_args!("media type {} is not supported; {expected}", sanitized(unknown))));
         }
     };
     let source = object_of([("bytes", base64_data(data, at)?.into())]);
@@ -75,7 +75,9 @@ pub fn document_format(media_type: &str, at: &Path) -> Read<&'static str> {
         "application/vnd.ms-excel" => "xls",
         "application/vnd.openxmlformats-officedocument.wordprocessingml.document" => "docx",
         "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet" => "xlsx",
-        other => return Err(at.error(format_args!("media type {} is not supported for documents", sanitized(other)))),
+        unknown => {
+            return Err(at.error(format_args!("media type {} is not supported for documents", sanitized(unknown))));
+        }
     })
 }
 

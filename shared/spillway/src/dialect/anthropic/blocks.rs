@@ -22,7 +22,9 @@ impl<'r> BlockReader<'r> {
     pub fn system(&mut self, value: Value, at: &Path) -> Read<Vec<Value>> {
         self.each(value, at, |_, fields, kind, at| match kind {
             "text" => Ok(converse::text(fields.required("text", json::string)?)),
-            other => Err(at.key("type").error(format_args!("{} is not supported; expected text", sanitized(other)))),
+            unknown => {
+                Err(at.key("type").error(format_args!("{} is not supported; expected text", sanitized(unknown))))
+            }
         })
     }
 
@@ -41,7 +43,7 @@ impl<'r> BlockReader<'r> {
         let elements = match value {
             Value::String(text) => return Ok(converse::text(text).into_iter().collect()),
             Value::Array(elements) => elements,
-            other => return Err(at.mistyped("a string or an array of content blocks", &other)),
+            value => return Err(at.mistyped("a string or an array of content blocks", &value)),
         };
         let mut blocks = Vec::with_capacity(elements.len());
         for (index, element) in elements.into_iter().enumerate() {
@@ -75,9 +77,9 @@ impl<'r> BlockReader<'r> {
                 let data = fields.required("data", |value, at| media::base64_data(json::string(value, at)?, at))?;
                 json!({"reasoningContent": {"redactedContent": data}})
             }
-            other => {
+            unknown => {
                 let expected = "expected text, image, document, tool_use, tool_result, thinking or redacted_thinking";
-                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(other))));
+                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(unknown))));
             }
         };
         Ok(Some(block))
@@ -87,7 +89,7 @@ impl<'r> BlockReader<'r> {
         let mut source = Fields::from_value(value, at)?;
         match source.required("type", json::string)?.as_str() {
             "base64" => {}
-            other => return Err(not_inline(other, at)),
+            unknown => return Err(not_inline(unknown, at)),
         }
         let media_type = source.required("media_type", json::string)?;
         let data = source.required("data", json::string)?;
@@ -129,7 +131,7 @@ impl<'r> BlockReader<'r> {
                 }
                 ("txt", object_of([("content", Value::Array(content))]))
             }
-            other => return Err(not_inline(other, at)),
+            unknown => return Err(not_inline(unknown, at)),
         };
         source.finish(self.ignored);
         Ok(document)

@@ -58,7 +58,7 @@ fn rename_format(body: &mut Map<String, Value>, format: Value) -> Result<(), Pro
     let config = body.entry("output_config").or_insert_with(|| json!({}));
     match config {
         Value::Object(config) => drop(config.entry("format").or_insert(format)),
-        other => return Err(Path::Root.key("output_config").mistyped("an object", other)),
+        value => return Err(Path::Root.key("output_config").mistyped("an object", value)),
     }
     Ok(())
 }

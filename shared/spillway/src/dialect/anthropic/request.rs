@@ -70,8 +70,8 @@ fn messages(value: Value, at: &Path, inner: &mut ConverseBody, reader: &mut Bloc
             "user" => "user",
             "assistant" => "assistant",
             "system" => "system",
-            other => {
-                let text = format_args!("{} is unknown; expected user or assistant", sanitized(other));
+            unknown => {
+                let text = format_args!("{} is unknown; expected user or assistant", sanitized(unknown));
                 return Err(at.key("role").error(text));
             }
         };
@@ -125,7 +125,7 @@ fn output_format(value: Value, at: &Path, ignored: &mut Ignored) -> Read<Value> 
     let mut format = Fields::from_value(value, at)?;
     match format.required("type", json::string)?.as_str() {
         "json_schema" => {}
-        other => return Err(at.key("type").error(format_args!("{} is not json_schema", sanitized(other)))),
+        unknown => return Err(at.key("type").error(format_args!("{} is not json_schema", sanitized(unknown)))),
     }
     let schema = format.required("schema", json::object)?;
     format.finish(ignored);

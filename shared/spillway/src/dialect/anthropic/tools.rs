@@ -20,9 +20,9 @@ fn tool(value: Value, at: &Path, tools: &mut Vec<Value>, ignored: &mut Ignored) 
     let mut tool = Fields::from_value(value, at)?;
     match tool.optional("type", json::string)?.as_deref() {
         None | Some("custom") => {}
-        Some(other) => {
+        Some(unknown) => {
             let text = "is a tool that Anthropic defines or runs, which is not supported; expected custom";
-            return Err(at.key("type").error(format_args!("{} {text}", sanitized(other))));
+            return Err(at.key("type").error(format_args!("{} {text}", sanitized(unknown))));
         }
     }
     tools.push(converse::tool(
@@ -43,8 +43,8 @@ fn tool_choice(value: Value, at: &Path, ignored: &mut Ignored) -> Read<ToolChoic
         "any" => ToolChoice::Any,
         "none" => ToolChoice::None,
         "tool" => ToolChoice::Named(fields.required("name", json::name)?),
-        other => {
-            let text = format_args!("{} is not one of auto, any, tool, none", sanitized(other));
+        unknown => {
+            let text = format_args!("{} is not one of auto, any, tool, none", sanitized(unknown));
             return Err(at.key("type").error(text));
         }
     };

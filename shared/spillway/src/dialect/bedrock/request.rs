@@ -65,7 +65,7 @@ fn check_messages(messages: &Value, at: &Path) -> Read<()> {
                 let text = format_args!("{} is unknown; expected user, assistant or system", sanitized(role));
                 return Err(at.key("role").error(text));
             }
-            Some(other) => return Err(at.key("role").mistyped("a string", other)),
+            Some(value) => return Err(at.key("role").mistyped("a string", value)),
             None => return Err(at.key("role").error("is missing")),
         }
         let at = at.key("content");
@@ -112,7 +112,7 @@ pub fn check_metadata_pairs(pairs: &Map<String, Value>, at: &Path) -> Read<()> {
         return Err(at.error(format_args!("has {} pairs; at most {MAX_METADATA_PAIRS} are allowed", pairs.len())));
     }
     match pairs.values().find(|value| !value.is_string()) {
-        Some(other) => Err(at.mistyped("an object of strings", other)),
+        Some(value) => Err(at.mistyped("an object of strings", value)),
         None => Ok(()),
     }
 }

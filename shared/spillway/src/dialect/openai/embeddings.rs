@@ -54,7 +54,7 @@ fn texts(value: Value, at: &Path) -> Read<Vec<String>> {
         Value::Array(elements) => {
             Err(at.error(format_args!("has {} texts; expected 1 to {MAX_TEXTS}", elements.len())))
         }
-        other => Err(at.mistyped("a string or an array of strings", &other)),
+        value => Err(at.mistyped("a string or an array of strings", &value)),
     }
 }
 
@@ -62,7 +62,7 @@ fn is_base64(value: Value, at: &Path) -> Read<bool> {
     match json::string(value, at)?.as_str() {
         "float" => Ok(false),
         "base64" => Ok(true),
-        other => Err(at.error(format_args!("{} is not float or base64", sanitized(other)))),
+        unknown => Err(at.error(format_args!("{} is not float or base64", sanitized(unknown)))),
     }
 }
 

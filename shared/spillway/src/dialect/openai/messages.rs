@@ -41,9 +41,9 @@ impl MessageReader<'_> {
             }
             "tool" => inner.conversation.push("user", self.tool_result(&mut message)?),
             "function" => return Err(at.key("role").error("function is not supported; use tool")),
-            other => {
+            unknown => {
                 let expected = "expected system, developer, user, assistant or tool";
-                return Err(at.key("role").error(format_args!("{} is unknown; {expected}", sanitized(other))));
+                return Err(at.key("role").error(format_args!("{} is unknown; {expected}", sanitized(unknown))));
             }
         }
         message.finish(self.ignored);
@@ -110,9 +110,9 @@ impl MessageReader<'_> {
             "refusal" => blocks.extend(converse::text(part.required("refusal", json::string)?)),
             "image_url" => blocks.push(part.required("image_url", |value, at| self.image(value, at))?),
             "file" => blocks.push(part.required("file", |value, at| self.file(value, at))?),
-            other => {
+            unknown => {
                 let expected = "expected text, image_url or file";
-                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(other))));
+                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(unknown))));
             }
         }
         blocks.extend(part.optional("cache_control", converse::cache_point)?);

@@ -38,7 +38,7 @@ pub fn text_format(
         "json_object" => {
             return Err(at.key("type").error("json_object is not supported by Bedrock; use json_schema"));
         }
-        other => return Err(at.key("type").error(format_args!("{} is not text or json_schema", sanitized(other)))),
+        unknown => return Err(at.key("type").error(format_args!("{} is not text or json_schema", sanitized(unknown)))),
     };
     format.finish(ignored);
     Ok(text_format)
@@ -58,6 +58,6 @@ pub fn service_tier(value: Value, at: &Path) -> Read<Option<String>> {
     match json::string(value, at)? {
         tier if tier == "auto" || tier == "default" => Ok(None),
         tier if tier == "flex" || tier == "priority" => Ok(Some(tier)),
-        other => Err(at.error(format_args!("{} is not one of auto, default, flex, priority", sanitized(&other)))),
+        unknown => Err(at.error(format_args!("{} is not one of auto, default, flex, priority", sanitized(&unknown)))),
     }
 }

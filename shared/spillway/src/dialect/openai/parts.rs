@@ -22,7 +22,7 @@ pub fn content(
             }
             Ok(blocks)
         }
-        other => Err(at.mistyped("a string or an array of parts", &other)),
+        value => Err(at.mistyped("a string or an array of parts", &value)),
     }
 }
 
@@ -60,7 +60,7 @@ pub fn arguments(value: Value, at: &Path) -> Read<Value> {
     }
     match serde_json::from_str(&text) {
         Ok(input @ Value::Object(_)) => Ok(input),
-        Ok(other) => Err(at.mistyped("a JSON object inside the string", &other)),
+        Ok(value) => Err(at.mistyped("a JSON object inside the string", &value)),
         Err(_) => Err(at.error("is not valid JSON inside the string")),
     }
 }

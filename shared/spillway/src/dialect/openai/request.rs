@@ -90,7 +90,7 @@ fn inference(fields: &mut Fields, inner: &mut ConverseBody) -> Read<Option<u64>>
     let stop_sequences = fields.optional("stop", |value, at| match value {
         Value::String(_) => Ok(vec![json::name(value, at)?]),
         Value::Array(_) => json::names(value, at),
-        other => Err(at.mistyped("a string or an array of strings", &other)),
+        value => Err(at.mistyped("a string or an array of strings", &value)),
     })?;
     inner.set_inference(max_tokens, temperature, top_p, stop_sequences);
     Ok(max_tokens)

@@ -53,7 +53,9 @@ pub fn definition(name: String, function: &mut Fields) -> Read<Value> {
 pub fn function_type(fields: &mut Fields, at: &Path) -> Read<()> {
     match fields.required("type", json::string)?.as_str() {
         "function" => Ok(()),
-        other => Err(at.key("type").error(format_args!("{} is not supported; expected function", sanitized(other)))),
+        unknown => {
+            Err(at.key("type").error(format_args!("{} is not supported; expected function", sanitized(unknown))))
+        }
     }
 }
 
@@ -68,10 +70,10 @@ pub fn choice(
             "auto" => Ok(None),
             "none" => Ok(Some(ToolChoice::None)),
             "required" => Ok(Some(ToolChoice::Any)),
-            other => Err(at.error(format_args!("{} is not one of auto, none, required", sanitized(other)))),
+            unknown => Err(at.error(format_args!("{} is not one of auto, none, required", sanitized(unknown)))),
         },
         Value::Object(members) => named(&mut Fields::new(members, at), at).map(|name| Some(ToolChoice::Named(name))),
-        other => Err(at.mistyped("a string or an object", &other)),
+        value => Err(at.mistyped("a string or an object", &value)),
     }
 }
 

@@ -23,7 +23,7 @@ impl RequestReader<'_> {
                     self.item(item, &at.index(index))?;
                 }
             }
-            other => return Err(at.mistyped("a string or an array of items", &other)),
+            value => return Err(at.mistyped("a string or an array of items", &value)),
         }
         if self.inner.conversation.is_empty() {
             return Err(at.error("needs at least one user message"));
@@ -52,10 +52,10 @@ impl RequestReader<'_> {
                 let text = "item references are not supported, because items are not stored; send the item itself";
                 return Err(at.key("type").error(text));
             }
-            other => {
+            unknown => {
                 let expected = "expected message, function_call, function_call_output, custom_tool_call, \
                                 custom_tool_call_output or reasoning";
-                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(other))));
+                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(unknown))));
             }
         }
         item.finish(self.ignored);
@@ -73,9 +73,9 @@ impl RequestReader<'_> {
             ("system" | "developer" | "user", true) => return Err(at_content.error("is empty")),
             ("user", false) => self.inner.conversation.push("user", content),
             ("system" | "developer", false) => self.inner.system.extend(parts::only_text(content, &at_content)?),
-            (other, _) => {
+            (unknown, _) => {
                 let expected = "expected system, developer, user or assistant";
-                return Err(at.key("role").error(format_args!("{} is unknown; {expected}", sanitized(other))));
+                return Err(at.key("role").error(format_args!("{} is unknown; {expected}", sanitized(unknown))));
             }
         }
         Ok(())
@@ -131,9 +131,9 @@ impl RequestReader<'_> {
                 blocks.push(parts::file(&mut part, at, &mut self.documents)?);
                 self.detail(&mut part, at)?;
             }
-            other => {
+            unknown => {
                 let expected = "expected input_text, input_image, input_file, output_text or refusal";
-                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(other))));
+                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(unknown))));
             }
         }
         blocks.extend(part.optional("cache_control", converse::cache_point)?);

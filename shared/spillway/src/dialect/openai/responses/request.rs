@@ -146,7 +146,7 @@ fn storage(fields: &mut Fields, echo: &mut ResponseEcho, ignored: &mut Ignored) 
             ignored.note(at);
             Ok(())
         }
-        other => Err(at.error(format_args!("{} is not one of auto, disabled", sanitized(other)))),
+        unknown => Err(at.error(format_args!("{} is not one of auto, disabled", sanitized(unknown)))),
     })?;
     Ok(())
 }

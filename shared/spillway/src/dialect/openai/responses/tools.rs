@@ -31,9 +31,9 @@ impl RequestReader<'_> {
                 self.ignored.note(&at.key(hosted));
                 return Ok(());
             }
-            other => {
+            unknown => {
                 let text = "is not supported, because Bedrock runs no tools; expected function, custom or namespace";
-                return Err(at.key("type").error(format_args!("{} {text}", sanitized(other))));
+                return Err(at.key("type").error(format_args!("{} {text}", sanitized(unknown))));
             }
         }
         tool.finish(self.ignored);
@@ -88,7 +88,7 @@ fn grammar(value: Value, at: &Path) -> Read<Option<(String, String)>> {
             let syntax = sanitized(&format.required("syntax", json::name)?);
             Ok(Some((syntax, format.required("definition", json::string)?)))
         }
-        other => Err(at.key("type").error(format_args!("{} is not text or grammar", sanitized(other)))),
+        unknown => Err(at.key("type").error(format_args!("{} is not text or grammar", sanitized(unknown)))),
     }
 }
 
@@ -104,8 +104,8 @@ pub fn tool_name(choice: &mut Fields, at: &Path) -> Read<String> {
             let namespace = choice.optional("namespace", json::name)?;
             Ok(model_name(namespace.as_deref(), &choice.required("name", json::name)?))
         }
-        other => Err(at
+        unknown => Err(at
             .key("type")
-            .error(format_args!("{} is not supported; expected function or custom", sanitized(other)))),
+            .error(format_args!("{} is not supported; expected function or custom", sanitized(unknown)))),
     }
 }
