@@ -114,8 +114,8 @@ fn duration(length: Millis) -> String {
     }
 }
 
-/// The time after `wait` as Anthropic writes it (RFC 3339), rounded up to the second; empty if it is
-/// out of range.
+/// The time after `wait` as Anthropic writes it (RFC 3339), rounded up to the second; empty if it
+/// is out of range.
 fn instant(now: UnixMs, wait: Millis) -> String {
     let at_s = (now + wait).as_ms().div_ceil(1000);
     let at = i64::try_from(at_s).ok().and_then(|at_s| OffsetDateTime::from_unix_timestamp(at_s).ok());
