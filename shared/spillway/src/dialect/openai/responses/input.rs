@@ -151,7 +151,7 @@ impl RequestReader<'_> {
     }
 }
 
-/// The input of a custom tool, as the function that it is to the model takes it.
+/// The input of a custom tool, as the arguments of the function that the model sees.
 fn free_text(value: Value, at: &Path) -> Read<Value> {
     Ok(json!({"input": json::string(value, at)?}))
 }
