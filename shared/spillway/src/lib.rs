@@ -15,6 +15,7 @@ pub mod pool;
 pub mod price;
 pub mod problem;
 pub mod quota;
+pub mod stored_headers;
 pub mod tenant;
 pub mod units;
 pub mod usage;

@@ -1,5 +1,6 @@
-//! `encrypted_content` of reasoning items: what Converse wants back of its own reasoning, in one word that only we read.
-//! It is not secret, because what is in it was the caller's before; the model checks its own signature.
+//! `encrypted_content` of reasoning items: the reasoning block that Converse needs back, as an
+//! opaque string. It is not secret, because the caller has already read its content; the model
+//! checks its own signature.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -13,19 +14,19 @@ pub fn signed(text: &str, signature: &str) -> Value {
     json!({"reasoningText": reasoning})
 }
 
-/// Reasoning that the model itself keeps secret.
+/// Reasoning that the model keeps secret.
 pub fn redacted(data: &str) -> Value {
     json!({"redactedContent": data})
 }
 
-/// The word for a `reasoningContent`.
-pub fn seal(reasoning: &Value) -> String {
+/// Encodes a `reasoningContent`.
+pub fn encode(reasoning: &Value) -> String {
     STANDARD.encode(reasoning.to_string())
 }
 
-/// The `reasoningContent` in a word; `None` if it is not one of ours.
-pub fn unseal(word: &str) -> Option<Value> {
-    let reasoning: Value = serde_json::from_slice(&STANDARD.decode(word).ok()?).ok()?;
+/// Decodes a `reasoningContent`; `None` if [`encode`] did not make it.
+pub fn decode(content: &str) -> Option<Value> {
+    let reasoning: Value = serde_json::from_slice(&STANDARD.decode(content).ok()?).ok()?;
     if let Some(data) = reasoning.get("redactedContent") {
         let data = data.as_str()?;
         return STANDARD.decode(data).is_ok().then(|| redacted(data));

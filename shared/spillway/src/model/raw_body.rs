@@ -1,4 +1,4 @@
-//! Carries bodies past the SDK's typed layer, in both directions.
+//! Passes request and response bodies around the SDK's typed layer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,19 +17,19 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
-/// Takes the body of a successful reply before (`stream`) or after (`whole`) the SDK has read it.
-#[derive(Debug, Clone)]
-pub(super) struct Carrier {
-    is_stream: bool,
-    taken: Arc<Mutex<Option<(Headers, SdkBody)>>>,
-}
-
-/// The headers of a reply that its caller may want, by lower-case name.
-pub(super) type Headers = Vec<(String, String)>;
+use crate::stored_headers::StoredHeaders;
 
 const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
 
-impl Carrier {
+/// An SDK interceptor that takes the body of a successful reply: of a stream before the SDK reads
+/// it, of a whole reply afterwards.
+#[derive(Debug, Clone)]
+pub(super) struct RawBody {
+    is_stream: bool,
+    taken: Arc<Mutex<Option<(StoredHeaders, SdkBody)>>>,
+}
+
+impl RawBody {
     pub(super) fn whole() -> Self {
         Self { is_stream: false, taken: Arc::default() }
     }
@@ -39,24 +39,24 @@ impl Carrier {
     }
 
     /// The bytes of a whole reply, which are in memory.
-    pub(super) async fn take_bytes(&self) -> Option<(Headers, Bytes)> {
+    pub(super) async fn take_bytes(&self) -> Option<(StoredHeaders, Bytes)> {
         let (headers, body) = self.take()?;
         Some((headers, body.collect().await.ok()?.to_bytes()))
     }
 
-    pub(super) fn take(&self) -> Option<(Headers, SdkBody)> {
+    pub(super) fn take(&self) -> Option<(StoredHeaders, SdkBody)> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn put(&self, response: &HttpResponse, body: SdkBody) {
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some((kept(response), body));
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some((relevant_headers(response), body));
     }
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Carrier {
+impl Intercept for RawBody {
     fn name(&self) -> &'static str {
-        "Carrier"
+        "RawBody"
     }
 
     fn modify_before_deserialization(
@@ -66,7 +66,7 @@ impl Intercept for Carrier {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response_mut();
-        // Bedrock answers some wrong paths with status 200 and a JSON error: only an event stream is one.
+        // Bedrock answers some wrong paths with status 200 and a JSON error, so check the type.
         let is_event_stream = response.headers().get("content-type").is_some_and(|kind| kind.starts_with(EVENT_STREAM));
         if self.is_stream && response.status().is_success() && is_event_stream {
             let body = std::mem::replace(response.body_mut(), SdkBody::empty());
@@ -92,14 +92,15 @@ impl Intercept for Carrier {
     }
 }
 
-fn kept(response: &HttpResponse) -> Headers {
-    let is_kept = |name: &str| name == "content-type" || name.starts_with("x-amzn-bedrock-");
-    let headers = response.headers().iter().filter(|(name, _)| is_kept(name));
+/// The headers that the caller of an API of Bedrock may want, by lower-case name.
+fn relevant_headers(response: &HttpResponse) -> StoredHeaders {
+    let is_relevant = |name: &str| name == "content-type" || name.starts_with("x-amzn-bedrock-");
+    let headers = response.headers().iter().filter(|(name, _)| is_relevant(name));
     headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Replaces the body of a request by `payload`, before it is signed.
-pub(super) fn body_of(payload: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+/// Replaces the body of a request by `payload`, before the request is signed.
+pub(super) fn set_body(payload: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
     let payload = Bytes::from(payload);
     move |request| {
         *request.body_mut() = SdkBody::from(payload.clone());
@@ -108,8 +109,8 @@ pub(super) fn body_of(payload: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sy
     }
 }
 
-/// Adds headers to a request before it is signed. A value that cannot be one is left out.
-pub(super) fn headers_of(headers: Vec<(&'static str, String)>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+/// Adds headers to a request before it is signed. Leaves out values that are not valid in a header.
+pub(super) fn add_headers(headers: Vec<(&'static str, String)>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
     move |request| {
         for (name, value) in &headers {
             let _ = request.headers_mut().try_insert(*name, value.clone());
