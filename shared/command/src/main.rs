@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use spillway::{config::Config, telemetry};
-use spillway_command::{admin, bench, local, replay, serve, stand_ins};
+use spillway_command::{admin, local, replay, serve, stand_ins};
 
 /// Request broker for Amazon Bedrock: tenants share one account, bursts wait instead of failing.
 #[derive(Debug, Parser)]
@@ -22,8 +22,6 @@ enum Command {
     StandIns(stand_ins::Args),
     /// Send events through the real handlers, or a traffic trace as real HTTP load
     Replay(Box<replay::Args>),
-    /// Measure what the algorithms cost, in virtual time, and what the broker adds to a call
-    Bench(bench::Args),
     #[command(flatten)]
     Admin(admin::Admin),
 }
@@ -39,7 +37,6 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::StandIns(args) => stand_ins::run(args).await,
         Command::Replay(args) => replay::run(*args).await,
-        Command::Bench(args) => bench::run(&args).await,
         Command::Admin(command) => admin::run(command).await,
     }
 }

@@ -1,7 +1,7 @@
 //! `spillway replay`: recorded events through the real handlers, or a traffic trace as real HTTP load.
 
 pub mod events;
-pub(crate) mod trace;
+pub mod trace;
 
 use std::path::PathBuf;
 

@@ -135,7 +135,7 @@ impl World {
 }
 
 /// Creates Spillway's tables, queues and bucket in `stand_ins`, unless they are there; gives what an app needs to use them.
-pub(crate) async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients, Queue)> {
+pub async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients, Queue)> {
     let endpoints = Endpoints {
         dynamodb: stand_ins.dynamodb_url(),
         sqs: stand_ins.sqs_url(),
@@ -156,7 +156,7 @@ pub(crate) async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, C
 }
 
 /// Prints what leads an AWS SDK, the AWS CLI and the `spillway` command to the stand-ins, for a shell to read.
-pub(crate) fn print_environment(stand_ins: &StandIns, config: &Config) {
+pub fn print_environment(stand_ins: &StandIns, config: &Config) {
     for (name, url) in stand_ins.endpoints() {
         println!("export {name}={url}");
     }
@@ -179,7 +179,7 @@ pub(crate) fn print_environment(stand_ins: &StandIns, config: &Config) {
 }
 
 /// Writes the tenants, models and keys of `settings` into the registry.
-pub(crate) async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
+pub async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
     for tenant in &settings.tenants {
         app.registry.put_tenant(tenant).await?;
     }

@@ -1,7 +1,7 @@
 //! Trace mode: sends a traffic trace as real HTTP load and reports what became of every request.
 
 mod accounts;
-pub(crate) mod answer;
+pub mod answer;
 mod broker;
 mod exchange;
 mod jobs;
@@ -12,7 +12,7 @@ mod plan;
 mod progress;
 mod report;
 mod request;
-pub(crate) mod rows;
+pub mod rows;
 mod tally;
 #[cfg(test)]
 mod tests;
