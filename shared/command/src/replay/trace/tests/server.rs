@@ -1,4 +1,5 @@
-//! A broker and a simulator in one small server, which behaves as the length of the answer asked for says.
+//! A small server that plays the broker and the simulator. The output tokens that a request asks for
+//! select its behaviour.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,8 +23,8 @@ use tokio::net::TcpListener;
 
 pub const INPUT_TOKENS: u64 = 100;
 
-/// How the stub treats a request, chosen by the output tokens that it asks for.
-pub mod asked {
+/// Behaviours of the server, as the output tokens that a request asks for.
+pub mod behaviour {
     pub const ANSWER: u64 = 1;
     pub const JOB: u64 = 2;
     pub const JOB_FAILS: u64 = 3;
@@ -41,7 +42,7 @@ pub mod asked {
 type Body = BoxBody<Bytes, Infallible>;
 
 #[derive(Debug, Default)]
-pub struct Stub {
+pub struct Server {
     state: Mutex<State>,
 }
 
@@ -50,39 +51,39 @@ struct State {
     jobs: Vec<Job>,
     settled: HashMap<String, (u64, u64)>,
     served: (u64, u64),
-    preferring: u64,
+    requests_with_prefer: u64,
 }
 
 #[derive(Debug)]
 struct Job {
-    asked: u64,
-    looks: u32,
+    behaviour: u64,
+    polls: u32,
 }
 
-impl Stub {
+impl Server {
     pub async fn start() -> (Arc<Self>, Url) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let stub = Arc::new(Self::default());
-        let accepting = Arc::clone(&stub);
+        let server = Arc::new(Self::default());
+        let accepting = Arc::clone(&server);
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                let stub = Arc::clone(&accepting);
-                let service = service_fn(move |request| Arc::clone(&stub).handle(request));
+                let server = Arc::clone(&accepting);
+                let service = service_fn(move |request| Arc::clone(&server).handle(request));
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), service));
             }
         });
-        (stub, url)
+        (server, url)
     }
 
-    /// Lets the simulator serve tokens that the broker never hears of.
-    pub fn serve_unseen(&self, tokens: u64) {
+    /// Makes the simulator count tokens that the broker does not settle.
+    pub fn serve_without_broker(&self, tokens: u64) {
         self.state.lock().unwrap().served.0 += tokens;
     }
 
-    /// How many requests said that they may become jobs.
-    pub fn preferring(&self) -> u64 {
-        self.state.lock().unwrap().preferring
+    /// Number of requests with a `Prefer` header.
+    pub fn requests_with_prefer(&self) -> u64 {
+        self.state.lock().unwrap().requests_with_prefer
     }
 
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> io::Result<Response<Body>> {
@@ -93,32 +94,32 @@ impl Stub {
             Some(job) => Ok(self.job(job)),
             None if path == "/v1/quota" => Ok(self.quota(&headers)),
             None if path == "/_sim/stats" => Ok(self.stats()),
-            None => self.ask(&path, &headers, serde_json::from_slice(&body)?).await,
+            None => self.call(&path, &headers, serde_json::from_slice(&body)?).await,
         }
     }
 
-    async fn ask(&self, path: &str, headers: &HeaderMap, body: Value) -> io::Result<Response<Body>> {
-        self.state.lock().unwrap().preferring += u64::from(headers.contains_key("prefer"));
+    async fn call(&self, path: &str, headers: &HeaderMap, body: Value) -> io::Result<Response<Body>> {
+        self.state.lock().unwrap().requests_with_prefer += u64::from(headers.contains_key("prefer"));
         let streams = body["stream"] == true || path.ends_with("/converse-stream");
-        match asked_tokens(&body) {
-            asked::ANSWER => Ok(self.answer(path, streams, tenant(headers))),
-            asked::REFUSED => Ok(refusal(429).header("retry-after", "7").body(text("{}")).unwrap()),
-            asked::REFUSED_WITHOUT_TIME => Ok(refusal(429).body(text("{}")).unwrap()),
-            asked::OUT_OF_BUDGET => Ok(refusal(402).header("retry-after", "86400").body(text("{}")).unwrap()),
-            asked::SERVER_ERROR => Ok(Response::builder()
+        match requested_tokens(&body) {
+            behaviour::ANSWER => Ok(self.answer(path, streams, tenant(headers))),
+            behaviour::REFUSED => Ok(refusal(429).header("retry-after", "7").body(text("{}")).unwrap()),
+            behaviour::REFUSED_WITHOUT_TIME => Ok(refusal(429).body(text("{}")).unwrap()),
+            behaviour::OUT_OF_BUDGET => Ok(refusal(402).header("retry-after", "86400").body(text("{}")).unwrap()),
+            behaviour::SERVER_ERROR => Ok(Response::builder()
                 .status(500)
                 .body(text(r#"{"error":{"type":"api_error","message":"secret"}}"#))
                 .unwrap()),
-            asked::DROPPED => Err(io::Error::other("dropped on purpose")),
-            asked::SWALLOWED => std::future::pending().await,
-            asked::CUT_SHORT => Ok(cut_short(path, streams)),
-            asked => Ok(self.accept(asked)),
+            behaviour::DROPPED => Err(io::Error::other("dropped on purpose")),
+            behaviour::SWALLOWED => std::future::pending().await,
+            behaviour::CUT_SHORT => Ok(cut_short(path, streams)),
+            behaviour => Ok(self.accept(behaviour)),
         }
     }
 
     fn answer(&self, path: &str, streams: bool, tenant: String) -> Response<Body> {
-        self.serve(tenant, asked::ANSWER);
-        let pieces = if streams { stream_of(path, asked::ANSWER) } else { vec![whole(path, asked::ANSWER)] };
+        self.serve(tenant, behaviour::ANSWER);
+        let pieces = if streams { stream_of(path, behaviour::ANSWER) } else { vec![whole(path, behaviour::ANSWER)] };
         Response::builder()
             .header("content-type", content_type(path, streams))
             .header("x-spillway-pool", "provisioned")
@@ -126,9 +127,9 @@ impl Stub {
             .unwrap()
     }
 
-    fn accept(&self, asked: u64) -> Response<Body> {
+    fn accept(&self, behaviour: u64) -> Response<Body> {
         let mut state = self.state.lock().unwrap();
-        state.jobs.push(Job { asked, looks: 0 });
+        state.jobs.push(Job { behaviour, polls: 0 });
         let location = format!("/v1/jobs/{}", state.jobs.len() - 1);
         Response::builder().status(202).header("location", location).body(text("{}")).unwrap()
     }
@@ -137,21 +138,21 @@ impl Stub {
         let (id, wants_result) = path.strip_suffix("/result").map_or((path, false), |id| (id, true));
         let mut state = self.state.lock().unwrap();
         let job = &mut state.jobs[id.parse::<usize>().unwrap()];
-        job.looks += 1;
-        let asked = job.asked;
-        let status = match asked {
-            asked::JOB_NEVER_ENDS => "queued",
-            _ if job.looks == 1 => "running",
-            asked::JOB_FAILS => "failed",
+        job.polls += 1;
+        let behaviour = job.behaviour;
+        let status = match behaviour {
+            behaviour::JOB_NEVER_ENDS => "queued",
+            _ if job.polls == 1 => "running",
+            behaviour::JOB_FAILS => "failed",
             _ => "succeeded",
         };
         drop(state);
-        match (wants_result, asked) {
+        match (wants_result, behaviour) {
             (false, _) => Response::new(text(&json!({ "status": status }).to_string())),
-            (true, asked::JOB) => {
-                self.serve("ordinary".to_owned(), asked);
+            (true, behaviour::JOB) => {
+                self.serve("ordinary".to_owned(), behaviour);
                 let answer = Response::builder().header("x-spillway-pool", "on-demand");
-                answer.body(in_pieces(vec![whole("/v1/messages", asked)])).unwrap()
+                answer.body(in_pieces(vec![whole("/v1/messages", behaviour)])).unwrap()
             }
             (true, _) => Response::builder().status(404).body(text("{}")).unwrap(),
         }
@@ -179,14 +180,14 @@ impl Stub {
     }
 }
 
-fn asked_tokens(body: &Value) -> u64 {
+fn requested_tokens(body: &Value) -> u64 {
     let content = &body["messages"][0]["content"];
     let prompt = content.as_str().or_else(|| content[0]["text"].as_str()).unwrap();
     let (_, rest) = prompt.split_once('=').unwrap();
     rest.split(']').next().unwrap().parse().unwrap()
 }
 
-/// The tenant of a demo key, which is also the key's id.
+/// Tenant of a demo key, which is also the ID of the key.
 fn tenant(headers: &HeaderMap) -> String {
     headers["authorization"].to_str().unwrap().split('-').nth(2).unwrap().to_owned()
 }
