@@ -134,16 +134,16 @@ mod tests {
         let near = |measured: f64, expected: f64| assert!((measured - expected).abs() < 0.02, "{measured} {expected}");
         near(share(&|request| request.streams), 0.3);
         near(share(&|request| request.may_queue), 0.8);
-        near(share(&|request| request.streams && one.may_queue), 0.24);
+        near(share(&|request| request.streams && request.may_queue), 0.24);
         near(share(&|request| request.dialect == Dialect::Bedrock), 1.0 / 3.0);
-        near(share(&|request| request.dialect == Dialect::OpenAi && one.streams), 0.1);
+        near(share(&|request| request.dialect == Dialect::OpenAi && request.streams), 0.1);
     }
 
     #[test]
     fn shares_of_0_and_1_are_exact() {
         let rows = vec![row(0, 1); 1_000];
         let planned = plan_with(&["--stream-share", "1", "--wait"], &rows).unwrap();
-        assert!(planned.iter().all(|request| request.streams && !one.may_queue));
+        assert!(planned.iter().all(|request| request.streams && !request.may_queue));
     }
 
     #[test]
