@@ -1,10 +1,11 @@
-//! `spillway-bench ledger`: admission in virtual time, with the product's own algorithm on items in memory, beside three
-//! alternatives under the same load.
+//! `spillway-bench ledger`: simulates admission in virtual time. It runs the product's own
+//! algorithm and three alternatives under the same load, on items in memory.
 //!
-//! What is simulated of the store is what decides: a write takes milliseconds, an item takes 1,000 writes a second, and a
-//! condition that does not hold costs a write. The same seed gives the same figures.
+//! The simulation covers the properties of the store that matter: a write takes milliseconds, an
+//! item takes 1,000 writes a second, and a failed condition costs a write. The same seed gives the
+//! same figures.
 
-mod books;
+mod accounts;
 mod encoding;
 mod figures;
 mod fleet;
@@ -32,22 +33,22 @@ use scenario::Scenario;
 use simulation::Outcome;
 use table::Table;
 
-/// How to simulate.
+/// Arguments of `spillway-bench ledger`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What chance begins with: the same seed gives the same figures.
+    /// Seed of the random numbers; the same seed gives the same figures
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 
-    /// How long each scenario lasts, in virtual seconds; the first third is not measured.
+    /// Length of each scenario in virtual seconds; the first third is not measured
     #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(3..=3_600))]
     pub seconds: u64,
 }
 
-/// Simulates everything and prints three tables and the goals.
+/// Simulates all scenarios, and prints four tables and the goals.
 ///
 /// # Errors
-/// If a goal is missed.
+/// Returns an error if a goal is missed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let groups = [tenants(args), pools(args), storm(args), batching(args)];
     let sizes = groups.each_ref().map(Vec::len);
@@ -59,35 +60,36 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     println!("{}", pools_table(&pools));
     println!("{}", storm_table(&storm));
     println!("{}", batching_table(&batching));
-    let goals: Vec<Goal> = goals::of_tenants(&tenants[0]).into_iter().chain(goals::of_pools(&pools[1])).collect();
+    let goals: Vec<Goal> = goals::for_tenants(&tenants[0]).into_iter().chain(goals::for_pools(&pools[1])).collect();
     goals.iter().for_each(|goal| println!("{}", goal.line()));
     let missed = goals.iter().filter(|goal| !goal.is_met()).count();
     anyhow::ensure!(missed == 0, "{missed} of {} goals missed", goals.len());
     Ok(())
 }
 
-/// Runs all `scenarios`, as many at a time as there are cores.
+/// Runs all `scenarios`, one per core at a time.
 fn run_all(scenarios: Vec<Scenario>) -> Vec<Outcome> {
     let workers = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let count = scenarios.len();
     let waiting = Mutex::new(scenarios.into_iter().enumerate());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || {
-        let mut done = Vec::new();
+        let mut outcomes = Vec::new();
         while let Some((index, scenario)) = next() {
-            done.push((index, simulation::run(scenario)));
+            outcomes.push((index, simulation::run(scenario)));
         }
-        done
+        outcomes
     };
-    let mut done = thread::scope(|scope| {
+    let mut outcomes = thread::scope(|scope| {
         let threads: Vec<_> = (0..workers.min(count)).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("a simulation that ends")).collect::<Vec<_>>()
+        threads.into_iter().flat_map(|thread| thread.join().expect("the simulation must not panic")).collect::<Vec<_>>()
     });
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
+    outcomes.sort_by_key(|(index, _)| *index);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// Tenants alone: what is shipped, the same if idle instances were taken at random, and the alternatives.
+/// Tenants without pools: the product, the product with idle instances chosen at random, and the
+/// alternatives.
 fn tenants(args: &Args) -> Vec<Scenario> {
     let shipped = |name| Scenario::new(name, load::many_tenants(1), args.seconds, args.seed);
     vec![
@@ -100,7 +102,7 @@ fn tenants(args: &Args) -> Vec<Scenario> {
     ]
 }
 
-/// Tenants and two pools, which the hot tenant would fill alone.
+/// Tenants and two pools that the hot tenant alone would fill.
 fn pools(args: &Args) -> Vec<Scenario> {
     let with = |name, excess_percent| Scenario {
         model: Some(load::two_pools(1, excess_percent)),
@@ -109,16 +111,16 @@ fn pools(args: &Args) -> Vec<Scenario> {
     vec![with("excess 100 %", 100), with("excess 90 %", 90)]
 }
 
-/// One tenant that asks for 200 times what it may.
+/// A tenant that sends 200 times the requests that it is allowed.
 fn storm(args: &Args) -> Vec<Scenario> {
-    let storm = |name, remembers_denials| Scenario {
-        remembers_denials,
+    let storm = |name, remembers_refusals| Scenario {
+        remembers_refusals,
         ..Scenario::new(name, vec![load::hot(2_000, 10, 0)], args.seconds, args.seed)
     };
     vec![storm("no memory", false), storm("memory", true)]
 }
 
-/// One hot tenant, served by eight processes.
+/// A hot tenant, served by eight processes.
 fn batching(args: &Args) -> Vec<Scenario> {
     let served = |name, processes, batches, hot_shards| Scenario {
         fleet: Fleet::Processes(processes),
@@ -135,65 +137,68 @@ fn batching(args: &Args) -> Vec<Scenario> {
 }
 
 fn tenants_table(outcomes: &[Outcome]) -> Table<'_> {
-    let table = Table::new("Tenants alone: 300 of them, one request per instance", outcomes);
+    let table = Table::new("300 tenants without pools, one request per instance", outcomes);
     traffic(table)
-        .row("hot tenant: use of its limit", 3, |one| one.hot.utilisation)
-        .row("  worst 60 s / limit", 3, |one| one.hot.worst_60_s)
-        .row("  worst 10 s / (limit / 6)", 2, |one| one.hot.worst_10_s)
-        .row("token-limited tenants: use of their limits", 3, |one| one.token_limited.utilisation)
-        .row("  worst 60 s / limit", 3, |one| one.token_limited.worst_60_s)
-        .row("  worst 10 s / (limit / 6)", 2, |one| one.token_limited.worst_10_s)
-        .percent("in-flight limit held by the dead, on average", |one| one.dead_share)
-        .row("longest that a dead request held a slot, s", 1, |one| one.longest_held_s)
-        .row("slots of the dead that were freed", 0, |one| one.freed as f64)
+        .row("hot tenant: use of its limit", 3, |outcome| outcome.hot.utilisation)
+        .row("  worst 60 s / limit", 3, |outcome| outcome.hot.worst_60_s)
+        .row("  worst 10 s / (limit / 6)", 2, |outcome| outcome.hot.worst_10_s)
+        .row("token-limited tenants: use of their limits", 3, |outcome| outcome.token_limited.utilisation)
+        .row("  worst 60 s / limit", 3, |outcome| outcome.token_limited.worst_60_s)
+        .row("  worst 10 s / (limit / 6)", 2, |outcome| outcome.token_limited.worst_10_s)
+        .percent("in-flight limit held by dead requests, on average", |outcome| outcome.dead_share)
+        .row("longest time that a dead request held a slot, s", 1, |outcome| outcome.longest_held_s)
+        .row("slots of dead requests that were freed", 0, |outcome| outcome.freed as f64)
 }
 
 fn pools_table(outcomes: &[Outcome]) -> Table<'_> {
-    let table = Table::new("Tenants and two pools (burst 5 s), over-subscribed by the hot tenant", outcomes);
+    let table = Table::new("Tenants and two pools (burst 5 s) that the hot tenant oversubscribes", outcomes);
     traffic(table)
-        .row("provisioned pool: use of its limit", 3, |one| one.pools[0].utilisation)
-        .row("  worst 60 s / limit", 3, |one| one.pools[0].worst_60_s)
-        .row("  worst 10 s / (limit / 6)", 2, |one| one.pools[0].worst_10_s)
-        .row("on-demand pool: use of its limit", 3, |one| one.pools[1].utilisation)
-        .row("  worst 60 s / limit", 3, |one| one.pools[1].worst_60_s)
-        .row("  worst 10 s / (limit / 6)", 2, |one| one.pools[1].worst_10_s)
-        .percent("sparse tenants: found no pool", |one| one.overflowed_share(Kind::Sparse))
-        .percent("medium tenants: found no pool", |one| one.overflowed_share(Kind::Medium))
-        .percent("both, in the first third: found no pool", Outcome::overflowed_at_first_share)
-        .percent("hot tenant: found no pool", |one| one.overflowed_share(Kind::Hot))
-        .percent("hot tenant: admitted", |one| one.admitted_share(Kind::Hot))
+        .row("provisioned pool: use of its limit", 3, |outcome| outcome.pools[0].utilisation)
+        .row("  worst 60 s / limit", 3, |outcome| outcome.pools[0].worst_60_s)
+        .row("  worst 10 s / (limit / 6)", 2, |outcome| outcome.pools[0].worst_10_s)
+        .row("on-demand pool: use of its limit", 3, |outcome| outcome.pools[1].utilisation)
+        .row("  worst 60 s / limit", 3, |outcome| outcome.pools[1].worst_60_s)
+        .row("  worst 10 s / (limit / 6)", 2, |outcome| outcome.pools[1].worst_10_s)
+        .percent("sparse tenants: found no pool", |outcome| outcome.overflowed_share(Kind::Sparse))
+        .percent("medium tenants: found no pool", |outcome| outcome.overflowed_share(Kind::Medium))
+        .percent("both in the first third: found no pool", Outcome::overflowed_at_first_share)
+        .percent("hot tenant: found no pool", |outcome| outcome.overflowed_share(Kind::Hot))
+        .percent("hot tenant: admitted", |outcome| outcome.admitted_share(Kind::Hot))
 }
 
 fn storm_table(outcomes: &[Outcome]) -> Table<'_> {
-    let table = Table::new("A storm: 2,000 requests/s of a tenant that may have 10, with and without memory", outcomes);
-    traffic(table)
-        .row("use of the limit", 3, |one| one.hot.utilisation)
-        .row("worst 60 s / limit", 3, |one| one.hot.worst_60_s)
+    let table =
+        Table::new("A storm: 2,000 requests/s from a tenant with a limit of 10, with and without memory", outcomes);
+    traffic(table).row("use of the limit", 3, |outcome| outcome.hot.utilisation).row(
+        "worst 60 s / limit",
+        3,
+        |outcome| outcome.hot.worst_60_s,
+    )
 }
 
 fn batching_table(outcomes: &[Outcome]) -> Table<'_> {
     let table = Table::new(
-        "A hot tenant on 8 processes: a write per decision, or one for all that wait (last two: on 1 process, on 2 items)",
+        "A hot tenant on 8 processes: a write per request, or a write per batch (last two: 1 process; 2 items)",
         outcomes,
     );
-    traffic(table).row("use of the limit", 3, |one| one.hot.utilisation)
+    traffic(table).row("use of the limit", 3, |outcome| outcome.hot.utilisation)
 }
 
-/// The rows that every table begins with.
+/// Adds the rows that every table starts with.
 fn traffic(table: Table<'_>) -> Table<'_> {
     table
-        .row("requests/s", 0, |one| one.per_s(one.offered()))
-        .row("admitted/s", 0, |one| one.per_s(one.admitted()))
-        .row("writes per admitted request, beside refusals", 3, Outcome::writes_beside_refusals)
+        .row("requests/s", 0, |outcome| outcome.per_s(outcome.offered()))
+        .row("admitted/s", 0, |outcome| outcome.per_s(outcome.admitted()))
+        .row("writes per admitted request, without refusals", 3, Outcome::writes_without_refusals)
         .row("writes per admitted request", 3, Outcome::writes_per_admitted)
-        .row("reads/s", 0, |one| one.per_s(one.tally.reads))
-        .row("throttled/s", 1, |one| one.per_s(one.tally.throttled))
+        .row("reads/s", 0, |outcome| outcome.per_s(outcome.tally.reads))
+        .row("throttled/s", 1, |outcome| outcome.per_s(outcome.tally.throttled))
         .row("retries per request: guess, race, conflict", 4, Outcome::retries_per_offered)
-        .row("retries in all: a new epoch began", 0, |one| one.tally.turned as f64)
-        .row("retries in all: to free the slots of the dead", 0, |one| one.tally.reaping as f64)
-        .row("admission p50, ms", 1, |one| one.admit_ms(0.5))
-        .row("admission p99, ms", 1, |one| one.admit_ms(0.99))
-        .row("refused/s by the tenant's limits", 0, |one| one.per_s(one.refused()))
-        .percent("  of those without a write", Outcome::remembered_share)
-        .row("answered \"busy\"/s", 1, |one| one.per_s(one.tally.busy))
+        .row("total retries: a new epoch began", 0, |outcome| outcome.tally.epoch_retries as f64)
+        .row("total retries: to free the slots of dead requests", 0, |outcome| outcome.tally.reaping as f64)
+        .row("admission p50, ms", 1, |outcome| outcome.admit_ms(0.5))
+        .row("admission p99, ms", 1, |outcome| outcome.admit_ms(0.99))
+        .row("refused/s by the tenant's limits", 0, |outcome| outcome.per_s(outcome.refused()))
+        .percent("  of these, without a write", Outcome::remembered_share)
+        .row("answered \"busy\"/s", 1, |outcome| outcome.per_s(outcome.tally.busy))
 }

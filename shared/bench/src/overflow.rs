@@ -1,6 +1,7 @@
-//! `spillway-bench overflow`: what overflows is not lost, starves nobody, stands in nobody's way – and what it costs.
+//! `spillway-bench overflow`: checks that overflow loses no request, starves no tenant and does not
+//! slow synchronous calls, and measures its cost.
 //!
-//! Broker and stand-ins are processes of their own on loopback, and time is real.
+//! The broker and the stand-ins are separate processes on loopback, and time is real.
 
 mod chaos;
 mod client;
@@ -9,39 +10,39 @@ mod efficiency;
 mod fairness;
 mod figures;
 mod interactive;
+mod output;
 mod request;
 mod settings;
-mod watched;
 
-/// What to show.
+/// Arguments of `spillway-bench overflow`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    what: What,
+    check: Check,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum What {
-    /// Run jobs through throttles, errors, cut streams, killed drains, skewed clocks and a failing store and queue, and
-    /// account for every job and every token
+enum Check {
+    /// Run jobs despite throttling, errors, cut streams, killed drains, skewed clocks, and a
+    /// failing store and queue, and account for every job and every token
     Chaos(chaos::Args),
-    /// Measure how long small tenants wait beside one that floods the queue, and alone
+    /// Measure how long small tenants wait while another tenant floods the queue, and without it
     Fairness(fairness::Args),
-    /// Measure synchronous calls beside a full queue and an empty one
+    /// Measure synchronous calls while the queue is full, and while it is empty
     Interactive(interactive::Args),
-    /// Count Lambda's milliseconds and the requests to AWS for each finished job
+    /// Measure Lambda time and requests to AWS per job
     Efficiency(efficiency::Args),
 }
 
-/// Shows what `args` name and prints it.
+/// Runs a check and prints its figures.
 ///
 /// # Errors
-/// A goal is missed, or something cannot be measured.
+/// Returns an error if a goal is missed or a measurement fails.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    match &args.what {
-        What::Chaos(args) => chaos::run(args).await,
-        What::Fairness(args) => fairness::run(args).await,
-        What::Interactive(args) => interactive::run(args).await,
-        What::Efficiency(args) => efficiency::run(args).await,
+    match &args.check {
+        Check::Chaos(args) => chaos::run(args).await,
+        Check::Fairness(args) => fairness::run(args).await,
+        Check::Interactive(args) => interactive::run(args).await,
+        Check::Efficiency(args) => efficiency::run(args).await,
     }
 }

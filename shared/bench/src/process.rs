@@ -1,4 +1,4 @@
-//! A part of the deployment as a process of its own, and what the system says of it.
+//! Child processes: parts of a deployment, their output, and their CPU time and memory.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-/// What a tick of `/proc/PID/stat` is, in microseconds: `USER_HZ` is 100 wherever Linux runs.
+/// Length of a tick of `/proc/PID/stat` in microseconds: `USER_HZ` is 100 on all Linux platforms.
 pub const TICK_US: u64 = 10_000;
 
-/// What gets the lines of a process.
-pub type Watch = Arc<dyn Fn(&str) + Send + Sync>;
+/// Receiver of the output lines of a process.
+pub type LineSink = Arc<dyn Fn(&str) + Send + Sync>;
 
-fn pass_on(output: impl BufRead, watch: &Watch) {
-    output.lines().map_while(Result::ok).for_each(|line| watch(&line));
+fn forward(output: impl BufRead, sink: &LineSink) {
+    output.lines().map_while(Result::ok).for_each(|line| sink(&line));
 }
 
 /// Path of the `spillway` command, which is built into the same directory as this one.
@@ -35,7 +35,7 @@ fn spillway() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// A running process; dropped, it is gone.
+/// A running process. Dropping it kills the process.
 pub struct Process {
     child: Child,
 }
@@ -45,7 +45,7 @@ impl Process {
     /// Waits for an output line that begins with `ready`, and returns the lines up to it.
     ///
     /// # Errors
-    /// It cannot be started, or ends before it is ready.
+    /// Returns an error if the process cannot be started or ends before it is ready.
     pub fn start(
         arguments: &[&str],
         environment: &[(String, String)],
@@ -54,69 +54,70 @@ impl Process {
         Self::spawn(arguments, environment, ready, None)
     }
 
-    /// The same, and `watch` gets every line that it prints after that one, and every line of its log.
+    /// Like [`Process::start`], and sends all further output lines and all log lines to `sink`.
     ///
     /// # Errors
-    /// It cannot be started, or ends before it is ready.
-    pub fn start_watched(
+    /// Returns an error if the process cannot be started or ends before it is ready.
+    pub fn start_with_sink(
         arguments: &[&str],
         environment: &[(String, String)],
         ready: &str,
-        watch: Watch,
+        sink: LineSink,
     ) -> anyhow::Result<(Self, Vec<String>)> {
-        Self::spawn(arguments, environment, ready, Some(watch))
+        Self::spawn(arguments, environment, ready, Some(sink))
     }
 
     fn spawn(
         arguments: &[&str],
         environment: &[(String, String)],
         ready: &str,
-        watch: Option<Watch>,
+        sink: Option<LineSink>,
     ) -> anyhow::Result<(Self, Vec<String>)> {
-        let named = || format!("spillway {} did not start", arguments.join(" "));
+        let failed = || format!("spillway {} did not start", arguments.join(" "));
         let mut child = Command::new(spillway()?)
             .args(arguments)
             .env_clear()
             .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(if watch.is_some() { Stdio::piped() } else { Stdio::inherit() })
+            .stderr(if sink.is_some() { Stdio::piped() } else { Stdio::inherit() })
             .spawn()
-            .with_context(named)?;
+            .with_context(failed)?;
         let log = child.stderr.take();
-        let mut output = BufReader::new(child.stdout.take().with_context(named)?);
+        let mut output = BufReader::new(child.stdout.take().with_context(failed)?);
         let started = Self { child };
-        if let (Some(log), Some(watch)) = (log, watch.clone()) {
-            thread::spawn(move || pass_on(BufReader::new(log), &watch));
+        if let (Some(log), Some(sink)) = (log, sink.clone()) {
+            thread::spawn(move || forward(BufReader::new(log), &sink));
         }
         let mut lines = Vec::new();
         while !lines.last().is_some_and(|line: &String| line.starts_with(ready)) {
             let mut line = String::new();
-            ensure!(output.read_line(&mut line).with_context(named)? > 0, named());
+            ensure!(output.read_line(&mut line).with_context(failed)? > 0, failed());
             lines.push(line.trim_end().to_owned());
         }
-        // A full pipe would stop it.
-        thread::spawn(move || match watch {
-            Some(watch) => pass_on(output, &watch),
+        // A full pipe would block the process.
+        thread::spawn(move || match sink {
+            Some(sink) => forward(output, &sink),
             None => drop(io::copy(&mut output, &mut io::sink())),
         });
         Ok((started, lines))
     }
 
-    /// Ends it as a crash would: at once and without a word (SIGKILL).
+    /// Kills the process like a crash (SIGKILL).
     ///
     /// # Errors
-    /// The system does not let us.
+    /// Returns an error if the system does not allow it.
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// The CPU time of all its threads so far, in microseconds: whole ticks of [`TICK_US`].
+    /// Returns the CPU time of all its threads so far in microseconds, in whole ticks of
+    /// [`TICK_US`].
     ///
     /// # Errors
-    /// There is no `/proc`.
+    /// Returns an error if there is no `/proc`.
     pub fn cpu_us(&self) -> anyhow::Result<u64> {
         let stat = self.proc("stat")?;
         // The second field is a name in parentheses; utime and stime are the 14th and 15th.
@@ -125,10 +126,10 @@ impl Process {
         Ok(ticks.iter().sum::<u64>() * TICK_US)
     }
 
-    /// Its resident memory in KiB.
+    /// Returns its resident memory in KiB.
     ///
     /// # Errors
-    /// There is no `/proc`.
+    /// Returns an error if there is no `/proc`.
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
         let status = self.proc("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
@@ -137,7 +138,7 @@ impl Process {
 
     fn proc(&self, file: &str) -> anyhow::Result<String> {
         let path = format!("/proc/{}/{file}", self.child.id());
-        fs::read_to_string(&path).with_context(|| format!("cannot read {path}, which only Linux has"))
+        fs::read_to_string(&path).with_context(|| format!("cannot read {path}, which exists only on Linux"))
     }
 }
 

@@ -171,7 +171,8 @@ pub enum Keys {
 pub enum Callers {
     /// Let an identity, which API Gateway or the Function URL verifies, call as a tenant
     Allow {
-        /// ARN of an IAM role or user; all sessions of a role are the same caller. Locally an access key ID
+        /// ARN of an IAM role or user; all sessions of a role are the same caller. Locally an
+        /// access key ID
         #[arg(value_name = "CALLER")]
         id: String,
         /// Name of the tenant that the caller's requests are charged to
@@ -219,7 +220,8 @@ pub async fn run(command: Admin) -> anyhow::Result<()> {
     fence(&app.ledger, &changes).await.context("the change was made, but it may take some seconds to apply everywhere")
 }
 
-/// Runs `command` on the tables of `app`, writes the result to `out`, and returns the changed entries.
+/// Runs `command` on the tables of `app`, writes the result to `out`, and returns the changed
+/// entries.
 ///
 /// # Errors
 /// Returns an error if the command is refused, a table is unavailable, or a verification fails.

@@ -18,7 +18,8 @@ enum Command {
     Local(local::Args),
     /// Run only the broker, with the AWS services that the environment selects
     Serve(serve::Args),
-    /// Run only simulated DynamoDB, SQS, S3 and Bedrock Runtime, with empty Spillway tables, queues and bucket
+    /// Run only simulated DynamoDB, SQS, S3 and Bedrock Runtime, with empty Spillway tables, queues
+    /// and bucket
     StandIns(stand_ins::Args),
     /// Send sample events through the Lambda handlers, or a traffic trace as HTTP load
     Replay(Box<replay::Args>),
@@ -29,7 +30,8 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Config::from_env()?;
-    // The DynamoDB stand-in logs a warning for every failed condition, which admission uses to refuse.
+    // The DynamoDB stand-in logs a warning for every failed condition, which admission uses to
+    // refuse.
     let log_filter = format!("{},dynoxide=error", config.log_filter);
     telemetry::init_logs(&Config { log_filter, ..config });
     match Cli::parse().command.unwrap_or_else(|| Command::Local(local::Args::default())) {

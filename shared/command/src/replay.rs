@@ -1,4 +1,5 @@
-//! `spillway replay`: sends sample events through the Lambda handlers, or a traffic trace as HTTP load.
+//! `spillway replay`: sends sample events through the Lambda handlers, or a traffic trace as HTTP
+//! load.
 
 pub mod events;
 pub mod trace;
@@ -28,8 +29,8 @@ pub struct Args {
 /// Replays events or a trace.
 ///
 /// # Errors
-/// Returns an error if the input cannot be read, the broker is unavailable, or the replay finds a fault:
-/// a lost request, or a difference between the tokens of the broker and of the simulator.
+/// Returns an error if the input cannot be read, the broker is unavailable, or the replay finds a
+/// fault: a lost request, or a difference between the tokens of the broker and of the simulator.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     match (args.trace, args.path) {
         (Some(file), _) => trace::run(&file, &args.load).await,

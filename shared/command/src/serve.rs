@@ -27,8 +27,8 @@ pub struct Args {
     port: u16,
     #[command(flatten)]
     tls: TlsArgs,
-    /// Use the access key ID of a signed request as its caller (see `spillway callers`). Signatures are NOT verified:
-    /// any client that reaches the port can pose as any caller
+    /// Use the access key ID of a signed request as its caller (see `spillway callers`). Signatures
+    /// are NOT verified: any client that reaches the port can pose as any caller
     #[arg(long)]
     trust_access_key_ids: bool,
     /// Number of jobs to run concurrently
@@ -45,7 +45,8 @@ pub fn concurrency(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "must be a whole number from 1 to 1000".to_owned())
 }
 
-/// Runs until Ctrl-C or SIGTERM, then finishes requests and jobs in flight. Also drains the queue if one is configured.
+/// Runs until Ctrl-C or SIGTERM, then finishes requests and jobs in flight. Also drains the queue
+/// if one is configured.
 ///
 /// # Errors
 /// Returns an error if the port is taken or the environment is not valid.

@@ -1,4 +1,5 @@
-//! HTTP server for loopback and containers: HTTP/1.1 and HTTP/2 on the same port, with or without TLS.
+//! HTTP server for loopback and containers: HTTP/1.1 and HTTP/2 on the same port, with or without
+//! TLS.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -99,8 +100,8 @@ async fn handshake(
     }
 }
 
-/// Sets the caller of a signed request to its access key ID. The signature is not verified: any client
-/// that reaches the port can pose as any caller.
+/// Sets the caller of a signed request to its access key ID. The signature is not verified: any
+/// client that reaches the port can pose as any caller.
 pub fn trust_access_key_id<B>(request: &mut Request<B>) {
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some(id) = authorization.and_then(access_key_id) {

@@ -8,8 +8,8 @@ pub struct Signals {
     terminate: Signal,
 }
 
-/// Starts to listen for signals. Call it early, so that a signal during start-up also stops the process
-/// gracefully.
+/// Starts to listen for signals. Call it early, so that a signal during start-up also stops the
+/// process gracefully.
 ///
 /// # Errors
 /// Returns an error if the system does not let this process handle signals.

@@ -29,7 +29,8 @@ pub struct Args {
     bedrock_port: u16,
 }
 
-/// Runs the stand-ins until Ctrl-C or SIGTERM. Prints export lines for a shell that point the AWS SDKs to the stand-ins.
+/// Runs the stand-ins until Ctrl-C or SIGTERM. Prints export lines for a shell that point the AWS
+/// SDKs to the stand-ins.
 ///
 /// # Errors
 /// Returns an error if the configuration cannot be read or the stand-ins cannot start.

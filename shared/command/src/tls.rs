@@ -27,8 +27,8 @@ use crate::server::Listener;
 /// Arguments for HTTPS.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TlsArgs {
-    /// Serve HTTPS (HTTP/2 and 1.1) as well, on this port [8788 without a value; 0 for any free port]. Prints the path
-    /// of the certificate authority that clients must trust
+    /// Serve HTTPS (HTTP/2 and 1.1) as well, on this port [8788 without a value; 0 for any free
+    /// port]. Prints the path of the certificate authority that clients must trust
     #[arg(long = "tls", value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "8788")]
     pub tls_port: Option<u16>,
 }
@@ -43,8 +43,8 @@ pub struct Tls {
     _directory: Option<TempDir>,
 }
 
-/// Listens on `host` and `port` (0 for any free port) with a certificate for `host` and loopback. Writes the certificate
-/// authority to `ca.pem` in `directory`, or in a temporary directory.
+/// Listens on `host` and `port` (0 for any free port) with a certificate for `host` and loopback.
+/// Writes the certificate authority to `ca.pem` in `directory`, or in a temporary directory.
 ///
 /// # Errors
 /// Returns an error if the port is taken or the file cannot be written.

@@ -74,7 +74,8 @@ impl World {
     /// Starts the deployment. When it returns, the API accepts requests.
     ///
     /// # Errors
-    /// Returns an error if a port is taken, the data directory cannot be used, or the settings are not valid.
+    /// Returns an error if a port is taken, the data directory cannot be used, or the settings are
+    /// not valid.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let tcp = TcpListener::bind((host, options.port))
@@ -159,8 +160,8 @@ pub async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients,
     Ok((config, clients, queue))
 }
 
-/// Prints export lines for a shell that point the AWS SDKs, the AWS CLI and the `spillway` command to
-/// the stand-ins.
+/// Prints export lines for a shell that point the AWS SDKs, the AWS CLI and the `spillway` command
+/// to the stand-ins.
 pub fn print_environment(stand_ins: &StandIns, config: &Config) {
     for (name, url) in stand_ins.endpoints() {
         println!("export {name}={url}");

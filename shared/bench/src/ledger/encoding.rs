@@ -1,7 +1,7 @@
-//! How the counters of one item are written: ours, and the alternatives that it is measured against.
+//! Encodings of an item's counters: the product's encoding and the alternatives.
 //!
-//! All of them make the same kind of conditional write, are sharded, remember refusals and count requests in flight alike:
-//! in our ring. What differs is how they count requests and tokens per minute.
+//! All encodings use conditional writes, shards and a memory of refusals, and count requests in
+//! flight in the product's ring. They differ in how they count requests and tokens per minute.
 
 mod fixed_windows;
 mod gcra;
@@ -12,33 +12,35 @@ use spillway::quota::{
     self, Charge, Image, Limit, Policy, Refusal, RefusedLimit, Reservation, Settled, Verdict, Write,
 };
 
-/// How the rate limits of an item are counted.
+/// Encoding of an item's rate limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// The product's own: windows that overlap, named after their time.
+    /// The product's encoding: overlapping windows, named after their time.
     Staircase,
-    /// One timestamp for each limit; which of two updates is right is predicted from what was last seen of the item.
+    /// A timestamp for each limit. The writer predicts the right one of two updates from the last
+    /// known image of the item.
     Gcra,
-    /// One counter for each minute of the clock.
+    /// A counter for each minute of the clock.
     FixedWindows,
-    /// A token bucket that is read, computed and written back if nobody else wrote.
+    /// A token bucket that is read, computed, and written back unless another writer has written.
     CompareAndSwap,
 }
 
-/// What a writer saw of an item, and when by its clock.
+/// Image of an item, with the time of the writer's clock when it was read.
 #[derive(Debug, Clone, Copy)]
-pub struct Sight<'a> {
+pub struct Snapshot<'a> {
     pub image: &'a Image,
     pub at_ms: u64,
 }
 
 impl Encoding {
-    /// The write that makes `reservation`. `known` is what its writer last saw of the item.
+    /// Returns the write for `reservation`. `known` is the last image of the item that the writer
+    /// knows.
     pub fn reserve(
         self,
         policy: &Policy,
         reservation: &Reservation,
-        known: Option<Sight<'_>>,
+        known: Option<Snapshot<'_>>,
         reap: Option<(u64, u64)>,
     ) -> Write {
         let mut write = match self {
@@ -51,7 +53,7 @@ impl Encoding {
         write
     }
 
-    /// Why the item would refuse, or did.
+    /// Explains why the item refuses the charge.
     pub fn explain(self, policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> Verdict {
         let mut limits = match self {
             Self::Staircase => return quota::explain(policy, charge, image, at_ms),
@@ -70,7 +72,7 @@ impl Encoding {
         if limits.is_empty() { Verdict::Retry } else { Verdict::Refused(Refusal { limits }) }
     }
 
-    /// The write that settles `reservation`.
+    /// Returns the write that settles `reservation`.
     pub fn settle(self, policy: &Policy, reservation: &Reservation, settled: &Settled, now_ms: u64) -> Write {
         let mut write = match self {
             Self::Staircase => return quota::settle(reservation, settled, now_ms),
@@ -82,18 +84,18 @@ impl Encoding {
         write
     }
 
-    /// Whether the item must be read before a writer that does not know it can write.
+    /// Whether a writer must read an unknown item before it can write.
     pub fn reads_first(self) -> bool {
         self == Self::CompareAndSwap
     }
 
-    /// Whether a writer does better if it remembers what it last saw of an item.
+    /// Whether a writer benefits from remembering the last image of an item.
     pub fn remembers(self) -> bool {
         matches!(self, Self::Gcra | Self::CompareAndSwap)
     }
 }
 
-/// The limits per minute of `policy` with what `charge` costs them.
+/// Returns the limits per minute of `policy`, each with the cost of `charge`.
 fn rates(policy: &Policy, charge: &Charge) -> impl Iterator<Item = Rate> {
     let requests = policy.limits.requests_per_minute.map(|per_minute| Rate {
         limit: Limit::RequestsPerMinute,
@@ -108,7 +110,7 @@ fn rates(policy: &Policy, charge: &Charge) -> impl Iterator<Item = Rate> {
     requests.into_iter().chain(tokens)
 }
 
-/// One limit per minute and what a request costs it.
+/// A limit per minute, and the cost of a request.
 struct Rate {
     limit: Limit,
     per_minute: u64,
@@ -121,7 +123,7 @@ impl Rate {
     }
 }
 
-/// How much more `settled` costs than `reservation`, in requests and in tokens per minute.
+/// Returns the cost of `settled` beyond `reservation`, in requests and in tokens per minute.
 fn difference(reservation: &Reservation, settled: &Settled) -> [(Limit, i64); 2] {
     let (reserved, actual) = (reservation.charge, settled.charge);
     let more = |actual: u64, reserved: u64| actual as i64 - reserved as i64;

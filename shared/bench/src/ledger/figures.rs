@@ -1,4 +1,4 @@
-//! The figures that are printed and that the goals are about.
+//! Figures of the tables and of the goals.
 
 use super::{
     load::{KINDS, Kind},
@@ -6,66 +6,66 @@ use super::{
 };
 
 impl Outcome {
-    /// Writes for each admitted request, without those that found no room.
-    pub fn writes_beside_refusals(&self) -> f64 {
+    /// Writes per admitted request, without refused writes.
+    pub fn writes_without_refusals(&self) -> f64 {
         ratio(self.tally.writes - self.tally.refusing_writes, self.admitted())
     }
 
-    /// Writes for each admitted request.
+    /// Writes per admitted request.
     pub fn writes_per_admitted(&self) -> f64 {
         ratio(self.tally.writes, self.admitted())
     }
 
-    /// Writes that were tried again because of others, for each request that came.
+    /// Writes repeated because of contention, per request.
     pub fn retries_per_offered(&self) -> f64 {
         ratio(self.tally.contended, self.offered())
     }
 
-    /// `count` for each second.
+    /// `count` per second.
     pub fn per_s(&self, count: u64) -> f64 {
         count as f64 / self.measured_s
     }
 
-    /// Requests that came.
+    /// Number of requests.
     pub fn offered(&self) -> u64 {
         self.tally.offered.iter().sum()
     }
 
-    /// Requests that were admitted.
+    /// Number of admitted requests.
     pub fn admitted(&self) -> u64 {
         self.tally.admitted.iter().sum()
     }
 
-    /// Requests that their tenant's limits refused.
+    /// Number of requests that their tenant's limits refused.
     pub fn refused(&self) -> u64 {
         self.tally.refused.iter().sum()
     }
 
-    /// The part of all refusals that cost no write.
+    /// Share of refusals that cost no write.
     pub fn remembered_share(&self) -> f64 {
         ratio(self.tally.from_memory, self.refused())
     }
 
-    /// How long admission took that `quantile` of the admitted did not exceed, in milliseconds.
+    /// Quantile of the admission time of admitted requests, in milliseconds.
     pub fn admit_ms(&self, quantile: f64) -> f64 {
         self.tally.admit_us.value_at_quantile(quantile) as f64 / 1e3
     }
 
-    /// The part of a kind's requests that found no pool.
+    /// Share of a kind's requests that found no pool.
     pub fn overflowed_share(&self, kind: Kind) -> f64 {
         self.share(&self.tally.overflowed, kind)
     }
 
-    /// The part of a kind's requests that were admitted.
+    /// Share of a kind's requests that were admitted.
     pub fn admitted_share(&self, kind: Kind) -> f64 {
         self.share(&self.tally.admitted, kind)
     }
 
-    /// The part of the sparse and medium tenants' requests that found no pool before measuring began: while the hot tenant,
-    /// which had used nothing, was within its share.
+    /// Share of the sparse and medium tenants' requests that found no pool during the warm-up,
+    /// while the hot tenant had little recorded use and so was within its share.
     pub fn overflowed_at_first_share(&self) -> f64 {
-        let of_both = |counts: &[u64; KINDS]| counts[Kind::Sparse as usize] + counts[Kind::Medium as usize];
-        ratio(of_both(&self.warm_up.overflowed), of_both(&self.warm_up.offered))
+        let count = |counts: &[u64; KINDS]| counts[Kind::Sparse as usize] + counts[Kind::Medium as usize];
+        ratio(count(&self.warm_up.overflowed), count(&self.warm_up.offered))
     }
 
     fn share(&self, counts: &[u64; KINDS], kind: Kind) -> f64 {

@@ -1,4 +1,5 @@
-//! Who serves: instances with one request each, which come and go, or a few processes that serve any number.
+//! Fleets: instances that serve one request at a time, or a few processes that serve any number of
+//! requests.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,59 +11,62 @@ use spillway::quota::{self, Charge, Image, Policy, Refusal, Verdict};
 
 use super::{encoding::Encoding, load};
 
-/// When the virtual time begins, in milliseconds since 1970: inside an epoch, a slot and a minute, far from midnight.
+/// Start of the virtual time in milliseconds since 1970: within an epoch, a slot and a minute, and
+/// far from midnight.
 const START_MS: u64 = 1_788_652_812_345;
 
-/// How requests are given to whom.
+/// Assignment of requests to processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fleet {
-    /// Instances that serve one request at a time; of those that are idle, the one that was started last is taken.
+    /// Instances that serve one request at a time. A request goes to the newest idle instance.
     NewestInstance,
-    /// The same, but any idle one is taken.
+    /// Instances that serve one request at a time. A request goes to a random idle instance.
     AnyInstance,
-    /// This many processes, each of which serves any number of requests.
+    /// This number of processes, each of which serves any number of requests.
     Processes(usize),
 }
 
-/// One process, with its own clock and memory.
+/// A process with a clock and a memory.
 #[derive(Debug)]
 pub struct Process {
     skew_us: i64,
-    /// What it last saw of an item and when, where the encoding makes use of it.
+    /// Last known image of each item with its time, for encodings that use it.
     pub known: HashMap<usize, (Rc<Image>, u64)>,
-    /// What an item held when it was last seen after it had refused something, and when that was.
-    denied: HashMap<usize, (Rc<Image>, u64)>,
-    /// Who waits for the round that is under way, by item.
+    /// Last image of each item that has refused a request, with its time.
+    recent_refusals: HashMap<usize, (Rc<Image>, u64)>,
+    /// Requests that wait for the current reservation round, by item.
     pub reserving: HashMap<usize, Vec<usize>>,
+    /// Settlements that wait for the current settlement round, by item.
     pub settling: HashMap<usize, Vec<usize>>,
 }
 
 impl Process {
-    /// A process whose clock is `skew_us` ahead.
+    /// Creates a process with a clock that is `skew_us` ahead.
     pub fn new(skew_us: i64) -> Self {
         Self {
             skew_us,
             known: HashMap::new(),
-            denied: HashMap::new(),
+            recent_refusals: HashMap::new(),
             reserving: HashMap::new(),
             settling: HashMap::new(),
         }
     }
 
-    /// What its clock says.
+    /// Time of its clock.
     pub fn clock_ms(&self, now_us: u64) -> u64 {
         (START_MS * 1_000 + now_us).saturating_add_signed(self.skew_us) / 1_000
     }
 
-    /// The item refused at `now_ms`, or took a write after it had: this is what it holds.
-    pub fn note_denied(&mut self, item: usize, image: &Rc<Image>, is_refusal: bool, now_ms: u64) {
-        if is_refusal || self.denied.contains_key(&item) {
-            self.denied.insert(item, (Rc::clone(image), now_ms));
+    /// Remembers the image of an item that refused a request at `now_ms`, or that took a write
+    /// after a refusal.
+    pub fn note_refusal(&mut self, item: usize, image: &Rc<Image>, is_refusal: bool, now_ms: u64) {
+        if is_refusal || self.recent_refusals.contains_key(&item) {
+            self.recent_refusals.insert(item, (Rc::clone(image), now_ms));
         }
     }
 
-    /// Why the item would refuse, if that can be told without asking it; the product's own rule.
-    pub fn denial(
+    /// Returns the refusal of the item if a recent refusal predicts it, by the product's own rule.
+    pub fn recent_refusal(
         &self,
         encoding: Encoding,
         item: usize,
@@ -70,57 +74,57 @@ impl Process {
         charge: &Charge,
         now_ms: u64,
     ) -> Option<Refusal> {
-        let (image, at_ms) = self.denied.get(&item)?;
+        let (image, at_ms) = self.recent_refusals.get(&item)?;
         let Verdict::Refused(refusal) = encoding.explain(policy, charge, image, now_ms) else { return None };
         quota::is_believed(&refusal, now_ms.saturating_sub(*at_ms)).then_some(refusal)
     }
 }
 
-/// All processes, and which of them are idle.
+/// All processes, and the idle instances among them.
 #[derive(Debug)]
 pub struct Processes {
     fleet: Fleet,
-    all: Vec<Process>,
-    newest: BTreeSet<usize>,
-    any: Vec<usize>,
+    processes: Vec<Process>,
+    idle_by_age: BTreeSet<usize>,
+    idle: Vec<usize>,
 }
 
 impl Processes {
-    /// The processes of `fleet`.
-    pub fn new(fleet: Fleet, chance: &mut Rng) -> Self {
+    /// Creates the processes of `fleet`.
+    pub fn new(fleet: Fleet, rng: &mut Rng) -> Self {
         let count = if let Fleet::Processes(count) = fleet { count } else { 0 };
-        let all = (0..count).map(|_| Process::new(load::skew_us(chance))).collect();
-        Self { fleet, all, newest: BTreeSet::new(), any: Vec::new() }
+        let processes = (0..count).map(|_| Process::new(load::skew_us(rng))).collect();
+        Self { fleet, processes, idle_by_age: BTreeSet::new(), idle: Vec::new() }
     }
 
-    /// The process that serves the next request; a new one if none is idle.
-    pub fn take(&mut self, chance: &mut Rng) -> usize {
-        let idle = match self.fleet {
-            Fleet::Processes(count) => Some(chance.usize(0..count)),
-            Fleet::NewestInstance => self.newest.pop_last(),
-            Fleet::AnyInstance if self.any.is_empty() => None,
-            Fleet::AnyInstance => Some(self.any.swap_remove(chance.usize(0..self.any.len()))),
+    /// Takes a process for the next request; starts an instance if none is idle.
+    pub fn take(&mut self, rng: &mut Rng) -> usize {
+        let process = match self.fleet {
+            Fleet::Processes(count) => Some(rng.usize(0..count)),
+            Fleet::NewestInstance => self.idle_by_age.pop_last(),
+            Fleet::AnyInstance if self.idle.is_empty() => None,
+            Fleet::AnyInstance => Some(self.idle.swap_remove(rng.usize(0..self.idle.len()))),
         };
-        idle.unwrap_or_else(|| {
-            self.all.push(Process::new(load::skew_us(chance)));
-            self.all.len() - 1
+        process.unwrap_or_else(|| {
+            self.processes.push(Process::new(load::skew_us(rng)));
+            self.processes.len() - 1
         })
     }
 
-    /// `process` is done with its request. One that dies is not given back.
+    /// Returns a process after its request. A process that dies is not returned.
     pub fn give_back(&mut self, process: usize) {
         match self.fleet {
             Fleet::Processes(_) => {}
-            Fleet::NewestInstance => drop(self.newest.insert(process)),
-            Fleet::AnyInstance => self.any.push(process),
+            Fleet::NewestInstance => drop(self.idle_by_age.insert(process)),
+            Fleet::AnyInstance => self.idle.push(process),
         }
     }
 
     pub fn get(&self, process: usize) -> &Process {
-        &self.all[process]
+        &self.processes[process]
     }
 
     pub fn get_mut(&mut self, process: usize) -> &mut Process {
-        &mut self.all[process]
+        &mut self.processes[process]
     }
 }

@@ -1,4 +1,4 @@
-//! Who calls, how often and for how much: the load of every scenario.
+//! Load of the scenarios: tenants, request rates and request sizes.
 
 use fastrand::Rng;
 use serde_json::json;
@@ -8,49 +8,49 @@ use spillway::{
     tenant::Tenant,
 };
 
-/// What kind of caller a tenant is.
+/// Kind of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// One request in five seconds.
+    /// Sends a request every five seconds.
     Sparse,
-    /// Three requests a second, within its limits.
+    /// Sends three requests a second, within its limits.
     Medium,
-    /// Asks for twice its tokens per minute.
+    /// Needs twice its tokens per minute.
     TokenLimited,
-    /// Asks for twice its requests per minute.
+    /// Sends twice its requests per minute.
     RequestLimited,
-    /// Asks for twice what it may have in flight.
+    /// Needs twice its requests in flight.
     InFlightLimited,
-    /// Asks for 2,000 requests a second and may have 1,500.
+    /// Sends 2,000 requests a second with a limit of 1,500.
     Hot,
 }
 
-/// How many kinds there are.
+/// Number of kinds.
 pub const KINDS: usize = 6;
 
-/// A tenant and how often it calls.
+/// A tenant and its request rate.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// What kind of caller it is.
+    /// Kind of the tenant.
     pub kind: Kind,
-    /// Requests a second, on average.
+    /// Mean requests per second.
     pub per_s: f64,
     /// Its entry in the registry.
     pub tenant: Tenant,
 }
 
-/// One request: what it asks for and what becomes of it.
+/// A request and its fate.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask {
     /// Input tokens, known before the call.
     pub input_tokens: u64,
-    /// The output cap, which is reserved.
+    /// Maximum output tokens, which are reserved.
     pub max_tokens: u64,
-    /// Output tokens in the end.
+    /// Actual output tokens.
     pub output_tokens: u64,
-    /// How long the model takes.
+    /// Duration of the model call.
     pub service_us: u64,
-    /// Whether whoever serves it dies before it settles.
+    /// Whether its process dies before it settles.
     pub dies: bool,
 }
 
@@ -62,32 +62,33 @@ impl Ask {
             max_tokens,
             output_tokens: demand.u64(max_tokens / 5..=max_tokens),
             service_us: demand.u64(2_000_000..=4_000_000),
-            dies: demand.f64() < DEATHS,
+            dies: demand.f64() < DEATH_SHARE,
         }
     }
 
-    /// Tokens that are reserved.
+    /// Reserved tokens.
     pub fn reserved_tokens(&self) -> u64 {
         self.input_tokens + self.max_tokens
     }
 
-    /// What the model reports.
+    /// Usage that the model reports.
     pub fn usage(&self) -> Usage {
         Usage { input_tokens: self.input_tokens, output_tokens: self.output_tokens, ..Usage::default() }
     }
 }
 
-/// How many of those that serve a request die before they settle it.
-const DEATHS: f64 = 0.002;
+/// Share of requests that lose their process before they are settled.
+const DEATH_SHARE: f64 = 0.002;
 
 impl Caller {
-    /// Its next request and how long until then, in microseconds.
+    /// Draws the time until its next request, in microseconds, and the request.
     pub fn next(&self, demand: &mut Rng) -> (u64, Ask) {
         (exponential(demand, 1e6 / self.per_s) as u64, Ask::draw(demand))
     }
 }
 
-/// 300 tenants with about 2,550 requests a second, 2,000 of which come from one of them; with a `divisor`, that part of it.
+/// Returns 300 tenants with about 2,550 requests a second, 2,000 of them from a hot tenant. The
+/// numbers are divided by `divisor`.
 pub fn many_tenants(divisor: u64) -> Vec<Caller> {
     let groups = [
         (Kind::Sparse, 200, 0.2, json!({"requests_per_minute": 600, "tokens_per_minute": 1_000_000})),
@@ -105,8 +106,8 @@ pub fn many_tenants(divisor: u64) -> Vec<Caller> {
     callers
 }
 
-/// One tenant that asks for `per_s` requests a second and may have `limit_per_s`, and whose share of the pools is
-/// `committed` tokens per minute.
+/// Returns a tenant that sends `per_s` requests a second with a limit of `limit_per_s`, and with a
+/// committed share of `committed` tokens per minute of the pools.
 pub fn hot(per_s: u64, limit_per_s: u64, committed: u64) -> Caller {
     let limits = json!({"requests_per_minute": limit_per_s * 60});
     caller(Kind::Hot, per_s as f64, "hot", &limits, committed)
@@ -115,11 +116,12 @@ pub fn hot(per_s: u64, limit_per_s: u64, committed: u64) -> Caller {
 fn caller(kind: Kind, per_s: f64, name: &str, limits: &serde_json::Value, committed: u64) -> Caller {
     let entry = json!({"name": name.to_lowercase(), "limits": limits, "class": "interactive", "version": 1,
         "committed_tokens_per_minute": committed});
-    Caller { kind, per_s, tenant: serde_json::from_value(entry).expect("an entry of the registry") }
+    Caller { kind, per_s, tenant: serde_json::from_value(entry).expect("a valid tenant") }
 }
 
-/// A model with a provisioned and an on-demand pool, too small together for what [`many_tenants`] may ask of it. Tenants
-/// above their committed share may fill `excess_percent` of each.
+/// Returns a model with a provisioned and an on-demand pool, which are together too small for the
+/// load of [`many_tenants`]. Tenants above their committed share may fill `excess_percent` of each
+/// pool.
 pub fn two_pools(divisor: u64, excess_percent: u64) -> Model {
     let pool = |name: &str, kind: &str, tokens: u64| -> Pool {
         let entry = json!({"name": name, "kind": kind, "model_id": "m", "excess_percent": excess_percent,
@@ -131,19 +133,19 @@ pub fn two_pools(divisor: u64, excess_percent: u64) -> Model {
     serde_json::from_value(entry).expect("a model")
 }
 
-/// How long one call may take: what a dead request holds its slot for.
+/// Maximum duration of a call, for which a dead request holds its slot.
 pub const TIMEOUT_MS: u64 = 30_000;
 
-/// How long one write to the store takes, there and back: 2.5 ms and an exponential 1.2 ms, and for one in a hundred 8 ms
-/// and an exponential 12 ms.
-pub fn write_us(chance: &mut Rng) -> u64 {
-    let (least, mean) = if chance.f64() < 0.01 { (8_000.0, 12_000.0) } else { (2_500.0, 1_200.0) };
-    (least + exponential(chance, mean)) as u64
+/// Draws the round-trip time of a write: 2.5 ms plus an exponential 1.2 ms, and for 1 % of the
+/// writes 8 ms plus an exponential 12 ms.
+pub fn write_us(rng: &mut Rng) -> u64 {
+    let (minimum, mean) = if rng.f64() < 0.01 { (8_000.0, 12_000.0) } else { (2_500.0, 1_200.0) };
+    (minimum + exponential(rng, mean)) as u64
 }
 
-/// How far one clock is off, in microseconds.
-pub fn skew_us(chance: &mut Rng) -> i64 {
-    chance.i64(-100_000..=100_000)
+/// Draws a clock skew in microseconds.
+pub fn skew_us(rng: &mut Rng) -> i64 {
+    rng.i64(-100_000..=100_000)
 }
 
 fn exponential(rng: &mut Rng, mean: f64) -> f64 {

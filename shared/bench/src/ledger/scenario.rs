@@ -1,36 +1,36 @@
-//! What is simulated: who calls, who serves, and how the counters are written.
+//! Scenarios: the load, the fleet and the encoding of the counters.
 
 use spillway::pool::Model;
 
 use super::{encoding::Encoding, fleet::Fleet, load::Caller};
 
-/// One scenario; each becomes one column of a table.
+/// A scenario, which becomes a column of a table.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// The head of its column.
+    /// Header of its column.
     pub name: &'static str,
-    /// Who calls.
+    /// Tenants that send requests.
     pub callers: Vec<Caller>,
-    /// Whose pools answer; without one there are no pools to reserve on.
+    /// Model whose pools are reserved; `None` for no pools.
     pub model: Option<Model>,
-    /// Who serves.
+    /// Processes that serve requests.
     pub fleet: Fleet,
-    /// How rate limits are counted.
+    /// Encoding of the rate limits.
     pub encoding: Encoding,
     /// Whether refusals are remembered.
-    pub remembers_denials: bool,
-    /// Whether those that wait in one process for one item share a write.
+    pub remembers_refusals: bool,
+    /// Whether requests that wait in a process for the same item share a write.
     pub batches: bool,
-    /// Over how many items the hot tenant is spread, where not over as many as the product says.
+    /// Number of items of the hot tenant; `None` for the product's number.
     pub hot_shards: Option<u64>,
-    /// How long it lasts, in virtual seconds. The first third is not measured.
+    /// Length in virtual seconds. The first third is not measured.
     pub seconds: u64,
-    /// What chance begins with.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
 impl Scenario {
-    /// The product as it is shipped, on one request per instance and without pools.
+    /// Creates a scenario of the product with one request per instance and without pools.
     pub fn new(name: &'static str, callers: Vec<Caller>, seconds: u64, seed: u64) -> Self {
         Self {
             name,
@@ -38,7 +38,7 @@ impl Scenario {
             model: None,
             fleet: Fleet::NewestInstance,
             encoding: Encoding::Staircase,
-            remembers_denials: true,
+            remembers_refusals: true,
             batches: true,
             hot_shards: None,
             seconds,
@@ -46,12 +46,12 @@ impl Scenario {
         }
     }
 
-    /// When measuring begins, in microseconds.
+    /// Start of the measurement, in microseconds.
     pub fn warm_us(&self) -> u64 {
         self.seconds * 1_000_000 / 3
     }
 
-    /// When it ends, in microseconds.
+    /// End of the scenario, in microseconds.
     pub fn end_us(&self) -> u64 {
         self.seconds * 1_000_000
     }

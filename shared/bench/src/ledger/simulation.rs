@@ -1,4 +1,4 @@
-//! The simulation: events in virtual time, from a request's arrival to its settlement.
+//! Simulation of events in virtual time, from the arrival of a request to its settlement.
 
 mod choice;
 mod outcome;
@@ -14,7 +14,7 @@ use spillway::broker;
 pub use outcome::Outcome;
 
 use super::{
-    books::Books,
+    accounts::SimulatedAccount,
     fleet::Processes,
     item::Item,
     load::{self, Ask, Kind},
@@ -26,35 +26,35 @@ use request::Request;
 use reserving::Reserving;
 use settling::{Debt, Settling};
 
-/// What happens next, and to whom.
+/// An event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// A tenant's next request arrives.
+    /// The next request of a tenant arrives.
     Arrives {
         caller: usize,
     },
-    /// A request asks an item again that was busy.
-    AsksAgain {
+    /// A request tries a busy item again.
+    RetryShard {
         request: usize,
     },
-    /// A request's model call ends.
+    /// The model call of a request ends.
     Served {
         request: usize,
     },
-    /// A round's write reaches its item.
+    /// The write of a round reaches its item.
     ReserveLands {
         round: usize,
     },
-    /// A round learns what became of its write.
+    /// A round receives the result of its write.
     ReserveReplies {
         round: usize,
     },
-    /// A round learns what its item holds.
+    /// A round receives the image of its item.
     ReadReplies {
         round: usize,
     },
     /// A round tries again after a pause.
-    ReserveAgain {
+    RetryReserve {
         round: usize,
     },
     SettleLands {
@@ -63,25 +63,26 @@ enum Event {
     SettleReplies {
         round: usize,
     },
-    SettleAgain {
+    RetrySettle {
         round: usize,
     },
 }
 
-/// One scenario while it runs.
+/// A running scenario.
 struct Simulation {
     scenario: Scenario,
     now_us: u64,
-    agenda: BinaryHeap<Reverse<(u64, u64, Event)>>,
-    /// Numbers the entries of the agenda: what is entered first happens first.
+    queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    /// Number of events so far. It orders events of the same time.
     entries: u64,
-    /// What the callers want, the same in every scenario with their seed.
+    /// Random numbers of the requests. They are the same in every scenario with the same seed.
     demand: Rng,
-    /// Everything else that is left to chance.
-    chance: Rng,
+    /// All other random numbers.
+    rng: Rng,
     next_asks: Vec<Option<Ask>>,
-    /// The tenants', in the order of the callers, then the pools', in the order of the ladder.
-    books: Vec<Books>,
+    /// Accounts of the tenants in the order of the callers, then of the pools in the order of the
+    /// ladder.
+    accounts: Vec<SimulatedAccount>,
     items: Vec<Item>,
     processes: Processes,
     requests: Slab<Request>,
@@ -98,30 +99,30 @@ pub fn run(scenario: Scenario) -> Outcome {
     for caller in 0..simulation.scenario.callers.len() {
         simulation.expect_next(caller);
     }
-    while let Some(Reverse((at_us, _, event))) = simulation.agenda.pop() {
+    while let Some(Reverse((at_us, _, event))) = simulation.queue.pop() {
         if at_us >= simulation.scenario.end_us() {
             break;
         }
         simulation.now_us = at_us;
-        simulation.happens(event);
+        simulation.handle(event);
     }
     simulation.into_outcome()
 }
 
 impl Simulation {
     fn new(scenario: Scenario) -> Self {
-        let (books, items) = open(&scenario);
-        let mut chance = Rng::with_seed(scenario.seed.wrapping_add(1));
+        let (accounts, items) = open(&scenario);
+        let mut rng = Rng::with_seed(scenario.seed.wrapping_add(1));
         Self {
             now_us: 0,
-            agenda: BinaryHeap::new(),
+            queue: BinaryHeap::new(),
             entries: 0,
             demand: Rng::with_seed(scenario.seed),
             next_asks: vec![None; scenario.callers.len()],
-            books,
+            accounts,
             items: (0..items).map(|_| Item::default()).collect(),
-            processes: Processes::new(scenario.fleet, &mut chance),
-            chance,
+            processes: Processes::new(scenario.fleet, &mut rng),
+            rng,
             requests: Slab::default(),
             reserving: Slab::default(),
             debts: Slab::default(),
@@ -132,30 +133,30 @@ impl Simulation {
         }
     }
 
-    fn happens(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         match event {
             Event::Arrives { caller } => self.arrives(caller),
-            Event::AsksAgain { request } => self.ask_shard(request),
+            Event::RetryShard { request } => self.try_shard(request),
             Event::Served { request } => self.served(request),
             Event::ReserveLands { round } => self.reserve_lands(round),
             Event::ReserveReplies { round } => self.reserve_replies(round),
             Event::ReadReplies { round } => self.read_replies(round),
-            Event::ReserveAgain { round } => self.reserve_again(round),
+            Event::RetryReserve { round } => self.retry_reserve(round),
             Event::SettleLands { round } => self.settle_lands(round),
             Event::SettleReplies { round } => self.settle_replies(round),
-            Event::SettleAgain { round } => self.settle_again(round),
+            Event::RetrySettle { round } => self.retry_settle(round),
         }
     }
 
-    /// Enters `event` for `in_us` from now.
+    /// Schedules `event` in `in_us`.
     fn after(&mut self, in_us: u64, event: Event) {
         self.entries += 1;
-        self.agenda.push(Reverse((self.now_us + in_us, self.entries, event)));
+        self.queue.push(Reverse((self.now_us + in_us, self.entries, event)));
     }
 
-    /// How long until the next message reaches its item, and from there its sender.
+    /// Draws the time until a message reaches its item, and until the reply returns.
     fn there_and_back_us(&mut self) -> (u64, u64) {
-        let both_us = load::write_us(&mut self.chance);
+        let both_us = load::write_us(&mut self.rng);
         (both_us / 2, both_us - both_us / 2)
     }
 
@@ -165,7 +166,7 @@ impl Simulation {
         self.after(in_us, Event::Arrives { caller });
     }
 
-    /// What the present is counted in.
+    /// Tally of the current time.
     fn tally(&mut self) -> &mut Tally {
         if self.now_us < self.scenario.warm_us() { &mut self.warm_up } else { &mut self.measured }
     }
@@ -175,27 +176,27 @@ impl Simulation {
     }
 }
 
-/// The books of all accounts, and how many items they have.
-fn open(scenario: &Scenario) -> (Vec<Books>, usize) {
-    let mut books: Vec<Books> = Vec::new();
+/// Creates all accounts. Returns them with their number of items.
+fn open(scenario: &Scenario) -> (Vec<SimulatedAccount>, usize) {
+    let mut accounts: Vec<SimulatedAccount> = Vec::new();
     let mut items = 0;
-    let mut enter = |one: Books| {
-        items += one.shards as usize;
-        books.push(one);
+    let mut add = |account: SimulatedAccount| {
+        items += account.shards as usize;
+        accounts.push(account);
         items
     };
     let mut next = 0;
     for caller in &scenario.callers {
         let account = broker::account_of(&caller.tenant);
         let shards = scenario.hot_shards.filter(|_| caller.kind == Kind::Hot);
-        next = enter(Books::new(&account, &account, shards, next));
+        next = add(SimulatedAccount::new(&account, &account, shards, next));
     }
     if let Some(model) = &scenario.model {
         let class = scenario.callers[0].tenant.class;
         for pool in model.rungs() {
             let account = |is_excess| broker::account_of_pool(model, pool, pool.share_percent(class, is_excess));
-            next = enter(Books::new(&account(false), &account(true), None, next));
+            next = add(SimulatedAccount::new(&account(false), &account(true), None, next));
         }
     }
-    (books, items)
+    (accounts, items)
 }

@@ -1,38 +1,38 @@
-//! Numbered places that are used again.
+//! A slab: values by index, whose indexes are reused.
 
 #[derive(Debug)]
 pub struct Slab<T> {
-    places: Vec<Option<T>>,
+    values: Vec<Option<T>>,
     free: Vec<usize>,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { places: Vec::new(), free: Vec::new() }
+        Self { values: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<T> Slab<T> {
     pub fn insert(&mut self, value: T) -> usize {
-        if let Some(place) = self.free.pop() {
-            self.places[place] = Some(value);
-            return place;
+        if let Some(index) = self.free.pop() {
+            self.values[index] = Some(value);
+            return index;
         }
-        self.places.push(Some(value));
-        self.places.len() - 1
+        self.values.push(Some(value));
+        self.values.len() - 1
     }
 
-    /// Takes the value out; its place is used again.
-    pub fn remove(&mut self, place: usize) -> T {
-        self.free.push(place);
-        self.places[place].take().expect("a place in use")
+    /// Removes the value. Its index is reused.
+    pub fn remove(&mut self, index: usize) -> T {
+        self.free.push(index);
+        self.values[index].take().expect("an index in use")
     }
 
-    pub fn get(&self, place: usize) -> &T {
-        self.places[place].as_ref().expect("a place in use")
+    pub fn get(&self, index: usize) -> &T {
+        self.values[index].as_ref().expect("an index in use")
     }
 
-    pub fn get_mut(&mut self, place: usize) -> &mut T {
-        self.places[place].as_mut().expect("a place in use")
+    pub fn get_mut(&mut self, index: usize) -> &mut T {
+        self.values[index].as_mut().expect("an index in use")
     }
 }

@@ -1,13 +1,13 @@
-//! Tables for people: one column for each scenario, one row for each figure.
+//! Tables with a column for each scenario and a row for each figure.
 
 use std::fmt::{self, Display, Formatter};
 
 use super::simulation::Outcome;
 
-/// One figure of an outcome, as text.
+/// Figure of an outcome as text.
 type Figure = Box<dyn Fn(&Outcome) -> String>;
 
-/// A table that is being put together.
+/// A table.
 pub struct Table<'a> {
     title: &'static str,
     outcomes: &'a [Outcome],
@@ -18,22 +18,22 @@ const NAME_WIDTH: usize = 50;
 const COLUMN_WIDTH: usize = 15;
 
 impl<'a> Table<'a> {
-    /// A table of `outcomes` without rows.
+    /// Creates a table of `outcomes` without rows.
     pub fn new(title: &'static str, outcomes: &'a [Outcome]) -> Self {
         Self { title, outcomes, rows: Vec::new() }
     }
 
-    /// The table with one more row: a figure with `decimals`.
+    /// Adds a row for a figure with `decimals`.
     pub fn row(self, name: &'static str, decimals: usize, figure: impl Fn(&Outcome) -> f64 + 'static) -> Self {
         self.text(name, move |outcome| format!("{:.decimals$}", figure(outcome)))
     }
 
-    /// The table with one more row: a share, in percent.
+    /// Adds a row for a share, in percent.
     pub fn percent(self, name: &'static str, figure: impl Fn(&Outcome) -> f64 + 'static) -> Self {
         self.text(name, move |outcome| format!("{:.2} %", 100.0 * figure(outcome)))
     }
 
-    /// The table with one more row.
+    /// Adds a row.
     pub fn text(mut self, name: &'static str, figure: impl Fn(&Outcome) -> String + 'static) -> Self {
         self.rows.push((name, Box::new(figure)));
         self

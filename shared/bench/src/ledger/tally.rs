@@ -1,48 +1,50 @@
-//! What is counted while a scenario runs.
+//! Counts of a running scenario.
 
 use hdrhistogram::Histogram;
 use spillway::quota::Verdict;
 
-use super::{item::Landed, load::KINDS};
+use super::{item::WriteResult, load::KINDS};
 
-/// Counts of one span of time. Arrays are by [`Kind`](super::load::Kind).
+/// Counts of a span of time. Arrays are indexed by [`Kind`](super::load::Kind).
 #[derive(Debug)]
 pub struct Tally {
-    /// Requests that came.
+    /// Requests.
     pub offered: [u64; KINDS],
-    /// Those that were admitted, by their pool as well if there are any.
+    /// Admitted requests. With pools, a pool has admitted them too.
     pub admitted: [u64; KINDS],
-    /// Those that their tenant's limits refused.
+    /// Requests that their tenant's limits refused.
     pub refused: [u64; KINDS],
-    /// Those that found no pool.
+    /// Requests that found no pool.
     pub overflowed: [u64; KINDS],
-    /// Those whose tenant's items were too busy.
+    /// Requests refused because their tenant's items were too busy.
     pub busy: u64,
     /// Refusals that cost no write.
     pub from_memory: u64,
-    /// Writes that were billed: done or refused, not throttled.
+    /// Billed writes: successful or refused, but not throttled.
     pub writes: u64,
-    /// Writes that found no room.
+    /// Writes that a full limit refused.
     pub refusing_writes: u64,
-    /// Writes that failed although there was room: a wrong guess, a lost race, a conflict.
+    /// Writes that failed although the limits had room: a wrong prediction, a lost race, a
+    /// conflict.
     pub contended: u64,
-    /// Writes that were tried again because a new epoch had begun meanwhile.
-    pub turned: u64,
-    /// Writes that failed on a slot that is dead, so that the next one frees it, or on one that another had just freed.
+    /// Writes repeated because a new epoch had begun meanwhile.
+    pub epoch_retries: u64,
+    /// Writes that failed because of a slot of a dead request, which the next write frees, or
+    /// because of a slot that another write had just freed.
     pub reaping: u64,
-    /// Writes that were throttled.
+    /// Throttled writes.
     pub throttled: u64,
     /// Reads.
     pub reads: u64,
-    /// Settlements that were given up because the item stayed busy.
+    /// Settlements given up because the item stayed busy.
     pub unsettled: u64,
     /// Settlements that found no slot.
-    pub slotless: u64,
-    /// From arrival to admission, in microseconds.
+    pub without_slot: u64,
+    /// Time from arrival to admission, in microseconds.
     pub admit_us: Histogram<u64>,
-    /// How long each dead request held its slot, in microseconds.
+    /// Time for which each dead request held its slot, in microseconds.
     pub held_us: Vec<u64>,
-    /// The slots that dead requests held, times how long, in microseconds.
+    /// Sum of the times for which dead requests held slots, in microseconds.
     pub dead_slot_us: u64,
 }
 
@@ -58,13 +60,13 @@ impl Default for Tally {
             writes: 0,
             refusing_writes: 0,
             contended: 0,
-            turned: 0,
+            epoch_retries: 0,
             reaping: 0,
             throttled: 0,
             reads: 0,
             unsettled: 0,
-            slotless: 0,
-            admit_us: Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("bounds that make sense"),
+            without_slot: 0,
+            admit_us: Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("valid bounds"),
             held_us: Vec::new(),
             dead_slot_us: 0,
         }
@@ -72,11 +74,11 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// A write landed; if it was refused, `verdict` says why.
-    pub fn write(&mut self, landed: Landed, verdict: Option<&Verdict>, is_reap: bool) {
-        match landed {
-            Landed::Throttled => self.throttled += 1,
-            Landed::Done | Landed::Refused => self.writes += 1,
+    /// Counts a write. `verdict` explains a refused write.
+    pub fn write(&mut self, result: WriteResult, verdict: Option<&Verdict>, is_reap: bool) {
+        match result {
+            WriteResult::Throttled => self.throttled += 1,
+            WriteResult::Done | WriteResult::Refused => self.writes += 1,
         }
         match verdict {
             Some(Verdict::Refused(_)) => self.refusing_writes += 1,

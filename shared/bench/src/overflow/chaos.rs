@@ -1,15 +1,17 @@
-//! `spillway-bench overflow chaos`: jobs through everything that can go wrong, and an account of each of them.
+//! `spillway-bench overflow chaos`: runs jobs under many kinds of faults, and accounts for every
+//! job.
 //!
-//! `spillway local` keeps the stand-ins and is not killed: its simulator's memory is the account that everything is
-//! compared with. Further brokers drain the same queue, with clocks that are off, and die at random.
+//! `spillway local` hosts the stand-ins and is not killed: the log of its simulator is the
+//! reference for all comparisons. Further brokers with skewed clocks drain the same queue and are
+//! killed at random.
 
-mod books;
-mod disturbances;
 mod evidence;
+mod faults;
 mod kills;
+mod reconciliation;
 mod report;
-mod residue;
 mod submission;
+mod subset_sum;
 
 use std::time::{Duration, Instant};
 
@@ -17,79 +19,82 @@ use anyhow::ensure;
 use kills::Killer;
 
 use super::{
-    deployment::{Deployment, Start},
+    deployment::{Deployment, LocalOptions},
     settings::Settings,
 };
 
-/// How much chaos.
+/// Arguments of `spillway-bench overflow chaos`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// How many requests have to become jobs
+    /// Number of requests that must become jobs
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub jobs: u64,
-    /// How many tenants they belong to
+    /// Number of tenants
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=500))]
     pub tenants: u64,
-    /// How long the tenants' limits take to let all jobs through, in seconds
+    /// Seconds in which the tenants' limits admit all jobs
     #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u64).range(5..=3_600))]
     pub seconds: u64,
-    /// How many brokers are killed and started again
+    /// Number of brokers that are killed and restarted
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=8))]
     pub brokers: u64,
-    /// The mean time between two kills, in milliseconds
+    /// Mean time between two kills in milliseconds
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(200..=600_000))]
     pub kill_every_ms: u64,
-    /// How long to wait for the last job, in seconds
+    /// Seconds to wait for the last job
     #[arg(long, default_value_t = 1_200, value_parser = clap::value_parser!(u64).range(10..=7_200))]
     pub patience_s: u64,
-    /// Chooses when what goes wrong
+    /// Seed of the random faults
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Print every call that nothing explains, not only the first ones
+    /// Print all unexplained findings instead of the first 20
     #[arg(long)]
     pub verbose: bool,
 }
 
-/// The models: Claude's own format, Converse, and one with a second rung.
+/// Models: a model with Claude's native format, a model with Converse, and a model with two pools.
 const MODELS: [&str; 3] = ["claude", "nova", "laddered"];
 
-/// A call that takes longer than this counts as lost, in milliseconds; so a killed drain's jobs are free again soon.
+/// Timeout of the models in milliseconds. It is short so that the leases of a killed drain's jobs
+/// expire soon.
 const TIMEOUT_MS: u64 = 10_000;
 
-/// Runs the chaos and prints what became of everything.
+/// Runs the jobs and prints the result.
 ///
 /// # Errors
-/// Something is lost, doubled or unexplained, or the jobs do not end in time.
+/// Returns an error if a job or a token is lost, duplicated or unexplained, or if the jobs do not
+/// end in time.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let began = Instant::now();
     let tenants: Vec<String> = (0..args.tenants).map(|number| format!("t{number:03}")).collect();
     let deployment =
-        Deployment::start(&settings(args, &tenants), Start { keeps_state: true, ..Start::default() }).await?;
+        Deployment::start(&settings(args, &tenants), LocalOptions { keeps_state: true, ..LocalOptions::default() })
+            .await?;
     deployment.advance_stand_ins(kills::STORE_AHEAD_MS).await?;
-    disturbances::begin(&deployment, args).await?;
+    faults::inject(&deployment, args).await?;
     let killer = Killer::start(&deployment, args)?;
     let submitted = submission::submit(&deployment, args, &tenants).await?;
     let submitted_s = began.elapsed().as_secs_f64();
-    // What does not end is told with everything else.
+    // Unfinished jobs are reported together with all other findings.
     let late = deployment.client.settle(&tenants, Duration::from_secs(args.patience_s)).await;
     let ended_s = began.elapsed().as_secs_f64();
     let killed = killer.stop()?;
-    deployment.end_disturbances().await?;
-    let mut evidence = evidence::gather(&deployment, &tenants, submitted, killed.lives.clone()).await?;
-    evidence.wrong.extend(late.err().map(|late| late.to_string()));
-    let books = books::close(&evidence);
-    let failures = report::print(args, &evidence, &books, (submitted_s, ended_s));
+    deployment.clear_faults().await?;
+    let mut evidence = evidence::gather(&deployment, &tenants, submitted, killed.killed_at_ms.clone()).await?;
+    evidence.errors.extend(late.err().map(|late| late.to_string()));
+    let reconciliation = reconciliation::reconcile(&evidence);
+    let failures = report::print(args, &evidence, &reconciliation, (submitted_s, ended_s));
     ensure!(failures.is_empty(), "{}", failures.join("; "));
-    println!("\neverything accepted ended once, and every token is accounted for: ok");
+    println!("\nevery accepted job ended once, and every token is accounted for: ok");
     Ok(())
 }
 
-/// Tenants whose limits let their jobs through in the time given: by requests per minute all, by requests in flight every
-/// third as well.
+/// Returns settings with tenants whose limits admit their jobs in the given time. All have a limit
+/// of requests per minute, and every third has a limit of requests in flight.
 fn settings(args: &Args, tenants: &[String]) -> Settings {
     let each = args.jobs.div_ceil(args.tenants);
     let per_minute = (each * 60).div_ceil(args.seconds).max(2);
-    // A minute's worth at once would answer most requests before anything overflows.
+    // A full burst would answer most requests before any overflows.
     let fields = |number: usize| {
         let in_flight = if number.is_multiple_of(3) { "limits.in_flight = 3\n" } else { "" };
         format!("{in_flight}limits.requests_per_minute = {per_minute}\nburst.requests_s = 5\n")

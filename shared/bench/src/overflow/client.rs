@@ -1,4 +1,4 @@
-//! The API, as a client of it sees it.
+//! Client of the broker's API.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,29 +10,29 @@ use spillway_command::replay::trace::answer::{Reader, Usage};
 
 use super::{request::Request, settings::key};
 
-/// A client of one broker. Clones share its connections.
+/// Client of a broker. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     url: String,
 }
 
-/// What became of a request.
+/// Result of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sent {
-    /// It is a job of this id.
+    /// It became a job with this ID.
     Accepted(String),
-    /// It was answered at once, and took so many tokens.
+    /// It was answered directly, with this usage.
     Answered(Option<Usage>),
-    /// It was refused, or failed, with this status.
+    /// It was refused or failed with this status.
     Refused(u16),
-    /// Nobody knows: the answer broke off, or there was none.
+    /// Its result is unknown: the response broke off or is missing.
     Lost,
 }
 
-/// An answer that was kept.
+/// Stored response of a job.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct StoredResponse {
     pub status: u16,
     pub content_type: String,
     pub body: Bytes,
@@ -41,27 +41,28 @@ pub struct Kept {
 /// A page of jobs.
 struct Page {
     ids: Vec<String>,
-    /// Where the next one begins, unless this was the last.
+    /// Cursor of the next page; `None` on the last page.
     next_after: Option<String>,
 }
 
-/// Jobs on a page.
-const PAGE: usize = 100;
+/// Number of jobs on a page.
+const PAGE_SIZE: usize = 100;
 
-/// How long a request may take before it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time after which a request counts as lost.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Client {
-    /// A client of the broker at `url`.
+    /// Creates a client of the broker at `url`.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if the HTTP client cannot be created.
     pub fn new(url: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().http1_only().no_proxy().tcp_nodelay(true).timeout(PATIENCE).build()?;
+        let http =
+            reqwest::Client::builder().http1_only().no_proxy().tcp_nodelay(true).timeout(REQUEST_TIMEOUT).build()?;
         Ok(Self { http, url: url.to_owned() })
     }
 
-    /// Sends `request`; one that `can_wait` may become a job.
+    /// Sends `request`. With `can_wait` it may become a job.
     pub async fn send(&self, tenant: &str, request: &Request, can_wait: bool) -> Sent {
         let post = self.http.post(format!("{}{}", self.url, request.path())).bearer_auth(key(tenant));
         let post = if can_wait { post.header("prefer", "respond-async") } else { post };
@@ -81,36 +82,36 @@ impl Client {
         }
     }
 
-    /// `GET /v1/jobs/{id}`.
+    /// Sends `GET /v1/jobs/{id}`.
     ///
     /// # Errors
-    /// There is no such job, or no answer.
+    /// Returns an error if the job does not exist or the broker is unavailable.
     pub async fn job(&self, tenant: &str, id: &str) -> anyhow::Result<Value> {
         self.get(tenant, &format!("/v1/jobs/{id}")).await
     }
 
-    /// `GET /v1/jobs/{id}/result`; `None` if there is none.
+    /// Sends `GET /v1/jobs/{id}/result`. Returns `None` if the job has no result.
     ///
     /// # Errors
-    /// There is no answer to this.
-    pub async fn result(&self, tenant: &str, id: &str) -> anyhow::Result<Option<Kept>> {
+    /// Returns an error if the broker is unavailable.
+    pub async fn result(&self, tenant: &str, id: &str) -> anyhow::Result<Option<StoredResponse>> {
         let url = format!("{}/v1/jobs/{id}/result", self.url);
         let response = self.http.get(url).bearer_auth(key(tenant)).send().await?;
         let (status, content_type) = (response.status().as_u16(), content_type(&response));
-        let kept = Kept { status, content_type, body: response.bytes().await? };
-        Ok(Some(kept).filter(|kept| kept.status != 409))
+        let stored = StoredResponse { status, content_type, body: response.bytes().await? };
+        Ok(Some(stored).filter(|stored| stored.status != 409))
     }
 
-    /// `DELETE /v1/jobs/{id}`; whether the job is taken back.
+    /// Sends `DELETE /v1/jobs/{id}`. Returns whether the job was cancelled.
     pub async fn cancel(&self, tenant: &str, id: &str) -> bool {
         let request = self.http.delete(format!("{}/v1/jobs/{id}", self.url)).bearer_auth(key(tenant));
         request.send().await.is_ok_and(|response| response.status().is_success())
     }
 
-    /// The ids of all jobs of a tenant that have one of these statuses (a list with commas).
+    /// Returns the IDs of all jobs of a tenant with one of `statuses` (separated by commas).
     ///
     /// # Errors
-    /// A page cannot be read.
+    /// Returns an error if a page cannot be read.
     pub async fn list(&self, tenant: &str, statuses: &str) -> anyhow::Result<BTreeSet<String>> {
         let mut ids = BTreeSet::new();
         let mut after = None;
@@ -126,14 +127,15 @@ impl Client {
         }
     }
 
-    /// Whether a tenant has a job that has not ended.
+    /// Returns whether a tenant has an unfinished job.
     ///
     /// # Errors
-    /// The list cannot be read.
+    /// Returns an error if the list cannot be read.
     pub async fn has_open_jobs(&self, tenant: &str) -> anyhow::Result<bool> {
         let mut after = None;
         loop {
-            // A page may be empty and not the last: the broker looks at so many jobs and no more for each.
+            // A page may be empty without being the last, because the broker reads a limited number
+            // of jobs per page.
             let page = self.page(tenant, "queued,running", after.as_deref()).await?;
             after = page.next_after;
             if !page.ids.is_empty() || after.is_none() {
@@ -144,25 +146,25 @@ impl Client {
 
     async fn page(&self, tenant: &str, statuses: &str, after: Option<&str>) -> anyhow::Result<Page> {
         let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
-        let page = self.get(tenant, &format!("/v1/jobs?limit={PAGE}&status={statuses}{after}")).await?;
-        let jobs = page["data"].as_array().context("a page without data")?;
+        let page = self.get(tenant, &format!("/v1/jobs?limit={PAGE_SIZE}&status={statuses}{after}")).await?;
+        let jobs = page["data"].as_array().context("a page has no data")?;
         Ok(Page {
             ids: jobs.iter().filter_map(|job| job["id"].as_str().map(str::to_owned)).collect(),
             next_after: page["next_after"].as_str().map(str::to_owned),
         })
     }
 
-    /// Waits until none of `tenants` has an open job.
+    /// Waits until none of `tenants` has an unfinished job.
     ///
     /// # Errors
-    /// It takes longer than `longest`, or a list cannot be read.
-    pub async fn settle(&self, tenants: &[String], longest: Duration) -> anyhow::Result<()> {
+    /// Returns an error after `timeout`.
+    pub async fn settle(&self, tenants: &[String], timeout: Duration) -> anyhow::Result<()> {
         let began = std::time::Instant::now();
         for tenant in tenants {
-            // The store may be told to fail now and then.
+            // A list can fail because of injected faults.
             while self.has_open_jobs(tenant).await.unwrap_or(true) {
-                if began.elapsed() > longest {
-                    bail!("after {} s, {tenant} still has open jobs", longest.as_secs());
+                if began.elapsed() > timeout {
+                    bail!("{tenant} still has unfinished jobs after {} s", timeout.as_secs());
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -174,16 +176,16 @@ impl Client {
         let response = self.http.get(format!("{}{path}", self.url)).bearer_auth(key(tenant)).send().await?;
         let status = response.status();
         let body = response.bytes().await?;
-        ensure!(status.is_success(), "GET {path} answered {status}: {}", String::from_utf8_lossy(&body));
+        ensure!(status.is_success(), "GET {path} returned {status}: {}", String::from_utf8_lossy(&body));
         Ok(serde_json::from_slice(&body)?)
     }
 }
 
-impl Kept {
-    /// The tokens that the answer says it took.
+impl StoredResponse {
+    /// Returns the usage that the response reports.
     ///
     /// # Errors
-    /// It is not a complete answer.
+    /// Returns an error if the response is not complete.
     pub fn usage(self) -> Result<Option<Usage>, String> {
         usage(&self.content_type, self.body).ok_or_else(|| "unreadable".to_owned())
     }
@@ -194,7 +196,7 @@ fn content_type(response: &reqwest::Response) -> String {
     value.unwrap_or_default().to_owned()
 }
 
-/// `None` if the answer is not complete.
+/// Reads the usage of a response. Returns `None` if the response is not complete.
 fn usage(content_type: &str, body: Bytes) -> Option<Option<Usage>> {
     let mut reader = Reader::new(content_type);
     reader.push(body);

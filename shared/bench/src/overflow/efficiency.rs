@@ -1,8 +1,9 @@
-//! `spillway-bench overflow efficiency`: Lambda's milliseconds and the requests to AWS for each finished job.
+//! `spillway-bench overflow efficiency`: Lambda time and requests to AWS per finished job.
 //!
-//! Messages are received from the queue in batches, as an event source mapping does, and handed to `drain::handle`, which
-//! is what the Lambda does; its time is what Lambda bills. The stand-ins answer within a fraction of a millisecond, so the
-//! milliseconds are the model's and our own.
+//! Messages are received from the queue in batches, as an event source mapping does, and passed to
+//! `drain::handle`, as in the Lambda function. Lambda bills the time of that call. The stand-ins
+//! respond within a fraction of a millisecond, so the time is the time of the model and of the
+//! drain.
 
 use std::{
     collections::BTreeMap,
@@ -24,20 +25,20 @@ use spillway::{
 use super::{
     deployment::Deployment,
     figures,
-    request::{Request, Speech},
+    request::{Api, Request},
     settings::Settings,
 };
 
-/// How much to measure.
+/// Arguments of `spillway-bench overflow efficiency`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// How many jobs are done for each size of batch
+    /// Number of jobs for each batch size
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub jobs: u64,
-    /// The largest batch of messages for one invocation
+    /// Maximum number of messages per invocation
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=1_000))]
     pub at_once: u64,
-    /// Chooses the requests
+    /// Seed of the random requests
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
@@ -45,32 +46,33 @@ pub struct Args {
 const TENANT: &str = "t";
 const MODEL: &str = "m";
 
-/// The goals: how many times cheaper a job in a full batch is, and how many requests to AWS a job may cost at most.
-const LEAST_GAIN: f64 = 5.0;
-const MOST_REQUESTS: f64 = 20.0;
+/// Goal: minimum factor by which a job in a full batch takes less Lambda time.
+const MIN_GAIN: f64 = 5.0;
+/// Goal: maximum requests to AWS per job.
+const MAX_REQUESTS: f64 = 20.0;
 
-/// The time of an invocation (the template's timeout of the drain), in milliseconds.
+/// Time limit of an invocation in milliseconds: the template's timeout of the drain.
 const INVOCATION_MS: u64 = 900_000;
 
-/// The longest that one receive waits, in seconds.
+/// Long-poll time of a receive, in seconds.
 const WAIT_S: u32 = 1;
 
-/// How long a message is hidden; longer than all of it takes.
-const HIDDEN_S: u32 = 900;
+/// Visibility timeout of messages in seconds: longer than the whole measurement.
+const VISIBILITY_S: u32 = 900;
 
-/// What some jobs took.
+/// Totals of the measured jobs.
 #[derive(Debug, Default)]
-struct Spent {
+struct Totals {
     jobs: u64,
     invocations: u64,
     billed: Duration,
     requests: BTreeMap<String, u64>,
 }
 
-/// Measures both sizes of batch and prints what a job takes.
+/// Measures both batch sizes and prints the figures per job.
 ///
 /// # Errors
-/// A goal is missed, or something cannot be measured.
+/// Returns an error if a goal is missed or a measurement fails.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let limits = "{ requests_per_minute = 1_000_000, tokens_per_minute = 1_000_000_000 }";
     let settings = Settings::default()
@@ -79,20 +81,26 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         .simulator("time_to_first_token_ms = 200\ntokens_per_second = 100");
     let deployment = Deployment::without_broker(&settings).await?;
     let mut rng = Rng::with_seed(args.seed);
-    // Connections and the registry's cache are warm before anything counts.
+    // A warm-up opens connections and fills the registry's cache.
     measure(&deployment, 2, 1, &mut rng).await?;
-    let one = measure(&deployment, args.jobs, 1, &mut rng).await?;
-    let many = measure(&deployment, args.jobs, args.at_once, &mut rng).await?;
-    print_rows(args, &one, &many);
-    let gain = figures::ratio(one.ms_per_job(), many.ms_per_job());
-    ensure!(gain >= LEAST_GAIN, "a job in a batch of {} is only {gain:.1} times cheaper", args.at_once);
-    let most = one.requests_per_job().max(many.requests_per_job());
-    ensure!(most <= MOST_REQUESTS, "a job costs {most:.2} requests to AWS");
-    println!("\na job in a full batch takes {gain:.1} times less of Lambda's time, and at most {most:.2} requests: ok");
+    let single = measure(&deployment, args.jobs, 1, &mut rng).await?;
+    let batched = measure(&deployment, args.jobs, args.at_once, &mut rng).await?;
+    print_rows(args, &single, &batched);
+    let gain = figures::ratio(single.ms_per_job(), batched.ms_per_job());
+    ensure!(
+        gain >= MIN_GAIN,
+        "a job in a batch of {} takes only {gain:.1} times less Lambda time, not {MIN_GAIN}",
+        args.at_once
+    );
+    let max_requests = single.requests_per_job().max(batched.requests_per_job());
+    ensure!(max_requests <= MAX_REQUESTS, "a job costs {max_requests:.2} requests to AWS");
+    println!(
+        "\na job in a full batch takes {gain:.1} times less Lambda time, and at most {max_requests:.2} requests: ok"
+    );
     Ok(())
 }
 
-impl Spent {
+impl Totals {
     fn per_job(&self, number: f64) -> f64 {
         figures::ratio(number, self.jobs as f64)
     }
@@ -106,49 +114,49 @@ impl Spent {
     }
 }
 
-fn print_rows(args: &Args, one: &Spent, many: &Spent) {
-    println!("{:<40}{:>16}{:>16}", "for each finished job", "1 at once", format!("{} at once", args.at_once));
-    let row = |name: &str, figure: &dyn Fn(&Spent) -> f64| {
-        println!("{name:<40}{:>16.3}{:>16.3}", figure(one), figure(many));
+fn print_rows(args: &Args, single: &Totals, batched: &Totals) {
+    println!("{:<40}{:>16}{:>16}", "for each finished job", "batches of 1", format!("batches of {}", args.at_once));
+    let row = |name: &str, figure: &dyn Fn(&Totals) -> f64| {
+        println!("{name:<40}{:>16.3}{:>16.3}", figure(single), figure(batched));
     };
-    row("Lambda, milliseconds", &Spent::ms_per_job);
-    row("Lambda, invocations", &|spent| spent.per_job(spent.invocations as f64));
-    let names: std::collections::BTreeSet<_> = one.requests.keys().chain(many.requests.keys()).collect();
+    row("Lambda, milliseconds", &Totals::ms_per_job);
+    row("Lambda, invocations", &|totals| totals.per_job(totals.invocations as f64));
+    let names: std::collections::BTreeSet<_> = single.requests.keys().chain(batched.requests.keys()).collect();
     for name in names {
-        row(name, &|spent| spent.per_job(spent.requests.get(name).copied().unwrap_or(0) as f64));
+        row(name, &|totals| totals.per_job(totals.requests.get(name).copied().unwrap_or(0) as f64));
     }
-    row("requests to AWS, together", &Spent::requests_per_job);
+    row("requests to AWS, total", &Totals::requests_per_job);
 }
 
-async fn measure(deployment: &Deployment, jobs: u64, at_once: u64, rng: &mut Rng) -> anyhow::Result<Spent> {
+async fn measure(deployment: &Deployment, jobs: u64, at_once: u64, rng: &mut Rng) -> anyhow::Result<Totals> {
     let app = &deployment.app;
-    let queue = app.queue.clone().context("there is no queue")?.hiding_for(HIDDEN_S);
+    let queue = app.queue.clone().context("the deployment has no queue")?.hiding_for(VISIBILITY_S);
     let mut ids = Vec::new();
     for _ in 0..jobs {
         ids.push(submit(app, &queue, rng).await?);
     }
     let before = deployment.operations().await?;
-    let mut spent = Spent { jobs, ..Spent::default() };
+    let mut totals = Totals { jobs, ..Totals::default() };
     let mut done = 0;
     while done < jobs {
         let messages = receive(&queue, at_once).await?;
         ensure!(!messages.is_empty(), "the queue is empty after {done} of {jobs} jobs");
-        done += invoke(app, &queue, messages, &mut spent).await?;
+        done += invoke(app, &queue, messages, &mut totals).await?;
     }
     let after = deployment.operations().await?;
     let since = |(name, count): (String, u64)| (name.clone(), count - before.get(&name).copied().unwrap_or(0));
-    spent.requests = after.into_iter().map(since).filter(|(_, count)| *count > 0).collect();
+    totals.requests = after.into_iter().map(since).filter(|(_, count)| *count > 0).collect();
     for id in ids {
-        let job = app.jobs.get(&id).await?.context("a job is gone")?;
+        let job = app.jobs.get(&id).await?.context("a job is missing")?;
         ensure!(job.status == Status::Succeeded, "job {id} is {}", job.status.name());
     }
-    Ok(spent)
+    Ok(totals)
 }
 
-/// A job that is ready, and its message.
+/// Stores a ready job and sends its message.
 async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<String> {
     let request = Request {
-        speech: Speech::OpenAi,
+        api: Api::OpenAi,
         model: MODEL.to_owned(),
         is_stream: rng.bool(),
         output_tokens: 20,
@@ -162,7 +170,7 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
         headers: Vec::new(),
         stream: request.is_stream,
     };
-    let new = NewJob {
+    let job = NewJob {
         id: None,
         tenant: TENANT.to_owned(),
         call,
@@ -174,16 +182,16 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
         class: Class::Batch,
         member: None,
     };
-    let job = app.jobs.submit(&new).await?;
+    let job = app.jobs.submit(&job).await?;
     queue.send(&job.id, TENANT, 0).await?;
     Ok(job.id)
 }
 
-/// Up to so many messages; one receive gives ten at most.
-async fn receive(queue: &Queue, most: u64) -> anyhow::Result<Vec<Message>> {
+/// Receives up to `max_messages`. A single receive returns at most ten.
+async fn receive(queue: &Queue, max_messages: u64) -> anyhow::Result<Vec<Message>> {
     let mut messages = Vec::new();
-    while (messages.len() as u64) < most {
-        let missing = u32::try_from(most - messages.len() as u64)?;
+    while (messages.len() as u64) < max_messages {
+        let missing = u32::try_from(max_messages - messages.len() as u64)?;
         let more = queue.receive(missing, WAIT_S).await?;
         if more.is_empty() {
             break;
@@ -193,8 +201,9 @@ async fn receive(queue: &Queue, most: u64) -> anyhow::Result<Vec<Message>> {
     Ok(messages)
 }
 
-/// One invocation, and what the event source mapping does after it. Gives how many messages are done with.
-async fn invoke(app: &App, queue: &Queue, messages: Vec<Message>, spent: &mut Spent) -> anyhow::Result<u64> {
+/// Runs an invocation and deletes its messages, as the event source mapping does. Returns the
+/// number of messages.
+async fn invoke(app: &App, queue: &Queue, messages: Vec<Message>, totals: &mut Totals) -> anyhow::Result<u64> {
     let record = |message: &Message| {
         json!({ "messageId": message.id, "receiptHandle": message.receipt_handle, "body": message.body,
             "attributes": { "ApproximateReceiveCount": message.receive_count.to_string() } })
@@ -203,8 +212,8 @@ async fn invoke(app: &App, queue: &Queue, messages: Vec<Message>, spent: &mut Sp
     let event: DrainEvent = serde_json::from_value(json!({ "Records": records }))?;
     let began = Instant::now();
     let handled = drain::handle(app, event, Some(app.clock.now_ms() + INVOCATION_MS)).await?;
-    spent.billed += began.elapsed();
-    spent.invocations += 1;
+    totals.billed += began.elapsed();
+    totals.invocations += 1;
     ensure!(handled.batch_item_failures.is_empty(), "{} messages failed", handled.batch_item_failures.len());
     for message in &messages {
         queue.delete(&message.receipt_handle).await?;

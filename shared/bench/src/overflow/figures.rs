@@ -1,6 +1,6 @@
 //! Quantiles and ratios for the tables.
 
-/// The smallest of `values` that this share of them does not exceed; 0 of none.
+/// Returns the smallest of `values` that is not exceeded by this share of them; 0 without values.
 pub fn quantile(values: &[u64], share: f64) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
@@ -8,14 +8,14 @@ pub fn quantile(values: &[u64], share: f64) -> u64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
 
-/// The middle one of `values`; 0 of none.
+/// Returns the median of `values`; 0 without values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
-/// `part` of `whole`; 0 of nothing.
+/// Returns `part / whole`; 0 if `whole` is 0.
 pub fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }

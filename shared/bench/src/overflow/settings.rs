@@ -1,8 +1,8 @@
-//! Settings of generated deployments, as TOML.
+//! Generated settings of a deployment, as TOML.
 
 use std::fmt::Write as _;
 
-/// The settings of a deployment, part by part.
+/// Builder of settings.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     tables: String,
@@ -13,15 +13,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Adds a tenant; `fields` are lines of its table, limits among them as `limits.NAME = N`.
+    /// Adds a tenant. `fields` are lines of its table; limits are `limits.NAME = N`.
     pub fn tenant(mut self, name: &str, fields: &str) -> Self {
         let _ = writeln!(self.tables, "[[tenants]]\nname = \"{name}\"\n{fields}\n");
         let _ = writeln!(self.keys, "{name} = \"{}\"", key(name));
         self
     }
 
-    /// Adds a model, whose calls may take `timeout_ms`, with a ladder of `pools`: the id of each at Bedrock and its limits
-    /// as an inline table. The simulator serves them.
+    /// Adds a model with a timeout and a ladder of `pools`, each with its Bedrock model ID and its
+    /// limits as an inline table. The simulator serves the pools.
     pub fn model(mut self, name: &str, timeout_ms: u64, pools: &[(&str, &str)]) -> Self {
         let _ = writeln!(self.tables, "[[models]]\nname = \"{name}\"\ntimeout_ms = {timeout_ms}");
         for (rung, (model_id, limits)) in pools.iter().enumerate() {
@@ -35,24 +35,24 @@ impl Settings {
         self
     }
 
-    /// Lines of the simulator's table.
+    /// Sets the lines of the simulator's table.
     pub fn simulator(self, fields: &str) -> Self {
         Self { simulator: fields.to_owned(), ..self }
     }
 
-    /// Lines of the table of what goes wrong in the queues.
+    /// Sets the lines of the table of queue faults.
     pub fn queue_faults(self, fields: &str) -> Self {
         Self { queue_faults: fields.to_owned(), ..self }
     }
 
-    /// All of it.
+    /// Returns the settings as TOML.
     pub fn to_toml(&self) -> String {
         let Self { tables, keys, simulator, pools, queue_faults } = self;
         format!("{tables}\n[keys]\n{keys}\n[queue_faults]\n{queue_faults}\n[simulator]\n{simulator}\n{pools}")
     }
 }
 
-/// The key of a tenant: only for deployments that nobody else can reach.
+/// Returns the key of a tenant. Only for deployments that other machines cannot reach.
 pub fn key(tenant: &str) -> String {
     format!("sk-spill-{tenant}-{}", "0123456789abcdef".repeat(4))
 }

@@ -1,4 +1,4 @@
-//! One block of requests: one after the other on a kept connection, for a given time.
+//! A block of sequential requests on a kept connection, for a given time.
 
 use std::time::{Duration, Instant};
 
@@ -8,30 +8,35 @@ use http::header;
 use super::call::Call;
 use crate::process::Process;
 
-/// What a block took.
+/// Figures of a block.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
-    /// How many requests there were.
+    /// Number of requests.
     pub requests: u64,
-    /// The CPU time of the process that answered, in microseconds.
+    /// CPU time of the serving process, in microseconds.
     pub cpu_us: u64,
-    /// To the last byte: the median, in microseconds.
+    /// Median time to the last byte, in microseconds.
     pub p50_us: f64,
-    /// To the last byte: 99 % took no longer, in microseconds.
+    /// 99th percentile of the time to the last byte, in microseconds.
     pub p99_us: f64,
-    /// To the first byte of the body: the median, in microseconds.
+    /// Median time to the first byte of the body, in microseconds.
     pub first_byte_p50_us: f64,
 }
 
-/// Sends `call` again and again for `lasting`, at least once; `process` is the one that answers.
+/// Sends `call` repeatedly for `duration`, at least once. `process` is the serving process.
 ///
 /// # Errors
-/// An answer is no 200, or breaks off.
-pub async fn run(client: &reqwest::Client, call: &Call, process: &Process, lasting: Duration) -> anyhow::Result<Block> {
+/// Returns an error if a response is not successful or breaks off.
+pub async fn run(
+    client: &reqwest::Client,
+    call: &Call,
+    process: &Process,
+    duration: Duration,
+) -> anyhow::Result<Block> {
     let (mut firsts, mut wholes) = (Vec::new(), Vec::new());
     let cpu_before_us = process.cpu_us()?;
     let began = Instant::now();
-    while wholes.is_empty() || began.elapsed() < lasting {
+    while wholes.is_empty() || began.elapsed() < duration {
         let (first, whole) = send(client, call).await?;
         firsts.push(first);
         wholes.push(whole);
@@ -45,7 +50,7 @@ pub async fn run(client: &reqwest::Client, call: &Call, process: &Process, lasti
     })
 }
 
-/// The times to the first and to the last byte of the answer's body.
+/// Sends `call`. Returns the times to the first and to the last byte of the response body.
 async fn send(client: &reqwest::Client, call: &Call) -> anyhow::Result<(Duration, Duration)> {
     let sent = Instant::now();
     let mut response = client
@@ -55,7 +60,7 @@ async fn send(client: &reqwest::Client, call: &Call) -> anyhow::Result<(Duration
         .body(call.body.clone())
         .send()
         .await?;
-    ensure!(response.status().is_success(), "{} answered {}", call.url, response.status());
+    ensure!(response.status().is_success(), "{} returned {}", call.url, response.status());
     let mut first = None;
     while response.chunk().await?.is_some() {
         first.get_or_insert_with(|| sent.elapsed());
@@ -75,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_is_the_smallest_time_that_so_many_do_not_exceed() {
+    fn a_quantile_is_the_smallest_time_that_its_share_does_not_exceed() {
         let mut times: Vec<Duration> = (1..=200).rev().map(Duration::from_micros).collect();
         assert_eq!(quantile_us(&mut times, 0.5), 100.0);
         assert_eq!(quantile_us(&mut times, 0.99), 198.0);

@@ -1,94 +1,94 @@
-//! What is measured: the same prompt, once to the simulator and once through the broker.
+//! Measured calls: the same prompt sent to the simulator directly and through the broker.
 
 use serde_json::{Value, json};
 
 use super::deployment::{Deployment, MODEL, MODEL_ID};
 
-/// How a caller speaks to the broker.
+/// API that a caller uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speech {
-    /// OpenAI's chat completions. Bedrock does not speak it: the direct call is Converse.
+pub enum Api {
+    /// OpenAI's chat completions. Bedrock does not have this API, so the direct call is Converse.
     OpenAi,
-    /// Anthropic's messages, which reach Claude as they are. The direct call is InvokeModel.
+    /// Anthropic's messages, which reach Claude unchanged. The direct call is InvokeModel.
     Anthropic,
-    /// Bedrock's Converse, as the direct call.
+    /// Bedrock's Converse. The direct call is Converse too.
     Converse,
 }
 
-/// One kind of request.
+/// A kind of request.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    pub speech: Speech,
+    pub api: Api,
     pub body_bytes: usize,
     pub is_stream: bool,
 }
 
-/// A request that is ready to be sent.
+/// A request to send.
 pub struct Call {
     pub url: String,
     pub key: String,
     pub body: Vec<u8>,
 }
 
-/// The output limit of every request; the simulator's answer has 64 tokens.
+/// Maximum output tokens of every request. The simulator's output has 64 tokens.
 const MAX_TOKENS: u64 = 256;
 
 impl Case {
-    /// All that are measured.
-    pub fn all() -> Vec<Self> {
+    /// Returns all measured cases.
+    pub fn every() -> Vec<Self> {
         let mut cases = Vec::new();
-        for speech in [Speech::OpenAi, Speech::Anthropic, Speech::Converse] {
+        for api in [Api::OpenAi, Api::Anthropic, Api::Converse] {
             for is_stream in [false, true] {
-                cases.extend([1_000, 100_000].map(|body_bytes| Self { speech, body_bytes, is_stream }));
+                cases.extend([1_000, 100_000].map(|body_bytes| Self { api, body_bytes, is_stream }));
             }
         }
         cases
     }
 
-    /// Its name in tables.
+    /// Returns its name for tables.
     pub fn name(&self) -> String {
-        let speech = match self.speech {
-            Speech::OpenAi => "OpenAI",
-            Speech::Anthropic => "Anthropic",
-            Speech::Converse => "Converse",
+        let api = match self.api {
+            Api::OpenAi => "OpenAI",
+            Api::Anthropic => "Anthropic",
+            Api::Converse => "Converse",
         };
         let whole = if self.is_stream { "streamed" } else { "whole" };
-        format!("{speech}, {} KB, {whole}", self.body_bytes / 1_000)
+        format!("{api}, {} KB, {whole}", self.body_bytes / 1_000)
     }
 
-    /// The request to the simulator itself.
+    /// Returns the request to the simulator.
     pub fn direct(&self, deployment: &Deployment) -> Call {
-        let (path, body): (_, fn(&str) -> Value) = match (self.speech, self.is_stream) {
-            (Speech::OpenAi | Speech::Converse, false) => ("converse", converse),
-            (Speech::OpenAi | Speech::Converse, true) => ("converse-stream", converse),
-            (Speech::Anthropic, false) => ("invoke", claude),
-            (Speech::Anthropic, true) => ("invoke-with-response-stream", claude),
+        let (path, body): (_, fn(&str) -> Value) = match (self.api, self.is_stream) {
+            (Api::OpenAi | Api::Converse, false) => ("converse", converse),
+            (Api::OpenAi | Api::Converse, true) => ("converse-stream", converse),
+            (Api::Anthropic, false) => ("invoke", claude),
+            (Api::Anthropic, true) => ("invoke-with-response-stream", claude),
         };
         let url = format!("{}/model/{MODEL_ID}/{path}", deployment.simulator_url);
         self.call(deployment, url, body)
     }
 
-    /// The request to the broker.
+    /// Returns the request to the broker.
     pub fn brokered(&self, deployment: &Deployment) -> Call {
         let stream = self.is_stream;
         let at = |path: &str| format!("{}{path}", deployment.broker_url);
-        match (self.speech, stream) {
-            (Speech::OpenAi, _) => self.call(deployment, at("/v1/chat/completions"), |text| {
+        match (self.api, stream) {
+            (Api::OpenAi, _) => self.call(deployment, at("/v1/chat/completions"), |text| {
                 json!({"model": MODEL, "stream": stream, "max_completion_tokens": MAX_TOKENS,
                     "messages": [{"role": "user", "content": text}]})
             }),
-            (Speech::Anthropic, _) => self.call(deployment, at("/v1/messages"), |text| {
+            (Api::Anthropic, _) => self.call(deployment, at("/v1/messages"), |text| {
                 json!({"model": MODEL, "stream": stream, "max_tokens": MAX_TOKENS,
                     "messages": [{"role": "user", "content": text}]})
             }),
-            (Speech::Converse, false) => self.call(deployment, at(&format!("/model/{MODEL}/converse")), converse),
-            (Speech::Converse, true) => self.call(deployment, at(&format!("/model/{MODEL}/converse-stream")), converse),
+            (Api::Converse, false) => self.call(deployment, at(&format!("/model/{MODEL}/converse")), converse),
+            (Api::Converse, true) => self.call(deployment, at(&format!("/model/{MODEL}/converse-stream")), converse),
         }
     }
 
-    /// A call whose body has exactly the bytes of this case: its text is as long as that takes.
+    /// Returns a call whose text has the length that gives the body exactly the size of this case.
     fn call(&self, deployment: &Deployment, url: String, body: impl Fn(&str) -> Value) -> Call {
-        const TEXT: &str = "Whoever pays for capacity wants to see it used before anything else is bought. ";
+        const TEXT: &str = "Provisioned capacity is paid for, so it should be used before any other is bought. ";
         let text_bytes = self.body_bytes.saturating_sub(body("").to_string().len());
         let text: String = TEXT.chars().cycle().take(text_bytes).collect();
         Call { url, key: deployment.key.clone(), body: body(&text).to_string().into_bytes() }

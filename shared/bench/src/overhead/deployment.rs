@@ -1,4 +1,4 @@
-//! Broker and stand-ins in processes of their own, and how often the broker calls AWS.
+//! Broker and stand-ins in separate processes, and the count of the broker's calls to AWS.
 
 use std::collections::BTreeMap;
 
@@ -13,39 +13,40 @@ use spillway_command::{settings::Settings, world};
 
 use crate::process::Process;
 
-/// The public name of the model.
+/// Public name of the model.
 pub const MODEL: &str = "bench-claude";
-/// The id of its only pool.
+/// Bedrock model ID of its only pool.
 pub const MODEL_ID: &str = "anthropic.claude-sonnet-4-5-20250929-v1:0";
 
 /// A running deployment.
 pub struct Deployment {
     /// `spillway serve`.
     pub broker: Process,
-    /// `spillway stand-ins`, DynamoDB and Bedrock together.
+    /// `spillway stand-ins`, which includes DynamoDB and Bedrock.
     pub stand_ins: Process,
-    /// Where the broker answers.
+    /// Base URL of the broker.
     pub broker_url: String,
-    /// Where the simulator answers.
+    /// Base URL of the simulator.
     pub simulator_url: String,
-    /// The tenant's key.
+    /// Key of the tenant.
     pub key: String,
     dynamodb_url: String,
 }
 
-/// How often AWS was asked.
+/// Number of requests to AWS.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoundTrips {
-    /// Reads of DynamoDB: of the registry, as often as it is read again, however many requests there are.
+    /// Reads of DynamoDB. Only the registry is read, at intervals that do not depend on the
+    /// requests.
     pub reads: u64,
     /// Writes to DynamoDB.
     pub writes: u64,
-    /// Calls of a model.
+    /// Model calls.
     pub model_calls: u64,
 }
 
 impl RoundTrips {
-    /// Those since `before`.
+    /// Returns the difference to `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
             reads: self.reads - before.reads,
@@ -54,7 +55,7 @@ impl RoundTrips {
         }
     }
 
-    /// Both together.
+    /// Returns the sum.
     pub fn plus(self, other: Self) -> Self {
         Self {
             reads: self.reads + other.reads,
@@ -64,13 +65,13 @@ impl RoundTrips {
     }
 }
 
-/// What `GET /_sim/stats` of DynamoDB's stand-in says.
+/// Response of `GET /_sim/stats` of the DynamoDB stand-in.
 #[derive(Deserialize)]
 struct DynamoDbStats {
     operations: BTreeMap<String, u64>,
 }
 
-/// What `GET /_sim/stats` of the simulator says.
+/// Response of `GET /_sim/stats` of the simulator.
 #[derive(Deserialize)]
 struct SimulatorStats {
     total: SimulatorTotal,
@@ -85,12 +86,17 @@ impl Deployment {
     /// Starts both processes and writes the registry.
     ///
     /// # Errors
-    /// One of them does not start.
+    /// Returns an error if a process does not start.
     pub async fn start() -> anyhow::Result<Self> {
         let (stand_ins, lines) = Process::start(&["stand-ins"], &[], "export AWS_SECRET_ACCESS_KEY=")?;
         let exports = lines.iter().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
         let exports: BTreeMap<&str, &str> = exports.collect();
-        let url = |name: &str| exports.get(name).map(|url| (*url).to_owned()).with_context(|| format!("no {name}"));
+        let url = |name: &str| {
+            exports
+                .get(name)
+                .map(|url| (*url).to_owned())
+                .with_context(|| format!("the stand-ins did not print {name}"))
+        };
         let endpoints = Endpoints {
             dynamodb: url("AWS_ENDPOINT_URL_DYNAMODB")?,
             sqs: url("AWS_ENDPOINT_URL_SQS")?,
@@ -98,42 +104,46 @@ impl Deployment {
             bedrock_runtime: url("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")?,
         };
         let key = seed(&endpoints).await?;
-        // Without the queue, so that nothing but the requests keeps the broker busy.
+        // The broker gets no queue, so that it works only for the requests.
         let environment = exports.iter().filter(|(name, _)| **name != "SPILLWAY_QUEUE_URL");
         let environment: Vec<_> = environment.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (broker, lines) = Process::start(&["serve", "--port", "0"], &environment, "ready ")?;
-        let broker_url = lines.last().and_then(|line| line.strip_prefix("ready ")).context("no address")?.to_owned();
+        let broker_url = lines
+            .last()
+            .and_then(|line| line.strip_prefix("ready "))
+            .context("the broker did not print its address")?
+            .to_owned();
         let (simulator_url, dynamodb_url) = (endpoints.bedrock_runtime, endpoints.dynamodb);
         Ok(Self { broker, stand_ins, broker_url, simulator_url, key, dynamodb_url })
     }
 
-    /// What DynamoDB and Bedrock have been asked so far.
+    /// Returns the number of requests to DynamoDB and Bedrock so far.
     ///
     /// # Errors
-    /// The stand-ins do not answer.
+    /// Returns an error if a stand-in is unavailable.
     pub async fn round_trips(&self, client: &reqwest::Client) -> anyhow::Result<RoundTrips> {
-        let of_dynamodb = client.get(format!("{}/_sim/stats", self.dynamodb_url)).send().await?;
-        let of_simulator = client.get(format!("{}/_sim/stats", self.simulator_url)).send().await?;
-        let (of_dynamodb, of_simulator) = (of_dynamodb.bytes().await?, of_simulator.bytes().await?);
-        let of_dynamodb: DynamoDbStats = serde_json::from_slice(&of_dynamodb)?;
-        let of_simulator: SimulatorStats = serde_json::from_slice(&of_simulator)?;
+        let dynamodb = client.get(format!("{}/_sim/stats", self.dynamodb_url)).send().await?;
+        let simulator = client.get(format!("{}/_sim/stats", self.simulator_url)).send().await?;
+        let (dynamodb, simulator) = (dynamodb.bytes().await?, simulator.bytes().await?);
+        let dynamodb: DynamoDbStats = serde_json::from_slice(&dynamodb)?;
+        let simulator: SimulatorStats = serde_json::from_slice(&simulator)?;
         let is_read =
             |operation: &str| ["Get", "BatchGet", "Query", "Scan"].iter().any(|word| operation.starts_with(word));
-        let mut asked = RoundTrips { model_calls: of_simulator.total.requests, ..RoundTrips::default() };
-        for (operation, count) in of_dynamodb.operations {
-            *(if is_read(&operation) { &mut asked.reads } else { &mut asked.writes }) += count;
+        let mut counts = RoundTrips { model_calls: simulator.total.requests, ..RoundTrips::default() };
+        for (operation, count) in dynamodb.operations {
+            *(if is_read(&operation) { &mut counts.reads } else { &mut counts.writes }) += count;
         }
-        Ok(asked)
+        Ok(counts)
     }
 }
 
-/// Writes tenant, model and key; gives the key.
+/// Writes the tenant, the model and the key to the registry. Returns the key.
 async fn seed(endpoints: &Endpoints) -> anyhow::Result<String> {
     let settings: Settings = toml::from_str(include_str!("deployment.toml")).context("the settings are not valid")?;
     let clients = Clients::new(&app::loopback().await, Some(endpoints));
     let app = App::new(&Config::from_lookup(|_| None)?, clients, Telemetry::off());
     world::seed(&app, &settings).await?;
-    settings.keys.into_values().next().context("no key")
+    settings.keys.into_values().next().context("the settings have no key")
 }
 
 #[cfg(test)]

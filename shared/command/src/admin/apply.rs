@@ -132,8 +132,8 @@ fn print_written(out: &mut impl Write, kind: &str, name: &str, written: Written)
     Ok(changed)
 }
 
-/// Warns of models that do not exist. It is not an error, because a tenant may be written before its
-/// models, but a misspelt name looks the same.
+/// Warns of models that do not exist. It is not an error, because a tenant may be written before
+/// its models, but a misspelt name looks the same.
 async fn warn_of_unknown_models(registry: &Registry, entries: &Entries, out: &mut impl Write) -> anyhow::Result<()> {
     let catalogue = registry.catalogue().await?;
     let known: HashSet<&str> = catalogue

@@ -1,5 +1,5 @@
-//! Files of tenants and models. A file is checked as a whole: the error lists every mistake with its
-//! line.
+//! Files of tenants and models. A file is checked as a whole: the error lists every mistake with
+//! its line.
 
 use std::{collections::HashMap, ops::Range, path::Path};
 

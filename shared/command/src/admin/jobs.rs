@@ -77,7 +77,8 @@ const MAX_ERROR_CHARS: usize = 80;
 /// Runs `command`.
 ///
 /// # Errors
-/// Returns an error if a table or a queue is unavailable, or if a named job or message does not exist.
+/// Returns an error if a table or a queue is unavailable, or if a named job or message does not
+/// exist.
 pub async fn run(command: Jobs, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Jobs::Show { id } => show(app, &id, out).await,
@@ -120,7 +121,8 @@ async fn show(app: &App, id: &str, out: &mut impl Write) -> anyhow::Result<()> {
 async fn list(app: &App, scope: &Scope, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = dead_letters(app)?;
     let selection = select(queue, scope.max_messages, |letter| is_in_scope(letter, scope)).await?;
-    // The messages become visible again before anything can fail, so that they are hidden only briefly.
+    // The messages become visible again before anything can fail, so that they are hidden only
+    // briefly.
     selection.show_again(queue).await?;
     let jobs = stream::iter(&selection.selected).map(|letter| app.jobs.get(&letter.body)).buffered(READ_CONCURRENCY);
     let jobs: Vec<_> = jobs.collect().await;
@@ -164,7 +166,8 @@ async fn redrive(app: &App, chosen: &Chosen, now_ms: u64, out: &mut impl Write) 
             }
             Ok(Redrive::Not(status)) => {
                 if !status.is_final() {
-                    // SQS moved the message that was to run the job, so the job needs a new message.
+                    // SQS moved the message that was to run the job, so the job needs a new
+                    // message.
                     jobs.send(&letter.body, letter.tenant.as_deref().unwrap_or("none"), 0).await?;
                 }
                 queue.delete(&letter.receipt_handle).await?;

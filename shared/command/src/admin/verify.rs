@@ -19,12 +19,13 @@ use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 /// Arguments of `spillway ledger verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// File of request events as the broker prints them, one per line; - for standard input. Other lines are ignored.
-    /// Can be repeated. Without events, only the counters' invariants are checked
+    /// File of request events as the broker prints them, one per line; - for standard input. Other
+    /// lines are ignored. Can be repeated. Without events, only the counters' invariants are
+    /// checked
     #[arg(long, value_name = "FILE")]
     events: Vec<PathBuf>,
-    /// Time from which the events are complete, such as 2026-11-24T00:00:00Z; without it, from the beginning. Counters
-    /// that started earlier are not compared
+    /// Time from which the events are complete, such as 2026-11-24T00:00:00Z; without it, from the
+    /// beginning. Counters that started earlier are not compared
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<OffsetDateTime>,
 }

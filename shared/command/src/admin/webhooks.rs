@@ -17,8 +17,8 @@ const HOUR_MS: u64 = 60 * 60 * 1_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Webhooks {
-    /// Add an endpoint and print its secret, which is never shown again. The endpoint receives a challenge immediately,
-    /// and events once it has answered the challenge
+    /// Add an endpoint and print its secret, which is never shown again. The endpoint receives a
+    /// challenge immediately, and events once it has answered the challenge
     Add {
         /// Name of the tenant
         #[arg(value_name = "TENANT")]
@@ -83,7 +83,8 @@ pub async fn run(command: Webhooks, app: &App, now_ms: u64, out: &mut impl Write
         Webhooks::Add { tenant, url, events, reach } => {
             let endpoint = add(app, &reach.outbound(app), &tenant, &url, events).await?;
             writeln!(out, "endpoint {}\nsecret {}", endpoint.id, endpoint.secret.expose())?;
-            // The secret is printed before the challenge, which may fail, because it is not shown again.
+            // The secret is printed before the challenge, which may fail, because it is not shown
+            // again.
             out.flush()?;
             match verify(app, &reach.outbound(app), endpoint.clone(), now_ms).await {
                 Ok(()) => Ok(writeln!(out, "verified")?),

@@ -38,8 +38,8 @@ pub struct Replayed {
     pub body: String,
 }
 
-/// Sends every event in `path`, a file or a directory, and prints a line for each; with `bodies` also
-/// the response body.
+/// Sends every event in `path`, a file or a directory, and prints a line for each; with `bodies`
+/// also the response body.
 ///
 /// # Errors
 /// Returns an error if the path cannot be read or a file is not an event.
@@ -53,8 +53,8 @@ pub async fn run(path: &Path, bodies: bool) -> anyhow::Result<()> {
     replay(path, print).await
 }
 
-/// Sends every event in `path`, a file or a directory, in the order of file names. Calls `on_result`
-/// with each result.
+/// Sends every event in `path`, a file or a directory, in the order of file names. Calls
+/// `on_result` with each result.
 ///
 /// # Errors
 /// Returns an error if the path cannot be read or a file is not an event.

@@ -36,8 +36,8 @@ use tally::Tally;
 /// Replays the trace in `file` and prints the report.
 ///
 /// # Errors
-/// Returns an error if the trace, the keys or the initial token counts cannot be read, or if the replay finds a fault: a
-/// lost request, or token counts that differ.
+/// Returns an error if the trace, the keys or the initial token counts cannot be read, or if the
+/// replay finds a fault: a lost request, or token counts that differ.
 pub async fn run(file: &Path, args: &LoadArgs) -> anyhow::Result<()> {
     let report = replay(file, args).await?;
     if let Some(path) = &args.report {

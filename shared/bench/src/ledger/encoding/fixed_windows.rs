@@ -1,4 +1,4 @@
-//! One counter for each limit and minute of the clock.
+//! Fixed windows: a counter for each limit and minute of the clock.
 
 use spillway::quota::{
     Attribute, Charge, Condition, Image, Limit, Policy, RefusedLimit, Reservation, Settled, Update, Write,

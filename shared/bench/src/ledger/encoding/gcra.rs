@@ -1,26 +1,28 @@
-//! GCRA on conditional writes. For each limit the item holds the moment up to which its credit is used. A bucket that is
-//! full must be set and any other added to, and no expression can say "whichever is later": so the writer predicts which
-//! it is from what it last saw of the item, and a wrong guess costs a write, whose failure tells the truth.
+//! GCRA (generic cell rate algorithm) on conditional writes. For each limit, the item holds the
+//! time up to which its credit is used. A write must set the time of a full bucket, but add to the
+//! time of any other bucket, and an expression cannot choose the later of two times. So the writer
+//! predicts the state of the bucket from the last known image of the item. A wrong prediction costs
+//! a write, and its failure returns the current image.
 
 use spillway::quota::{
     Attribute, Charge, Condition, Image, Limit, Policy, RefusedLimit, Reservation, Settled, Update, Write,
 };
 
-use super::{Rate, Sight, difference, rates};
+use super::{Rate, Snapshot, difference, rates};
 
-/// The length of a full bucket.
+/// Length of a full bucket.
 pub const BURST_US: u64 = 10_000_000;
 
-/// How much longer an idle bucket may still be added to: twice the skew of the clocks.
+/// Extra time for which an idle bucket may be added to: twice the clock skew.
 const SLACK_US: u64 = 200_000;
 
-pub fn reserve(policy: &Policy, reservation: &Reservation, known: Option<Sight<'_>>) -> Write {
+pub fn reserve(policy: &Policy, reservation: &Reservation, known: Option<Snapshot<'_>>) -> Write {
     let now_us = reservation.at_ms * 1_000;
     let mut write = Write::default();
     for rate in rates(policy, &reservation.charge) {
         let used_until = attribute(rate.limit);
         let cost_us = cost_us(rate.per_minute, rate.amount);
-        if known.is_none_or(|sight| is_full(sight, used_until, now_us)) {
+        if known.is_none_or(|snapshot| is_full(snapshot, used_until, now_us)) {
             write.conditions.push(Condition::AtMost(used_until, now_us - BURST_US));
             write.updates.push(Update::Set(used_until, now_us - BURST_US + cost_us));
         } else {
@@ -32,11 +34,11 @@ pub fn reserve(policy: &Policy, reservation: &Reservation, known: Option<Sight<'
     write
 }
 
-/// Whether the bucket is full now, as far as `sight` tells: it has had the time to fill, and was not more than half used
-/// when it was seen. One that was will have been used since.
-fn is_full(sight: Sight<'_>, used_until: Attribute, now_us: u64) -> bool {
-    let used_until_us = sight.image.get(used_until);
-    used_until_us <= now_us - BURST_US && used_until_us <= sight.at_ms * 1_000 - BURST_US / 2
+/// Whether the bucket is probably full now: it has had the time to fill, and at most half of it was
+/// used in the snapshot. A bucket with more use has probably been used since.
+fn is_full(snapshot: Snapshot<'_>, used_until: Attribute, now_us: u64) -> bool {
+    let used_until_us = snapshot.image.get(used_until);
+    used_until_us <= now_us - BURST_US && used_until_us <= snapshot.at_ms * 1_000 - BURST_US / 2
 }
 
 pub fn refused(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> Vec<RefusedLimit> {

@@ -1,4 +1,4 @@
-//! Requests in flight, as the product counts them, for encodings that differ elsewhere.
+//! The product's count of requests in flight, for the alternative encodings.
 
 use spillway::quota::{Attribute, Condition, Image, Limit, Policy, RefusedLimit, Reservation, Update, Write};
 

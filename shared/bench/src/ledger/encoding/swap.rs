@@ -1,20 +1,21 @@
-//! A token bucket under a version: read, compute, and write if nobody else has ("compare and swap"). Levels are kept in
-//! millionths, so that the refill of a millisecond is not lost.
+//! Compare and swap: a token bucket with a version, which is read, computed, and written unless the
+//! version has changed. Levels are in millionths of a token, so that the refill of a millisecond is
+//! not lost.
 
 use spillway::quota::{
     Attribute, Charge, Condition, Image, Limit, Policy, RefusedLimit, Reservation, Settled, Update, Write,
 };
 
-use super::{Rate, Sight, difference, gcra::BURST_US, rates};
+use super::{Rate, Snapshot, difference, gcra::BURST_US, rates};
 
 const UNIT: u64 = 1_000_000;
 
-/// When the levels were last computed, in milliseconds.
+/// Time when the levels were last computed, in milliseconds.
 const AT_MS: Attribute = Attribute::Requests(1);
 
-pub fn reserve(policy: &Policy, reservation: &Reservation, known: Option<Sight<'_>>) -> Write {
+pub fn reserve(policy: &Policy, reservation: &Reservation, known: Option<Snapshot<'_>>) -> Write {
     let empty = Image::default();
-    let image = known.map_or(&empty, |sight| sight.image);
+    let image = known.map_or(&empty, |snapshot| snapshot.image);
     let version = image.get(Attribute::Version);
     let mut write = Write::default();
     write.conditions.push(match version {
@@ -39,8 +40,9 @@ pub fn refused(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> V
     rates(policy, charge).filter_map(refused).collect()
 }
 
-/// A settlement asks nothing of the levels, so it adds to them whatever the version; it must change the version, lest a
-/// writer that read before it overwrite what it added.
+/// Settles a reservation. A settlement has no condition on the levels, so it adds to them at any
+/// version. It must change the version, or else a writer that has read earlier would overwrite the
+/// addition.
 pub fn settle(reservation: &Reservation, settled: &Settled) -> Write {
     let mut updates = vec![Update::Add(Attribute::Version, 1)];
     let more = difference(reservation, settled).into_iter().filter(|(_, amount)| *amount != 0);
@@ -48,7 +50,7 @@ pub fn settle(reservation: &Reservation, settled: &Settled) -> Write {
     Write { updates, ..Write::default() }
 }
 
-/// What the bucket holds at `at_ms`, in millionths.
+/// Returns the level of the bucket at `at_ms`, in millionths.
 fn level(rate: &Rate, image: &Image, at_ms: u64) -> u64 {
     let full = rate.per_minute * BURST_US / 60;
     if image.get(Attribute::Version) == 0 {

@@ -1,14 +1,15 @@
-//! Who goes with the next write of a lane: the rule of `store::ledger::reserving`. Limits do not change here and nobody waits
-//! past its deadline, so to free one dead slot always makes room for one request.
+//! Chooses the requests of the next write, by the product's rule for group commit. In the
+//! simulation limits do not change and no request waits past its deadline, so freeing a slot of a
+//! dead request always makes room for a request.
 
 use spillway::quota::{Charge, Policy, Reservation, Verdict, Write};
 
-use crate::ledger::encoding::{Encoding, Sight};
+use crate::ledger::encoding::{Encoding, Snapshot};
 
-/// The most reservations in one write.
-const MOST_AT_ONCE: usize = 50;
+/// Maximum number of reservations in a write.
+const MAX_BATCH: usize = 50;
 
-/// One request that waits for an item.
+/// A request that waits for an item.
 pub struct Waiting {
     pub request: usize,
     pub policy: Policy,
@@ -16,59 +17,60 @@ pub struct Waiting {
     pub expires_ms: u64,
 }
 
-/// What a writer knows of an item.
+/// Images of an item that a writer knows.
 #[derive(Clone, Copy)]
 pub struct Known<'a> {
-    /// What it held when this round was last refused, or was read; with the clock to judge it by.
-    pub seen: Option<Sight<'a>>,
-    /// What it held when this process last saw it.
-    pub remembered: Option<Sight<'a>>,
+    /// Image from the last refusal or read of this round, with the time to judge it by.
+    pub current: Option<Snapshot<'a>>,
+    /// Last image that this process knows.
+    pub remembered: Option<Snapshot<'a>>,
 }
 
-/// Who goes with the next write.
+/// The next write and its requests.
 #[derive(Default)]
 pub struct Choice {
     pub write: Write,
     pub chosen: Vec<(usize, Reservation)>,
     pub rest: Vec<usize>,
     pub refused: Vec<usize>,
-    /// The dead slot that the write frees.
+    /// Slot of dead requests that the write frees, with its count.
     pub reap: Option<(u64, u64)>,
 }
 
-/// Chooses, first come first served, those whose reservations one write can make. If the item was seen, only those that fit
-/// on it, one on top of the other; those that do not fit at all are refused.
+/// Chooses the requests that share the next write, in the order of arrival. If the current image is
+/// known, it chooses only requests that fit on top of each other, and refuses requests that do not
+/// fit at all.
 pub fn choose(encoding: Encoding, waiting: Vec<Waiting>, known: Known<'_>, now_ms: u64) -> Choice {
     let mut choice = Choice::default();
-    let mut predicted = known.seen.map(|sight| sight.image.clone());
+    let mut predicted = known.current.map(|snapshot| snapshot.image.clone());
     let mut first_policy = None;
-    for one in waiting {
-        let reservation = Reservation::new(one.charge, now_ms, one.expires_ms);
-        let last_seen = known.seen.or(known.remembered);
-        let mut write = encoding.reserve(&one.policy, &reservation, last_seen, None);
+    for candidate in waiting {
+        let reservation = Reservation::new(candidate.charge, now_ms, candidate.expires_ms);
+        let last_seen = known.current.or(known.remembered);
+        let mut write = encoding.reserve(&candidate.policy, &reservation, last_seen, None);
         let is_first = choice.chosen.is_empty();
-        if let (Some(sight), Some(predicted)) = (known.seen, &predicted)
+        if let (Some(snapshot), Some(predicted)) = (known.current, &predicted)
             && (encoding != Encoding::Staircase || !predicted.admits(&write))
         {
-            match encoding.explain(&one.policy, &one.charge, sight.image, sight.at_ms) {
+            match encoding.explain(&candidate.policy, &candidate.charge, snapshot.image, snapshot.at_ms) {
                 Verdict::Refused(_) | Verdict::Stale => {
-                    choice.refused.push(one.request);
+                    choice.refused.push(candidate.request);
                     continue;
                 }
                 Verdict::Reap(slot, count) if is_first => {
                     choice.reap = Some((slot, count));
-                    write = encoding.reserve(&one.policy, &reservation, last_seen, choice.reap);
+                    write = encoding.reserve(&candidate.policy, &reservation, last_seen, choice.reap);
                 }
                 Verdict::Retry if is_first => {}
                 Verdict::Reap(..) | Verdict::Retry => {
-                    choice.rest.push(one.request);
+                    choice.rest.push(candidate.request);
                     continue;
                 }
             }
         }
-        let is_alike = *first_policy.get_or_insert(one.policy) == one.policy;
-        if !(is_first || is_alike && choice.takes(&write)) {
-            choice.rest.push(one.request);
+        let is_alike = *first_policy.get_or_insert(candidate.policy) == candidate.policy;
+        if !(is_first || is_alike && choice.add(&write)) {
+            choice.rest.push(candidate.request);
             continue;
         }
         if is_first {
@@ -77,19 +79,19 @@ pub fn choose(encoding: Encoding, waiting: Vec<Waiting>, known: Known<'_>, now_m
         if let Some(predicted) = &mut predicted {
             predicted.apply(&write);
         }
-        choice.chosen.push((one.request, reservation));
+        choice.chosen.push((candidate.request, reservation));
     }
     choice
 }
 
 impl Choice {
-    /// Whether `write` can go along with those that are chosen.
-    fn takes(&mut self, write: &Write) -> bool {
-        if self.reap.is_some() || self.chosen.len() == MOST_AT_ONCE {
+    /// Adds `write` to the batch. Returns whether that is possible.
+    fn add(&mut self, write: &Write) -> bool {
+        if self.reap.is_some() || self.chosen.len() == MAX_BATCH {
             return false;
         }
-        let Some(both) = self.write.then(write) else { return false };
-        self.write = both;
+        let Some(combined) = self.write.then(write) else { return false };
+        self.write = combined;
         true
     }
 }

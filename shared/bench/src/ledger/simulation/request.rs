@@ -1,4 +1,5 @@
-//! One request, as the broker leads it: its tenant's limits, the pools of the ladder, the call, the settlement.
+//! The steps of a request in the broker: the limits of its tenant, the pools of the ladder, the
+//! call, the settlement.
 
 use std::rc::Rc;
 
@@ -10,26 +11,26 @@ use crate::ledger::{
     load::{Ask, TIMEOUT_MS},
 };
 
-/// One request on its way.
+/// State of a request.
 pub struct Request {
     pub caller: usize,
     pub process: usize,
     arrived_us: u64,
     ask: Ask,
     pub expires_ms: u64,
-    /// Whose books it wants to reserve on: its tenant's, then a pool's.
+    /// Account to reserve on: its tenant's, then a pool's.
     pub account: usize,
     pub shard: u64,
-    other_shard: Option<u64>,
-    /// What the first shard said, once the second is asked.
-    first: Option<No>,
+    second_shard: Option<u64>,
+    /// Failure of the first shard, when the second shard is tried.
+    first_failure: Option<Failure>,
     /// Whether it is above its tenant's committed share of the pools.
     is_excess: bool,
     /// Whether it has cost a write.
     wrote: bool,
     tenant: Option<Held>,
     pool: Option<Held>,
-    /// Settlements under way.
+    /// Number of settlements in progress.
     settling: u32,
 }
 
@@ -38,32 +39,32 @@ pub struct Held {
     pub account: usize,
     pub shard: u64,
     pub reservation: Reservation,
-    /// Its entry in the account's charges.
+    /// Index in the account's charges.
     pub entry: usize,
 }
 
-/// What an item says.
-pub enum Answer {
+/// Reply of an item.
+pub enum Reply {
     Reserved(Held, Rc<Image>),
-    No(No),
+    Failed(Failure),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum No {
+pub enum Failure {
     Refused,
     Busy,
 }
 
-/// The pause before a busy item is asked once more, where there is no other shard to ask.
+/// Pause before a busy item is tried again, if the account has a single shard.
 const BUSY_PAUSE_US: u64 = 25_000;
 
 impl Simulation {
     pub(super) fn arrives(&mut self, caller: usize) {
-        let ask = self.next_asks[caller].take().expect("the request that arrives");
+        let ask = self.next_asks[caller].take().expect("the scheduled request");
         self.expect_next(caller);
         let kind = self.scenario.callers[caller].kind as usize;
         self.tally().offered[kind] += 1;
-        let process = self.processes.take(&mut self.chance);
+        let process = self.processes.take(&mut self.rng);
         let request = self.requests.insert(Request {
             caller,
             process,
@@ -72,8 +73,8 @@ impl Simulation {
             expires_ms: self.clock_ms(process) + TIMEOUT_MS,
             account: caller,
             shard: 0,
-            other_shard: None,
-            first: None,
+            second_shard: None,
+            first_failure: None,
             is_excess: false,
             wrote: false,
             tenant: None,
@@ -83,74 +84,77 @@ impl Simulation {
         self.reserve_on(request, caller);
     }
 
-    /// Asks one shard of `account`, drawn at random; it and what follows are what `Ledger::reserve` does.
+    /// Tries a random shard of `account`. This and the following steps are those of
+    /// `Ledger::reserve`.
     fn reserve_on(&mut self, request: usize, account: usize) {
-        let shards = self.books[account].shards;
-        let first = self.chance.u64(0..shards);
-        let other = (shards > 1).then(|| (first + self.chance.u64(1..shards)) % shards);
-        let one = self.requests.get_mut(request);
-        (one.account, one.shard, one.other_shard, one.first) = (account, first, other, None);
-        self.ask_shard(request);
+        let shards = self.accounts[account].shards;
+        let first = self.rng.u64(0..shards);
+        let second = (shards > 1).then(|| (first + self.rng.u64(1..shards)) % shards);
+        let state = self.requests.get_mut(request);
+        (state.account, state.shard, state.second_shard, state.first_failure) = (account, first, second, None);
+        self.try_shard(request);
     }
 
-    pub(super) fn ask_shard(&mut self, request: usize) {
-        let one = self.requests.get(request);
-        let (process, item) = (one.process, self.books[one.account].item(one.shard));
-        if self.scenario.remembers_denials {
+    pub(super) fn try_shard(&mut self, request: usize) {
+        let state = self.requests.get(request);
+        let (process, item) = (state.process, self.accounts[state.account].item(state.shard));
+        if self.scenario.remembers_refusals {
             let (policy, charge) = self.wants(request);
             let now_ms = self.clock_ms(process);
             let process = self.processes.get(process);
-            if process.denial(self.scenario.encoding, item, &policy, &charge, now_ms).is_some() {
-                return self.answered(request, Answer::No(No::Refused));
+            if process.recent_refusal(self.scenario.encoding, item, &policy, &charge, now_ms).is_some() {
+                return self.handle_reply(request, Reply::Failed(Failure::Refused));
             }
         }
         self.requests.get_mut(request).wrote = true;
         self.enter_reserving(process, item, request);
     }
 
-    /// The policy that `request` asks under, and what it would charge.
+    /// Returns the policy and the charge of the reservation that `request` needs.
     pub(super) fn wants(&self, request: usize) -> (Policy, Charge) {
-        let one = self.requests.get(request);
-        let policy = self.policy_of(one.account, one.shard, one.is_excess);
-        (policy, policy.fit(&charge(one.ask.reserved_tokens())))
+        let state = self.requests.get(request);
+        let policy = self.policy_of(state.account, state.shard, state.is_excess);
+        (policy, policy.fit(&charge(state.ask.reserved_tokens())))
     }
 
     pub(super) fn policy_of(&self, account: usize, shard: u64, is_excess: bool) -> Policy {
-        *self.books[account].policy(shard, is_excess && account >= self.scenario.callers.len())
+        *self.accounts[account].policy(shard, is_excess && account >= self.scenario.callers.len())
     }
 
-    /// An item has answered `request`.
-    pub(super) fn answered(&mut self, request: usize, answer: Answer) {
-        let one = self.requests.get_mut(request);
-        let no = match answer {
-            Answer::Reserved(held, image) => return self.reserved(request, held, &image),
-            Answer::No(no) => no,
+    /// Handles the reply of an item to `request`.
+    pub(super) fn handle_reply(&mut self, request: usize, reply: Reply) {
+        let state = self.requests.get_mut(request);
+        let failure = match reply {
+            Reply::Reserved(held, image) => return self.reserved(request, held, &image),
+            Reply::Failed(failure) => failure,
         };
-        match (one.first, one.other_shard) {
-            (None, Some(other)) => {
-                (one.first, one.shard) = (Some(no), other);
-                self.ask_shard(request);
+        match (state.first_failure, state.second_shard) {
+            (None, Some(second)) => {
+                (state.first_failure, state.shard) = (Some(failure), second);
+                self.try_shard(request);
             }
-            (None, None) if no == No::Busy => {
-                one.first = Some(no);
-                self.after(BUSY_PAUSE_US, Event::AsksAgain { request });
+            (None, None) if failure == Failure::Busy => {
+                state.first_failure = Some(failure);
+                self.after(BUSY_PAUSE_US, Event::RetryShard { request });
             }
-            (None, None) => self.no_room(request, no),
-            (Some(first), _) => self.no_room(request, if first == No::Refused { first } else { no }),
+            (None, None) => self.reservation_failed(request, failure),
+            (Some(first), _) => {
+                self.reservation_failed(request, if first == Failure::Refused { first } else { failure })
+            }
         }
     }
 
     fn reserved(&mut self, request: usize, held: Held, image: &Image) {
-        let one = self.requests.get(request);
-        if one.account >= self.scenario.callers.len() {
+        let state = self.requests.get(request);
+        if state.account >= self.scenario.callers.len() {
             self.requests.get_mut(request).pool = Some(held);
             return self.admitted(request);
         }
-        let tenant = &self.scenario.callers[one.caller].tenant;
-        let used = quota::minute_tokens(image, self.clock_ms(one.process)) * self.books[one.account].shards;
+        let tenant = &self.scenario.callers[state.caller].tenant;
+        let used = quota::minute_tokens(image, self.clock_ms(state.process)) * self.accounts[state.account].shards;
         let is_excess = tenant.committed_tokens_per_minute.is_some_and(|committed| used > committed);
-        let one = self.requests.get_mut(request);
-        (one.tenant, one.is_excess) = (Some(held), is_excess);
+        let state = self.requests.get_mut(request);
+        (state.tenant, state.is_excess) = (Some(held), is_excess);
         if self.scenario.model.is_some() {
             self.reserve_on(request, self.scenario.callers.len());
         } else {
@@ -158,20 +162,20 @@ impl Simulation {
         }
     }
 
-    fn no_room(&mut self, request: usize, no: No) {
-        let one = self.requests.get(request);
-        let (account, kind) = (one.account, self.scenario.callers[one.caller].kind as usize);
+    fn reservation_failed(&mut self, request: usize, failure: Failure) {
+        let state = self.requests.get(request);
+        let (account, kind) = (state.account, self.scenario.callers[state.caller].kind as usize);
         if account < self.scenario.callers.len() {
-            let from_memory = u64::from(!one.wrote);
+            let from_memory = u64::from(!state.wrote);
             let tally = self.tally();
-            match no {
-                No::Refused => tally.refused[kind] += 1,
-                No::Busy => tally.busy += 1,
+            match failure {
+                Failure::Refused => tally.refused[kind] += 1,
+                Failure::Busy => tally.busy += 1,
             }
             tally.from_memory += from_memory;
             return self.ends(request);
         }
-        if account + 1 < self.books.len() {
+        if account + 1 < self.accounts.len() {
             return self.reserve_on(request, account + 1);
         }
         self.tally().overflowed[kind] += 1;
@@ -180,9 +184,9 @@ impl Simulation {
     }
 
     fn admitted(&mut self, request: usize) {
-        let one = self.requests.get(request);
-        let (kind, service_us) = (self.scenario.callers[one.caller].kind as usize, one.ask.service_us);
-        let waited_us = self.now_us - one.arrived_us;
+        let state = self.requests.get(request);
+        let (kind, service_us) = (self.scenario.callers[state.caller].kind as usize, state.ask.service_us);
+        let waited_us = self.now_us - state.arrived_us;
         let tally = self.tally();
         tally.admitted[kind] += 1;
         tally.admit_us.saturating_record(waited_us);
@@ -190,23 +194,24 @@ impl Simulation {
     }
 
     pub(super) fn served(&mut self, request: usize) {
-        let one = self.requests.get_mut(request);
-        let held: Vec<Held> = [one.tenant.take(), one.pool.take()].into_iter().flatten().collect();
-        if one.ask.dies {
+        let state = self.requests.get_mut(request);
+        let held: Vec<Held> = [state.tenant.take(), state.pool.take()].into_iter().flatten().collect();
+        if state.ask.dies {
             return self.dies(request, held);
         }
-        let usage = one.ask.usage();
+        let usage = state.ask.usage();
         let charge = charge(usage.input_tokens + usage.output_tokens);
         self.settle(request, held, Settled { charge, usage: Some(usage), regained_tokens: 0 });
     }
 
-    /// Whoever served `request` is gone: nobody settles what it held, and no instance comes back.
+    /// Handles the death of the process that served `request`: its reservations are not settled,
+    /// and its instance does not return.
     fn dies(&mut self, request: usize, held: Vec<Held>) {
         let request = self.requests.remove(request);
         for held in held {
-            let books = &self.books[held.account];
-            if books.limits.in_flight.is_some() {
-                self.items[books.item(held.shard)].died(held.reservation.slot, self.now_us);
+            let account = &self.accounts[held.account];
+            if account.limits.in_flight.is_some() {
+                self.items[account.item(held.shard)].died(held.reservation.slot, self.now_us);
             }
         }
         if let Fleet::Processes(_) = self.scenario.fleet {
@@ -221,11 +226,11 @@ impl Simulation {
         }
     }
 
-    /// One of the settlements of `request` is over.
+    /// Handles the end of a settlement of `request`.
     pub(super) fn settlement_ends(&mut self, request: usize) {
-        let one = self.requests.get_mut(request);
-        one.settling -= 1;
-        if one.settling == 0 {
+        let state = self.requests.get_mut(request);
+        state.settling -= 1;
+        if state.settling == 0 {
             self.ends(request);
         }
     }

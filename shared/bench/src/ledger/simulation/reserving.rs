@@ -1,4 +1,4 @@
-//! Reservations that wait for one item, and the writes that make them.
+//! Reservation rounds: the requests of a process that wait for the same item, and their writes.
 
 use std::rc::Rc;
 
@@ -7,61 +7,61 @@ use spillway::quota::{Image, Reservation, Verdict, Write};
 use super::{
     Event, Simulation,
     choice::{Known, Waiting, choose},
-    request::{Answer, Held, No},
+    request::{Failure, Held, Reply},
 };
 use crate::ledger::{
-    books::Charged,
-    encoding::{Encoding, Sight},
-    item::Landed,
+    accounts::Charged,
+    encoding::{Encoding, Snapshot},
+    item::WriteResult,
 };
 
-/// How often the reservations of a round are tried when others keep getting in between.
-const ATTEMPTS: u32 = 4;
+/// Maximum number of tries of a round under contention.
+const MAX_ATTEMPTS: u32 = 4;
 
-/// The same for compare and swap, which would hardly admit anything otherwise.
-const SWAP_ATTEMPTS: u32 = 10;
+/// Maximum number of tries for compare and swap, which would otherwise admit almost no requests.
+const MAX_SWAP_ATTEMPTS: u32 = 10;
 
-/// The longest pause of compare and swap after its first conflict; it doubles.
-const SWAP_PAUSE_US: u64 = 5_000;
+/// Maximum pause of compare and swap after the first conflict; it doubles with each conflict.
+const MAX_SWAP_PAUSE_US: u64 = 5_000;
 
-/// The reservations of one process on one item: those that go with the write that is under way, and those that wait.
+/// A round: the requests of a process on an item. Some share the current write, the others wait.
 #[derive(Default)]
 pub struct Reserving {
     process: usize,
     item: usize,
     waiting: Vec<usize>,
     chosen: Vec<(usize, Reservation)>,
-    /// For each that is chosen, its entry in the account's charges.
+    /// Index in the account's charges for each chosen request.
     entries: Vec<usize>,
     write: Write,
-    /// The clock that the write was made by.
+    /// Time of the write by the process's clock.
     at_ms: u64,
     reap: Option<(u64, u64)>,
-    landed: Option<(Landed, Rc<Image>)>,
+    result: Option<(WriteResult, Rc<Image>)>,
     back_us: u64,
-    seen: Option<Rc<Image>>,
+    image: Option<Rc<Image>>,
     has_read: bool,
     attempts: u32,
 }
 
 impl Simulation {
-    /// `request` wants to reserve on `item`: it waits for the round that is under way, or begins one.
+    /// Adds `request` to the current round of `item`, or starts a round.
     pub(super) fn enter_reserving(&mut self, process: usize, item: usize, request: usize) {
         if self.scenario.batches {
-            let lanes = &mut self.processes.get_mut(process).reserving;
-            if let Some(lane) = lanes.get_mut(&item) {
-                return lane.push(request);
+            let groups = &mut self.processes.get_mut(process).reserving;
+            if let Some(group) = groups.get_mut(&item) {
+                return group.push(request);
             }
-            lanes.insert(item, Vec::new());
+            groups.insert(item, Vec::new());
         }
         self.advance(Reserving { process, item, waiting: vec![request], ..Reserving::default() });
     }
 
-    /// Sends the next write of `round`, or ends it when nobody waits any more.
+    /// Sends the next write of `round`, or ends the round if no request waits.
     fn advance(&mut self, mut round: Reserving) {
         loop {
             if round.waiting.is_empty() {
-                let Some(waiting) = self.those_who_came(round.process, round.item) else { return };
+                let Some(waiting) = self.take_pending(round.process, round.item) else { return };
                 round = Reserving { process: round.process, item: round.item, waiting, ..Reserving::default() };
             }
             if self.must_read(&round) {
@@ -72,7 +72,7 @@ impl Simulation {
             }
             let refused = self.choose_next(&mut round);
             for request in refused {
-                self.answered(request, Answer::No(No::Refused));
+                self.handle_reply(request, Reply::Failed(Failure::Refused));
             }
             if !round.chosen.is_empty() {
                 let (there_us, back_us) = self.there_and_back_us();
@@ -83,20 +83,21 @@ impl Simulation {
         }
     }
 
-    /// Those who came for `item` while a round was under way; closes the lane if nobody did.
-    fn those_who_came(&mut self, process: usize, item: usize) -> Option<Vec<usize>> {
-        let lanes = &mut self.processes.get_mut(process).reserving;
-        let came = std::mem::take(lanes.get_mut(&item)?);
-        if came.is_empty() {
-            lanes.remove(&item);
+    /// Takes the requests that arrived for `item` during the round. Ends the group if there are
+    /// none.
+    fn take_pending(&mut self, process: usize, item: usize) -> Option<Vec<usize>> {
+        let groups = &mut self.processes.get_mut(process).reserving;
+        let pending = std::mem::take(groups.get_mut(&item)?);
+        if pending.is_empty() {
+            groups.remove(&item);
             return None;
         }
-        Some(came)
+        Some(pending)
     }
 
     fn must_read(&self, round: &Reserving) -> bool {
         let encoding = self.scenario.encoding;
-        if !encoding.reads_first() || round.has_read || round.seen.is_some() {
+        if !encoding.reads_first() || round.has_read || round.image.is_some() {
             return false;
         }
         let (policy, charge) = self.wants(round.waiting[0]);
@@ -105,7 +106,7 @@ impl Simulation {
         known.is_none_or(|(image, _)| encoding.explain(&policy, &charge, image, now_ms) != Verdict::Retry)
     }
 
-    /// Puts the next write of `round` together; gives those that it refuses.
+    /// Composes the next write of `round`. Returns the refused requests.
     fn choose_next(&mut self, round: &mut Reserving) -> Vec<usize> {
         let now_ms = self.clock_ms(round.process);
         let waiting = std::mem::take(&mut round.waiting).into_iter().map(|request| {
@@ -113,25 +114,26 @@ impl Simulation {
             Waiting { request, policy, charge, expires_ms: self.requests.get(request).expires_ms }
         });
         let waiting = waiting.collect();
-        // The product judges by the clock of its next write; a guess must be judged by the clock of the one that failed.
+        // The product judges an image by the time of its next write, but a prediction must be
+        // judged by the time of the failed write.
         let judged_ms = if self.scenario.encoding == Encoding::Gcra { round.at_ms } else { now_ms };
         let remembered = self.processes.get(round.process).known.get(&round.item);
         let known = Known {
-            seen: round.seen.as_deref().map(|image| Sight { image, at_ms: judged_ms }),
-            remembered: remembered.map(|(image, at_ms)| Sight { image, at_ms: *at_ms }),
+            current: round.image.as_deref().map(|image| Snapshot { image, at_ms: judged_ms }),
+            remembered: remembered.map(|(image, at_ms)| Snapshot { image, at_ms: *at_ms }),
         };
         let choice = choose(self.scenario.encoding, waiting, known, now_ms);
-        if self.has_turned(round, &choice.chosen) && choice.reap.is_none() {
-            self.tally().turned += 1;
+        if self.is_new_epoch(round, &choice.chosen) && choice.reap.is_none() {
+            self.tally().epoch_retries += 1;
         }
         (round.write, round.chosen, round.waiting) = (choice.write, choice.chosen, choice.rest);
         (round.reap, round.at_ms) = (choice.reap, now_ms);
         choice.refused
     }
 
-    /// Whether the write that comes was refused by the clock of the last one and is not by that of now.
-    fn has_turned(&self, round: &Reserving, chosen: &[(usize, Reservation)]) -> bool {
-        let (Some((request, _)), Some(image)) = (chosen.first(), &round.seen) else { return false };
+    /// Whether the item refuses the charge at the time of the last write, but not now.
+    fn is_new_epoch(&self, round: &Reserving, chosen: &[(usize, Reservation)]) -> bool {
+        let (Some((request, _)), Some(image)) = (chosen.first(), &round.image) else { return false };
         let (policy, charge) = self.wants(*request);
         let verdict = self.scenario.encoding.explain(&policy, &charge, image, round.at_ms);
         round.attempts > 0 && matches!(verdict, Verdict::Refused(_)) && !self.scenario.encoding.reads_first()
@@ -140,21 +142,22 @@ impl Simulation {
     pub(super) fn reserve_lands(&mut self, id: usize) {
         let now_us = self.now_us;
         let round = self.reserving.get_mut(id);
-        let landed = self.items[round.item].write(&round.write, now_us);
+        let result = self.items[round.item].write(&round.write, now_us);
         let image = Rc::new(self.items[round.item].image().clone());
-        round.landed = Some((landed, Rc::clone(&image)));
+        round.result = Some((result, Rc::clone(&image)));
         let (back_us, reap, at_ms) = (round.back_us, round.reap, round.at_ms);
-        match landed {
-            Landed::Done => self.enter_charges(id),
-            Landed::Refused | Landed::Throttled => {}
+        match result {
+            WriteResult::Done => self.enter_charges(id),
+            WriteResult::Refused | WriteResult::Throttled => {}
         }
-        let verdict = (landed == Landed::Refused).then(|| self.why(id, &image, at_ms));
-        self.tally().write(landed, verdict.as_ref(), reap.is_some());
+        let verdict = (result == WriteResult::Refused).then(|| self.explain_refusal(id, &image, at_ms));
+        self.tally().write(result, verdict.as_ref(), reap.is_some());
         self.after(back_us, Event::ReserveReplies { round: id });
     }
 
-    /// Why the write of a round was refused: because one of those that it was for has no room, or none of them.
-    fn why(&self, id: usize, image: &Image, at_ms: u64) -> Verdict {
+    /// Explains why the write of a round was refused: because a request of the round, or every
+    /// request, does not fit.
+    fn explain_refusal(&self, id: usize, image: &Image, at_ms: u64) -> Verdict {
         let encoding = self.scenario.encoding;
         let verdict = |(request, _): &(usize, Reservation)| {
             let (policy, charge) = self.wants(*request);
@@ -163,7 +166,7 @@ impl Simulation {
         let verdicts: Vec<Verdict> = self.reserving.get(id).chosen.iter().map(verdict).collect();
         let refused = verdicts.iter().find(|verdict| matches!(verdict, Verdict::Refused(_)));
         match refused.or(verdicts.first()) {
-            // It knew of room when it wrote, so somebody else wrote in between.
+            // The item had room in the known image, so another process wrote in between.
             Some(Verdict::Refused(_)) | None if encoding == Encoding::CompareAndSwap => Verdict::Retry,
             verdict => verdict.cloned().unwrap_or(Verdict::Retry),
         }
@@ -172,7 +175,7 @@ impl Simulation {
     fn enter_charges(&mut self, id: usize) {
         let round = self.reserving.get_mut(id);
         for (request, reservation) in &round.chosen {
-            let charges = &mut self.books[self.requests.get(*request).account].charges;
+            let charges = &mut self.accounts[self.requests.get(*request).account].charges;
             round.entries.push(charges.len());
             let charge = reservation.charge;
             charges.push(Charged { at_us: self.now_us, requests: charge.requests, tokens: charge.minute_tokens });
@@ -185,79 +188,84 @@ impl Simulation {
 
     pub(super) fn reserve_replies(&mut self, id: usize) {
         let mut round = self.reserving.remove(id);
-        let (landed, image) = round.landed.take().expect("a write that has landed");
+        let (result, image) = round.result.take().expect("a write that has result");
         let chosen = std::mem::take(&mut round.chosen);
-        if landed != Landed::Throttled {
-            self.note_image(&round, &image, landed);
+        if result != WriteResult::Throttled {
+            self.note_image(&round, &image, result);
         }
-        match landed {
-            Landed::Done => {
+        match result {
+            WriteResult::Done => {
                 let entries = std::mem::take(&mut round.entries);
-                self.all_reserved(chosen, entries, &image);
-                (round.seen, round.attempts) = (Some(image), 0);
+                self.reserved_all(chosen, entries, &image);
+                (round.image, round.attempts) = (Some(image), 0);
             }
-            Landed::Refused => {
+            WriteResult::Refused => {
                 round.attempts += 1;
-                if round.attempts == self.most_attempts() {
-                    chosen.into_iter().for_each(|(request, _)| self.answered(request, Answer::No(No::Busy)));
-                    (round.seen, round.attempts) = (None, 0);
+                if round.attempts == self.max_attempts() {
+                    chosen
+                        .into_iter()
+                        .for_each(|(request, _)| self.handle_reply(request, Reply::Failed(Failure::Busy)));
+                    (round.image, round.attempts) = (None, 0);
                 } else {
                     round.waiting.splice(0..0, chosen.into_iter().map(|(request, _)| request));
-                    round.seen = Some(image);
+                    round.image = Some(image);
                     if self.scenario.encoding == Encoding::CompareAndSwap {
                         return self.pause(round);
                     }
                 }
             }
-            Landed::Throttled => {
-                let all = chosen.into_iter().map(|(request, _)| request).chain(std::mem::take(&mut round.waiting));
-                all.for_each(|request| self.answered(request, Answer::No(No::Busy)));
+            WriteResult::Throttled => {
+                let requests = chosen.into_iter().map(|(request, _)| request);
+                requests
+                    .chain(std::mem::take(&mut round.waiting))
+                    .for_each(|request| self.handle_reply(request, Reply::Failed(Failure::Busy)));
             }
         }
         self.advance(round);
     }
 
-    fn most_attempts(&self) -> u32 {
-        if self.scenario.encoding == Encoding::CompareAndSwap { SWAP_ATTEMPTS } else { ATTEMPTS }
+    fn max_attempts(&self) -> u32 {
+        if self.scenario.encoding == Encoding::CompareAndSwap { MAX_SWAP_ATTEMPTS } else { MAX_ATTEMPTS }
     }
 
-    /// Those who lost a swap come back after a while, drawn at random, lest they meet again.
+    /// Pauses a round that lost a swap for a random time, so that the competitors do not collide
+    /// again.
     fn pause(&mut self, round: Reserving) {
-        let pause_us = self.chance.u64(0..SWAP_PAUSE_US << round.attempts);
+        let pause_us = self.rng.u64(0..MAX_SWAP_PAUSE_US << round.attempts);
         let round = self.reserving.insert(round);
-        self.after(pause_us, Event::ReserveAgain { round });
+        self.after(pause_us, Event::RetryReserve { round });
     }
 
-    fn note_image(&mut self, round: &Reserving, image: &Rc<Image>, landed: Landed) {
+    fn note_image(&mut self, round: &Reserving, image: &Rc<Image>, result: WriteResult) {
         let now_ms = self.clock_ms(round.process);
         let process = self.processes.get_mut(round.process);
-        if self.scenario.remembers_denials {
-            process.note_denied(round.item, image, landed == Landed::Refused, now_ms);
+        if self.scenario.remembers_refusals {
+            process.note_refusal(round.item, image, result == WriteResult::Refused, now_ms);
         }
         if self.scenario.encoding.remembers() {
             process.known.insert(round.item, (Rc::clone(image), now_ms));
         }
     }
 
-    fn all_reserved(&mut self, chosen: Vec<(usize, Reservation)>, entries: Vec<usize>, image: &Rc<Image>) {
+    fn reserved_all(&mut self, chosen: Vec<(usize, Reservation)>, entries: Vec<usize>, image: &Rc<Image>) {
         for (index, ((request, mut reservation), entry)) in chosen.into_iter().zip(entries).enumerate() {
             if index == 0 && self.scenario.encoding == Encoding::Staircase {
                 reservation.note_stale(image);
             }
-            let one = self.requests.get(request);
-            let held = Held { account: one.account, shard: one.shard, reservation, entry };
-            self.answered(request, Answer::Reserved(held, Rc::clone(image)));
+            let state = self.requests.get(request);
+            let held = Held { account: state.account, shard: state.shard, reservation, entry };
+            self.handle_reply(request, Reply::Reserved(held, Rc::clone(image)));
         }
     }
 
     pub(super) fn read_replies(&mut self, id: usize) {
         let mut round = self.reserving.remove(id);
-        round.seen = Some(Rc::new(self.items[round.item].image().clone()));
+        round.image = Some(Rc::new(self.items[round.item].image().clone()));
         round.has_read = true;
         self.advance(round);
     }
 
-    pub(super) fn reserve_again(&mut self, id: usize) {
+    pub(super) fn retry_reserve(&mut self, id: usize) {
         let round = self.reserving.remove(id);
         self.advance(round);
     }

@@ -1,4 +1,4 @@
-//! All that is known at the end, from everyone who knows something.
+//! Evidence at the end of a run: jobs, calls, ledger, output and faults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,52 +11,53 @@ use serde::Deserialize;
 use serde_json::Value;
 use spillway::{job::Job, quota::Image, store::ledger::tenant_account};
 
-use super::{books::Tokens, submission::Submitted};
-use crate::overflow::{deployment::Deployment, watched::Said};
+use super::{reconciliation::Tokens, submission::Submitted};
+use crate::overflow::{deployment::Deployment, output::Output};
 
-/// What there is to judge.
+/// Everything that the reconciliation compares.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    /// What was submitted.
+    /// Submitted requests.
     pub submitted: Submitted,
-    /// Every job by its id, also those that nobody was told of.
-    pub jobs: BTreeMap<String, Seen>,
-    /// The simulator's log of calls.
+    /// Every job by its ID, including jobs whose acceptance did not reach the client.
+    pub jobs: BTreeMap<String, ObservedJob>,
+    /// Call log of the simulator.
     pub calls: Vec<Call>,
-    /// The simulator's accounts, by pool.
+    /// Totals of the simulator by pool.
     pub simulated: BTreeMap<String, Tokens>,
-    /// The ledger's items, by tenant.
+    /// Items of the ledger by tenant.
     pub ledger: BTreeMap<String, Vec<Image>>,
-    /// What the processes said.
-    pub said: Said,
-    /// The brokers that were killed, each life by its name, and when: in milliseconds of the stand-ins' clock.
+    /// Output of the processes.
+    pub output: Output,
+    /// Times of the kills by the name of the broker process, in milliseconds of the stand-ins'
+    /// clock.
     pub kills: BTreeMap<String, u64>,
-    /// How often each fault of the queue struck.
+    /// Number of faults of the queue by kind.
     pub queue_faults: BTreeMap<String, u64>,
-    /// How many requests a fault of the store struck.
+    /// Number of faulty requests to the store.
     pub store_faults: u64,
-    /// What is wrong already.
-    pub wrong: Vec<String>,
+    /// Errors found while gathering.
+    pub errors: Vec<String>,
 }
 
-/// A job, as the API and the store have it.
+/// A job in the API and in the store.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct ObservedJob {
     pub job: Job,
-    /// The status that the API tells.
-    pub told: String,
-    /// Whether the API has an answer.
+    /// Status in the API.
+    pub status: String,
+    /// Whether the API has a result.
     pub has_result: bool,
-    /// What the answer says that it took.
+    /// Usage that the result reports.
     pub usage: Option<Tokens>,
 }
 
-/// A call as the simulator logged it.
+/// A call in the simulator's log.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Call {
     pub model_id: String,
     pub request_id: Option<String>,
-    /// The life of the broker that made it.
+    /// Name of the broker process that made it.
     pub app: Option<String>,
     pub tenant: Option<String>,
     pub admitted: bool,
@@ -67,53 +68,53 @@ pub struct Call {
     pub output_tokens: u64,
 }
 
-/// How many jobs are read at once.
-const AT_ONCE: usize = 16;
+/// Number of jobs that are read concurrently.
+const READ_CONCURRENCY: usize = 16;
 
-/// Reads all of it.
+/// Gathers the evidence.
 ///
 /// # Errors
-/// Someone does not answer.
+/// Returns an error if a source is unavailable.
 pub async fn gather(
     deployment: &Deployment,
     tenants: &[String],
     submitted: Submitted,
     kills: BTreeMap<String, u64>,
 ) -> anyhow::Result<Evidence> {
-    let simulated = quiet(deployment).await?;
+    let simulated = wait_until_quiet(deployment).await?;
     let mut evidence = Evidence { submitted, kills, ..Evidence::default() };
     let owners = evidence.owners(deployment, tenants).await?;
-    let seen = stream::iter(owners).map(|(id, tenant)| see(deployment, id, tenant)).buffer_unordered(AT_ONCE);
-    let seen: Vec<(Seen, Option<String>)> = seen.try_collect().await?;
-    for (seen, wrong) in seen {
-        evidence.wrong.extend(wrong);
-        evidence.jobs.insert(seen.job.id.clone(), seen);
+    let jobs =
+        stream::iter(owners).map(|(id, tenant)| observe(deployment, id, tenant)).buffer_unordered(READ_CONCURRENCY);
+    let jobs: Vec<(ObservedJob, Option<String>)> = jobs.try_collect().await?;
+    for (observed, error) in jobs {
+        evidence.errors.extend(error);
+        evidence.jobs.insert(observed.job.id.clone(), observed);
     }
     let bedrock = &deployment.endpoints.bedrock_runtime;
-    let mut log: BTreeMap<String, Vec<Call>> = deployment.told(bedrock, "calls").await?;
+    let mut log: BTreeMap<String, Vec<Call>> = deployment.read_control(bedrock, "calls").await?;
     evidence.calls = log.remove("calls").unwrap_or_default();
-    evidence.simulated = simulated.models.iter().map(|(pool, account)| (pool.clone(), account.tokens())).collect();
+    evidence.simulated = simulated.models.iter().map(|(pool, stats)| (pool.clone(), stats.tokens())).collect();
     let mut accounts = deployment.app.ledger.accounts().await?;
-    let of_tenants =
-        tenants.iter().map(|name| (name.clone(), accounts.remove(&tenant_account(name)).unwrap_or_default()));
-    evidence.ledger = of_tenants.collect();
-    let struck: Value = deployment.told(&deployment.endpoints.sqs, "faults").await?;
-    evidence.queue_faults = serde_json::from_value(struck["struck"].clone()).unwrap_or_default();
-    let store: Value = deployment.told(&deployment.endpoints.dynamodb, "stats").await?;
+    let ledger = tenants.iter().map(|name| (name.clone(), accounts.remove(&tenant_account(name)).unwrap_or_default()));
+    evidence.ledger = ledger.collect();
+    let faults: Value = deployment.read_control(&deployment.endpoints.sqs, "faults").await?;
+    evidence.queue_faults = serde_json::from_value(faults["struck"].clone()).unwrap_or_default();
+    let store: Value = deployment.read_control(&deployment.endpoints.dynamodb, "stats").await?;
     evidence.store_faults = store["struck"].as_u64().unwrap_or(0);
-    evidence.said = deployment.watched.said();
+    evidence.output = deployment.output.snapshot();
     Ok(evidence)
 }
 
-/// What the simulator says of all its pools.
+/// Totals of the simulator.
 #[derive(Deserialize)]
-struct Accounts {
-    total: Account,
-    models: BTreeMap<String, Account>,
+struct SimulatorStats {
+    total: PoolStats,
+    models: BTreeMap<String, PoolStats>,
 }
 
 #[derive(Deserialize)]
-struct Account {
+struct PoolStats {
     requests: u64,
     in_flight: u64,
     input_tokens: u64,
@@ -122,35 +123,37 @@ struct Account {
     output_tokens: u64,
 }
 
-impl Account {
+impl PoolStats {
     fn tokens(&self) -> Tokens {
         let input = self.input_tokens + self.cache_read_input_tokens + self.cache_write_input_tokens;
         Tokens { requests: self.requests, input, output: self.output_tokens }
     }
 }
 
-/// How long nobody may say anything, in seconds, until everything is settled: longer than a settlement takes behind others of
-/// the same account, each of which may wait for an answer that does not come.
-const QUIET_S: u64 = 12;
+/// Time without events after which every settlement has ended, in seconds. It is longer than a
+/// settlement takes behind other settlements of the same account, each of which may wait for a
+/// response that does not arrive.
+const MIN_QUIET_S: u64 = 12;
 
-/// The simulator's accounts once nothing runs any more and nobody says anything any more.
-async fn quiet(deployment: &Deployment) -> anyhow::Result<Accounts> {
-    let mut silent_s = 0;
-    let mut said = 0;
+/// Waits until no call is in flight and no process prints events. Returns the totals of the
+/// simulator.
+async fn wait_until_quiet(deployment: &Deployment) -> anyhow::Result<SimulatorStats> {
+    let mut quiet_s = 0;
+    let mut previous_events = 0;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let accounts: Accounts = deployment.told(&deployment.endpoints.bedrock_runtime, "stats").await?;
-        let events = deployment.watched.said().events.len();
-        silent_s = if accounts.total.in_flight == 0 && events == said { silent_s + 1 } else { 0 };
-        said = events;
-        if silent_s >= QUIET_S {
-            return Ok(accounts);
+        let stats: SimulatorStats = deployment.read_control(&deployment.endpoints.bedrock_runtime, "stats").await?;
+        let events = deployment.output.snapshot().events.len();
+        quiet_s = if stats.total.in_flight == 0 && events == previous_events { quiet_s + 1 } else { 0 };
+        previous_events = events;
+        if quiet_s >= MIN_QUIET_S {
+            return Ok(stats);
         }
     }
 }
 
 impl Evidence {
-    /// All jobs that were accepted or that the API lists, with their tenants.
+    /// Returns all jobs that were accepted or that the API lists, with their tenants.
     async fn owners(
         &mut self,
         deployment: &Deployment,
@@ -161,30 +164,34 @@ impl Evidence {
             let listed = deployment.client.list(tenant, "queued,running,succeeded,failed,cancelled,expired").await?;
             let accepted = self.submitted.jobs.iter().filter(|(_, owner)| *owner == tenant);
             let missing: BTreeSet<_> = accepted.map(|(id, _)| id).filter(|id| !listed.contains(*id)).collect();
-            self.wrong.extend(missing.iter().map(|id| format!("job {id} is in no list")));
+            self.errors.extend(missing.iter().map(|id| format!("job {id} is missing in the list")));
             owners.extend(listed.into_iter().map(|id| (id, tenant.clone())));
         }
         Ok(owners)
     }
 }
 
-/// A job, and what is wrong with it.
-async fn see(deployment: &Deployment, id: String, tenant: String) -> anyhow::Result<(Seen, Option<String>)> {
-    let told = deployment.client.job(&tenant, &id).await?;
+/// Reads a job. Returns it with an error if it is inconsistent.
+async fn observe(deployment: &Deployment, id: String, tenant: String) -> anyhow::Result<(ObservedJob, Option<String>)> {
+    let shown = deployment.client.job(&tenant, &id).await?;
     let result = deployment.client.result(&tenant, &id).await?;
-    let job = deployment.app.jobs.get(&id).await?.with_context(|| format!("job {id} is gone"))?;
-    let told = told["status"].as_str().unwrap_or_default().to_owned();
+    let job = deployment.app.jobs.get(&id).await?.with_context(|| format!("job {id} is missing"))?;
+    let status = shown["status"].as_str().unwrap_or_default().to_owned();
     let has_result = result.is_some();
-    let mut wrong = (told != job.status.name()).then(|| format!("job {id} is {told} and {}", job.status.name()));
+    let mut error = (status != job.status.name())
+        .then(|| format!("job {id} is {status} in the API and {} in the store", job.status.name()));
     let mut usage = None;
-    if let Some(kept) = result.filter(|kept| kept.status == 200) {
-        match kept.usage() {
-            Ok(named) => {
-                usage =
-                    named.map(|usage| Tokens { requests: 1, input: usage.input_tokens, output: usage.output_tokens });
+    if let Some(stored) = result.filter(|stored| stored.status == 200) {
+        match stored.usage() {
+            Ok(reported) => {
+                usage = reported.map(|usage| Tokens {
+                    requests: 1,
+                    input: usage.input_tokens,
+                    output: usage.output_tokens,
+                });
             }
-            Err(why) => wrong = Some(format!("the answer of job {id} is {why}")),
+            Err(kind) => error = Some(format!("the result of job {id} is {kind}")),
         }
     }
-    Ok((Seen { job, told, has_result, usage }, wrong))
+    Ok((ObservedJob { job, status, has_result, usage }, error))
 }

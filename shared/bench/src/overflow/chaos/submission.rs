@@ -1,4 +1,4 @@
-//! Submits until enough requests are accepted as jobs.
+//! Submits requests until enough of them are jobs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,43 +13,43 @@ use crate::overflow::{
     request::Request,
 };
 
-/// What was sent, and what became of it.
+/// Submitted requests and their results.
 #[derive(Debug, Clone, Default)]
 pub struct Submitted {
-    /// The jobs that were accepted, with their tenants.
+    /// Accepted jobs with their tenants.
     pub jobs: BTreeMap<String, String>,
-    /// Requests that were answered at once.
+    /// Number of requests that were answered directly.
     pub answered: u64,
-    /// The tokens that those answers named.
+    /// Input and output tokens of these responses.
     pub answered_tokens: (u64, u64),
-    /// Requests that were refused or failed, by status.
+    /// Number of requests that were refused or failed, by status.
     pub refused: BTreeMap<u16, u64>,
-    /// Requests whose end nobody knows.
+    /// Number of requests with an unknown result.
     pub lost: u64,
 }
 
-/// How often a tenant tries for each job that it is to have.
-const MOST_TRIES: u64 = 20;
+/// Maximum tries of a tenant per job.
+const MAX_TRIES: u64 = 20;
 
-/// After a refusal.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Pause after a refusal.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many requests of a tenant are under way at once.
-const AT_ONCE: u64 = 4;
+/// Number of concurrent requests of a tenant.
+const CONCURRENCY: u64 = 4;
 
-/// Submits for all tenants at once.
+/// Submits the requests of all tenants concurrently.
 ///
 /// # Errors
-/// Too few are accepted.
+/// Returns an error if too few requests are accepted.
 pub async fn submit(deployment: &Deployment, args: &Args, tenants: &[String]) -> anyhow::Result<Submitted> {
-    let each = args.jobs.div_ceil(args.tenants);
-    let all = tenants.iter().zip(0..).map(|(tenant, number)| {
+    let jobs_per_tenant = args.jobs.div_ceil(args.tenants);
+    let submissions = tenants.iter().zip(0..).map(|(tenant, number)| {
         let rng = Rng::with_seed(args.seed.wrapping_mul(1_000_003).wrapping_add(number));
-        submit_for(deployment.client.clone(), tenant.clone(), each, rng)
+        submit_for(deployment.client.clone(), tenant.clone(), jobs_per_tenant, rng)
     });
     let mut submitted = Submitted::default();
-    for one in try_join_all(all).await? {
-        submitted.add(one);
+    for part in try_join_all(submissions).await? {
+        submitted.add(part);
     }
     Ok(submitted)
 }
@@ -57,10 +57,10 @@ pub async fn submit(deployment: &Deployment, args: &Args, tenants: &[String]) ->
 async fn submit_for(client: Client, tenant: String, jobs: u64, mut rng: Rng) -> anyhow::Result<Submitted> {
     let mut submitted = Submitted::default();
     let mut number = 0;
-    while (submitted.jobs.len() as u64) < jobs && number < jobs * MOST_TRIES + MOST_TRIES {
+    while (submitted.jobs.len() as u64) < jobs && number < jobs * MAX_TRIES + MAX_TRIES {
         let missing = jobs - submitted.jobs.len() as u64;
         let requests: Vec<_> =
-            (0..missing.min(AT_ONCE)).map(|more| request(&tenant, number + more, &mut rng)).collect();
+            (0..missing.min(CONCURRENCY)).map(|offset| request(&tenant, number + offset, &mut rng)).collect();
         number += requests.len() as u64;
         let sent = join_all(requests.iter().map(|request| client.send(&tenant, request, true))).await;
         let is_refused = sent.iter().any(|sent| matches!(sent, Sent::Refused(_)));
@@ -68,7 +68,7 @@ async fn submit_for(client: Client, tenant: String, jobs: u64, mut rng: Rng) -> 
             submitted.note(&tenant, sent)?;
         }
         if is_refused {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(REFUSAL_PAUSE).await;
         }
     }
     let accepted = submitted.jobs.len() as u64;

@@ -1,4 +1,4 @@
-//! Who submits what and when, and how long it takes.
+//! Load of the fairness check, and the times of its requests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,27 +19,27 @@ use tokio::{
 use super::Args;
 use crate::overflow::{client::Sent, deployment::Deployment, request::Request};
 
-/// The model that all call.
+/// Model that all requests call.
 pub const MODEL: &str = "shared";
 
-/// The tenant that floods.
+/// Tenant that floods the queue.
 const BIG: &str = "big";
 
-/// How much later the small tenants come.
-const LATER_MS: u64 = 1_000;
+/// Delay of the small tenants' requests.
+const SMALL_DELAY_MS: u64 = 1_000;
 
-/// Connections of one tenant.
+/// Maximum connections of a tenant.
 const CONNECTIONS: usize = 32;
 
-/// A tenant of a trace is big from this share of its requests on.
-const BIG_SHARE: f64 = 0.1;
+/// Minimum share of the requests of a big tenant in a trace.
+const MIN_BIG_SHARE: f64 = 0.1;
 
-/// Requests in time.
+/// Requests with their times.
 #[derive(Debug, Clone)]
 pub struct Load {
     arrivals: Vec<Arrival>,
     big: BTreeSet<String>,
-    /// Lines of the simulator's table.
+    /// Lines of the simulator's table that set the speed of the model.
     model_speed: &'static str,
 }
 
@@ -50,17 +50,18 @@ struct Arrival {
     request: Request,
 }
 
-/// How long requests took, in milliseconds.
+/// Times of requests in milliseconds.
 #[derive(Debug, Clone, Default)]
 pub struct Times {
     pub by_tenant: BTreeMap<String, Vec<u64>>,
-    /// Requests of other tenants.
-    pub others: u64,
-    /// Those of them that were answered when the last small tenant had its last answer.
-    pub others_ended: u64,
+    /// Number of requests of big tenants.
+    pub big_requests: u64,
+    /// Number of these that were answered before the last request of the small tenants.
+    pub big_answered: u64,
 }
 
-/// One tenant with very many requests, and others with few a little later.
+/// Returns the load of a tenant with many requests, and of other tenants with few requests a second
+/// later.
 pub fn synthetic(args: &Args) -> Load {
     let mut rng = Rng::with_seed(args.seed);
     let mut arrivals = Vec::new();
@@ -71,14 +72,14 @@ pub fn synthetic(args: &Args) -> Load {
     };
     (0..args.big).for_each(|number| add(0, BIG, number));
     for tenant in 0..args.tenants {
-        (0..args.small).for_each(|number| add(LATER_MS, &format!("small-{tenant:02}"), number));
+        (0..args.small).for_each(|number| add(SMALL_DELAY_MS, &format!("small-{tenant:02}"), number));
     }
     let model_speed = "time_to_first_token_ms = 20\ntokens_per_second = 500";
     Load { arrivals, big: BTreeSet::from([BIG.to_owned()]), model_speed }
 }
 
-/// The window of a trace in which one tenant sends the most, as it was: nothing is scaled.
-pub fn of_trace(trace: &Path, args: &Args) -> anyhow::Result<Load> {
+/// Returns the unscaled window of a trace in which a single tenant sends the most requests.
+pub fn from_trace(trace: &Path, args: &Args) -> anyhow::Result<Load> {
     let rows = rows::read_file(trace, usize::MAX)?;
     let window = |row: &rows::Row| row.arrival_ms / (args.window_s * 1_000);
     let mut sent: BTreeMap<(u64, &str), usize> = BTreeMap::new();
@@ -86,7 +87,7 @@ pub fn of_trace(trace: &Path, args: &Args) -> anyhow::Result<Load> {
     let busiest = sent.iter().max_by_key(|(_, count)| **count).map(|((window, _), _)| *window);
     let mut rng = Rng::with_seed(args.seed);
     let arrival = |(number, row): (usize, &rows::Row)| {
-        // Names of tenants are small letters.
+        // Tenant names have lower-case letters.
         let tenant = row.tenant.to_ascii_lowercase();
         let text = format!("Request {number} of {tenant}.");
         let request = Request::mixed(rng.u64(..), &[MODEL], text, row.output_tokens.max(1));
@@ -96,59 +97,63 @@ pub fn of_trace(trace: &Path, args: &Args) -> anyhow::Result<Load> {
     let arrivals: Vec<_> = rows.enumerate().map(arrival).collect();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     arrivals.iter().for_each(|arrival| *counts.entry(arrival.tenant.clone()).or_default() += 1);
-    let is_big = |count: usize| count as f64 >= BIG_SHARE * arrivals.len() as f64;
+    let is_big = |count: usize| count as f64 >= MIN_BIG_SHARE * arrivals.len() as f64;
     let big = counts.into_iter().filter(|(_, count)| is_big(*count)).map(|(name, _)| name).collect();
     Ok(Load { arrivals, big, model_speed: "time_to_first_token_ms = 400\ntokens_per_second = 80" })
 }
 
 impl Load {
-    /// Everyone in it.
+    /// All tenants.
     pub fn tenants(&self) -> BTreeSet<String> {
         self.arrivals.iter().map(|arrival| arrival.tenant.clone()).collect()
     }
 
-    /// Those that do not flood.
+    /// Tenants that do not flood the queue.
     pub fn small_tenants(&self) -> Vec<String> {
         self.tenants().into_iter().filter(|name| !self.big.contains(name)).collect()
     }
 
-    /// The requests of `tenants` alone, at the same times.
+    /// Returns only the requests of `tenants`, at the same times.
     pub fn only(&self, tenants: &[String]) -> Self {
         let arrivals = self.arrivals.iter().filter(|arrival| tenants.contains(&arrival.tenant)).cloned();
         Self { arrivals: arrivals.collect(), ..self.clone() }
     }
 
-    /// How fast the model answers, as the simulator is told.
+    /// Simulator settings that set the speed of the model.
     pub fn model_speed(&self) -> &'static str {
         self.model_speed
     }
 
-    /// In a sentence.
-    pub fn described(&self) -> String {
-        let of_big = self.arrivals.iter().filter(|arrival| self.big.contains(&arrival.tenant)).count();
+    /// Describes the load in a sentence.
+    pub fn description(&self) -> String {
+        let big_requests = self.arrivals.iter().filter(|arrival| self.big.contains(&arrival.tenant)).count();
         format!(
-            "{} requests, of which {of_big} by {} big tenants; times in ms from submission to answer.",
+            "{} requests, {big_requests} of them from {} big tenants; times in ms from submission to response.",
             self.arrivals.len(),
             self.big.len()
         )
     }
 
-    /// Submits everything at its time, and waits until all that `small` tenants submitted is answered.
+    /// Sends every request at its time, and waits until all requests of the `small` tenants are
+    /// answered.
     ///
     /// # Errors
-    /// A request of a small tenant is neither answered nor accepted, or it takes too long.
-    pub async fn play(&self, deployment: &Deployment, small: &[String], patience: Duration) -> anyhow::Result<Times> {
+    /// Returns an error if a request of a small tenant is refused, fails or takes too long.
+    pub async fn play(&self, deployment: &Deployment, small: &[String], timeout: Duration) -> anyhow::Result<Times> {
         let began = Instant::now();
-        let mut rooms: BTreeMap<String, Arc<Semaphore>> = BTreeMap::new();
+        let mut connections: BTreeMap<String, Arc<Semaphore>> = BTreeMap::new();
         let mut running = JoinSet::new();
         for arrival in self.arrivals.clone() {
-            let room = rooms.entry(arrival.tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS)));
-            let (room, client, clock) = (Arc::clone(room), deployment.client.clone(), deployment.app.clock.clone());
+            let permits =
+                connections.entry(arrival.tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS)));
+            let (permits, client, clock) =
+                (Arc::clone(permits), deployment.client.clone(), deployment.app.clock.clone());
             running.spawn(async move {
                 sleep_until(began + Duration::from_millis(arrival.at_ms)).await;
-                // Before there is a connection: who waits for one waits.
+                // The time starts before the request has a connection, because waiting for it
+                // counts.
                 let at_ms = clock.now_ms();
-                let _connection = room.acquire_owned().await;
+                let _connection = permits.acquire_owned().await;
                 let sent = client.send(&arrival.tenant, &arrival.request, true).await;
                 (arrival.tenant, at_ms, clock.now_ms(), sent)
             });
@@ -158,20 +163,20 @@ impl Load {
         while let Some(sent) = running.join_next().await {
             let (tenant, at_ms, answered_ms, sent) = sent?;
             let is_small = small.contains(&tenant);
-            times.others += u64::from(!is_small);
+            times.big_requests += u64::from(!is_small);
             match sent {
                 Sent::Answered(_) if is_small => times.add(tenant, answered_ms - at_ms),
-                Sent::Answered(_) => times.others_ended += 1,
+                Sent::Answered(_) => times.big_answered += 1,
                 Sent::Accepted(id) => jobs.push((tenant, id, at_ms)),
                 sent => ensure!(!is_small, "a request of {tenant} was not accepted: {sent:?}"),
             }
         }
-        deployment.client.settle(small, patience).await?;
+        deployment.client.settle(small, timeout).await?;
         for (tenant, id, at_ms) in jobs {
-            let job = deployment.app.jobs.get(&id).await?.with_context(|| format!("job {id} is gone"))?;
+            let job = deployment.app.jobs.get(&id).await?.with_context(|| format!("job {id} is missing"))?;
             match job.finished_ms {
                 Some(finished_ms) if small.contains(&tenant) => times.add(tenant, finished_ms.saturating_sub(at_ms)),
-                finished_ms => times.others_ended += u64::from(finished_ms.is_some()),
+                finished_ms => times.big_answered += u64::from(finished_ms.is_some()),
             }
         }
         Ok(times)
@@ -179,8 +184,8 @@ impl Load {
 }
 
 impl Times {
-    /// All of these tenants together.
-    pub fn of(&self, tenants: &[String]) -> Vec<u64> {
+    /// Returns the times of all these tenants.
+    pub fn for_tenants(&self, tenants: &[String]) -> Vec<u64> {
         tenants.iter().filter_map(|name| self.by_tenant.get(name)).flatten().copied().collect()
     }
 

@@ -14,7 +14,7 @@ pub struct Selection {
     pub selected: Vec<DeadLetter>,
     /// Dead letters that do not match. They are hidden too.
     pub unselected: Vec<DeadLetter>,
-    /// Whether every message was received, as far as SQS can tell.
+    /// Whether every message was received, according to the approximate count of SQS.
     pub is_complete: bool,
     /// Approximate number of messages in the queue.
     pub approximate_count: u64,

@@ -55,8 +55,8 @@ impl<'a> Baseline<'a> {
         Ok(baseline)
     }
 
-    /// Reads the counts again until they agree or `timeout` is over: the last settlements follow the last
-    /// responses.
+    /// Reads the counts again until they agree or `timeout` is over: the last settlements follow
+    /// the last responses.
     pub async fn compare(&self, timeout: Duration) -> Accounts {
         let started = Instant::now();
         loop {

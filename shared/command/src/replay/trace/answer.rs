@@ -1,5 +1,5 @@
-//! Reads a response of any dialect while it arrives, whole or streamed: its first content, its usage and
-//! its end.
+//! Reads a response of any dialect while it arrives, whole or streamed: its first content, its
+//! usage and its end.
 
 mod frames;
 mod sse;
@@ -76,7 +76,8 @@ impl Reader {
         }
     }
 
-    /// Whether a stream has delivered its first content. A whole response has no first token to time.
+    /// Whether a stream has delivered its first content. A whole response has no first token to
+    /// time.
     pub fn has_streamed_content(&self) -> bool {
         match self {
             Self::Whole(_) => false,
@@ -88,7 +89,8 @@ impl Reader {
     /// Returns the usage after the end of the body.
     ///
     /// # Errors
-    /// Returns the kind of error, in a few words: an error inside the stream, a stream cut short, unreadable JSON.
+    /// Returns the kind of error, in a few words: an error inside the stream, a stream cut short,
+    /// unreadable JSON.
     pub fn finish(self) -> Result<Option<Usage>, String> {
         let progress = match self {
             Self::Whole(body) => return whole(&body),
@@ -122,7 +124,8 @@ pub struct ErrorObject {
 }
 
 impl ErrorObject {
-    /// Returns a short name to count the error by. It is never the message, which may quote a prompt.
+    /// Returns a short name to count the error by. It is never the message, which may quote a
+    /// prompt.
     pub fn name(&self) -> Option<String> {
         let code = self.code.as_ref().and_then(serde_json::Value::as_str);
         let name = self.kind.as_deref().or(code)?;
@@ -130,7 +133,8 @@ impl ErrorObject {
     }
 }
 
-/// Shortens a name from the wire to at most 48 letters, digits, `_`, `-` and `.`, so that reports stay readable.
+/// Shortens a name from the wire to at most 48 letters, digits, `_`, `-` and `.`, so that reports
+/// stay readable.
 pub fn short_name(name: &str) -> String {
     name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "_-.".contains(*letter)).take(48).collect()
 }

@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use reqwest::Url;
 use tokio::sync::Semaphore;
 
-/// Number of concurrent polls: enough to follow every job, but few enough to leave the broker free for
-/// the load.
+/// Number of concurrent polls: enough to follow every job, but few enough to leave the broker free
+/// for the load.
 const POLL_CONCURRENCY: usize = 8;
 
 /// Client of the broker.
@@ -24,7 +24,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Creates a client for the broker at `url`: HTTP/1.1, keep-alive, no proxy, no retries, no redirects.
+    /// Creates a client for the broker at `url`: HTTP/1.1, keep-alive, no proxy, no retries, no
+    /// redirects.
     ///
     /// # Errors
     /// Returns an error if the URL is not an `http` URL.

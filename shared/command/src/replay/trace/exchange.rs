@@ -140,8 +140,8 @@ async fn read_refusal(response: Response) -> Result<Outcome, String> {
     Ok(Outcome::Ended(End::Refused { limits }))
 }
 
-/// Returns the kind of an error response: its status, the dialect's name for it, and the limit if the
-/// response names one.
+/// Returns the kind of an error response: its status, the dialect's name for it, and the limit if
+/// the response names one.
 pub async fn error_kind(response: Response) -> String {
     #[derive(Deserialize)]
     struct Body {

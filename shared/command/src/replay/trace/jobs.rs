@@ -48,8 +48,8 @@ pub async fn follow(
     }
 }
 
-/// Returns the wait before a poll. It grows with `attempt` and with the number of open jobs, and is never
-/// shorter than the broker advises.
+/// Returns the wait before a poll. It grows with `attempt` and with the number of open jobs, and is
+/// never shorter than the broker advises.
 fn wait_before(attempt: u32, retry_after_seconds: Option<u64>, open_jobs: usize) -> Duration {
     let growing = MIN_WAIT.saturating_mul(2_u32.saturating_pow(attempt)).min(MAX_WAIT);
     let fair = Duration::from_secs(open_jobs as u64) / POLLS_PER_SECOND;
@@ -63,7 +63,8 @@ async fn poll(broker: &Broker, planned: &Planned, url: &Url, sent: Instant) -> P
     let open = |last_seen: String| Poll::Open { last_seen, retry_after_seconds: None };
     match tokio::time::timeout(POLL_TIMEOUT, read_status(broker, planned, url, sent)).await {
         Ok(Ok(poll)) => poll,
-        // An unavailable broker may return later, with the job, so an error does not end the polling.
+        // An unavailable broker may return later, with the job, so an error does not end the
+        // polling.
         Ok(Err(kind)) => open(kind),
         Err(_) => open("timeout".to_owned()),
     }

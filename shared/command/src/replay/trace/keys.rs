@@ -57,8 +57,8 @@ impl Keys {
         Ok(Self { entries })
     }
 
-    /// Returns the `Authorization` value for a tenant of the trace: its key, or else another tenant's key,
-    /// which is always the same for the same name.
+    /// Returns the `Authorization` value for a tenant of the trace: its key, or else another
+    /// tenant's key, which is always the same for the same name.
     pub fn authorization(&self, tenant: &str) -> HeaderValue {
         let found = self.entries.binary_search_by(|(name, _)| name.as_str().cmp(tenant)).ok();
         let index = found.unwrap_or_else(|| (stable_hash(tenant) % self.entries.len() as u64) as usize);
@@ -71,7 +71,8 @@ impl Keys {
     }
 }
 
-/// FNV-1a hash. Unlike the standard library's hash it is the same on every machine and in every release.
+/// FNV-1a hash. Unlike the standard library's hash it is the same on every machine and in every
+/// release.
 fn stable_hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -102,8 +103,8 @@ mod tests {
     #[test]
     fn a_tenant_without_a_key_always_gets_the_same_key() {
         let keys = Keys::demo().unwrap();
-        // The value is written out to notice a change of the hash, which would make new reports differ from
-        // old reports.
+        // The value is written out to notice a change of the hash, which would make new reports
+        // differ from old reports.
         assert_eq!(stable_hash("z01"), 0xcf7c_bf19_8870_ffc2);
         assert_eq!(keys.authorization("z01"), keys.authorization("z01"));
     }

@@ -1,4 +1,5 @@
-//! Open-loop load: every request starts at its arrival time, even if earlier requests have not ended.
+//! Open-loop load: every request starts at its arrival time, even if earlier requests have not
+//! ended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

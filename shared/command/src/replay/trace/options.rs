@@ -47,8 +47,8 @@ pub struct LoadArgs {
     #[arg(long, conflicts_with = "async_share")]
     pub wait: bool,
 
-    /// Maximum output tokens of every request. The default is the next power of two above the output in the trace,
-    /// at least 64
+    /// Maximum output tokens of every request. The default is the next power of two above the
+    /// output in the trace, at least 64
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<u64>,
 
@@ -83,8 +83,8 @@ impl LoadArgs {
         if self.wait { 0.0 } else { self.async_share }
     }
 
-    /// Returns the model for `class`: the model given for the class, the model given for all classes, or the
-    /// demo's model.
+    /// Returns the model for `class`: the model given for the class, the model given for all
+    /// classes, or the demo's model.
     pub fn model_for(&self, class: &str) -> Option<&str> {
         let chosen = |wanted: Option<&str>| {
             self.model.iter().rev().find(|choice| choice.class.as_deref() == wanted).map(|choice| choice.name.as_str())

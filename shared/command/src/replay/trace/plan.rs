@@ -80,7 +80,8 @@ fn dialect(choice: DialectChoice, index: u64) -> Dialect {
     }
 }
 
-/// Returns a number in `0..1` that depends only on the row and on `salt` (the finisher of SplitMix64).
+/// Returns a number in `0..1` that depends only on the row and on `salt` (the finisher of
+/// SplitMix64).
 fn draw(index: u64, salt: u8) -> f64 {
     let mut bits = index.wrapping_mul(256).wrapping_add(u64::from(salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -22,7 +22,8 @@ pub struct Report {
     pub queued_finished: u64,
     /// Jobs that ended without output, by status.
     pub queued_failed: BTreeMap<String, u64>,
-    /// Jobs that had not ended when the replay stopped waiting, by their last known status. They are lost.
+    /// Jobs that had not ended when the replay stopped waiting, by their last known status. They
+    /// are lost.
     pub queued_unfinished: BTreeMap<String, u64>,
     pub refused: u64,
     pub refused_per_limit: BTreeMap<String, u64>,

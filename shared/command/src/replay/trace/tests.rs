@@ -1,4 +1,5 @@
-//! Trace mode against a small server that answers, queues, refuses, fails and stays silent on purpose.
+//! Trace mode against a small server that answers, queues, refuses, fails and stays silent on
+//! purpose.
 
 mod server;
 

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::{ErrorObject, Progress, Usage};
 
-/// Reader of server-sent events. Lines are parsed in place; only a line that is split between two pieces
-/// is copied.
+/// Reader of server-sent events. Lines are parsed in place; only a line that is split between two
+/// pieces is copied.
 #[derive(Debug, Default)]
 pub struct ServerSentEvents {
     unfinished_line: Vec<u8>,

@@ -1,5 +1,5 @@
-//! A small server that plays the broker and the simulator. The output tokens that a request asks for
-//! select its behaviour.
+//! A small server that plays the broker and the simulator. The output tokens that a request asks
+//! for select its behaviour.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

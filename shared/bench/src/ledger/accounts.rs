@@ -1,34 +1,36 @@
-//! The account of one tenant or pool: its items, their slices of its limits, and what was really charged to it and when.
+//! Account of a tenant or a pool: its items, their slices of its limits, and its actual charges in
+//! time.
 
 use spillway::{
     quota::{Burst, Limits, Policy},
     store::ledger::Account,
 };
 
-/// One charge, at its true time.
+/// A charge at its true time.
 #[derive(Debug, Clone, Copy)]
 pub struct Charged {
     pub at_us: u64,
     pub requests: u64,
-    /// The reserve; once it is settled, what was used.
+    /// Reserved tokens; used tokens after settlement.
     pub tokens: u64,
 }
 
-/// One account.
+/// A simulated account.
 #[derive(Debug)]
-pub struct Books {
+pub struct SimulatedAccount {
     pub limits: Limits,
     pub burst: Burst,
-    /// Its first item; the others follow.
+    /// Index of its first item. Its further items follow.
     pub first_item: usize,
     pub shards: u64,
-    /// The policy of each shard, for those within their committed share and for those above it.
+    /// Policy of each shard, for tenants within their committed share and for tenants above it.
     slices: [Vec<Policy>; 2],
     pub charges: Vec<Charged>,
 }
 
-impl Books {
-    /// The books of an account of which tenants above their committed share may fill as much as `excess` says.
+impl SimulatedAccount {
+    /// Creates an account. Tenants above their committed share may fill it up to the policy of
+    /// `excess`.
     pub fn new(account: &Account, excess: &Account, shards: Option<u64>, first_item: usize) -> Self {
         let shards = shards.unwrap_or(account.shards);
         let slices = |policy: &Policy| (0..shards).map(|index| policy.slice(index, shards)).collect();
@@ -50,13 +52,13 @@ impl Books {
         self.first_item + shard as usize
     }
 
-    /// The most of `of` that any `span_us` of true time holds.
-    pub fn worst(&self, span_us: u64, of: impl Fn(&Charged) -> u64) -> u64 {
+    /// Returns the maximum total of `amount` in any `span_us` of true time.
+    pub fn worst(&self, span_us: u64, amount: impl Fn(&Charged) -> u64) -> u64 {
         let (mut worst, mut sum, mut oldest) = (0, 0, 0);
         for charged in &self.charges {
-            sum += of(charged);
+            sum += amount(charged);
             while self.charges[oldest].at_us + span_us <= charged.at_us {
-                sum -= of(&self.charges[oldest]);
+                sum -= amount(&self.charges[oldest]);
                 oldest += 1;
             }
             worst = worst.max(sum);
@@ -64,8 +66,8 @@ impl Books {
         worst
     }
 
-    /// How much of `of` was charged from `from_us` on.
-    pub fn charged(&self, from_us: u64, of: impl Fn(&Charged) -> u64) -> u64 {
-        self.charges.iter().filter(|charged| charged.at_us >= from_us).map(of).sum()
+    /// Returns the total of `amount` charged since `from_us`.
+    pub fn charged(&self, from_us: u64, amount: impl Fn(&Charged) -> u64) -> u64 {
+        self.charges.iter().filter(|charged| charged.at_us >= from_us).map(amount).sum()
     }
 }
