@@ -336,7 +336,7 @@ class TemplateTest(unittest.TestCase):
 
     def test_the_functions_have_exactly_the_permissions_of_the_stores_calls(self):
         self.assertEqual(JOBS_ACTIONS | INDEX_ACTIONS, store_actions("jobs"))
-        self.assertEqual(IDEMPOTENCY_ACTIONS, store_actions("answers"))
+        self.assertEqual(IDEMPOTENCY_ACTIONS, store_actions("idempotency"))
         self.assertEqual(LEDGER_ACTIONS | OPERATOR_LEDGER_ACTIONS, store_actions("ledger"))
 
 

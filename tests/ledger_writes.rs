@@ -96,7 +96,7 @@ async fn refusals_are_recorded_in_one_write_every_five_seconds() {
     deployment.world.advance(5_000);
     refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
     let records = deployment.world.app.refusals.of("t").await.expect("the ledger");
-    assert_eq!((records.len(), records[0].limit, records[0].count), (1, "requests_per_minute", 11));
+    assert_eq!((records.len(), records[0].limit.as_str(), records[0].count), (1, "requests_per_minute", 11));
     let writes = deployment.count("UpdateItem").await - before;
     assert!((3..=2 + 11).contains(&writes), "two records, and at most a write for each refusal: {writes}");
 }

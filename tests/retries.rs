@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use spillway::retry::KEPT_MS;
+use spillway::idempotency::KEPT_MS;
 
 use crate::support::{
     Deployment,

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use spillway::{
     drain::{DrainEvent, handle, sweep},
     job::{Job, Outcome, RESEND_AFTER_MS, StoredResult},
+    outbound::Outbound,
     store::jobs::Claim,
     telemetry::Telemetry,
-    webhook::{self, Event, EventType, Outbound},
+    tenant::EventType,
+    webhook::{self, Event},
 };
 use spillway_command::admin::{self, Admin};
 

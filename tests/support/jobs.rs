@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use spillway::{
     app::{Clients, Endpoints, loopback},
-    dialect::Dialect,
+    dialect::Api,
     job::{Call, Job, NewJob, Priority},
     quota::Charge,
     tenant::Class,
@@ -30,8 +30,8 @@ pub fn new_job(path: &str, body: &Value, now_ms: u64) -> NewJob {
         id: None,
         tenant: "t".into(),
         call: Call {
-            dialect: Dialect::OpenAi,
-            method: "POST".into(),
+            api: Api::at(path).expect("a path that calls a model").api,
+            model: None,
             path: path.into(),
             headers: Vec::new(),
             stream: body["stream"] == true,

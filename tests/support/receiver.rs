@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use spillway::{
     clock::Clock,
-    webhook::{Endpoint, EventType},
+    tenant::{Endpoint, EventType},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};

@@ -11,11 +11,11 @@ use spillway::{
     blobs::Blobs,
     config::Config,
     http::handle,
+    outbound::{Outbound, Reach},
     queue::Queue,
     store::tables,
     telemetry::Telemetry,
     tenant::{ApiKey, CallerRecord, KeyRecord, caller_id},
-    webhook::{Outbound, Reach},
 };
 use spillway_stand_ins::{StandIns, clock::Clock as StandInClock};
 use tokio::{net::TcpListener, task::JoinHandle};

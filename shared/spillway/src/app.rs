@@ -8,18 +8,18 @@ use aws_sdk_bedrockruntime::config::{Credentials, StalledStreamProtectionConfig}
 
 use crate::{
     blobs::Blobs,
-    broker::Pacing,
     clock::Clock,
+    concurrency::Pacing,
     config::Config,
+    idempotency::Recordings,
     model::Models,
+    outbound::Outbound,
     queue::Queue,
-    retry::Recordings,
     store::{
-        answers::Answers, batches::Batches, files::Files, history::Histories, jobs::Jobs, ledger::Ledger,
+        batches::Batches, files::Files, history::Histories, idempotency::Answers, jobs::Jobs, ledger::Ledger,
         refusals::Refusals, registry::Registry, skew::Skew,
     },
     telemetry::{self, Telemetry},
-    webhook::Outbound,
 };
 
 /// The broker's parts. Clones share them.

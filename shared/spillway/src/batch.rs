@@ -16,7 +16,10 @@ pub use ids::{Kind, derived, is_batch_id};
 pub use lines::{Line, MOST_LINES, of_requests, read};
 pub use output::{Ending, Files, LARGEST_FILE};
 
-use crate::{dialect::Dialect, job};
+use crate::{
+    dialect::{Api, Dialect},
+    job,
+};
 
 /// Where a batch stands: OpenAI's words, which tell more apart than Anthropic's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +118,7 @@ pub struct Batch {
     /// The API that it came in through.
     pub dialect: Dialect,
     /// The path that every line asks.
-    pub endpoint: String,
+    pub api: Api,
     /// The headers that the answers depend on, by lower-case name. Never a credential.
     pub headers: Vec<(String, String)>,
     /// The file that its lines came in, if they came in one.

@@ -10,7 +10,7 @@ use aws_sdk_s3::{
 };
 use bytes::Bytes;
 
-use crate::causes::causes;
+use crate::error_chain::with_causes;
 
 /// S3 did not do what it was asked; it may work later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +61,7 @@ impl Blobs {
             Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let body = found.body.collect().await.map_err(|error| BlobError(causes(&error)))?;
+        let body = found.body.collect().await.map_err(|error| BlobError(with_causes(&error)))?;
         Ok(Some(body.into_bytes()))
     }
 
@@ -78,6 +78,6 @@ where
     R: std::fmt::Debug + 'static,
 {
     fn from(error: SdkError<E, R>) -> Self {
-        Self(causes(&error))
+        Self(with_causes(&error))
     }
 }

@@ -1,18 +1,18 @@
 //! Admit, route, invoke, settle – or say why not.
 //!
 //! [`serve`] is the product in one function. The API calls it for a waiting client, the drain calls it for a job;
-//! overflow is what the caller makes of a [`Kind::Throttled`](crate::chat::Kind) problem.
+//! overflow is what the caller makes of a [`Kind::Throttled`](crate::problem::Kind) problem.
 
 mod accounts;
 mod admit;
 mod count;
-mod deliver;
 mod estimate;
 mod find;
 mod guardrail;
-mod pacing;
 mod refusal;
+mod respond;
 mod route;
+mod served_headers;
 mod settlement;
 
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use tracing::warn;
 
 pub use accounts::{of_drained as account_of_drained, of_pool as account_of_pool, of_tenant as account_of};
 pub use count::{Count, count_tokens};
-pub use deliver::{Delta, Deltas};
 use estimate::Plan;
 pub use find::find_model;
 pub use guardrail::{Applied, apply_guardrail};
-pub use pacing::Pacing;
-pub use refusal::{behind_jobs, is_of_pools, unreachable};
+pub use refusal::{behind_jobs, is_of_pools};
+pub use respond::{Delta, Deltas};
 
 use crate::{
     app::App,
-    chat::{self, Answer, Kind, Problem},
+    chat::{self, Answer},
     pool::Model,
+    problem::{Kind, Problem},
     quota::LimitState,
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
@@ -153,7 +153,7 @@ async fn note_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
 
 async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64) -> Result<Served, Problem> {
     let began_ms = app.clock.now_ms();
-    let place = app.pacing.place(&ask).await?;
+    let place = route::wait_for_place(&app, &ask).await?;
     let attempted_ms = app.clock.now_ms();
     let admitted = admit::admit(&app, &ask).await?;
     let mut event = ask.event.clone();
@@ -162,7 +162,7 @@ async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64)
     event.regained_tokens = Some(admitted.regained_tokens).filter(|regained| *regained > 0);
     event.admit_ms = Some(app.clock.now_ms().saturating_sub(attempted_ms));
     match route::route(&app, &ask, &admitted, place).await {
-        Ok(routed) => deliver::deliver(&app, Arc::clone(&ask), admitted, routed, event, started_ms).await,
+        Ok(routed) => respond::respond(&app, Arc::clone(&ask), admitted, routed, event, started_ms).await,
         Err(failed) => {
             let mut receipt = admitted.give_back(&app, failed.may_be_billed).await;
             let (name, charged) = failed.pool.unzip();

@@ -7,15 +7,11 @@ mod answer;
 mod event;
 mod format;
 mod input;
-mod problem;
-mod usage;
 
 pub use answer::{Answer, NativeReply, Output};
 pub use event::Event;
 pub use format::{Format, OutputBound};
 pub use input::{Input, Native, Options, Overlaid};
-pub use problem::{Kind, Payer, Problem};
-pub use usage::{Reported, Usage};
 
 /// A request for one model answer, whatever dialect it came in.
 #[derive(Debug, Clone, PartialEq)]

@@ -41,18 +41,11 @@ pub(crate) fn range<T: PartialOrd + Display>(
 
 /// Checks that every limit that is set can admit something.
 pub(crate) fn limits(field: &str, limits: &Limits, wrong: &mut Vec<String>) {
-    let Limits { requests_per_minute, tokens_per_minute, tokens_per_day, in_flight, microusd_per_month } = limits;
-    for (limit, value) in [
-        ("requests_per_minute", requests_per_minute),
-        ("tokens_per_minute", tokens_per_minute),
-        ("tokens_per_day", tokens_per_day),
-        ("in_flight", in_flight),
-        ("microusd_per_month", microusd_per_month),
-    ] {
+    for (limit, value) in limits.iter() {
+        let limit = limit.name();
         match value {
-            Some(0) => wrong.push(format!("{field}.{limit}: 0 admits nothing; leave it out for no limit")),
-            Some(value) => range(format_args!("{field}.{limit}"), *value, 1..=MOST, wrong),
-            None => {}
+            0 => wrong.push(format!("{field}.{limit}: 0 admits nothing; leave it out for no limit")),
+            value => range(format_args!("{field}.{limit}"), value, 1..=MOST, wrong),
         }
     }
 }

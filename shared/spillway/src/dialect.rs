@@ -20,9 +20,12 @@ mod sse;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::{chat, quota};
+use crate::{
+    problem::{Kind, Problem},
+    quota,
+};
 
-pub use api::{Api, Draft};
+pub use api::{Api, Draft, ModelPath, without_vendor};
 pub use encoder::Encoder;
 pub use openai::{KnownTool, ResponseEcho, ResponseStream, Resumed, Standing, last_response};
 
@@ -82,7 +85,7 @@ impl Dialect {
 
     /// Renders a failure before the first byte of an answer: its status, its headers (when to retry, or not to) and
     /// the dialect's own error body.
-    pub fn problem(self, request_id: &str, problem: &chat::Problem) -> Rendered {
+    pub fn problem(self, request_id: &str, problem: &Problem) -> Rendered {
         let (status, body) = match self {
             Self::OpenAi => (usual_status(problem.kind), openai::problem(problem)),
             Self::Anthropic => (usual_status(problem.kind), anthropic::problem(request_id, problem)),
@@ -95,8 +98,7 @@ impl Dialect {
 
     /// The kind of failure that a reply with this status tells of: the reverse of what [`problem`](Self::problem) does, as far
     /// as there is one.
-    pub fn kind_of(status: u16) -> chat::Kind {
-        use chat::Kind;
+    pub fn kind_of(status: u16) -> Kind {
         match status {
             400 => Kind::Invalid,
             401 => Kind::Unauthenticated,
@@ -135,8 +137,7 @@ impl Dialect {
 }
 
 /// The status of a failure where the dialect has no other custom.
-fn usual_status(kind: chat::Kind) -> StatusCode {
-    use chat::Kind;
+fn usual_status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid => StatusCode::BAD_REQUEST,
         Kind::Unauthenticated => StatusCode::UNAUTHORIZED,

@@ -4,17 +4,16 @@
 //! Deferral is not failure: a job that finds no room is sent again with the time that it was given, and its old message
 //! is done with, so that receive counts only count real failures.
 
-mod answer;
-pub(crate) mod batch;
-pub(crate) mod ended;
-mod letters;
+mod attempt;
+mod batch;
+mod concurrency;
+mod dead_letters;
 mod message;
-mod parts;
+mod partial_output;
+mod priority;
 mod pump;
-mod shift;
-mod slot;
 mod sweep;
-mod turn;
+mod time_budget;
 
 use std::sync::Arc;
 
@@ -24,12 +23,15 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-pub use message::{Handled, delay_ms};
 pub use pump::{CONCURRENCY, pump};
-pub use shift::{AttemptTimes, Shift};
 pub use sweep::sweep;
+pub use time_budget::{AttemptTimes, TimeBudget};
 
-use crate::{app::App, queue::Message, webhook};
+use crate::{
+    app::App,
+    queue::{Handled, Message},
+    webhook,
+};
 
 /// What the drain Lambda is invoked with.
 #[derive(Debug, Deserialize)]
@@ -73,7 +75,7 @@ pub async fn handle(app: &App, event: DrainEvent, deadline_ms: Option<u64>) -> a
 
 /// Handles messages about jobs at once; what became of each, in the same order.
 async fn run(app: &App, messages: &[Message], deadline_ms: Option<u64>) -> Vec<Handled> {
-    let shift = Shift::new(app.clock.now_ms(), deadline_ms);
+    let budget = TimeBudget::new(app.clock.now_ms(), deadline_ms);
     let room = Arc::new(Semaphore::new(CONCURRENCY));
     let handled: Vec<AbortOnDropHandle<Handled>> = messages
         .iter()
@@ -81,7 +83,7 @@ async fn run(app: &App, messages: &[Message], deadline_ms: Option<u64>) -> Vec<H
             let (message, app, room) = (message.clone(), app.clone(), Arc::clone(&room));
             AbortOnDropHandle::new(tokio::spawn(async move {
                 let _place = room.acquire_owned().await;
-                message::handle(&app, &message, shift).await
+                message::handle(&app, &message, budget).await
             }))
         })
         .collect();

@@ -1,6 +1,7 @@
 //! A job: a request that was accepted and will be answered later. Pure: what may follow what, and when.
 
 mod course;
+mod event;
 mod position;
 mod priority;
 mod reason;
@@ -13,7 +14,10 @@ pub use position::{Differs, Position};
 pub use priority::{Priority, earliest_start_ms};
 pub use reason::Reason;
 
-use crate::{dialect::Dialect, tenant::Class, webhook::EventType};
+use crate::{
+    dialect::Api,
+    tenant::{Class, EventType},
+};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +78,10 @@ pub struct Member {
 /// How the request came in, without its body: enough to do it again as if it came in now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// The wire format of the request, in which it will be answered.
-    pub dialect: Dialect,
-    /// The HTTP method.
-    pub method: String,
+    /// The API of the request, in which it will be answered.
+    pub api: Api,
+    /// The model in the path, percent-decoded, if the path has one.
+    pub model: Option<String>,
     /// The path as called, still percent-encoded.
     pub path: String,
     /// The headers that the answer depends on, by lower-case name. Never a credential.

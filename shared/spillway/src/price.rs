@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::Usage;
+use crate::usage::Usage;
 
 /// Prices in USD per million tokens, which is the same number as micro-USD per token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

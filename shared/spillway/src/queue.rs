@@ -1,7 +1,7 @@
 //! SQS: the queues of jobs and of webhooks. A message of the first is a job's id and nothing else, since everything about
 //! the job is in the store; one of the second is a small JSON document.
 
-mod letters;
+mod dead_letters;
 
 use std::{collections::HashMap, error::Error, sync::Arc};
 
@@ -11,12 +11,12 @@ use aws_sdk_sqs::{
     error::{ProvideErrorMetadata, SdkError},
     types::{MessageSystemAttributeName, QueueAttributeName},
 };
-
 use tokio::sync::OnceCell;
+use tracing::warn;
 
-pub use letters::{DeadLetter, Letter};
+pub use dead_letters::{DeadLetter, Letter};
 
-use crate::causes::causes;
+use crate::error_chain::with_causes;
 
 /// The longest that SQS delays a message, in seconds (Amazon SQS Developer Guide, "Amazon SQS delay queues").
 const LONGEST_DELAY_S: u64 = 900;
@@ -43,6 +43,15 @@ pub struct Message {
     pub receipt_handle: String,
     /// How often it was received, this time included.
     pub receive_count: u32,
+}
+
+/// What a consumer does with a message that it has handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    /// It can be deleted.
+    Done,
+    /// It stays: SQS shows it again, and in the end moves it to the dead-letter queue.
+    Failed,
 }
 
 /// A queue.
@@ -126,6 +135,14 @@ impl Queue {
 }
 
 impl Queue {
+    /// Hides a received message for `for_s` seconds. If this fails, the message is seen again at its visibility timeout,
+    /// which is only later.
+    pub async fn hide(&self, message: &Message, for_s: u64) {
+        if let Err(error) = self.change_visibility(&message.receipt_handle, u32::try_from(for_s).unwrap_or(0)).await {
+            warn!(%error, "failed to change a message's visibility");
+        }
+    }
+
     /// Hides a message that was just received for `for_ms` milliseconds from now, unless it is hidden for so long anyway.
     ///
     /// # Errors
@@ -185,6 +202,6 @@ where
     R: std::fmt::Debug + 'static,
 {
     fn from(error: SdkError<E, R>) -> Self {
-        Self(causes(&error))
+        Self(with_causes(&error))
     }
 }

@@ -19,6 +19,8 @@ mod compose;
 mod estimate;
 mod explain;
 mod history;
+mod limit;
+mod period;
 mod reserve;
 mod settle;
 mod shards;
@@ -34,6 +36,8 @@ pub use caps::{Burst, BurstSettings, LONGEST_BURST_S, Policy, too_large};
 pub use estimate::{Tokenizer, input_tokens};
 pub use explain::{Refusal, RefusedLimit, Verdict, explain};
 pub use history::{History, Turnout, record};
+pub use limit::{Limit, LimitName, Limits, Unit};
+pub use period::Period;
 pub use reserve::{Reservation, reserve};
 pub use settle::{Settled, settle, settle_reaped};
 pub use shards::{MOST_SHARDS, shards};
@@ -46,58 +50,6 @@ pub const EPOCH_MS: u64 = 5_000;
 
 /// Epochs in a window; `EPOCHS * EPOCH_MS` is the minute of "per minute".
 pub const EPOCHS: u64 = 12;
-
-/// The limits of a tenant or a pool; `None` means unlimited.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Requests in any minute.
-    pub requests_per_minute: Option<u64>,
-    /// Quota tokens in any minute: input + output × burndown.
-    pub tokens_per_minute: Option<u64>,
-    /// Quota tokens in a UTC day.
-    pub tokens_per_day: Option<u64>,
-    /// Requests running at once.
-    pub in_flight: Option<u64>,
-    /// Spend in a UTC calendar month, in micro-USD.
-    pub microusd_per_month: Option<u64>,
-}
-
-impl Limits {
-    /// Whether nothing is limited, so that nothing needs counting.
-    pub fn is_unlimited(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// The limits by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Limit {
-    /// [`Limits::requests_per_minute`].
-    RequestsPerMinute,
-    /// [`Limits::tokens_per_minute`].
-    TokensPerMinute,
-    /// [`Limits::tokens_per_day`].
-    TokensPerDay,
-    /// [`Limits::in_flight`].
-    InFlight,
-    /// [`Limits::microusd_per_month`].
-    MicrousdPerMonth,
-}
-
-impl Limit {
-    /// The name that callers and operators see, the same as in the registry.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RequestsPerMinute => "requests_per_minute",
-            Self::TokensPerMinute => "tokens_per_minute",
-            Self::TokensPerDay => "tokens_per_day",
-            Self::InFlight => "in_flight",
-            Self::MicrousdPerMonth => "microusd_per_month",
-        }
-    }
-}
 
 /// What a request costs each limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

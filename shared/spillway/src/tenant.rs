@@ -1,11 +1,15 @@
 //! Who calls: a tenant, its limits, its keys and its callers.
 
 mod caller;
+pub mod endpoint;
+mod event_type;
 mod key;
 
 use serde::{Deserialize, Serialize};
 
 pub use caller::{CallerRecord, caller_id};
+pub use endpoint::{Endpoint, Secret};
+pub use event_type::EventType;
 pub use key::{ApiKey, KeyRecord};
 
 use crate::{
@@ -68,7 +72,7 @@ pub struct Tenant {
 }
 
 /// boto3 gives up a silent request after 60 s, so a longer hold is answered to nobody.
-const LONGEST_HOLD_MS: u64 = 50_000;
+pub const MAX_HOLD_MS: u64 = 50_000;
 
 /// The longest that SQS keeps a message (Amazon SQS Developer Guide, "Amazon SQS message quotas").
 pub const LONGEST_JOB_TTL_S: u64 = 14 * 24 * 60 * 60;
@@ -98,7 +102,7 @@ impl Tenant {
             check::range("committed_tokens_per_minute", committed, 0..=check::MOST, &mut wrong);
         }
         check::range("default_max_tokens", self.default_max_tokens, 1..=check::MOST, &mut wrong);
-        check::range("hold_ms", self.hold_ms, 0..=LONGEST_HOLD_MS, &mut wrong);
+        check::range("hold_ms", self.hold_ms, 0..=MAX_HOLD_MS, &mut wrong);
         check::range("job_ttl_s", self.job_ttl_s, 1..=LONGEST_JOB_TTL_S, &mut wrong);
         if let Some(at_once) = self.drain_in_flight {
             check::range("drain_in_flight", at_once, 1..=check::MOST, &mut wrong);

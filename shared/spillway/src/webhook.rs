@@ -6,23 +6,16 @@
 //! endpoint is in the webhook queue, and the sweep finds those that stay. From there each message is tried until its
 //! endpoint takes it, for three days.
 
-// Know: pure decisions.
-pub mod address;
 pub mod backoff;
-pub mod endpoint;
 pub mod event;
 
-// Do.
 mod announce;
 mod deliver;
-pub mod outbound;
 mod pump;
 mod verify;
 
 pub use announce::{announce, announce_end, announce_job};
 pub use deliver::{handle, handle_batch};
-pub use endpoint::{Endpoint, Secret};
-pub use event::{Event, EventType};
-pub use outbound::{Outbound, Reach};
+pub use event::Event;
 pub use pump::pump;
 pub use verify::verify;

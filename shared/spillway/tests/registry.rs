@@ -13,7 +13,7 @@ use spillway::{
     clock::Clock,
     pool::Model,
     store::{
-        StoreError,
+        RegistryError, StoreError,
         registry::{Registry, Written},
         tables,
     },
@@ -272,10 +272,10 @@ async fn a_short_outage_of_the_store_is_nobodys_and_a_long_one_everybodys() {
     setup.clock.advance(50_000);
     assert_eq!(setup.tenant_of(&key).await.as_deref(), Some("acme"));
     assert_eq!(setup.registry.catalogue().await.expect("stale").models().count(), 1);
-    assert!(matches!(setup.registry.tenant("new").await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(setup.registry.tenant("new").await, Err(RegistryError(StoreError::Unavailable(_)))));
     setup.clock.advance(10_000);
-    assert!(matches!(setup.registry.authenticate(&key).await, Err(StoreError::Unavailable(_))));
-    assert!(matches!(setup.registry.catalogue().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(setup.registry.authenticate(&key).await, Err(RegistryError(StoreError::Unavailable(_)))));
+    assert!(matches!(setup.registry.catalogue().await, Err(RegistryError(StoreError::Unavailable(_)))));
 
     faults.clear();
     assert_eq!(setup.tenant_of(&key).await.as_deref(), Some("acme"));
@@ -304,7 +304,7 @@ async fn a_table_that_is_not_there_is_an_error_that_says_so() {
     let dynamodb = dynamodb::start().await;
     let registry = Registry::new(dynamodb.client.clone(), &dynamodb.table, CACHE_MS, Clock::default());
     match registry.tenant("acme").await {
-        Err(StoreError::Refused(why)) => assert!(why.starts_with("ResourceNotFoundException"), "{why}"),
+        Err(RegistryError(StoreError::Refused(why))) => assert!(why.starts_with("ResourceNotFoundException"), "{why}"),
         other => panic!("{other:?}"),
     }
 }

@@ -3,9 +3,9 @@
 use fastrand::Rng;
 use serde_json::json;
 use spillway::{
-    chat::Usage,
     pool::{Model, Pool},
     tenant::Tenant,
+    usage::Usage,
 };
 
 /// Kind of a tenant.

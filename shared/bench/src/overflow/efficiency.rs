@@ -15,7 +15,7 @@ use fastrand::Rng;
 use serde_json::json;
 use spillway::{
     app::App,
-    dialect::Dialect,
+    dialect::Api,
     drain::{self, DrainEvent},
     job::{Call, NewJob, Priority, Status},
     queue::{Message, Queue},
@@ -164,8 +164,8 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
     };
     let now_ms = app.clock.now_ms();
     let call = Call {
-        dialect: Dialect::OpenAi,
-        method: "POST".to_owned(),
+        api: Api::ChatCompletions,
+        model: None,
         path: request.path(),
         headers: Vec::new(),
         stream: request.is_stream,

@@ -252,7 +252,7 @@ fn is_id(body: &str) -> bool {
 }
 
 fn route(job: &Job) -> String {
-    format!("{} {}", job.call.method, job.call.path)
+    format!("POST {}", job.call.path)
 }
 
 fn age(age_ms: u64) -> String {

@@ -77,7 +77,7 @@ fn print_refusals(refused: &[Refused], out: &mut impl Write) -> anyhow::Result<(
     let row = |refused: &Refused| {
         let last = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(refused.last_ms / 1_000 * 1_000);
         let last = last.format(&Rfc3339).unwrap_or_default();
-        [refused.limit.to_owned(), refused.count.to_string(), last]
+        [refused.limit.to_string(), refused.count.to_string(), last]
     };
     table(["REFUSED BY", "TIMES", "LAST"], refused.iter().map(row), out)
 }

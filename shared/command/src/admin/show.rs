@@ -77,14 +77,6 @@ fn kind(kind: PoolKind) -> &'static str {
 }
 
 fn limits(limits: &Limits) -> String {
-    let shown = [
-        (limits.requests_per_minute, "requests/min"),
-        (limits.tokens_per_minute, "tokens/min"),
-        (limits.tokens_per_day, "tokens/day"),
-        (limits.in_flight, "in flight"),
-        (limits.microusd_per_month, "micro-USD/month"),
-    ];
-    let shown: Vec<_> =
-        shown.into_iter().filter_map(|(limit, unit)| limit.map(|limit| format!("{limit} {unit}"))).collect();
+    let shown: Vec<_> = limits.iter().map(|(limit, value)| format!("{value} {}", limit.label())).collect();
     if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
 }

@@ -5,10 +5,12 @@ use std::io::Write;
 use anyhow::{Context, bail};
 use spillway::{
     app::App,
-    webhook::{
-        self, Endpoint, EventType, Outbound, Reach, Secret,
+    outbound::{Outbound, Reach},
+    tenant::{
+        Endpoint, EventType, Secret,
         endpoint::{LONGEST_OVERLAP_MS, MOST_ENDPOINTS},
     },
+    webhook,
 };
 
 use super::show;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use http_body_util::BodyExt;
 use spillway::{
-    dialect::Dialect,
+    dialect::Api,
     drain,
     job::{Call, NewJob, Priority},
     lambda::{self, Event},
@@ -110,8 +110,8 @@ async fn waiting_job(world: &World) -> anyhow::Result<String> {
         id: None,
         tenant: TENANT.into(),
         call: Call {
-            dialect: Dialect::OpenAi,
-            method: "POST".into(),
+            api: Api::ChatCompletions,
+            model: None,
             path: "/v1/chat/completions".into(),
             headers: Vec::new(),
             stream: false,

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
 use spillway::{
-    chat::{Answer, Event, Format, NativeReply, Output, Overlaid, Usage},
+    chat::{Answer, Event, Format, NativeReply, Output, Overlaid},
     dialect::{Api, Context, Echo, Rendered},
+    usage::Usage,
 };
 
 const TEXT: &str = "Whoever pays for capacity wants to see it used before \"anything else\" is bought.\n";

@@ -1,13 +1,7 @@
 //! The course of a batch: what each step leaves behind.
 
 use super::{Batch, Counts, LineError, Status, ids::derived};
-use crate::{
-    dialect::Dialect,
-    job::{Call, Member, NewJob, Priority},
-    tenant::Class,
-};
-
-use super::Line;
+use crate::dialect::Dialect;
 
 /// How long after `due_ms` a batch's message is taken for lost, in milliseconds.
 pub const RESEND_AFTER_MS: u64 = 120_000;
@@ -97,33 +91,6 @@ impl Batch {
         derived(&[self.id.as_bytes(), &self.created_ms.to_be_bytes(), &line.to_be_bytes()]).hyphenated().to_string()
     }
 
-    /// The job that does line `number`, ready at once and patient.
-    pub fn job(&self, number: u64, line: &Line) -> NewJob {
-        NewJob {
-            id: Some(self.job_id(number)),
-            tenant: self.tenant.clone(),
-            call: Call {
-                dialect: self.dialect,
-                method: "POST".to_owned(),
-                path: self.endpoint.clone(),
-                headers: self.headers.clone(),
-                stream: false,
-            },
-            body: line.body.clone(),
-            created_ms: self.created_ms,
-            ready_ms: self.created_ms,
-            expires_ms: self.expires_ms,
-            priority: Priority::Low,
-            class: Class::Batch,
-            member: Some(Member {
-                batch: self.id.clone(),
-                line: number,
-                of: self.total,
-                custom_id: line.custom_id.clone(),
-            }),
-        }
-    }
-
     /// The key in the bucket of what only this batch needs: its lines. Of two batches that claim one id at once, each has its own.
     pub fn input_key(&self) -> String {
         format!("{}/{}-{}-lines", self.tenant, self.id, self.fingerprint)
@@ -148,6 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dialect::Api;
 
     const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -156,7 +124,7 @@ mod tests {
             id: "batch_1".into(),
             tenant: "t".into(),
             dialect: Dialect::OpenAi,
-            endpoint: "/v1/chat/completions".into(),
+            api: Api::ChatCompletions,
             headers: Vec::new(),
             input_file: None,
             metadata: None,

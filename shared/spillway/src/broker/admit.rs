@@ -7,9 +7,12 @@ use tracing::warn;
 use super::{Ask, Plan, accounts, refusal, settlement};
 use crate::{
     app::App,
-    chat::Problem,
+    problem::Problem,
     quota::{Charge, Charged, History, LimitState, Receipt},
-    store::ledger::{Held, Outcome, View},
+    store::{
+        LedgerError,
+        ledger::{Held, Outcome, View},
+    },
     tenant::{RightSizing, Tenant},
 };
 
@@ -90,7 +93,7 @@ pub async fn check(app: &App, ask: &Ask) -> Result<(), Problem> {
 impl Payers {
     pub async fn of(app: &App, tenant: Arc<Tenant>) -> Result<Self, Problem> {
         let Some(name) = &tenant.parent else { return Ok(Self { tenant, parent: None }) };
-        let parent = app.registry.tenant(name).await.map_err(|error| refusal::unreachable("registry", &error))?;
+        let parent = app.registry.tenant(name).await?;
         let parent = parent.ok_or_else(|| refusal::parent_gone(&tenant.name, name))?;
         Ok(Self { tenant, parent: Some(parent) })
     }
@@ -100,7 +103,7 @@ impl Payers {
             app.registry.forget(&stale.name);
         }
         let tenant = app.registry.tenant(&self.tenant.name).await;
-        let tenant = tenant.map_err(|error| refusal::unreachable("registry", &error))?;
+        let tenant = tenant?;
         Self::of(app, tenant.ok_or_else(refusal::tenant_gone)?).await
     }
 
@@ -157,7 +160,7 @@ async fn reserve_on(
     expires_ms: u64,
 ) -> Result<Option<(Held, View)>, Problem> {
     let reserved = app.ledger.reserve(&accounts::of_tenant(payer), charge, expires_ms).await;
-    match reserved.map_err(|error| refusal::unreachable("ledger", &error))? {
+    match reserved.map_err(LedgerError)? {
         Outcome::Reserved(held, view) => Ok(Some((held, view))),
         Outcome::Refused(refused, view) => {
             Err(refusal::of_tenant(&payer.name, &refused, view.states(app.clock.now_ms())))

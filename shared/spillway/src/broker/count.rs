@@ -2,10 +2,11 @@
 
 use crate::{
     app::App,
-    chat::{Kind, Problem, Request},
+    chat::Request,
     model::Failure,
     model_id::foundation_model,
     pool::Model,
+    problem::{Kind, Problem},
     quota,
 };
 

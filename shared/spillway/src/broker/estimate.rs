@@ -2,11 +2,13 @@
 
 use super::Ask;
 use crate::{
-    chat::{Kind, OutputBound, Payer, Problem, Usage},
+    chat::OutputBound,
     pool::{Model, Pool},
     price::quota_tokens,
-    quota::{self, Charge, History, Limits, ReserveRule, ReserveSettings, Turnout},
+    problem::{Kind, Payer, Problem},
+    quota::{self, Charge, History, Limit, LimitName, Limits, ReserveRule, ReserveSettings, Turnout, Unit},
     tenant::{RightSizing, Tenant},
+    usage::Usage,
 };
 
 /// How a request will be sent and what is reserved for it.
@@ -140,13 +142,13 @@ pub fn actual(usage: &Usage, pool: &Pool) -> Charge {
 /// for an output cap that its caller never asked for.
 fn fitting_output(model: &Model, limits: &Limits, input_tokens: u64) -> Option<u64> {
     let burndown = model.ladder.iter().map(|pool| pool.burndown).max().unwrap_or(1).max(1);
-    let smallest = [limits.tokens_per_minute, limits.tokens_per_day].into_iter().flatten().min()?;
+    let smallest = limits.iter().filter(|(limit, _)| limit.unit() == Unit::Tokens).map(|(_, value)| value).min()?;
     Some(smallest.saturating_sub(input_tokens) / burndown)
 }
 
-fn too_large(payer: &str, limit: quota::Limit, cap: u64, needed: &Usage) -> Problem {
+fn too_large(payer: &str, limit: Limit, cap: u64, needed: &Usage) -> Problem {
     let name = limit.name();
-    let kind = if limit == quota::Limit::MicrousdPerMonth { Kind::BudgetExhausted } else { Kind::Invalid };
+    let kind = if limit.unit() == Unit::Microusd { Kind::BudgetExhausted } else { Kind::Invalid };
     let told = format!(
         "This request can never be admitted: about {} input tokens and max_tokens {} exceed the whole limit {name} of {cap} \
          of tenant {payer}. Lower max_tokens or shorten the input.",
@@ -154,7 +156,7 @@ fn too_large(payer: &str, limit: quota::Limit, cap: u64, needed: &Usage) -> Prob
     );
     Problem {
         param: Some("max_tokens".into()),
-        limits: vec![name.into()],
+        limits: vec![LimitName::Account(limit)],
         payer: Some(Box::new(Payer { name: payer.into(), limit_states: Vec::new() })),
         ..Problem::new(kind, told)
     }

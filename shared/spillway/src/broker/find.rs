@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::refusal;
 use crate::{
     app::App,
-    chat::{Kind, Problem},
     pool::Model,
+    problem::{Kind, Problem},
     tenant::Tenant,
 };
 
@@ -15,7 +14,7 @@ use crate::{
 /// # Errors
 /// There is no such model, or the tenant may not call it (the two look the same to it).
 pub async fn find_model(app: &App, tenant: &Tenant, name: &str) -> Result<Arc<Model>, Problem> {
-    let catalogue = app.registry.catalogue().await.map_err(|error| refusal::unreachable("registry", &error))?;
+    let catalogue = app.registry.catalogue().await?;
     catalogue.resolve(name).filter(|model| tenant.may_call(&model.name)).ok_or_else(|| {
         let shown: String = name.chars().take(200).collect();
         let told = format!("There is no model {shown} for this key. GET /v1/models lists those there are.");

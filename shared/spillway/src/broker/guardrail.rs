@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     app::App,
-    chat::Problem,
     model::Failure,
+    problem::Problem,
     quota::{Charge, LimitState, Receipt, Settled},
     tenant::Tenant,
 };

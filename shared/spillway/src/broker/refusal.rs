@@ -5,8 +5,8 @@ use std::fmt::Display;
 use tracing::error;
 
 use crate::{
-    chat::{Kind, Payer, Problem},
-    quota::{Limit, LimitState, Refusal},
+    problem::{Kind, Payer, Problem},
+    quota::{LimitName, LimitState, Refusal, Unit},
 };
 
 /// When a throttled Bedrock is worth another try, in milliseconds. It does not say.
@@ -14,10 +14,10 @@ pub const THROTTLED_RETRY_MS: u64 = 2_000;
 
 /// A tenant's own limits stand in the way.
 pub fn of_tenant(tenant: &str, refusal: &Refusal, limit_states: Vec<LimitState>) -> Problem {
-    let names: Vec<String> = refusal.limits.iter().map(|refused| refused.limit.name().into()).collect();
+    let names = refusal.limits.iter().map(|refused| LimitName::Account(refused.limit)).collect();
     let told: Vec<String> =
         refusal.limits.iter().map(|refused| format!("{} of {}", refused.limit.name(), refused.cap)).collect();
-    let is_budget = refusal.limits.iter().any(|refused| refused.limit == Limit::MicrousdPerMonth);
+    let is_budget = refusal.limits.iter().any(|refused| refused.limit.unit() == Unit::Microusd);
     let message = format!("Tenant {tenant} has reached its limit: {}.", told.join(", "));
     Problem {
         retry_after_ms: Some(refusal.retry_after_ms().max(1)),
@@ -27,19 +27,16 @@ pub fn of_tenant(tenant: &str, refusal: &Refusal, limit_states: Vec<LimitState>)
     }
 }
 
-/// What refuses when every pool is full.
-const MODEL_CAPACITY: &str = "model_capacity";
-
 /// Whether every pool was full, and not the tenant's own limits.
 pub fn is_of_pools(problem: &Problem) -> bool {
-    problem.limits == [MODEL_CAPACITY]
+    problem.limits == [LimitName::ModelCapacity]
 }
 
 /// Every pool of the model is full for the next `retry_after_ms`.
 pub fn of_pools(model: &str, retry_after_ms: u64) -> Problem {
     Problem {
         retry_after_ms: Some(retry_after_ms.max(1)),
-        limits: vec![MODEL_CAPACITY.into()],
+        limits: vec![LimitName::ModelCapacity],
         ..Problem::new(Kind::Throttled, format!("All capacity of model {model} is in use."))
     }
 }
@@ -61,16 +58,7 @@ pub fn larger_than_every_pool(model: &str) -> Problem {
     let told = format!(
         "This request is larger than any pool of model {model} can take. Lower max_tokens or shorten the input."
     );
-    Problem { limits: vec![MODEL_CAPACITY.into()], ..Problem::invalid("max_tokens", told) }
-}
-
-/// One of our own services cannot be reached. Nothing is admitted without it.
-pub fn unreachable(service: &str, error: &impl Display) -> Problem {
-    error!(service, %error, "a service cannot be reached");
-    Problem {
-        retry_after_ms: Some(1_000),
-        ..Problem::new(Kind::Unavailable, format!("The {service} cannot be reached; nothing was charged. Try again."))
-    }
+    Problem { limits: vec![LimitName::ModelCapacity], ..Problem::invalid("max_tokens", told) }
 }
 
 /// The ledger takes no more writes for this tenant for the moment.

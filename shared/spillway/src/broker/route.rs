@@ -1,14 +1,18 @@
 //! The ladder: pool after pool, until one answers.
 
-use super::{Ask, accounts, admit::Admitted, pacing::Place, refusal, settlement};
+use super::{Ask, accounts, admit::Admitted, refusal, settlement};
 use crate::{
     app::App,
-    chat::{Answer, Problem},
+    chat::Answer,
+    concurrency::{Blocked, End, Place},
     model::{Call, EventStream, Failure},
-    pace::{Blocked, End},
     pool::Pool,
+    problem::Problem,
     quota::{self, Charged},
-    store::ledger::{Held, Outcome},
+    store::{
+        LedgerError,
+        ledger::{Held, Outcome},
+    },
 };
 
 /// A pool that took the request.
@@ -53,6 +57,18 @@ const BUSY_RETRY_MS: u64 = 1_000;
 struct Obstacles {
     soonest_retry_ms: Option<u64>,
     unavailable: Option<Problem>,
+}
+
+/// Waits for a place at a pool, if `ask` keeps the pace of the drain.
+///
+/// # Errors
+/// No pool has a place in time.
+pub async fn wait_for_place(app: &App, ask: &Ask) -> Result<Option<Place>, Problem> {
+    let Some(until_ms) = ask.patient_until_ms else { return Ok(None) };
+    match app.pacing.place(&ask.model, &rungs(ask)?, until_ms).await {
+        Ok(place) => Ok(Some(place)),
+        Err(retry_after_ms) => Err(refusal::of_pools(&ask.model.name, retry_after_ms)),
+    }
 }
 
 /// Tries the pools of the model's ladder in order: a full, throttled or unavailable one leads to the next; anything else
@@ -134,7 +150,7 @@ fn turn(app: &App, ask: &Ask, pool: &Pool, waited: &mut Option<Place>) -> Result
 }
 
 /// The pools that may take the request, in order.
-pub(super) fn rungs(ask: &Ask) -> Result<Vec<&Pool>, Problem> {
+fn rungs(ask: &Ask) -> Result<Vec<&Pool>, Problem> {
     let all = if ask.patient_until_ms.is_some() { ask.model.rungs_by_price() } else { ask.model.rungs().collect() };
     let Some(tier) = &ask.request.service_tier else { return Ok(all) };
     let pools: Vec<_> = all.into_iter().filter(|pool| pool.service_tier.as_ref() == Some(tier)).collect();
@@ -191,7 +207,7 @@ async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resu
             app.registry.forget_models();
             Ok(Room::Full { retry_after_ms: 1 })
         }
-        Err(error) => Err(Failed::unbilled(refusal::unreachable("ledger", &error))),
+        Err(error) => Err(Failed::unbilled(LedgerError(error).into())),
     }
 }
 

@@ -7,11 +7,11 @@ use tracing::warn;
 use super::{Ask, admit::Admitted, estimate};
 use crate::{
     app::App,
-    chat::Usage,
     pool::Pool,
     quota::{Charged, Receipt, Settled},
     store::ledger::Held,
     tenant::RightSizing,
+    usage::Usage,
 };
 
 /// Everything that an answer owes when it ends.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::Usage;
+use crate::usage::Usage;
 
 /// A complete answer.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Reported, Usage};
+use crate::usage::{Reported, Usage};
 
 /// One event of a stream, in the shape that the model was asked in.
 #[derive(Debug, Clone, PartialEq)]

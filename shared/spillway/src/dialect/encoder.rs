@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{anthropic, bedrock, openai, sse};
-use crate::chat;
+use crate::{chat, problem::Problem};
 
 /// Turns the events of one stream into bytes to send now; the bytes may be none.
 ///
@@ -32,7 +32,7 @@ impl Encoder {
     }
 
     /// Ends the stream with an error, in the dialect's own form.
-    pub fn problem(&mut self, problem: &chat::Problem) -> Bytes {
+    pub fn problem(&mut self, problem: &Problem) -> Bytes {
         match self {
             Self::ChatCompletion(stream) => stream.problem(problem),
             Self::Response(stream) => stream.problem(problem),

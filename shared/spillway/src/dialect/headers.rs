@@ -3,7 +3,10 @@
 use http::{HeaderName, HeaderValue, header};
 
 use super::{Dialect, bedrock};
-use crate::chat::{Kind, Problem};
+use crate::{
+    problem::{Kind, Problem},
+    quota::LimitName,
+};
 
 /// The longest wait that the OpenAI and Anthropic SDKs should sit through by themselves, in milliseconds. Above it the
 /// one would give up or guess its own delay and the other would sleep for hours, so both are told not to retry.
@@ -50,7 +53,7 @@ pub fn of_problem(dialect: Dialect, problem: &Problem) -> Vec<(HeaderName, Heade
         push(&mut headers, "x-should-retry", "false");
     }
     if !problem.limits.is_empty() {
-        push(&mut headers, "x-spillway-limit", &problem.limits.join(", "));
+        push(&mut headers, "x-spillway-limit", &LimitName::join(&problem.limits, ", "));
     }
     if let Some(payer) = &problem.payer {
         push(&mut headers, "x-spillway-limit-of", &payer.name);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Number, Value};
 
-use crate::chat::{Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 /// How much of a role, type or field name is repeated to the caller.
 const LONGEST_ECHO: usize = 32;

@@ -6,7 +6,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Dialect;
 use super::headers::push;
-use crate::quota::{Limit, LimitState};
+use crate::quota::{Limit, LimitState, Period, Unit};
 
 /// The largest integer of a structured field (RFC 9651 §3.3.1).
 const LARGEST_FIELD_INTEGER: u64 = 999_999_999_999_999;
@@ -63,30 +63,26 @@ fn list(states: &[LimitState], item: impl Fn(&LimitState) -> String) -> String {
     states.iter().map(item).collect::<Vec<_>>().join(", ")
 }
 
-/// One item of `RateLimit-Policy`: name, quota, window in seconds, unit of the quota.
+/// One item of `RateLimit-Policy`: name, quota, window in seconds where all are of one length, unit of the quota unless
+/// that is requests.
 fn policy(state: &LimitState) -> String {
-    let quota = state.cap.min(LARGEST_FIELD_INTEGER);
-    match state.limit {
-        Limit::RequestsPerMinute => format!(r#""requests_per_minute";q={quota};w=60"#),
-        Limit::TokensPerMinute => format!(r#""tokens_per_minute";q={quota};w=60;qu="tokens""#),
-        Limit::TokensPerDay => format!(r#""tokens_per_day";q={quota};w=86400;qu="tokens""#),
-        Limit::InFlight => format!(r#""in_flight";q={quota};qu="concurrent-requests""#),
-        // A calendar month has no one length, so the window is left out.
-        Limit::MicrousdPerMonth => format!(r#""microusd_per_month";q={quota};qu="microusd""#),
+    let mut policy = format!(r#""{}";q={}"#, state.limit.name(), state.cap.min(LARGEST_FIELD_INTEGER));
+    if let Some(seconds) = state.limit.period().and_then(Period::seconds) {
+        policy.push_str(&format!(";w={seconds}"));
     }
+    match state.limit.unit() {
+        Unit::Requests => {}
+        Unit::Tokens => policy.push_str(r#";qu="tokens""#),
+        Unit::Microusd => policy.push_str(r#";qu="microusd""#),
+        Unit::ConcurrentRequests => policy.push_str(r#";qu="concurrent-requests""#),
+    }
+    policy
 }
 
 /// One item of `RateLimit`: name, what is left, seconds until all is free.
 fn service_limit(state: &LimitState) -> String {
-    let name = match state.limit {
-        Limit::RequestsPerMinute => "requests_per_minute",
-        Limit::TokensPerMinute => "tokens_per_minute",
-        Limit::TokensPerDay => "tokens_per_day",
-        Limit::InFlight => "in_flight",
-        Limit::MicrousdPerMonth => "microusd_per_month",
-    };
     let remaining = state.remaining().min(LARGEST_FIELD_INTEGER);
-    format!(r#""{name}";r={remaining};t={}"#, state.reset_ms.div_ceil(1000))
+    format!(r#""{}";r={remaining};t={}"#, state.limit.name(), state.reset_ms.div_ceil(1000))
 }
 
 /// A duration as OpenAI writes it: `6m0s`, `1.5s`, `20ms`.

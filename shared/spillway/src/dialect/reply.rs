@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::chat::Usage;
+use crate::usage::Usage;
 
 /// One block of a complete answer.
 #[derive(Debug, PartialEq)]

@@ -11,9 +11,10 @@ use crate::{
     app::App,
     batch::{Batch, Counts, Line, LineError, Status, read},
     blobs::Blobs,
-    job::{self, Job},
+    job::{self},
     queue::Queue,
-    webhook::{self, Event, EventType},
+    tenant::EventType,
+    webhook::{self, Event},
 };
 
 /// How long one message works on a batch before it sends the next, in milliseconds: less than messages are hidden.
@@ -68,21 +69,6 @@ pub async fn handle(app: &App, queue: &Queue, id: &str, deadline_ms: Option<u64>
     Ok(())
 }
 
-/// Tells the batch of a job that has ended, if it was the last of its lines. Calling it again is harmless.
-///
-/// # Errors
-/// The store or the queue cannot be reached.
-pub async fn line_ended(app: &App, queue: &Queue, job: &Job) -> anyhow::Result<()> {
-    let Some(member) = &job.member else { return Ok(()) };
-    if app.batches.is_last(member).await?
-        && let Some(batch) = app.batches.get(&member.batch).await?
-        && !batch.status.is_final()
-    {
-        queue.send(&batch.id, &batch.tenant, 0).await?;
-    }
-    Ok(())
-}
-
 impl Turn<'_> {
     async fn step(&mut self, batch: &Batch) -> anyhow::Result<Step> {
         match batch.status {
@@ -108,7 +94,7 @@ impl Turn<'_> {
     async fn validate(&mut self, batch: &Batch) -> anyhow::Result<Step> {
         let now_ms = self.app.clock.now_ms();
         let input = self.blobs.get(&batch.input_key()).await?;
-        let read = input.map_or_else(|| Err(vec![gone()]), |input| read(&input, &batch.endpoint));
+        let read = input.map_or_else(|| Err(vec![gone()]), |input| read(&input, batch.api.path()));
         match read {
             Ok(lines) => {
                 let total = u64::try_from(lines.len()).unwrap_or(u64::MAX);
@@ -169,7 +155,7 @@ impl Turn<'_> {
     async fn lines(&mut self, batch: &Batch) -> anyhow::Result<&[Line]> {
         if self.lines.is_none() {
             let input = self.blobs.get(&batch.input_key()).await?.context("the lines of a batch are gone")?;
-            let lines = read(&input, &batch.endpoint).ok().context("the lines of a batch have changed")?;
+            let lines = read(&input, batch.api.path()).ok().context("the lines of a batch have changed")?;
             self.lines = Some(lines);
         }
         Ok(self.lines.as_deref().unwrap_or_default())

@@ -3,51 +3,31 @@
 use tracing::{debug, error, warn};
 
 use super::{
-    answer::{self, Attempt},
-    batch, ended, letters,
-    shift::{AttemptTimes, Shift},
-    slot::{self, Slot},
-    turn,
+    attempt::{self, Attempt},
+    batch,
+    concurrency::{self, Slot},
+    dead_letters, priority,
+    time_budget::{AttemptTimes, TimeBudget},
 };
 use crate::{
     app::App,
     batch::is_batch_id,
-    broker,
-    chat::Problem,
     job::{Job, MAX_ATTEMPTS, Next, Outcome, Reader, Reason, Status},
-    queue::{Message, Queue},
+    overflow::{self, MAX_EARLY_MS, delay_ms},
+    queue::{Handled, Message, Queue},
     store::{StoreError, jobs::Claim},
 };
-
-/// What becomes of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handled {
-    /// It can be deleted.
-    Done,
-    /// It stays: SQS shows it again, and moves it to the dead-letter queue in the end.
-    Failed,
-}
-
-/// How long before its job's time a message may come, in milliseconds: the job waits for it in the process. Queues delay by whole
-/// seconds, and the room of a pool comes every five seconds to whoever is there.
-const EARLIEST_MS: u64 = 5_000;
 
 /// How long a job whose attempt failed rests before the next one, in milliseconds, times the attempts so far.
 const RETRY_MS: u64 = 5_000;
 
-/// For how long to delay the message of a job that was `refused` for `wait_ms`. When its pools have room, it should be there:
-/// what comes later finds that taken. Who waits for the tenant's own limits would only stand in the way of others.
-pub fn delay_ms(refused: &Problem, wait_ms: u64) -> u64 {
-    if broker::is_of_pools(refused) { wait_ms.saturating_sub(EARLIEST_MS) } else { wait_ms }
-}
-
 /// Handles one message. It may come twice, late, or at two drains at once: the claim decides.
-pub async fn handle(app: &App, message: &Message, shift: Shift) -> Handled {
+pub async fn handle(app: &App, message: &Message, budget: TimeBudget) -> Handled {
     let Some(queue) = &app.queue else {
         error!("SPILLWAY_QUEUE_URL is not set, so a job that must wait could not be sent again");
         return Handled::Failed;
     };
-    match try_handle(app, queue, message, shift).await {
+    match try_handle(app, queue, message, budget).await {
         Ok(handled) => handled,
         Err(error) => {
             warn!(job_id = shown(&message.body), error = format!("{error:#}"), "a message could not be handled");
@@ -56,28 +36,28 @@ pub async fn handle(app: &App, message: &Message, shift: Shift) -> Handled {
     }
 }
 
-async fn try_handle(app: &App, queue: &Queue, message: &Message, shift: Shift) -> anyhow::Result<Handled> {
+async fn try_handle(app: &App, queue: &Queue, message: &Message, budget: TimeBudget) -> anyhow::Result<Handled> {
     if is_batch_id(&message.body) {
         let _run = app.pacing.run();
-        batch::handle(app, queue, &message.body, shift.deadline_ms()).await?;
+        batch::handle(app, queue, &message.body, budget.deadline_ms()).await?;
         return Ok(Handled::Done);
     }
     let Some(job) = job_in_time(app, &message.body).await? else {
         error!(job_id = shown(&message.body), "a message names no job");
         let is_id = uuid::Uuid::try_parse(&message.body).is_ok();
         let reason = if is_id { Reason::UnknownJob } else { Reason::UnreadableMessage };
-        return Ok(letters::bury(app, queue, message, None, reason).await);
+        return Ok(dead_letters::bury(app, queue, message, None, reason).await);
     };
-    let call_ms = answer::longest_ms(app).await?;
+    let call_ms = attempt::longest_ms(app).await?;
     let now_ms = app.clock.now_ms();
-    let times = shift.attempt(call_ms, now_ms);
+    let times = budget.attempt(call_ms, now_ms);
     match job.next(now_ms) {
         // It failed before; if this message was seen before as well, the drain may have died between the two.
         Next::Drop(Status::Failed) if message.receive_count > 1 => {
-            return Ok(letters::bury(app, queue, message, Some(&job), Reason::Failed).await);
+            return Ok(dead_letters::bury(app, queue, message, Some(&job), Reason::Failed).await);
         }
         Next::Drop(_) => return Ok(Handled::Done),
-        Next::Run if !shift.may_begin(call_ms, now_ms) => {
+        Next::Run if !budget.may_begin(call_ms, now_ms) => {
             // Not as a failure, which would count as one of its receives.
             queue.send(&job.id, &job.tenant, 0).await?;
             return Ok(Handled::Done);
@@ -87,7 +67,7 @@ async fn try_handle(app: &App, queue: &Queue, message: &Message, shift: Shift) -
             return claim(app, queue, message, &job, times).await;
         }
     }
-    let slot = slot::take(app, &job, times.lease_ends_ms).await?;
+    let slot = concurrency::take(app, &job, times.lease_ends_ms).await?;
     if let Slot::NotYet { until_ms } = slot {
         app.jobs.postpone(&job, until_ms).await?;
         queue.send(&job.id, &job.tenant, until_ms.saturating_sub(now_ms)).await?;
@@ -103,7 +83,7 @@ async fn job_in_time(app: &App, id: &str) -> anyhow::Result<Option<Job>> {
     let job = app.jobs.get(id).await?;
     let now_ms = app.clock.now_ms();
     match job.as_ref().map(|job| job.next(now_ms)) {
-        Some(Next::Wait { until_ms }) if until_ms <= now_ms.saturating_add(EARLIEST_MS) => {
+        Some(Next::Wait { until_ms }) if until_ms <= now_ms.saturating_add(MAX_EARLY_MS) => {
             app.clock.sleep_until(until_ms).await;
             Ok(app.jobs.get(id).await?)
         }
@@ -114,12 +94,12 @@ async fn job_in_time(app: &App, id: &str) -> anyhow::Result<Option<Job>> {
 async fn claim(app: &App, queue: &Queue, message: &Message, job: &Job, times: AttemptTimes) -> anyhow::Result<Handled> {
     let now_ms = app.clock.now_ms();
     let lease_ms = times.lease_ends_ms.saturating_sub(now_ms);
-    match turn::claim(app, queue, job, lease_ms, now_ms).await? {
+    match priority::claim(app, queue, job, lease_ms, now_ms).await? {
         Claim::Run { job, body } => {
             if let Err(error) = queue.hide_at_least(&message.receipt_handle, lease_ms).await {
                 warn!(%error, "a message may be seen again before its job is done");
             }
-            let attempt = answer::attempt(app, &job, &body, times).await;
+            let attempt = attempt::attempt(app, &job, &body, times).await;
             conclude(app, queue, message, &job, attempt).await
         }
         Claim::NotYet { until_ms } => {
@@ -127,9 +107,11 @@ async fn claim(app: &App, queue: &Queue, message: &Message, job: &Job, times: At
             Ok(Handled::Done)
         }
         Claim::Ended(status) => {
-            ended::tell(app, job).await;
+            overflow::notify_end(app, job).await;
             match status {
-                Status::Failed => Ok(letters::bury(app, queue, message, Some(job), Reason::AttemptsExhausted).await),
+                Status::Failed => {
+                    Ok(dead_letters::bury(app, queue, message, Some(job), Reason::AttemptsExhausted).await)
+                }
                 _ => Ok(Handled::Done),
             }
         }
@@ -158,7 +140,7 @@ async fn conclude(app: &App, queue: &Queue, message: &Message, job: &Job, attemp
                 if !finish(app, job, Outcome::Failed { error, result }).await? || job.reader == Reader::Waiting {
                     return Ok(Handled::Done);
                 }
-                return Ok(letters::bury(app, queue, message, Some(job), reason).await);
+                return Ok(dead_letters::bury(app, queue, message, Some(job), reason).await);
             }
             let rest_ms = RETRY_MS * u64::from(job.attempts);
             app.jobs.retry(job, now_ms + rest_ms).await?;
@@ -167,7 +149,7 @@ async fn conclude(app: &App, queue: &Queue, message: &Message, job: &Job, attemp
                 queue.send(&job.id, &job.tenant, rest_ms).await?;
                 return Ok(Handled::Done);
             }
-            hide(queue, message, rest_ms / 1_000).await;
+            queue.hide(message, rest_ms / 1_000).await;
             Ok(Handled::Failed)
         }
     }
@@ -179,24 +161,17 @@ async fn finish(app: &App, job: &Job, outcome: Outcome) -> anyhow::Result<bool> 
     let now_ms = app.clock.now_ms();
     let stored = match app.jobs.finish(job, &outcome, now_ms).await {
         Err(StoreError::TooLarge { bytes, limit, .. }) => {
-            let outcome = answer::too_large_to_store(job, bytes, limit);
+            let outcome = attempt::too_large_to_store(job, bytes, limit);
             app.jobs.finish(job, &outcome, now_ms).await?
         }
         stored => stored?,
     };
     if stored {
-        ended::tell(app, job).await;
+        overflow::notify_end(app, job).await;
     } else {
         warn!(job_id = job.id, "another drain has taken the job over; this answer is dropped");
     }
     Ok(stored)
-}
-
-/// When this fails the message is seen again at its visibility timeout, which is only later.
-pub(super) async fn hide(queue: &Queue, message: &Message, for_s: u64) {
-    if let Err(error) = queue.change_visibility(&message.receipt_handle, u32::try_from(for_s).unwrap_or(0)).await {
-        warn!(%error, "a message's visibility was not changed");
-    }
 }
 
 /// A message that is no job id may hold anything.

@@ -6,15 +6,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{
-    answer,
-    message::{self, Handled},
-    shift::Shift,
-    sweep::sweep,
-};
+use super::{attempt, message, sweep::sweep, time_budget::TimeBudget};
 use crate::{
     app::App,
-    queue::{Message, Queue},
+    queue::{Handled, Message, Queue},
     webhook,
 };
 
@@ -94,9 +89,9 @@ fn vacancies(concurrency: usize, here: usize, running: usize) -> u32 {
 /// The queue with messages hidden a little longer than a claim lasts: when this process dies, its jobs are seen again
 /// as soon as they can be claimed again.
 async fn hiding(app: &App, queue: Queue) -> Queue {
-    match answer::longest_ms(app).await {
+    match attempt::longest_ms(app).await {
         Ok(longest_ms) => {
-            let lease_s = Shift::new(0, None).attempt(longest_ms, 0).lease_ends_ms.div_ceil(1_000);
+            let lease_s = TimeBudget::new(0, None).attempt(longest_ms, 0).lease_ends_ms.div_ceil(1_000);
             queue.hiding_for(u32::try_from(lease_s + 1).unwrap_or(u32::MAX))
         }
         Err(error) => {
@@ -110,8 +105,8 @@ async fn hiding(app: &App, queue: Queue) -> Queue {
 }
 
 async fn handle(app: &App, queue: &Queue, message: &Message) {
-    let shift = Shift::new(app.clock.now_ms(), None);
-    if message::handle(app, message, shift).await == Handled::Done
+    let budget = TimeBudget::new(app.clock.now_ms(), None);
+    if message::handle(app, message, budget).await == Handled::Done
         && let Err(error) = queue.delete(&message.receipt_handle).await
     {
         warn!(%error, "a message that is done with was not deleted");

@@ -4,11 +4,12 @@ use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use tracing::warn;
 
-use super::{ended, letters};
+use super::dead_letters;
 use crate::{
     app::App,
     batch::is_batch_id,
     job::{Reason, Status},
+    overflow,
     queue::Queue,
     store::jobs::Sweep,
     webhook,
@@ -66,9 +67,9 @@ async fn one(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
         }
         Sweep::Ended(job) => {
             warn!(job_id = job.id, status = job.status.name(), "a job without a message has ended");
-            ended::tell(app, &job).await;
+            overflow::notify_end(app, &job).await;
             if job.status == Status::Failed {
-                letters::write(app, &job, Reason::AttemptsExhausted).await;
+                dead_letters::write(app, &job, Reason::AttemptsExhausted).await;
             }
             Ok(false)
         }

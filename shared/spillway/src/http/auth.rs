@@ -7,8 +7,7 @@ use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 use super::Caller;
 use crate::{
     app::App,
-    broker,
-    chat::{Kind, Problem},
+    problem::{Kind, Problem},
     tenant::{ApiKey, Tenant, caller_id},
 };
 
@@ -32,7 +31,7 @@ pub async fn tenant(app: &App, parts: &Parts) -> Result<Arc<Tenant>, Problem> {
 
 async fn of_key(app: &App, presented: &str) -> Result<Arc<Tenant>, Problem> {
     let key = ApiKey::parse(presented).ok_or_else(invalid_key)?;
-    let tenant = app.registry.authenticate(&key).await.map_err(|error| broker::unreachable("registry", &error))?;
+    let tenant = app.registry.authenticate(&key).await?;
     tenant.ok_or_else(invalid_key)
 }
 
@@ -40,7 +39,7 @@ async fn of_caller(app: &App, identity: &str) -> Result<Arc<Tenant>, Problem> {
     let Some(id) = caller_id(identity) else {
         return Err(Problem::new(Kind::Unauthenticated, "The identity of the caller cannot be read."));
     };
-    let tenant = app.registry.tenant_of_caller(&id).await.map_err(|error| broker::unreachable("registry", &error))?;
+    let tenant = app.registry.tenant_of_caller(&id).await?;
     tenant.ok_or_else(|| {
         let shown: String = id.chars().take(LONGEST_SHOWN).collect();
         Problem::new(Kind::Unauthenticated, format!("No tenant has the caller {shown}, and there is no API key."))

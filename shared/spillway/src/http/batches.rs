@@ -7,24 +7,24 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{Call, auth, files, jobs, terms};
+use super::{Call, files, jobs};
 use crate::{
     app::App,
     batch::{Batch, Counts, Kind as IdKind, Status, derived},
-    broker,
-    chat::{Kind, Problem},
+    dialect::Api,
+    overflow,
+    problem::{Kind, Problem},
     queue::Queue,
-    store::{StoreError, batches::Wanted},
-    tenant::Tenant,
+    store::batches::Wanted,
 };
 
 /// How long a batch may take, in milliseconds: a day, as in both APIs.
 const WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// A batch that is to be accepted.
-struct New<'a> {
+struct New {
     kind: IdKind,
-    endpoint: &'a str,
+    api: Api,
     input_file: Option<String>,
     /// Its lines, as `batch::read` takes them.
     lines: Bytes,
@@ -36,22 +36,21 @@ struct New<'a> {
 
 /// Accepts a batch; `body` is the request's. Its lines are stored first, then the batch, then its message is sent, so that
 /// nothing accepted is ever lost.
-async fn accept(app: &App, call: &Call, tenant: &Tenant, body: &[u8], new: New<'_>) -> Result<Batch, Problem> {
+async fn accept(app: &App, call: &Call, body: &[u8], new: New) -> Result<Batch, Problem> {
     let (queue, bucket) = (queue(app)?, files::blobs(app)?);
     let now_ms = app.clock.now_ms();
-    let terms = terms::terms(&call.parts.headers, now_ms)?;
     let last_ms = now_ms.saturating_add(WINDOW_MS);
     let batch = Batch {
-        id: new.kind.id(named(call, tenant).unwrap_or_else(Uuid::new_v4)),
-        tenant: tenant.name.clone(),
-        dialect: call.dialect,
-        endpoint: new.endpoint.to_owned(),
+        id: new.kind.id(derived_id(call).unwrap_or_else(Uuid::new_v4)),
+        tenant: call.tenant.name.clone(),
+        dialect: call.head.dialect,
+        api: new.api,
         headers: jobs::kept_headers(call),
         input_file: new.input_file,
         metadata: new.metadata,
         fingerprint: derived(&[body]).simple().to_string(),
         created_ms: now_ms,
-        expires_ms: terms.expires_ms(last_ms),
+        expires_ms: call.preferences.expires_ms(last_ms),
         output_kept_s: new.output_kept_s,
         status: Status::Validating,
         in_progress_ms: None,
@@ -71,20 +70,20 @@ async fn accept(app: &App, call: &Call, tenant: &Tenant, body: &[u8], new: New<'
         etag: String::new(),
     };
     let fingerprint = batch.fingerprint.clone();
-    if let Some(earlier) = app.batches.get(&batch.id).await.map_err(|error| no_store(&error))? {
+    if let Some(earlier) = app.batches.get(&batch.id).await? {
         return same(earlier, &fingerprint);
     }
     bucket.put(&batch.input_key(), new.lines).await.map_err(|error| files::no_bucket(&error))?;
-    let batch = app.batches.create(batch).await.map_err(|error| no_store(&error))?;
+    let batch = app.batches.create(batch).await?;
     let batch = same(batch, &fingerprint)?;
-    tell(queue, &batch).await;
+    overflow::send(queue, &batch.id, &batch.tenant, 0).await;
     Ok(batch)
 }
 
-/// What an `Idempotency-Key` names: the same batch in every process, for as long as it is kept.
-fn named(call: &Call, tenant: &Tenant) -> Option<Uuid> {
-    let key = call.parts.headers.get("idempotency-key")?;
-    Some(derived(&[tenant.name.as_bytes(), call.dialect.name().as_bytes(), b"batch", key.as_bytes()]))
+/// The id that an `Idempotency-Key` gives a batch: the same in every process, for as long as the batch is kept.
+fn derived_id(call: &Call) -> Option<Uuid> {
+    let key = call.preferences.idempotency_key.as_ref()?;
+    Some(derived(&[call.tenant.name.as_bytes(), call.head.dialect.name().as_bytes(), b"batch", key.as_bytes()]))
 }
 
 fn same(batch: Batch, fingerprint: &str) -> Result<Batch, Problem> {
@@ -95,34 +94,25 @@ fn same(batch: Batch, fingerprint: &str) -> Result<Batch, Problem> {
     Err(Problem::invalid("Idempotency-Key", told))
 }
 
-/// Sends the message that carries a batch on.
-async fn tell(queue: &Queue, batch: &Batch) {
-    if let Err(error) = queue.send(&batch.id, &batch.tenant, 0).await {
-        // The sweep finds the batch and sends its message.
-        tracing::warn!(batch_id = batch.id, %error, "the message of a batch was not sent");
-    }
-}
-
 /// Takes the caller's own batch back. One that has ended stays as it is.
 async fn cancel(app: &App, call: &Call, kind: IdKind, id: &str) -> Result<Batch, Problem> {
     let queue = queue(app)?;
     let batch = find(app, call, kind, id).await?;
-    let cancelled = app.batches.cancel(batch, app.clock.now_ms()).await.map_err(|error| no_store(&error))?;
+    let cancelled = app.batches.cancel(batch, app.clock.now_ms()).await?;
     let batch = cancelled.ok_or_else(missing)?;
     if batch.status == Status::Cancelling {
-        tell(queue, &batch).await;
+        overflow::send(queue, &batch.id, &batch.tenant, 0).await;
     }
     counted(app, batch).await
 }
 
 /// The caller's own batch; another tenant's, or another API's, looks as if it did not exist.
 async fn find(app: &App, call: &Call, kind: IdKind, id: &str) -> Result<Batch, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    of_tenant(app, &tenant.name, kind, id).await
+    of_tenant(app, &call.tenant.name, kind, id).await
 }
 
 async fn of_tenant(app: &App, tenant: &str, kind: IdKind, id: &str) -> Result<Batch, Problem> {
-    let batch = app.batches.get(id).await.map_err(|error| no_store(&error))?;
+    let batch = app.batches.get(id).await?;
     let own = batch.filter(|batch| batch.tenant == tenant && IdKind::of(&batch.id) == Some(kind));
     own.ok_or_else(missing)
 }
@@ -142,7 +132,7 @@ async fn page(
     };
     let after = after.as_ref().map(|batch| (batch.id.as_str(), batch.created_ms));
     let wanted = Wanted { oldest_first, after, limit: limit + 1 };
-    let mut batches = app.batches.list(tenant, kind, &wanted).await.map_err(|error| no_store(&error))?;
+    let mut batches = app.batches.list(tenant, kind, &wanted).await?;
     let has_more = batches.len() > limit;
     batches.truncate(limit);
     Ok((batches, has_more))
@@ -153,7 +143,7 @@ async fn counted(app: &App, batch: Batch) -> Result<Batch, Problem> {
     if batch.status.is_final() || batch.total == 0 {
         return Ok(batch);
     }
-    let counts = app.batches.counts(&batch.id).await.map_err(|error| no_store(&error))?;
+    let counts = app.batches.counts(&batch.id).await?;
     Ok(Batch { counts, ..batch })
 }
 
@@ -165,8 +155,4 @@ fn queue(app: &App) -> Result<&Queue, Problem> {
 
 fn missing() -> Problem {
     Problem::new(Kind::NotFound, "There is no such batch.")
-}
-
-fn no_store(error: &StoreError) -> Problem {
-    broker::unreachable("job store", error)
 }

@@ -5,19 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use super::{Body, Call, auth, jobs, prefer, record, reply, responses, terms, told, wait};
+use super::{Body, Call, jobs, record, reply, responses, wait};
 use crate::{
     app::App,
     broker::{self, Ask, Reply, Served},
-    chat::{Kind, Problem, Request},
+    chat::Request,
     dialect::{Api, Context, Draft, Echo},
+    job, overflow,
+    problem::{Kind, Problem},
     telemetry::{Outcome, RequestEvent},
-    tenant::{Class, Overflow, Tenant},
+    tenant::{Class, MAX_HOLD_MS, Overflow},
 };
-
-/// The longest that a caller is held, in milliseconds, if it does not tell how long it waits: boto3 gives up after 60 s and
-/// sends its paid request again.
-pub const MAX_HOLD_MS: u64 = 50_000;
 
 /// Answers a request to a model in the API that it came in.
 ///
@@ -32,20 +30,21 @@ pub async fn chat(
     stream: bool,
 ) -> Result<Response<Body>, Problem> {
     let started_ms = app.clock.now_ms();
-    let mut event = record::event(call, route_name(api, stream));
+    let mut event = record::event(call, record::route_name(api, stream));
     let draft = api.read(&body, path_model, stream);
     let unanswered = match ask(app, call, draft, &mut event).await {
         Ok((ask, echo)) if echo.response.background => {
             event.outcome = Outcome::Queued;
-            responses::create(app, call, &ask, body).await
+            responses::create(app, call, &ask, stored(call, api, path_model, ask.request.stream), body).await
         }
         Ok((ask, echo)) => {
-            let (tenant, is_stream) = (Arc::clone(&ask.tenant), ask.request.stream);
+            let is_stream = ask.request.stream;
             let ignored = ask.request.ignored.join(", ");
+            let stored = stored(call, api, path_model, is_stream);
             let context = context(app, call, &ask.request, echo);
-            let when_full = when_full(app, call, &tenant);
+            let when_full = when_full(app, call);
             let served = match when_full {
-                WhenFull::Queue if ask.hold_ms == 0 => match jobs::behind_others(app, &tenant).await {
+                WhenFull::Queue if ask.hold_ms == 0 => match overflow::check_backlog(app, &call.tenant).await {
                     Ok(()) => Box::pin(broker::serve(app, ask)).await,
                     Err(behind) => Err(behind),
                 },
@@ -58,12 +57,12 @@ pub async fn chat(
                     WhenFull::Refuse => Err(refused),
                     WhenFull::Queue => {
                         event.outcome = Outcome::Queued;
-                        Box::pin(jobs::accept(app, call, &tenant, body, is_stream, refused)).await
+                        Box::pin(jobs::accept(app, call, stored, body, refused)).await
                     }
                     WhenFull::Wait => {
                         event.outcome = Outcome::Queued;
                         let stream = is_stream.then(|| api.stream(context));
-                        let waiting = wait::Waiting { api, tenant, body, stream, refused, started_ms };
+                        let waiting = wait::Waiting { api, request: stored, body, stream, refused, started_ms };
                         Box::pin(wait::wait(app, call, waiting)).await
                     }
                 },
@@ -79,38 +78,34 @@ pub async fn chat(
     unanswered
 }
 
-/// Who asks for what. `event` learns what is found out on the way, whether or not it ends well.
+/// Reads the request. `event` gets what is found out on the way, whether or not it ends well.
 async fn ask(
     app: &App,
     call: &Call,
     draft: Result<Draft, Problem>,
     event: &mut RequestEvent,
 ) -> Result<(Ask, Echo), Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    event.tenant = Some(tenant.name.clone());
-    event.class = Some(tenant.class.name());
-    event.parent = tenant.parent.clone();
+    let tenant = Arc::clone(&call.tenant);
     let draft = draft?;
-    terms::terms(&call.parts.headers, app.clock.now_ms())?;
     let model = broker::find_model(app, &tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
-    let (request, echo) = draft.request(model.format(), &call.parts.headers)?;
+    let (request, echo) = draft.request(model.format(), &call.head.parts.headers)?;
     event.stream = request.stream;
-    let asked_ms = prefer::prefer(&call.parts.headers).wait_ms;
-    let when_full = when_full(app, call, &tenant);
+    let wait_ms = call.preferences.wait_ms;
+    let when_full = when_full(app, call);
     let hold_ms = match when_full {
-        WhenFull::Refuse => asked_ms.unwrap_or(tenant.hold_ms),
-        WhenFull::Queue => asked_ms.unwrap_or(0),
-        // What it asks for is how long it waits in the queue.
+        WhenFull::Refuse => wait_ms.unwrap_or(tenant.hold_ms),
+        WhenFull::Queue => wait_ms.unwrap_or(0),
+        // The time that the caller waits is spent in the queue.
         WhenFull::Wait => tenant.hold_ms,
     };
-    // What can wait takes no more of a pool than what waits already.
+    // A request that can wait takes no more of a pool than the jobs that wait already.
     let class = if when_full == WhenFull::Queue { Class::Batch } else { tenant.class };
     let ask = Ask {
-        request_id: call.request_id.clone(),
+        request_id: call.head.request_id.clone(),
         class,
         hold_ms: hold_ms.min(MAX_HOLD_MS),
-        deadline_ms: call.deadline_ms,
+        deadline_ms: call.head.deadline_ms,
         patient_until_ms: None,
         event: event.clone(),
         tenant,
@@ -128,35 +123,32 @@ enum WhenFull {
     Wait,
 }
 
-/// Only who says that it can wait gets a job for an answer: to a chat SDK a 202 looks like an empty completion.
-fn when_full(app: &App, call: &Call, tenant: &Tenant) -> WhenFull {
-    let can_wait = prefer::prefer(&call.parts.headers).respond_async;
-    match tenant.overflow {
+/// Only a caller that opts in gets a job for an answer: to a chat SDK a 202 looks like an empty completion.
+fn when_full(app: &App, call: &Call) -> WhenFull {
+    match call.tenant.overflow {
         _ if app.queue.is_none() => WhenFull::Refuse,
         Overflow::Refuse => WhenFull::Refuse,
-        Overflow::Queue | Overflow::Wait if can_wait => WhenFull::Queue,
+        Overflow::Queue | Overflow::Wait if call.preferences.respond_async => WhenFull::Queue,
         Overflow::Queue => WhenFull::Refuse,
         Overflow::Wait => WhenFull::Wait,
     }
 }
 
-/// The route in events.
-pub fn route_name(api: Api, stream: bool) -> &'static str {
-    match (api, stream) {
-        (Api::ChatCompletions, _) => "POST /v1/chat/completions",
-        (Api::Responses, _) => "POST /v1/responses",
-        (Api::Embeddings, _) => "POST /v1/embeddings",
-        (Api::Messages, _) => "POST /v1/messages",
-        (Api::Converse, false) => "POST /model/{id}/converse",
-        (Api::Converse, true) => "POST /model/{id}/converse-stream",
-        (Api::Invoke, false) => "POST /model/{id}/invoke",
-        (Api::Invoke, true) => "POST /model/{id}/invoke-with-response-stream",
+/// The request as a job keeps it, without its body.
+fn stored(call: &Call, api: Api, path_model: Option<&str>, stream: bool) -> job::Call {
+    let parts = &call.head.parts;
+    job::Call {
+        api,
+        model: path_model.map(str::to_owned),
+        path: parts.uri.path().to_owned(),
+        headers: jobs::kept_headers(call),
+        stream,
     }
 }
 
 fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> Context {
     Context {
-        request_id: call.request_id.clone(),
+        request_id: call.head.request_id.clone(),
         model: request.model.clone(),
         created_s: app.clock.now_ms() / 1_000,
         echo,
@@ -164,17 +156,17 @@ fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> Context {
 }
 
 fn respond(app: &App, call: &Call, api: Api, context: Context, ignored: &str, served: Served) -> Response<Body> {
-    let mut headers = told::told(ignored, &served);
-    headers.extend(call.dialect.limit_headers(&served.limits, app.clock.now_ms()));
+    let mut headers = served.headers(ignored);
+    headers.extend(call.head.dialect.limit_headers(&served.limits, app.clock.now_ms()));
     match served.reply {
         Reply::Whole(answer) => {
             let rendered = api.answer(&context, &answer);
             headers.extend(rendered.headers);
-            reply::whole(call, rendered.status, headers, rendered.body)
+            reply::whole(&call.head, rendered.status, headers, rendered.body)
         }
         Reply::Stream { headers: of_model, deltas } => {
-            headers.extend(api.stream_headers(&call.request_id, &of_model));
-            reply::stream(call, headers, api.stream(context), deltas)
+            headers.extend(api.stream_headers(&call.head.request_id, &of_model));
+            reply::stream(&call.head, headers, api.stream(context), deltas)
         }
     }
 }

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use http::Response;
 
-use super::{Body, Call, auth, record, reply};
+use super::{Body, Call, record, reply};
 use crate::{
     app::App,
     broker::{self, Count},
-    chat::Problem,
-    dialect::{Api, Dialect, Draft},
+    dialect::{Api, Draft},
+    problem::Problem,
     telemetry::{Outcome, RequestEvent},
 };
 
@@ -24,11 +24,7 @@ pub async fn count(
     path_model: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
     let started_ms = app.clock.now_ms();
-    let route = match api.dialect() {
-        Dialect::Bedrock => "POST /model/{id}/count-tokens",
-        Dialect::OpenAi | Dialect::Anthropic => "POST /v1/messages/count_tokens",
-    };
-    let mut event = record::event(call, route);
+    let mut event = record::event(call, record::count_route_name(api));
     let counted = counted(app, call, api.read(&body, path_model, false), &mut event).await;
     match &counted {
         Ok(_) => event.outcome = Outcome::Answered,
@@ -36,10 +32,10 @@ pub async fn count(
     }
     record::end(app, event, started_ms);
     let count = counted?;
-    let rendered = api.count(&call.request_id, count.input_tokens);
+    let rendered = api.count(&call.head.request_id, count.input_tokens);
     let mut headers = rendered.headers;
     headers.extend(count.is_estimate.then(|| reply::header("x-spillway-estimated", "true")).flatten());
-    Ok(reply::whole(call, rendered.status, headers, rendered.body))
+    Ok(reply::whole(&call.head, rendered.status, headers, rendered.body))
 }
 
 async fn counted(
@@ -48,11 +44,9 @@ async fn counted(
     draft: Result<Draft, Problem>,
     event: &mut RequestEvent,
 ) -> Result<Count, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    event.tenant = Some(tenant.name.clone());
     let draft = draft?;
-    let model = broker::find_model(app, &tenant, draft.model()).await?;
+    let model = broker::find_model(app, &call.tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
-    let request = draft.to_count(model.format(), &call.parts.headers)?;
+    let request = draft.to_count(model.format(), &call.head.parts.headers)?;
     broker::count_tokens(app, &model, &request).await
 }

@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
 use super::{
-    Body, Call, auth,
+    Body, Call,
     query::{Query, invalid},
     reply,
 };
@@ -15,9 +15,8 @@ use crate::{
     app::App,
     batch::{File, Kind as IdKind},
     blobs::{BlobError, Blobs},
-    broker,
-    chat::{Kind, Problem},
-    store::{StoreError, batches::Wanted},
+    problem::{Kind, Problem},
+    store::batches::Wanted,
 };
 
 /// How many files a page has at most. OpenAI allows more; who asks for more gets a page that says that there is another.
@@ -28,9 +27,9 @@ const MAX_LIMIT: usize = 10_000;
 
 /// `POST /v1/files`: stores the content first and the file second, so that no file lacks its content.
 pub async fn upload(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
+    let tenant = &call.tenant;
     let bucket = blobs(app)?;
-    let content_type = call.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = call.head.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let form = form::read(content_type.unwrap_or_default(), body).await?;
     let now_ms = app.clock.now_ms();
     let file = File {
@@ -43,14 +42,14 @@ pub async fn upload(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
         expires_ms: now_ms.saturating_add(form.kept_s.saturating_mul(1_000)),
     };
     bucket.put(&file.key(), form.content).await.map_err(|error| no_bucket(&error))?;
-    app.files.create(&file).await.map_err(|error| no_store(&error))?;
-    Ok(reply::json(call, StatusCode::OK, &shown(&file)))
+    app.files.create(&file).await?;
+    Ok(reply::json(&call.head, StatusCode::OK, &shown(&file)))
 }
 
 /// `GET /v1/files`, the newest first.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    let query = Query::read(call.parts.uri.query(), &["after", "limit", "order", "purpose"])?;
+    let tenant = &call.tenant;
+    let query = Query::read(call.head.parts.uri.query(), &["after", "limit", "order", "purpose"])?;
     let limit = query.limit(MAX_LIMIT, MAX_LIMIT)?.min(MOST);
     let oldest_first = match query.get("order") {
         None | Some("desc") => false,
@@ -64,19 +63,19 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let after = after.as_ref().map(|file| (file.id.as_str(), file.created_ms));
     let wanted = Wanted { oldest_first, after, limit: limit + 1 };
     let found = app.files.list(&tenant.name, &wanted, query.get("purpose"), app.clock.now_ms()).await;
-    let mut files = found.map_err(|error| no_store(&error))?;
+    let mut files = found?;
     let has_more = files.len() > limit;
     files.truncate(limit);
     let ids = [files.first(), files.last()].map(|file| file.map(|file| file.id.clone()));
     let data: Vec<Value> = files.iter().map(shown).collect();
     let body = json!({ "object": "list", "data": data, "first_id": ids[0], "last_id": ids[1], "has_more": has_more });
-    Ok(reply::json(call, StatusCode::OK, &body))
+    Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
 
 /// `GET /v1/files/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let file = find(app, call, id).await?;
-    Ok(reply::json(call, StatusCode::OK, &shown(&file)))
+    Ok(reply::json(&call.head, StatusCode::OK, &shown(&file)))
 }
 
 /// `GET /v1/files/{id}/content`.
@@ -84,19 +83,19 @@ pub async fn content(app: &App, call: &Call, id: &str) -> Result<Response<Body>,
     let file = find(app, call, id).await?;
     let content = read(app, &file).await?;
     let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))];
-    Ok(reply::whole(call, StatusCode::OK, headers, content))
+    Ok(reply::whole(&call.head, StatusCode::OK, headers, content))
 }
 
 /// `DELETE /v1/files/{id}`. A batch that was made of it goes on.
 pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let file = find(app, call, id).await?;
-    app.files.delete(&file).await.map_err(|error| no_store(&error))?;
+    app.files.delete(&file).await?;
     blobs(app)?.delete(&file.key()).await.map_err(|error| no_bucket(&error))?;
-    Ok(reply::json(call, StatusCode::OK, &json!({ "id": file.id, "object": "file", "deleted": true })))
+    Ok(reply::json(&call.head, StatusCode::OK, &json!({ "id": file.id, "object": "file", "deleted": true })))
 }
 
 async fn find(app: &App, call: &Call, id: &str) -> Result<File, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
+    let tenant = &call.tenant;
     of_tenant(app, &tenant.name, id).await
 }
 
@@ -105,7 +104,7 @@ async fn find(app: &App, call: &Call, id: &str) -> Result<File, Problem> {
 /// # Errors
 /// There is none (404), or the store cannot be reached.
 pub async fn of_tenant(app: &App, tenant: &str, id: &str) -> Result<File, Problem> {
-    let file = app.files.get(id, app.clock.now_ms()).await.map_err(|error| no_store(&error))?;
+    let file = app.files.get(id, app.clock.now_ms()).await?;
     let missing = || Problem { param: Some("id".to_owned()), ..Problem::new(Kind::NotFound, "There is no such file.") };
     file.filter(|file| file.tenant == tenant).ok_or_else(missing)
 }
@@ -137,10 +136,6 @@ pub fn no_bucket(error: &BlobError) -> Problem {
     tracing::warn!(%error, "the bucket cannot be reached");
     let told = "The bucket of files cannot be reached. Try again.";
     Problem { retry_after_ms: Some(1_000), ..Problem::new(Kind::Unavailable, told) }
-}
-
-fn no_store(error: &StoreError) -> Problem {
-    broker::unreachable("job store", error)
 }
 
 fn shown(file: &File) -> Value {

@@ -1,15 +1,12 @@
 //! `POST /guardrail/{id}/version/{version}/apply`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::{Body, Call, auth, record, reply};
-use crate::{
-    app::App,
-    broker::{self, Applied},
-    chat::Problem,
-    telemetry::{Outcome, RequestEvent},
-};
+use super::{Body, Call, record, reply};
+use crate::{app::App, broker, problem::Problem, telemetry::Outcome};
 
 /// Applies one of the account's guardrails.
 ///
@@ -17,8 +14,8 @@ use crate::{
 /// What to tell the caller.
 pub async fn apply(app: &App, call: &Call, id: &str, version: &str, body: Bytes) -> Result<Response<Body>, Problem> {
     let started_ms = app.clock.now_ms();
-    let mut event = record::event(call, "POST /guardrail/{id}/version/{version}/apply");
-    let applied = applied(app, call, id, version, body, &mut event).await;
+    let mut event = record::event(call, record::GUARDRAIL_ROUTE);
+    let applied = broker::apply_guardrail(app, Arc::clone(&call.tenant), id, version, body).await;
     match &applied {
         Ok(applied) => {
             event.outcome = Outcome::Answered;
@@ -28,21 +25,7 @@ pub async fn apply(app: &App, call: &Call, id: &str, version: &str, body: Bytes)
     }
     record::end(app, event, started_ms);
     let applied = applied?;
-    let mut headers = call.dialect.limit_headers(&applied.limits, app.clock.now_ms());
-    headers.extend(call.dialect.json_headers(&call.request_id));
-    Ok(reply::whole(call, StatusCode::OK, headers, applied.body))
-}
-
-async fn applied(
-    app: &App,
-    call: &Call,
-    id: &str,
-    version: &str,
-    body: Bytes,
-    event: &mut RequestEvent,
-) -> Result<Applied, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    event.tenant = Some(tenant.name.clone());
-    event.parent = tenant.parent.clone();
-    broker::apply_guardrail(app, tenant, id, version, body).await
+    let mut headers = call.head.dialect.limit_headers(&applied.limits, app.clock.now_ms());
+    headers.extend(call.head.dialect.json_headers(&call.head.request_id));
+    Ok(reply::whole(&call.head, StatusCode::OK, headers, applied.body))
 }

@@ -3,33 +3,33 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Body, Call, auth, reply};
-use crate::{app::App, broker, chat::Problem, dialect::Dialect};
+use super::{Body, Call, reply};
+use crate::{app::App, broker, dialect::Dialect, problem::Problem};
 
 /// `GET /v1/models`.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    let catalogue = app.registry.catalogue().await.map_err(|error| broker::unreachable("registry", &error))?;
+    let tenant = &call.tenant;
+    let catalogue = app.registry.catalogue().await?;
     let models: Vec<Value> = catalogue
         .models()
         .filter(|model| tenant.may_call(&model.name))
-        .map(|model| entry(call.dialect, &model.name))
+        .map(|model| entry(call.head.dialect, &model.name))
         .collect();
-    let body = match call.dialect {
+    let body = match call.head.dialect {
         Dialect::Anthropic => {
             let end = |model: Option<&Value>| model.map_or(Value::Null, |model| model["id"].clone());
             json!({ "first_id": end(models.first()), "last_id": end(models.last()), "has_more": false, "data": models })
         }
         Dialect::OpenAi | Dialect::Bedrock => json!({ "object": "list", "data": models }),
     };
-    Ok(reply::json(call, StatusCode::OK, &body))
+    Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
 
 /// `GET /v1/models/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
+    let tenant = &call.tenant;
     let model = broker::find_model(app, &tenant, id).await?;
-    Ok(reply::json(call, StatusCode::OK, &entry(call.dialect, &model.name)))
+    Ok(reply::json(&call.head, StatusCode::OK, &entry(call.head.dialect, &model.name)))
 }
 
 fn entry(dialect: Dialect, name: &str) -> Value {

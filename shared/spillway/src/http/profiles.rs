@@ -3,8 +3,8 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Body, Call, auth, reply};
-use crate::{app::App, broker, chat::Problem};
+use super::{Body, Call, reply};
+use crate::{app::App, broker, problem::Problem};
 
 /// When nobody knows (1970).
 const LONG_AGO: &str = "1970-01-01T00:00:00Z";
@@ -12,19 +12,19 @@ const LONG_AGO: &str = "1970-01-01T00:00:00Z";
 /// `GET /inference-profiles`: the models that the tenant may call, each as a profile (Amazon Bedrock API Reference,
 /// "ListInferenceProfiles").
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    let catalogue = app.registry.catalogue().await.map_err(|error| broker::unreachable("registry", &error))?;
-    let of_applications = call.parts.uri.query().is_some_and(|query| query.contains("type=APPLICATION"));
+    let tenant = &call.tenant;
+    let catalogue = app.registry.catalogue().await?;
+    let of_applications = call.head.parts.uri.query().is_some_and(|query| query.contains("type=APPLICATION"));
     let models = catalogue.models().filter(|model| !of_applications && tenant.may_call(&model.name));
     let profiles: Vec<Value> = models.map(|model| profile(&model.name)).collect();
-    Ok(reply::json(call, StatusCode::OK, &json!({ "inferenceProfileSummaries": profiles })))
+    Ok(reply::json(&call.head, StatusCode::OK, &json!({ "inferenceProfileSummaries": profiles })))
 }
 
 /// `GET /inference-profiles/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
+    let tenant = &call.tenant;
     let model = broker::find_model(app, &tenant, id).await?;
-    Ok(reply::json(call, StatusCode::OK, &profile(&model.name)))
+    Ok(reply::json(&call.head, StatusCode::OK, &profile(&model.name)))
 }
 
 fn profile(name: &str) -> Value {

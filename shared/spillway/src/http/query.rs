@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
 
-use crate::chat::{Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 /// The values of a query by name, percent-decoded.
 #[derive(Debug)]

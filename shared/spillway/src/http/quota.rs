@@ -3,14 +3,14 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Body, Call, auth, reply};
-use crate::{app::App, broker, chat::Problem, quota::Attribute};
+use super::{Body, Call, reply};
+use crate::{app::App, broker, problem::Problem, quota::Attribute, store::LedgerError};
 
 /// The caller's limits and where they stand, and what it has used in all.
 pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
+    let tenant = &call.tenant;
     let account = broker::account_of(&tenant);
-    let images = app.ledger.images(&account).await.map_err(|error| broker::unreachable("ledger", &error))?;
+    let images = app.ledger.images(&account).await.map_err(LedgerError)?;
     let limits: Vec<Value> = account
         .states(&images, app.clock.now_ms())
         .into_iter()
@@ -35,5 +35,5 @@ pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
         },
         "regained_tokens": total(Attribute::Regained),
     });
-    Ok(reply::json(call, StatusCode::OK, &body))
+    Ok(reply::json(&call.head, StatusCode::OK, &body))
 }

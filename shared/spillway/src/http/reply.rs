@@ -16,12 +16,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use serde_json::Value;
 
-use super::{Body, Call, route};
+use super::{Body, Head, route};
 use crate::{
     broker::{Delta, Deltas},
-    chat::{Kind, Problem},
     dialect::Encoder,
     job::StoredResult,
+    problem::{Kind, Problem},
 };
 
 /// After how much silence a stream sends a sign of life, in milliseconds: proxies drop connections that are silent for a minute.
@@ -53,35 +53,35 @@ pub fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// A complete body.
-pub fn whole(call: &Call, status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Response<Body> {
+pub fn whole(head: &Head, status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Full::new(body).boxed_unsync());
     *response.status_mut() = status;
     response.headers_mut().extend(headers);
-    with_request_id(call, response)
+    with_request_id(head, response)
 }
 
 /// A JSON body.
-pub fn json(call: &Call, status: StatusCode, body: &Value) -> Response<Body> {
+pub fn json(head: &Head, status: StatusCode, body: &Value) -> Response<Body> {
     let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    whole(call, status, headers, Bytes::from(body.to_string()))
+    whole(head, status, headers, Bytes::from(body.to_string()))
 }
 
 /// A failure, in the caller's dialect.
-pub fn problem(call: &Call, problem: &Problem, now_ms: u64) -> Response<Body> {
-    let rendered = call.dialect.problem(&call.request_id, problem);
+pub fn problem(head: &Head, problem: &Problem, now_ms: u64) -> Response<Body> {
+    let rendered = head.dialect.problem(&head.request_id, problem);
     let mut headers = rendered.headers;
     let limit_states = problem.payer.as_ref().map_or(&[][..], |payer| &payer.limit_states);
-    headers.extend(call.dialect.limit_headers(limit_states, now_ms));
+    headers.extend(head.dialect.limit_headers(limit_states, now_ms));
     if problem.kind == Kind::MethodNotAllowed {
-        headers.extend(header("allow", &route::methods(call.parts.uri.path())));
+        headers.extend(header("allow", &route::methods(head.parts.uri.path())));
     }
-    whole(call, rendered.status, headers, rendered.body)
+    whole(head, rendered.status, headers, rendered.body)
 }
 
 /// A body that follows the model: each event as soon as it is here, a sign of life when it is silent, and a
 /// well-formed end, whatever happens.
 pub fn stream(
-    call: &Call,
+    head: &Head,
     headers: Vec<(HeaderName, HeaderValue)>,
     encoder: Encoder,
     deltas: Deltas,
@@ -105,28 +105,28 @@ pub fn stream(
             }
         }
     });
-    let mut response = streamed(call, headers, chunks);
+    let mut response = streamed(head, headers, chunks);
     response.extensions_mut().insert(cut);
     response
 }
 
 /// A body that comes in chunks.
 pub fn streamed(
-    call: &Call,
+    head: &Head,
     headers: Vec<(HeaderName, HeaderValue)>,
     chunks: impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
 ) -> Response<Body> {
     let mut response = Response::new(StreamBody::new(chunks).boxed_unsync());
     response.headers_mut().extend(headers);
-    with_request_id(call, response)
+    with_request_id(head, response)
 }
 
 /// The answer to a job.
-pub fn stored(call: &Call, stored: StoredResult, more: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
+pub fn stored(head: &Head, stored: StoredResult, more: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
     let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut headers = parsed(&stored.headers);
     headers.extend(more);
-    whole(call, status, headers, stored.body)
+    whole(head, status, headers, stored.body)
 }
 
 /// Headers that were stored.
@@ -143,8 +143,8 @@ pub fn header(name: &'static str, value: &str) -> Option<(HeaderName, HeaderValu
     HeaderValue::from_str(value).ok().map(|value| (HeaderName::from_static(name), value))
 }
 
-fn with_request_id(call: &Call, mut response: Response<Body>) -> Response<Body> {
-    if let Ok(id) = HeaderValue::from_str(&call.request_id) {
+fn with_request_id(head: &Head, mut response: Response<Body>) -> Response<Body> {
+    if let Ok(id) = HeaderValue::from_str(&head.request_id) {
         response.headers_mut().insert("x-request-id", id);
     }
     response
@@ -173,7 +173,7 @@ mod tests {
         silence: Duration,
     ) -> Bytes {
         let (parts, ()) = Request::new(()).into_parts();
-        let call = Call { parts, dialect: api.dialect(), request_id: "r".into(), deadline_ms: None };
+        let head = Head { parts, dialect: api.dialect(), request_id: "r".into(), deadline_ms: None };
         let context = Context { request_id: "r".into(), model: "m".into(), created_s: 0, echo: Echo::default() };
         let (sender, deltas) = mpsc::channel(8);
         let names = names.to_vec();
@@ -187,7 +187,7 @@ mod tests {
                 sender.send(Delta::End(end)).await.expect("a reader");
             }
         });
-        let body = stream(&call, Vec::new(), api.stream(context), deltas).into_body().collect().await;
+        let body = stream(&head, Vec::new(), api.stream(context), deltas).into_body().collect().await;
         body.expect("no errors").to_bytes()
     }
 

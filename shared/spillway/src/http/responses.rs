@@ -8,14 +8,14 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use self::query::Query;
-use super::{Body, Call, jobs, reply, terms};
+use super::{Body, Call, jobs, reply};
 use crate::{
     app::App,
     broker::{self, Ask},
-    chat::{Kind, Problem},
     dialect::{Api, Context, Dialect, Standing, last_response},
-    job::{Job, NewJob, Reader, Status},
-    store::{StoreError, jobs::LARGEST_BODY},
+    job::{self, Job, Reader, Status},
+    overflow::{self, Submission},
+    problem::{Kind, Problem},
     tenant::{Class, Overflow},
 };
 
@@ -27,69 +27,58 @@ const PREFIX: &str = "resp_";
 ///
 /// # Errors
 /// The request can never be admitted, the tenant may not queue, or the job cannot be stored.
-pub async fn create(app: &App, call: &Call, ask: &Ask, body: Bytes) -> Result<Response<Body>, Problem> {
-    let Some(queue) = app.queue.as_ref().filter(|_| ask.tenant.overflow != Overflow::Refuse) else {
+pub async fn create(
+    app: &App,
+    call: &Call,
+    ask: &Ask,
+    request: job::Call,
+    body: Bytes,
+) -> Result<Response<Body>, Problem> {
+    if app.queue.is_none() || call.tenant.overflow == Overflow::Refuse {
         return Err(Problem::invalid("background", "background: nothing is queued here; leave it out or send false."));
-    };
-    broker::check(app, ask).await?;
-    let now_ms = app.clock.now_ms();
-    let terms = terms::terms(&call.parts.headers, now_ms)?;
-    let lasts_until_ms = now_ms.saturating_add(ask.tenant.job_ttl_s.saturating_mul(1_000));
-    let id = jobs::named_id(&ask.tenant.name, call, &body).unwrap_or_else(|| call.request_id.clone());
-    let new = NewJob {
-        id: Some(id),
-        tenant: ask.tenant.name.clone(),
-        call: jobs::stored_call(call, ask.request.stream),
-        body,
-        created_ms: now_ms,
-        ready_ms: now_ms,
-        expires_ms: terms.expires_ms(lasts_until_ms),
-        priority: terms.priority,
-        class: Class::Batch,
-        member: None,
-    };
-    let job = app.jobs.submit_for(Reader::Background, &new).await.map_err(|error| match error {
-        StoreError::TooLarge { .. } => {
-            let told = format!("A request over {LARGEST_BODY} bytes cannot wait in the background.");
-            Problem::new(Kind::TooLarge, told)
-        }
-        error => broker::unreachable("job store", &error),
-    })?;
-    if job.is_deleted {
-        return Err(Problem::new(Kind::Conflict, "The response of this Idempotency-Key was deleted."));
     }
-    jobs::send(queue, &job, 0).await;
+    broker::check(app, ask).await?;
+    let submission = Submission {
+        id: Some(jobs::derived_id(call, &body).unwrap_or_else(|| call.head.request_id.clone())),
+        call: request,
+        body,
+        reader: Reader::Background,
+        priority: call.preferences.priority,
+        class: Class::Batch,
+        expires_ms: jobs::expires_ms(call, app.clock.now_ms()),
+    };
+    let job = overflow::submit(app, &call.tenant, submission, None).await?;
     if ask.request.stream {
         return stream::follow(app, call, job, None).await;
     }
-    Ok(reply::json(call, StatusCode::OK, &object(app, &job).await?))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))
 }
 
 /// `GET /v1/responses/{id}`: the response as it stands, or with `stream=true` its events, those after `starting_after`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let query = Query::read(call.parts.uri.query().unwrap_or_default())?;
+    let query = Query::read(call.head.parts.uri.query().unwrap_or_default())?;
     let job = find(app, call, id).await?;
     if query.is_stream {
         return stream::follow(app, call, job, query.starting_after).await;
     }
-    Ok(reply::json(call, StatusCode::OK, &object(app, &job).await?))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))
 }
 
 /// `POST /v1/responses/{id}/cancel`: takes it back, even if it runs. One that has ended stays as it is.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
     let cancelled = app.jobs.cancel_even_running(&job.id, &job.tenant, app.clock.now_ms()).await;
-    cancelled.map_err(|error| broker::unreachable("job store", &error))?;
+    cancelled?;
     let job = find(app, call, id).await?;
-    Ok(reply::json(call, StatusCode::OK, &object(app, &job).await?))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))
 }
 
 /// `DELETE /v1/responses/{id}`: deletes its request and its answer, and cancels it if it has not ended.
 pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
     let deleted = app.jobs.forget(&job, app.clock.now_ms()).await;
-    deleted.map_err(|error| broker::unreachable("job store", &error))?;
-    Ok(reply::json(call, StatusCode::OK, &json!({ "id": id, "object": "response", "deleted": true })))
+    deleted?;
+    Ok(reply::json(&call.head, StatusCode::OK, &json!({ "id": id, "object": "response", "deleted": true })))
 }
 
 /// The caller's own background response.
@@ -110,7 +99,7 @@ async fn find(app: &App, call: &Call, id: &str) -> Result<Job, Problem> {
 /// The response as it stands.
 async fn object(app: &App, job: &Job) -> Result<Value, Problem> {
     if job.status == Status::Succeeded {
-        let result = app.jobs.result(job).await.map_err(|error| broker::unreachable("job store", &error))?;
+        let result = app.jobs.result(job).await?;
         return result.and_then(|result| last_response(&result.body)).ok_or_else(no_longer_kept);
     }
     let context = context(app, job).await?;
@@ -124,7 +113,7 @@ async fn standing(app: &App, job: &Job) -> Result<Standing, Problem> {
         Status::Running | Status::Succeeded => Standing::InProgress,
         Status::Cancelled => Standing::Cancelled,
         Status::Failed | Status::Expired => {
-            let result = app.jobs.result(job).await.map_err(|error| broker::unreachable("job store", &error))?;
+            let result = app.jobs.result(job).await?;
             failed(job, result.map(|result| result.status))
         }
     })
@@ -142,7 +131,7 @@ fn failed(job: &Job, status: Option<u16>) -> Standing {
 
 /// What the response repeats of its request: the same whoever reads it.
 async fn context(app: &App, job: &Job) -> Result<Context, Problem> {
-    let body = app.jobs.request(job).await.map_err(|error| broker::unreachable("job store", &error))?;
+    let body = app.jobs.request(job).await?;
     let draft = Api::Responses.read(&body.ok_or_else(no_longer_kept)?, None, job.call.stream)?;
     let (request, echo) = draft.request(None, &HeaderMap::new())?;
     Ok(Context { request_id: job.answer_id(), model: request.model, created_s: job.created_ms / 1_000, echo })

@@ -5,9 +5,10 @@ mod batches;
 use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
+use super::record;
 use crate::{
-    chat::{Kind, Problem},
-    dialect::{Api, Dialect},
+    dialect::{Api, Dialect, ModelPath, without_vendor},
+    problem::{Kind, Problem},
 };
 
 pub use batches::{BatchRoute, FileRoute, MessageBatchRoute};
@@ -15,8 +16,17 @@ pub use batches::{BatchRoute, FileRoute, MessageBatchRoute};
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
+    /// `/`, for load balancers.
     Root,
+    /// `/healthz`.
     Health,
+    /// A route that needs a tenant.
+    Call(CallRoute),
+}
+
+/// Where the request of a tenant goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CallRoute {
     /// A request to a model; Bedrock routes carry the model and whether to stream.
     Ask {
         api: Api,
@@ -51,56 +61,68 @@ pub enum Route {
     MessageBatches(MessageBatchRoute),
 }
 
+impl CallRoute {
+    /// The route's name in events; `None` for a route that records none.
+    pub fn event_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Ask { api, stream, .. } => Some(record::route_name(*api, *stream)),
+            Self::Count { api, .. } => Some(record::count_route_name(*api)),
+            Self::Guardrail { .. } => Some(record::GUARDRAIL_ROUTE),
+            _ => None,
+        }
+    }
+}
+
 /// Finds the route of a raw, still percent-encoded path.
 ///
 /// # Errors
 /// There is no such path (404), the path has other methods (405), or an id in it is not valid percent-encoded UTF-8.
 pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
-    if let Some((model, operation)) = bedrock_path(path) {
-        let ask = |api, stream| Ok(Route::Ask { api, model: Some(decode(model)?), stream });
-        let route = match operation {
-            "converse" => ask(Api::Converse, false),
-            "converse-stream" => ask(Api::Converse, true),
-            "invoke" => ask(Api::Invoke, false),
-            "invoke-with-response-stream" => ask(Api::Invoke, true),
-            "count-tokens" => Ok(Route::Count { api: Api::Converse, model: Some(decode(model)?) }),
-            _ => Err(no_route(path)),
-        };
-        return only(method, [(Method::POST, route?)]);
+    match path.trim_matches('/') {
+        "" => only(method, [(Method::HEAD, Route::Root), (Method::GET, Route::Root)]),
+        "healthz" => only(method, [(Method::GET, Route::Health), (Method::HEAD, Route::Health)]),
+        _ => call_route(method, path).map(Route::Call),
     }
-    let ask = |api| (Method::POST, Route::Ask { api, model: None, stream: false });
-    let segments: Vec<&str> = plain(path).trim_matches('/').split('/').collect();
+}
+
+fn call_route(method: &Method, path: &str) -> Result<CallRoute, Problem> {
+    if let Some(ModelPath { api, model, stream }) = Api::at(path) {
+        let model = model.map(decode).transpose()?;
+        return only(method, [(Method::POST, CallRoute::Ask { api, model, stream })]);
+    }
+    if let Some(model) = path.strip_prefix("/model/") {
+        let model = model.strip_suffix("/count-tokens").ok_or_else(|| no_route(path))?;
+        return only(method, [(Method::POST, CallRoute::Count { api: Api::Converse, model: Some(decode(model)?) })]);
+    }
+    let segments: Vec<&str> = without_vendor(path).trim_matches('/').split('/').collect();
     match segments[..] {
-        [""] => only(method, [(Method::HEAD, Route::Root), (Method::GET, Route::Root)]),
-        ["healthz"] => only(method, [(Method::GET, Route::Health), (Method::HEAD, Route::Health)]),
-        ["v1", "chat", "completions"] => only(method, [ask(Api::ChatCompletions)]),
-        ["v1", "responses"] => only(method, [ask(Api::Responses)]),
         // A route of OpenAI's that is not here, and no response of that name.
         ["v1", "responses", "compact"] => Err(no_route(path)),
         ["v1", "responses", id] => {
             let id = decode(id)?;
-            only(method, [(Method::GET, Route::Response(id.clone())), (Method::DELETE, Route::DeleteResponse(id))])
+            only(
+                method,
+                [(Method::GET, CallRoute::Response(id.clone())), (Method::DELETE, CallRoute::DeleteResponse(id))],
+            )
         }
-        ["v1", "responses", id, "cancel"] => only(method, [(Method::POST, Route::CancelResponse(decode(id)?))]),
-        ["v1", "embeddings"] => only(method, [ask(Api::Embeddings)]),
-        ["v1", "messages"] => only(method, [ask(Api::Messages)]),
+        ["v1", "responses", id, "cancel"] => only(method, [(Method::POST, CallRoute::CancelResponse(decode(id)?))]),
         ["v1", "messages", "count_tokens"] => {
-            only(method, [(Method::POST, Route::Count { api: Api::Messages, model: None })])
+            only(method, [(Method::POST, CallRoute::Count { api: Api::Messages, model: None })])
         }
         ["guardrail", id, "version", version, "apply"] => {
-            only(method, [(Method::POST, Route::Guardrail { id: decode(id)?, version: decode(version)? })])
+            only(method, [(Method::POST, CallRoute::Guardrail { id: decode(id)?, version: decode(version)? })])
         }
-        ["inference-profiles"] => only(method, [(Method::GET, Route::Profiles)]),
-        ["inference-profiles", id] => only(method, [(Method::GET, Route::Profile(decode(id)?))]),
-        ["v1", "models"] => only(method, [(Method::GET, Route::Models)]),
-        ["v1", "models", id] => only(method, [(Method::GET, Route::Model(decode(id)?))]),
-        ["v1", "quota"] => only(method, [(Method::GET, Route::Quota)]),
-        ["v1", "jobs"] => only(method, [(Method::GET, Route::Jobs)]),
+        ["inference-profiles"] => only(method, [(Method::GET, CallRoute::Profiles)]),
+        ["inference-profiles", id] => only(method, [(Method::GET, CallRoute::Profile(decode(id)?))]),
+        ["v1", "models"] => only(method, [(Method::GET, CallRoute::Models)]),
+        ["v1", "models", id] => only(method, [(Method::GET, CallRoute::Model(decode(id)?))]),
+        ["v1", "quota"] => only(method, [(Method::GET, CallRoute::Quota)]),
+        ["v1", "jobs"] => only(method, [(Method::GET, CallRoute::Jobs)]),
         ["v1", "jobs", id] => {
             let id = decode(id)?;
-            only(method, [(Method::GET, Route::Job(id.clone())), (Method::DELETE, Route::CancelJob(id))])
+            only(method, [(Method::GET, CallRoute::Job(id.clone())), (Method::DELETE, CallRoute::CancelJob(id))])
         }
-        ["v1", "jobs", id, "result"] => only(method, [(Method::GET, Route::JobResult(decode(id)?))]),
+        ["v1", "jobs", id, "result"] => only(method, [(Method::GET, CallRoute::JobResult(decode(id)?))]),
         _ => batches::route(method, &segments).unwrap_or_else(|| Err(no_route(path))),
     }
 }
@@ -133,7 +155,7 @@ pub fn inside(prefix: &str, uri: &Uri) -> Result<Uri, Problem> {
 /// The dialect that a caller of this path expects, errors included. The path decides; where vendors share one, the
 /// prefix or the header that Anthropic's clients always send does.
 pub fn dialect(path: &str, headers: &HeaderMap) -> Dialect {
-    let route = plain(path);
+    let route = without_vendor(path);
     let is_openai = || {
         ["/v1/chat/", "/v1/responses", "/v1/embeddings", "/v1/files", "/v1/batches"]
             .iter()
@@ -149,22 +171,8 @@ pub fn dialect(path: &str, headers: &HeaderMap) -> Dialect {
     }
 }
 
-/// The model id is everything between `/model/` and the last segment: ids hold `:`, ARNs hold `/`, and clients encode
-/// them differently.
-fn bedrock_path(path: &str) -> Option<(&str, &str)> {
-    path.strip_prefix("/model/")?.rsplit_once('/')
-}
-
-/// Some SDKs insist on a path prefix of their vendor.
-fn plain(path: &str) -> &str {
-    path.strip_prefix("/openai")
-        .or_else(|| path.strip_prefix("/anthropic"))
-        .filter(|rest| rest.starts_with('/'))
-        .unwrap_or(path)
-}
-
 /// The route for `method` among those that a path has.
-fn only<const N: usize>(method: &Method, routes: [(Method, Route); N]) -> Result<Route, Problem> {
+fn only<R, const N: usize>(method: &Method, routes: [(Method, R); N]) -> Result<R, Problem> {
     let allowed = routes.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>().join(" or ");
     routes.into_iter().find(|(of, _)| of == method).map(|(_, route)| route).ok_or_else(|| {
         Problem::new(Kind::MethodNotAllowed, format!("The method {method} is not allowed here; use {allowed}."))
@@ -203,7 +211,7 @@ mod tests {
 
     fn model_of(path: &str) -> Option<String> {
         match route(&Method::POST, path) {
-            Ok(Route::Ask { model, .. }) => model,
+            Ok(Route::Call(CallRoute::Ask { model, .. })) => model,
             _ => None,
         }
     }

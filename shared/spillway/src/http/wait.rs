@@ -1,39 +1,31 @@
 //! A caller that waits for room without having said that it can: its request becomes a job, and its connection is kept alive
 //! until the answer is there.
 
-mod patience;
 mod stream;
-
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 
-use super::{
-    Body, Call,
-    follow::{Follower, Seen},
-    jobs, prefer, reply,
-};
+use super::{Body, Call, reply};
 use crate::{
     app::App,
     broker,
-    chat::{Kind, Problem},
     dialect::{Api, Encoder},
-    drain,
-    job::{Job, NewJob, Priority, Reader, Status, StoredResult},
-    retry,
+    job::{self, Job, Priority, Reader, Status, StoredResult},
+    overflow::{self, Follower, Seen, Submission},
+    problem::{Kind, Problem},
     store::jobs::Cancel,
-    tenant::Tenant,
 };
 
 /// A request that found no room.
 pub struct Waiting {
     pub api: Api,
-    pub tenant: Arc<Tenant>,
+    /// The request without its body.
+    pub request: job::Call,
     pub body: Bytes,
-    /// How the stream is told that it asks for, if it does.
+    /// Encoder, if the caller asked for a stream.
     pub stream: Option<Encoder>,
-    /// Why it found none, and when it will.
+    /// Why there is no room, and when there will be.
     pub refused: Problem,
     /// When it came in, in milliseconds since 1970.
     pub started_ms: u64,
@@ -59,73 +51,47 @@ struct Held {
 /// # Errors
 /// There is no room in the time that the caller waits: what refused it, with the time when there is.
 pub async fn wait(app: &App, call: &Call, waiting: Waiting) -> Result<Response<Body>, Problem> {
-    let Waiting { api, tenant, stream, .. } = &waiting;
-    let (api, tenant, is_stream) = (*api, Arc::clone(tenant), stream.is_some());
     let until_ms = until_ms(app, call, &waiting);
-    let Waiting { body, stream, refused, .. } = waiting;
-    let job = submit(app, call, &tenant, body, is_stream, &refused, until_ms).await?;
+    let Waiting { api, request, body, stream, refused, .. } = waiting;
+    let submission = Submission {
+        // The answer's own id, as without the wait.
+        id: Some(call.head.request_id.clone()),
+        call: request,
+        body,
+        reader: Reader::Waiting,
+        priority: Priority::High,
+        class: call.tenant.class,
+        expires_ms: until_ms,
+    };
+    let job = overflow::submit(app, &call.tenant, submission, Some(&refused)).await?;
     let follower = Follower::new(app, job);
-    let deadline_ms = call.deadline_ms;
+    let deadline_ms = call.head.deadline_ms;
     let held = Held { app: app.clone(), follower, refused, until_ms, deadline_ms, is_over: false };
     match stream {
-        Some(encoder) => stream::streamed(call, api, &tenant, held, encoder).await,
-        None => whole(call, &tenant, held).await,
+        Some(encoder) => stream::streamed(call, api, held, encoder).await,
+        None => whole(call, held).await,
     }
 }
 
 /// When it is too late to begin. A stream can be kept alive, so that its caller waits as long as a job may.
 fn until_ms(app: &App, call: &Call, waiting: &Waiting) -> u64 {
-    let headers = &call.parts.headers;
     let patience_ms = match waiting.stream {
-        Some(_) => prefer::prefer(headers).wait_ms,
-        None => Some(patience::patience_ms(prefer::prefer(headers).wait_ms, retry::patience_ms(headers))),
+        Some(_) => call.preferences.wait_ms,
+        None => Some(call.preferences.patience_ms()),
     };
-    let lasts_until_ms = app.clock.now_ms().saturating_add(waiting.tenant.job_ttl_s.saturating_mul(1_000));
+    let lasts_until_ms = app.clock.now_ms().saturating_add(call.tenant.job_ttl_s.saturating_mul(1_000));
     let patient_until_ms = patience_ms.map_or(u64::MAX, |patience_ms| waiting.started_ms.saturating_add(patience_ms));
-    lasts_until_ms.min(patient_until_ms).min(call.deadline_ms.unwrap_or(u64::MAX))
+    lasts_until_ms.min(patient_until_ms).min(call.head.deadline_ms.unwrap_or(u64::MAX))
 }
 
-async fn submit(
-    app: &App,
-    call: &Call,
-    tenant: &Tenant,
-    body: Bytes,
-    is_stream: bool,
-    refused: &Problem,
-    until_ms: u64,
-) -> Result<Job, Problem> {
-    let now_ms = app.clock.now_ms();
-    let ready_ms = refused.retry_after_ms.map(|wait_ms| now_ms.saturating_add(wait_ms));
-    let (Some(queue), Some(ready_ms)) = (&app.queue, ready_ms.filter(|ready_ms| *ready_ms < until_ms)) else {
-        return Err(refused.clone());
-    };
-    let new = NewJob {
-        // The answer's own id, as without the wait.
-        id: Some(call.request_id.clone()),
-        tenant: tenant.name.clone(),
-        call: jobs::stored_call(call, is_stream),
-        body,
-        created_ms: now_ms,
-        ready_ms,
-        expires_ms: until_ms,
-        priority: Priority::High,
-        class: tenant.class,
-        member: None,
-    };
-    let job = app.jobs.submit_for(Reader::Waiting, &new).await;
-    let job = job.map_err(|error| jobs::not_stored(&error, refused))?;
-    jobs::send(queue, &job, drain::delay_ms(refused, ready_ms.saturating_sub(now_ms))).await;
-    Ok(job)
-}
-
-async fn whole(call: &Call, tenant: &Tenant, mut held: Held) -> Result<Response<Body>, Problem> {
+async fn whole(call: &Call, mut held: Held) -> Result<Response<Body>, Problem> {
     loop {
         if let Some(answer) = held.look().await? {
             match answer {
                 Looked::Bytes(_) => {}
                 Looked::Answered { answer, .. } | Looked::Failed { result: answer, .. } => {
-                    let limits = held.limit_headers(call, tenant).await;
-                    return Ok(reply::stored(call, answer, limits));
+                    let limits = held.limit_headers(call).await;
+                    return Ok(reply::stored(&call.head, answer, limits));
                 }
             }
         }
@@ -167,7 +133,7 @@ impl Held {
         let job = self.follower.job();
         if now_ms >= self.until_ms && job.status == Status::Queued {
             let cancelled = self.app.jobs.cancel(&job.id, &job.tenant, now_ms).await;
-            if let Cancel::TooLate(_) = cancelled.map_err(|error| broker::unreachable("job store", &error))? {
+            if let Cancel::TooLate(_) = cancelled? {
                 return Ok(());
             }
             self.is_over = true;
@@ -193,11 +159,11 @@ impl Held {
     }
 
     /// Where the tenant's limits stand now; nothing if they cannot be read.
-    async fn limit_headers(&self, call: &Call, tenant: &Tenant) -> Vec<(HeaderName, HeaderValue)> {
-        let account = broker::account_of(tenant);
+    async fn limit_headers(&self, call: &Call) -> Vec<(HeaderName, HeaderValue)> {
+        let account = broker::account_of(&call.tenant);
         let Ok(images) = self.app.ledger.images(&account).await else { return Vec::new() };
         let now_ms = self.app.clock.now_ms();
-        call.dialect.limit_headers(&account.states(&images, now_ms), now_ms)
+        call.head.dialect.limit_headers(&account.states(&images, now_ms), now_ms)
     }
 }
 

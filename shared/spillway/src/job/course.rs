@@ -1,7 +1,7 @@
 //! The course of a job: what a message about it means now, and what each step leaves behind.
 
 use super::{Job, NewJob, Reader, Status};
-use crate::webhook::EventType;
+use crate::tenant::EventType;
 
 /// How many claims may end in a failure, or in the death of the drain that made them, before the job does.
 ///
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        dialect::Dialect,
+        dialect::Api,
         job::{Call, Priority},
         tenant::Class,
     };
@@ -209,8 +209,8 @@ mod tests {
             id: None,
             tenant: "acme".into(),
             call: Call {
-                dialect: Dialect::OpenAi,
-                method: "POST".into(),
+                api: Api::ChatCompletions,
+                model: None,
                 path: "/v1/chat/completions".into(),
                 headers: Vec::new(),
                 stream: false,

@@ -1,6 +1,6 @@
 //! Why a job's message is in the dead-letter queue.
 
-use crate::chat::Kind;
+use crate::problem::Kind;
 
 /// The reason, in one word for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,10 @@ use super::{
     carrier::{self, Carrier},
     failure, region, request_metadata,
 };
-use crate::chat::{Answer, Output, Overlaid, Usage};
+use crate::{
+    chat::{Answer, Output, Overlaid},
+    usage::Usage,
+};
 
 pub(super) async fn whole(client: &Client, call: &Call<'_>, body: &Map<String, Value>) -> Result<Answer, Failure> {
     let carrier = Carrier::whole();

@@ -3,7 +3,7 @@
 use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::chat::{Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 /// Stands for a message that Bedrock left out.
 pub(super) const NO_REASON: &str = "no reason given";

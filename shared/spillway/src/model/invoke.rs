@@ -10,7 +10,10 @@ use super::{
     carrier::{self, Carrier, Headers},
     failure, region, request_metadata,
 };
-use crate::chat::{Answer, Native, NativeReply, Output, Overlaid, Reported, Usage};
+use crate::{
+    chat::{Answer, Native, NativeReply, Output, Overlaid},
+    usage::{Reported, Usage},
+};
 
 /// How many bodies of one request are under way at once.
 const AT_ONCE: usize = 8;

@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Attribute, Charged, EPOCH_MS, Image,
-    reserve::{day, epoch, month, signed, windows},
-};
+use super::{Attribute, Charged, Image, Limit, reserve::signed};
 
 /// The counters of one account as its outcomes make them.
 #[derive(Debug, Clone, Default)]
@@ -37,12 +34,11 @@ impl Audit {
     /// Adds what a request was `charged` in the end, with its input and output tokens if the model reported them.
     pub fn add(&mut self, charged: &Charged, usage: Option<(u64, u64)>) {
         let Charged { at_ms, charge } = *charged;
-        for start in windows(epoch(at_ms)) {
-            self.count(Attribute::Requests(start), charge.requests);
-            self.count(Attribute::Tokens(start), charge.minute_tokens);
+        for limit in Limit::iter() {
+            for (_, counter) in limit.windows(at_ms) {
+                self.count(counter, charge.get(limit));
+            }
         }
-        self.count(Attribute::Day(day(at_ms)), charge.day_tokens);
-        self.count(Attribute::Month(month(at_ms)), charge.cost_microusd);
         if let Some((input_tokens, output_tokens)) = usage {
             self.count(Attribute::SettledRequests, 1);
             self.count(Attribute::SettledInput, input_tokens);
@@ -83,31 +79,16 @@ impl Audit {
 /// counts no outcomes.
 fn begins_ms(attribute: &Attribute) -> Option<u64> {
     match *attribute {
-        Attribute::Requests(start) | Attribute::Tokens(start) => Some(start * EPOCH_MS),
-        Attribute::Day(day) => Some(day * 86_400_000),
-        Attribute::Month(month) => Some(month_begins_ms(month)),
         Attribute::SettledRequests | Attribute::SettledInput | Attribute::SettledOutput | Attribute::SettledCost => {
             Some(0)
         }
-        _ => None,
+        attribute => attribute.period().map(|(period, window)| period.begins_ms(window)),
     }
 }
 
 /// Whether a counter is settled and not forgotten yet at `now_ms`.
 fn is_in_use(attribute: &Attribute, now_ms: u64) -> bool {
-    match *attribute {
-        Attribute::Requests(start) | Attribute::Tokens(start) => start >= *windows(epoch(now_ms)).start(),
-        Attribute::Day(of) => of + 1 >= day(now_ms),
-        Attribute::Month(of) => of + 1 >= month(now_ms),
-        _ => true,
-    }
-}
-
-fn month_begins_ms(month: u64) -> u64 {
-    let year = i32::try_from(month / 12).unwrap_or(i32::MAX);
-    let number = u8::try_from(month % 12 + 1).unwrap_or(1);
-    let first = time::Month::try_from(number).and_then(|month| time::Date::from_calendar_date(year, month, 1));
-    first.ok().and_then(|date| u64::try_from(date.midnight().assume_utc().unix_timestamp()).ok()).unwrap_or(0) * 1_000
+    attribute.period().is_none_or(|(period, window)| window >= period.oldest_corrected(now_ms))
 }
 
 /// What no sequence of writes can leave behind, in words: a negative counter, or requests in flight that no slot accounts

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Charge, EPOCH_MS, EPOCHS, Limit, Limits};
+use super::{Charge, EPOCH_MS, EPOCHS, Limit, Limits, Period, Unit, period::epoch};
 
 /// The limits of one item together with how they are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,38 +60,44 @@ impl BurstSettings {
     }
 }
 
+impl Burst {
+    /// How much of a minute's limit on `unit` may come at once.
+    fn seconds(&self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Requests => self.requests_s,
+            Unit::Tokens => self.tokens_s,
+            Unit::Microusd | Unit::ConcurrentRequests => MINUTE_S,
+        }
+    }
+}
+
 impl Policy {
-    /// What a window of `age` epochs (1 = the newest) may hold of `limit`, a limit per minute of which `burst_s` may
-    /// come at once: `min(limit, limit × (age + burst) / 60 s)`, times the share.
+    /// What window `window` may hold of `limit`, whose value is `value`, at `at_ms`.
+    pub(super) fn cap(&self, limit: Limit, value: u64, window: u64, at_ms: u64) -> u64 {
+        match limit.period() {
+            Some(Period::Minute) => self.minute_cap(limit, value, (epoch(at_ms) + 1).saturating_sub(window)),
+            Some(Period::Day | Period::Month) => self.share(value),
+            // At least one request may run, whatever the share.
+            None => self.share(value).max(1),
+        }
+    }
+
+    /// What a window of `age` epochs (1 = the newest) may hold of `limit`, a limit per minute whose value is `value`:
+    /// `min(value, value × (age + burst) / 60 s)`, times the share.
     ///
     /// A minute that begins inside an epoch touches one epoch more than a window has, so it can hold up to
-    /// `limit + cap(1)`. Where it may not, all caps are lowered by `60 / (60 + 5 + burst)`.
-    fn cap(&self, limit: u64, burst_s: u64, age: u64) -> u64 {
+    /// `value + cap(1)`. Where it may not, all caps are lowered by `60 / (60 + 5 + burst)`.
+    pub(super) fn minute_cap(&self, limit: Limit, value: u64, age: u64) -> u64 {
+        let burst_s = self.burst.seconds(limit.unit());
         let seconds = (age * EPOCH_S + burst_s).min(MINUTE_S);
         let whole_s = if self.burst.is_strict { MINUTE_S + EPOCH_S + burst_s } else { MINUTE_S };
-        let cap = u128::from(limit) * u128::from(seconds) * u128::from(self.share_percent);
+        let cap = u128::from(value) * u128::from(seconds) * u128::from(self.share_percent);
         u64::try_from(cap / (u128::from(whole_s) * 100)).unwrap_or(u64::MAX)
     }
 
-    /// What a window of `age` epochs may hold of a limit on requests per minute.
-    pub(super) fn requests_cap(&self, limit: u64, age: u64) -> u64 {
-        self.cap(limit, self.burst.requests_s, age)
-    }
-
-    /// What a window of `age` epochs may hold of a limit on tokens per minute.
-    pub(super) fn tokens_cap(&self, limit: u64, age: u64) -> u64 {
-        self.cap(limit, self.burst.tokens_s, age)
-    }
-
-    /// What a day, a month or the ring may hold of `limit`: the share.
-    pub(super) fn total_cap(&self, limit: u64) -> u64 {
-        let cap = u128::from(limit) * u128::from(self.share_percent) / 100;
-        u64::try_from(cap).unwrap_or(u64::MAX)
-    }
-
-    /// How many requests may run at once; at least one, whatever the share.
-    pub(super) fn in_flight_cap(&self, limit: u64) -> u64 {
-        self.total_cap(limit).max(1)
+    fn share(&self, value: u64) -> u64 {
+        let share = u128::from(value) * u128::from(self.share_percent) / 100;
+        u64::try_from(share).unwrap_or(u64::MAX)
     }
 }
 
@@ -103,12 +109,5 @@ pub(super) fn room(cap: u64, amount: u64) -> u64 {
 
 /// The limits that `charge` exceeds all by itself, with their caps: it can never be admitted.
 pub fn too_large(limits: &Limits, charge: &Charge) -> Vec<(Limit, u64)> {
-    let sizes = [
-        (Limit::RequestsPerMinute, limits.requests_per_minute, charge.requests),
-        (Limit::TokensPerMinute, limits.tokens_per_minute, charge.minute_tokens),
-        (Limit::TokensPerDay, limits.tokens_per_day, charge.day_tokens),
-        (Limit::MicrousdPerMonth, limits.microusd_per_month, charge.cost_microusd),
-        (Limit::InFlight, limits.in_flight, charge.requests),
-    ];
-    sizes.into_iter().filter_map(|(limit, cap, size)| cap.filter(|cap| size > *cap).map(|cap| (limit, cap))).collect()
+    limits.iter().filter(|(limit, cap)| charge.get(*limit) > *cap).collect()
 }

@@ -1,9 +1,9 @@
 //! Why a reservation was refused and when it fits, read from the item that refused it.
 
 use super::{
-    Attribute, Charge, EPOCH_MS, EPOCHS, Image, Limit, Limits, Policy,
+    Attribute, Charge, EPOCH_MS, EPOCHS, Image, Limit, Period, Policy,
     caps::room,
-    reserve::{bounds, day, month_end_ms},
+    reserve::{Bound, bounds},
     slots,
 };
 
@@ -73,50 +73,38 @@ pub fn explain(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> V
 
 /// Whether `charge` fits beside those in flight that are not dead.
 fn fits_the_living(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> bool {
-    let live = slots::live(image, at_ms);
-    policy.limits.in_flight.is_none_or(|limit| live + charge.requests <= policy.in_flight_cap(limit))
+    let cap = policy.limits.in_flight.map(|value| policy.cap(Limit::InFlight, value, 0, at_ms));
+    cap.is_none_or(|cap| slots::live(image, at_ms) + charge.requests <= cap)
 }
 
 fn refused_limits(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> Vec<RefusedLimit> {
     let mut limits: Vec<RefusedLimit> = Vec::new();
-    for (attribute, bound) in bounds(policy, charge, at_ms) {
-        let held = image.get(attribute);
-        if held <= bound {
-            continue;
+    bounds(policy, charge, at_ms).for_each(|bound| {
+        let held = image.get(bound.attribute);
+        if held <= bound.at_most {
+            return;
         }
-        let Some(refused) = refuse(policy, charge, attribute, held, at_ms) else { continue };
-        match limits.iter_mut().find(|known| known.limit == refused.limit) {
-            Some(known) => known.retry_after_ms = known.retry_after_ms.max(refused.retry_after_ms),
-            None => limits.push(refused),
+        let retry_after_ms = frees_after_ms(policy, charge, &bound, held, at_ms);
+        match limits.iter_mut().find(|known| known.limit == bound.limit) {
+            Some(known) => known.retry_after_ms = known.retry_after_ms.max(retry_after_ms),
+            None => limits.push(RefusedLimit { limit: bound.limit, cap: bound.value, retry_after_ms }),
         }
-    }
+    });
     limits
 }
 
-fn refuse(policy: &Policy, charge: &Charge, attribute: Attribute, held: u64, at_ms: u64) -> Option<RefusedLimit> {
-    let Limits { requests_per_minute, tokens_per_minute, tokens_per_day, in_flight, microusd_per_month } =
-        policy.limits;
-    let window = |start, amount, cap: &dyn Fn(u64) -> u64| frees_at_ms(start, held, amount, cap).saturating_sub(at_ms);
-    let (limit, cap, retry_after_ms) = match attribute {
-        Attribute::Requests(start) => {
-            let cap = requests_per_minute?;
-            (Limit::RequestsPerMinute, cap, window(start, charge.requests, &|age| policy.requests_cap(cap, age)))
+/// When an attribute that holds `held`, which is over its bound, has room for `charge`, in milliseconds from `at_ms`.
+fn frees_after_ms(policy: &Policy, charge: &Charge, bound: &Bound, held: u64, at_ms: u64) -> u64 {
+    let Bound { limit, value, window, .. } = *bound;
+    match limit.period() {
+        // It may hold more the older it gets, and is gone after `EPOCHS`.
+        Some(Period::Minute) => {
+            let amount = charge.get(limit);
+            let has_room = |age: &u64| room(policy.minute_cap(limit, value, *age), amount) >= held;
+            let age = (1..=EPOCHS).find(has_room).unwrap_or(EPOCHS + 1);
+            ((window + age - 1) * EPOCH_MS).saturating_sub(at_ms)
         }
-        Attribute::Tokens(start) => {
-            let cap = tokens_per_minute?;
-            (Limit::TokensPerMinute, cap, window(start, charge.minute_tokens, &|age| policy.tokens_cap(cap, age)))
-        }
-        Attribute::Day(_) => (Limit::TokensPerDay, tokens_per_day?, (day(at_ms) + 1) * 86_400_000 - at_ms),
-        Attribute::Month(_) => (Limit::MicrousdPerMonth, microusd_per_month?, month_end_ms(at_ms) - at_ms),
-        Attribute::InFlight => (Limit::InFlight, in_flight?, (TYPICAL_CALL_MS / in_flight?.max(1)).max(200)),
-        _ => return None,
-    };
-    Some(RefusedLimit { limit, cap, retry_after_ms })
-}
-
-/// When the window from `start`, which holds `held`, has room for `amount` under `cap`, by age: it may hold more the older
-/// it gets, and it is gone after `EPOCHS`.
-fn frees_at_ms(start: u64, held: u64, amount: u64, cap: &dyn Fn(u64) -> u64) -> u64 {
-    let age = (1..=EPOCHS).find(|age| room(cap(*age), amount) >= held).unwrap_or(EPOCHS + 1);
-    (start + age - 1) * EPOCH_MS
+        Some(period @ (Period::Day | Period::Month)) => period.ends_ms(window).saturating_sub(at_ms),
+        None => (TYPICAL_CALL_MS / value.max(1)).max(200),
+    }
 }

@@ -3,10 +3,7 @@
 //!
 //! Two days are recent: the UTC day that runs, and the one before. Each has its own attributes, so nothing is ever reset.
 
-use super::{
-    Attribute, Image, Update, Write,
-    reserve::{day, signed},
-};
+use super::{Attribute, Image, Update, Write, period::day, reserve::signed};
 
 /// Answers needed before their lengths say anything about the longest hundredth.
 const LEAST_ANSWERS: u64 = 100;

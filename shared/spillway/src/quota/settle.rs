@@ -1,11 +1,7 @@
 //! The write that replaces an estimate by what really happened.
 
-use super::{
-    Attribute, Charge, Condition, Reservation, Update, Write,
-    reserve::{day, epoch, month, signed, windows},
-    slots,
-};
-use crate::chat::Usage;
+use super::{Attribute, Charge, Condition, Limit, Reservation, Update, Write, reserve::signed, slots};
+use crate::usage::Usage;
 
 /// What really happened, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,35 +38,24 @@ pub fn settle(reservation: &Reservation, settled: &Settled, now_ms: u64) -> Writ
 
 /// The same without the slot, for a reservation whose slot was reaped in the meantime.
 pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now_ms: u64) -> Write {
-    let (reserved, actual) = (reservation.charge, settled.charge);
-    let requests = signed(actual.requests) - signed(reserved.requests);
-    let minute_tokens = signed(actual.minute_tokens) - signed(reserved.minute_tokens);
-    let day_tokens = signed(actual.day_tokens) - signed(reserved.day_tokens);
-    let cost_microusd = signed(actual.cost_microusd) - signed(reserved.cost_microusd);
     let mut write = Write::default();
-    let mut add = |attribute, by| {
-        if by != 0 {
-            write.updates.push(Update::Add(attribute, by));
-        }
-    };
-    // A window that has gone out of use may have been removed: a refund would leave it negative.
-    let oldest_alive = *windows(epoch(now_ms)).start();
-    for start in windows(epoch(reservation.at_ms)).filter(|start| *start >= oldest_alive) {
-        add(Attribute::Requests(start), requests);
-        add(Attribute::Tokens(start), minute_tokens);
-    }
-    if day(reservation.at_ms) + 1 >= day(now_ms) {
-        add(Attribute::Day(day(reservation.at_ms)), day_tokens);
-    }
-    if month(reservation.at_ms) + 1 >= month(now_ms) {
-        add(Attribute::Month(month(reservation.at_ms)), cost_microusd);
+    for limit in Limit::iter() {
+        let correction = signed(settled.charge.get(limit)) - signed(reservation.charge.get(limit));
+        let Some(period) = limit.period().filter(|_| correction != 0) else { continue };
+        let oldest = period.oldest_corrected(now_ms);
+        let corrected = limit.windows(reservation.at_ms).filter(|(window, _)| *window >= oldest);
+        write.updates.extend(corrected.map(|(_, counter)| Update::Add(counter, correction)));
     }
     if let Some(usage) = settled.usage {
-        add(Attribute::SettledRequests, 1);
-        add(Attribute::SettledInput, signed(usage.all_input_tokens()));
-        add(Attribute::SettledOutput, signed(usage.output_tokens));
-        add(Attribute::SettledCost, signed(actual.cost_microusd));
-        add(Attribute::Regained, signed(settled.regained_tokens));
+        let totals = [
+            (Attribute::SettledRequests, 1),
+            (Attribute::SettledInput, usage.all_input_tokens()),
+            (Attribute::SettledOutput, usage.output_tokens),
+            (Attribute::SettledCost, settled.charge.cost_microusd),
+            (Attribute::Regained, settled.regained_tokens),
+        ];
+        let added = totals.into_iter().filter(|(_, amount)| *amount > 0);
+        write.updates.extend(added.map(|(total, amount)| Update::Add(total, signed(amount))));
     }
     write.updates.extend(reservation.stale.iter().map(|stale| Update::Remove(*stale)));
     write

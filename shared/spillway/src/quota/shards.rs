@@ -1,6 +1,6 @@
 //! How many items carry one account: a function of its limits, so that nobody has to measure or agree on anything.
 
-use super::{Charge, LimitState, Limits, Policy};
+use super::{Charge, Limit, LimitState, Limits, Period, Policy, Unit};
 
 /// The most shards of an account.
 pub const MOST_SHARDS: u64 = 64;
@@ -42,52 +42,61 @@ pub fn shards(limits: &Limits, writes: u64) -> u64 {
 
 /// What the limits allow at the most, in admissions per minute; `None` without any.
 fn admissions_per_minute(limits: &Limits) -> Option<u64> {
-    let of_tokens = |tokens: u64| tokens.div_ceil(LEAST_AVERAGE_TOKENS);
-    let rates = [
-        limits.requests_per_minute,
-        limits.tokens_per_minute.map(of_tokens),
-        limits.tokens_per_day.map(|tokens| of_tokens(tokens).div_ceil(FASTEST_DAY_MINUTES)),
-        limits.in_flight.map(|in_flight| in_flight.saturating_mul(60_000 / SHORTEST_CALL_MS)),
-        limits.microusd_per_month.map(|money| money.div_ceil(LEAST_AVERAGE_MICROUSD).div_ceil(FASTEST_MONTH_MINUTES)),
-    ];
-    rates.into_iter().flatten().min()
+    let rate = |(limit, value): (Limit, u64)| {
+        let admissions = match limit.unit() {
+            Unit::Requests => value,
+            Unit::Tokens => value.div_ceil(LEAST_AVERAGE_TOKENS),
+            Unit::Microusd => value.div_ceil(LEAST_AVERAGE_MICROUSD),
+            Unit::ConcurrentRequests => value.saturating_mul(60_000 / SHORTEST_CALL_MS),
+        };
+        admissions.div_ceil(match limit.period() {
+            Some(Period::Day) => FASTEST_DAY_MINUTES,
+            Some(Period::Month) => FASTEST_MONTH_MINUTES,
+            Some(Period::Minute) | None => 1,
+        })
+    };
+    limits.iter().map(rate).min()
 }
 
+/// How many slices the limits allow so that none is too small.
 fn most_slices(limits: &Limits) -> u64 {
-    let slices = [
-        (limits.requests_per_minute, LEAST_SLICE_REQUESTS),
-        (limits.tokens_per_minute, LEAST_SLICE_TOKENS),
-        (limits.tokens_per_day, LEAST_SLICE_TOKENS),
-        (limits.in_flight, LEAST_SLICE_IN_FLIGHT),
-        (limits.microusd_per_month, LEAST_SLICE_MICROUSD),
-    ];
-    slices.into_iter().filter_map(|(limit, least)| limit.map(|limit| limit / least)).min().unwrap_or(MOST_SHARDS)
+    limits.iter().map(|(limit, value)| value / least_slice(limit)).min().unwrap_or(MOST_SHARDS)
+}
+
+fn least_slice(limit: Limit) -> u64 {
+    match limit.unit() {
+        Unit::Requests => LEAST_SLICE_REQUESTS,
+        Unit::Tokens => LEAST_SLICE_TOKENS,
+        Unit::Microusd => LEAST_SLICE_MICROUSD,
+        Unit::ConcurrentRequests => LEAST_SLICE_IN_FLIGHT,
+    }
 }
 
 impl Policy {
     /// The policy of shard `index` of `shards`: its slice of each limit. The slices add up to the limits.
     pub fn slice(&self, index: u64, shards: u64) -> Self {
-        let slice = |limit: Option<u64>| limit.map(|limit| limit / shards + u64::from(index < limit % shards));
-        let limits = Limits {
-            requests_per_minute: slice(self.limits.requests_per_minute),
-            tokens_per_minute: slice(self.limits.tokens_per_minute),
-            tokens_per_day: slice(self.limits.tokens_per_day),
-            in_flight: slice(self.limits.in_flight),
-            microusd_per_month: slice(self.limits.microusd_per_month),
-        };
+        let mut limits = self.limits;
+        for (limit, whole) in self.limits.iter() {
+            *limits.get_mut(limit) = Some(whole / shards + u64::from(index < whole % shards));
+        }
         Self { limits, ..*self }
     }
 
     /// As much of `charge` as these limits can hold: a request that is larger than a slice, but not than the whole limit,
     /// needs an empty slice. What it uses beyond that is settled as debt.
     pub fn fit(&self, charge: &Charge) -> Charge {
-        let least = |amount: u64, limit: Option<u64>| limit.map_or(amount, |limit| amount.min(limit));
-        Charge {
-            requests: charge.requests,
-            minute_tokens: least(charge.minute_tokens, self.limits.tokens_per_minute),
-            day_tokens: least(charge.day_tokens, self.limits.tokens_per_day),
-            cost_microusd: least(charge.cost_microusd, self.limits.microusd_per_month),
+        let mut fitted = *charge;
+        for (limit, most) in self.limits.iter() {
+            match limit.unit() {
+                // A request is there or not.
+                Unit::Requests | Unit::ConcurrentRequests => {}
+                Unit::Tokens | Unit::Microusd => {
+                    let amount = fitted.get_mut(limit);
+                    *amount = (*amount).min(most);
+                }
+            }
         }
+        fitted
     }
 }
 
@@ -150,18 +159,10 @@ mod tests {
             let shards = shards(&limits, writes);
             prop_assert!((1..=MOST_SHARDS).contains(&shards));
             let slices: Vec<Limits> = (0..shards).map(|index| policy.slice(index, shards).limits).collect();
-            type Part = (fn(&Limits) -> Option<u64>, u64);
-            let parts: [Part; 5] = [
-                (|limits| limits.requests_per_minute, LEAST_SLICE_REQUESTS),
-                (|limits| limits.tokens_per_minute, LEAST_SLICE_TOKENS),
-                (|limits| limits.tokens_per_day, LEAST_SLICE_TOKENS),
-                (|limits| limits.in_flight, LEAST_SLICE_IN_FLIGHT),
-                (|limits| limits.microusd_per_month, LEAST_SLICE_MICROUSD),
-            ];
-            for (of, least) in parts {
-                let Some(whole) = of(&limits) else { continue };
-                prop_assert_eq!(slices.iter().filter_map(of).sum::<u64>(), whole);
-                prop_assert!(shards == 1 || slices.iter().filter_map(of).all(|slice| slice >= least));
+            for (limit, whole) in limits.iter() {
+                let parts: Vec<u64> = slices.iter().filter_map(|slice| slice.get(limit)).collect();
+                prop_assert_eq!(parts.iter().sum::<u64>(), whole);
+                prop_assert!(shards == 1 || parts.iter().all(|slice| *slice >= least_slice(limit)));
             }
         }
     }

@@ -45,9 +45,9 @@ pub(super) fn live(image: &Image, now_ms: u64) -> u64 {
     image.get(Attribute::InFlight).saturating_sub(dead)
 }
 
-/// Empty slots that ended long ago.
-pub(super) fn forgettable(attribute: Attribute, value: i64, now_ms: u64) -> bool {
-    matches!(attribute, Attribute::Slot(slot) if value == 0 && (slot + 1) * SLOT_MS + FORGET_MS <= now_ms)
+/// Whether a slot that holds `count` is empty and ended long ago.
+pub(super) fn is_forgettable(slot: u64, count: i64, now_ms: u64) -> bool {
+    count == 0 && (slot + 1) * SLOT_MS + FORGET_MS <= now_ms
 }
 
 /// When the last live slot ends, in milliseconds from now.

@@ -1,57 +1,41 @@
 //! Where the limits stand, for callers and operators.
 
-use super::{
-    Attribute, EPOCH_MS, EPOCHS, Image, Limit, LimitState, Policy,
-    reserve::{day, epoch, month, month_end_ms, windows},
-    slots,
-};
+use super::{Image, Limit, LimitState, Period, Policy, slots};
 
 /// The state of each configured limit under `policy`, judged at `now_ms`.
 pub fn states(policy: &Policy, image: &Image, now_ms: u64) -> Vec<LimitState> {
-    let limits = policy.limits;
-    let total = |limit, cap: u64, used, reset_ms| LimitState { limit, cap, used, reset_ms };
-    let of_day = |cap| {
-        let until_midnight_ms = (day(now_ms) + 1) * 86_400_000 - now_ms;
-        total(Limit::TokensPerDay, cap, image.get(Attribute::Day(day(now_ms))), until_midnight_ms)
+    let state = |(limit, cap): (Limit, u64)| match limit.period() {
+        Some(Period::Minute) => minute_state(policy, limit, cap, image, now_ms),
+        Some(period @ (Period::Day | Period::Month)) => {
+            let used = limit.windows(now_ms).map(|(_, counter)| image.get(counter)).sum();
+            let ends_ms = period.ends_ms(period.windows(now_ms).start);
+            LimitState { limit, cap, used, reset_ms: ends_ms.saturating_sub(now_ms) }
+        }
+        None => LimitState { limit, cap, used: slots::live(image, now_ms), reset_ms: slots::reset_ms(image, now_ms) },
     };
-    let of_month = |cap| {
-        let used = image.get(Attribute::Month(month(now_ms)));
-        total(Limit::MicrousdPerMonth, cap, used, month_end_ms(now_ms) - now_ms)
-    };
-    let of_ring = |cap| total(Limit::InFlight, cap, slots::live(image, now_ms), slots::reset_ms(image, now_ms));
-    [
-        limits.requests_per_minute.map(|cap| {
-            let window = |start, age| (image.get(Attribute::Requests(start)), policy.requests_cap(cap, age));
-            minute_state(Limit::RequestsPerMinute, cap, now_ms, window)
-        }),
-        limits.tokens_per_minute.map(|cap| {
-            let window = |start, age| (image.get(Attribute::Tokens(start)), policy.tokens_cap(cap, age));
-            minute_state(Limit::TokensPerMinute, cap, now_ms, window)
-        }),
-        limits.tokens_per_day.map(of_day),
-        limits.microusd_per_month.map(of_month),
-        limits.in_flight.map(of_ring),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    policy.limits.iter().map(state).collect()
 }
 
-/// The state of a limit per minute, of which `window` gives what each holds and may hold: the tightest one is what is left.
-fn minute_state(limit: Limit, cap: u64, now_ms: u64, window: impl Fn(u64, u64) -> (u64, u64)) -> LimitState {
-    let now = epoch(now_ms);
-    let held_of = |start: u64| window(start, now - start + 1);
-    let remaining = windows(now).map(held_of).map(|(held, cap)| cap.saturating_sub(held)).min();
-    let last_charged = windows(now).filter(|start| held_of(*start).0 > 0).max();
+/// The state of a limit per minute: what is left is what the tightest window has left.
+fn minute_state(policy: &Policy, limit: Limit, cap: u64, image: &Image, now_ms: u64) -> LimitState {
+    let (mut remaining, mut last_charged) = (cap, None);
+    for (start, counter) in limit.windows(now_ms) {
+        let held = image.get(counter);
+        remaining = remaining.min(policy.cap(limit, cap, start, now_ms).saturating_sub(held));
+        if held > 0 {
+            last_charged = Some(start);
+        }
+    }
     LimitState {
         limit,
         cap,
-        used: cap.saturating_sub(remaining.unwrap_or(cap)),
-        reset_ms: last_charged.map_or(0, |start| ((start + EPOCHS) * EPOCH_MS).saturating_sub(now_ms)),
+        used: cap.saturating_sub(remaining),
+        reset_ms: last_charged.map_or(0, |start| Period::Minute.ends_ms(start).saturating_sub(now_ms)),
     }
 }
 
 /// The tokens charged in the last minute.
 pub fn minute_tokens(image: &Image, now_ms: u64) -> u64 {
-    image.get(Attribute::Tokens(*windows(epoch(now_ms)).start()))
+    let oldest = Limit::TokensPerMinute.windows(now_ms).next();
+    oldest.map_or(0, |(_, counter)| image.get(counter))
 }

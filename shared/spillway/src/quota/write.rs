@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::{Limit, Period};
+
 /// One number of a ledger item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Attribute {
@@ -70,6 +72,23 @@ impl Attribute {
             Self::Refusals(limit) => push_base36(text, 'x', limit),
             Self::RefusedAtMs(limit) => push_base36(text, 'y', limit),
         }
+    }
+
+    /// The limit and the window whose charges it counts; `None` if it counts something else.
+    pub fn window(self) -> Option<(Limit, u64)> {
+        match self {
+            Self::Requests(start) => Some((Limit::RequestsPerMinute, start)),
+            Self::Tokens(start) => Some((Limit::TokensPerMinute, start)),
+            Self::Day(day) => Some((Limit::TokensPerDay, day)),
+            Self::Month(month) => Some((Limit::MicrousdPerMonth, month)),
+            _ => None,
+        }
+    }
+
+    /// The same with the period of that limit.
+    pub(super) fn period(self) -> Option<(Period, u64)> {
+        let (limit, window) = self.window()?;
+        Some((limit.period()?, window))
     }
 
     /// Reads a name back; `None` for names that are not ours.

@@ -9,7 +9,7 @@ mod bodies;
 pub(super) mod counting;
 pub(super) mod indexes;
 mod lists;
-mod parts;
+mod partial_output;
 mod repair;
 pub(super) mod rows;
 
@@ -24,18 +24,17 @@ use self::{
 pub use self::{
     indexes::Waiting,
     lists::{Page, Wanted},
-    parts::Streams,
+    partial_output::Streams,
     repair::{OpenJob, Redrive, Sweep},
 };
 use super::{StoreError, registry::Registry};
 use crate::{
     blobs::Blobs,
     job::{Job, NewJob, Next, Outcome, Reader, Status, StoredResult},
-    webhook::EventType,
 };
 
 /// The most bytes of a request's or an answer's body in a row, which has 400 KiB in DynamoDB. A larger one is in the bucket.
-pub const LARGEST_BODY: usize = 350 * 1024;
+pub const MAX_ROW_BODY_BYTES: usize = 350 * 1024;
 
 /// How long jobs and answers are kept after the end, in milliseconds.
 pub const KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
@@ -209,7 +208,7 @@ impl Jobs {
         self.rows.put_result(&claimed.id, claimed.fence, result, body, kept_until_s(now_ms)).await?;
         self.change_held(claimed, |job| Job {
             answered_at_fence: Some(job.fence),
-            announce: EventType::of_end(job, status, Some(result)),
+            announce: job.end_event(status, Some(result)),
             ..job.ended(status, error.clone(), now_ms)
         })
         .await
@@ -299,7 +298,7 @@ impl Jobs {
     /// An ended job, with what its end is to be told as if its tenant has anybody to tell. When that cannot be found out it is
     /// assumed: the end of a job is worth more than a row too many for the sweep.
     async fn to_be_told(&self, ended: Job) -> Job {
-        let kind = ended.announce.or_else(|| EventType::of_end(&ended, ended.status, None));
+        let kind = ended.announce.or_else(|| ended.end_event(ended.status, None));
         let (Some(kind), Some(registry)) = (kind, &self.told) else { return ended.to_be_told(None) };
         let endpoints = registry.endpoints(&ended.tenant).await;
         let is_heard = endpoints.map_or(true, |endpoints| endpoints.iter().any(|endpoint| endpoint.wants(kind)));

@@ -4,7 +4,7 @@
 //! few seconds, and that carries all that came meanwhile.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -13,21 +13,17 @@ use aws_sdk_dynamodb::Client;
 use super::{StoreError, ledger::items::Items};
 use crate::{
     clock::Clock,
-    quota::{Attribute, Update, Write},
+    quota::{Attribute, LimitName, Update, Write},
 };
 
 /// The pause between two records of one tenant, in milliseconds.
 const PAUSE_MS: u64 = 5_000;
 
-/// What can refuse, in the order of the numbers in the table: the limits by name, and a model without room.
-const NAMES: [&str; 6] =
-    ["requests_per_minute", "tokens_per_minute", "tokens_per_day", "in_flight", "microusd_per_month", "model_capacity"];
-
 /// One limit's refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// The limit's name, or `model_capacity`.
-    pub limit: &'static str,
+    /// Which limit.
+    pub limit: LimitName,
     /// How often it refused.
     pub count: u64,
     /// When it last did, in milliseconds since 1970.
@@ -45,7 +41,7 @@ pub struct Refusals {
 #[derive(Default)]
 struct Waiting {
     written_ms: u64,
-    counts: [i64; NAMES.len()],
+    counts: BTreeMap<LimitName, i64>,
 }
 
 impl Refusals {
@@ -58,11 +54,11 @@ impl Refusals {
     ///
     /// # Errors
     /// The store could not be reached; what waited to be written is lost.
-    pub async fn add(&self, tenant: &str, limits: &[String]) -> Result<(), StoreError> {
+    pub async fn add(&self, tenant: &str, limits: &[LimitName]) -> Result<(), StoreError> {
         let Some(counts) = self.due(tenant, limits) else { return Ok(()) };
         let now_ms = self.clock.now_ms();
-        let refused = (0..).zip(counts).filter(|(_, count)| *count > 0);
-        let updates = refused.flat_map(|(number, count)| {
+        let updates = counts.into_iter().flat_map(|(limit, count)| {
+            let number = limit.log_number();
             [Update::Add(Attribute::Refusals(number), count), Update::Set(Attribute::RefusedAtMs(number), now_ms)]
         });
         let write = Write { conditions: Vec::new(), updates: updates.collect() };
@@ -75,25 +71,25 @@ impl Refusals {
     /// The store could not be reached.
     pub async fn of(&self, tenant: &str) -> Result<Vec<Refused>, StoreError> {
         let image = self.items.get(&key(tenant)).await?;
-        let of_limit = |(number, limit)| Refused {
+        let of_limit = |limit: LimitName| Refused {
             limit,
-            count: image.get(Attribute::Refusals(number)),
-            last_ms: image.get(Attribute::RefusedAtMs(number)),
+            count: image.get(Attribute::Refusals(limit.log_number())),
+            last_ms: image.get(Attribute::RefusedAtMs(limit.log_number())),
         };
-        let mut refused: Vec<Refused> = (0..).zip(NAMES).map(of_limit).filter(|refused| refused.count > 0).collect();
+        let mut refused: Vec<Refused> = LimitName::iter().map(of_limit).filter(|refused| refused.count > 0).collect();
         refused.sort_by_key(|refused| std::cmp::Reverse(refused.last_ms));
         Ok(refused)
     }
 
     /// All that waits for `tenant`, if the last record is old enough.
-    fn due(&self, tenant: &str, limits: &[String]) -> Option<[i64; NAMES.len()]> {
+    fn due(&self, tenant: &str, limits: &[LimitName]) -> Option<BTreeMap<LimitName, i64>> {
         let now_ms = self.clock.now_ms();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = waiting.entry(tenant.to_owned()).or_default();
-        for (name, count) in NAMES.iter().zip(&mut waiting.counts) {
-            *count += i64::from(limits.iter().any(|limit| limit == name));
+        for limit in limits {
+            *waiting.counts.entry(*limit).or_default() += 1;
         }
-        let is_due = waiting.counts.iter().any(|count| *count > 0) && now_ms >= waiting.written_ms + PAUSE_MS;
+        let is_due = !waiting.counts.is_empty() && now_ms >= waiting.written_ms + PAUSE_MS;
         is_due.then(|| {
             waiting.written_ms = now_ms;
             std::mem::take(&mut waiting.counts)

@@ -9,12 +9,11 @@ use aws_sdk_dynamodb::Client;
 pub use rows::Written;
 use rows::{Row, Rows};
 
-use super::{StoreError, cache::Cache};
+use super::{RegistryError, StoreError, cache::Cache};
 use crate::{
     clock::Clock,
     pool::{Catalogue, Model},
-    tenant::{ApiKey, CallerRecord, KeyRecord, Tenant},
-    webhook::Endpoint,
+    tenant::{ApiKey, CallerRecord, Endpoint, KeyRecord, Tenant},
 };
 
 /// How many tenants, keys, callers and tenants' webhooks are kept in memory, each. Unknown ones take places too, but never more.
@@ -47,7 +46,7 @@ impl Registry {
     }
 
     /// Whose key this is; `None` if it is nobody's, or no longer works.
-    pub async fn authenticate(&self, key: &ApiKey) -> Result<Option<Arc<Tenant>>, StoreError> {
+    pub async fn authenticate(&self, key: &ApiKey) -> Result<Option<Arc<Tenant>>, RegistryError> {
         let record = self.keys.get(key.id(), self.rows.get(Row::key(key.id()))).await?;
         let record = record.unwrap_or_else(|| Arc::new(KeyRecord::of_nobody()));
         if !record.admits(key, self.clock.now_ms()) {
@@ -58,7 +57,7 @@ impl Registry {
 
     /// Whose requests this caller sends; `None` if it is nobody's. The id is one of
     /// [`caller_id`](crate::tenant::caller_id).
-    pub async fn tenant_of_caller(&self, id: &str) -> Result<Option<Arc<Tenant>>, StoreError> {
+    pub async fn tenant_of_caller(&self, id: &str) -> Result<Option<Arc<Tenant>>, RegistryError> {
         match self.callers.get(id, self.rows.get(Row::caller(id))).await? {
             Some(record) => self.tenant(&record.tenant).await,
             None => Ok(None),
@@ -66,18 +65,18 @@ impl Registry {
     }
 
     /// The tenant of this name.
-    pub async fn tenant(&self, name: &str) -> Result<Option<Arc<Tenant>>, StoreError> {
-        self.tenants.get(name, self.rows.get(Row::tenant(name))).await
+    pub async fn tenant(&self, name: &str) -> Result<Option<Arc<Tenant>>, RegistryError> {
+        Ok(self.tenants.get(name, self.rows.get(Row::tenant(name))).await?)
     }
 
     /// The webhook endpoints of a tenant, by id.
-    pub async fn endpoints(&self, tenant: &str) -> Result<Arc<Vec<Endpoint>>, StoreError> {
+    pub async fn endpoints(&self, tenant: &str) -> Result<Arc<Vec<Endpoint>>, RegistryError> {
         let read = async { Ok(Some(self.rows.endpoints(tenant).await?)) };
         Ok(self.endpoints.get(tenant, read).await?.unwrap_or_default())
     }
 
     /// All models.
-    pub async fn catalogue(&self) -> Result<Arc<Catalogue>, StoreError> {
+    pub async fn catalogue(&self) -> Result<Arc<Catalogue>, RegistryError> {
         let read = async { Ok(Some(Catalogue::new(self.rows.models().await?))) };
         Ok(self.catalogue.get("", read).await?.unwrap_or_default())
     }

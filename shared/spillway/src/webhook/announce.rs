@@ -3,8 +3,8 @@
 use anyhow::Context;
 use tracing::warn;
 
-use super::{Endpoint, Event, deliver::Delivery};
-use crate::{app::App, job::Job};
+use super::{Event, deliver::Delivery};
+use crate::{app::App, job::Job, tenant::Endpoint};
 
 /// Sends a message for each endpoint of the tenant that wants to hear of the event. Told twice, an event has the same id
 /// twice. Does nothing without a webhook queue.

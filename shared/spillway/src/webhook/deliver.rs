@@ -5,11 +5,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, warn};
 
-use super::{Endpoint, Event, EventType, backoff};
+use super::{Event, backoff};
 use crate::{
     app::App,
-    drain::Handled,
-    queue::{Message, Queue},
+    queue::{Handled, Message, Queue},
+    tenant::{Endpoint, EventType},
 };
 
 /// SQS delays whole seconds and its clock is not ours: a message this early is not sent round again.

@@ -1,127 +1,10 @@
 //! What is told: that a job or a batch has ended, in the shape of OpenAI's webhook events, without a word of what was
 //! asked or answered.
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    dialect::Dialect,
-    job::{Job, Status, StoredResult},
-};
-
-/// What has happened. The names of responses and batches are OpenAI's (`openai.types.webhooks`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum EventType {
-    #[serde(rename = "response.completed")]
-    ResponseCompleted,
-    #[serde(rename = "response.failed")]
-    ResponseFailed,
-    #[serde(rename = "response.cancelled")]
-    ResponseCancelled,
-    #[serde(rename = "response.incomplete")]
-    ResponseIncomplete,
-    #[serde(rename = "batch.completed")]
-    BatchCompleted,
-    #[serde(rename = "batch.failed")]
-    BatchFailed,
-    #[serde(rename = "batch.expired")]
-    BatchExpired,
-    #[serde(rename = "batch.cancelled")]
-    BatchCancelled,
-    #[serde(rename = "job.succeeded")]
-    JobSucceeded,
-    #[serde(rename = "job.failed")]
-    JobFailed,
-    #[serde(rename = "job.expired")]
-    JobExpired,
-    #[serde(rename = "job.cancelled")]
-    JobCancelled,
-}
-
-impl EventType {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::ResponseCompleted,
-        Self::ResponseFailed,
-        Self::ResponseCancelled,
-        Self::ResponseIncomplete,
-        Self::BatchCompleted,
-        Self::BatchFailed,
-        Self::BatchExpired,
-        Self::BatchCancelled,
-        Self::JobSucceeded,
-        Self::JobFailed,
-        Self::JobExpired,
-        Self::JobCancelled,
-    ];
-
-    /// Its name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ResponseCompleted => "response.completed",
-            Self::ResponseFailed => "response.failed",
-            Self::ResponseCancelled => "response.cancelled",
-            Self::ResponseIncomplete => "response.incomplete",
-            Self::BatchCompleted => "batch.completed",
-            Self::BatchFailed => "batch.failed",
-            Self::BatchExpired => "batch.expired",
-            Self::BatchCancelled => "batch.cancelled",
-            Self::JobSucceeded => "job.succeeded",
-            Self::JobFailed => "job.failed",
-            Self::JobExpired => "job.expired",
-            Self::JobCancelled => "job.cancelled",
-        }
-    }
-
-    /// The event of this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// What is told of a job that ends with `status`; `None` if nothing is, because it has not ended or its batch tells.
-    /// The answer is looked at only to see whether a response was cut short.
-    pub fn of_end(job: &Job, status: Status, answer: Option<&StoredResult>) -> Option<Self> {
-        if job.member.is_some() {
-            return None;
-        }
-        let is_cut = || answer.is_some_and(|answer| is_incomplete(&answer.body));
-        Some(match (status, is_response(job)) {
-            (Status::Queued | Status::Running, _) => return None,
-            (Status::Succeeded, true) if is_cut() => Self::ResponseIncomplete,
-            (Status::Succeeded, true) => Self::ResponseCompleted,
-            // OpenAI's responses do not expire.
-            (Status::Failed | Status::Expired, true) => Self::ResponseFailed,
-            (Status::Cancelled, true) => Self::ResponseCancelled,
-            (Status::Succeeded, false) => Self::JobSucceeded,
-            (Status::Failed, false) => Self::JobFailed,
-            (Status::Expired, false) => Self::JobExpired,
-            (Status::Cancelled, false) => Self::JobCancelled,
-        })
-    }
-
-    fn is_of_response(self) -> bool {
-        self.name().starts_with("response.")
-    }
-}
-
-fn is_response(job: &Job) -> bool {
-    job.call.dialect == Dialect::OpenAi && job.call.path.trim_end_matches('/').ends_with("/v1/responses")
-}
-
-/// Whether a stored response, whole or as a stream, says that it was cut short.
-fn is_incomplete(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Told {
-        status: Option<String>,
-    }
-    // No text of a model holds a line break of its own in a stream of JSON.
-    const EVENT: &[u8] = b"event: response.incomplete\n";
-    match serde_json::from_slice::<Told>(body) {
-        Ok(told) => told.status.as_deref() == Some("incomplete"),
-        Err(_) => body.split_inclusive(|byte| *byte == b'\n').any(|line| line == EVENT),
-    }
-}
+use crate::{job::Job, tenant::EventType};
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +61,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        job::{Call, Member, NewJob, Priority},
+        dialect::Api,
+        job::{Call, NewJob, Priority, Status},
         tenant::Class,
     };
 
@@ -189,8 +73,8 @@ mod tests {
             id: None,
             tenant: "acme".into(),
             call: Call {
-                dialect: Dialect::OpenAi,
-                method: "POST".into(),
+                api: Api::at(path).expect("a path that calls a model").api,
+                model: None,
                 path: path.into(),
                 headers: Vec::new(),
                 stream: false,
@@ -204,50 +88,6 @@ mod tests {
             member: None,
         };
         Job::accepted("018f0000-0000-7000-8000-000000000000".into(), &new)
-    }
-
-    fn answer(body: &'static str) -> StoredResult {
-        StoredResult { status: 200, headers: Vec::new(), body: Bytes::from_static(body.as_bytes()) }
-    }
-
-    #[test]
-    fn every_name_is_read_back_and_is_the_one_in_the_registry() {
-        for kind in EventType::ALL {
-            assert_eq!(EventType::parse(kind.name()), Some(kind));
-            assert_eq!(serde_json::to_value(kind).expect("JSON"), kind.name());
-        }
-        assert_eq!(EventType::parse("response.expired"), None);
-    }
-
-    #[test]
-    fn a_response_is_told_as_openai_tells_it() {
-        for path in ["/v1/responses", "/openai/v1/responses/"] {
-            let of = |status, answer: Option<&StoredResult>| EventType::of_end(&job(path), status, answer);
-            let whole = answer(r#"{"id":"resp_1","status":"completed","output":["status","incomplete"]}"#);
-            assert_eq!(of(Status::Succeeded, Some(&whole)), Some(EventType::ResponseCompleted));
-            let cut = answer(r#"{"id":"resp_1","status":"incomplete"}"#);
-            assert_eq!(of(Status::Succeeded, Some(&cut)), Some(EventType::ResponseIncomplete));
-            let whole = answer("event: response.completed\ndata: {\"t\":\"event: response.incomplete\\n\"}\n\n");
-            assert_eq!(of(Status::Succeeded, Some(&whole)), Some(EventType::ResponseCompleted));
-            let cut = answer("event: x\ndata: {}\n\nevent: response.incomplete\ndata: {}\n\n");
-            assert_eq!(of(Status::Succeeded, Some(&cut)), Some(EventType::ResponseIncomplete));
-            assert_eq!(of(Status::Failed, None), Some(EventType::ResponseFailed));
-            assert_eq!(of(Status::Expired, None), Some(EventType::ResponseFailed));
-            assert_eq!(of(Status::Cancelled, None), Some(EventType::ResponseCancelled));
-        }
-    }
-
-    #[test]
-    fn any_other_job_is_told_by_its_status() {
-        let of = |status| EventType::of_end(&job("/v1/chat/completions"), status, None);
-        assert_eq!(of(Status::Succeeded), Some(EventType::JobSucceeded));
-        assert_eq!(of(Status::Failed), Some(EventType::JobFailed));
-        assert_eq!(of(Status::Expired), Some(EventType::JobExpired));
-        assert_eq!(of(Status::Cancelled), Some(EventType::JobCancelled));
-        assert_eq!((of(Status::Queued), of(Status::Running)), (None, None));
-        let member = Some(Member { batch: "b".into(), line: 0, of: 1, custom_id: "c".into() });
-        let line = Job { member, ..job("/v1/responses") };
-        assert_eq!(EventType::of_end(&line, Status::Succeeded, None), None, "its batch tells");
     }
 
     #[test]

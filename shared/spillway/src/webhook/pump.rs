@@ -9,8 +9,7 @@ use tracing::warn;
 use super::handle;
 use crate::{
     app::App,
-    drain::Handled,
-    queue::{Message, Queue},
+    queue::{Handled, Message, Queue},
 };
 
 /// How many deliveries run at once.

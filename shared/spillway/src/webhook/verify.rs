@@ -4,7 +4,8 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Endpoint, Outbound, deliver, event};
+use super::{deliver, event};
+use crate::{outbound::Outbound, tenant::Endpoint};
 
 /// The kind of the event that carries a challenge.
 const KIND: &str = "endpoint.verification";

@@ -1,8 +1,11 @@
 //! Anthropic messages.
 
 use serde_json::{Value, json};
-use spillway::chat::{Kind, Output, Problem};
 use spillway::dialect::Api;
+use spillway::{
+    chat::Output,
+    problem::{Kind, Problem},
+};
 
 use super::{PNG, answer, busy_stream, context, event, parse, payloads, refused, rendered, sent, streamed};
 

@@ -3,8 +3,11 @@
 use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::event_stream::Message;
 use serde_json::{Value, json};
-use spillway::chat::{Event, Kind, Output, Problem};
 use spillway::dialect::Api;
+use spillway::{
+    chat::{Event, Output},
+    problem::{Kind, Problem},
+};
 
 use super::{answer, busy_stream, context, parse, read, refused, sent, streamed};
 

@@ -10,8 +10,11 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use spillway::chat::{Answer, Event, Format, NativeReply, Output, Usage};
 use spillway::dialect::Api;
+use spillway::{
+    chat::{Answer, Event, Format, NativeReply, Output},
+    usage::Usage,
+};
 
 use super::{context, golden};
 

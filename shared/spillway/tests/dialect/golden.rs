@@ -12,8 +12,11 @@ use aws_smithy_eventstream::frame::read_message_from;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
-use spillway::chat::{Answer, Event, Format, NativeReply, Output, Usage};
 use spillway::dialect::{Api, Context, Echo};
+use spillway::{
+    chat::{Answer, Event, Format, NativeReply, Output},
+    usage::Usage,
+};
 
 /// The exchanges: the folder, the API, and the format of the model's own bodies where that is sent.
 pub const EXCHANGES: [(&str, Api, Option<Format>); 7] = [

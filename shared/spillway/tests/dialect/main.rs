@@ -13,8 +13,12 @@ mod roundtrip;
 
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
-use spillway::chat::{Answer, Event, Output, Problem, Request, Usage};
 use spillway::dialect::{Api, Context, Echo};
+use spillway::{
+    chat::{Answer, Event, Output, Request},
+    problem::Problem,
+    usage::Usage,
+};
 
 /// One transparent pixel.
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";

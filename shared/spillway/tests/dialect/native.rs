@@ -3,8 +3,12 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
-use spillway::chat::{Answer, Event, Format, Input, Native, NativeReply, Output, Problem, Request, Usage};
 use spillway::dialect::{Api, Echo};
+use spillway::{
+    chat::{Answer, Event, Format, Input, Native, NativeReply, Output, Request},
+    problem::Problem,
+    usage::Usage,
+};
 
 use super::{context, payloads};
 

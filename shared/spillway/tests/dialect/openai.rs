@@ -1,8 +1,8 @@
 //! OpenAI chat completions.
 
 use serde_json::{Value, json};
-use spillway::chat::{Kind, Problem};
 use spillway::dialect::{Api, Context, Echo};
+use spillway::problem::{Kind, Problem};
 
 use super::{PNG, answer, busy_stream, context, event, parse, payloads, read, refused, sent, streamed};
 

@@ -1,8 +1,11 @@
 //! Failures before the first byte: bodies that cannot be read, statuses, and headers that say when to retry.
 
 use serde_json::{Value, json};
-use spillway::chat::{Kind, Problem};
-use spillway::dialect::{Api, Dialect, Rendered};
+use spillway::{
+    dialect::{Api, Dialect, Rendered},
+    problem::{Kind, Problem},
+    quota::{Limit, LimitName},
+};
 
 const ALL: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock];
 
@@ -90,7 +93,7 @@ fn a_bad_field_is_named_as_the_caller_spells_it() {
 
 #[test]
 fn a_throttled_caller_learns_when_and_by_which_limit() {
-    let limits = vec!["tokens_per_minute".to_owned(), "in_flight".to_owned()];
+    let limits = [Limit::TokensPerMinute, Limit::InFlight].map(LimitName::Account).to_vec();
     let problem = Problem { retry_after_ms: Some(2001), limits, ..Problem::new(Kind::Throttled, "Wait.") };
     for dialect in ALL {
         let rendered = dialect.problem("r1", &problem);

@@ -2,8 +2,11 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use spillway::chat::{Answer, Event, Output, Usage};
 use spillway::dialect::{Api, Context, Echo};
+use spillway::{
+    chat::{Answer, Event, Output},
+    usage::Usage,
+};
 
 use super::{PNG, body as sent_body, context, payloads, rendered};
 

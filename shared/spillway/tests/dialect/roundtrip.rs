@@ -3,8 +3,11 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spillway::chat::{Answer, Event, Output, Usage};
 use spillway::dialect::{Api, Context, Echo};
+use spillway::{
+    chat::{Answer, Event, Output},
+    usage::Usage,
+};
 
 use super::{PNG, body, context, event, parse, payloads, rendered, streamed};
 

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use dynamodb::Dynamodb;
 use futures_util::future::join_all;
 use spillway::{
-    dialect::Dialect,
+    dialect::Api,
     job::{Call, Job, MAX_ATTEMPTS, NewJob, Outcome, Priority, Status, StoredResult},
     store::{
         StoreError,
-        jobs::{Cancel, Claim, Jobs, LARGEST_BODY},
+        jobs::{Cancel, Claim, Jobs, MAX_ROW_BODY_BYTES},
         tables,
     },
 };
@@ -36,8 +36,8 @@ fn new_job() -> NewJob {
         id: None,
         tenant: "acme".into(),
         call: Call {
-            dialect: Dialect::Anthropic,
-            method: "POST".into(),
+            api: Api::Messages,
+            model: None,
             path: "/model/us.anthropic%3Aclaude/converse".into(),
             headers: vec![("content-type".into(), "application/json".into())],
             stream: true,
@@ -229,16 +229,16 @@ async fn what_is_no_job_id_names_no_job() {
 #[tokio::test]
 async fn what_fits_in_a_row_is_stored_and_what_does_not_is_refused() {
     let (_dynamodb, jobs) = setup().await;
-    let largest = Bytes::from(vec![b'x'; LARGEST_BODY]);
+    let largest = Bytes::from(vec![b'x'; MAX_ROW_BODY_BYTES]);
     let job = jobs.submit(&NewJob { body: largest.clone(), ..new_job() }).await.expect("stored");
     let Claim::Run { job, body } = jobs.claim(&job.id, LEASE_MS, NOW_MS).await.expect("read") else {
         panic!("not claimed");
     };
     assert_eq!(body, largest);
     let result = StoredResult { body: largest, ..answer("") };
-    let larger = StoredResult { body: Bytes::from(vec![b'x'; LARGEST_BODY + 1]), ..answer("") };
+    let larger = StoredResult { body: Bytes::from(vec![b'x'; MAX_ROW_BODY_BYTES + 1]), ..answer("") };
     let refused = jobs.finish(&job, &Outcome::Succeeded(larger.clone()), NOW_MS).await;
-    let too_large = |what| StoreError::TooLarge { what, bytes: LARGEST_BODY + 1, limit: LARGEST_BODY };
+    let too_large = |what| StoreError::TooLarge { what, bytes: MAX_ROW_BODY_BYTES + 1, limit: MAX_ROW_BODY_BYTES };
     assert_eq!(refused, Err(too_large("the answer")));
     assert_eq!(jobs.finish(&job, &Outcome::Succeeded(result.clone()), NOW_MS).await, Ok(true));
     let ended = jobs.get(&job.id).await.expect("read").expect("there");

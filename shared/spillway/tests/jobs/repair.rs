@@ -8,7 +8,7 @@ use spillway::{
         jobs::{Redrive, Sweep},
         registry::Registry,
     },
-    webhook::EventType,
+    tenant::EventType,
 };
 
 use crate::{HOUR_MS, LEASE_MS, NOW_MS, answer, claimed, setup, submitted, succeeded};

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::chat::Usage;
 use crate::dialect::Context;
 use crate::dialect::json::object_of;
 use crate::dialect::reply::{self, Block};
+use crate::usage::Usage;
 
 /// The complete message of a Converse reply.
 pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {

@@ -169,7 +169,7 @@ fn reasoning(fields: &mut Fields) -> Read<Value> {
     Ok(object_of([("reasoningContent", object_of([("reasoningText", reasoning)]))]))
 }
 
-fn not_inline(kind: &str, at: &Path) -> crate::chat::Problem {
+fn not_inline(kind: &str, at: &Path) -> crate::problem::Problem {
     let text = "sources are not supported; Bedrock fetches nothing, so send the data as base64";
     at.key("type").refuse(format_args!("{} {text}", echo(kind)))
 }

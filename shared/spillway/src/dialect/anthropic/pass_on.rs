@@ -4,8 +4,11 @@ use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::betas;
-use crate::chat::{Format, Input, Native, Options, Problem, Request};
 use crate::dialect::json::{self, Fields, Ignored, Path};
+use crate::{
+    chat::{Format, Input, Native, Options, Request},
+    problem::Problem,
+};
 
 /// The version of the body that Bedrock wants named (Amazon Bedrock User Guide, "Anthropic Claude Messages API").
 const BEDROCK_VERSION: &str = "bedrock-2023-05-31";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::chat::{Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 /// `{"type": "error", "error": {"type", "message"}, "request_id"}`.
 pub fn problem(request_id: &str, problem: &Problem) -> Value {

@@ -5,9 +5,12 @@ use serde_json::{Map, Value, json};
 
 use super::blocks::Reader;
 use super::tools;
-use crate::chat::{Input, Problem, Request};
 use crate::dialect::converse::{self, Body};
 use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
+use crate::{
+    chat::{Input, Request},
+    problem::Problem,
+};
 
 /// Understood, and without effect on what the model answers.
 const HARMLESS: [&str; 7] = [

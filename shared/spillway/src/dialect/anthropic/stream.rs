@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::{answer, relay};
-use crate::chat::{Event, Problem, Usage};
 use crate::dialect::Context;
 use crate::dialect::reply::{self, Step};
 use crate::dialect::sse;
+use crate::{chat::Event, problem::Problem, usage::Usage};
 
 /// One stream of message events.
 #[derive(Debug)]

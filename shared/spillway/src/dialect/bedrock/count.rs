@@ -3,8 +3,11 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
-use crate::chat::{Format, Input, Native, Options, Problem, Request};
 use crate::dialect::json::{self, Fields, Path, Read};
+use crate::{
+    chat::{Format, Input, Native, Options, Request},
+    problem::Problem,
+};
 
 /// Reads what is to be counted: a Converse body, or an InvokeModel body in base64.
 pub fn parse(model: String, body: Map<String, Value>, format: Option<Format>) -> Result<Request, Problem> {

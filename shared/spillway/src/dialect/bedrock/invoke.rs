@@ -4,8 +4,11 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::request::check_pairs;
-use crate::chat::{Format, Input, Native, Options, Problem, Request};
 use crate::dialect::json::{self, Path, Read};
+use crate::{
+    chat::{Format, Input, Native, Options, Request},
+    problem::Problem,
+};
 
 /// Reads the output limit of a body of `format` and the headers that go with it; the rest is between caller and model.
 pub fn parse(

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::chat::{Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 /// The exception's name, as in `x-amzn-errortype`.
 pub fn exception(kind: Kind) -> &'static str {

@@ -2,8 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::chat::{Input, Problem, Request};
 use crate::dialect::json::{self, Path, Read, echo};
+use crate::{
+    chat::{Input, Request},
+    problem::Problem,
+};
 
 /// Names under which models take an output limit beside Converse's own; it would escape the reservation.
 const HIDDEN_TOKEN_LIMITS: [&str; 7] = [

@@ -7,7 +7,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::chat::{Event, Kind, Problem};
+use crate::{
+    chat::Event,
+    problem::{Kind, Problem},
+};
 
 /// One stream of frames.
 #[derive(Debug, Default)]

@@ -3,9 +3,13 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::chat::{Format, Input, Kind, Native, NativeReply, Options, Problem, Request, Usage};
 use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
 use crate::dialect::{Context, Echo};
+use crate::{
+    chat::{Format, Input, Native, NativeReply, Options, Request},
+    problem::{Kind, Problem},
+    usage::Usage,
+};
 
 /// The most texts that Cohere Embed takes in one call (Amazon Bedrock User Guide, "Cohere Embed").
 const COHERE_TEXTS: usize = 96;

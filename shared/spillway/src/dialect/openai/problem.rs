@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::chat::{Kind, Problem};
+use crate::{
+    problem::{Kind, Problem},
+    quota::{LimitName, Unit},
+};
 
 /// `{"error": {"message", "type", "param", "code"}}`.
 pub fn problem(problem: &Problem) -> Value {
@@ -28,8 +31,8 @@ pub fn problem(problem: &Problem) -> Value {
 /// OpenAI says by the type which kind of limit refused.
 fn refusing_limit(problem: &Problem) -> &'static str {
     match problem.limits.first() {
-        Some(limit) if limit.starts_with("tokens") => "tokens",
-        Some(limit) if limit.starts_with("requests") => "requests",
+        Some(LimitName::Account(limit)) if limit.unit() == Unit::Tokens => "tokens",
+        Some(LimitName::Account(limit)) if limit.unit() == Unit::Requests => "requests",
         _ => "rate_limit_error",
     }
 }

@@ -3,10 +3,13 @@
 use serde_json::{Map, Value};
 
 use super::{messages, parameters, tools};
-use crate::chat::{Input, Problem, Request};
 use crate::dialect::Echo;
 use crate::dialect::converse::Body;
 use crate::dialect::json::{self, Fields, Ignored, Path, Read};
+use crate::{
+    chat::{Input, Request},
+    problem::Problem,
+};
 
 /// Understood, and without effect on what the model answers.
 const HARMLESS: [&str; 10] = [

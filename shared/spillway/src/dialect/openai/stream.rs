@@ -5,10 +5,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answer;
-use crate::chat::{Event, Problem};
 use crate::dialect::Context;
 use crate::dialect::reply::{self, Step};
 use crate::dialect::sse;
+use crate::{chat::Event, problem::Problem};
 
 /// One stream of chunks.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use super::{AT_ONCE, Step, Turn};
 use crate::{
     batch::{Batch, Line},
     job::Status,
+    overflow::line_job,
     store::StoreError,
 };
 
@@ -38,7 +39,7 @@ impl Turn<'_> {
     async fn submit(&mut self, batch: &Batch, chunk: Range<u64>) -> anyhow::Result<()> {
         let (app, queue) = (self.app, self.queue);
         let submit = async |number: u64, line: &Line| -> anyhow::Result<()> {
-            let new = batch.job(number, line);
+            let new = line_job(batch, number, line);
             match app.jobs.submit(&new).await {
                 Ok(job) if job.status == Status::Queued => Ok(queue.send(&job.id, &job.tenant, 0).await?),
                 Ok(_) => Ok(()),
@@ -66,7 +67,7 @@ impl Turn<'_> {
             let line = chunk.end;
             let app = self.app;
             let end = async |number: u64, line: &Line| -> anyhow::Result<()> {
-                app.jobs.end_line(&batch.job(number, line), status, why, app.clock.now_ms()).await?;
+                app.jobs.end_line(&line_job(&batch, number, line), status, why, app.clock.now_ms()).await?;
                 Ok(())
             };
             let lines = of_chunk(self.lines(&batch).await?, chunk);

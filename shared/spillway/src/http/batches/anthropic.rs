@@ -10,19 +10,17 @@ use http::{
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{New, accept, no_store};
+use super::{New, accept};
 use crate::{
     app::App,
     batch::{Batch, Kind as IdKind, Status, of_requests},
-    chat::{Kind, Problem},
-    http::{Body, Call, auth, files, query::Query, reply},
+    dialect::Api,
+    http::{Body, Call, Head, files, query::Query, reply},
+    problem::{Kind, Problem},
 };
 
 /// Where all of this is.
 const PATH: &str = "/v1/messages/batches";
-
-/// What every request of a batch asks.
-const ENDPOINT: &str = "/v1/messages";
 
 /// The longest name of a request.
 const LONGEST_CUSTOM_ID: usize = 64;
@@ -33,26 +31,25 @@ const LIMITS: (usize, usize) = (20, 1_000);
 /// `POST /v1/messages/batches`. What is wrong with the shape of a request is told at once, what is wrong with its params by its
 /// result.
 pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
     let requests = requests(&body)?;
     let total = u64::try_from(requests.len()).unwrap_or(u64::MAX);
     let new = New {
         kind: IdKind::MessageBatch,
-        endpoint: ENDPOINT,
+        api: Api::Messages,
         input_file: None,
-        lines: of_requests(requests.iter().map(|(id, params)| (id.as_str(), params)), ENDPOINT),
+        lines: of_requests(requests.iter().map(|(id, params)| (id.as_str(), params)), Api::Messages.path()),
         total,
         metadata: None,
         output_kept_s: None,
     };
-    let batch = accept(app, call, &tenant, &body, new).await?;
-    Ok(reply::json(call, StatusCode::OK, &shown(app, call, &batch)))
+    let batch = accept(app, call, &body, new).await?;
+    Ok(reply::json(&call.head, StatusCode::OK, &shown(app, call, &batch)))
 }
 
 /// `GET /v1/messages/batches`, the newest first.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    let query = Query::read(call.parts.uri.query(), &["before_id", "after_id", "limit", "beta"])?;
+    let tenant = &call.tenant;
+    let query = Query::read(call.head.parts.uri.query(), &["before_id", "after_id", "limit", "beta"])?;
     let limit = query.limit(LIMITS.0, LIMITS.1)?;
     // What stands before one are the next newer ones.
     let (place, is_before) = match (query.get("after_id"), query.get("before_id")) {
@@ -68,19 +65,19 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let ids = [batches.first(), batches.last()].map(|batch| batch.map(|batch| batch.id.clone()));
     let data: Vec<Value> = batches.iter().map(|batch| shown(app, call, batch)).collect();
     let body = json!({ "data": data, "has_more": has_more, "first_id": ids[0], "last_id": ids[1] });
-    Ok(reply::json(call, StatusCode::OK, &body))
+    Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
 
 /// `GET /v1/messages/batches/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let batch = super::find(app, call, IdKind::MessageBatch, id).await?;
-    Ok(reply::json(call, StatusCode::OK, &shown(app, call, &batch)))
+    Ok(reply::json(&call.head, StatusCode::OK, &shown(app, call, &batch)))
 }
 
 /// `POST /v1/messages/batches/{id}/cancel`.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let batch = super::cancel(app, call, IdKind::MessageBatch, id).await?;
-    Ok(reply::json(call, StatusCode::OK, &shown(app, call, &batch)))
+    Ok(reply::json(&call.head, StatusCode::OK, &shown(app, call, &batch)))
 }
 
 /// `GET /v1/messages/batches/{id}/results`.
@@ -95,7 +92,7 @@ pub async fn results(app: &App, call: &Call, id: &str) -> Result<Response<Body>,
         None => Bytes::new(),
     };
     let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/x-jsonl"))];
-    Ok(reply::whole(call, StatusCode::OK, headers, content))
+    Ok(reply::whole(&call.head, StatusCode::OK, headers, content))
 }
 
 /// `DELETE /v1/messages/batches/{id}`.
@@ -105,8 +102,8 @@ pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
         let deleted = files::blobs(app)?.delete(&batch.file_key(file)).await;
         deleted.map_err(|error| files::no_bucket(&error))?;
     }
-    app.batches.delete(&batch).await.map_err(|error| no_store(&error))?;
-    Ok(reply::json(call, StatusCode::OK, &json!({ "id": batch.id, "type": "message_batch_deleted" })))
+    app.batches.delete(&batch).await?;
+    Ok(reply::json(&call.head, StatusCode::OK, &json!({ "id": batch.id, "type": "message_batch_deleted" })))
 }
 
 async fn ended(app: &App, call: &Call, id: &str, what: &str) -> Result<Batch, Problem> {
@@ -192,7 +189,7 @@ fn shown(app: &App, call: &Call, batch: &Batch) -> Value {
         "ended_at": time(batch.ended_ms),
         "cancel_initiated_at": time(batch.cancelling_ms),
         "archived_at": null,
-        "results_url": is_ended.then(|| results_url(&app.path_prefix, call, &batch.id)),
+        "results_url": is_ended.then(|| results_url(&app.path_prefix, &call.head, &batch.id)),
     })
 }
 
@@ -201,8 +198,8 @@ fn rfc3339(ms: u64) -> Option<String> {
 }
 
 /// Where the results are, from where the caller stands: as it named us, through what proxies told, under the same prefixes.
-fn results_url(path_prefix: &str, call: &Call, id: &str) -> String {
-    let parts = &call.parts;
+fn results_url(path_prefix: &str, head: &Head, id: &str) -> String {
+    let parts = &head.parts;
     let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let host = text(HOST).or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
     let scheme = parts.headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
@@ -227,8 +224,8 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).expect("a request").into_parts();
-        let call = Call { parts, dialect: Dialect::Anthropic, request_id: "r".into(), deadline_ms: None };
-        results_url(prefix, &call, "b")
+        let head = Head { parts, dialect: Dialect::Anthropic, request_id: "r".into(), deadline_ms: None };
+        results_url(prefix, &head, "b")
     }
 
     #[test]

@@ -8,12 +8,13 @@ use super::{New, accept, counted};
 use crate::{
     app::App,
     batch::{Batch, Kind as IdKind, Status},
-    chat::Problem,
-    http::{Body, Call, auth, files, query::Query, reply},
+    dialect::Api,
+    http::{Body, Call, files, query::Query, reply},
+    problem::Problem,
 };
 
 /// What the lines of a batch can ask.
-const ENDPOINTS: [&str; 3] = ["/v1/chat/completions", "/v1/responses", "/v1/embeddings"];
+const APIS: [Api; 3] = [Api::ChatCompletions, Api::Responses, Api::Embeddings];
 
 /// How many batches a page has when nobody says, and at most.
 const LIMITS: (usize, usize) = (20, 100);
@@ -23,7 +24,7 @@ const METADATA: (usize, usize, usize) = (16, 64, 512);
 
 /// `POST /v1/batches`.
 pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
+    let tenant = &call.tenant;
     let asked = asked(&body)?;
     let told = |problem: Problem| Problem { param: Some("input_file_id".to_owned()), ..problem };
     let file = files::of_tenant(app, &tenant.name, &asked.input_file).await.map_err(told)?;
@@ -32,7 +33,7 @@ pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
     }
     let new = New {
         kind: IdKind::Batch,
-        endpoint: asked.endpoint,
+        api: asked.api,
         // A copy, so that the file can go while the batch runs.
         lines: files::read(app, &file).await.map_err(told)?,
         input_file: Some(file.id),
@@ -40,14 +41,14 @@ pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
         metadata: asked.metadata,
         output_kept_s: asked.output_kept_s,
     };
-    let batch = accept(app, call, &tenant, &body, new).await?;
-    Ok(reply::json(call, StatusCode::OK, &shown(&counted(app, batch).await?)))
+    let batch = accept(app, call, &body, new).await?;
+    Ok(reply::json(&call.head, StatusCode::OK, &shown(&counted(app, batch).await?)))
 }
 
 /// `GET /v1/batches`, the newest first.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    let query = Query::read(call.parts.uri.query(), &["after", "limit"])?;
+    let tenant = &call.tenant;
+    let query = Query::read(call.head.parts.uri.query(), &["after", "limit"])?;
     let limit = query.limit(LIMITS.0, LIMITS.1)?;
     let (batches, has_more) = super::page(app, &tenant.name, IdKind::Batch, query.get("after"), false, limit).await?;
     let mut data = Vec::with_capacity(batches.len());
@@ -57,38 +58,38 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let id = |batch: Option<&Value>| batch.map(|batch| batch["id"].clone());
     let (first, last) = (id(data.first()), id(data.last()));
     let body = json!({ "object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more });
-    Ok(reply::json(call, StatusCode::OK, &body))
+    Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
 
 /// `GET /v1/batches/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let batch = super::find(app, call, IdKind::Batch, id).await?;
-    Ok(reply::json(call, StatusCode::OK, &shown(&counted(app, batch).await?)))
+    Ok(reply::json(&call.head, StatusCode::OK, &shown(&counted(app, batch).await?)))
 }
 
 /// `POST /v1/batches/{id}/cancel`.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let batch = super::cancel(app, call, IdKind::Batch, id).await?;
-    Ok(reply::json(call, StatusCode::OK, &shown(&batch)))
+    Ok(reply::json(&call.head, StatusCode::OK, &shown(&batch)))
 }
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     input_file: String,
-    endpoint: &'static str,
+    api: Api,
     metadata: Option<Map<String, Value>>,
     output_kept_s: Option<u64>,
 }
 
 fn asked(body: &[u8]) -> Result<Asked, Problem> {
     let body: Map<String, Value> = serde_json::from_slice(body)
-        .map_err(|_| Problem::new(crate::chat::Kind::Invalid, "The request body must be a JSON object."))?;
-    let (mut input_file, mut endpoint, mut window, mut metadata, mut output_kept_s) = (None, None, None, None, None);
+        .map_err(|_| Problem::new(crate::problem::Kind::Invalid, "The request body must be a JSON object."))?;
+    let (mut input_file, mut api, mut window, mut metadata, mut output_kept_s) = (None, None, None, None, None);
     for (name, value) in body.into_iter().filter(|(_, value)| !value.is_null()) {
         match name.as_str() {
             "input_file_id" => input_file = value.as_str().map(str::to_owned),
-            "endpoint" => endpoint = ENDPOINTS.into_iter().find(|endpoint| value == **endpoint),
+            "endpoint" => api = APIS.into_iter().find(|api| value == api.path()),
             "completion_window" => window = (value == "24h").then_some(()),
             "metadata" => metadata = Some(notes(value)?),
             "output_expires_after" => output_kept_s = Some(kept_s(&value)?),
@@ -99,12 +100,12 @@ fn asked(body: &[u8]) -> Result<Asked, Problem> {
         }
     }
     window.ok_or_else(|| Problem::invalid("completion_window", "The completion_window must be 24h."))?;
-    let endpoint = endpoint.ok_or_else(|| {
-        Problem::invalid("endpoint", format!("The endpoint must be one of {}.", ENDPOINTS.join(", ")))
+    let api = api.ok_or_else(|| {
+        Problem::invalid("endpoint", format!("The endpoint must be one of {}.", APIS.map(Api::path).join(", ")))
     })?;
     let input_file =
         input_file.ok_or_else(|| Problem::invalid("input_file_id", "The input_file_id must be the id of a file."))?;
-    Ok(Asked { input_file, endpoint, metadata, output_kept_s })
+    Ok(Asked { input_file, api, metadata, output_kept_s })
 }
 
 fn notes(value: Value) -> Result<Map<String, Value>, Problem> {
@@ -140,7 +141,7 @@ fn shown(batch: &Batch) -> Value {
     json!({
         "id": batch.id,
         "object": "batch",
-        "endpoint": batch.endpoint,
+        "endpoint": batch.api.path(),
         "errors": errors,
         "input_file_id": batch.input_file,
         "completion_window": "24h",

@@ -6,7 +6,7 @@ use multer::{Field, Multipart};
 
 use crate::{
     batch::{KEPT_BETWEEN_S, KEPT_S},
-    chat::{Kind, Problem},
+    problem::{Kind, Problem},
 };
 
 /// The longest name of a file, in characters.

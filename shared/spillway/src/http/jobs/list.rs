@@ -3,13 +3,12 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Body, Call, auth, find, reply, status};
+use super::{Body, Call, find, reply, status};
 use crate::{
     app::App,
-    broker,
-    chat::Problem,
     http::query::{Query, invalid},
     job::Status,
+    problem::Problem,
     store::jobs::Wanted,
 };
 
@@ -24,17 +23,17 @@ const MAX_LIMIT: usize = 100;
 
 /// A page of the caller's jobs, the newest first.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = auth::tenant(app, &call.parts).await?;
-    let (mut wanted, after) = wanted(call.parts.uri.query().unwrap_or_default())?;
+    let tenant = &call.tenant;
+    let (mut wanted, after) = wanted(call.head.parts.uri.query().unwrap_or_default())?;
     if let Some(id) = after {
         wanted.after = Some(find(app, call, &id).await?);
     }
     let page = app.jobs.list(&tenant.name, &wanted).await;
-    let page = page.map_err(|error| broker::unreachable("job store", &error))?;
+    let page = page?;
     let now_ms = app.clock.now_ms();
     let jobs: Vec<Value> = page.jobs.iter().map(|job| status(app, job, now_ms)).collect();
     let body = json!({ "object": "list", "data": jobs, "has_more": page.next.is_some(), "next_after": page.next });
-    Ok(reply::json(call, StatusCode::OK, &body))
+    Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
 
 /// The jobs that are wanted, and the id of the one to go on after.
@@ -72,7 +71,7 @@ fn time_ms(name: &str, value: &str) -> Result<u64, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::Kind;
+    use crate::problem::Kind;
 
     #[test]
     fn a_query_says_which_jobs_are_wanted() {

@@ -1,6 +1,6 @@
 //! The query of `GET /v1/responses/{id}`.
 
-use crate::chat::Problem;
+use crate::problem::Problem;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

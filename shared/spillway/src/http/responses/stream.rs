@@ -8,15 +8,11 @@ use http_body::Frame;
 use super::{context, failed};
 use crate::{
     app::App,
-    broker,
-    chat::{Kind, Problem},
     dialect::{Api, Context, Encoder, ResponseStream, Resumed, Standing},
-    http::{
-        Body, Call,
-        follow::{Follower, Seen},
-        reply,
-    },
+    http::{Body, Call, reply},
     job::{Job, Status},
+    overflow::{Follower, Seen},
+    problem::{Kind, Problem},
 };
 
 /// How long one connection follows a response that does not end, in milliseconds: then its caller asks for the rest.
@@ -53,7 +49,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
         context,
         last: after,
         is_sure: after.is_none_or(|after| after <= LAST_COMMON_EVENT),
-        until_ms: call.deadline_ms.unwrap_or(u64::MAX).min(now_ms + LONGEST_MS),
+        until_ms: call.head.deadline_ms.unwrap_or(u64::MAX).min(now_ms + LONGEST_MS),
         silent_since_ms: now_ms,
     };
     let start = ResponseStream::new(reading.context.clone()).announce();
@@ -64,8 +60,8 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
         let (bytes, is_over) = reading.next().await;
         Some((Ok(Frame::data(bytes)), (!is_over).then_some(reading)))
     });
-    let headers = Api::Responses.stream_headers(&call.request_id, &[]);
-    Ok(reply::streamed(call, headers, chunks))
+    let headers = Api::Responses.stream_headers(&call.head.request_id, &[]);
+    Ok(reply::streamed(&call.head, headers, chunks))
 }
 
 impl Reading {
@@ -120,13 +116,12 @@ impl Reading {
     /// The attempts before this one must not have given the caller other events than those that were skipped.
     async fn make_sure(&mut self) -> Result<(), Problem> {
         let jobs = &self.app.jobs;
-        let unreachable = |error| broker::unreachable("job store", &error);
         let id = &self.follower.job().id;
-        let streams = jobs.streams(id).await.map_err(unreachable)?;
+        let streams = jobs.streams(id).await?;
         let own = self.follower.job().answered_at_fence.unwrap_or(self.follower.job().fence);
         for fence in streams.fences.into_iter().filter(|fence| *fence != own) {
             let (mut earlier, mut part) = (BytesMut::new(), 0);
-            while let Some(bytes) = jobs.part(id, fence, part).await.map_err(unreachable)? {
+            while let Some(bytes) = jobs.part(id, fence, part).await? {
                 earlier.extend_from_slice(&bytes);
                 part += 1;
             }

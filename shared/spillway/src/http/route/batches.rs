@@ -2,8 +2,8 @@
 
 use http::Method;
 
-use super::{Route, decode, only};
-use crate::chat::Problem;
+use super::{CallRoute, decode, only};
+use crate::problem::Problem;
 
 /// What is asked about OpenAI's files.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum MessageBatchRoute {
 }
 
 /// Finds the route of a path, if it is about files or batches.
-pub(super) fn route(method: &Method, segments: &[&str]) -> Option<Result<Route, Problem>> {
+pub(super) fn route(method: &Method, segments: &[&str]) -> Option<Result<CallRoute, Problem>> {
     match segments {
         ["v1", "files", path @ ..] => file(method, path),
         ["v1", "batches", path @ ..] => batch(method, path),
@@ -45,36 +45,36 @@ pub(super) fn route(method: &Method, segments: &[&str]) -> Option<Result<Route, 
     }
 }
 
-fn file(method: &Method, path: &[&str]) -> Option<Result<Route, Problem>> {
+fn file(method: &Method, path: &[&str]) -> Option<Result<CallRoute, Problem>> {
     use FileRoute::{Content, Delete, Get, List, Upload};
     let with_id = |id: &str| {
         let id = decode(id)?;
-        only(method, [(Method::GET, Route::Files(Get(id.clone()))), (Method::DELETE, Route::Files(Delete(id)))])
+        only(method, [(Method::GET, CallRoute::Files(Get(id.clone()))), (Method::DELETE, CallRoute::Files(Delete(id)))])
     };
     match path {
-        [] => Some(only(method, [(Method::GET, Route::Files(List)), (Method::POST, Route::Files(Upload))])),
+        [] => Some(only(method, [(Method::GET, CallRoute::Files(List)), (Method::POST, CallRoute::Files(Upload))])),
         [id] => Some(with_id(id)),
-        [id, "content"] => Some(decode(id).and_then(|id| only(method, [(Method::GET, Route::Files(Content(id)))]))),
+        [id, "content"] => Some(decode(id).and_then(|id| only(method, [(Method::GET, CallRoute::Files(Content(id)))]))),
         _ => None,
     }
 }
 
-fn batch(method: &Method, path: &[&str]) -> Option<Result<Route, Problem>> {
+fn batch(method: &Method, path: &[&str]) -> Option<Result<CallRoute, Problem>> {
     use BatchRoute::{Cancel, Create, Get, List};
     let with_id = |id: &str, of: Method, made: fn(String) -> BatchRoute| {
-        decode(id).and_then(|id| only(method, [(of, Route::Batches(made(id)))]))
+        decode(id).and_then(|id| only(method, [(of, CallRoute::Batches(made(id)))]))
     };
     match path {
-        [] => Some(only(method, [(Method::GET, Route::Batches(List)), (Method::POST, Route::Batches(Create))])),
+        [] => Some(only(method, [(Method::GET, CallRoute::Batches(List)), (Method::POST, CallRoute::Batches(Create))])),
         [id] => Some(with_id(id, Method::GET, Get)),
         [id, "cancel"] => Some(with_id(id, Method::POST, Cancel)),
         _ => None,
     }
 }
 
-fn message_batch(method: &Method, path: &[&str]) -> Option<Result<Route, Problem>> {
+fn message_batch(method: &Method, path: &[&str]) -> Option<Result<CallRoute, Problem>> {
     use MessageBatchRoute::{Cancel, Create, Delete, Get, List, Results};
-    let of = Route::MessageBatches;
+    let of = CallRoute::MessageBatches;
     let with_id = |id: &str, by: Method, made: fn(String) -> MessageBatchRoute| {
         decode(id).and_then(|id| only(method, [(by, of(made(id)))]))
     };
@@ -95,21 +95,28 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::http::route::Route;
     use crate::{
-        chat::Kind,
         dialect::Dialect,
         http::route::{dialect, methods, route},
+        problem::Kind,
     };
 
     #[test]
     fn files_and_batches_have_the_paths_of_their_vendors() {
         let found = |method: Method, path| route(&method, path).map_err(|problem| problem.kind);
         let id = || "x".to_owned();
-        assert_eq!(found(Method::GET, "/v1/files/x/content"), Ok(Route::Files(FileRoute::Content(id()))));
-        assert_eq!(found(Method::POST, "/openai/v1/batches"), Ok(Route::Batches(BatchRoute::Create)));
-        assert_eq!(found(Method::POST, "/v1/batches/x/cancel"), Ok(Route::Batches(BatchRoute::Cancel(id()))));
-        let results = Route::MessageBatches(MessageBatchRoute::Results(id()));
-        assert_eq!(found(Method::GET, "/anthropic/v1/messages/batches/x/results"), Ok(results));
+        assert_eq!(
+            found(Method::GET, "/v1/files/x/content"),
+            Ok(Route::Call(CallRoute::Files(FileRoute::Content(id()))))
+        );
+        assert_eq!(found(Method::POST, "/openai/v1/batches"), Ok(Route::Call(CallRoute::Batches(BatchRoute::Create))));
+        assert_eq!(
+            found(Method::POST, "/v1/batches/x/cancel"),
+            Ok(Route::Call(CallRoute::Batches(BatchRoute::Cancel(id()))))
+        );
+        let results = CallRoute::MessageBatches(MessageBatchRoute::Results(id()));
+        assert_eq!(found(Method::GET, "/anthropic/v1/messages/batches/x/results"), Ok(Route::Call(results)));
         assert_eq!(found(Method::PUT, "/v1/files"), Err(Kind::MethodNotAllowed));
         assert_eq!(found(Method::GET, "/v1/files/x/y"), Err(Kind::NotFound));
         assert_eq!(methods("/v1/messages/batches/x"), "GET, DELETE");

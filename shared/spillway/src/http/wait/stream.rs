@@ -7,15 +7,13 @@ use http_body::Frame;
 
 use super::{Held, Looked};
 use crate::{
-    broker,
-    chat::Problem,
     dialect::{Api, Dialect, Encoder},
     http::{
         Body, Call,
         reply::{self, Cut},
     },
     job::{Job, StoredResult},
-    tenant::Tenant,
+    problem::Problem,
 };
 
 /// How long the status is held back, in milliseconds: what is known by then is told as without the wait.
@@ -37,25 +35,19 @@ struct Told {
 ///
 /// # Errors
 /// The wait was in vain.
-pub async fn streamed(
-    call: &Call,
-    api: Api,
-    tenant: &Tenant,
-    mut held: Held,
-    encoder: Encoder,
-) -> Result<Response<Body>, Problem> {
+pub async fn streamed(call: &Call, api: Api, mut held: Held, encoder: Encoder) -> Result<Response<Body>, Problem> {
     let head_until_ms = held.app.clock.now_ms() + HEAD_MS;
     let mut first = None;
     while first.is_none() && held.app.clock.now_ms() < head_until_ms {
         match held.look().await? {
             Some(Looked::Bytes(bytes)) => first = Some(bytes),
             Some(Looked::Answered { answer, .. } | Looked::Failed { result: answer, .. }) => {
-                return Ok(reply::stored(call, answer, held.limit_headers(call, tenant).await));
+                return Ok(reply::stored(&call.head, answer, held.limit_headers(call).await));
             }
             None => held.pause(head_until_ms).await,
         }
     }
-    let headers = headers(call, api, tenant, &held, first.is_some()).await?;
+    let headers = headers(call, api, &held, first.is_some()).await?;
     let (cut, silent_since_ms) = (Cut::default(), held.app.clock.now_ms());
     let told = Told { held, encoder, cut: cut.clone(), first, events: 0, silent_since_ms };
     let chunks = stream::unfold(Some(told), |open| async {
@@ -63,7 +55,7 @@ pub async fn streamed(
         let (bytes, is_over) = told.next().await;
         Some((Ok(Frame::data(bytes)), (!is_over).then_some(told)))
     });
-    let mut response = reply::streamed(call, headers, chunks);
+    let mut response = reply::streamed(&call.head, headers, chunks);
     response.extensions_mut().insert(cut);
     Ok(response)
 }
@@ -72,17 +64,16 @@ pub async fn streamed(
 async fn headers(
     call: &Call,
     api: Api,
-    tenant: &Tenant,
     held: &Held,
     has_begun: bool,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
-    let mut headers = held.limit_headers(call, tenant).await;
+    let mut headers = held.limit_headers(call).await;
     if has_begun {
         let streams = held.app.jobs.streams(&held.follower.job().id).await;
-        let streams = streams.map_err(|error| broker::unreachable("job store", &error))?;
+        let streams = streams?;
         headers.extend(reply::parsed(&streams.headers));
     } else {
-        headers.extend(api.stream_headers(&call.request_id, &[]));
+        headers.extend(api.stream_headers(&call.head.request_id, &[]));
     }
     Ok(headers)
 }

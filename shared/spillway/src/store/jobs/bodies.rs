@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::LARGEST_BODY;
+use super::MAX_ROW_BODY_BYTES;
 use crate::{
     blobs::{BlobError, Blobs},
     store::StoreError,
@@ -36,9 +36,9 @@ impl Bodies {
 
     /// Finds a place for `body`, which is under `key` if it is in the bucket.
     pub(super) async fn place(&self, what: &'static str, key: String, body: &Bytes) -> Result<Place, StoreError> {
-        let limit = if self.blobs.is_some() { LARGEST_BLOB } else { LARGEST_BODY };
+        let limit = if self.blobs.is_some() { LARGEST_BLOB } else { MAX_ROW_BODY_BYTES };
         match &self.blobs {
-            _ if body.len() <= LARGEST_BODY => Ok(Place::Row(body.clone())),
+            _ if body.len() <= MAX_ROW_BODY_BYTES => Ok(Place::Row(body.clone())),
             Some(blobs) if body.len() <= limit => {
                 blobs.put(&key, body.clone()).await?;
                 Ok(Place::Blob { key, bytes: body.len() as u64, sha256: digest(body) })

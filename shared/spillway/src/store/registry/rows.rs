@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     pool::Model,
     store::{Item, StoreError},
-    webhook::Endpoint,
+    tenant::Endpoint,
 };
 
 pub(super) const TENANT: &str = "tenant#";

@@ -4,8 +4,11 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spillway::chat::{Answer, Event, Output, Usage};
 use spillway::dialect::{Api, Context};
+use spillway::{
+    chat::{Answer, Event, Output},
+    usage::Usage,
+};
 
 use crate::{context, event, payloads, read, streamed};
 

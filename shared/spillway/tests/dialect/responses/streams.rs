@@ -1,8 +1,11 @@
 //! Streams of response events.
 
 use serde_json::{Value, json};
-use spillway::chat::{Event, Kind, Problem};
 use spillway::dialect::{Encoder, ResponseStream, Resumed, Standing, last_response};
+use spillway::{
+    chat::Event,
+    problem::{Kind, Problem},
+};
 
 use super::{API, context_of, patch, rendered};
 use crate::{busy_stream, context, event, payloads, streamed};

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::echo::no_reasoning;
 use super::item;
-use crate::chat::Usage;
 use crate::dialect::Context;
 use crate::dialect::reply;
+use crate::usage::Usage;
 
 /// How a response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

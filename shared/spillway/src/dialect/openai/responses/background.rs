@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::answer::{self, End, QUEUED, UNDER_WAY};
-use crate::chat::Kind;
 use crate::dialect::Context;
+use crate::problem::Kind;
 
 /// Where a response stands that has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

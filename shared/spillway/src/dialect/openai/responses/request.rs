@@ -5,11 +5,14 @@ use serde_json::{Map, Value};
 use super::echo::{self, ResponseEcho};
 use super::tools::Reader;
 use super::{input, tools as known};
-use crate::chat::{Input, Problem, Request};
 use crate::dialect::Echo;
 use crate::dialect::converse::{self, Body};
 use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo as word};
 use crate::dialect::openai::{parameters, tools};
+use crate::{
+    chat::{Input, Request},
+    problem::Problem,
+};
 
 /// Without them the caller would get another answer than the one asked for.
 const REFUSED: [(&str, &str); 8] = [

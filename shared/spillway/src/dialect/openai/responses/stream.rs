@@ -10,11 +10,11 @@ use super::answer::{self, COMPLETED, End, QUEUED, UNDER_WAY};
 use super::background::{Standing, error_code};
 use super::item::Item;
 use super::voice::{TEXT, Voice};
-use crate::chat::{Event, Problem, Usage};
 use crate::dialect::Context;
 use crate::dialect::openai;
 use crate::dialect::reply::{self, Step};
 use crate::dialect::sse;
+use crate::{chat::Event, problem::Problem, usage::Usage};
 
 /// One stream of response events.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// `error: its cause: the cause's cause`.
-pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

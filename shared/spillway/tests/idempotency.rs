@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use spillway::{
     job::StoredResult,
     store::{
-        answers::{Answers, Claim, State},
-        jobs::LARGEST_BODY,
+        idempotency::{Answers, Claim, State},
+        jobs::MAX_ROW_BODY_BYTES,
         tables,
     },
 };
@@ -76,7 +76,7 @@ async fn an_answer_is_read_as_it_was_given_until_its_time_is_over() {
     assert_eq!(state(&answers, NOW_MS).await, None);
     let one = claim("one");
     assert_eq!(answers.claim(&one, UNTIL_MS, NOW_MS).await, Ok(None));
-    let given = answer(LARGEST_BODY);
+    let given = answer(MAX_ROW_BODY_BYTES);
     answers.answer(&one, Some(&given), NOW_MS + 60_000, NOW_MS + 5).await.expect("stored");
     answers.answer(&one, Some(&given), NOW_MS + 60_000, NOW_MS + 5).await.expect("repeating is harmless");
     let answered = State::Answered { ended_ms: NOW_MS + 5, answer: given };
@@ -90,7 +90,7 @@ async fn an_answer_is_read_as_it_was_given_until_its_time_is_over() {
 #[tokio::test]
 async fn an_answer_that_does_not_fit_leaves_a_mark() {
     let (_dynamodb, answers) = setup().await;
-    for too_large in [Some(answer(LARGEST_BODY + 1)), None] {
+    for too_large in [Some(answer(MAX_ROW_BODY_BYTES + 1)), None] {
         let one = claim("one");
         assert_eq!(answers.claim(&one, UNTIL_MS, NOW_MS).await, Ok(None));
         answers.answer(&one, too_large.as_ref(), NOW_MS + 60_000, NOW_MS + 5).await.expect("stored");

@@ -14,13 +14,13 @@ use aws_sdk_dynamodb::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 
-use super::{Item, StoreError, jobs::LARGEST_BODY, tables};
+use super::{Item, StoreError, jobs::MAX_ROW_BODY_BYTES, tables};
 use crate::job::StoredResult;
 
 /// A call as its row names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Which call: the key of an [`Identity`](crate::retry::Identity).
+    /// Which call: the key of an [`Identity`](crate::idempotency::Identity).
     pub key: [u8; 32],
     /// What is asked.
     pub payload: [u8; 32],
@@ -104,7 +104,7 @@ impl Answers {
         now_ms: u64,
     ) -> Result<(), StoreError> {
         let mut request = self.put(claim, until_ms).item("ended_ms", number(now_ms));
-        if let Some(answer) = answer.filter(|answer| answer.body.len() <= LARGEST_BODY) {
+        if let Some(answer) = answer.filter(|answer| answer.body.len() <= MAX_ROW_BODY_BYTES) {
             let headers = serde_json::to_string(&answer.headers).map_err(|error| unreadable(&error.to_string()))?;
             request = request
                 .item("status", number(answer.status.into()))

@@ -11,7 +11,7 @@ const LEASE_MARGIN_MS: u64 = 15_000;
 
 /// The time of one invocation, or of a process that nobody ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shift {
+pub struct TimeBudget {
     began_ms: u64,
     deadline_ms: Option<u64>,
 }
@@ -28,8 +28,8 @@ pub struct AttemptTimes {
     pub lease_ends_ms: u64,
 }
 
-impl Shift {
-    /// A shift from now until `deadline_ms`, in milliseconds since 1970.
+impl TimeBudget {
+    /// A budget from now until `deadline_ms`, in milliseconds since 1970.
     pub fn new(began_ms: u64, deadline_ms: Option<u64>) -> Self {
         Self { began_ms, deadline_ms }
     }
@@ -40,7 +40,7 @@ impl Shift {
     }
 
     /// Whether a job whose call takes up to `call_ms` may still begin: one that the process would not survive may not.
-    /// Where a call may take as long as the whole shift, it may in the first moments.
+    /// Where a call may take as long as the whole budget, it may in the first moments.
     pub fn may_begin(&self, call_ms: u64, now_ms: u64) -> bool {
         now_ms <= self.last_begin_ms(call_ms)
     }
@@ -68,15 +68,15 @@ mod tests {
 
     #[test]
     fn a_job_that_would_outlive_its_process_is_not_begun() {
-        let shift = Shift::new(0, Some(DEADLINE_MS));
-        assert!(shift.may_begin(300_000, 600_000) && !shift.may_begin(300_000, 600_001));
-        assert!(Shift::new(0, None).may_begin(300_000, u64::MAX));
+        let budget = TimeBudget::new(0, Some(DEADLINE_MS));
+        assert!(budget.may_begin(300_000, 600_000) && !budget.may_begin(300_000, 600_001));
+        assert!(TimeBudget::new(0, None).may_begin(300_000, u64::MAX));
     }
 
     #[test]
     fn a_job_that_may_take_as_long_as_its_process_is_begun_at_once_or_not() {
-        let shift = Shift::new(0, Some(DEADLINE_MS));
-        assert!(shift.may_begin(900_000, PATIENCE_MS) && !shift.may_begin(900_000, PATIENCE_MS + 1));
+        let budget = TimeBudget::new(0, Some(DEADLINE_MS));
+        assert!(budget.may_begin(900_000, PATIENCE_MS) && !budget.may_begin(900_000, PATIENCE_MS + 1));
     }
 
     proptest! {
@@ -86,11 +86,11 @@ mod tests {
             now_ms in 0..900_000_u64,
             has_deadline: bool,
         ) {
-            let shift = Shift::new(0, has_deadline.then_some(DEADLINE_MS));
-            let times = shift.attempt(call_ms, now_ms);
+            let budget = TimeBudget::new(0, has_deadline.then_some(DEADLINE_MS));
+            let times = budget.attempt(call_ms, now_ms);
             let call_ends_ms = times.patient_until_ms + call_ms;
-            prop_assert!(times.deadline_ms >= call_ends_ms.min(shift.deadline_ms.unwrap_or(u64::MAX)));
-            prop_assert!(times.deadline_ms <= shift.deadline_ms.unwrap_or(u64::MAX));
+            prop_assert!(times.deadline_ms >= call_ends_ms.min(budget.deadline_ms.unwrap_or(u64::MAX)));
+            prop_assert!(times.deadline_ms <= budget.deadline_ms.unwrap_or(u64::MAX));
             prop_assert_eq!(times.lease_ends_ms, times.deadline_ms + LEASE_MARGIN_MS);
         }
     }

@@ -6,10 +6,10 @@ use tracing::warn;
 use crate::{
     app::App,
     broker::{Delta, Deltas},
-    chat::{Kind, Problem},
     dialect::Encoder,
     job::Job,
-    store::jobs::LARGEST_BODY,
+    problem::{Kind, Problem},
+    store::jobs::MAX_ROW_BODY_BYTES,
 };
 
 /// How far apart two pieces are stored, in milliseconds.
@@ -121,7 +121,7 @@ impl<'a> Parts<'a> {
             }
         }
         while !self.pending.is_empty() {
-            let piece = Bytes::copy_from_slice(&self.pending[..self.pending.len().min(LARGEST_BODY)]);
+            let piece = Bytes::copy_from_slice(&self.pending[..self.pending.len().min(MAX_ROW_BODY_BYTES)]);
             if let Err(error) = self.app.jobs.put_part(self.job, self.next, &piece, now_ms).await {
                 return warn!(job_id = self.job.id, %error, "a piece of a job's stream was not stored");
             }

@@ -7,16 +7,17 @@ use tokio::sync::mpsc;
 use super::{
     Ask, Reply, Served,
     admit::Admitted,
-    pacing::Place,
     route::{Response, Routed},
     settlement::Settlement,
 };
 use crate::{
     app::App,
-    chat::{Event, Problem, Usage},
+    chat::Event,
+    concurrency::{End, Place},
     model::{EventStream, Failure},
-    pace::End,
+    problem::Problem,
     telemetry::{Outcome, RequestEvent},
+    usage::Usage,
 };
 
 /// A piece of an answer under way.
@@ -36,7 +37,7 @@ const DELTAS_AHEAD: usize = 64;
 
 /// Hands the pool's response to the caller and sees to it that both reservations are settled, whether or not the caller
 /// stays to the end: Bedrock bills to the end.
-pub async fn deliver(
+pub async fn respond(
     app: &App,
     ask: Arc<Ask>,
     admitted: Admitted,

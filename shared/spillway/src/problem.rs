@@ -1,6 +1,6 @@
 //! What a caller may be told went wrong. Each dialect renders it in its own error shape.
 
-use crate::quota::{LimitState, Receipt};
+use crate::quota::{LimitName, LimitState, Receipt};
 
 /// The kinds of failure that callers can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub struct Problem {
     pub param: Option<String>,
     /// When a retry can succeed, in milliseconds from now; only for `Throttled` and `Unavailable`.
     pub retry_after_ms: Option<u64>,
-    /// The limits that refused (`tokens_per_minute`, …), most binding first; empty when none did.
-    pub limits: Vec<String>,
+    /// The limits that refused, most binding first; empty when none did.
+    pub limits: Vec<LimitName>,
     /// Whose limits those are, and where they stood.
     pub payer: Option<Box<Payer>>,
     /// What stays charged all the same, because a model may have been billed.
@@ -63,7 +63,13 @@ pub struct Payer {
 }
 
 impl Problem {
-    /// A failure of `kind`, told as `message`.
+    /// One of our own services cannot be reached. Nothing is admitted without it.
+    pub fn unavailable(service: &str) -> Self {
+        let message = format!("The {service} cannot be reached; nothing was charged. Try again.");
+        Self { retry_after_ms: Some(1_000), ..Self::new(Kind::Unavailable, message) }
+    }
+
+    /// A failure of `kind`, with `message` for the caller.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
             kind,

@@ -1,4 +1,4 @@
-//! The places that the jobs of this process have at the pools, by [`crate::pace`].
+//! The places that the jobs of this process have at the pools, by [`crate::concurrency`].
 
 use std::{
     collections::HashMap,
@@ -10,11 +10,9 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Ask, refusal, route::rungs};
+use super::{Blocked, End, Entry, LARGEST_SIZE, Turns, Window};
 use crate::{
-    chat::Problem,
     clock::Clock,
-    pace::{Blocked, End, Entry, LARGEST_SIZE, Turns, Window},
     pool::{Model, Pool},
 };
 
@@ -53,14 +51,11 @@ impl Pacing {
         Self { windows: Arc::default(), turns: Arc::default(), left: Arc::default(), running: Arc::default(), clock }
     }
 
-    /// A place at the first pool of the ladder that has one, as soon as there is one; `None` for a request that waits for
-    /// none, because its caller waits for it.
+    /// A place at the first of `pools` that has one, as soon as there is one.
     ///
     /// # Errors
-    /// No pool has one in time.
-    pub async fn place(&self, ask: &Ask) -> Result<Option<Place>, Problem> {
-        let Some(until_ms) = ask.patient_until_ms else { return Ok(None) };
-        let pools = rungs(ask)?;
+    /// No pool has one until `until_ms`: in how many milliseconds one probably will.
+    pub async fn place(&self, model: &Model, pools: &[&Pool], until_ms: u64) -> Result<Place, u64> {
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
@@ -68,9 +63,9 @@ impl Pacing {
             left.as_mut().enable();
             let mut wake_ms = u64::MAX;
             let mut retry_ms = u64::MAX;
-            for pool in &pools {
-                match self.try_place(&ask.model, pool) {
-                    Ok(place) => return Ok(Some(place)),
+            for pool in pools {
+                match self.try_place(model, pool) {
+                    Ok(place) => return Ok(place),
                     Err(Blocked::Resting { until_ms }) => {
                         (wake_ms, retry_ms) = (wake_ms.min(until_ms), retry_ms.min(until_ms));
                     }
@@ -80,7 +75,7 @@ impl Pacing {
             let now_ms = self.clock.now_ms();
             let all_rest = wake_ms == retry_ms;
             if now_ms >= until_ms || (all_rest && wake_ms > until_ms) {
-                return Err(refusal::of_pools(&ask.model.name, retry_ms.saturating_sub(now_ms)));
+                return Err(retry_ms.saturating_sub(now_ms));
             }
             tokio::select! {
                 () = left => {}

@@ -3,6 +3,8 @@
 //! A request goes to an address that was looked at, and to no other: names are resolved here, redirects are not followed,
 //! and no proxy of the environment is asked (Standard Webhooks, "Server side request forgery").
 
+pub mod address;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -18,8 +20,7 @@ use reqwest::{
 };
 use tokio::sync::OnceCell;
 
-use super::address;
-use crate::causes::causes;
+use crate::error_chain::with_causes;
 
 /// How long an endpoint may take in all. Standard Webhooks ("Request timeouts") recommends 15 to 30 s.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -148,7 +149,7 @@ fn client(reach: Reach) -> reqwest::Result<Client> {
 }
 
 fn unreached(error: reqwest::Error) -> OutboundError {
-    OutboundError::Unreached(causes(&error.without_url()))
+    OutboundError::Unreached(with_causes(&error.without_url()))
 }
 
 impl Reach {

@@ -2,11 +2,10 @@
 
 use tracing::{debug, warn};
 
-use super::message::{Handled, hide};
 use crate::{
     app::App,
     job::{Job, Reason},
-    queue::{Letter, Message, Queue},
+    queue::{Handled, Letter, Message, Queue},
 };
 
 /// Moves the message of a job that failed for good to the dead-letter queue. Without one, or if it cannot be reached, the
@@ -16,7 +15,7 @@ pub async fn bury(app: &App, queue: &Queue, message: &Message, job: Option<&Job>
     if send(app, body, job, reason).await || *body != message.body {
         return Handled::Done;
     }
-    hide(queue, message, 0).await;
+    queue.hide(message, 0).await;
     Handled::Failed
 }
 

@@ -6,9 +6,8 @@ use tracing::warn;
 
 use crate::{
     app::App,
-    broker,
-    chat::{Kind, Problem},
     job::{Differs, Job, Position, Status, StoredResult},
+    problem::{Kind, Problem},
     store::StoreError,
 };
 
@@ -82,7 +81,7 @@ impl Follower {
                 self.failures += 1;
                 Ok(Seen::Nothing)
             }
-            Err(error) => Err(broker::unreachable("job store", &error)),
+            Err(error) => Err(error.into()),
         }
     }
 

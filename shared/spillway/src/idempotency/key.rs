@@ -1,12 +1,12 @@
 //! Which requests are attempts at one call. Pure.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use sha2::{Digest, Sha256};
 
-use crate::chat::{Kind, Problem};
+use crate::problem::{Kind, Problem};
 
 /// The most characters of an `Idempotency-Key`.
-pub const LONGEST_KEY: usize = 255;
+pub const MAX_KEY_LENGTH: usize = 255;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const AMZ_INVOCATION: &str = "amz-sdk-invocation-id";
@@ -14,6 +14,31 @@ const AMZ_REQUEST: &str = "amz-sdk-request";
 const STAINLESS_COUNT: &str = "x-stainless-retry-count";
 /// The clients of OpenAI and Anthropic tell their own timeout, in seconds: in Python by the first, elsewhere by the second.
 const STAINLESS_TIMEOUTS: [&str; 2] = ["x-stainless-read-timeout", "x-stainless-timeout"];
+
+/// An `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): 1 to 255 visible ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(Box<[u8]>);
+
+impl IdempotencyKey {
+    /// Reads the header: a string in quotes, as the draft has it, or bare, as most clients send it.
+    ///
+    /// # Errors
+    /// Returns an error if the key is empty, too long, or has other characters.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let Some(value) = headers.get(IDEMPOTENCY_KEY).map(HeaderValue::as_bytes) else { return Ok(None) };
+        let key = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+        if (1..=MAX_KEY_LENGTH).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) {
+            return Ok(Some(Self(key.into())));
+        }
+        let message = format!("An Idempotency-Key has 1 to {MAX_KEY_LENGTH} visible ASCII characters, such as a UUID.");
+        Err(Problem { param: Some("Idempotency-Key".to_owned()), ..Problem::new(Kind::Invalid, message) })
+    }
+
+    /// The characters of the key, without quotes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// What makes a request an attempt at a call: the same of two requests means that they are the same call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,47 +73,45 @@ impl Name {
     }
 }
 
-/// Whether [`Identity::of`] can find one in `headers`: without, nothing has to be hashed.
+/// Whether [`Identity::for_request`] can find one in `headers`: without, nothing has to be hashed.
 pub fn is_named(headers: &HeaderMap) -> bool {
     [IDEMPOTENCY_KEY, AMZ_INVOCATION, STAINLESS_COUNT].iter().any(|name| headers.contains_key(*name))
 }
 
 impl Identity {
-    /// The identity of a request of `tenant`, if it has one; `target` is path and query.
-    ///
-    /// # Errors
-    /// An `Idempotency-Key` that cannot be one.
-    pub fn of(
+    /// Returns the identity of a request of `tenant`, if it has one. `key` is its `Idempotency-Key`; `target` is path and
+    /// query.
+    pub fn for_request(
         tenant: &str,
+        key: Option<&IdempotencyKey>,
         method: &Method,
         target: &str,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<Option<Self>, Problem> {
+    ) -> Option<Self> {
         let payload = payload(method, target, headers, body);
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let identity = |kind: &str, id: &[u8], name: Name| {
             Some(Self { key: digest([tenant.as_bytes(), kind.as_bytes(), id]), payload, name })
         };
-        if let Some(value) = headers.get(IDEMPOTENCY_KEY) {
-            let key = explicit_key(value.as_bytes())?;
-            return Ok(identity("explicit", key, Name::Explicit));
+        if let Some(key) = key {
+            return identity("explicit", key.as_bytes(), Name::Explicit);
         }
         let invocation = text(AMZ_INVOCATION);
         if !invocation.is_empty() {
             let name = Name::Invocation { is_repetition: sdk_attempt(text(AMZ_REQUEST)).is_some_and(|n| n > 1) };
             // With what is asked: an id that somebody else made up again reads no answer to another question.
             let id = digest([invocation.as_bytes(), &payload]);
-            return Ok(identity("invocation", &id, name));
+            return identity("invocation", &id, name);
         }
-        let Ok(count) = text(STAINLESS_COUNT).parse::<u32>() else { return Ok(None) };
-        let name = Name::Counted { is_repetition: count > 0, patience_ms: patience_ms(headers) };
-        Ok(identity("counted", &payload, name))
+        let count = text(STAINLESS_COUNT).parse::<u32>().ok()?;
+        let name = Name::Counted { is_repetition: count > 0, patience_ms: client_timeout_ms(headers) };
+        identity("counted", &payload, name)
     }
 }
 
-/// How long the caller waits for an answer, in milliseconds, if it tells.
-pub fn patience_ms(headers: &HeaderMap) -> Option<u64> {
+/// Timeout that the client announces, in milliseconds.
+pub fn client_timeout_ms(headers: &HeaderMap) -> Option<u64> {
     let seconds = |name: &&str| headers.get(*name)?.to_str().ok()?.parse::<f64>().ok();
     let patience_s = STAINLESS_TIMEOUTS.iter().find_map(seconds);
     // A float that is no number of milliseconds becomes the nearest that is.
@@ -106,16 +129,6 @@ fn payload(method: &Method, target: &str, headers: &HeaderMap, body: &[u8]) -> [
     asked.sort_unstable();
     let asked = asked.iter().flat_map(|(name, value)| [name.as_bytes(), value]);
     digest([method.as_str().as_bytes(), target.as_bytes(), body].into_iter().chain(asked))
-}
-
-/// The key as the draft writes it, a string in quotes, or bare as most clients send it.
-fn explicit_key(value: &[u8]) -> Result<&[u8], Problem> {
-    let key = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
-    if (1..=LONGEST_KEY).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) {
-        return Ok(key);
-    }
-    let told = format!("An Idempotency-Key has 1 to {LONGEST_KEY} visible ASCII characters, such as a UUID.");
-    Err(Problem { param: Some("Idempotency-Key".to_owned()), ..Problem::new(Kind::Invalid, told) })
 }
 
 /// The number in `attempt=2; max=3`.
@@ -142,7 +155,11 @@ mod tests {
     }
 
     fn of(tenant: &str, target: &str, pairs: &[(&'static str, &'static str)], body: &str) -> Option<Identity> {
-        Identity::of(tenant, &Method::POST, target, &headers(pairs), body.as_bytes()).expect("valid headers")
+        {
+            let headers = headers(pairs);
+            let key = IdempotencyKey::from_headers(&headers).expect("a valid key");
+            Identity::for_request(tenant, key.as_ref(), &Method::POST, target, &headers, body.as_bytes())
+        }
     }
 
     #[test]
@@ -210,10 +227,10 @@ mod tests {
 
     #[test]
     fn an_idempotency_key_that_cannot_be_one_is_refused() {
-        for bad in ["", "\"\"", "two words", &"k".repeat(LONGEST_KEY + 1)] {
+        for bad in ["", "\"\"", "two words", &"k".repeat(MAX_KEY_LENGTH + 1)] {
             let mut headers = HeaderMap::new();
             headers.insert(IDEMPOTENCY_KEY, bad.parse().expect("a value"));
-            let refused = Identity::of("t", &Method::POST, "/p", &headers, b"{}").expect_err("refused");
+            let refused = IdempotencyKey::from_headers(&headers).expect_err("refused");
             assert_eq!((refused.kind, refused.param.as_deref()), (Kind::Invalid, Some("Idempotency-Key")), "{bad}");
         }
     }

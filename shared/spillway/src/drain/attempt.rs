@@ -6,20 +6,17 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::{
     app::App,
     broker::{self, Ask, Reply},
-    chat::{self, Kind, Problem},
+    chat,
     dialect::{Api, Context, Echo, Rendered},
-    http::{
-        route::{Route, route},
-        told::told,
-    },
     job::{Job, Outcome, Reader, Reason, StoredResult},
     pool::Model,
+    problem::{Kind, Problem},
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
 };
 use std::sync::Arc;
 
-use super::{parts::Parts, shift::AttemptTimes};
+use super::{partial_output::Parts, time_budget::AttemptTimes};
 
 /// What an attempt to run a job came to.
 pub enum Attempt {
@@ -66,7 +63,7 @@ pub async fn attempt(app: &App, job: &Job, body: &Bytes, times: AttemptTimes) ->
 fn failed(job: &Job, problem: &Problem, is_last: bool) -> Attempt {
     let is_final = is_last
         || !matches!(problem.kind, Kind::Unavailable | Kind::Timeout | Kind::Model | Kind::Internal | Kind::Throttled);
-    let result = stored(job.call.dialect.problem(&job.id, problem), []);
+    let result = stored(job.call.api.dialect().problem(&job.id, problem), []);
     Attempt::Failed { error: problem.message.clone(), reason: Reason::of(problem.kind), result, is_final }
 }
 
@@ -74,7 +71,7 @@ fn failed(job: &Job, problem: &Problem, is_last: bool) -> Attempt {
 pub fn too_large_to_store(job: &Job, bytes: usize, limit: usize) -> Outcome {
     let told = format!("The answer of {bytes} bytes is larger than the {limit} bytes that a job can keep.");
     let problem = Problem::new(Kind::Model, told);
-    let result = stored(job.call.dialect.problem(&job.id, &problem), []);
+    let result = stored(job.call.api.dialect().problem(&job.id, &problem), []);
     Outcome::Failed { error: problem.message, result }
 }
 
@@ -98,7 +95,7 @@ async fn serve(
         request_id: job.id.clone(),
         tenant: Some(tenant.name.clone()),
         parent: tenant.parent.clone(),
-        dialect: Some(job.call.dialect.name()),
+        dialect: Some(job.call.api.dialect().name()),
         model: Some(model.name.clone()),
         route: Some("drain"),
         class: Some(job.class.name()),
@@ -118,7 +115,7 @@ async fn serve(
     };
     let _run = ask.patient_until_ms.is_none().then(|| app.pacing.run());
     let served = broker::serve(app, ask).await.inspect_err(|problem| record_charged(app, event, problem))?;
-    let headers = told(&ignored, &served);
+    let headers = served.headers(&ignored);
     match served.reply {
         Reply::Whole(answer) => Ok(stored(api.answer(&context, &answer), headers)),
         Reply::Stream { headers: of_model, deltas } => {
@@ -150,15 +147,11 @@ struct Reading {
 /// Reads the job's request again. Its tenant, its model or its rights may have changed while it waited.
 async fn read(app: &App, job: &Job, body: &[u8]) -> Result<Reading, Problem> {
     let tenant = app.registry.tenant(&job.tenant).await;
-    let tenant = tenant.map_err(|error| broker::unreachable("registry", &error))?;
+    let tenant = tenant?;
     let tenant =
         tenant.ok_or_else(|| Problem::new(Kind::Unauthenticated, "The job's tenant does not exist any more."))?;
-    let method = job.call.method.parse().unwrap_or(http::Method::POST);
-    let (api, path_model) = match route(&method, &job.call.path)? {
-        Route::Ask { api, model, .. } => (api, model),
-        _ => return Err(Problem::new(Kind::Internal, "The job's route asks no model.")),
-    };
-    let draft = api.read(body, path_model.as_deref(), job.call.stream)?;
+    let api = job.call.api;
+    let draft = api.read(body, job.call.model.as_deref(), job.call.stream)?;
     let model = broker::find_model(app, &tenant, draft.model()).await?;
     let headers = job.call.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
     let (mut request, echo) = draft.request(model.format(), &headers.collect())?;

@@ -4,13 +4,12 @@ use tracing::warn;
 
 use super::{Attempt, lease::Lease, other_payload};
 use crate::{
-    broker,
-    chat::{Kind, Problem},
+    idempotency::{Identity, Name},
     job::StoredResult,
-    retry::{Identity, Name},
+    problem::{Kind, Problem},
     store::{
         StoreError,
-        answers::{Found, State},
+        idempotency::{Found, State},
     },
 };
 
@@ -40,7 +39,7 @@ pub async fn earlier(attempt: &Attempt, lease: &Lease) -> Result<Earlier, Proble
             return Ok(earlier);
         }
         let again_ms = clock.now_ms() + pause_ms;
-        if attempt.call.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= again_ms) {
+        if attempt.call.head.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= again_ms) {
             return Err(Problem::new(Kind::Timeout, "The first attempt at this call has not ended in time."));
         }
         clock.sleep_until(again_ms).await;
@@ -58,7 +57,7 @@ fn outcome(identity: &Identity, found: Result<Option<Found>, StoreError>) -> Res
     let earlier = match found {
         Ok(Some(earlier)) => earlier,
         Ok(None) => return Ok(Some(Earlier::None { is_claimed: is_explicit })),
-        Err(error) if is_explicit => return Err(broker::unreachable("answer store", &error)),
+        Err(error) if is_explicit => return Err(error.into()),
         Err(error) => {
             warn!(%error, "an earlier attempt could not be looked for");
             return Ok(Some(Earlier::None { is_claimed: false }));

@@ -5,11 +5,11 @@ use tracing::warn;
 
 use crate::{
     app::App,
+    idempotency::{Identity, KEPT_MS, Name},
     job::StoredResult,
-    retry::{Identity, KEPT_MS, Name},
     store::{
         StoreError,
-        answers::{Claim, Found},
+        idempotency::{Claim, Found},
     },
 };
 

@@ -16,14 +16,14 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 
 use self::{earlier::Earlier, lease::Lease};
-use super::{Body, Call, auth, record, reply};
+use super::{Body, Call, record, reply};
 use crate::{
     app::App,
-    chat::{Kind, Problem},
+    idempotency::{Head, Identity, Name, Opened, Reader, Recorder, is_named},
     job::StoredResult,
-    retry::{Head, Identity, Name, Opened, Reader, Recorder, is_named},
+    problem::{Kind, Problem},
     telemetry::{Outcome, RequestEvent},
-    tenant::{Retries, Tenant},
+    tenant::Retries,
 };
 
 /// The header of an answer that another attempt has paid for.
@@ -33,7 +33,6 @@ const REPLAYED: &str = "x-spillway-replayed";
 struct Attempt {
     app: App,
     call: Arc<Call>,
-    tenant: Arc<Tenant>,
     identity: Identity,
     route: &'static str,
     started_ms: u64,
@@ -44,7 +43,7 @@ struct Attempt {
 ///
 /// # Errors
 /// What to tell the caller.
-pub async fn once<F>(
+pub async fn answer<F>(
     app: &App,
     call: &Arc<Call>,
     body: Bytes,
@@ -54,50 +53,30 @@ pub async fn once<F>(
 where
     F: Future<Output = Result<Response<Body>, Problem>> + Send + 'static,
 {
-    let Some(tenant) = joining_tenant(app, call).await else {
+    let parts = &call.head.parts;
+    if !is_named(&parts.headers) || call.tenant.retries != Retries::Join {
+        return answer(app.clone(), Arc::clone(call), body).await;
+    }
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let key = call.preferences.idempotency_key.as_ref();
+    let Some(identity) = Identity::for_request(&call.tenant.name, key, &parts.method, target, &parts.headers, &body)
+    else {
         return answer(app.clone(), Arc::clone(call), body).await;
     };
-    let event = event(call, &tenant, route);
+    let event = record::event(call, route);
     let started_ms = app.clock.now_ms();
-    let parts = &call.parts;
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-    let identified = match Identity::of(&tenant.name, &parts.method, target, &parts.headers, &body) {
-        Ok(Some(identity)) => Ok((app.recordings.open(&identity), identity)),
-        Ok(None) => return answer(app.clone(), Arc::clone(call), body).await,
-        Err(problem) => Err(problem),
-    };
-    match identified {
-        Ok((Opened::Full, Identity { name: Name::Explicit, .. })) => Err(refused(app, event, crowded())),
-        Ok((Opened::Full, _)) => answer(app.clone(), Arc::clone(call), body).await,
-        Ok((Opened::New(recorder, reader), identity)) => {
+    match app.recordings.open(&identity) {
+        Opened::Full if identity.name == Name::Explicit => Err(refused(app, event, crowded())),
+        Opened::Full => answer(app.clone(), Arc::clone(call), body).await,
+        Opened::New(recorder, reader) => {
             let answer = answer(app.clone(), Arc::clone(call), body);
-            let attempt = Attempt { app: app.clone(), call: Arc::clone(call), tenant, identity, route, started_ms };
-            // A caller that goes away must find its answer when it asks again.
+            let attempt = Attempt { app: app.clone(), call: Arc::clone(call), identity, route, started_ms };
+            // A caller that goes away finds its answer when it sends the request again.
             tokio::spawn(Box::pin(attempt.record(recorder, answer)));
             respond(reader, None).await
         }
-        Ok((Opened::Joined(reader), _)) => respond(reader, Some(Replay { app: app.clone(), event, started_ms })).await,
-        Ok((Opened::OtherPayload, _)) => Err(refused(app, event, other_payload())),
-        Err(problem) => Err(refused(app, event, problem)),
-    }
-}
-
-/// Whose request it is, if it can be joined to another.
-async fn joining_tenant(app: &App, call: &Call) -> Option<Arc<Tenant>> {
-    if !is_named(&call.parts.headers) {
-        return None;
-    }
-    // Who is nobody is told so where everybody is.
-    let tenant = auth::tenant(app, &call.parts).await.ok()?;
-    (tenant.retries == Retries::Join).then_some(tenant)
-}
-
-fn event(call: &Call, tenant: &Tenant, route: &'static str) -> RequestEvent {
-    RequestEvent {
-        tenant: Some(tenant.name.clone()),
-        parent: tenant.parent.clone(),
-        class: Some(tenant.class.name()),
-        ..record::event(call, route)
+        Opened::Joined(reader) => respond(reader, Some(Replay { app: app.clone(), event, started_ms })).await,
+        Opened::OtherPayload => Err(refused(app, event, other_payload())),
     }
 }
 
@@ -125,8 +104,8 @@ impl Attempt {
             Ok(Earlier::Answered(stored)) => self.replay(recorder, stored),
             Ok(Earlier::None { is_claimed }) => self.run(recorder, answer, lease, is_claimed).await,
             Err(problem) => {
-                refused(&self.app, event(&self.call, &self.tenant, self.route), problem.clone());
-                let response = reply::problem(&self.call, &problem, self.app.clock.now_ms());
+                refused(&self.app, record::event(&self.call, self.route), problem.clone());
+                let response = reply::problem(&self.call.head, &problem, self.app.clock.now_ms());
                 recorder.forget();
                 record_all(&recorder, response).await;
                 recorder.end();
@@ -143,7 +122,7 @@ impl Attempt {
     ) {
         let kept = lease.keep(is_claimed);
         let now_ms = || self.app.clock.now_ms();
-        let response = answer.await.unwrap_or_else(|problem| reply::problem(&self.call, &problem, now_ms()));
+        let response = answer.await.unwrap_or_else(|problem| reply::problem(&self.call.head, &problem, now_ms()));
         if !response.status().is_success() {
             // Before anybody reads it: the next attempt must run.
             recorder.forget();
@@ -172,7 +151,7 @@ impl Attempt {
         let headers: HeaderMap =
             stored.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect();
         let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut event = event(&self.call, &self.tenant, self.route);
+        let mut event = record::event(&self.call, self.route);
         event.outcome = Outcome::Replayed;
         event.answer_of = request_id(&headers);
         event.duration_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);

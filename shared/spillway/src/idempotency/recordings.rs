@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    identity::{Identity, Name},
+    key::{Identity, Name},
     recording::{Reader, Recorder, Recording},
 };
 use crate::clock::Clock;
@@ -149,7 +149,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::retry::LARGEST_ANSWER;
+    use crate::idempotency::LARGEST_ANSWER;
 
     fn named(n: usize) -> Identity {
         let mut key = [0; 32];

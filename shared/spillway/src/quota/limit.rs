@@ -1,0 +1,310 @@
+//! The limits: one row of [`SPECS`] for each. Everything else asks the table.
+//!
+//! A new limit is a field of [`Limits`], a variant of [`Limit`] and a row of [`SPECS`]. If it counts in windows, it also
+//! needs an [`Attribute`] for its counters.
+
+use std::{fmt, ops::Range};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Attribute, Charge, Period};
+
+/// The limits of a tenant or a pool; `None` means unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Requests in any minute.
+    pub requests_per_minute: Option<u64>,
+    /// Quota tokens in any minute: input + output × burndown.
+    pub tokens_per_minute: Option<u64>,
+    /// Quota tokens in a UTC day.
+    pub tokens_per_day: Option<u64>,
+    /// Requests that run concurrently.
+    pub in_flight: Option<u64>,
+    /// Spend in a UTC calendar month, in micro-USD.
+    pub microusd_per_month: Option<u64>,
+}
+
+/// The limits by name, in the order in which callers and operators see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// [`Limits::requests_per_minute`].
+    RequestsPerMinute,
+    /// [`Limits::tokens_per_minute`].
+    TokensPerMinute,
+    /// [`Limits::tokens_per_day`].
+    TokensPerDay,
+    /// [`Limits::microusd_per_month`].
+    MicrousdPerMonth,
+    /// [`Limits::in_flight`].
+    InFlight,
+}
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Requests.
+    Requests,
+    /// Quota tokens.
+    Tokens,
+    /// Money, in micro-USD.
+    Microusd,
+    /// Requests while they run.
+    ConcurrentRequests,
+}
+
+/// Everything that distinguishes one limit from another.
+struct Spec {
+    limit: Limit,
+    /// The name in the registry, in headers and in errors.
+    name: &'static str,
+    /// The unit and the period, as the command prints them after a number.
+    label: &'static str,
+    unit: Unit,
+    /// `None` for requests in flight, which are counted in [`super::slots`].
+    windows: Option<Windows>,
+    /// The field of [`Limits`] that holds its value.
+    field: fn(&mut Limits) -> &mut Option<u64>,
+    /// The part of a charge that counts towards it.
+    charge: fn(&mut Charge) -> &mut u64,
+    /// Its number in the stored log of refusals. A number is never used again.
+    log_number: u64,
+}
+
+/// The windows that a limit counts charges in.
+#[derive(Clone, Copy)]
+struct Windows {
+    period: Period,
+    /// The counter of the window with a number.
+    counter: fn(u64) -> Attribute,
+}
+
+/// The table of the limits, in the order of [`Limit`].
+const SPECS: [Spec; 5] = [
+    Spec {
+        limit: Limit::RequestsPerMinute,
+        name: "requests_per_minute",
+        label: "requests/min",
+        unit: Unit::Requests,
+        windows: Some(Windows { period: Period::Minute, counter: Attribute::Requests }),
+        field: |limits| &mut limits.requests_per_minute,
+        charge: |charge| &mut charge.requests,
+        log_number: 0,
+    },
+    Spec {
+        limit: Limit::TokensPerMinute,
+        name: "tokens_per_minute",
+        label: "tokens/min",
+        unit: Unit::Tokens,
+        windows: Some(Windows { period: Period::Minute, counter: Attribute::Tokens }),
+        field: |limits| &mut limits.tokens_per_minute,
+        charge: |charge| &mut charge.minute_tokens,
+        log_number: 1,
+    },
+    Spec {
+        limit: Limit::TokensPerDay,
+        name: "tokens_per_day",
+        label: "tokens/day",
+        unit: Unit::Tokens,
+        windows: Some(Windows { period: Period::Day, counter: Attribute::Day }),
+        field: |limits| &mut limits.tokens_per_day,
+        charge: |charge| &mut charge.day_tokens,
+        log_number: 2,
+    },
+    Spec {
+        limit: Limit::MicrousdPerMonth,
+        name: "microusd_per_month",
+        label: "micro-USD/month",
+        unit: Unit::Microusd,
+        windows: Some(Windows { period: Period::Month, counter: Attribute::Month }),
+        field: |limits| &mut limits.microusd_per_month,
+        charge: |charge| &mut charge.cost_microusd,
+        log_number: 4,
+    },
+    Spec {
+        limit: Limit::InFlight,
+        name: "in_flight",
+        label: "in flight",
+        unit: Unit::ConcurrentRequests,
+        windows: None,
+        field: |limits| &mut limits.in_flight,
+        charge: |charge| &mut charge.requests,
+        log_number: 3,
+    },
+];
+
+/// The number of [`LimitName::ModelCapacity`] in the stored log of refusals. New limits get numbers above it.
+const MODEL_CAPACITY_LOG_NUMBER: u64 = 5;
+
+// `Limit::spec` finds the row of a limit by its position.
+const _: () = {
+    let mut row = 0;
+    while row < SPECS.len() {
+        assert!(SPECS[row].limit as usize == row, "SPECS has the order of Limit");
+        row += 1;
+    }
+};
+
+impl Limits {
+    /// Whether nothing is limited, so that nothing needs counting.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The value of `limit`, if it is set.
+    pub fn get(mut self, limit: Limit) -> Option<u64> {
+        *self.get_mut(limit)
+    }
+
+    /// The value of `limit`, for changing it.
+    pub fn get_mut(&mut self, limit: Limit) -> &mut Option<u64> {
+        (limit.spec().field)(self)
+    }
+
+    /// The limits that are set, with their values.
+    pub fn iter(self) -> impl Iterator<Item = (Limit, u64)> {
+        Limit::iter().filter_map(move |limit| Some((limit, self.get(limit)?)))
+    }
+}
+
+impl Limit {
+    /// Every limit.
+    pub fn iter() -> impl Iterator<Item = Self> {
+        SPECS.iter().map(|spec| spec.limit)
+    }
+
+    fn spec(self) -> &'static Spec {
+        &SPECS[self as usize]
+    }
+
+    /// The name that callers and operators see, the same as in the registry.
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// The unit and the period, such as `tokens/min`.
+    pub fn label(self) -> &'static str {
+        self.spec().label
+    }
+
+    /// What it counts.
+    pub fn unit(self) -> Unit {
+        self.spec().unit
+    }
+
+    /// How long a charge counts towards it; `None` if it does so while the request runs.
+    pub fn period(self) -> Option<Period> {
+        self.spec().windows.map(|windows| windows.period)
+    }
+
+    /// The windows that a charge at `at_ms` adds to, the oldest first, each with its counter; none for requests in flight.
+    pub(super) fn windows(self, at_ms: u64) -> impl Iterator<Item = (u64, Attribute)> {
+        self.counters(Period::windows, at_ms)
+    }
+
+    /// Counters of windows that ended before `at_ms`, which a charge at that time removes.
+    pub(super) fn ended(self, at_ms: u64) -> impl Iterator<Item = Attribute> {
+        self.counters(Period::ended, at_ms).map(|(_, counter)| counter)
+    }
+
+    /// One flat range, because a nested iterator costs admission twice as many instructions.
+    fn counters(self, windows: fn(Period, u64) -> Range<u64>, at_ms: u64) -> impl Iterator<Item = (u64, Attribute)> {
+        let (range, counter) = match self.spec().windows {
+            Some(Windows { period, counter }) => (windows(period, at_ms), counter),
+            None => (0..0, Attribute::Slot as fn(u64) -> Attribute),
+        };
+        range.map(move |window| (window, counter(window)))
+    }
+}
+
+impl Charge {
+    /// What counts towards `limit`.
+    pub fn get(mut self, limit: Limit) -> u64 {
+        *self.get_mut(limit)
+    }
+
+    /// What counts towards `limit`, for changing it.
+    pub(super) fn get_mut(&mut self, limit: Limit) -> &mut u64 {
+        (limit.spec().charge)(self)
+    }
+}
+
+/// The name of what refused a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LimitName {
+    /// A limit of the tenant or of its organisation.
+    Account(Limit),
+    /// All pools of the model are full.
+    ModelCapacity,
+}
+
+impl LimitName {
+    /// Every name.
+    pub fn iter() -> impl Iterator<Item = Self> {
+        Limit::iter().map(Self::Account).chain([Self::ModelCapacity])
+    }
+
+    /// The name that callers and operators see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Account(limit) => limit.name(),
+            Self::ModelCapacity => "model_capacity",
+        }
+    }
+
+    /// Its number in the stored log of refusals.
+    pub(crate) fn log_number(self) -> u64 {
+        match self {
+            Self::Account(limit) => limit.spec().log_number,
+            Self::ModelCapacity => MODEL_CAPACITY_LOG_NUMBER,
+        }
+    }
+
+    /// Names separated by `separator`.
+    pub fn join(names: &[Self], separator: &str) -> String {
+        names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(separator)
+    }
+}
+
+impl fmt::Display for LimitName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_field_of_the_limits_has_a_specification_of_the_same_name() {
+        let fields = serde_json::to_value(Limits::default()).expect("a map of the fields");
+        let fields: BTreeSet<&str> = fields.as_object().expect("a map").keys().map(String::as_str).collect();
+        assert_eq!(fields, Limit::iter().map(Limit::name).collect());
+        for limit in Limit::iter() {
+            let mut limits = Limits::default();
+            *limits.get_mut(limit) = Some(7);
+            assert_eq!(serde_json::to_value(limits).expect("a map")[limit.name()], 7);
+            assert_eq!(serde_json::to_value(limit).expect("a name"), limit.name());
+            assert_eq!(limits.iter().collect::<Vec<_>>(), [(limit, 7)]);
+        }
+    }
+
+    #[test]
+    fn no_two_names_share_a_number_in_the_log_of_refusals() {
+        let numbers: BTreeSet<u64> = LimitName::iter().map(LimitName::log_number).collect();
+        assert_eq!(numbers.len(), LimitName::iter().count());
+    }
+
+    #[test]
+    fn every_counter_tells_its_limit_and_its_window() {
+        for limit in Limit::iter() {
+            for (window, counter) in limit.windows(1_764_000_002_500) {
+                assert_eq!(counter.window(), Some((limit, window)));
+            }
+        }
+    }
+}
