@@ -84,7 +84,7 @@ async fn letters_are_chosen_by_job_or_tenant_and_the_others_stay() {
 
     let (told, error) = deployment.jobs_command(&["dlq", "drop", &ids[1], "no-such-job"]).await;
     assert_eq!(told, format!("dropped {}\n1 of 3 dead letters\n", ids[1]));
-    assert_eq!(error.as_deref(), Some("no dead letter was found for no-such-job"));
+    assert_eq!(error.as_deref(), Some("found no dead letter for no-such-job"));
     assert_eq!(deployment.stored(&ids[1]).await.status.name(), "failed");
 
     let (told, error) = deployment.jobs_command(&["dlq", "redrive", "--all", "--tenant", "u"]).await;
@@ -108,7 +108,7 @@ async fn a_look_at_a_part_of_the_queue_says_so() {
     assert!(listed.contains("the queue holds about 25"), "{listed}");
     assert!(!listed.contains("no job"), "what is no id is not shown: {listed}");
     let (_, error) = deployment.jobs_command(&["dlq", "redrive", "--all"]).await;
-    assert_eq!(error.as_deref(), Some("0 messages were dealt with, 25 stay"));
+    assert_eq!(error.as_deref(), Some("handled 0 dead letters, kept 25"));
     let (listed, _) = deployment.jobs_command(&["dlq", "list"]).await;
     assert!(listed.ends_with("25 of 25 dead letters\n"), "{listed}");
 }

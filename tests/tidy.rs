@@ -132,7 +132,8 @@ fn the_mains_of_the_functions_are_thin_and_know_only_the_library() {
 
 #[test]
 fn no_trait_of_our_own() {
-    for folder in ["shared/spillway/src", "shared/stand-ins/src", "shared/command/src", "functions"] {
+    for folder in ["shared/spillway/src", "shared/stand-ins/src", "shared/command/src", "shared/bench/src", "functions"]
+    {
         for (name, text) in sources(folder) {
             for (number, line) in text.lines().enumerate() {
                 let line = line.trim_start();

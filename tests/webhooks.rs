@@ -431,7 +431,7 @@ async fn a_tenant_has_a_few_endpoints_and_no_more() {
         deployment.endpoint("t", &receiver.url, &[]).await;
     }
     let told = command(&deployment, &["add", "t", &receiver.url]).await.expect_err("too many");
-    assert_eq!(told, "tenant t has 10 endpoints, and cannot have more");
+    assert_eq!(told, "tenant t already has 10 endpoints, the maximum");
 }
 
 #[tokio::test]

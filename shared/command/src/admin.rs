@@ -1,4 +1,6 @@
-//! Administration: tenants, models, keys, callers and webhooks, written straight to the registry. Who may do it is IAM's business.
+//! Administration of tenants, models, keys, callers, webhooks and failed jobs.
+//!
+//! The commands read and write the tables directly, so IAM decides which operators may run them.
 
 mod apply;
 mod callers;
@@ -29,33 +31,35 @@ pub use apply::Change;
 pub use file::Entries;
 pub use webhooks::Webhooks;
 
-/// What there is to administer.
+/// The administration commands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Admin {
-    /// Tenants: who may use how much
+    /// Manage tenants and their limits
     Tenants(Scoped<Tenants>),
-    /// Models: what callers name, and the pools that answer
+    /// Manage models and their pools
     Models(Scoped<Models>),
-    /// Keys: what callers present
+    /// Manage the API keys of tenants
     Keys(Scoped<Keys>),
-    /// Callers: identities of AWS that stand for a tenant without a key
+    /// Manage AWS identities that call as a tenant without a key
     Callers(Scoped<Callers>),
-    /// Webhooks: servers of a tenant that are told when its jobs and batches end
+    /// Manage webhook endpoints, which are notified when a tenant's jobs and batches end
     Webhooks(Scoped<Webhooks>),
-    /// Where the limits of a tenant stand, and what refused it last
+    /// Show how much of its limits a tenant has used, and its latest refusals
     Quota(Quota),
-    /// Jobs, and the messages of those that failed for good
+    /// Inspect jobs, and redrive or drop the dead letters of failed jobs
     Jobs(Scoped<jobs::Jobs>),
-    /// The counters that admission is decided on
+    /// Check the counters that admission decides on
     Ledger(Scoped<LedgerCommand>),
-    /// Files of tenants and models
+    /// Check files of tenants and models
     #[command(subcommand)]
     Config(Check),
 }
 
-/// Whose quota to show.
+/// Arguments of `spillway quota`.
 #[derive(Debug, clap::Args)]
 pub struct Quota {
+    /// Name of the tenant
+    #[arg(value_name = "TENANT")]
     tenant: String,
     #[command(flatten)]
     tables: TableNames,
@@ -63,11 +67,11 @@ pub struct Quota {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum LedgerCommand {
-    /// Recompute the counters from the events of requests and report every one that differs
+    /// Recompute the counters from request events, and report every difference
     Verify(verify::Args),
 }
 
-/// A command and the tables that it works on.
+/// A command and the names of its tables.
 #[derive(Debug, clap::Args)]
 pub struct Scoped<C: clap::Subcommand> {
     #[command(subcommand)]
@@ -76,85 +80,129 @@ pub struct Scoped<C: clap::Subcommand> {
     tables: TableNames,
 }
 
-/// Where the entries are, if the environment does not say it.
+/// Table names that override the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TableNames {
-    /// The registry's table [default: $SPILLWAY_REGISTRY_TABLE, else spillway-registry]
+    /// Name of the registry table [default: $SPILLWAY_REGISTRY_TABLE, else spillway-registry]
     #[arg(long, global = true, value_name = "NAME")]
     registry_table: Option<String>,
-    /// The ledger's table [default: $SPILLWAY_LEDGER_TABLE, else spillway-ledger]
+    /// Name of the ledger table [default: $SPILLWAY_LEDGER_TABLE, else spillway-ledger]
     #[arg(long, global = true, value_name = "NAME")]
     ledger_table: Option<String>,
-    /// The jobs' table [default: $SPILLWAY_JOBS_TABLE, else spillway-jobs]
+    /// Name of the jobs table [default: $SPILLWAY_JOBS_TABLE, else spillway-jobs]
     #[arg(long, global = true, value_name = "NAME")]
     jobs_table: Option<String>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Tenants {
-    /// Create or update the tenants of a file; the others stay as they are
-    Apply { file: PathBuf },
+    /// Create or update the tenants in a file; other tenants do not change
+    Apply {
+        /// TOML file with [[tenants]]
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// List all tenants
     List,
-    /// Print a tenant as a file that can be applied
-    Show { name: String },
-    /// Delete a tenant, its keys, its callers and its webhooks
-    Delete { name: String },
+    /// Print a tenant as a file for `spillway tenants apply`
+    Show {
+        /// Name of the tenant
+        #[arg(value_name = "TENANT")]
+        name: String,
+    },
+    /// Delete a tenant with its keys, callers and webhooks
+    Delete {
+        /// Name of the tenant
+        #[arg(value_name = "TENANT")]
+        name: String,
+    },
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Models {
-    /// Create or update the models of a file; the others stay as they are
-    Apply { file: PathBuf },
+    /// Create or update the models in a file; other models do not change
+    Apply {
+        /// TOML file with [[models]]
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// List all models
     List,
-    /// Print a model as a file that can be applied
-    Show { name: String },
+    /// Print a model as a file for `spillway models apply`
+    Show {
+        /// Name, alias or Bedrock model ID of the model
+        #[arg(value_name = "MODEL")]
+        name: String,
+    },
     /// Delete a model
-    Delete { name: String },
+    Delete {
+        /// Name of the model
+        #[arg(value_name = "MODEL")]
+        name: String,
+    },
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Keys {
-    /// Create a key of a tenant and print it: this is the only time that it is shown
+    /// Create a key for a tenant and print it; it is never shown again
     Create {
+        /// Name of the tenant
+        #[arg(value_name = "TENANT")]
         tenant: String,
-        /// When the key stops working, such as 90d, 12h or 30m; never when absent
+        /// Lifetime of the key, such as 90d, 12h or 30m; without it the key does not expire
         #[arg(long, value_name = "TIME", value_parser = keys::parse_duration)]
         expires_in: Option<Duration>,
     },
-    /// Make a key stop working
-    Revoke { key_id: String },
+    /// Revoke a key
+    Revoke {
+        /// ID of the key, or the whole key
+        #[arg(value_name = "KEY_ID")]
+        key_id: String,
+    },
     /// List the keys of a tenant
-    List { tenant: String },
+    List {
+        /// Name of the tenant
+        #[arg(value_name = "TENANT")]
+        tenant: String,
+    },
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Callers {
-    /// Let an identity, which the front door verifies, stand for a tenant
+    /// Let an identity, which API Gateway or the Function URL verifies, call as a tenant
     Allow {
-        /// The ARN of an IAM role or user; all sessions of a role are one caller. Locally an access key id
+        /// ARN of an IAM role or user; all sessions of a role are the same caller. Locally an
+        /// access key ID
+        #[arg(value_name = "CALLER")]
         id: String,
-        /// Whose requests it sends
-        #[arg(long, value_name = "NAME")]
+        /// Name of the tenant that the caller's requests are charged to
+        #[arg(long, value_name = "TENANT")]
         tenant: String,
     },
-    /// Let an identity stand for nobody
-    Revoke { id: String },
+    /// Stop an identity from calling as a tenant
+    Revoke {
+        /// ARN of the IAM role or user, or the access key ID
+        #[arg(value_name = "CALLER")]
+        id: String,
+    },
     /// List all callers
     List,
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Check {
-    /// Say everything that is wrong with a file, and change nothing
-    Check { file: PathBuf },
+    /// Report every error in a file, and change nothing
+    Check {
+        /// TOML file with [[tenants]], [[models]] or both
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
-/// Carries out `command` on the AWS that the environment names, and prints what it did.
+/// Runs `command` on the AWS account that the environment selects, and prints the result.
 ///
 /// # Errors
-/// The command was refused, or a table could not be reached.
+/// Returns an error if the command is refused or a table is unavailable.
 pub async fn run(command: Admin) -> anyhow::Result<()> {
     let config = command.config()?;
     let table = match &command {
@@ -163,19 +211,20 @@ pub async fn run(command: Admin) -> anyhow::Result<()> {
     };
     let app = App::new(&config, Clients::new(&aws().await, None), Telemetry::off());
     let mut out = stdout().lock();
-    let done = execute(command, &app, app.clock.now_ms(), &mut out).await;
-    let changes = done.map_err(|error| match error.is::<StoreError>() {
+    let result = execute(command, &app, app.clock.now_ms(), &mut out).await;
+    let changes = result.map_err(|error| match error.is::<StoreError>() {
         true => error.context(table),
         false => error,
     })?;
     out.flush()?;
-    fence(&app.ledger, &changes).await.context("the change is made, but may take some seconds to hold everywhere")
+    fence(&app.ledger, &changes).await.context("the change was made, but it may take some seconds to apply everywhere")
 }
 
-/// Carries out `command` on the tables of `app`, tells on `out` what it did, and gives the entries that are different now.
+/// Runs `command` on the tables of `app`, writes the result to `out`, and returns the changed
+/// entries.
 ///
 /// # Errors
-/// The command was refused, a table could not be reached, or what was verified is not as it should be.
+/// Returns an error if the command is refused, a table is unavailable, or a verification fails.
 pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
     let registry = &app.registry;
     match command {
@@ -216,7 +265,8 @@ pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Writ
     Ok(Vec::new())
 }
 
-/// Makes changed limits hold at once: an admission under older ones fails and reads the registry again.
+/// Makes changed limits apply immediately: an admission under older limits fails and reads the
+/// registry again.
 async fn fence(ledger: &Ledger, changes: &[Change]) -> anyhow::Result<()> {
     for change in changes {
         match change {

@@ -1,6 +1,6 @@
-//! The demo's models, by the model classes of a trace.
+//! Demo models by model class.
 
-/// The demo model that serves each model class.
+/// Model classes of traces, each with the demo model that serves it.
 pub const MODELS: [(&str, &str); 3] = [("chat", "demo-chat"), ("large", "demo-large"), ("small", "demo-small")];
 
 #[cfg(test)]
@@ -8,7 +8,7 @@ mod tests {
     use crate::settings::Settings;
 
     #[test]
-    fn every_class_has_a_model_that_the_demo_starts_with() {
+    fn every_class_has_a_demo_model() {
         let models = Settings::demo().unwrap().models;
         for (class, name) in super::MODELS {
             assert!(models.iter().any(|model| model.name == name), "{class} has no model {name}");

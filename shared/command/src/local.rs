@@ -1,4 +1,4 @@
-//! `spillway local`: the whole deployment in one process, nothing to install and nothing to pay.
+//! `spillway local`: a whole deployment in one process, without an AWS account.
 
 use std::path::PathBuf;
 
@@ -11,24 +11,24 @@ use crate::{
     world::{Options, World, print_environment},
 };
 
-/// Where to listen and what to start with.
+/// Arguments of `spillway local`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The port of the API; 0 for any
+    /// Port of the API; 0 for any free port
     #[arg(long, value_name = "N", default_value_t = 8787)]
     port: u16,
     #[command(flatten)]
     tls: TlsArgs,
-    /// Tenants, models, keys and simulator; the demo's when absent
+    /// File with tenants, models, keys and simulator settings; the demo when absent
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Keep the state in this directory, so that it survives a restart; in memory when absent
+    /// Directory for state that survives a restart; without it, state is kept in memory
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Print each request's event (CloudWatch EMF) on stdout
+    /// Print an event for each request (CloudWatch EMF) to stdout
     #[arg(long)]
     events: bool,
-    /// How many jobs run at once
+    /// Number of jobs to run concurrently
     #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = crate::serve::concurrency)]
     drain_concurrency: usize,
 }
@@ -46,10 +46,10 @@ impl Default for Args {
     }
 }
 
-/// Runs until Ctrl-C or SIGTERM, then finishes what is in flight.
+/// Runs until Ctrl-C or SIGTERM, then finishes requests and jobs in flight.
 ///
 /// # Errors
-/// A port is taken, or the settings or the data directory cannot be used.
+/// Returns an error if a port is taken, or if the settings or the data directory cannot be used.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut stop = shutdown::signals()?;
     let settings = Settings::read(args.config.as_deref())?;
@@ -76,7 +76,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     println!("ready {}", world.url);
     stop.recv().await;
-    eprintln!("finishing what is in flight");
+    eprintln!("finishing requests and jobs in flight");
     world.stop().await;
     Ok(())
 }

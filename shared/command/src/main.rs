@@ -2,9 +2,9 @@
 
 use clap::Parser;
 use spillway::{config::Config, telemetry};
-use spillway_command::{admin, bench, local, replay, serve, stand_ins};
+use spillway_command::{admin, local, replay, serve, stand_ins};
 
-/// Request broker for Amazon Bedrock: tenants share one account, bursts wait instead of failing.
+/// Request broker for Amazon Bedrock: tenants share an account, and bursts wait instead of failing
 #[derive(Debug, Parser)]
 #[command(name = "spillway", version)]
 struct Cli {
@@ -14,16 +14,15 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Run everything in this process, on loopback (the default)
+    /// Run the broker and simulated AWS services in this process, on loopback (the default)
     Local(local::Args),
-    /// Run the broker alone, against the AWS that the environment names
+    /// Run only the broker, with the AWS services that the environment selects
     Serve(serve::Args),
-    /// Run DynamoDB, SQS, S3 and Bedrock Runtime alone, with empty Spillway tables, queues and a bucket
+    /// Run only simulated DynamoDB, SQS, S3 and Bedrock Runtime, with empty Spillway tables, queues
+    /// and bucket
     StandIns(stand_ins::Args),
-    /// Send events through the real handlers, or a traffic trace as real HTTP load
+    /// Send sample events through the Lambda handlers, or a traffic trace as HTTP load
     Replay(Box<replay::Args>),
-    /// Measure what the algorithms cost, in virtual time, and what the broker adds to a call
-    Bench(bench::Args),
     #[command(flatten)]
     Admin(admin::Admin),
 }
@@ -31,7 +30,8 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Config::from_env()?;
-    // The database stand-in warns of every refused condition, which is how admission says no.
+    // The DynamoDB stand-in logs a warning for every failed condition, which admission uses to
+    // refuse.
     let log_filter = format!("{},dynoxide=error", config.log_filter);
     telemetry::init_logs(&Config { log_filter, ..config });
     match Cli::parse().command.unwrap_or_else(|| Command::Local(local::Args::default())) {
@@ -39,7 +39,6 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::StandIns(args) => stand_ins::run(args).await,
         Command::Replay(args) => replay::run(*args).await,
-        Command::Bench(args) => bench::run(&args).await,
         Command::Admin(command) => admin::run(command).await,
     }
 }

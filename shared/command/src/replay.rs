@@ -1,35 +1,36 @@
-//! `spillway replay`: recorded events through the real handlers, or a traffic trace as real HTTP load.
+//! `spillway replay`: sends sample events through the Lambda handlers, or a traffic trace as HTTP
+//! load.
 
 pub mod events;
-pub(crate) mod trace;
+pub mod trace;
 
 use std::path::PathBuf;
 
-/// What to replay, and how.
+/// Arguments of `spillway replay`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Event file, or directory of event files, to send through the real handlers.
+    /// Event file, or directory of event files, to send through the Lambda handlers
     #[arg(value_name = "PATH", required_unless_present = "trace", conflicts_with = "trace")]
     pub path: Option<PathBuf>,
 
-    /// Print what each event was answered, too.
+    /// Print the response body of each event
     #[arg(long)]
     pub bodies: bool,
 
-    /// Traffic trace (CSV or CSV.gz) to send as real HTTP load.
+    /// Traffic trace (CSV or CSV.gz) to send as HTTP load
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
 
-    /// How the trace is sent.
+    /// Options for a trace.
     #[command(flatten)]
     pub load: trace::LoadArgs,
 }
 
-/// Replays what `args` name.
+/// Replays events or a trace.
 ///
 /// # Errors
-/// If the input cannot be read, the broker cannot be reached, or the replay shows a fault: a lost request, or tokens
-/// on which the broker and the simulator differ.
+/// Returns an error if the input cannot be read, the broker is unavailable, or the replay finds a
+/// fault: a lost request, or a difference between the tokens of the broker and of the simulator.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     match (args.trace, args.path) {
         (Some(file), _) => trace::run(&file, &args.load).await,

@@ -1,4 +1,4 @@
-//! `spillway serve`: the broker alone, for a container or against stand-ins in another process.
+//! `spillway serve`: only the broker, for a container or with stand-ins in another process.
 
 use std::net::IpAddr;
 
@@ -16,39 +16,40 @@ use crate::{
     tls::{self, TlsArgs},
 };
 
-/// Where to listen. Everything else comes from the environment, as in Lambda.
+/// Arguments of `spillway serve`. All other configuration comes from the environment, as in Lambda.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The address to listen on; 0.0.0.0 in a container
+    /// Address to listen on; 0.0.0.0 in a container
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     host: IpAddr,
-    /// The port to listen on; 0 for any
+    /// Port to listen on; 0 for any free port
     #[arg(long, value_name = "N", default_value_t = 8787)]
     port: u16,
     #[command(flatten)]
     tls: TlsArgs,
-    /// Take the access key id of a signed request for its caller (see `spillway callers`). Signatures are NOT verified:
-    /// whoever reaches the port can be any caller
+    /// Use the access key ID of a signed request as its caller (see `spillway callers`). Signatures
+    /// are NOT verified: any client that reaches the port can pose as any caller
     #[arg(long)]
     trust_access_key_ids: bool,
-    /// How many jobs run at once
+    /// Number of jobs to run concurrently
     #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = concurrency)]
     drain_concurrency: usize,
-    /// Run with a clock that is so many milliseconds ahead
+    /// Milliseconds by which the broker's clock is ahead
     #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
     clock_offset_ms: u64,
 }
 
-/// Reads how many jobs run at once.
+/// Parses the number of jobs to run concurrently.
 pub fn concurrency(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (1..=1_000).contains(number));
     number.ok_or_else(|| "must be a whole number from 1 to 1000".to_owned())
 }
 
-/// Runs until Ctrl-C or SIGTERM, then finishes what is in flight. Also drains the queue, if there is one.
+/// Runs until Ctrl-C or SIGTERM, then finishes requests and jobs in flight. Also drains the queue
+/// if one is configured.
 ///
 /// # Errors
-/// The port is taken, or the environment cannot be used.
+/// Returns an error if the port is taken or the environment is not valid.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut stop = shutdown::signals()?;
     let app = App::from_env().await?;
@@ -67,14 +68,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .queue
         .clone()
         .map(|queue| tokio::spawn(drain::pump(app.clone(), queue, args.drain_concurrency, token.clone())));
-    let answer = move |mut request| {
+    let handler = move |mut request| {
         let app = app.clone();
         if args.trust_access_key_ids {
             server::trust_access_key_id(&mut request);
         }
         async move { handle(&app, request).await }
     };
-    let server = tokio::spawn(server::serve(listeners, answer, token.clone()));
+    let server = tokio::spawn(server::serve(listeners, handler, token.clone()));
     if let Some(tls) = &encrypted {
         tls.print();
     }

@@ -1,4 +1,5 @@
-//! The loopback and container front: HTTP/1.1 and HTTP/2 on one port, in the clear or over TLS.
+//! HTTP server for loopback and containers: HTTP/1.1 and HTTP/2 on the same port, with or without
+//! TLS.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -15,30 +16,31 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{either::Either, sync::CancellationToken};
 use tracing::{debug, warn};
 
-/// How long a client may take for the handshake of TLS, and to send the head of a request.
+/// Time limit for the TLS handshake, and for receiving the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where connections come in.
+/// A listening socket.
 pub struct Listener {
-    /// The port.
+    /// TCP socket.
     pub tcp: TcpListener,
-    /// How to encrypt; in the clear without.
+    /// TLS acceptor; `None` for plain HTTP.
     pub tls: Option<TlsAcceptor>,
 }
 
-/// Answers requests from all `listeners` until `shutdown`, then finishes those in flight.
-pub async fn serve<F, A>(listeners: Vec<Listener>, answer: A, shutdown: CancellationToken)
+/// Passes requests from all `listeners` to `handler` until `shutdown`, then finishes requests in
+/// flight.
+pub async fn serve<F, H>(listeners: Vec<Listener>, handler: H, shutdown: CancellationToken)
 where
-    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let each = |listener| serve_one(listener, answer.clone(), shutdown.clone());
-    join_all(listeners.into_iter().map(each)).await;
+    let serve = |listener| serve_listener(listener, handler.clone(), shutdown.clone());
+    join_all(listeners.into_iter().map(serve)).await;
 }
 
-async fn serve_one<F, A>(listener: Listener, answer: A, shutdown: CancellationToken)
+async fn serve_listener<F, H>(listener: Listener, handler: H, shutdown: CancellationToken)
 where
-    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let mut builder = Builder::new(TokioExecutor::new());
@@ -53,33 +55,33 @@ where
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, most likely: some will be free again.
-                warn!(%error, "a connection was not accepted");
+                // The likely cause is a lack of file descriptors, which is temporary.
+                warn!(%error, "failed to accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
         let _ = stream.set_nodelay(true);
-        let answer = answer.clone();
+        let handler = handler.clone();
         let service = service_fn(move |request| {
-            let answered = answer(request);
-            async move { Ok::<_, Infallible>(answered.await) }
+            let response = handler(request);
+            async move { Ok::<_, Infallible>(response.await) }
         });
         let (builder, tls, watcher, shutdown) =
             (builder.clone(), listener.tls.clone(), graceful.watcher(), shutdown.clone());
         tokio::spawn(async move {
-            let Some(stream) = opened(stream, tls, shutdown).await else { return };
+            let Some(stream) = handshake(stream, tls, shutdown).await else { return };
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
             if let Err(error) = watcher.watch(connection).await {
-                debug!(%error, "a connection ended early");
+                debug!(%error, "connection ended early");
             }
         });
     }
     graceful.shutdown().await;
 }
 
-/// The connection, once it is encrypted if it must be; `None` if it does not come to that.
-async fn opened(
+/// Completes the TLS handshake if the listener uses TLS. Returns `None` if the handshake fails.
+async fn handshake(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     shutdown: CancellationToken,
@@ -90,7 +92,7 @@ async fn opened(
         accepted = tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)) => match accepted {
             Ok(Ok(stream)) => Some(Either::Right(stream)),
             Ok(Err(error)) => {
-                debug!(%error, "a handshake failed");
+                debug!(%error, "TLS handshake failed");
                 None
             }
             Err(_) => None,
@@ -98,8 +100,8 @@ async fn opened(
     }
 }
 
-/// Tells the access key id of a signed request as its caller. The signature is not verified: whoever can reach the port
-/// can be any caller.
+/// Sets the caller of a signed request to its access key ID. The signature is not verified: any
+/// client that reaches the port can pose as any caller.
 pub fn trust_access_key_id<B>(request: &mut Request<B>) {
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some(id) = authorization.and_then(access_key_id) {
@@ -108,7 +110,7 @@ pub fn trust_access_key_id<B>(request: &mut Request<B>) {
     }
 }
 
-/// The access key id in the `Authorization` of AWS Signature Version 4 or 4A.
+/// Access key ID in the `Authorization` of AWS Signature Version 4 or 4A.
 fn access_key_id(authorization: &str) -> Option<&str> {
     let (algorithm, fields) = authorization.split_once(' ')?;
     if !algorithm.starts_with("AWS4-") {
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_access_key_id_is_read_from_a_signed_request_only() {
+    fn the_access_key_id_is_read_only_from_a_signed_request() {
         let scope = "20261123/us-east-1/bedrock/aws4_request";
         for (authorization, id) in [
             (format!("AWS4-HMAC-SHA256 Credential=AKID/{scope}, SignedHeaders=host, Signature=0"), Some("AKID")),

@@ -1,4 +1,4 @@
-//! The file that describes a local deployment: tenants, models, keys, and the simulator behind them.
+//! Settings file of a local deployment: tenants, models, keys and the simulator.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -9,47 +9,47 @@ use spillway_stand_ins::{bedrock::Simulator, sqs};
 
 use crate::admin::Entries;
 
-/// A local deployment.
+/// Settings of a local deployment.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The tenants to create.
+    /// Tenants to create.
     #[serde(default)]
     pub tenants: Vec<Tenant>,
-    /// The models to create.
+    /// Models to create.
     #[serde(default)]
     pub models: Vec<Model>,
-    /// Keys by tenant. Only for places where a key may stand in a file.
+    /// Keys by tenant. For local use only: a file is no place for a real key.
     #[serde(default)]
     pub keys: BTreeMap<String, String>,
-    /// Access key ids by tenant, so that signed requests need no key.
+    /// Access key IDs by tenant, so that signed requests need no key.
     #[serde(default)]
     pub access_keys: BTreeMap<String, String>,
-    /// How the simulated models behave.
+    /// Behaviour of the simulated models.
     #[serde(default)]
     pub simulator: Simulator,
-    /// What goes wrong in the queues on purpose.
+    /// Faults to inject into the queues.
     #[serde(default)]
     pub queue_faults: sqs::Faults,
 }
 
 impl Settings {
-    /// The settings in `file`, or the demo's without one.
+    /// Reads the settings in `file`, or returns the demo settings without a file.
     ///
     /// # Errors
-    /// The file cannot be read, or is not what it should be; the error says where.
+    /// Returns an error if the file cannot be read or is not valid. The error names the line.
     pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(file) = file else { return Self::demo() };
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let named = || format!("{} is not valid", file.display());
-        Entries::parse(&text).with_context(named)?;
-        toml::from_str(&text).with_context(named)
+        let invalid = || format!("{} is not valid", file.display());
+        Entries::parse(&text).with_context(invalid)?;
+        toml::from_str(&text).with_context(invalid)
     }
 
-    /// The demo: three tenants, of which one is so small that a burst overflows.
+    /// Returns the demo settings: three tenants, one of them so small that a burst overflows.
     ///
     /// # Errors
-    /// Never, as long as the demo's tests pass.
+    /// Returns an error if the demo settings are not valid, which a test rules out.
     pub fn demo() -> anyhow::Result<Self> {
         toml::from_str(include_str!("demo.toml")).context("the demo's settings are not valid")
     }
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_setting_is_an_error_that_names_it() {
+    fn an_error_names_the_misspelt_setting() {
         let error = toml::from_str::<Settings>("[simulator]\noutptu_tokens = 7\n").expect_err("a misspelt setting");
         assert!(error.to_string().contains("outptu_tokens"), "{error}");
     }

@@ -2,22 +2,23 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask this process to stop.
+/// Signals that stop this process.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
-/// Listens from now on, so that a signal which comes while the process starts still stops it gracefully.
+/// Starts to listen for signals. Call it early, so that a signal during start-up also stops the
+/// process gracefully.
 ///
 /// # Errors
-/// The system does not let this process handle signals.
+/// Returns an error if the system does not let this process handle signals.
 pub fn signals() -> std::io::Result<Signals> {
     Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
 }
 
 impl Signals {
-    /// Returns when the process is asked to stop.
+    /// Waits for a signal.
     pub async fn recv(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

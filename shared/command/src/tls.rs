@@ -1,4 +1,4 @@
-//! HTTPS with a certificate authority made for this process alone: its key is never stored.
+//! HTTPS with a certificate authority that is created for this process. Its key is never stored.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -24,56 +24,56 @@ use tokio_rustls::{
 
 use crate::server::Listener;
 
-/// Whether and where to answer over HTTPS as well.
+/// Arguments for HTTPS.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TlsArgs {
-    /// Also answer over HTTPS (HTTP/2 and 1.1), on this port [8788 if not given; 0 for any]; prints the file of the
-    /// certificate authority that clients must trust
+    /// Serve HTTPS (HTTP/2 and 1.1) as well, on this port [8788 without a value; 0 for any free
+    /// port]. Prints the path of the certificate authority that clients must trust
     #[arg(long = "tls", value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "8788")]
     pub tls_port: Option<u16>,
 }
 
-/// Where the API answers over HTTPS.
+/// HTTPS endpoint of the API.
 pub struct Tls {
-    /// The address, such as `https://127.0.0.1:8788`.
+    /// Base URL, such as `https://127.0.0.1:8788`.
     pub url: String,
-    /// The file (PEM) of the certificate authority that clients must trust.
+    /// File (PEM) of the certificate authority that clients must trust.
     pub ca_file: PathBuf,
-    /// Removes the file at the end, unless it stays in a folder of the caller's.
-    _folder: Option<TempDir>,
+    /// Deletes the file when dropped; `None` if the file is in the caller's directory.
+    _directory: Option<TempDir>,
 }
 
-/// Listens on `host` and `port` (0 for any) with a certificate for it and for this machine. The certificate authority is
-/// written to `ca.pem` in `folder`, or in a temporary one.
+/// Listens on `host` and `port` (0 for any free port) with a certificate for `host` and loopback.
+/// Writes the certificate authority to `ca.pem` in `directory`, or in a temporary directory.
 ///
 /// # Errors
-/// The port is taken, or the file cannot be written.
-pub async fn bind(host: IpAddr, port: u16, folder: Option<&Path>) -> anyhow::Result<(Listener, Tls)> {
+/// Returns an error if the port is taken or the file cannot be written.
+pub async fn bind(host: IpAddr, port: u16, directory: Option<&Path>) -> anyhow::Result<(Listener, Tls)> {
     let tcp = TcpListener::bind((host, port))
         .await
         .with_context(|| format!("port {port} cannot be used; choose another with --tls=PORT"))?;
     let url = format!("https://{}", tcp.local_addr()?);
-    let temporary = match folder {
+    let temporary = match directory {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("spillway-").tempdir()?),
     };
-    let folder = folder.or(temporary.as_ref().map(TempDir::path)).unwrap_or(Path::new("."));
-    let ca_file = std::path::absolute(folder.join("ca.pem"))?;
-    let (ca, config) = certificates(host).context("no certificate could be made")?;
+    let directory = directory.or(temporary.as_ref().map(TempDir::path)).unwrap_or(Path::new("."));
+    let ca_file = std::path::absolute(directory.join("ca.pem"))?;
+    let (ca, config) = certificates(host).context("cannot create a certificate")?;
     std::fs::write(&ca_file, ca).with_context(|| format!("cannot write {}", ca_file.display()))?;
     let listener = Listener { tcp, tls: Some(TlsAcceptor::from(Arc::new(config))) };
-    Ok((listener, Tls { url, ca_file, _folder: temporary }))
+    Ok((listener, Tls { url, ca_file, _directory: temporary }))
 }
 
 impl Tls {
-    /// Prints what clients need.
+    /// Prints the certificate authority and the URL.
     pub fn print(&self) {
         println!("ca {}", self.ca_file.display());
         println!("ready-tls {}", self.url);
     }
 }
 
-/// A new certificate authority (PEM), and a server that it vouches for.
+/// Creates a certificate authority (PEM) and a server configuration with a certificate from it.
 fn certificates(host: IpAddr) -> anyhow::Result<(String, ServerConfig)> {
     let mut authority = CertificateParams::default();
     authority.distinguished_name.push(DnType::CommonName, "Spillway on this machine");

@@ -1,4 +1,4 @@
-//! A whole deployment in this process: the broker over the stand-ins.
+//! A whole deployment in this process: the broker and the stand-ins.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -27,27 +27,27 @@ use crate::{
     tls::{self, Tls},
 };
 
-/// How long a received message stays invisible, in seconds: longer than a demo model may take.
+/// Visibility timeout of the queues, in seconds: longer than a call to a demo model may take.
 const VISIBILITY_S: u32 = 90;
 
-/// The bucket of bodies that are too large for a row.
+/// Bucket for bodies that are too large for a row.
 const BUCKET: &str = "spillway-bodies";
 
-/// How to start a world.
+/// Options for [`World::start`].
 pub struct Options {
-    /// Tenants, models, keys and simulator.
+    /// Tenants, models, keys and simulator settings.
     pub settings: Settings,
-    /// Whether the settings replace what the registry holds already.
+    /// Whether the settings replace entries that the registry already holds.
     pub apply_settings: bool,
-    /// Where the state survives a restart; in memory when `None`.
+    /// Directory for state that survives a restart; `None` keeps state in memory.
     pub data: Option<PathBuf>,
-    /// The port of the API; 0 for any.
+    /// Port of the API; 0 for any free port.
     pub port: u16,
-    /// The port of the API over HTTPS, 0 for any; without one there is none.
+    /// Port of the API over HTTPS, 0 for any free port; `None` for no HTTPS.
     pub tls_port: Option<u16>,
-    /// How many jobs run at once.
+    /// Number of jobs to run concurrently.
     pub drain_concurrency: usize,
-    /// Where events go.
+    /// Destination of request events.
     pub telemetry: Telemetry,
 }
 
@@ -57,13 +57,13 @@ pub struct World {
     pub app: App,
     /// DynamoDB, SQS, S3 and Bedrock Runtime.
     pub stand_ins: StandIns,
-    /// The clock of the stand-ins; the broker has its own.
+    /// Clock of the stand-ins; the broker has a separate clock.
     pub stand_in_clock: StandInClock,
-    /// Where the API answers.
+    /// Base URL of the API.
     pub url: String,
-    /// Where the API answers over HTTPS, if it does.
+    /// HTTPS endpoint, if there is one.
     pub tls: Option<Tls>,
-    /// Where its parts are.
+    /// Names of tables, queues and bucket.
     pub config: Config,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
@@ -71,10 +71,11 @@ pub struct World {
 }
 
 impl World {
-    /// Starts everything; when it returns, the API answers.
+    /// Starts the deployment. When it returns, the API accepts requests.
     ///
     /// # Errors
-    /// A port is taken, the data directory cannot be used, or the settings are not valid.
+    /// Returns an error if a port is taken, the data directory cannot be used, or the settings are
+    /// not valid.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let tcp = TcpListener::bind((host, options.port))
@@ -93,7 +94,7 @@ impl World {
         .await?;
         let tls = match options.tls_port {
             Some(port) => {
-                // After the stand-ins, which make the directory.
+                // The stand-ins have created the directory.
                 let (listener, tls) = tls::bind(host, port, options.data.as_deref()).await?;
                 listeners.push(listener);
                 Some(tls)
@@ -102,7 +103,7 @@ impl World {
         };
         let (config, clients, queue) = provision(&stand_ins).await?;
         let mut app = App::new(&config, clients, options.telemetry);
-        // Whoever is told of the end of a job is on this machine too.
+        // Webhook endpoints are on this machine too.
         app.outbound = Outbound::new(Reach::Loopback);
         let is_new = app.registry.tenants().await?.is_empty();
         if is_new || options.apply_settings {
@@ -111,22 +112,22 @@ impl World {
         let shutdown = CancellationToken::new();
         let pump = tokio::spawn(spillway::drain::pump(app.clone(), queue, options.drain_concurrency, shutdown.clone()));
         let api = app.clone();
-        let answer = move |mut request| {
+        let handler = move |mut request| {
             let api = api.clone();
             server::trust_access_key_id(&mut request);
             async move { handle(&api, request).await }
         };
-        let server = tokio::spawn(server::serve(listeners, answer, shutdown.clone()));
+        let server = tokio::spawn(server::serve(listeners, handler, shutdown.clone()));
         Ok(Self { app, stand_ins, stand_in_clock, url, tls, config, shutdown, server, pump })
     }
 
-    /// Moves all clocks forward.
+    /// Advances all clocks.
     pub fn advance(&self, by_ms: u64) {
         self.stand_in_clock.advance(by_ms);
         self.app.clock.advance(by_ms);
     }
 
-    /// Finishes what is in flight, then stops everything.
+    /// Finishes requests and jobs in flight, then stops the deployment.
     pub async fn stop(self) {
         self.shutdown.cancel();
         let _ = tokio::join!(self.server, self.pump);
@@ -134,8 +135,12 @@ impl World {
     }
 }
 
-/// Creates Spillway's tables, queues and bucket in `stand_ins`, unless they are there; gives what an app needs to use them.
-pub(crate) async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients, Queue)> {
+/// Creates Spillway's tables, queues and bucket in `stand_ins`, unless they exist. Returns the
+/// configuration, clients and queue for an [`App`].
+///
+/// # Errors
+/// Returns an error if a stand-in is unavailable.
+pub async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients, Queue)> {
     let endpoints = Endpoints {
         dynamodb: stand_ins.dynamodb_url(),
         sqs: stand_ins.sqs_url(),
@@ -155,19 +160,20 @@ pub(crate) async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, C
     Ok((config, clients, queue))
 }
 
-/// Prints what leads an AWS SDK, the AWS CLI and the `spillway` command to the stand-ins, for a shell to read.
-pub(crate) fn print_environment(stand_ins: &StandIns, config: &Config) {
+/// Prints export lines for a shell that point the AWS SDKs, the AWS CLI and the `spillway` command
+/// to the stand-ins.
+pub fn print_environment(stand_ins: &StandIns, config: &Config) {
     for (name, url) in stand_ins.endpoints() {
         println!("export {name}={url}");
     }
-    let places = [
+    let resources = [
         ("SPILLWAY_QUEUE_URL", &config.queue_url),
         ("SPILLWAY_DEAD_LETTER_QUEUE_URL", &config.dead_letter_queue_url),
         ("SPILLWAY_WEBHOOK_QUEUE_URL", &config.webhook_queue_url),
         ("SPILLWAY_BUCKET", &config.bucket),
     ];
-    for (name, place) in places.into_iter().filter_map(|(name, place)| Some((name, place.as_deref()?))) {
-        println!("export {name}={place}");
+    for (name, value) in resources.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))) {
+        println!("export {name}={value}");
     }
     // boto3 reads the region from AWS_DEFAULT_REGION only.
     for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
@@ -178,8 +184,11 @@ pub(crate) fn print_environment(stand_ins: &StandIns, config: &Config) {
     }
 }
 
-/// Writes the tenants, models and keys of `settings` into the registry.
-pub(crate) async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
+/// Writes the tenants, models and keys of `settings` to the registry.
+///
+/// # Errors
+/// Returns an error if a key or an access key ID is not valid, or the registry is unavailable.
+pub async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
     for tenant in &settings.tenants {
         app.registry.put_tenant(tenant).await?;
     }
@@ -192,7 +201,7 @@ pub(crate) async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
         app.registry.put_key(&KeyRecord::new(&key, tenant, None)).await?;
     }
     for (tenant, id) in &settings.access_keys {
-        let id = caller_id(id).with_context(|| format!("the access key id of {tenant} must be visible ASCII"))?;
+        let id = caller_id(id).with_context(|| format!("the access key ID of {tenant} must be visible ASCII"))?;
         app.registry.put_caller(&CallerRecord { id, tenant: tenant.clone() }).await?;
     }
     Ok(())

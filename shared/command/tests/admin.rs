@@ -1,4 +1,4 @@
-//! The administration commands, from their arguments to what they print, against a registry on the wire.
+//! Administration commands against a registry on the wire: from their arguments to their output.
 
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ async fn setup() -> Setup {
 }
 
 impl Setup {
-    /// What the command prints and changes.
+    /// Runs a command. Returns its output and its changes.
     async fn run(&self, arguments: &[&str]) -> anyhow::Result<(String, Vec<Change>)> {
         let cli = Cli::try_parse_from(["spillway"].iter().chain(arguments))?;
         let mut out = Vec::new();
@@ -102,7 +102,7 @@ seed = 7
 "#;
 
 #[tokio::test]
-async fn a_file_is_applied_part_by_part_and_tells_what_it_changed() {
+async fn tenants_and_models_of_a_file_are_applied_separately_and_report_their_changes() {
     let setup = setup().await;
     let file = setup.file(FILE);
     let (printed, changes) = setup.run(&["tenants", "apply", &file]).await.expect("applied");
@@ -121,7 +121,7 @@ async fn a_file_is_applied_part_by_part_and_tells_what_it_changed() {
 }
 
 #[tokio::test]
-async fn lists_say_what_there_is() {
+async fn lists_show_every_entry() {
     let setup = setup().await;
     let file = setup.file(FILE);
     setup.printed(&["tenants", "apply", &file]).await;
@@ -136,7 +136,7 @@ async fn lists_say_what_there_is() {
 }
 
 #[tokio::test]
-async fn what_is_shown_can_be_applied_and_changes_nothing() {
+async fn a_shown_entry_can_be_applied_and_changes_nothing() {
     let setup = setup().await;
     let file = setup.file(FILE);
     setup.printed(&["tenants", "apply", &file]).await;
@@ -151,15 +151,15 @@ async fn what_is_shown_can_be_applied_and_changes_nothing() {
 async fn a_file_with_one_error_changes_nothing() {
     let setup = setup().await;
     let file = setup.file(&FILE.replace("class = \"batch\"", "hold_ms = 60_000"));
-    let told = setup.refused(&["tenants", "apply", &file]).await;
-    assert!(told.contains("is not valid, and nothing was changed"), "{told}");
-    assert!(told.contains(r#"line 9: tenant "other": hold_ms: 60000 must be 0 to 50000"#), "{told}");
+    let message = setup.refused(&["tenants", "apply", &file]).await;
+    assert!(message.contains("is not valid; nothing was changed"), "{message}");
+    assert!(message.contains(r#"line 9: tenant "other": hold_ms: 60000 must be 0 to 50000"#), "{message}");
     assert_eq!(setup.printed(&["tenants", "list"]).await, "TENANT  VERSION  CLASS  LIMITS\n");
     assert!(setup.refused(&["tenants", "apply", "/no/such/file"]).await.contains("cannot read /no/such/file"));
 }
 
 #[tokio::test]
-async fn an_id_of_a_model_that_is_there_cannot_be_taken_by_another() {
+async fn a_second_model_cannot_take_the_id_of_an_existing_model() {
     let setup = setup().await;
     setup.printed(&["models", "apply", &setup.file(FILE)]).await;
     let second = r#"
@@ -167,15 +167,15 @@ async fn an_id_of_a_model_that_is_there_cannot_be_taken_by_another() {
         name = "second"
         ladder = [{ name = "a", kind = "on_demand", model_id = "eu.anthropic.claude" }]
     "#;
-    let told = setup.refused(&["models", "apply", &setup.file(second)]).await;
-    assert!(told.contains(r#""eu.anthropic.claude" means model "claude" and model "second""#), "{told}");
+    let message = setup.refused(&["models", "apply", &setup.file(second)]).await;
+    assert!(message.contains(r#""eu.anthropic.claude" means model "claude" and model "second""#), "{message}");
     let moved = FILE.replace("eu.anthropic.claude", "us.anthropic.claude");
     setup.printed(&["models", "apply", &setup.file(&moved)]).await;
     setup.printed(&["models", "apply", &setup.file(second)]).await;
 }
 
 #[tokio::test]
-async fn a_tenant_may_name_a_model_that_comes_later_but_is_warned() {
+async fn a_tenant_may_name_a_model_that_does_not_exist_yet_and_gets_a_warning() {
     let setup = setup().await;
     let file = setup.file("[[tenants]]\nname = \"acme\"\nmodels = [\"cluade\"]\n");
     let expected = "warning: tenant acme may call model cluade, which does not exist yet\n\
@@ -208,17 +208,18 @@ async fn a_key_may_expire_and_a_whole_key_may_be_revoked() {
     let listed = setup.printed(&["keys", "list", "acme"]).await;
     assert_eq!(listed, format!("KEY ID        EXPIRES\n{}  2027-02-14T08:00:00Z\n", key.id()));
     assert_eq!(setup.printed(&["keys", "revoke", whole.trim_end()]).await, format!("revoked key {}\n", key.id()));
-    let told = setup.refused(&["keys", "create", "acme", "--expires-in", "soon"]).await;
-    assert!(told.contains("such as 90d"), "{told}");
+    let message = setup.refused(&["keys", "create", "acme", "--expires-in", "soon"]).await;
+    assert!(message.contains("such as 90d"), "{message}");
 }
 
 #[tokio::test]
-async fn a_role_stands_for_a_tenant_until_it_is_revoked() {
+async fn a_role_calls_as_a_tenant_until_it_is_revoked() {
     let setup = setup().await;
     setup.printed(&["tenants", "apply", &setup.file(FILE)]).await;
     let (role, session) = ("arn:aws:iam::123456789012:role/team/App", "arn:aws:sts::123456789012:assumed-role/App/s");
     let known_as = "arn:aws:iam::123456789012:role/App";
-    let tenant = async || setup.app.registry.tenant_of_caller(known_as).await.expect("read").map(|it| it.name.clone());
+    let tenant =
+        async || setup.app.registry.tenant_of_caller(known_as).await.expect("read").map(|tenant| tenant.name.clone());
     assert_eq!(tenant().await, None);
 
     let printed = setup.printed(&["callers", "allow", role, "--tenant", "acme"]).await;
@@ -243,7 +244,7 @@ async fn a_role_stands_for_a_tenant_until_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_is_gone_with_its_keys_and_callers() {
+async fn a_deleted_tenant_is_gone_with_its_keys_and_callers() {
     let setup = setup().await;
     let file = setup.file(FILE);
     setup.printed(&["tenants", "apply", &file]).await;
@@ -270,6 +271,6 @@ async fn a_file_can_be_checked_without_a_registry() {
     let file = setup.file(FILE);
     let printed = setup.printed(&["config", "check", &file]).await;
     assert_eq!(printed, format!("{file} is valid (tenants: 2, models: 1)\n"));
-    let told = setup.refused(&["config", "check", &setup.file("[[tenants]]\nnme = \"acme\"\n")]).await;
-    assert!(told.contains("unknown field `nme`") && told.contains("line 2"), "{told}");
+    let message = setup.refused(&["config", "check", &setup.file("[[tenants]]\nnme = \"acme\"\n")]).await;
+    assert!(message.contains("unknown field `nme`") && message.contains("line 2"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Changes of tenants and models.
+//! Changes to tenants and models.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,16 +15,16 @@ use spillway::{
 
 use super::file::Entries;
 
-/// An entry that is different now, with its new version, and how many items its accounts were spread over before.
+/// A changed entry with its new version, and the number of items that its accounts had before.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// A tenant.
     Tenant { tenant: Tenant, former_shards: u64 },
-    /// A model; its pools by name.
+    /// A model, with the former number of items of each pool by the pool's name.
     Model { model: Model, former_shards: HashMap<String, u64> },
 }
 
-/// Writes the tenants of a file.
+/// Writes the tenants in a file.
 pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
     if entries.tenants.is_empty() {
         bail!("the file has no [[tenants]]");
@@ -36,7 +36,7 @@ pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Writ
         let name = &tenant.name;
         let former = registry.tenant(name).await?;
         let written = registry.put_tenant(tenant).await.with_context(|| format!("writing tenant {name}"))?;
-        if let Some(version) = tell(out, "tenant", name, written)? {
+        if let Some(version) = print_written(out, "tenant", name, written)? {
             let former_shards = former.map_or(0, |former| broker::account_of(&former).shards);
             changes.push(Change::Tenant { tenant: Tenant { version, ..tenant.clone() }, former_shards });
         }
@@ -44,24 +44,24 @@ pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Writ
     Ok(changes)
 }
 
-/// Writes the models of a file, unless together with those that are there an id would mean two of them.
+/// Writes the models in a file, unless an ID would then resolve to two models.
 pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
     if entries.models.is_empty() {
         bail!("the file has no [[models]]");
     }
     let applied: HashSet<&str> = entries.models.iter().map(|model| model.name.as_str()).collect();
-    let there = registry.catalogue().await?;
-    let kept = there.models().filter(|model| !applied.contains(model.name.as_str())).map(|model| (**model).clone());
+    let catalogue = registry.catalogue().await?;
+    let kept = catalogue.models().filter(|model| !applied.contains(model.name.as_str())).map(|model| (**model).clone());
     let clashes = Catalogue::new(entries.models.iter().cloned().chain(kept)).clashes();
     if !clashes.is_empty() {
-        bail!("with the models that are there, and nothing was changed:\n{}", clashes.join("\n"));
+        bail!("the file conflicts with models in the registry; nothing was changed:\n{}", clashes.join("\n"));
     }
     let mut changes = Vec::new();
     for model in &entries.models {
         let name = &model.name;
         let written = registry.put_model(model).await.with_context(|| format!("writing model {name}"))?;
-        if let Some(version) = tell(out, "model", name, written)? {
-            let former = there.models().find(|former| former.name == *name);
+        if let Some(version) = print_written(out, "model", name, written)? {
+            let former = catalogue.models().find(|former| former.name == *name);
             let pools = former.iter().flat_map(|former| former.ladder.iter().map(|pool| (*former, pool)));
             let former_shards =
                 pools.map(|(former, pool)| (pool.name.clone(), broker::account_of_pool(former, pool, 100).shards));
@@ -74,12 +74,12 @@ pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write
     Ok(changes)
 }
 
-/// Deletes a tenant, its keys, its callers and its webhooks.
+/// Deletes a tenant with its keys, callers and webhooks.
 pub async fn delete_tenant(registry: &Registry, name: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let tenants = registry.tenants().await?;
     let members: Vec<&str> = members(&tenants, name).map(|member| member.name.as_str()).collect();
     if !members.is_empty() {
-        bail!("tenant {name} is the parent of {}, and nothing was changed", members.join(", "));
+        bail!("tenant {name} is the parent of {}; nothing was changed", members.join(", "));
     }
     if !registry.delete_tenant(name).await? {
         bail!("there is no tenant {name}");
@@ -95,24 +95,24 @@ pub async fn delete_model(registry: &Registry, name: &str, out: &mut impl Write)
     Ok(writeln!(out, "deleted model {name}")?)
 }
 
-/// An organisation has members, but is no member itself: a request is charged to two tenants at most.
-fn check_parents(there: &[Tenant], applied: &[Tenant]) -> anyhow::Result<()> {
+/// Checks that a parent has no parent: a request is charged to at most two tenants.
+fn check_parents(stored: &[Tenant], applied: &[Tenant]) -> anyhow::Result<()> {
     let is_applied = |name: &str| applied.iter().any(|tenant| tenant.name == name);
-    let kept = there.iter().filter(|tenant| !is_applied(&tenant.name)).cloned();
-    let all: Vec<Tenant> = applied.iter().cloned().chain(kept).collect();
-    let mut wrong = Vec::new();
-    for (tenant, parent) in all.iter().filter_map(|tenant| Some((tenant, tenant.parent.as_ref()?))) {
-        match all.iter().find(|other| other.name == *parent) {
-            None => wrong.push(format!("tenant {:?}: parent: there is no tenant {parent:?}", tenant.name)),
-            Some(Tenant { parent: Some(above), .. }) => wrong.push(format!(
-                "tenant {:?}: parent: {parent:?} has the parent {above:?}, and there are only two levels",
+    let kept = stored.iter().filter(|tenant| !is_applied(&tenant.name)).cloned();
+    let tenants: Vec<Tenant> = applied.iter().cloned().chain(kept).collect();
+    let mut errors = Vec::new();
+    for (tenant, parent) in tenants.iter().filter_map(|tenant| Some((tenant, tenant.parent.as_ref()?))) {
+        match tenants.iter().find(|candidate| candidate.name == *parent) {
+            None => errors.push(format!("tenant {:?}: parent: there is no tenant {parent:?}", tenant.name)),
+            Some(Tenant { parent: Some(grandparent), .. }) => errors.push(format!(
+                "tenant {:?}: parent: {parent:?} has the parent {grandparent:?}, but only two levels are allowed",
                 tenant.name
             )),
             Some(_) => {}
         }
     }
-    if !wrong.is_empty() {
-        bail!("with the tenants that are there, and nothing was changed:\n{}", wrong.join("\n"));
+    if !errors.is_empty() {
+        bail!("the file conflicts with tenants in the registry; nothing was changed:\n{}", errors.join("\n"));
     }
     Ok(())
 }
@@ -121,21 +121,22 @@ fn members<'a>(tenants: &'a [Tenant], parent: &'a str) -> impl Iterator<Item = &
     tenants.iter().filter(move |tenant| tenant.parent.as_deref() == Some(parent))
 }
 
-/// Prints what became of an entry; gives its new version, if it has one.
-fn tell(out: &mut impl Write, kind: &str, name: &str, written: Written) -> anyhow::Result<Option<u64>> {
-    let (what, version, changed) = match written {
+/// Prints how an entry was written. Returns its new version if it changed.
+fn print_written(out: &mut impl Write, kind: &str, name: &str, written: Written) -> anyhow::Result<Option<u64>> {
+    let (verb, version, changed) = match written {
         Written::Created { version } => ("created", version, Some(version)),
         Written::Updated { version } => ("updated", version, Some(version)),
         Written::Unchanged { version } => ("unchanged", version, None),
     };
-    writeln!(out, "{what} {kind} {name} (version {version})")?;
+    writeln!(out, "{verb} {kind} {name} (version {version})")?;
     Ok(changed)
 }
 
-/// A tenant may be written before its models; it is told because a typing error looks the same.
+/// Warns of models that do not exist. It is not an error, because a tenant may be written before
+/// its models, but a misspelt name looks the same.
 async fn warn_of_unknown_models(registry: &Registry, entries: &Entries, out: &mut impl Write) -> anyhow::Result<()> {
-    let there = registry.catalogue().await?;
-    let known: HashSet<&str> = there
+    let catalogue = registry.catalogue().await?;
+    let known: HashSet<&str> = catalogue
         .models()
         .map(|model| &model.name)
         .chain(entries.models.iter().map(|model| &model.name))

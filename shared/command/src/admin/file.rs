@@ -1,4 +1,5 @@
-//! Files of tenants and models, read and checked as a whole: everything that is wrong is told at once, with its line.
+//! Files of tenants and models. A file is checked as a whole: the error lists every mistake with
+//! its line.
 
 use std::{collections::HashMap, ops::Range, path::Path};
 
@@ -10,16 +11,16 @@ use spillway::{
 };
 use toml::Spanned;
 
-/// The tenants and models of a file, all of which can be used.
+/// The valid tenants and models of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entries {
-    /// The tenants, as listed.
+    /// Tenants in the order of the file.
     pub tenants: Vec<Tenant>,
-    /// The models, as listed.
+    /// Models in the order of the file.
     pub models: Vec<Model>,
 }
 
-/// A file may also describe a local deployment; those parts are not ours.
+/// A file may also describe a local deployment; the fields with an underscore are ignored here.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -41,54 +42,56 @@ impl Entries {
     /// Reads and checks `file`.
     ///
     /// # Errors
-    /// The file cannot be read, or something in it cannot be used; the error lists all of it.
+    /// Returns an error if the file cannot be read or is not valid. The error lists every mistake.
     pub fn read(file: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        Self::parse(&text).with_context(|| format!("{} is not valid, and nothing was changed", file.display()))
+        Self::parse(&text).with_context(|| format!("{} is not valid; nothing was changed", file.display()))
     }
 
     /// Reads and checks the text of a file.
     ///
     /// # Errors
-    /// Something in it cannot be used; the error lists all of it.
+    /// Returns an error if the text is not valid. The error lists every mistake.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let file: File = toml::from_str(text)?;
-        let mut wrong = Vec::new();
+        let mut errors = Vec::new();
         let mut lines = HashMap::new();
         for tenant in &file.tenants {
             let (span, tenant) = (tenant.span(), tenant.get_ref());
-            wrong.extend(tell(text, span.clone(), "tenant", &tenant.name, tenant.check()));
-            wrong.extend(twice(text, span, &mut lines, "tenant", &tenant.name));
+            errors.extend(located(text, span.clone(), "tenant", &tenant.name, tenant.check()));
+            errors.extend(duplicate(text, span, &mut lines, "tenant", &tenant.name));
         }
         for model in &file.models {
             let (span, model) = (model.span(), model.get_ref());
-            wrong.extend(tell(text, span.clone(), "model", &model.name, model.check()));
-            wrong.extend(twice(text, span, &mut lines, "model", &model.name));
+            errors.extend(located(text, span.clone(), "model", &model.name, model.check()));
+            errors.extend(duplicate(text, span, &mut lines, "model", &model.name));
         }
         let entries = Self {
             tenants: file.tenants.into_iter().map(Spanned::into_inner).collect(),
             models: file.models.into_iter().map(Spanned::into_inner).collect(),
         };
-        wrong.extend(Catalogue::new(entries.models.clone()).clashes());
-        if !wrong.is_empty() {
-            bail!("{}", wrong.join("\n"));
+        errors.extend(Catalogue::new(entries.models.clone()).clashes());
+        if !errors.is_empty() {
+            bail!("{}", errors.join("\n"));
         }
         Ok(entries)
     }
 }
 
-fn tell(
+/// Prefixes each of `errors` with its line and entry.
+fn located(
     text: &str,
     span: Range<usize>,
     kind: &'static str,
     name: &str,
-    wrong: Vec<String>,
+    errors: Vec<String>,
 ) -> impl Iterator<Item = String> {
     let place = format!("line {}: {kind} {name:?}", line(text, span));
-    wrong.into_iter().map(move |wrong| format!("{place}: {wrong}"))
+    errors.into_iter().map(move |error| format!("{place}: {error}"))
 }
 
-fn twice(
+/// Returns an error if an earlier entry of the same kind has the name.
+fn duplicate(
     text: &str,
     span: Range<usize>,
     lines: &mut HashMap<(&'static str, String), usize>,
@@ -100,7 +103,7 @@ fn twice(
     Some(format!("line {line}: {kind} {name:?} is also on line {first}"))
 }
 
-/// The line that a span begins on, counted from 1.
+/// Line on which a span begins, counted from 1.
 fn line(text: &str, span: Range<usize>) -> usize {
     text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1
 }
@@ -109,12 +112,12 @@ fn line(text: &str, span: Range<usize>) -> usize {
 mod tests {
     use super::*;
 
-    fn wrong(text: &str) -> String {
-        format!("{:#}", Entries::parse(text).expect_err("something is wrong"))
+    fn error(text: &str) -> String {
+        format!("{:#}", Entries::parse(text).expect_err("an error"))
     }
 
     #[test]
-    fn a_file_may_hold_tenants_models_and_what_is_not_ours() {
+    fn a_file_may_hold_tenants_models_and_settings_of_a_local_deployment() {
         let entries = Entries::parse(
             r#"
             [[tenants]]
@@ -148,15 +151,15 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_refused_with_its_line() {
-        let told = wrong("[[tenants]]\nname = \"acme\"\n[tenants.limits]\nrequests_per_hour = 60\n");
-        assert!(told.contains("line 4") && told.contains("unknown field `requests_per_hour`"), "{told}");
-        let told = wrong("[[tenant]]\nname = \"acme\"\n");
-        assert!(told.contains("line 1") && told.contains("unknown field `tenant`"), "{told}");
+        let message = error("[[tenants]]\nname = \"acme\"\n[tenants.limits]\nrequests_per_hour = 60\n");
+        assert!(message.contains("line 4") && message.contains("unknown field `requests_per_hour`"), "{message}");
+        let message = error("[[tenant]]\nname = \"acme\"\n");
+        assert!(message.contains("line 1") && message.contains("unknown field `tenant`"), "{message}");
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_with_its_line() {
-        let told = wrong(
+    fn every_mistake_is_reported_with_its_line() {
+        let message = error(
             r#"
 [[tenants]]
 name = "acme"
@@ -183,6 +186,6 @@ ladder = [{ name = "a", kind = "on_demand", model_id = "shared" }]
             r#"line 11: model "one": ladder[0].burndown: 0 must be 1 to 100"#,
             r#""shared" means model "one" and model "two""#,
         ];
-        assert_eq!(told, expected.join("\n"));
+        assert_eq!(message, expected.join("\n"));
     }
 }

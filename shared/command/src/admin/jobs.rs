@@ -1,12 +1,12 @@
-//! Jobs, and those that failed for good: the dead-letter queue, looked at, brought back or thrown away.
+//! Jobs and dead letters: the commands show a job, and list, redrive or drop dead letters.
 
-mod look;
+mod dead_letters;
 
 use std::{collections::HashSet, io::Write, time::Duration};
 
 use anyhow::{Context, bail};
+use dead_letters::{Selection, select};
 use futures_util::{StreamExt, stream};
-use look::{Look, look};
 use spillway::{
     app::App,
     job::Job,
@@ -19,66 +19,72 @@ use super::show::table;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Jobs {
-    /// Show what is known of a job, without its bodies
-    Show { id: String },
-    /// The messages of jobs that failed for good
+    /// Show a job without its request and response bodies
+    Show {
+        /// ID of the job
+        #[arg(value_name = "JOB")]
+        id: String,
+    },
+    /// List, redrive or drop dead letters: the messages of jobs that failed for good
     #[command(subcommand)]
     Dlq(Dlq),
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Dlq {
-    /// List them, and why their jobs failed
+    /// List dead letters and why their jobs failed
     List {
         #[command(flatten)]
         scope: Scope,
     },
-    /// Queue failed jobs again, with all their attempts before them
-    Redrive(Which),
-    /// Delete messages; their jobs stay failed
-    Drop(Which),
+    /// Queue failed jobs again, with a fresh count of attempts
+    Redrive(Chosen),
+    /// Delete dead letters; their jobs stay failed
+    Drop(Chosen),
 }
 
-/// Whose messages, and how many.
+/// Dead letters to look at.
 #[derive(Debug, clap::Args)]
 pub struct Scope {
-    /// Only those of this tenant
-    #[arg(long, value_name = "NAME")]
+    /// Only dead letters of this tenant
+    #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// How many messages of the queue to look at, at most
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    most: u32,
+    /// Maximum number of messages to read from the queue
+    #[arg(long = "most", value_name = "N", default_value_t = 1_000,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    max_messages: u32,
 }
 
-/// Which messages.
+/// Dead letters to change.
 #[derive(Debug, clap::Args)]
-pub struct Which {
-    /// The ids of the jobs
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+pub struct Chosen {
+    /// IDs of the jobs, or of messages without a job
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     ids: Vec<String>,
-    /// All of them, as far as they are looked at
+    /// All dead letters that are read; see --most
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     scope: Scope,
 }
 
-/// How many jobs are read at once.
-const AT_ONCE: usize = 16;
+/// Number of jobs that are read concurrently.
+const READ_CONCURRENCY: usize = 16;
 
-/// The longest error that is shown in a table, in characters.
-const LONGEST_ERROR: usize = 80;
+/// Maximum length of an error in a table, in characters.
+const MAX_ERROR_CHARS: usize = 80;
 
-/// Carries out `command`.
+/// Runs `command`.
 ///
 /// # Errors
-/// A table or a queue could not be reached, or what was named is not there.
+/// Returns an error if a table or a queue is unavailable, or if a named job or message does not
+/// exist.
 pub async fn run(command: Jobs, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Jobs::Show { id } => show(app, &id, out).await,
         Jobs::Dlq(Dlq::List { scope }) => list(app, &scope, now_ms, out).await,
-        Jobs::Dlq(Dlq::Redrive(which)) => redrive(app, &which, now_ms, out).await,
-        Jobs::Dlq(Dlq::Drop(which)) => drop_letters(app, &which, out).await,
+        Jobs::Dlq(Dlq::Redrive(chosen)) => redrive(app, &chosen, now_ms, out).await,
+        Jobs::Dlq(Dlq::Drop(chosen)) => drop_letters(app, &chosen, out).await,
     }
 }
 
@@ -114,29 +120,30 @@ async fn show(app: &App, id: &str, out: &mut impl Write) -> anyhow::Result<()> {
 
 async fn list(app: &App, scope: &Scope, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = dead_letters(app)?;
-    let looked = look(queue, scope.most, |letter| is_of(letter, scope)).await?;
-    // They are read before anything can fail, so that nobody else misses them for long.
-    looked.show_again(queue).await?;
-    let jobs = stream::iter(&looked.wanted).map(|letter| app.jobs.get(&letter.body)).buffered(AT_ONCE);
+    let selection = select(queue, scope.max_messages, |letter| is_in_scope(letter, scope)).await?;
+    // The messages become visible again before anything can fail, so that they are hidden only
+    // briefly.
+    selection.show_again(queue).await?;
+    let jobs = stream::iter(&selection.selected).map(|letter| app.jobs.get(&letter.body)).buffered(READ_CONCURRENCY);
     let jobs: Vec<_> = jobs.collect().await;
     let mut rows = Vec::new();
-    for (letter, job) in looked.wanted.iter().zip(jobs) {
+    for (letter, job) in selection.selected.iter().zip(jobs) {
         rows.push(row(letter, job?.as_ref(), now_ms));
     }
     if !rows.is_empty() {
         table(["JOB", "TENANT", "REASON", "AGE", "STATUS", "ROUTE", "ERROR"], rows, out)?;
     }
-    tell_extent(&looked, out)
+    print_extent(&selection, out)
 }
 
 fn row(letter: &DeadLetter, job: Option<&Job>, now_ms: u64) -> [String; 7] {
     let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
-    let error = job.and_then(|job| job.error.as_deref()).map(|error| error.chars().take(LONGEST_ERROR).collect());
+    let error = job.and_then(|job| job.error.as_deref()).map(|error| error.chars().take(MAX_ERROR_CHARS).collect());
     [
-        // A message that is no job's may hold anything.
+        // A message without a job may hold any text, also a prompt.
         if is_id(&letter.body) { letter.body.clone() } else { format!("(message {})", letter.id) },
         or_dash(letter.tenant.as_deref()),
-        // SQS says nothing when it moves what was received too often.
+        // SQS gives no reason when it moves a message that was received too often.
         letter.reason.clone().unwrap_or_else(|| "received_too_often".to_owned()),
         age(now_ms.saturating_sub(letter.since_ms)),
         job.map_or("gone", |job| job.status.name()).to_owned(),
@@ -145,12 +152,12 @@ fn row(letter: &DeadLetter, job: Option<&Job>, now_ms: u64) -> [String; 7] {
     ]
 }
 
-async fn redrive(app: &App, which: &Which, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+async fn redrive(app: &App, chosen: &Chosen, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = dead_letters(app)?;
     let jobs = app.queue.as_ref().context("SPILLWAY_QUEUE_URL is not set")?;
-    let looked = chosen(queue, which).await?;
+    let selection = select_chosen(queue, chosen).await?;
     let mut kept = Vec::new();
-    for letter in &looked.wanted {
+    for letter in &selection.selected {
         match app.jobs.redrive(&letter.body, now_ms).await {
             Ok(Redrive::Queued(job)) => {
                 jobs.send(&job.id, &job.tenant, 0).await?;
@@ -159,68 +166,73 @@ async fn redrive(app: &App, which: &Which, now_ms: u64, out: &mut impl Write) ->
             }
             Ok(Redrive::Not(status)) => {
                 if !status.is_final() {
-                    // Its message was received too often, and is missing.
+                    // SQS moved the message that was to run the job, so the job needs a new
+                    // message.
                     jobs.send(&letter.body, letter.tenant.as_deref().unwrap_or("none"), 0).await?;
                 }
                 queue.delete(&letter.receipt_handle).await?;
-                writeln!(out, "{} is {} and has not failed; its message is dropped", letter.body, status.name())?;
+                writeln!(out, "{} is {}, not failed; dropped its dead letter", letter.body, status.name())?;
             }
             Ok(Redrive::Missing) => {
                 kept.push(letter.clone());
-                let what = if is_id(&letter.body) { letter.body.as_str() } else { letter.id.as_str() };
-                writeln!(out, "{what} names no job that is kept; it can only be dropped")?;
+                let id = if is_id(&letter.body) { letter.body.as_str() } else { letter.id.as_str() };
+                writeln!(out, "{id} has no stored job; it can only be dropped")?;
             }
             Err(error) => {
                 kept.push(letter.clone());
-                writeln!(out, "{} stays: {error}", letter.body)?;
+                writeln!(out, "kept {}: {error}", letter.body)?;
             }
         }
     }
-    let count = looked.wanted.len() - kept.len();
+    let count = selection.selected.len() - kept.len();
     queue.show_again(&kept).await?;
-    finish(queue, &looked, which, out).await?;
+    finish(queue, &selection, chosen, out).await?;
     if !kept.is_empty() {
-        bail!("{count} messages were dealt with, {} stay", kept.len());
+        bail!("handled {count} dead letters, kept {}", kept.len());
     }
     Ok(())
 }
 
-async fn drop_letters(app: &App, which: &Which, out: &mut impl Write) -> anyhow::Result<()> {
+async fn drop_letters(app: &App, chosen: &Chosen, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = dead_letters(app)?;
-    let looked = chosen(queue, which).await?;
-    for letter in &looked.wanted {
+    let selection = select_chosen(queue, chosen).await?;
+    for letter in &selection.selected {
         queue.delete(&letter.receipt_handle).await?;
         writeln!(out, "dropped {}", if is_id(&letter.body) { &letter.body } else { &letter.id })?;
     }
-    finish(queue, &looked, which, out).await
+    finish(queue, &selection, chosen, out).await
 }
 
-async fn chosen(queue: &Queue, which: &Which) -> anyhow::Result<Look> {
-    let names = |letter: &DeadLetter| which.ids.contains(&letter.body) || which.ids.contains(&letter.id);
-    look(queue, which.scope.most, |letter| is_of(letter, &which.scope) && (which.all || names(letter))).await
+async fn select_chosen(queue: &Queue, chosen: &Chosen) -> anyhow::Result<Selection> {
+    let names = |letter: &DeadLetter| chosen.ids.contains(&letter.body) || chosen.ids.contains(&letter.id);
+    select(queue, chosen.scope.max_messages, |letter| {
+        is_in_scope(letter, &chosen.scope) && (chosen.all || names(letter))
+    })
+    .await
 }
 
-/// Shows the others again, and tells what was not found.
-async fn finish(queue: &Queue, looked: &Look, which: &Which, out: &mut impl Write) -> anyhow::Result<()> {
-    queue.show_again(&looked.others).await?;
-    tell_extent(looked, out)?;
+/// Makes unselected messages visible again, and reports the IDs that were not found.
+async fn finish(queue: &Queue, selection: &Selection, chosen: &Chosen, out: &mut impl Write) -> anyhow::Result<()> {
+    queue.show_again(&selection.unselected).await?;
+    print_extent(selection, out)?;
     let found: HashSet<&str> =
-        looked.wanted.iter().flat_map(|letter| [letter.body.as_str(), letter.id.as_str()]).collect();
-    let missing: Vec<&str> = which.ids.iter().map(String::as_str).filter(|id| !found.contains(id)).collect();
+        selection.selected.iter().flat_map(|letter| [letter.body.as_str(), letter.id.as_str()]).collect();
+    let missing: Vec<&str> = chosen.ids.iter().map(String::as_str).filter(|id| !found.contains(id)).collect();
     if !missing.is_empty() {
-        bail!("no dead letter was found for {}", missing.join(", "));
+        bail!("found no dead letter for {}", missing.join(", "));
     }
     Ok(())
 }
 
-fn tell_extent(looked: &Look, out: &mut impl Write) -> anyhow::Result<()> {
-    let (seen, wanted) = (looked.wanted.len() + looked.others.len(), looked.wanted.len());
-    match looked.is_whole {
-        true => writeln!(out, "{wanted} of {seen} dead letters")?,
+fn print_extent(selection: &Selection, out: &mut impl Write) -> anyhow::Result<()> {
+    let selected = selection.selected.len();
+    let read = selected + selection.unselected.len();
+    match selection.is_complete {
+        true => writeln!(out, "{selected} of {read} dead letters")?,
         false => writeln!(
             out,
-            "{wanted} of {seen} dead letters; the queue holds about {}, of which the others were not looked at (see --most)",
-            looked.about_held
+            "{selected} of {read} dead letters; the queue holds about {}, and the rest was not read (see --most)",
+            selection.approximate_count
         )?,
     }
     Ok(())
@@ -230,11 +242,11 @@ fn dead_letters(app: &App) -> anyhow::Result<&Queue> {
     app.dead_letters.as_ref().context("SPILLWAY_DEAD_LETTER_QUEUE_URL is not set")
 }
 
-fn is_of(letter: &DeadLetter, scope: &Scope) -> bool {
+fn is_in_scope(letter: &DeadLetter, scope: &Scope) -> bool {
     scope.tenant.is_none() || scope.tenant == letter.tenant
 }
 
-/// Whether this is a job's id, which is no secret and may be shown.
+/// Whether the body is a job ID, which is not secret and may be printed.
 fn is_id(body: &str) -> bool {
     body.len() == 36 && body.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
@@ -263,15 +275,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_age_is_told_in_the_unit_that_fits() {
-        let told = [0, 119_000, 120_000, 7_199_000, 7_200_000, 172_800_000].map(age);
-        assert_eq!(told, ["0s", "119s", "2m", "119m", "2h", "2d"]);
+    fn an_age_is_printed_in_the_unit_that_fits() {
+        let ages = [0, 119_000, 120_000, 7_199_000, 7_200_000, 172_800_000].map(age);
+        assert_eq!(ages, ["0s", "119s", "2m", "119m", "2h", "2d"]);
     }
 
     #[test]
-    fn only_an_id_is_shown_of_a_message() {
+    fn the_body_of_a_message_is_printed_only_if_it_is_a_job_id() {
         assert!(is_id("018f0000-0000-7000-8000-000000000000"));
-        assert!(!is_id("please tell nobody that I wrote this, ok") && !is_id(""));
+        assert!(!is_id("please do not repeat that I wrote it!") && !is_id(""));
         let letter = DeadLetter {
             id: "m".into(),
             body: "my prompt".into(),

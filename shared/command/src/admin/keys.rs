@@ -1,4 +1,4 @@
-//! Keys of tenants.
+//! API keys of tenants.
 
 use std::{io::Write, time::Duration};
 
@@ -11,10 +11,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::show;
 
-/// Ten years: longer is no expiry.
-const LONGEST: Duration = Duration::from_secs(3_650 * 24 * 60 * 60);
+/// Maximum lifetime of a key that expires: ten years.
+const MAX_LIFETIME: Duration = Duration::from_secs(3_650 * 24 * 60 * 60);
 
-/// Creates a key and prints it, alone on its line.
+/// Creates a key and prints it on a line without other text.
 pub async fn create(
     registry: &Registry,
     tenant: &str,
@@ -23,18 +23,18 @@ pub async fn create(
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     if registry.tenant(tenant).await?.is_none() {
-        bail!("there is no tenant {tenant}; create it first, with `spillway tenants apply`");
+        bail!("there is no tenant {tenant}; create it first with `spillway tenants apply`");
     }
     let expires_in_ms = expires_in.map(|time| u64::try_from(time.as_millis())).transpose()?;
     let expires_ms = expires_in_ms.map(|time_ms| now_ms.saturating_add(time_ms));
-    let key = ApiKey::generate().context("the system has no random bytes")?;
+    let key = ApiKey::generate().context("the system cannot generate random bytes")?;
     registry.put_key(&KeyRecord::new(&key, tenant, expires_ms)).await?;
     Ok(writeln!(out, "{}", key.expose())?)
 }
 
-/// Makes a key stop working.
+/// Revokes a key.
 pub async fn revoke(registry: &Registry, id: &str, out: &mut impl Write) -> anyhow::Result<()> {
-    // Whoever has the whole key at hand may give it; it is not repeated.
+    // The argument may be the whole key; it is not printed.
     let key = ApiKey::parse(id);
     let id = key.as_ref().map_or(id, ApiKey::id);
     if !registry.revoke_key(id).await? {
@@ -43,7 +43,7 @@ pub async fn revoke(registry: &Registry, id: &str, out: &mut impl Write) -> anyh
     Ok(writeln!(out, "revoked key {id}")?)
 }
 
-/// Lists the keys of a tenant, without what makes them work.
+/// Lists the keys of a tenant without their secrets.
 pub async fn list(registry: &Registry, tenant: &str, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let keys = registry.keys_of(tenant).await?;
     let rows = keys.iter().map(|key| Ok([key.id.clone(), expiry(key.expires_ms, now_ms)?]));
@@ -58,17 +58,17 @@ fn expiry(expires_ms: Option<u64>, now_ms: u64) -> anyhow::Result<String> {
 
 /// Reads a time such as `90d`, `12h`, `30m` or `45s`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "must be a whole number and one of d, h, m, s, such as 90d, and at most 3650d".to_owned();
+    let invalid = || "must be a whole number followed by d, h, m or s, such as 90d, and at most 3650d".to_owned();
     let unit_s = match text.chars().next_back() {
         Some('d') => 24 * 60 * 60,
         Some('h') => 60 * 60,
         Some('m') => 60,
         Some('s') => 1,
-        _ => return Err(wrong()),
+        _ => return Err(invalid()),
     };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| invalid())?;
     let time = Duration::from_secs(number.saturating_mul(unit_s));
-    if time.is_zero() || time > LONGEST { Err(wrong()) } else { Ok(time) }
+    if time.is_zero() || time > MAX_LIFETIME { Err(invalid()) } else { Ok(time) }
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_is_told_as_a_date() {
+    fn an_expiry_is_printed_as_a_date() {
         assert_eq!(expiry(None, 0).expect("a date"), "never");
         assert_eq!(expiry(Some(1_800_000_000_000), 0).expect("a date"), "2027-01-15T08:00:00Z");
         assert_eq!(expiry(Some(1_800_000_000_000), u64::MAX).expect("a date"), "2027-01-15T08:00:00Z (expired)");

@@ -1,4 +1,4 @@
-//! Where the limits of a tenant stand.
+//! Use of a tenant's limits.
 
 use std::{io::Write, time::Duration};
 
@@ -14,22 +14,23 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::show::table;
 
-/// Prints the limits of `name` and of its parent, their use and when it is free again, what was settled in all, and what
-/// refused it last.
+/// Prints the limits of tenant `name` and of its parent with their use and the time until they are
+/// free again, the settled totals, and the latest refusals.
 pub async fn show(app: &App, name: &str, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let Some(tenant) = app.registry.tenant(name).await? else { bail!("there is no tenant {name}") };
     writeln!(out, "tenant {name}, class {}", tenant.class.name())?;
-    one(app, &tenant, now_ms, out).await?;
+    print_account(app, &tenant, now_ms, out).await?;
     if let Some(parent) = &tenant.parent {
         writeln!(out, "\nparent {parent}")?;
         let found = app.registry.tenant(parent).await?;
-        let parent = found.with_context(|| format!("{parent} does not exist, so nothing is admitted"))?;
-        one(app, &parent, now_ms, out).await?;
+        let parent =
+            found.with_context(|| format!("the parent {parent} does not exist, so every request is refused"))?;
+        print_account(app, &parent, now_ms, out).await?;
     }
-    refusals(&app.refusals.of(name).await?, out)
+    print_refusals(&app.refusals.of(name).await?, out)
 }
 
-async fn one(app: &App, tenant: &Tenant, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+async fn print_account(app: &App, tenant: &Tenant, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let account = broker::account_of(tenant);
     let images = app.ledger.images(&account).await?;
     let states = account.states(&images, now_ms);
@@ -68,7 +69,7 @@ fn row(state: LimitState) -> [String; 5] {
     ]
 }
 
-fn refusals(refused: &[Refused], out: &mut impl Write) -> anyhow::Result<()> {
+fn print_refusals(refused: &[Refused], out: &mut impl Write) -> anyhow::Result<()> {
     if refused.is_empty() {
         return Ok(writeln!(out, "\nnever refused")?);
     }

@@ -1,4 +1,4 @@
-//! What the registry holds, printed.
+//! Prints the entries of the registry.
 
 use std::io::Write;
 
@@ -29,7 +29,7 @@ pub async fn models(registry: &Registry, out: &mut impl Write) -> anyhow::Result
     table(["MODEL", "VERSION", "LADDER"], rows, out)
 }
 
-/// Prints a tenant as a file that can be applied.
+/// Prints a tenant as a file for `spillway tenants apply`.
 pub async fn tenant(registry: &Registry, name: &str, out: &mut impl Write) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct File<'a> {
@@ -39,7 +39,7 @@ pub async fn tenant(registry: &Registry, name: &str, out: &mut impl Write) -> an
     print(&File { tenants: [&tenant] }, out)
 }
 
-/// Prints a model, found by any id that means it, as a file that can be applied.
+/// Prints a model as a file for `spillway models apply`. `id` is any ID that resolves to the model.
 pub async fn model(registry: &Registry, id: &str, out: &mut impl Write) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct File<'a> {
@@ -53,15 +53,15 @@ fn print(file: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(write!(out, "{}", toml::to_string(file)?)?)
 }
 
-/// Prints rows under their heads, each column as wide as it must be.
+/// Prints rows below `headers`. Each column is as wide as its longest cell.
 pub fn table<const COLUMNS: usize>(
-    heads: [&str; COLUMNS],
+    headers: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [String; COLUMNS]>,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let rows: Vec<_> = std::iter::once(heads.map(str::to_owned)).chain(rows).collect();
-    let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; COLUMNS] = std::array::from_fn(widest);
+    let rows: Vec<_> = std::iter::once(headers.map(str::to_owned)).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
     for row in &rows {
         let padded = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;

@@ -1,4 +1,4 @@
-//! The ledger against what happened: counters recomputed from the events of requests.
+//! Verifies the ledger: recomputes its counters from request events.
 
 use std::{
     collections::BTreeMap,
@@ -16,15 +16,16 @@ use spillway::{
 };
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// What to compare with.
+/// Arguments of `spillway ledger verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Events of requests, as the broker prints them, one to a line; - for standard input. Other lines are passed over.
-    /// Without any, only what must hold in any case is checked
+    /// File of request events as the broker prints them, one per line; - for standard input. Other
+    /// lines are ignored. Can be repeated. Without events, only the counters' invariants are
+    /// checked
     #[arg(long, value_name = "FILE")]
     events: Vec<PathBuf>,
-    /// Since when all events are there, such as 2026-11-24T00:00:00Z; from the beginning when absent. What began to count
-    /// earlier is not compared
+    /// Time from which the events are complete, such as 2026-11-24T00:00:00Z; without it, from the
+    /// beginning. Counters that started earlier are not compared
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<OffsetDateTime>,
 }
@@ -33,7 +34,7 @@ fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|_| format!("{text} is not a time such as 2026-11-24T00:00:00Z"))
 }
 
-/// What an event says of the charges of its request; the names are those of `spillway::telemetry::RequestEvent`.
+/// Charges in a request event. The field names are those of `spillway::telemetry::RequestEvent`.
 #[derive(Deserialize)]
 struct Event {
     tenant: Option<String>,
@@ -46,10 +47,10 @@ struct Event {
     fields: BTreeMap<String, serde_json::Value>,
 }
 
-/// Compares all accounts with the events, and prints what differs.
+/// Compares all accounts with the events, and prints the differences.
 ///
 /// # Errors
-/// Something differs, a file cannot be read, or the ledger cannot be reached.
+/// Returns an error if a counter differs, a file cannot be read, or the ledger is unavailable.
 pub async fn run(app: &App, args: &Args, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let mut audits = BTreeMap::new();
     let mut outcomes = 0;
@@ -57,14 +58,14 @@ pub async fn run(app: &App, args: &Args, now_ms: u64, out: &mut impl Write) -> a
         outcomes += read(file, &mut audits).with_context(|| format!("reading {}", file.display()))?;
     }
     if outcomes == 0 && !args.events.is_empty() {
-        bail!("there is no event of a charged request in the files: spillway local prints them with --events");
+        bail!("the files hold no event of a charged request; `spillway local --events` prints such events");
     }
     let since_ms = args.since.map_or(0, |since| u64::try_from(since.unix_timestamp()).unwrap_or(0) * 1_000);
     let accounts = app.ledger.accounts().await?;
-    let (mut compared, mut wrong) = (0, 0);
+    let (mut compared, mut differences) = (0, 0);
     for (name, images) in &accounts {
         for flaw in images.iter().flat_map(flaws) {
-            wrong += 1;
+            differences += 1;
             writeln!(out, "{name}: {flaw}")?;
         }
         if args.events.is_empty() {
@@ -72,24 +73,24 @@ pub async fn run(app: &App, args: &Args, now_ms: u64, out: &mut impl Write) -> a
         }
         let findings = audits.remove(name).unwrap_or_default().compare(images, since_ms, now_ms);
         compared += findings.compared;
-        wrong += findings.drifts.len();
+        differences += findings.drifts.len();
         for drift in findings.drifts {
-            writeln!(out, "{name}: {}", told(&drift, images))?;
+            writeln!(out, "{name}: {}", describe(&drift, images))?;
         }
     }
     for name in audits.keys() {
-        wrong += 1;
-        writeln!(out, "{name}: it has outcomes, but no counters")?;
+        differences += 1;
+        writeln!(out, "{name}: there are outcomes, but no counters")?;
     }
     let accounts = accounts.len();
-    writeln!(out, "{accounts} accounts, {outcomes} outcomes, {compared} counters compared: {wrong} differences")?;
-    if wrong > 0 {
-        bail!("the ledger is not what the outcomes make it");
+    writeln!(out, "{accounts} accounts, {outcomes} outcomes, {compared} counters compared: {differences} differences")?;
+    if differences > 0 {
+        bail!("the ledger does not match the outcomes");
     }
     Ok(())
 }
 
-/// Adds the outcomes of a file to the audits of their accounts; how many there were.
+/// Adds the outcomes of a file to the audits of their accounts. Returns their number.
 fn read(file: &Path, audits: &mut BTreeMap<String, Audit>) -> anyhow::Result<u64> {
     let lines: Box<dyn BufRead> = match file.to_str() {
         Some("-") => Box::new(stdin().lock()),
@@ -97,7 +98,7 @@ fn read(file: &Path, audits: &mut BTreeMap<String, Audit>) -> anyhow::Result<u64
     };
     let mut outcomes = 0;
     for line in lines.lines() {
-        // A log holds other lines as well.
+        // A log also holds other lines.
         let Ok(event) = serde_json::from_str::<Event>(&line?) else { continue };
         let usage = event.input_tokens.zip(event.output_tokens);
         let pool = event.model.as_deref().zip(event.pool.as_deref()).map(|(model, pool)| pool_account(model, pool));
@@ -106,10 +107,10 @@ fn read(file: &Path, audits: &mut BTreeMap<String, Audit>) -> anyhow::Result<u64
             ("parent", event.parent.as_deref().map(tenant_account)),
             ("pool", pool),
         ];
-        for (of, account) in payers {
-            if let (Some(account), Some(charged)) = (account, event.charged(of)) {
+        for (payer, account) in payers {
+            if let (Some(account), Some(charged)) = (account, event.charged(payer)) {
                 audits.entry(account).or_default().add(&charged, usage);
-                outcomes += u64::from(of == "tenant");
+                outcomes += u64::from(payer == "tenant");
             }
         }
     }
@@ -117,8 +118,8 @@ fn read(file: &Path, audits: &mut BTreeMap<String, Audit>) -> anyhow::Result<u64
 }
 
 impl Event {
-    fn charged(&self, of: &str) -> Option<Charged> {
-        let field = |what: &str| self.fields.get(&format!("{of}_charged_{what}"))?.as_u64();
+    fn charged(&self, payer: &str) -> Option<Charged> {
+        let field = |name: &str| self.fields.get(&format!("{payer}_charged_{name}"))?.as_u64();
         let charge = Charge {
             requests: 1,
             minute_tokens: field("minute_tokens")?,
@@ -129,7 +130,7 @@ impl Event {
     }
 }
 
-fn told(drift: &Drift, images: &[Image]) -> String {
+fn describe(drift: &Drift, images: &[Image]) -> String {
     let Drift { attribute, recorded, recomputed } = *drift;
     let in_flight: u64 = images.iter().map(|image| image.get(Attribute::InFlight)).sum();
     let counter = match attribute {
@@ -141,12 +142,14 @@ fn told(drift: &Drift, images: &[Image]) -> String {
         Attribute::SettledInput => "input tokens settled".to_owned(),
         Attribute::SettledOutput => "output tokens settled".to_owned(),
         Attribute::SettledCost => "micro-USD settled".to_owned(),
-        other => other.name(),
+        attribute => attribute.name(),
     };
     let reason = match recorded - recomputed {
-        more if more > 0 && in_flight > 0 => format!("{more} more, of which {in_flight} requests in flight hold some"),
-        more if more > 0 => format!("{more} charged without an outcome"),
-        less => format!("{} less than the outcomes", -less),
+        excess if excess > 0 && in_flight > 0 => {
+            format!("{excess} more; {in_flight} requests in flight hold a part of it")
+        }
+        excess if excess > 0 => format!("{excess} charged without an outcome"),
+        difference => format!("{} less than the outcomes", -difference),
     };
     format!("{counter}: {recorded}, recomputed {recomputed}: {reason}")
 }

@@ -19,41 +19,56 @@ const HOUR_MS: u64 = 60 * 60 * 1_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Webhooks {
-    /// Add an endpoint and print its secret: this is the only time that it is shown. It is told nothing until it has
-    /// answered a challenge, which is sent at once
+    /// Add an endpoint and print its secret, which is never shown again. The endpoint receives a
+    /// challenge immediately, and events once it has answered the challenge
     Add {
+        /// Name of the tenant
+        #[arg(value_name = "TENANT")]
         tenant: String,
-        /// Where events are posted: https, and reachable over the public Internet
+        /// URL that receives events: https, and reachable over the public Internet
+        #[arg(value_name = "URL")]
         url: String,
-        /// What the endpoint is told of, such as response.completed; everything when absent. Can be given several times
+        /// Event type to send, such as response.completed; every type when absent. Can be repeated
         #[arg(long = "event", value_name = "TYPE", value_parser = parse_event)]
         events: Vec<EventType>,
         #[command(flatten)]
         reach: ReachArgs,
     },
     /// List the endpoints of a tenant
-    List { tenant: String },
-    /// Give an endpoint a new secret and print it: this is the only time that it is shown
+    List {
+        /// Name of the tenant
+        #[arg(value_name = "TENANT")]
+        tenant: String,
+    },
+    /// Give an endpoint a new secret and print it; it is never shown again
     Rotate {
+        /// ID of the endpoint
+        #[arg(value_name = "ENDPOINT")]
         id: String,
-        /// How long the secret that it had signs as well, in hours; 0 ends it now
+        /// Hours for which events are signed with the old secret too; 0 ends it immediately
         #[arg(long, value_name = "HOURS", default_value_t = 24,
               value_parser = clap::value_parser!(u64).range(0..=LONGEST_OVERLAP_MS / HOUR_MS))]
         keep_old_hours: u64,
     },
-    /// Send an endpoint a challenge; once it answers with it, it is told of events
+    /// Send an endpoint a challenge; it receives events once it has answered the challenge
     Verify {
+        /// ID of the endpoint
+        #[arg(value_name = "ENDPOINT")]
         id: String,
         #[command(flatten)]
         reach: ReachArgs,
     },
-    /// Take an endpoint away; what waits for it is dropped
-    Remove { id: String },
+    /// Remove an endpoint; its undelivered events are dropped
+    Remove {
+        /// ID of the endpoint
+        #[arg(value_name = "ENDPOINT")]
+        id: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]
 pub struct ReachArgs {
-    /// Also take an endpoint on this machine, over http too, for `spillway local`
+    /// Also allow an endpoint on this machine, even over http, for `spillway local`
     #[arg(long)]
     allow_loopback: bool,
 }
@@ -64,25 +79,29 @@ impl ReachArgs {
     }
 }
 
-/// Carries out `command`.
+/// Runs `command`.
 pub async fn run(command: Webhooks, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Webhooks::Add { tenant, url, events, reach } => {
             let endpoint = add(app, &reach.outbound(app), &tenant, &url, events).await?;
             writeln!(out, "endpoint {}\nsecret {}", endpoint.id, endpoint.secret.expose())?;
-            // Printed by now, since it is not shown again, whatever becomes of the challenge.
+            // The secret is printed before the challenge, which may fail, because it is not shown
+            // again.
             out.flush()?;
             match verify(app, &reach.outbound(app), endpoint.clone(), now_ms).await {
                 Ok(()) => Ok(writeln!(out, "verified")?),
                 Err(error) => {
                     let id = endpoint.id;
-                    Ok(writeln!(out, "not verified: {error:#}\nwhen it is ready: spillway webhooks verify {id}")?)
+                    Ok(writeln!(
+                        out,
+                        "not verified: {error:#}\nwhen the endpoint is ready, run: spillway webhooks verify {id}"
+                    )?)
                 }
             }
         }
         Webhooks::List { tenant } => list(app, &tenant, out).await,
         Webhooks::Rotate { id, keep_old_hours } => {
-            let secret = Secret::generate().context("the system has no random bytes")?;
+            let secret = Secret::generate().context("the system cannot generate random bytes")?;
             let endpoint = find(app, &id).await?.rotated(secret, keep_old_hours.saturating_mul(HOUR_MS), now_ms);
             app.registry.put_endpoint(&endpoint).await?;
             Ok(writeln!(out, "secret {}", endpoint.secret.expose())?)
@@ -107,16 +126,16 @@ async fn add(
     events: Vec<EventType>,
 ) -> anyhow::Result<Endpoint> {
     if app.registry.tenant(tenant).await?.is_none() {
-        bail!("there is no tenant {tenant}; create it first, with `spillway tenants apply`");
+        bail!("there is no tenant {tenant}; create it first with `spillway tenants apply`");
     }
     outbound.check(url)?;
     if app.registry.endpoints(tenant).await?.len() >= MOST_ENDPOINTS {
-        bail!("tenant {tenant} has {MOST_ENDPOINTS} endpoints, and cannot have more");
+        bail!("tenant {tenant} already has {MOST_ENDPOINTS} endpoints, the maximum");
     }
-    let endpoint = Endpoint::new(tenant, url, events).context("the system has no random bytes")?;
-    let wrong = endpoint.check();
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
+    let endpoint = Endpoint::new(tenant, url, events).context("the system cannot generate random bytes")?;
+    let errors = endpoint.check();
+    if !errors.is_empty() {
+        bail!("{}", errors.join("\n"));
     }
     app.registry.put_endpoint(&endpoint).await?;
     Ok(endpoint)
@@ -128,7 +147,7 @@ async fn verify(app: &App, outbound: &Outbound, endpoint: Endpoint, now_ms: u64)
     Ok(())
 }
 
-/// Lists endpoints without what signs their events.
+/// Lists endpoints without their secrets.
 async fn list(app: &App, tenant: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let endpoints = app.registry.endpoints(tenant).await?;
     let rows = endpoints.iter().map(|endpoint| {

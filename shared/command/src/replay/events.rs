@@ -1,4 +1,5 @@
-//! Events mode: sample events through the very handlers that the Lambdas run, against a demo in this process.
+//! Event mode: sends sample events through the handlers of the Lambda functions, to a demo in this
+//! process.
 
 use std::path::{Path, PathBuf};
 
@@ -18,29 +19,30 @@ use crate::{
     world::{Options, World},
 };
 
-/// The tenant whose key and job stand in for `${KEY}` and `${JOB}`.
+/// Tenant whose key and job replace `${KEY}` and `${JOB}`.
 const TENANT: &str = "roomy";
 
-/// The IAM role that stands for it in events of a front door which verifies signatures.
+/// IAM role of the tenant in events with verified signatures.
 const ROLE: &str = "arn:aws:iam::123456789012:role/Roomy";
 
-/// One event and what became of it.
+/// Result of an event.
 #[derive(Debug)]
 pub struct Replayed {
-    /// The file that the event stands in.
+    /// File name of the event.
     pub file: String,
-    /// What the event asks for: method and path, or `drain`.
+    /// Method and path of the request, or `drain`.
     pub sent: String,
-    /// What came of it: the status and the pool, or how many messages failed.
+    /// Status and pool of the response, or the number of failed messages.
     pub got: String,
-    /// The body of the answer.
+    /// Body of the response.
     pub body: String,
 }
 
-/// Sends every event of `path`, a file or a directory, and prints one line for each; with `bodies` also what was answered.
+/// Sends every event in `path`, a file or a directory, and prints a line for each; with `bodies`
+/// also the response body.
 ///
 /// # Errors
-/// The path cannot be read, or a file is not an event.
+/// Returns an error if the path cannot be read or a file is not an event.
 pub async fn run(path: &Path, bodies: bool) -> anyhow::Result<()> {
     let print = |Replayed { file, sent, got, body }| {
         println!("{file:44} {sent} -> {got}, {} bytes", body.len());
@@ -51,16 +53,17 @@ pub async fn run(path: &Path, bodies: bool) -> anyhow::Result<()> {
     replay(path, print).await
 }
 
-/// Sends every event of `path`, a file or a directory, in the order of their names; `each` is told what came of it.
+/// Sends every event in `path`, a file or a directory, in the order of file names. Calls
+/// `on_result` with each result.
 ///
 /// # Errors
-/// The path cannot be read, or a file is not an event.
-pub async fn replay(path: &Path, mut each: impl FnMut(Replayed)) -> anyhow::Result<()> {
+/// Returns an error if the path cannot be read or a file is not an event.
+pub async fn replay(path: &Path, mut on_result: impl FnMut(Replayed)) -> anyhow::Result<()> {
     let files = files(path)?;
     let mut settings = Settings::demo()?;
     settings.simulator.time_to_first_token_ms = 0;
     settings.simulator.tokens_per_second = 0;
-    let key = settings.keys.get(TENANT).cloned().context("the demo has a key for every tenant")?;
+    let key = settings.keys.get(TENANT).cloned().context("the demo has no key for its tenant")?;
     let options = Options {
         settings,
         apply_settings: true,
@@ -79,7 +82,7 @@ pub async fn replay(path: &Path, mut each: impl FnMut(Replayed)) -> anyhow::Resu
         let text = text.replace("${KEY}", &key).replace("${JOB}", &job);
         let event = Event::parse(&text).with_context(|| format!("{} is not an event", path.display()))?;
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        each(send(&world, file, event).await?);
+        on_result(send(&world, file, event).await?);
     }
     world.stop().await;
     Ok(())
@@ -99,7 +102,7 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A job that waits in the store. No message was sent for it, so that only the replayed event runs it.
+/// Stores a job without sending a message for it, so that only the replayed event runs it.
 async fn waiting_job(world: &World) -> anyhow::Result<String> {
     let now_ms = world.app.clock.now_ms();
     let body = r#"{"model":"demo-chat","max_tokens":32,"messages":[{"role":"user","content":"Hello from a job"}]}"#;

@@ -1,7 +1,7 @@
-//! Trace mode: sends a traffic trace as real HTTP load and reports what became of every request.
+//! Trace mode: sends a traffic trace as HTTP load and reports the outcome of every request.
 
 mod accounts;
-pub(crate) mod answer;
+pub mod answer;
 mod broker;
 mod exchange;
 mod jobs;
@@ -12,7 +12,7 @@ mod plan;
 mod progress;
 mod report;
 mod request;
-pub(crate) mod rows;
+pub mod rows;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ use std::time::Instant;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use accounts::{Accounts, Books};
+use accounts::{Accounts, Baseline};
 use broker::Broker;
 use keys::Keys;
 pub use options::LoadArgs;
@@ -36,8 +36,8 @@ use tally::Tally;
 /// Replays the trace in `file` and prints the report.
 ///
 /// # Errors
-/// If the trace or the keys cannot be read, if the accounts cannot be read at the start, and if the replay shows a
-/// fault: a lost request or accounts that differ.
+/// Returns an error if the trace, the keys or the initial token counts cannot be read, or if the
+/// replay finds a fault: a lost request, or token counts that differ.
 pub async fn run(file: &Path, args: &LoadArgs) -> anyhow::Result<()> {
     let report = replay(file, args).await?;
     if let Some(path) = &args.report {
@@ -60,15 +60,15 @@ async fn replay(file: &Path, args: &LoadArgs) -> anyhow::Result<Report> {
     let planned = plan::plan(&rows, &keys, args)?;
     drop(rows);
     let broker = Arc::new(Broker::new(&args.url, args.request_timeout)?);
-    let books = match &args.simulator {
-        Some(simulator) => Some(Books::open(&broker, &keys, simulator).await?),
+    let baseline = match &args.simulator {
+        Some(simulator) => Some(Baseline::read(&broker, &keys, simulator).await?),
         None => None,
     };
     let started = Instant::now();
     let tally = send_all(Arc::clone(&broker), planned, args).await?;
     let duration = started.elapsed();
-    let accounts = match books {
-        Some(books) => books.close(args.settle_timeout).await,
+    let accounts = match baseline {
+        Some(baseline) => baseline.compare(args.settle_timeout).await,
         None => Accounts::NotCompared,
     };
     Ok(Report::new(file.display().to_string(), args.url.to_string(), args.speed, duration, &tally, accounts))

@@ -1,4 +1,4 @@
-//! Compares the tokens that the broker settled with those that the simulator served.
+//! Compares the tokens that the broker settled with the tokens that the simulator served.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,73 +12,75 @@ use super::broker::Broker;
 use super::keys::Keys;
 
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// Tokens by one side's account.
+/// Token counts of the broker or of the simulator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokens {
     pub input_tokens: u64,
     pub output_tokens: u64,
 }
 
-/// What the comparison showed.
+/// Result of the comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Accounts {
-    /// Both sides counted the same.
+    /// The counts are equal.
     Agree { broker: Tokens, simulator: Tokens },
-    /// They did not, even after some time.
+    /// The counts differ, even after some time.
     Differ { broker: Tokens, simulator: Tokens },
-    /// One of the accounts could not be read at the end.
+    /// A count could not be read at the end.
     Unreadable { reason: String },
-    /// There is no simulator to compare with.
+    /// No simulator was given to compare with.
     NotCompared,
 }
 
-/// Both accounts as they stood before the replay.
+/// Token counts before the replay.
 #[derive(Debug)]
-pub struct Books<'a> {
+pub struct Baseline<'a> {
     broker: &'a Broker,
     keys: &'a Keys,
     simulator: Url,
     before: (Tokens, Tokens),
 }
 
-impl<'a> Books<'a> {
-    /// Reads both accounts.
+impl<'a> Baseline<'a> {
+    /// Reads the counts of the broker and of the simulator.
     ///
     /// # Errors
-    /// If one of them cannot be read, which is better known before the replay than after it.
-    pub async fn open(broker: &'a Broker, keys: &'a Keys, simulator: &Url) -> anyhow::Result<Self> {
-        let mut books = Self { broker, keys, simulator: simulator.clone(), before: Default::default() };
-        books.before = books.read().await?;
-        Ok(books)
+    /// Returns an error if a count cannot be read, so that the user learns of it before the replay.
+    pub async fn read(broker: &'a Broker, keys: &'a Keys, simulator: &Url) -> anyhow::Result<Self> {
+        let mut baseline = Self { broker, keys, simulator: simulator.clone(), before: Default::default() };
+        baseline.before = baseline.read_both().await?;
+        Ok(baseline)
     }
 
-    /// Reads both accounts again until they agree, or `patience` ends: the last settlements follow the last answers.
-    pub async fn close(&self, patience: Duration) -> Accounts {
+    /// Reads the counts again until they agree or `timeout` is over: the last settlements follow
+    /// the last responses.
+    pub async fn compare(&self, timeout: Duration) -> Accounts {
         let started = Instant::now();
         loop {
-            let accounts = match self.since_opened().await {
+            let accounts = match self.difference().await {
                 Ok((broker, simulator)) if broker == simulator => return Accounts::Agree { broker, simulator },
                 Ok((broker, simulator)) => Accounts::Differ { broker, simulator },
                 Err(error) => Accounts::Unreadable { reason: format!("{error:#}") },
             };
-            if started.elapsed() >= patience {
+            if started.elapsed() >= timeout {
                 return accounts;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    async fn since_opened(&self) -> anyhow::Result<(Tokens, Tokens)> {
-        let after = self.read().await?;
-        let broker = since(self.before.0, after.0).context("the broker lost its account during the replay")?;
-        let simulator = since(self.before.1, after.1).context("the simulator lost its account during the replay")?;
+    async fn difference(&self) -> anyhow::Result<(Tokens, Tokens)> {
+        let after = self.read_both().await?;
+        let broker = since(self.before.0, after.0).context("the broker's token counts decreased during the replay")?;
+        let simulator =
+            since(self.before.1, after.1).context("the simulator's token counts decreased during the replay")?;
         Ok((broker, simulator))
     }
 
-    async fn read(&self) -> anyhow::Result<(Tokens, Tokens)> {
+    async fn read_both(&self) -> anyhow::Result<(Tokens, Tokens)> {
         Ok((self.read_broker().await?, self.read_simulator().await?))
     }
 
@@ -92,9 +94,9 @@ impl<'a> Books<'a> {
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(["v1", "quota"]);
         }
-        // Two keys of one tenant show the same account, which counts once.
+        // Two keys of the same tenant report the same counts, which must be added only once.
         let mut per_tenant = BTreeMap::new();
-        for (tenant, authorization) in self.keys.all() {
+        for (tenant, authorization) in self.keys.entries() {
             let request = self.broker.http.get(url.clone()).header(header::AUTHORIZATION, authorization.clone());
             let quota: Quota = read_json(request).await.with_context(|| format!("the quota of {tenant} at {url}"))?;
             per_tenant.insert(quota.tenant, quota.settled);
@@ -116,7 +118,7 @@ impl<'a> Books<'a> {
         }
         let stats: Stats = read_json(self.broker.http.get(url.clone()))
             .await
-            .with_context(|| format!("the simulator's account at {url}"))?;
+            .with_context(|| format!("the simulator's token counts at {url}"))?;
         Ok(stats.total)
     }
 }
@@ -124,11 +126,11 @@ impl<'a> Books<'a> {
 async fn read_json<T: serde::de::DeserializeOwned>(request: reqwest::RequestBuilder) -> anyhow::Result<T> {
     let response = request.timeout(READ_TIMEOUT).send().await.map_err(reqwest::Error::without_url)?;
     let status = response.status();
-    ensure!(status.is_success(), "answered {status}");
+    ensure!(status.is_success(), "the status is {status}");
     Ok(response.json().await.map_err(reqwest::Error::without_url)?)
 }
 
-/// What was added since `before`; `None` if there is less than there was.
+/// Returns the increase since `before`; `None` if a count decreased.
 fn since(before: Tokens, after: Tokens) -> Option<Tokens> {
     Some(Tokens {
         input_tokens: after.input_tokens.checked_sub(before.input_tokens)?,
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_that_shrank_is_no_account() {
+    fn a_count_that_decreased_gives_no_difference() {
         let tokens = |input_tokens, output_tokens| Tokens { input_tokens, output_tokens };
         assert_eq!(since(tokens(5, 5), tokens(7, 5)), Some(tokens(2, 0)));
         assert_eq!(since(tokens(5, 5), tokens(7, 4)), None);

@@ -1,4 +1,5 @@
-//! Reads an answer as it arrives, whole or streamed, in any dialect: first content, usage, a proper end.
+//! Reads a response of any dialect while it arrives, whole or streamed: its first content, its
+//! usage and its end.
 
 mod frames;
 mod sse;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use frames::Frames;
 use sse::ServerSentEvents;
 
-/// Tokens an answer says it took.
+/// Usage that a response reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Usage {
     #[serde(alias = "prompt_tokens", alias = "inputTokens", default)]
@@ -19,23 +20,23 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Takes what `later` knows better: counts of a stream only grow.
+    /// Merges a later report: the counts of a stream only grow.
     fn merge(&mut self, later: Self) {
         self.input_tokens = self.input_tokens.max(later.input_tokens);
         self.output_tokens = self.output_tokens.max(later.output_tokens);
     }
 }
 
-/// What reading an answer has shown so far.
+/// Facts read from a response so far.
 #[derive(Debug, Default)]
-struct Seen {
+struct Progress {
     content: bool,
     usage: Option<Usage>,
     ended: bool,
     error: Option<String>,
 }
 
-impl Seen {
+impl Progress {
     fn usage(&mut self, usage: Option<Usage>) {
         if let Some(usage) = usage {
             self.usage.get_or_insert_default().merge(usage);
@@ -43,10 +44,10 @@ impl Seen {
     }
 }
 
-/// The body of an answer being read.
+/// Reader of a response body.
 #[derive(Debug)]
 pub enum Reader {
-    /// One JSON document.
+    /// A JSON document.
     Whole(BytesMut),
     /// A stream of server-sent events (OpenAI, Anthropic).
     Events(ServerSentEvents),
@@ -55,7 +56,7 @@ pub enum Reader {
 }
 
 impl Reader {
-    /// A reader for a body of this content type.
+    /// Creates a reader for a body of this content type.
     pub fn new(content_type: &str) -> Self {
         if content_type.starts_with("text/event-stream") {
             Self::Events(ServerSentEvents::default())
@@ -66,7 +67,7 @@ impl Reader {
         }
     }
 
-    /// Takes the next piece of the body.
+    /// Adds the next piece of the body.
     pub fn push(&mut self, piece: Bytes) {
         match self {
             Self::Whole(body) => body.extend_from_slice(&piece),
@@ -75,29 +76,31 @@ impl Reader {
         }
     }
 
-    /// Whether a streamed answer has shown its first content; a whole one has no first token to time.
+    /// Whether a stream has delivered its first content. A whole response has no first token to
+    /// time.
     pub fn has_streamed_content(&self) -> bool {
         match self {
             Self::Whole(_) => false,
-            Self::Events(events) => events.seen.content,
-            Self::Frames(frames) => frames.seen.content,
+            Self::Events(events) => events.progress.content,
+            Self::Frames(frames) => frames.progress.content,
         }
     }
 
-    /// The usage, once the body is complete.
+    /// Returns the usage after the end of the body.
     ///
     /// # Errors
-    /// The kind of error, in a few words: an error inside the stream, a stream cut short, unreadable JSON.
+    /// Returns the kind of error, in a few words: an error inside the stream, a stream cut short,
+    /// unreadable JSON.
     pub fn finish(self) -> Result<Option<Usage>, String> {
-        let seen = match self {
+        let progress = match self {
             Self::Whole(body) => return whole(&body),
-            Self::Events(events) => events.seen,
-            Self::Frames(frames) => frames.seen,
+            Self::Events(events) => events.progress,
+            Self::Frames(frames) => frames.progress,
         };
-        match seen.error {
+        match progress.error {
             Some(kind) => Err(format!("error in the stream: {kind}")),
-            None if !seen.ended => Err("stream cut short".to_owned()),
-            None => Ok(seen.usage),
+            None if !progress.ended => Err("stream cut short".to_owned()),
+            None => Ok(progress.usage),
         }
     }
 }
@@ -111,7 +114,7 @@ fn whole(body: &[u8]) -> Result<Option<Usage>, String> {
     Ok(answer.usage)
 }
 
-/// The error object of an error body or event: `{"error": {"type": …, "code": …}}`.
+/// Error object of an error body or event: `{"error": {"type": …, "code": …}}`.
 #[derive(Debug, Default, Deserialize)]
 pub struct ErrorObject {
     #[serde(default)]
@@ -121,7 +124,8 @@ pub struct ErrorObject {
 }
 
 impl ErrorObject {
-    /// A short name fit for counting; never the message, which may quote a prompt.
+    /// Returns a short name to count the error by. It is never the message, which may quote a
+    /// prompt.
     pub fn name(&self) -> Option<String> {
         let code = self.code.as_ref().and_then(serde_json::Value::as_str);
         let name = self.kind.as_deref().or(code)?;
@@ -129,7 +133,8 @@ impl ErrorObject {
     }
 }
 
-/// What is left of a name from the wire: at most 48 letters, digits and underscores, so that reports stay readable.
+/// Shortens a name from the wire to at most 48 letters, digits, `_`, `-` and `.`, so that reports
+/// stay readable.
 pub fn short_name(name: &str) -> String {
     name.chars().filter(|letter| letter.is_ascii_alphanumeric() || "_-.".contains(*letter)).take(48).collect()
 }
@@ -138,7 +143,7 @@ pub fn short_name(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Reads `body` in pieces of every size and expects the same each time.
+    /// Reads `body` in pieces of several sizes and expects the same result each time.
     fn check(content_type: &str, body: &[u8], expected: Result<Option<(u64, u64)>, &str>) {
         for size in [1, 2, 3, 7, 64, body.len().max(1)] {
             let mut reader = Reader::new(content_type);
@@ -149,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_answers_of_all_dialects_name_their_usage() {
+    fn whole_responses_of_all_dialects_report_their_usage() {
         let json = "application/json; charset=utf-8";
         check(json, br#"{"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#, Ok(Some((3, 4))));
         check(json, br#"{"content":[],"usage":{"input_tokens":3,"output_tokens":4}}"#, Ok(Some((3, 4))));

@@ -1,4 +1,4 @@
-//! The broker as the load generator sees it: one shared HTTP client and what every request needs from it.
+//! HTTP client for the broker, shared by all requests of a replay.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,28 +7,30 @@ use anyhow::{Context, ensure};
 use reqwest::Url;
 use tokio::sync::Semaphore;
 
-/// Enough to keep every job in view, few enough to leave the broker to its real work.
-const POLLS_AT_ONCE: usize = 8;
+/// Number of concurrent polls: enough to follow every job, but few enough to leave the broker free
+/// for the load.
+const POLL_CONCURRENCY: usize = 8;
 
-/// Shared by all requests of a replay.
+/// Client of the broker.
 #[derive(Debug)]
 pub struct Broker {
     pub http: reqwest::Client,
     pub url: Url,
-    /// After this long a request that has not ended is an error.
+    /// Time after which an unfinished request counts as an error.
     pub request_timeout: Duration,
-    /// Holds how many jobs may be asked about at once.
+    /// Limits concurrent polls.
     pub polls: Semaphore,
     open_jobs: AtomicUsize,
 }
 
 impl Broker {
-    /// A client for the broker at `url`: HTTP/1.1, connections kept, no proxy, no retries, no redirects.
+    /// Creates a client for the broker at `url`: HTTP/1.1, keep-alive, no proxy, no retries, no
+    /// redirects.
     ///
     /// # Errors
-    /// If the URL cannot be used.
+    /// Returns an error if the URL is not an `http` URL.
     pub fn new(url: &Url, request_timeout: Duration) -> anyhow::Result<Self> {
-        ensure!(url.scheme() == "http", "{url}: only http is spoken here");
+        ensure!(url.scheme() == "http", "{url}: must be an http URL");
         let http = reqwest::Client::builder()
             .http1_only()
             .no_proxy()
@@ -38,24 +40,24 @@ impl Broker {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("spillway-replay/", env!("CARGO_PKG_VERSION")))
             .build()
-            .context("cannot make an HTTP client")?;
-        let polls = Semaphore::new(POLLS_AT_ONCE);
+            .context("cannot create an HTTP client")?;
+        let polls = Semaphore::new(POLL_CONCURRENCY);
         Ok(Self { http, url: url.clone(), request_timeout, polls, open_jobs: AtomicUsize::new(0) })
     }
 
-    /// Counts one more job as open until the guard is dropped.
+    /// Counts a job as open until the guard is dropped.
     pub fn open_job(&self) -> OpenJob<'_> {
         self.open_jobs.fetch_add(1, Ordering::Relaxed);
         OpenJob(&self.open_jobs)
     }
 
-    /// How many jobs are being waited for.
+    /// Number of open jobs.
     pub fn open_jobs(&self) -> usize {
         self.open_jobs.load(Ordering::Relaxed)
     }
 }
 
-/// One job that is being waited for.
+/// Guard of an open job.
 #[derive(Debug)]
 pub struct OpenJob<'a>(&'a AtomicUsize);
 
@@ -65,7 +67,7 @@ impl Drop for OpenJob<'_> {
     }
 }
 
-/// The kind of a transport error, in a few words.
+/// Returns the kind of a transport error, in a few words.
 pub fn transport_kind(error: &reqwest::Error) -> String {
     let kind = if error.is_timeout() {
         "timeout"

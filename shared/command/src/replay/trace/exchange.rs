@@ -1,4 +1,4 @@
-//! One request and its answer: sends it, reads it to the end, says what it was.
+//! Sends a request, reads its response to the end, and classifies it.
 
 use std::time::Instant;
 
@@ -17,49 +17,49 @@ const LIMIT: HeaderName = HeaderName::from_static("x-spillway-limit");
 const AWS_ERROR: HeaderName = HeaderName::from_static("x-amzn-errortype");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// What a first answer was.
+/// Classified response to a request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The end of it.
+    /// The request has ended.
     Ended(End),
-    /// A job, whose end is still to come.
+    /// The request became a job.
     Accepted(Ticket),
 }
 
-/// Where to ask about a job.
+/// URL of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// Its `Location`.
+    /// `Location` of the job.
     pub url: Url,
-    /// When the broker says it is worth asking.
+    /// Time until the first poll, as the broker advises.
     pub retry_after_seconds: Option<u64>,
 }
 
-/// Why an answer could not be read; each holds the kind, in a few words.
+/// Reason why a response could not be read. Each variant holds the kind of error, in a few words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unread {
-    /// The connection failed: asking again may help.
-    Broke(String),
-    /// What came is no good answer.
-    Bad(String),
+pub enum ReadError {
+    /// The connection failed; another try may succeed.
+    Connection(String),
+    /// The response is not valid.
+    Invalid(String),
 }
 
-impl Unread {
-    /// The kind of error to count it as.
+impl ReadError {
+    /// Returns the kind of error to count.
     pub fn into_kind(self) -> String {
         match self {
-            Self::Broke(kind) | Self::Bad(kind) => kind,
+            Self::Connection(kind) | Self::Invalid(kind) => kind,
         }
     }
 }
 
-/// Sends `planned` and reads what comes back, within the broker's request timeout.
+/// Sends `planned` and reads the response, within the broker's request timeout.
 pub async fn exchange(broker: &Broker, planned: &Planned, body: Vec<u8>, sent: Instant) -> Outcome {
-    let whole = tokio::time::timeout(broker.request_timeout, async {
+    let exchange = tokio::time::timeout(broker.request_timeout, async {
         let response = send(broker, planned, body).await?;
-        read_first(response, planned, sent).await
+        read_response(response, planned, sent).await
     });
-    match whole.await {
+    match exchange.await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(kind)) => Outcome::Ended(End::Failed { kind }),
         Err(_) => Outcome::Ended(End::Failed { kind: "timeout".to_owned() }),
@@ -79,10 +79,10 @@ async fn send(broker: &Broker, planned: &Planned, body: Vec<u8>) -> Result<Respo
     post.send().await.map_err(|error| transport_kind(&error))
 }
 
-async fn read_first(response: Response, planned: &Planned, sent: Instant) -> Result<Outcome, String> {
+async fn read_response(response: Response, planned: &Planned, sent: Instant) -> Result<Outcome, String> {
     match response.status() {
         StatusCode::OK => {
-            let answer = read_answer(response, planned, sent).await.map_err(Unread::into_kind)?;
+            let answer = read_answer(response, planned, sent).await.map_err(ReadError::into_kind)?;
             Ok(Outcome::Ended(End::Answered(answer)))
         }
         StatusCode::ACCEPTED => {
@@ -101,17 +101,17 @@ fn ticket(response: &Response) -> Option<Ticket> {
     Some(Ticket { url, retry_after_seconds: retry_after_seconds(response.headers()) })
 }
 
-/// Reads the answer of a model to its last byte.
+/// Reads the response of a model to its last byte.
 ///
 /// # Errors
-/// If it breaks off, holds an error or makes no sense.
-pub async fn read_answer(mut response: Response, planned: &Planned, sent: Instant) -> Result<Answer, Unread> {
+/// Returns an error if the response breaks off, holds an error or is not valid.
+pub async fn read_answer(mut response: Response, planned: &Planned, sent: Instant) -> Result<Answer, ReadError> {
     let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let mut reader = Reader::new(content_type.unwrap_or(""));
     let pool = response.headers().get(POOL).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut first_token = None;
-    let broke = |error: reqwest::Error| Unread::Broke(transport_kind(&error));
-    while let Some(piece) = response.chunk().await.map_err(broke)? {
+    let connection_error = |error: reqwest::Error| ReadError::Connection(transport_kind(&error));
+    while let Some(piece) = response.chunk().await.map_err(connection_error)? {
         reader.push(piece);
         if first_token.is_none() && reader.has_streamed_content() {
             first_token = Some(sent.elapsed());
@@ -119,7 +119,7 @@ pub async fn read_answer(mut response: Response, planned: &Planned, sent: Instan
     }
     Ok(Answer {
         pool,
-        usage: reader.finish().map_err(Unread::Bad)?,
+        usage: reader.finish().map_err(ReadError::Invalid)?,
         expected_output_tokens: planned.output_tokens.min(planned.max_tokens),
         latency: sent.elapsed(),
         first_token,
@@ -140,7 +140,8 @@ async fn read_refusal(response: Response) -> Result<Outcome, String> {
     Ok(Outcome::Ended(End::Refused { limits }))
 }
 
-/// The kind of an answer that is an error: its status, what the dialect calls it, and the limit if one is named.
+/// Returns the kind of an error response: its status, the dialect's name for it, and the limit if
+/// the response names one.
 pub async fn error_kind(response: Response) -> String {
     #[derive(Deserialize)]
     struct Body {
@@ -154,13 +155,13 @@ pub async fn error_kind(response: Response) -> String {
     [format!("http {status}")].into_iter().chain(name).chain(limits).collect::<Vec<_>>().join(" ")
 }
 
-/// Reads the rest of a body so that its connection can be used again.
+/// Reads the rest of a body, so that its connection can be reused.
 async fn discard(mut response: Response) -> Result<(), String> {
     while response.chunk().await.map_err(|error| transport_kind(&error))?.is_some() {}
     Ok(())
 }
 
-/// The `Retry-After` in seconds; the broker never sends the date form.
+/// Returns the `Retry-After` in seconds. The broker never sends the date form.
 pub fn retry_after_seconds(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_to_come_back_is_whole_seconds() {
+    fn retry_after_is_in_whole_seconds() {
         assert_eq!(retry_after_seconds(&headers(header::RETRY_AFTER, &["17"])), Some(17));
         for bad in ["", "soon", "-1", "1.5"] {
             assert_eq!(retry_after_seconds(&headers(header::RETRY_AFTER, &[bad])), None, "{bad:?}");

@@ -1,4 +1,4 @@
-//! Follows an accepted job until it ends, without asking too often.
+//! Polls an accepted job until it ends, at a bounded rate.
 
 use std::time::{Duration, Instant};
 
@@ -9,23 +9,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::short_name;
 use super::broker::{Broker, transport_kind};
-use super::exchange::{Ticket, Unread, error_kind, read_answer, retry_after_seconds};
+use super::exchange::{ReadError, Ticket, error_kind, read_answer, retry_after_seconds};
 use super::plan::Planned;
 use super::tally::{End, Event};
 
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const MIN_WAIT: Duration = Duration::from_millis(250);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 const POLL_TIMEOUT: Duration = Duration::from_secs(30);
-/// All jobs together are asked about this often; more would measure the polling instead of the broker.
+/// Total rate of polls for all jobs. A higher rate would measure the polling instead of the broker.
 const POLLS_PER_SECOND: u32 = 100;
 
-/// What one look at a job showed.
-enum Look {
+/// Result of a poll.
+enum Poll {
     Ended(End),
     Open { last_seen: String, retry_after_seconds: Option<u64> },
 }
 
-/// Asks about the job until it ends, or until `give_up` and one last look.
+/// Polls the job until it ends, or until `give_up` and a last poll.
 pub async fn follow(
     broker: &Broker,
     planned: &Planned,
@@ -39,36 +39,38 @@ pub async fn follow(
     loop {
         let wait = wait_before(attempt, advice, broker.open_jobs());
         let last_chance = give_up.run_until_cancelled(tokio::time::sleep(wait)).await.is_none();
-        match look(broker, planned, &ticket.url, sent).await {
-            Look::Ended(end) => return Event::Ended(end),
-            Look::Open { last_seen, .. } if last_chance => return Event::GivenUp { last_seen },
-            Look::Open { retry_after_seconds, .. } => advice = retry_after_seconds,
+        match poll(broker, planned, &ticket.url, sent).await {
+            Poll::Ended(end) => return Event::Ended(end),
+            Poll::Open { last_seen, .. } if last_chance => return Event::GivenUp { last_seen },
+            Poll::Open { retry_after_seconds, .. } => advice = retry_after_seconds,
         }
         attempt += 1;
     }
 }
 
-/// How long to wait before look number `attempt`: growing, never less than advised, longer the more jobs are open.
+/// Returns the wait before a poll. It grows with `attempt` and with the number of open jobs, and is
+/// never shorter than the broker advises.
 fn wait_before(attempt: u32, retry_after_seconds: Option<u64>, open_jobs: usize) -> Duration {
-    let growing = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST_WAIT);
+    let growing = MIN_WAIT.saturating_mul(2_u32.saturating_pow(attempt)).min(MAX_WAIT);
     let fair = Duration::from_secs(open_jobs as u64) / POLLS_PER_SECOND;
     let advised = Duration::from_secs(retry_after_seconds.unwrap_or(0));
     growing.max(fair).max(advised)
 }
 
-async fn look(broker: &Broker, planned: &Planned, url: &Url, sent: Instant) -> Look {
-    // Closing the semaphore is nobody's business, so there is always a permit to wait for.
+async fn poll(broker: &Broker, planned: &Planned, url: &Url, sent: Instant) -> Poll {
+    // The semaphore is never closed, so this always returns a permit.
     let _permit = broker.polls.acquire().await;
-    let open = |last_seen: String| Look::Open { last_seen, retry_after_seconds: None };
-    match tokio::time::timeout(POLL_TIMEOUT, ask(broker, planned, url, sent)).await {
-        Ok(Ok(look)) => look,
-        // A broker that cannot be reached now may be back later, with the job: only the end of patience ends this.
-        Ok(Err(trouble)) => open(trouble),
+    let open = |last_seen: String| Poll::Open { last_seen, retry_after_seconds: None };
+    match tokio::time::timeout(POLL_TIMEOUT, read_status(broker, planned, url, sent)).await {
+        Ok(Ok(poll)) => poll,
+        // An unavailable broker may return later, with the job, so an error does not end the
+        // polling.
+        Ok(Err(kind)) => open(kind),
         Err(_) => open("timeout".to_owned()),
     }
 }
 
-async fn ask(broker: &Broker, planned: &Planned, url: &Url, sent: Instant) -> Result<Look, String> {
+async fn read_status(broker: &Broker, planned: &Planned, url: &Url, sent: Instant) -> Result<Poll, String> {
     #[derive(Deserialize)]
     struct Job {
         status: String,
@@ -81,9 +83,9 @@ async fn ask(broker: &Broker, planned: &Planned, url: &Url, sent: Instant) -> Re
     let body = response.bytes().await.map_err(|error| transport_kind(&error))?;
     let job: Job = serde_json::from_slice(&body).map_err(|_| "unreadable job".to_owned())?;
     match job.status.as_str() {
-        "succeeded" => read_result(broker, planned, url, sent).await.map(Look::Ended),
-        "failed" | "cancelled" | "expired" => Ok(Look::Ended(End::JobEnded { status: job.status })),
-        other => Ok(Look::Open { last_seen: short_name(other), retry_after_seconds }),
+        "succeeded" => read_result(broker, planned, url, sent).await.map(Poll::Ended),
+        "failed" | "cancelled" | "expired" => Ok(Poll::Ended(End::JobEnded { status: job.status })),
+        status => Ok(Poll::Open { last_seen: short_name(status), retry_after_seconds }),
     }
 }
 
@@ -98,10 +100,10 @@ async fn read_result(broker: &Broker, planned: &Planned, url: &Url, sent: Instan
     match status {
         StatusCode::OK => match read_answer(response, planned, sent).await {
             Ok(answer) => Ok(End::Finished(answer)),
-            Err(Unread::Bad(kind)) => Ok(failed(kind)),
-            Err(Unread::Broke(kind)) => Err(kind),
+            Err(ReadError::Invalid(kind)) => Ok(failed(kind)),
+            Err(ReadError::Connection(kind)) => Err(kind),
         },
-        // Not there yet, or not to be had just now: ask again.
+        // The result is not available yet or at the moment, so the job is polled again.
         StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => Err(error_kind(response).await),
         _ if status.is_server_error() => Err(error_kind(response).await),
         _ => Ok(failed(error_kind(response).await)),
@@ -118,16 +120,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_bound() {
+    fn waits_grow_to_a_maximum() {
         let waits: Vec<_> = (0..8).map(|attempt| wait_before(attempt, None, 1).as_millis()).collect();
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
-        assert_eq!(wait_before(u32::MAX, None, 1), LONGEST_WAIT);
+        assert_eq!(wait_before(u32::MAX, None, 1), MAX_WAIT);
     }
 
     #[test]
-    fn the_broker_is_never_asked_earlier_than_it_said() {
+    fn a_poll_is_never_earlier_than_the_broker_advises() {
         assert_eq!(wait_before(0, Some(40), 1), Duration::from_secs(40));
-        assert_eq!(wait_before(9, Some(1), 1), LONGEST_WAIT);
+        assert_eq!(wait_before(9, Some(1), 1), MAX_WAIT);
     }
 
     #[test]

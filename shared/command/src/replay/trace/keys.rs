@@ -1,4 +1,4 @@
-//! Which key each tenant of a trace uses.
+//! Keys of the tenants of a trace.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::settings::Settings;
 
-/// The keys to send with, sorted by tenant. Never printed: the values are marked sensitive.
+/// Keys sorted by tenant. They are never printed: the header values are marked sensitive.
 #[derive(Debug)]
 pub struct Keys {
     entries: Vec<(String, HeaderValue)>,
@@ -21,24 +21,24 @@ struct KeyFile {
 }
 
 impl Keys {
-    /// Reads the table `[keys]` (tenant = "key") of a TOML file; whatever else the file holds is not for us.
+    /// Reads the table `[keys]` (tenant = "key") of a TOML file, and ignores its other tables.
     ///
     /// # Errors
-    /// If the file or its table is missing, or no key is in it.
+    /// Returns an error if the file or its table is missing, or if the table is empty.
     pub fn read_file(path: &Path) -> anyhow::Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read the keys in {}", path.display()))?;
-        // The parser's error quotes the line it stumbled over, which may hold a key.
+        // The parser's full error quotes the line, which may hold a key.
         let file: KeyFile = toml::from_str(&text)
             .map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.message()))
             .with_context(|| format!("{} needs a table [keys] of tenant = \"sk-spill-…\"", path.display()))?;
         Self::new(file.keys).with_context(|| path.display().to_string())
     }
 
-    /// The keys of the demo tenants.
+    /// Returns the keys of the demo tenants.
     ///
     /// # Errors
-    /// Never, as long as the demo's settings are valid.
+    /// Returns an error if the demo settings are not valid, which a test rules out.
     pub fn demo() -> anyhow::Result<Self> {
         Self::new(Settings::demo()?.keys)
     }
@@ -57,20 +57,22 @@ impl Keys {
         Ok(Self { entries })
     }
 
-    /// The `Authorization` value for a tenant of the trace: its own key, or one of the keys, always the same one.
+    /// Returns the `Authorization` value for a tenant of the trace: its key, or else another
+    /// tenant's key, which is always the same for the same name.
     pub fn authorization(&self, tenant: &str) -> HeaderValue {
-        let own = self.entries.binary_search_by(|(name, _)| name.as_str().cmp(tenant)).ok();
-        let index = own.unwrap_or_else(|| (stable_hash(tenant) % self.entries.len() as u64) as usize);
+        let found = self.entries.binary_search_by(|(name, _)| name.as_str().cmp(tenant)).ok();
+        let index = found.unwrap_or_else(|| (stable_hash(tenant) % self.entries.len() as u64) as usize);
         self.entries[index].1.clone()
     }
 
     /// Every tenant that has a key, with its `Authorization` value.
-    pub fn all(&self) -> &[(String, HeaderValue)] {
+    pub fn entries(&self) -> &[(String, HeaderValue)] {
         &self.entries
     }
 }
 
-/// FNV-1a: the same on every machine and in every release, unlike the standard library's hasher.
+/// FNV-1a hash. Unlike the standard library's hash it is the same on every machine and in every
+/// release.
 fn stable_hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -92,16 +94,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_with_a_key_of_its_own_uses_it() {
+    fn a_tenant_with_a_key_uses_it() {
         let keys = keys(&[("a", "one"), ("b", "two")]);
         assert_eq!(keys.authorization("b"), "Bearer two");
         assert_eq!(keys.authorization("a"), "Bearer one");
     }
 
     #[test]
-    fn a_tenant_without_a_key_always_gets_the_same_one() {
+    fn a_tenant_without_a_key_always_gets_the_same_key() {
         let keys = Keys::demo().unwrap();
-        // Written out so that a change of the hash is noticed: it would move tenants between old and new reports.
+        // The value is written out to notice a change of the hash, which would make new reports
+        // differ from old reports.
         assert_eq!(stable_hash("z01"), 0xcf7c_bf19_8870_ffc2);
         assert_eq!(keys.authorization("z01"), keys.authorization("z01"));
     }
@@ -111,13 +114,13 @@ mod tests {
         let keys = Keys::demo().unwrap();
         let used: BTreeSet<String> =
             (1..=40).map(|number| keys.authorization(&format!("z{number:02}")).to_str().unwrap().to_owned()).collect();
-        assert_eq!(used.len(), keys.all().len());
+        assert_eq!(used.len(), keys.entries().len());
     }
 
     #[test]
     fn a_key_file_may_hold_other_tables() {
         let keys = file("[keys]\nroomy = \"sk-spill-roomy-00\"\n\n[[tenants]]\nname = \"roomy\"\n").unwrap();
-        assert_eq!(keys.all().len(), 1);
+        assert_eq!(keys.entries().len(), 1);
         assert_eq!(keys.authorization("anyone"), "Bearer sk-spill-roomy-00");
     }
 

@@ -1,4 +1,5 @@
-//! The load itself, open loop: every request starts at its time, whatever became of the ones before it.
+//! Open-loop load: every request starts at its arrival time, even if earlier requests have not
+//! ended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,8 @@ use super::plan::Planned;
 use super::request;
 use super::tally::{End, Event};
 
-/// Sends every planned request, then waits until each has ended; for jobs no longer than `drain_timeout`.
+/// Sends every planned request, then waits until all have ended. Waits for jobs for at most
+/// `drain_timeout`.
 pub async fn run(
     broker: Arc<Broker>,
     planned: Vec<Planned>,
@@ -25,16 +27,16 @@ pub async fn run(
 ) {
     let tasks = TaskTracker::new();
     let give_up = CancellationToken::new();
-    let room = Arc::new(Semaphore::new(max_in_flight));
+    let permits = Arc::new(Semaphore::new(max_in_flight));
     let start = Instant::now();
     for request in planned {
         let due = start + request.due;
         tokio::time::sleep_until(due.into()).await;
-        let held_back = room.available_permits() == 0;
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
+        let held_back = permits.available_permits() == 0;
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
         report(&events, Event::Sent { held_back });
-        let one = One { broker: Arc::clone(&broker), events: events.clone(), give_up: give_up.clone() };
-        tasks.spawn(one.run(request, due, permit));
+        let sender = Sender { broker: Arc::clone(&broker), events: events.clone(), give_up: give_up.clone() };
+        tasks.spawn(sender.run(request, due, permit));
     }
     tasks.close();
     if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
@@ -43,14 +45,14 @@ pub async fn run(
     }
 }
 
-/// The life of one request.
-struct One {
+/// Sends a request and follows it to its end.
+struct Sender {
     broker: Arc<Broker>,
     events: UnboundedSender<Event>,
     give_up: CancellationToken,
 }
 
-impl One {
+impl Sender {
     async fn run(self, planned: Planned, due: Instant, permit: OwnedSemaphorePermit) {
         let event = match request::body(&planned) {
             Ok(body) => self.send(&planned, body, due, permit).await,
@@ -75,6 +77,6 @@ impl One {
 }
 
 fn report(events: &UnboundedSender<Event>, event: Event) {
-    // The receiver lives until every sender is gone; without one there is nobody left to tell.
+    // Sending fails only if the receiver is gone, and then no code needs the event.
     let _ = events.send(event);
 }

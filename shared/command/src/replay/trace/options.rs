@@ -1,4 +1,4 @@
-//! The flags of a trace replay.
+//! Options of a trace replay.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,83 +7,84 @@ use anyhow::ensure;
 
 use crate::demo;
 
-/// How a trace is sent.
+/// Options of a trace replay.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Replaying a trace")]
 pub struct LoadArgs {
-    /// Time runs this many times faster than in the trace.
+    /// Factor by which the replay is faster than the trace
     #[arg(long, value_name = "X", default_value = "1", value_parser = speed)]
     pub speed: f64,
 
-    /// The broker.
-    #[arg(long, default_value = "http://127.0.0.1:8787")]
+    /// URL of the broker
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8787")]
     pub url: reqwest::Url,
 
-    /// The Bedrock simulator, whose account is compared with the broker's.
+    /// URL of the Bedrock simulator, whose token counts are compared with the broker's
     #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME")]
     pub simulator: Option<reqwest::Url>,
 
-    /// TOML file with a table [keys] of tenant = "key"; the demo keys by default.
+    /// TOML file with a table [keys] of tenant = "key"; the demo keys when absent
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
 
-    /// Model of a class of the trace, as CLASS=NAME, or one NAME for all classes; may be repeated.
+    /// Model for a class of the trace as CLASS=NAME, or a NAME for all classes. Can be repeated
     #[arg(long, value_name = "[CLASS=]NAME")]
     pub model: Vec<ModelChoice>,
 
-    /// Wire format of the requests.
+    /// Wire format of the requests
     #[arg(long, value_enum, default_value = "mixed")]
     pub dialect: DialectChoice,
 
-    /// Share of the requests that ask for a stream.
+    /// Share of requests that ask for a stream
     #[arg(long, value_name = "0..1", default_value = "0.5", value_parser = share)]
     pub stream_share: f64,
 
-    /// Share of the requests that may become jobs (`Prefer: respond-async`).
+    /// Share of requests that may become jobs (`Prefer: respond-async`)
     #[arg(long, value_name = "0..1", default_value = "1", value_parser = share)]
     pub async_share: f64,
 
-    /// Let no request become a job; the same as --async-share 0.
+    /// Let no request become a job; the same as --async-share 0
     #[arg(long, conflicts_with = "async_share")]
     pub wait: bool,
 
-    /// Cap on output tokens sent with every request. By default the next power of two that holds the traced answer,
-    /// at least 64.
+    /// Maximum output tokens of every request. The default is the next power of two above the
+    /// output in the trace, at least 64
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<u64>,
 
-    /// Send only the first N rows.
+    /// Send only the first N rows
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 
-    /// Never have more than N requests open; later ones are held back, and the report says how many.
-    #[arg(long, value_name = "N", default_value = "900", value_parser = at_least_one)]
+    /// Maximum number of open requests. Further requests are held back, and the report counts them
+    #[arg(long, value_name = "N", default_value = "900", value_parser = positive)]
     pub max_in_flight: usize,
 
-    /// Seconds after which a request that has not ended counts as an error.
+    /// Seconds after which an unfinished request counts as an error
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub request_timeout: std::time::Duration,
 
-    /// Seconds to wait for accepted jobs after the last arrival.
+    /// Seconds to wait for jobs after the last arrival
     #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = seconds)]
     pub drain_timeout: std::time::Duration,
 
-    /// Seconds the two accounts are given to agree after everything has ended.
+    /// Seconds for the token counts to agree after the last request has ended
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     pub settle_timeout: std::time::Duration,
 
-    /// Write the report as JSON too.
+    /// Also write the report as JSON to this file
     #[arg(long, value_name = "FILE.json")]
     pub report: Option<PathBuf>,
 }
 
 impl LoadArgs {
-    /// The share of requests that may become jobs.
+    /// Share of requests that may become jobs.
     pub fn async_share(&self) -> f64 {
         if self.wait { 0.0 } else { self.async_share }
     }
 
-    /// The model that serves `class`: as chosen for it, as chosen for all, or the demo's.
+    /// Returns the model for `class`: the model given for the class, the model given for all
+    /// classes, or the demo's model.
     pub fn model_for(&self, class: &str) -> Option<&str> {
         let chosen = |wanted: Option<&str>| {
             self.model.iter().rev().find(|choice| choice.class.as_deref() == wanted).map(|choice| choice.name.as_str())
@@ -93,7 +94,7 @@ impl LoadArgs {
     }
 }
 
-/// One `--model`.
+/// Value of `--model`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelChoice {
     class: Option<String>,
@@ -108,37 +109,37 @@ impl FromStr for ModelChoice {
             Some((class, name)) => (Some(class.to_owned()), name),
             None => (None, text),
         };
-        ensure!(!name.is_empty() && class.as_deref() != Some(""), "say CLASS=NAME or NAME");
+        ensure!(!name.is_empty() && class.as_deref() != Some(""), "must be CLASS=NAME or NAME");
         Ok(Self { class, name: name.to_owned() })
     }
 }
 
-/// Which wire format the requests use.
+/// Wire format of the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum DialectChoice {
     Openai,
     Anthropic,
     Bedrock,
-    /// A third each.
+    /// A third of the requests in each format
     Mixed,
 }
 
 fn speed(text: &str) -> anyhow::Result<f64> {
     let speed: f64 = text.parse()?;
-    ensure!(speed.is_finite() && speed > 0.0, "a speed is greater than 0");
+    ensure!(speed.is_finite() && speed > 0.0, "must be greater than 0");
     Ok(speed)
 }
 
 fn share(text: &str) -> anyhow::Result<f64> {
     let share: f64 = text.parse()?;
-    ensure!((0.0..=1.0).contains(&share), "a share is between 0 and 1");
+    ensure!((0.0..=1.0).contains(&share), "must be between 0 and 1");
     Ok(share)
 }
 
-fn at_least_one(text: &str) -> anyhow::Result<usize> {
+fn positive(text: &str) -> anyhow::Result<usize> {
     let number: usize = text.parse()?;
-    // Tokio's semaphores hold no more than this.
-    ensure!((1..=tokio::sync::Semaphore::MAX_PERMITS).contains(&number), "at least 1");
+    // A Tokio semaphore cannot have more permits.
+    ensure!((1..=tokio::sync::Semaphore::MAX_PERMITS).contains(&number), "must be at least 1");
     Ok(number)
 }
 
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_uses_its_own_model_before_the_general_and_the_demo_one() {
+    fn a_class_prefers_its_model_to_the_general_model_and_the_demo_model() {
         let none = parse(&[]).unwrap();
         assert_eq!(none.model_for("chat"), Some("demo-chat"));
         assert_eq!(none.model_for("unheard-of"), None);
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_values_are_rejected() {
         for flags in [
             ["--speed", "0"],
             ["--speed", "inf"],

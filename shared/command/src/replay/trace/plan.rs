@@ -1,4 +1,4 @@
-//! Turns the rows of a trace into requests: when, with which key, to which model, in which dialect. Pure.
+//! Plans the requests for the rows of a trace: their time, key, model and dialect. Pure.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use super::keys::Keys;
 use super::options::{DialectChoice, LoadArgs};
 use super::rows::Row;
 
-const LEAST_MAX_TOKENS: u64 = 64;
+const MIN_MAX_TOKENS: u64 = 64;
 
-/// One request to send.
+/// A request to send.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// When it is sent, counted from the start of the replay.
+    /// Time when it is sent, from the start of the replay.
     pub due: Duration,
-    /// Its `Authorization` header.
+    /// Value of its `Authorization` header.
     pub authorization: HeaderValue,
-    /// The model's public name.
+    /// Public name of the model.
     pub model: String,
-    /// Its wire format.
+    /// Wire format.
     pub dialect: Dialect,
     /// Whether it asks for a stream.
     pub streams: bool,
@@ -29,16 +29,16 @@ pub struct Planned {
     pub may_queue: bool,
     /// Length of its prompt.
     pub input_tokens: u64,
-    /// Length of the answer it asks the simulator for.
+    /// Length of the output that it asks the simulator for.
     pub output_tokens: u64,
-    /// The cap on output tokens it carries.
+    /// Its maximum of output tokens.
     pub max_tokens: u64,
 }
 
-/// Plans every row. The same rows and flags give the same requests on every run.
+/// Plans every row. The same rows and options give the same requests on every run.
 ///
 /// # Errors
-/// If a row's class has no model.
+/// Returns an error if the class of a row has no model.
 pub fn plan(rows: &[Row], keys: &Keys, args: &LoadArgs) -> anyhow::Result<Vec<Planned>> {
     rows.iter().zip(0..).map(|(row, index)| plan_row(row, index, keys, args)).collect()
 }
@@ -47,10 +47,10 @@ fn plan_row(row: &Row, index: u64, keys: &Keys, args: &LoadArgs) -> anyhow::Resu
     let model = args.model_for(&row.model_class).with_context(|| {
         format!("the trace's class {0:?} has no model; give --model {0}=NAME or --model NAME", row.model_class)
     })?;
-    let ceiling = args.max_tokens.unwrap_or_else(|| default_max_tokens(row.output_tokens));
+    let max_tokens = args.max_tokens.unwrap_or_else(|| default_max_tokens(row.output_tokens));
     Ok(Planned {
         due: Duration::try_from_secs_f64(row.arrival_ms as f64 / 1000.0 / args.speed)
-            .context("the replay never ends")?,
+            .context("the arrival time is too large for this speed")?,
         authorization: keys.authorization(&row.tenant),
         model: model.to_owned(),
         dialect: dialect(args.dialect, index),
@@ -58,13 +58,13 @@ fn plan_row(row: &Row, index: u64, keys: &Keys, args: &LoadArgs) -> anyhow::Resu
         may_queue: draw(index, b'q') < args.async_share(),
         input_tokens: row.input_tokens,
         output_tokens: row.output_tokens,
-        max_tokens: ceiling,
+        max_tokens,
     })
 }
 
-/// What a careful client would send: some air above the answer it expects.
+/// Returns the maximum that a careful client would send: somewhat above the output that it expects.
 fn default_max_tokens(output_tokens: u64) -> u64 {
-    output_tokens.max(LEAST_MAX_TOKENS).checked_next_power_of_two().unwrap_or(u64::MAX)
+    output_tokens.max(MIN_MAX_TOKENS).checked_next_power_of_two().unwrap_or(u64::MAX)
 }
 
 fn dialect(choice: DialectChoice, index: u64) -> Dialect {
@@ -80,7 +80,8 @@ fn dialect(choice: DialectChoice, index: u64) -> Dialect {
     }
 }
 
-/// A number in `0..1` that depends only on the row and on what is drawn for it (the finisher of SplitMix64).
+/// Returns a number in `0..1` that depends only on the row and on `salt` (the finisher of
+/// SplitMix64).
 fn draw(index: u64, salt: u8) -> f64 {
     let mut bits = index.wrapping_mul(256).wrapping_add(u64::from(salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -118,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn max_tokens_leaves_air_above_the_answer() {
+    fn max_tokens_is_above_the_expected_output() {
         let planned = plan_with(&[], &[row(0, 0), row(0, 64), row(0, 65), row(0, 1000)]).unwrap();
-        assert_eq!(planned.iter().map(|one| one.max_tokens).collect::<Vec<_>>(), [64, 64, 128, 1024]);
+        assert_eq!(planned.iter().map(|request| request.max_tokens).collect::<Vec<_>>(), [64, 64, 128, 1024]);
         assert_eq!(plan_with(&["--max-tokens", "7"], &[row(0, 9)]).unwrap()[0].max_tokens, 7);
     }
 
@@ -129,32 +130,32 @@ mod tests {
         let rows = vec![row(0, 1); 20_000];
         let planned = plan_with(&["--stream-share", "0.3", "--async-share", "0.8"], &rows).unwrap();
         let share = |wanted: &dyn Fn(&Planned) -> bool| {
-            planned.iter().filter(|one| wanted(one)).count() as f64 / rows.len() as f64
+            planned.iter().filter(|request| wanted(request)).count() as f64 / rows.len() as f64
         };
         let near = |measured: f64, expected: f64| assert!((measured - expected).abs() < 0.02, "{measured} {expected}");
-        near(share(&|one| one.streams), 0.3);
-        near(share(&|one| one.may_queue), 0.8);
-        near(share(&|one| one.streams && one.may_queue), 0.24);
-        near(share(&|one| one.dialect == Dialect::Bedrock), 1.0 / 3.0);
-        near(share(&|one| one.dialect == Dialect::OpenAi && one.streams), 0.1);
+        near(share(&|request| request.streams), 0.3);
+        near(share(&|request| request.may_queue), 0.8);
+        near(share(&|request| request.streams && request.may_queue), 0.24);
+        near(share(&|request| request.dialect == Dialect::Bedrock), 1.0 / 3.0);
+        near(share(&|request| request.dialect == Dialect::OpenAi && request.streams), 0.1);
     }
 
     #[test]
-    fn the_ends_of_a_share_are_exact() {
+    fn shares_of_0_and_1_are_exact() {
         let rows = vec![row(0, 1); 1_000];
         let planned = plan_with(&["--stream-share", "1", "--wait"], &rows).unwrap();
-        assert!(planned.iter().all(|one| one.streams && !one.may_queue));
+        assert!(planned.iter().all(|request| request.streams && !request.may_queue));
     }
 
     #[test]
     fn a_class_without_a_model_is_named() {
-        let mut stranger = row(0, 1);
-        stranger.model_class = "huge".into();
-        assert!(plan_with(&[], &[stranger]).unwrap_err().to_string().contains("--model huge=NAME"));
+        let mut unknown = row(0, 1);
+        unknown.model_class = "huge".into();
+        assert!(plan_with(&[], &[unknown]).unwrap_err().to_string().contains("--model huge=NAME"));
     }
 
     #[test]
-    fn an_arrival_beyond_all_time_is_an_error_and_no_panic() {
+    fn an_arrival_time_that_is_too_large_is_an_error_and_not_a_panic() {
         assert!(plan_with(&["--speed", "1e-300"], &[row(1, 1)]).is_err());
     }
 }

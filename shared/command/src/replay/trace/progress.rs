@@ -1,4 +1,4 @@
-//! The progress bar of a replay; silent where standard error is no terminal.
+//! Progress bar of a replay. It is hidden if stderr is not a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -6,7 +6,7 @@ use super::tally::Tally;
 
 const TEMPLATE: &str = "{elapsed_precise} [{bar:30}] {pos}/{len} sent  {msg}";
 
-/// A bar over `requests`.
+/// Creates a bar for this number of requests.
 pub fn bar(requests: usize) -> ProgressBar {
     let bar = ProgressBar::new(requests as u64);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
@@ -15,7 +15,7 @@ pub fn bar(requests: usize) -> ProgressBar {
     bar
 }
 
-/// Shows where the replay stands.
+/// Shows the current counts.
 pub fn show(bar: &ProgressBar, tally: &Tally) {
     if bar.is_hidden() {
         return;

@@ -1,4 +1,4 @@
-//! The closing report, for people and as JSON. Pure.
+//! Report of a replay, as text and as JSON. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::accounts::{Accounts, Tokens};
 use super::tally::{Tally, Times};
 
-/// What a replay showed.
+/// Results of a replay.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     pub trace: String,
@@ -20,38 +20,39 @@ pub struct Report {
     pub answered: u64,
     pub queued: u64,
     pub queued_finished: u64,
-    /// Jobs that ended without an answer, by status.
+    /// Jobs that ended without output, by status.
     pub queued_failed: BTreeMap<String, u64>,
-    /// Jobs that had not ended when the replay stopped waiting, by what was last known of them. They are lost.
+    /// Jobs that had not ended when the replay stopped waiting, by their last known status. They
+    /// are lost.
     pub queued_unfinished: BTreeMap<String, u64>,
     pub refused: u64,
     pub refused_per_limit: BTreeMap<String, u64>,
     pub errors: u64,
     pub errors_per_kind: BTreeMap<String, u64>,
     pub lost: u64,
-    /// Answers that are complete and yet not as they should be.
+    /// Complete responses with an unexpected property.
     pub oddities: BTreeMap<&'static str, u64>,
     pub pools: BTreeMap<String, PoolShare>,
     pub latency: Percentiles,
     pub first_token: Percentiles,
     pub queued_latency: Percentiles,
     pub generator_lag: Percentiles,
-    /// Requests that waited for `--max-in-flight`.
+    /// Requests held back by `--max-in-flight`.
     pub held_back: u64,
     pub accounts: Accounts,
 }
 
-/// What one pool served.
+/// Requests and tokens of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PoolShare {
     pub requests: u64,
     pub input_tokens: u64,
     pub output_tokens: u64,
-    /// Its part of all tokens served, from 0 to 1.
+    /// Share of all tokens, from 0 to 1.
     pub share: f64,
 }
 
-/// A distribution in short; all zero if nothing was measured.
+/// Summary of a distribution; all zero without measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Percentiles {
     pub count: u64,
@@ -62,7 +63,7 @@ pub struct Percentiles {
 }
 
 impl Report {
-    /// Sums up a replay that took `duration`.
+    /// Summarises a replay that took `duration`.
     pub fn new(trace: String, url: String, speed: f64, duration: Duration, tally: &Tally, accounts: Accounts) -> Self {
         Self {
             trace,
@@ -82,24 +83,24 @@ impl Report {
             lost: tally.lost(),
             oddities: tally.oddities.clone(),
             pools: pools(tally),
-            latency: Percentiles::of(&tally.latency),
-            first_token: Percentiles::of(&tally.first_token),
-            queued_latency: Percentiles::of(&tally.job_latency),
-            generator_lag: Percentiles::of(&tally.lag),
+            latency: Percentiles::from_times(&tally.latency),
+            first_token: Percentiles::from_times(&tally.first_token),
+            queued_latency: Percentiles::from_times(&tally.job_latency),
+            generator_lag: Percentiles::from_times(&tally.lag),
             held_back: tally.held_back,
             accounts,
         }
     }
 
-    /// Why the replay counts as failed, if it does.
+    /// Returns the reason why the replay failed, or `None` if it succeeded.
     pub fn fault(&self) -> Option<String> {
         let unfinished: u64 = self.queued_unfinished.values().sum();
         let lost = (self.lost > 0).then(|| {
-            format!("{} requests lost, of which {unfinished} jobs that did not end within --drain-timeout", self.lost)
+            format!("{} requests lost, including {unfinished} jobs that did not end within --drain-timeout", self.lost)
         });
         let accounts = match &self.accounts {
             Accounts::Differ { .. } => Some("the broker's tokens differ from the simulator's".to_owned()),
-            Accounts::Unreadable { reason } => Some(format!("the accounts could not be compared: {reason}")),
+            Accounts::Unreadable { reason } => Some(format!("cannot compare the token counts: {reason}")),
             Accounts::Agree { .. } | Accounts::NotCompared => None,
         };
         let faults: Vec<String> = lost.into_iter().chain(accounts).collect();
@@ -109,9 +110,9 @@ impl Report {
 
 fn pools(tally: &Tally) -> BTreeMap<String, PoolShare> {
     let tokens = |input: u64, output: u64| input.saturating_add(output) as f64;
-    let all: f64 = tally.pools.values().map(|pool| tokens(pool.input_tokens, pool.output_tokens)).sum();
+    let total: f64 = tally.pools.values().map(|pool| tokens(pool.input_tokens, pool.output_tokens)).sum();
     let shares = tally.pools.iter().map(|(name, pool)| {
-        let share = if all > 0.0 { tokens(pool.input_tokens, pool.output_tokens) / all } else { 0.0 };
+        let share = if total > 0.0 { tokens(pool.input_tokens, pool.output_tokens) / total } else { 0.0 };
         let share = PoolShare {
             requests: pool.requests,
             input_tokens: pool.input_tokens,
@@ -124,7 +125,7 @@ fn pools(tally: &Tally) -> BTreeMap<String, PoolShare> {
 }
 
 impl Percentiles {
-    fn of(times: &Times) -> Self {
+    fn from_times(times: &Times) -> Self {
         Self {
             count: times.count(),
             p50_ms: times.quantile_ms(0.5),
@@ -202,9 +203,9 @@ impl Report {
         match &self.accounts {
             Accounts::Agree { broker, simulator } => write_sides(out, broker, simulator, "agree"),
             Accounts::Differ { broker, simulator } => write_sides(out, broker, simulator, "DIFFER"),
-            Accounts::Unreadable { reason } => writeln!(out, "accounts: could not be compared: {reason}"),
+            Accounts::Unreadable { reason } => writeln!(out, "accounts: cannot be compared: {reason}"),
             Accounts::NotCompared => {
-                writeln!(out, "accounts: not compared, since no simulator is known (--simulator URL)")
+                writeln!(out, "accounts: not compared, because no simulator is given (--simulator URL)")
             }
         }
     }
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_without_any_answer_is_still_a_report() {
+    fn a_replay_without_responses_has_a_report() {
         let report = report(vec![Event::Ended(End::Failed { kind: "timeout".into() })], Accounts::NotCompared);
         assert!(report.to_string().contains("not compared"));
         assert_eq!(report.latency.max_ms, 0.0);
@@ -287,13 +288,13 @@ mod tests {
 
     #[test]
     fn lost_requests_and_differing_accounts_are_faults() {
-        let other = Tokens { input_tokens: 31, ..SAME };
+        let different = Tokens { input_tokens: 31, ..SAME };
         let agree = Accounts::Agree { broker: SAME, simulator: SAME };
-        let differ = Accounts::Differ { broker: SAME, simulator: other };
+        let differ = Accounts::Differ { broker: SAME, simulator: different };
         let ended = || vec![Event::Ended(End::Failed { kind: "timeout".into() })];
         assert_eq!(report(ended(), agree.clone()).fault(), None);
         assert_eq!(report(ended(), Accounts::NotCompared).fault(), None);
-        assert!(report(vec![Event::Accepted], agree).fault().unwrap().contains("1 requests lost, of which 0 jobs"));
+        assert!(report(vec![Event::Accepted], agree).fault().unwrap().contains("1 requests lost, including 0 jobs"));
         assert!(report(ended(), differ.clone()).fault().unwrap().contains("differ"));
         assert!(report(ended(), differ).to_string().contains("DIFFER"));
         assert!(report(ended(), Accounts::Unreadable { reason: "gone".into() }).fault().unwrap().contains("gone"));

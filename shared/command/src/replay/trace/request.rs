@@ -1,4 +1,4 @@
-//! Writes one planned request in its dialect: path and body.
+//! Path and body of a planned request in its dialect.
 
 use reqwest::Url;
 use serde::Serialize;
@@ -7,10 +7,10 @@ use spillway_stand_ins::bedrock::tokens::prompt_of;
 
 use super::plan::Planned;
 
-/// Where the request goes.
+/// Returns the URL of the request.
 pub fn url(base: &Url, planned: &Planned) -> Url {
     let mut url = base.clone();
-    // A base that cannot have a path is refused before anything is planned.
+    // `Broker::new` rejects a base URL that cannot have a path.
     if let Ok(mut path) = url.path_segments_mut() {
         path.pop_if_empty();
         match planned.dialect {
@@ -23,10 +23,10 @@ pub fn url(base: &Url, planned: &Planned) -> Url {
     url
 }
 
-/// Its JSON.
+/// Returns the JSON body of the request.
 ///
 /// # Errors
-/// None in practice: the shapes below always serialise.
+/// Never returns an error in practice: the types below always serialise.
 pub fn body(planned: &Planned) -> serde_json::Result<Vec<u8>> {
     let prompt = prompt_of(planned.input_tokens, planned.output_tokens);
     match planned.dialect {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn openai_asks_for_the_usage_of_a_stream() {
+    fn openai_requests_ask_for_the_usage_of_a_stream() {
         let (url, body) = written(&planned(Dialect::OpenAi, true));
         assert_eq!(url, "http://localhost:1/prefix/v1/chat/completions");
         assert_eq!(body["stream_options"], json!({"include_usage": true}));
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn anthropic_sends_messages() {
+    fn anthropic_requests_go_to_messages() {
         let (url, body) = written(&planned(Dialect::Anthropic, true));
         assert_eq!(url, "http://localhost:1/prefix/v1/messages");
         assert_eq!((&body["stream"], &body["max_tokens"]), (&json!(true), &json!(64)));
     }
 
     #[test]
-    fn bedrock_puts_an_encoded_model_into_the_path() {
+    fn bedrock_requests_have_the_encoded_model_in_the_path() {
         let (url, body) = written(&planned(Dialect::Bedrock, true));
         assert_eq!(url, "http://localhost:1/prefix/model/anthropic%2Fclaude:1/converse-stream");
         assert_eq!(body["inferenceConfig"], json!({"maxTokens": 64}));

@@ -10,25 +10,25 @@ use flate2::bufread::MultiGzDecoder;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// One request of a trace.
+/// A request of a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// When it arrives, in milliseconds since the start of the trace.
+    /// Arrival time in milliseconds since the start of the trace.
     pub arrival_ms: u64,
-    /// Who sends it.
+    /// Tenant that sends it.
     pub tenant: String,
-    /// Which kind of model it asks for.
+    /// Class of the model that it asks for.
     pub model_class: String,
-    /// Tokens of its prompt, at least one.
+    /// Input tokens, at least 1.
     pub input_tokens: u64,
-    /// Tokens of its answer.
+    /// Output tokens.
     pub output_tokens: u64,
 }
 
 /// Reads the first `limit` rows of the file.
 ///
 /// # Errors
-/// Names the line and the column of the first mistake.
+/// Returns an error if the file is not a valid trace. The error names the line and the column.
 pub fn read_file(path: &Path, limit: usize) -> anyhow::Result<Vec<Row>> {
     let file = File::open(path).with_context(|| format!("cannot open the trace {}", path.display()))?;
     read(BufReader::new(file), limit).with_context(|| format!("in the trace {}", path.display()))
@@ -44,7 +44,7 @@ fn parse(source: impl Read, limit: usize) -> anyhow::Result<Vec<Row>> {
     let columns = Columns::find(reader.headers().context("line 1")?)?;
     let mut rows: Vec<Row> = Vec::new();
     for record in reader.records().take(limit) {
-        // The error of a ragged or non-UTF-8 record names its line by itself.
+        // The error of a ragged or non-UTF-8 record already names its line.
         let record = record?;
         let line = record.position().map_or(0, csv::Position::line);
         let row = columns.row(&record).with_context(|| format!("line {line}"))?;
@@ -60,7 +60,7 @@ fn parse(source: impl Read, limit: usize) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Where each column is.
+/// Positions of the columns.
 struct Columns {
     arrival_ms: usize,
     tenant: usize,

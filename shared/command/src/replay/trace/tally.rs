@@ -1,22 +1,22 @@
-//! Counts what became of every request. Pure: events in, numbers out.
+//! Counts the outcomes of requests. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-const LONGEST_US: u64 = 24 * 3600 * 1_000_000;
+const MAX_TIME_US: u64 = 24 * 3600 * 1_000_000;
 
-/// Something that happened to one request.
+/// Event in the life of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It was started; `held_back` if it had to wait for another one to end first.
+    /// It was started; `held_back` if it first had to wait for another request to end.
     Sent { held_back: bool },
-    /// It went out this long after its time.
+    /// It was sent this long after its arrival time.
     Lag(Duration),
-    /// It was accepted as a job, which still has to end.
+    /// It was accepted as a job.
     Accepted,
-    /// Its job had not ended when the replay stopped waiting; what was last known of it.
+    /// Its job had not ended when the replay stopped waiting; with its last known status.
     GivenUp { last_seen: String },
     /// It ended. At most once per request.
     Ended(End),
@@ -27,32 +27,32 @@ pub enum Event {
 pub enum End {
     /// Answered while the caller waited.
     Answered(Answer),
-    /// Became a job, which succeeded, and its result was read.
+    /// Became a job that succeeded, and its result was read.
     Finished(Answer),
-    /// Became a job that ended otherwise: `failed`, `cancelled` or `expired`.
+    /// Became a job that ended as `failed`, `cancelled` or `expired`.
     JobEnded { status: String },
-    /// Refused with a time to come back, by these limits.
+    /// Refused by these limits, with a `Retry-After`.
     Refused { limits: Vec<String> },
-    /// Anything else, by kind.
+    /// Any other error, by kind.
     Failed { kind: String },
 }
 
-/// An answer, complete to its last byte.
+/// A complete response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// The pool that gave it.
+    /// Pool that served it.
     pub pool: Option<String>,
-    /// What it says it took; `None` if it says nothing.
+    /// Usage in the response, if it reports one.
     pub usage: Option<super::answer::Usage>,
-    /// How many output tokens the simulator was asked for.
+    /// Output tokens that the simulator was asked for.
     pub expected_output_tokens: u64,
-    /// From sending the request to the last byte; for a job, until its result was seen.
+    /// Time from sending the request to the last byte, or to the result of the job.
     pub latency: Duration,
-    /// From sending the request to the first content of a stream.
+    /// Time from sending the request to the first content of a stream.
     pub first_token: Option<Duration>,
 }
 
-/// The counts of a whole replay.
+/// Counts of a replay.
 #[derive(Debug)]
 pub struct Tally {
     pub sent: u64,
@@ -73,7 +73,7 @@ pub struct Tally {
     pub lag: Times,
 }
 
-/// What one pool served.
+/// Requests and tokens of a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolUse {
     pub requests: u64,
@@ -82,7 +82,7 @@ pub struct PoolUse {
 }
 
 impl Tally {
-    /// Nothing has happened yet.
+    /// Creates a tally without events.
     pub fn new() -> Self {
         Self {
             sent: 0,
@@ -104,7 +104,7 @@ impl Tally {
         }
     }
 
-    /// Counts one event.
+    /// Counts an event.
     pub fn record(&mut self, event: Event) {
         match event {
             Event::Sent { held_back } => {
@@ -118,22 +118,22 @@ impl Tally {
         }
     }
 
-    /// Requests that were sent and ended in no way at all.
+    /// Number of requests that were sent but have not ended.
     pub fn lost(&self) -> u64 {
         self.sent.saturating_sub(self.ended())
     }
 
-    /// Requests that have ended.
+    /// Number of requests that have ended.
     pub fn ended(&self) -> u64 {
         self.answered + self.finished + self.jobs_failed() + self.refused + self.errors()
     }
 
-    /// Requests that ended in an error.
+    /// Number of requests that ended in an error.
     pub fn errors(&self) -> u64 {
         self.errors.values().sum()
     }
 
-    /// Jobs that ended without an answer.
+    /// Number of jobs that ended without output.
     pub fn jobs_failed(&self) -> u64 {
         self.jobs_ended.values().sum()
     }
@@ -143,7 +143,7 @@ impl Tally {
             End::Answered(answer) => {
                 self.answered += 1;
                 self.latency.record(answer.latency);
-                // Of a job the content comes all at once, so only these have a first token worth timing.
+                // The content of a job arrives in one piece, so its first token is not timed.
                 if let Some(first_token) = answer.first_token {
                     self.first_token.record(first_token);
                 }
@@ -187,7 +187,7 @@ fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
     *counts.entry(key).or_default() += 1;
 }
 
-/// Durations, kept to three digits.
+/// Histogram of durations with three significant digits.
 #[derive(Debug)]
 pub struct Times {
     histogram_us: Histogram<u64>,
@@ -195,24 +195,24 @@ pub struct Times {
 
 impl Times {
     fn new() -> Self {
-        Self { histogram_us: Histogram::new_with_max(LONGEST_US, 3).expect("constant bounds within the library's") }
+        Self { histogram_us: Histogram::new_with_max(MAX_TIME_US, 3).expect("constant bounds within the library's") }
     }
 
     fn record(&mut self, time: Duration) {
         self.histogram_us.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// How many were recorded.
+    /// Number of recorded durations.
     pub fn count(&self) -> u64 {
         self.histogram_us.len()
     }
 
-    /// The value that this share of them does not exceed, in milliseconds.
+    /// Returns a quantile in milliseconds.
     pub fn quantile_ms(&self, quantile: f64) -> f64 {
         self.histogram_us.value_at_quantile(quantile) as f64 / 1000.0
     }
 
-    /// The longest, in milliseconds.
+    /// Maximum in milliseconds.
     pub fn max_ms(&self) -> f64 {
         self.histogram_us.max() as f64 / 1000.0
     }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_was_given_up_is_lost() {
+    fn an_unfinished_job_is_lost() {
         let tally = tally([sent(), Event::Accepted, Event::GivenUp { last_seen: "queued".into() }]);
         assert_eq!((tally.accepted, tally.lost()), (1, 1));
         assert_eq!(tally.given_up["queued"], 1);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_answers_are_counted_as_odd() {
+    fn responses_with_unexpected_properties_are_counted() {
         let silent = Answer { pool: None, usage: None, ..answer("a", 5) };
         let tally = tally([Event::Ended(End::Answered(answer("a", 4))), Event::Ended(End::Answered(silent))]);
         assert_eq!(tally.oddities.len(), 3);
@@ -300,7 +300,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lost_is_what_was_sent_and_has_not_ended(ends in proptest::collection::vec(0_u8..6, 0..200)) {
+        fn lost_requests_were_sent_and_have_not_ended(ends in proptest::collection::vec(0_u8..6, 0..200)) {
             let mut tally = Tally::new();
             for end in &ends {
                 tally.record(sent());

@@ -1,18 +1,18 @@
-//! Reads a Bedrock event stream, frame by frame.
+//! Reads a Bedrock event stream frame by frame.
 
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
 use aws_smithy_types::event_stream::Message;
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 
-use super::{Seen, Usage, short_name};
+use super::{Progress, Usage, short_name};
 
-/// Frames read so far.
+/// Reader of frames.
 #[derive(Debug, Default)]
 pub struct Frames {
     decoder: MessageFrameDecoder,
     unread: BytesMut,
-    pub(super) seen: Seen,
+    pub(super) progress: Progress,
 }
 
 impl Frames {
@@ -20,10 +20,10 @@ impl Frames {
         self.unread.extend_from_slice(&piece);
         loop {
             match self.decoder.decode_frame(&mut self.unread) {
-                Ok(DecodedFrame::Complete(message)) => self.seen.message(&message),
+                Ok(DecodedFrame::Complete(message)) => self.progress.message(&message),
                 Ok(DecodedFrame::Incomplete) => return,
                 Err(_) => {
-                    self.seen.error = Some("unreadable frame".to_owned());
+                    self.progress.error = Some("unreadable frame".to_owned());
                     return self.unread.clear();
                 }
             }
@@ -31,7 +31,7 @@ impl Frames {
     }
 }
 
-impl Seen {
+impl Progress {
     fn message(&mut self, message: &Message) {
         let header = |name: &str| {
             let found = message.headers().iter().find(|header| header.name().as_str() == name)?;

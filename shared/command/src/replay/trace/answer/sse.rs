@@ -1,16 +1,17 @@
-//! Reads server-sent events of the OpenAI and Anthropic dialects, line by line.
+//! Reads server-sent events of the OpenAI and Anthropic dialects line by line.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::{ErrorObject, Seen, Usage};
+use super::{ErrorObject, Progress, Usage};
 
-/// Events read so far. Lines are parsed where they arrive; only a line split between two pieces is copied.
+/// Reader of server-sent events. Lines are parsed in place; only a line that is split between two
+/// pieces is copied.
 #[derive(Debug, Default)]
 pub struct ServerSentEvents {
     unfinished_line: Vec<u8>,
-    pub(super) seen: Seen,
+    pub(super) progress: Progress,
 }
 
 impl ServerSentEvents {
@@ -18,10 +19,10 @@ impl ServerSentEvents {
         while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {
             let (line, rest) = (&piece[..end], &piece[end + 1..]);
             if self.unfinished_line.is_empty() {
-                self.seen.line(line);
+                self.progress.line(line);
             } else {
                 self.unfinished_line.extend_from_slice(line);
-                self.seen.line(&self.unfinished_line);
+                self.progress.line(&self.unfinished_line);
                 self.unfinished_line.clear();
             }
             piece = rest;
@@ -30,7 +31,7 @@ impl ServerSentEvents {
     }
 }
 
-impl Seen {
+impl Progress {
     fn line(&mut self, line: &[u8]) {
         let Some(data) = line.strip_prefix(b"data:").map(<[u8]>::trim_ascii) else { return };
         if data == b"[DONE]" {
@@ -46,8 +47,8 @@ impl Seen {
     fn event(&mut self, event: Event) {
         self.usage(event.usage);
         self.usage(event.message.and_then(|message| message.usage));
-        let said = |choice: &Choice| choice.delta.content.as_deref().is_some_and(|text| !text.is_empty());
-        self.content |= event.choices.iter().flatten().any(said);
+        let has_content = |choice: &Choice| choice.delta.content.as_deref().is_some_and(|text| !text.is_empty());
+        self.content |= event.choices.iter().flatten().any(has_content);
         match event.kind.as_deref() {
             Some("content_block_delta") => self.content = true,
             Some("message_stop") => self.ended = true,
@@ -60,7 +61,7 @@ impl Seen {
     }
 }
 
-/// What matters of an event, in either dialect.
+/// The fields of an event that matter, in either dialect.
 #[derive(Deserialize)]
 struct Event<'a> {
     #[serde(rename = "type", borrow)]
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_real_content_counts_as_the_first_token() {
+    fn only_content_that_is_not_empty_counts_as_the_first_token() {
         for (stream, first) in [(OPENAI, "a \\\"b"), (ANTHROPIC, "text_delta")] {
             let position = stream.find(first).unwrap();
             assert!(!read(&stream[..position], 4096).has_streamed_content());
