@@ -15,8 +15,7 @@
 //! [`Simulator::call_log`] is on, `POST /_sim/clock {"advance_ms": n}` moves
 //! its clock, `GET /_sim/health` says that it listens.
 
-use std::io;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -24,11 +23,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::body::Body;
-use self::problem::Problem;
-use self::state::State;
-use crate::clock::Clock;
-use crate::connections;
+use self::{body::Body, problem::Problem, state::State};
+use crate::{clock::Clock, connections};
 
 mod anthropic;
 mod body;

@@ -1,7 +1,9 @@
 //! A wall clock that tests can push forward: real time plus an offset, shared by every clone.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::sync::watch;
 

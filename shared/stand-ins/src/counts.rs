@@ -1,7 +1,9 @@
 //! How often each operation of a service was asked for: `GET /_sim/stats` tells it, `DELETE` begins anew.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http::Method;
 use serde_json::{Value, json};

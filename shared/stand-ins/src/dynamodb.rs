@@ -1,17 +1,20 @@
 //! DynamoDB on the wire: the emulator Dynoxide, behind the proxy that counts its requests and makes some of them fail.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, anyhow};
 use dynoxide::Database;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::faults::{self, Faults};
+use crate::{
+    clock::Clock,
+    faults::{self, Faults},
+};
 
 /// How often expired items are looked for. On AWS it takes up to days, so nobody may rely on a short time.
 const SWEEP_EVERY_MS: u64 = 10_000;

@@ -6,20 +6,21 @@ mod expiry;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
-use http::header::AUTHORIZATION;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
-use hyper::service::Service;
+use hyper::{body::Incoming, service::Service};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::faults::{Effect, Faults, control};
-use crate::{connections, private_directory};
+use crate::{
+    clock::Clock,
+    connections,
+    faults::{Effect, Faults, control},
+    private_directory,
+};
 
 /// More than a fault needs.
 const MAX_CONTROL_BYTES: usize = 64 * 1024;

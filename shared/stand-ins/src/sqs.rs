@@ -21,15 +21,13 @@ mod state;
 #[cfg(test)]
 mod model_tests;
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::connections;
+use crate::{clock::Clock, connections};
 use service::Service;
 
 /// How the stand-in behaves.

@@ -5,13 +5,14 @@ mod faults;
 #[path = "dynamodb/server.rs"]
 mod server;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure, TimeToLiveSpecification};
-use spillway_stand_ins::clock::Clock;
-use spillway_stand_ins::dynamodb::Options;
+use spillway_stand_ins::{clock::Clock, dynamodb::Options};
 
 use server::{KEY, Server, TABLE, client, create_table, get, key, put};
 

@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Config, Credentials, Region};
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::put_object::PutObjectError;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::{
+    Client,
+    config::{BehaviorVersion, Config, Credentials, Region, retry::RetryConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::put_object::PutObjectError,
+    primitives::ByteStream,
+};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
-use spillway_stand_ins::faults::{Effect, Fault, Stats};
-use spillway_stand_ins::{Options, StandIns};
+use spillway_stand_ins::{
+    Options, StandIns,
+    faults::{Effect, Fault, Stats},
+};
 
 async fn start(data: Option<&Path>) -> (StandIns, Client) {
     let stand_ins =

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use spillway_stand_ins::{Options, StandIns};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 fn options(directory: &Path) -> Options {
     Options { data: Some(directory.to_owned()), ..Options::default() }

@@ -3,10 +3,12 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::problem::Problem;
-use super::prompt::Prompt;
-use super::thinking;
-use super::tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS};
+use super::{
+    problem::Problem,
+    prompt::Prompt,
+    thinking,
+    tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS},
+};
 
 #[derive(Debug, Deserialize)]
 struct Request {

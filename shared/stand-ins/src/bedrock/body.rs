@@ -1,8 +1,10 @@
 //! The body of a response: complete, or fed by a call that runs on whether or not anybody still reads.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 use http_body::Frame;

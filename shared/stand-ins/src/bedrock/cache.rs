@@ -3,8 +3,10 @@
 //! A prompt up to a cache point is remembered per model for the point's time to live, renewed by every use. As on
 //! Bedrock a point before [`SMALLEST_TOKENS`] tokens is ignored.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 /// A prompt in the order in which the model reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]

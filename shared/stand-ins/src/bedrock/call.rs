@@ -1,31 +1,36 @@
 //! The life of one call: read, admit, answer at the model's pace, settle.
 
-use std::io;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap};
-use http::{HeaderValue, Response};
+use http::{
+    HeaderValue, Response,
+    header::{CONTENT_TYPE, HeaderMap},
+};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::body::Body;
-use super::engine::Answer;
-use super::faults::{Disturbance, Refusal};
-use super::format::Format;
-use super::guardrail::{Assessment, Attached, Guardrail, Verdict};
-use super::log::Caller;
-use super::operation::Operation;
-use super::problem::Problem;
-use super::prompt::Prompt;
-use super::reply::{Receipt, Shape};
-use super::run::Run;
-use super::state::State;
-use super::stats::Ending;
-use super::{converse, engine, guardrail, invocation, log, thinking};
+use super::{
+    body::Body,
+    converse,
+    engine::{self, Answer},
+    faults::{Disturbance, Refusal},
+    format::Format,
+    guardrail::{self, Assessment, Attached, Guardrail, Verdict},
+    invocation,
+    log::{self, Caller},
+    operation::Operation,
+    problem::Problem,
+    prompt::Prompt,
+    reply::{Receipt, Shape},
+    run::Run,
+    state::State,
+    stats::Ending,
+    thinking,
+};
 
 const BODY_BYTES: usize = 25_000_000;
 

@@ -7,8 +7,10 @@
 //! `max_tokens`; at the end that is replaced by what it really used, output times burndown, which may be more than was
 //! taken and then leaves the bucket in debt.
 
-use super::config::SimulatedPool;
-use super::problem::{TOO_MANY_REQUESTS, TOO_MANY_TOKENS, UNITS_BUSY};
+use super::{
+    config::SimulatedPool,
+    problem::{TOO_MANY_REQUESTS, TOO_MANY_TOKENS, UNITS_BUSY},
+};
 
 /// The state of one pool.
 #[derive(Clone, Debug, Default)]

@@ -3,9 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::malformed;
-use super::problem::Problem;
-use super::prompt::Prompt;
+use super::{malformed, problem::Problem, prompt::Prompt};
 
 #[derive(Debug, Deserialize)]
 struct Request {

@@ -2,8 +2,10 @@
 
 use serde::Deserialize;
 
-use super::faults::Fault;
-use super::format::{self, Format};
+use super::{
+    faults::Fault,
+    format::{self, Format},
+};
 
 /// Output tokens that a model may produce at most, when its pool does not say otherwise. Bedrock reserves this many
 /// for a request without `maxTokens`.

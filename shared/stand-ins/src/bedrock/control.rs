@@ -3,14 +3,10 @@
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::body::Body;
-use super::call::json_response;
-use super::faults::Fault;
-use super::state::State;
+use super::{body::Body, call::json_response, faults::Fault, state::State};
 
 const BODY_BYTES: usize = 64 * 1024;
 

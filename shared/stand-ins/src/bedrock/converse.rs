@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::guardrail::Attached;
-use super::problem::Problem;
-use super::prompt::{Prompt, caller_of};
-use super::thinking;
-use super::tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS};
+use super::{
+    guardrail::Attached,
+    problem::Problem,
+    prompt::{Prompt, caller_of},
+    thinking,
+    tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS},
+};
 
 /// A request body as sent; also the `input.converse` of CountTokens.
 #[derive(Debug, Deserialize)]

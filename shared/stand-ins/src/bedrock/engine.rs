@@ -7,8 +7,7 @@
 
 use serde_json::Value;
 
-use super::prompt::Prompt;
-use super::{schema, thinking, tokens};
+use super::{prompt::Prompt, schema, thinking, tokens};
 
 /// A complete answer.
 #[derive(Clone, Debug, PartialEq)]

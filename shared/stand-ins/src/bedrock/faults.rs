@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::config::Simulator;
-use super::problem::{Problem, TOO_MANY_TOKENS};
+use super::{
+    config::Simulator,
+    problem::{Problem, TOO_MANY_TOKENS},
+};
 
 /// One fault. At least one effect is set; of several the first in this order that refuses the call wins: `region_down`,
 /// `throttle`, `unavailable`, `status_5xx`, `error`.

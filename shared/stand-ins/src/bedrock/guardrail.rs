@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::config::{SimulatedGuardrail, Simulator};
-use super::engine::{Answer, Block};
-use super::problem::Problem;
+use super::{
+    config::{SimulatedGuardrail, Simulator},
+    engine::{Answer, Block},
+    problem::Problem,
+};
 
 pub(super) mod apply;
 

@@ -2,12 +2,15 @@
 
 use http::HeaderMap;
 
-use super::format::Format;
-use super::guardrail::Attached;
-use super::problem::Problem;
-use super::prompt::{Prompt, caller_of};
-use super::reply::Shape;
-use super::{anthropic, chat, converse, embeddings, llama, nova};
+use super::{
+    anthropic, chat, converse, embeddings,
+    format::Format,
+    guardrail::Attached,
+    llama, nova,
+    problem::Problem,
+    prompt::{Prompt, caller_of},
+    reply::Shape,
+};
 
 /// Reads a body in its format, and says how it is answered.
 pub(super) fn parse(format: Format, body: &[u8]) -> Result<(Prompt, Shape), Problem> {

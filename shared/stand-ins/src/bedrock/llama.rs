@@ -2,9 +2,7 @@
 
 use serde_json::Value;
 
-use super::malformed;
-use super::problem::Problem;
-use super::prompt::Prompt;
+use super::{malformed, problem::Problem, prompt::Prompt};
 
 const DEFAULT_TOKENS: u64 = 512;
 const MAX_TOKENS: u64 = 8_192;

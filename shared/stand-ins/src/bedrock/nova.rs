@@ -2,9 +2,7 @@
 
 use serde_json::Value;
 
-use super::problem::Problem;
-use super::prompt::Prompt;
-use super::{converse, malformed};
+use super::{converse, malformed, problem::Problem, prompt::Prompt};
 
 const OPTIONAL: [&str; 4] = ["schemaVersion", "system", "inferenceConfig", "toolConfig"];
 const INFERENCE: [&str; 7] =

@@ -1,16 +1,20 @@
 //! What the simulator understands of a request, whichever body it came in.
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use serde_json::{Map, Value};
 
-use super::cache::{Lifetime, Part};
-use super::guardrail::Attached;
-use super::log::Caller;
-use super::problem::Problem;
-use super::thinking::Thinking;
-use super::tokens;
+use super::{
+    cache::{Lifetime, Part},
+    guardrail::Attached,
+    log::Caller,
+    problem::Problem,
+    thinking::Thinking,
+    tokens,
+};
 
 /// A request, reduced to what the answer and the account depend on.
 #[derive(Clone, Debug, Default, PartialEq)]

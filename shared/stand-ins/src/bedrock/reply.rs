@@ -4,11 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::cache::InputUse;
-use super::engine::Answer;
-use super::events::Event;
-use super::guardrail::Verdict;
-use super::tokens::TOKEN_BYTES;
+use super::{cache::InputUse, engine::Answer, events::Event, guardrail::Verdict, tokens::TOKEN_BYTES};
 
 mod anthropic;
 mod chat;

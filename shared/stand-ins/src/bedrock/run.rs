@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use tokio::sync::{mpsc, oneshot};
 
-use super::body::{Body, Piece};
-use super::call::{json_response, refusal};
-use super::engine::Answer;
-use super::events::exception_frame;
-use super::faults::Disturbance;
-use super::problem::{Problem, TOO_MANY_TOKENS};
-use super::reply::{Receipt, Shape};
-use super::state::{Admitted, State};
-use super::stats::Ending;
+use super::{
+    body::{Body, Piece},
+    call::{json_response, refusal},
+    engine::Answer,
+    events::exception_frame,
+    faults::Disturbance,
+    problem::{Problem, TOO_MANY_TOKENS},
+    reply::{Receipt, Shape},
+    state::{Admitted, State},
+    stats::Ending,
+};
 
 /// Everything an admitted call needs to end.
 pub(super) struct Run {

@@ -1,17 +1,21 @@
 //! Everything the simulator remembers between calls, changed in short steps under one lock.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use super::Options;
-use super::cache::{InputUse, PromptCache};
-use super::capacity::Capacity;
-use super::config::Simulator;
-use super::faults::Faults;
-use super::log::{Caller, Log};
-use super::problem::Problem;
-use super::prompt::Prompt;
-use super::stats::{Ending, Stats, Use};
+use super::{
+    Options,
+    cache::{InputUse, PromptCache},
+    capacity::Capacity,
+    config::Simulator,
+    faults::Faults,
+    log::{Caller, Log},
+    problem::Problem,
+    prompt::Prompt,
+    stats::{Ending, Stats, Use},
+};
 use crate::clock::Clock;
 
 pub(super) struct State {

@@ -2,12 +2,10 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::prompt::Prompt;
-use super::tokens;
+use super::{prompt::Prompt, tokens};
 
 /// That a request asks the model to think before it answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,25 +1,27 @@
 //! The loopback proxy that carries requests to a stand-in, or does not.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::bail;
 use aws_smithy_types::{DateTime, date_time::Format};
 use bytes::Bytes;
-use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use http::{
+    HeaderMap, Request, Response, StatusCode, Uri, header,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme},
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Effect, Faults, control};
-use crate::clock::Clock;
-use crate::connections;
+use crate::{clock::Clock, connections};
 
 /// DynamoDB takes requests of up to 16 MiB.
 const MAX_BODY_BYTES: usize = 16 << 20;

@@ -1,9 +1,11 @@
 //! What a bucket's lifecycle rule does on AWS: objects are deleted when they are too old. There is no such rule to set in
 //! `s3s-fs`, so the stand-in has one of its own.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-use std::{fs, io};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 /// How old an object becomes: somewhat more than anybody can ask for, which is 30 days for a file.
 const KEPT: Duration = Duration::from_secs(31 * 24 * 60 * 60);

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::error::{Error, Fault};
-use super::message::AttributeValue;
+use super::{
+    error::{Error, Fault},
+    message::AttributeValue,
+};
 
 /// The most a message, or all messages of a batch together, may weigh.
 pub const MAX_BYTES: usize = 1_048_576;

@@ -2,16 +2,16 @@
 //!
 //! Bodies and deliveries are separate tables, as a receive changes a few numbers and should not rewrite a large body.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::message::{Delivery, Message};
-use super::queue::Queue;
-use super::state::{Change, State};
+use super::{
+    message::{Delivery, Message},
+    queue::Queue,
+    state::{Change, State},
+};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, about TEXT NOT NULL);

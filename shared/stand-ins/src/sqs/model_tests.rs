@@ -2,10 +2,12 @@
 
 use proptest::prelude::*;
 
-use super::Faults;
-use super::message::{Content, Receipt};
-use super::queue::Queue;
-use super::state::State;
+use super::{
+    Faults,
+    message::{Content, Receipt},
+    queue::Queue,
+    state::State,
+};
 
 const QUEUE: &str = "work";
 

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Content, Delivery, Message};
-use super::settings::queue_of_arn;
-use super::state::{Change, State};
+use super::{
+    message::{Content, Delivery, Message},
+    settings::queue_of_arn,
+    state::{Change, State},
+};
 
 /// One move task.
 #[derive(Debug, Clone, Serialize, Deserialize)]

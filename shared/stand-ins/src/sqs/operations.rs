@@ -10,9 +10,11 @@ mod send;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::error::{Error, Fault};
-use super::service::Service;
-use super::settings::ACCOUNT;
+use super::{
+    error::{Error, Fault},
+    service::Service,
+    settings::ACCOUNT,
+};
 
 /// One request, as far as HTTP is concerned.
 pub struct Call {

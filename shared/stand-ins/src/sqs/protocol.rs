@@ -1,18 +1,21 @@
 //! AWS JSON 1.0 over HTTP: finds the operation, the queue and the body of a request, and renders answers and errors.
 
-use std::convert::Infallible;
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue},
+};
 use serde_json::Value;
 
-use super::error::{Error, Fault};
-use super::operations::{self, Call};
-use super::service::Service;
+use super::{
+    error::{Error, Fault},
+    operations::{self, Call},
+    service::Service,
+};
 use crate::counts;
 
 const CONTENT: &str = "application/x-amz-json-1.0";

@@ -5,13 +5,17 @@
 //! arrival order until a group is noisy (10 % and 30 in flight); here every group counts from its first message, so that
 //! small tests see the difference.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Delivery, Message};
-use super::settings::Settings;
+use super::{
+    message::{Delivery, Message},
+    settings::Settings,
+};
 
 /// A queue and its messages, which are known by the sequence number of their send.
 #[derive(Default)]

@@ -5,12 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Options;
-use super::error::{Error, Fault};
-use super::journal::Journal;
-use super::state::State;
-use crate::clock::Clock;
-use crate::counts::Counts;
+use super::{
+    Options,
+    error::{Error, Fault},
+    journal::Journal,
+    state::State,
+};
+use crate::{clock::Clock, counts::Counts};
 
 /// What all connections share.
 pub struct Service {

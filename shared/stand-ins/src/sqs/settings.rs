@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::checks;
-use super::error::{Error, Fault};
+use super::{
+    checks,
+    error::{Error, Fault},
+};
 
 /// The account every queue belongs to.
 pub const ACCOUNT: &str = "000000000000";

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{Error, Fault};
-use super::message::{Content, Delivery, Message, Receipt};
-use super::moves::MoveTask;
-use super::queue::Queue;
-use super::settings::{arn_of_queue, queue_of_arn};
-use super::{Faults, Struck};
+use super::{
+    Faults, Struck,
+    error::{Error, Fault},
+    message::{Content, Delivery, Message, Receipt},
+    moves::MoveTask,
+    queue::Queue,
+    settings::{arn_of_queue, queue_of_arn},
+};
 
 /// A message stays hidden for at most this long after a receive.
 const MAX_VISIBILITY_MS: u64 = 43_200_000;

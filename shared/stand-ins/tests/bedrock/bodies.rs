@@ -1,7 +1,9 @@
 //! InvokeModel in the formats of the providers, whole and streamed.
 
-use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::{CountTokensInput, InvokeModelTokensRequest};
+use aws_sdk_bedrockruntime::{
+    primitives::Blob,
+    types::{CountTokensInput, InvokeModelTokensRequest},
+};
 use serde_json::{Value, json};
 use spillway_stand_ins::bedrock::tokens;
 

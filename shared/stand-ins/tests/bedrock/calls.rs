@@ -1,10 +1,12 @@
 //! Complete answers: Converse, InvokeModel and CountTokens.
 
-use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::{
-    CachePointBlock, CachePointType, ContentBlock, ConversationRole, ConverseTokensRequest, CountTokensInput,
-    InferenceConfiguration, InvokeModelTokensRequest, PerformanceConfigLatency, PerformanceConfiguration, ServiceTier,
-    ServiceTierType, StopReason, Tool, ToolConfiguration, ToolInputSchema, ToolSpecification,
+use aws_sdk_bedrockruntime::{
+    primitives::Blob,
+    types::{
+        CachePointBlock, CachePointType, ContentBlock, ConversationRole, ConverseTokensRequest, CountTokensInput,
+        InferenceConfiguration, InvokeModelTokensRequest, PerformanceConfigLatency, PerformanceConfiguration,
+        ServiceTier, ServiceTierType, StopReason, Tool, ToolConfiguration, ToolInputSchema, ToolSpecification,
+    },
 };
 use aws_smithy_types::Document;
 use serde_json::{Value, json};

@@ -1,15 +1,19 @@
 //! Guardrails: on their own and around a model.
 
-use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::{
-    ContentBlock, ConversationRole, ConverseStreamOutput, GuardrailAction, GuardrailConfiguration,
-    GuardrailContentBlock, GuardrailContentSource, GuardrailConverseContentBlock, GuardrailConverseTextBlock,
-    GuardrailStreamConfiguration, GuardrailTextBlock, GuardrailTrace, StopReason, Trace,
+use aws_sdk_bedrockruntime::{
+    primitives::Blob,
+    types::{
+        ContentBlock, ConversationRole, ConverseStreamOutput, GuardrailAction, GuardrailConfiguration,
+        GuardrailContentBlock, GuardrailContentSource, GuardrailConverseContentBlock, GuardrailConverseTextBlock,
+        GuardrailStreamConfiguration, GuardrailTextBlock, GuardrailTrace, StopReason, Trace,
+    },
 };
 use serde_json::Value;
 
-use crate::calls::messages_body;
-use crate::support::{Bedrock, drain, message, open, refused, text, usage};
+use crate::{
+    calls::messages_body,
+    support::{Bedrock, drain, message, open, refused, text, usage},
+};
 
 const MESSAGE: &str = "Sorry, the model cannot answer this question.";
 

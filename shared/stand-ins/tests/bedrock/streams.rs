@@ -4,8 +4,10 @@ use aws_sdk_bedrockruntime::types::{ContentBlockDelta, ConverseStreamOutput};
 use serde_json::Value;
 use spillway_stand_ins::bedrock::tokens;
 
-use crate::calls::{messages_body, weather};
-use crate::support::{Bedrock, chunks, drain, open, soon, text, waits};
+use crate::{
+    calls::{messages_body, weather},
+    support::{Bedrock, chunks, drain, open, soon, text, waits},
+};
 
 fn name(event: &ConverseStreamOutput) -> &'static str {
     match event {

@@ -1,27 +1,28 @@
 //! A simulator on a free port, a client of the real SDK for it, and shorthands for what most tests do.
 
-use std::future::Future;
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
-use aws_sdk_bedrockruntime::Client;
-use aws_sdk_bedrockruntime::config::retry::RetryConfig;
-use aws_sdk_bedrockruntime::config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig};
-use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_bedrockruntime::operation::converse::ConverseOutput;
-use aws_sdk_bedrockruntime::operation::converse::builders::ConverseFluentBuilder;
-use aws_sdk_bedrockruntime::operation::converse_stream::ConverseStreamOutput;
-use aws_sdk_bedrockruntime::operation::converse_stream::builders::ConverseStreamFluentBuilder;
-use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, InferenceConfiguration, Message, ResponseStream};
+use aws_sdk_bedrockruntime::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig, retry::RetryConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::{
+        converse::{ConverseOutput, builders::ConverseFluentBuilder},
+        converse_stream::{ConverseStreamOutput, builders::ConverseStreamFluentBuilder},
+    },
+    primitives::Blob,
+    types::{ContentBlock, ConversationRole, InferenceConfiguration, Message, ResponseStream},
+};
 use aws_smithy_types::Document;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
 use serde_json::Value;
-use spillway_stand_ins::bedrock::{Options, Simulator, serve};
-use spillway_stand_ins::clock::Clock;
+use spillway_stand_ins::{
+    bedrock::{Options, Simulator, serve},
+    clock::Clock,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A running simulator.

@@ -1,18 +1,22 @@
 //! Thinking, several tools at once, and answers to a schema.
 
-use aws_sdk_bedrockruntime::operation::converse::ConverseOutput;
-use aws_sdk_bedrockruntime::types::{
-    ContentBlock, ContentBlockDelta, ContentBlockStart, ConversationRole, JsonSchemaDefinition, Message, OutputConfig,
-    OutputFormat, OutputFormatStructure, OutputFormatType, ReasoningContentBlock, ReasoningContentBlockDelta,
-    ReasoningTextBlock, StopReason, Tool, ToolConfiguration, ToolInputSchema, ToolResultBlock, ToolResultContentBlock,
-    ToolSpecification,
+use aws_sdk_bedrockruntime::{
+    operation::converse::ConverseOutput,
+    types::{
+        ContentBlock, ContentBlockDelta, ContentBlockStart, ConversationRole, JsonSchemaDefinition, Message,
+        OutputConfig, OutputFormat, OutputFormatStructure, OutputFormatType, ReasoningContentBlock,
+        ReasoningContentBlockDelta, ReasoningTextBlock, StopReason, Tool, ToolConfiguration, ToolInputSchema,
+        ToolResultBlock, ToolResultContentBlock, ToolSpecification,
+    },
 };
 use aws_smithy_types::Document;
 use serde_json::{Value, json};
 use spillway_stand_ins::bedrock::tokens;
 
-use crate::calls::messages_body;
-use crate::support::{Bedrock, chunks, drain, invoke, object, open, refused, text, usage, user};
+use crate::{
+    calls::messages_body,
+    support::{Bedrock, chunks, drain, invoke, object, open, refused, text, usage, user},
+};
 
 const ASK: &str = "[[thinking_tokens=20]] [[output_tokens=5]]";
 

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::calls::messages_body;
-use crate::support::Bedrock;
+use crate::{calls::messages_body, support::Bedrock};
 
 fn hello() -> String {
     json!({ "messages": [{ "role": "user", "content": [{ "text": "hello" }] }] }).to_string()

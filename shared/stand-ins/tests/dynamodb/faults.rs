@@ -1,15 +1,15 @@
 //! The proxy's faults, as the SDK reports them, and its controls over HTTP.
 
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::{error::SdkError, operation::put_item::PutItemError};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use spillway_stand_ins::clock::Clock;
-use spillway_stand_ins::dynamodb::Options;
-use spillway_stand_ins::faults::{Effect, Fault, Stats};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use spillway_stand_ins::{
+    clock::Clock,
+    dynamodb::Options,
+    faults::{Effect, Fault, Stats},
+};
 
 use crate::server::{Server, get, patient_client, put};
 

@@ -1,19 +1,19 @@
 //! A running stand-in, and the SDK calls that the tests share.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+use aws_sdk_dynamodb::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
+    error::SdkError,
+    operation::put_item::PutItemError,
+    types::{AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
 };
-use spillway_stand_ins::dynamodb::{Options, serve};
-use spillway_stand_ins::faults::Faults;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use spillway_stand_ins::{
+    dynamodb::{Options, serve},
+    faults::Faults,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub const TABLE: &str = "things";

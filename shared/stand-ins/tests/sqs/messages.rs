@@ -1,9 +1,11 @@
 //! What a message may be, and how it comes back.
 
-use aws_sdk_sqs::primitives::Blob;
-use aws_sdk_sqs::types::{
-    MessageAttributeValue, MessageSystemAttributeName as System, MessageSystemAttributeNameForSends,
-    MessageSystemAttributeValue, QueueAttributeName as Name,
+use aws_sdk_sqs::{
+    primitives::Blob,
+    types::{
+        MessageAttributeValue, MessageSystemAttributeName as System, MessageSystemAttributeNameForSends,
+        MessageSystemAttributeValue, QueueAttributeName as Name,
+    },
 };
 
 use crate::support::{Sqs, bodies, refusal, system};

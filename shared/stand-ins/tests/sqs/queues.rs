@@ -1,7 +1,6 @@
 //! Queues themselves: creation, attributes, tags, lists, purge and deletion.
 
-use aws_sdk_sqs::error::ProvideErrorMetadata as _;
-use aws_sdk_sqs::types::QueueAttributeName as Name;
+use aws_sdk_sqs::{error::ProvideErrorMetadata as _, types::QueueAttributeName as Name};
 
 use crate::support::{Refusal, Sqs, refusal};
 

@@ -1,16 +1,17 @@
 //! A stand-in on a free port, a client of the real SDK for it, and shorthands for what most tests do.
 
-use std::fmt::Debug;
-use std::future::Future;
-use std::time::Duration;
+use std::{fmt::Debug, future::Future, time::Duration};
 
-use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::retry::RetryConfig;
-use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName};
-use spillway_stand_ins::clock::Clock;
-use spillway_stand_ins::sqs::{Options, serve};
+use aws_sdk_sqs::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region, retry::RetryConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    types::{Message, MessageSystemAttributeName, QueueAttributeName},
+};
+use spillway_stand_ins::{
+    clock::Clock,
+    sqs::{Options, serve},
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

@@ -4,9 +4,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{typed, vector};
-use crate::bedrock::malformed;
-use crate::bedrock::problem::Problem;
-use crate::bedrock::prompt::Prompt;
+use crate::bedrock::{malformed, problem::Problem, prompt::Prompt};
 
 const MAX_ITEMS: usize = 96;
 const V3_DIMENSIONS: usize = 1_024;

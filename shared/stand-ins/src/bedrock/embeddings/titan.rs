@@ -3,9 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::vector;
-use crate::bedrock::malformed;
-use crate::bedrock::problem::Problem;
-use crate::bedrock::prompt::Prompt;
+use crate::bedrock::{malformed, problem::Problem, prompt::Prompt};
 
 const MAX_INPUT_TOKENS: u64 = 8_192;
 const V1_DIMENSIONS: usize = 1_536;

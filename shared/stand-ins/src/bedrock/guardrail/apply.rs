@@ -4,8 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Attached, Guardrail};
-use crate::bedrock::config::Simulator;
-use crate::bedrock::problem::Problem;
+use crate::bedrock::{config::Simulator, problem::Problem};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

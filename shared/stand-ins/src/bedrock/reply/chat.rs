@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{Receipt, deltas};
-use crate::bedrock::engine::{Answer, Block, ToolUse};
-use crate::bedrock::events::Event;
-use crate::bedrock::tokens;
+use crate::bedrock::{
+    engine::{Answer, Block, ToolUse},
+    events::Event,
+    tokens,
+};
 
 pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
     let text = answer.text();

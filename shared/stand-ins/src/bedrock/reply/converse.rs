@@ -3,10 +3,12 @@
 use serde_json::{Map, Value, json};
 
 use super::{Receipt, deltas};
-use crate::bedrock::cache::Lifetime;
-use crate::bedrock::engine::{Answer, Block};
-use crate::bedrock::events::Event;
-use crate::bedrock::{thinking, tokens};
+use crate::bedrock::{
+    cache::Lifetime,
+    engine::{Answer, Block},
+    events::Event,
+    thinking, tokens,
+};
 
 pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
     let mut body = closing(answer, receipt);

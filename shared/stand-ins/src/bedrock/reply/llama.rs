@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Receipt, deltas};
-use crate::bedrock::engine::Answer;
-use crate::bedrock::events::Event;
+use crate::bedrock::{engine::Answer, events::Event};
 
 pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
     json!({

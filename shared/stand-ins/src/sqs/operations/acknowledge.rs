@@ -3,12 +3,14 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::checks;
-use super::super::error::{Error, Fault};
-use super::super::message::Receipt;
-use super::super::service::Service;
-use super::super::state::State;
 use super::{Call, batch};
+use crate::sqs::{
+    checks,
+    error::{Error, Fault},
+    message::Receipt,
+    service::Service,
+    state::State,
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -1,12 +1,10 @@
 //! What all batch operations share: reading the entries and reporting each one's fate.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::super::checks;
-use super::super::error::Error;
 use super::Call;
+use crate::sqs::{checks, error::Error};
 
 /// One entry of a batch.
 #[derive(Deserialize)]

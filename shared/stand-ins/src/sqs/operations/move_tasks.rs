@@ -1,17 +1,18 @@
 //! StartMessageMoveTask, ListMessageMoveTasks and CancelMessageMoveTask.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::checks;
-use super::super::error::{Error, Fault};
-use super::super::moves::{MoveTask, Status};
-use super::super::service::Service;
-use super::super::settings::queue_of_arn;
-use super::super::state::{Change, State, is_dead_letter_queue};
 use super::Call;
+use crate::sqs::{
+    checks,
+    error::{Error, Fault},
+    moves::{MoveTask, Status},
+    service::Service,
+    settings::queue_of_arn,
+    state::{Change, State, is_dead_letter_queue},
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

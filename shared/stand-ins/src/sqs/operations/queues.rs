@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::checks;
-use super::super::error::{Error, Fault};
-use super::super::queue::{About, Queue};
-use super::super::service::Service;
-use super::super::settings::{Settings, arn_of_queue};
-use super::super::state::{Change, State, targets};
 use super::Call;
+use crate::sqs::{
+    checks,
+    error::{Error, Fault},
+    queue::{About, Queue},
+    service::Service,
+    settings::{Settings, arn_of_queue},
+    state::{Change, State, targets},
+};
 
 /// A queue may be purged once in this time.
 const PURGE_PAUSE_MS: u64 = 60_000;

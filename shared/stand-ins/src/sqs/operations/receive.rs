@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::checks;
-use super::super::digest;
-use super::super::error::{Error, Fault};
-use super::super::message::Message;
-use super::super::service::Service;
-use super::super::settings::ACCOUNT;
-use super::super::state::Received;
 use super::Call;
+use crate::sqs::{
+    checks, digest,
+    error::{Error, Fault},
+    message::Message,
+    service::Service,
+    settings::ACCOUNT,
+    state::Received,
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::checks;
-use super::super::digest;
-use super::super::error::{Error, Fault};
-use super::super::message::{AttributeValue, Content};
-use super::super::service::Service;
-use super::super::settings::Settings;
-use super::super::state::State;
 use super::{Call, batch};
+use crate::sqs::{
+    checks, digest,
+    error::{Error, Fault},
+    message::{AttributeValue, Content},
+    service::Service,
+    settings::Settings,
+    state::State,
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
