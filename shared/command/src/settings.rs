@@ -30,7 +30,7 @@ pub struct Settings {
     pub simulator: Simulator,
     /// What goes wrong in the queues on purpose.
     #[serde(default)]
-    pub queue_faults: sqs::Faults,
+    pub queue_faults: sqs::DeliveryFaults,
 }
 
 impl Settings {

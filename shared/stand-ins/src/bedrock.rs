@@ -1,19 +1,20 @@
 //! A stand-in for Amazon Bedrock Runtime that the unmodified AWS SDKs can talk to.
 //!
-//! It serves Converse, ConverseStream, InvokeModel and InvokeModelWithResponseStream (the bodies of [`Format`]),
-//! CountTokens and ApplyGuardrail over HTTP/1.1 and h2c, accepts any or no authorization, answers deterministically
-//! from the prompt (`engine`), counts tokens in one way ([`tokens`]), and gives its pools the capacity of Bedrock's
-//! (`capacity`). A guardrail blocks a text that contains `sim-blocked`, or what [`SimulatedGuardrail`] says.
+//! It serves Converse, ConverseStream, InvokeModel and InvokeModelWithResponseStream (the bodies of
+//! [`Format`]), CountTokens and ApplyGuardrail over HTTP/1.1 and h2c, accepts any or no
+//! authorization, answers deterministically from the prompt (`engine`), counts tokens in one way
+//! ([`tokens`]), and gives its pools the capacity of Bedrock's (`capacity`). A guardrail blocks a
+//! text that contains `sim-blocked`, or what [`SimulatedGuardrail`] says.
 //!
-//! Model ids that begin with `sim.` are always served and bring a behaviour along: `sim.slow`, `sim.throttled`,
-//! `sim.breaks`, `sim.throttles-mid-stream`, `sim.stalls`, `sim.errors`, `sim.timeout`, `sim.refuses`, `sim.denied`,
-//! `sim.uncountable` (to CountTokens);
-//! a further `.name` makes several of one kind. Others are disturbed by [`config::SimulatedPool::fault`] or by
-//! `POST /_sim/faults` with a [`faults::Fault`]; `DELETE /_sim/faults` ends that.
+//! Model ids that begin with `sim.` are always served and bring a behaviour along: `sim.slow`,
+//! `sim.throttled`, `sim.breaks`, `sim.throttles-mid-stream`, `sim.stalls`, `sim.errors`,
+//! `sim.timeout`, `sim.refuses`, `sim.denied`, `sim.uncountable` (to CountTokens); a further
+//! `.name` makes several of one kind. Others are disturbed by [`config::SimulatedPool::fault`] or
+//! by `POST /_sim/faults` with a [`faults::Fault`]; `DELETE /_sim/faults` ends that.
 //!
-//! `GET /_sim/stats` is the simulator's own account (`DELETE` resets it), `GET /_sim/calls` its log of calls if
-//! [`Simulator::call_log`] is on, `POST /_sim/clock {"advance_ms": n}` moves
-//! its clock, `GET /_sim/health` says that it listens.
+//! `GET /_sim/stats` is the simulator's own account (`DELETE` resets it), `GET /_sim/calls` its log
+//! of calls if [`Simulator::call_log`] is on, `POST /_sim/clock {"advance_ms": n}` moves its clock,
+//! `GET /_sim/health` says that it listens.
 
 use std::{io, sync::Arc};
 
@@ -68,7 +69,8 @@ pub struct Options {
     pub simulator: Simulator,
 }
 
-/// Serves on `listener` until `shutdown` is cancelled, then lets open calls finish for up to five seconds.
+/// Serves on `listener` until `shutdown` is cancelled, then lets open calls finish for up to five
+/// seconds.
 ///
 /// # Errors
 /// When a pool's fault cannot be.
