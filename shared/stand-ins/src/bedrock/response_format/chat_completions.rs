@@ -1,15 +1,16 @@
-//! Answers in the words of OpenAI's chat completions.
+//! Responses in the format of OpenAI chat completions.
 
 use serde_json::{Value, json};
 
-use super::{Receipt, deltas};
+use super::{CallMetadata, deltas};
 use crate::bedrock::{
-    engine::{Answer, Block, ToolUse},
-    events::Event,
+    event_stream::Event,
+    model::{Answer, Block, ToolUse},
     tokens,
 };
 
-pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
+/// Returns the complete body.
+pub(super) fn body(answer: &Answer, metadata: &CallMetadata) -> Value {
     let text = answer.text();
     let mut message =
         json!({ "role": "assistant", "content": if text.is_empty() { Value::Null } else { json!(text) } });
@@ -18,31 +19,32 @@ pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
         message["tool_calls"] = json!(calls);
     }
     let choice = json!({ "index": 0, "message": message, "finish_reason": finish_reason(answer), "logprobs": null });
-    let mut body = envelope("chat.completion", receipt);
+    let mut body = envelope("chat.completion", metadata);
     body["choices"] = json!([choice]);
-    body["usage"] = usage(answer, receipt);
+    body["usage"] = usage(answer, metadata);
     body
 }
 
-pub(super) fn events(answer: &Answer, receipt: &Receipt) -> Vec<Event> {
-    let chunk = |delta: Value| Event::chunk(&chunk(receipt, &delta, None));
+/// Returns all events of a stream except the last.
+pub(super) fn events(answer: &Answer, metadata: &CallMetadata) -> Vec<Event> {
+    let chunk = |delta: Value| Event::chunk(&chunk(metadata, &delta, None));
     let mut events = vec![chunk(json!({ "role": "assistant", "content": "" }))];
     let mut calls = 0;
     for block in &answer.blocks {
         match block {
             Block::Thinking(_) => {}
             Block::Text(text) => {
-                let piece = |(piece, tokens)| chunk(json!({ "content": piece })).carrying(tokens);
+                let piece = |(piece, tokens)| chunk(json!({ "content": piece })).with_tokens(tokens);
                 events.extend(deltas(text).map(piece));
             }
             Block::ToolUse(call) => {
                 let mut start = tool_call(call, "");
                 start["index"] = json!(calls);
                 let start = chunk(json!({ "tool_calls": [start] }));
-                events.push(start.carrying(tokens::tool_use_tokens(&call.name, "")));
+                events.push(start.with_tokens(tokens::tool_use_tokens(&call.name, "")));
                 events.extend(deltas(&call.input.to_string()).map(|(piece, tokens)| {
                     let piece = json!({ "index": calls, "function": { "arguments": piece } });
-                    chunk(json!({ "tool_calls": [piece] })).carrying(tokens)
+                    chunk(json!({ "tool_calls": [piece] })).with_tokens(tokens)
                 }));
                 calls += 1;
             }
@@ -51,24 +53,25 @@ pub(super) fn events(answer: &Answer, receipt: &Receipt) -> Vec<Event> {
     events
 }
 
-pub(super) fn last(answer: &Answer, receipt: &Receipt) -> Value {
-    let mut last = chunk(receipt, &json!({}), Some(finish_reason(answer)));
-    last["usage"] = usage(answer, receipt);
+/// Returns the last chunk of a stream.
+pub(super) fn last_chunk(answer: &Answer, metadata: &CallMetadata) -> Value {
+    let mut last = chunk(metadata, &json!({}), Some(finish_reason(answer)));
+    last["usage"] = usage(answer, metadata);
     last
 }
 
-fn chunk(receipt: &Receipt, delta: &Value, finish_reason: Option<&str>) -> Value {
-    let mut chunk = envelope("chat.completion.chunk", receipt);
+fn chunk(metadata: &CallMetadata, delta: &Value, finish_reason: Option<&str>) -> Value {
+    let mut chunk = envelope("chat.completion.chunk", metadata);
     chunk["choices"] = json!([{ "index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null }]);
     chunk
 }
 
-fn envelope(object: &str, receipt: &Receipt) -> Value {
+fn envelope(object: &str, metadata: &CallMetadata) -> Value {
     json!({
-        "id": receipt.message_id.replace("msg_bdrk_", "chatcmpl-"),
+        "id": metadata.message_id.replace("msg_bdrk_", "chatcmpl-"),
         "object": object,
-        "created": receipt.begun_ms / 1_000,
-        "model": receipt.model_id,
+        "created": metadata.begun_ms / 1_000,
+        "model": metadata.model_id,
     })
 }
 
@@ -84,11 +87,11 @@ fn finish_reason(answer: &Answer) -> &'static str {
     }
 }
 
-fn usage(answer: &Answer, receipt: &Receipt) -> Value {
-    let prompt_tokens = receipt.total_tokens(answer) - answer.output_tokens;
+fn usage(answer: &Answer, metadata: &CallMetadata) -> Value {
+    let prompt_tokens = metadata.total_tokens(answer) - answer.output_tokens;
     json!({
         "prompt_tokens": prompt_tokens,
         "completion_tokens": answer.output_tokens,
-        "total_tokens": receipt.total_tokens(answer),
+        "total_tokens": metadata.total_tokens(answer),
     })
 }

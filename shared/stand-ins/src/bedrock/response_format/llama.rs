@@ -1,37 +1,40 @@
-//! Answers of Meta Llama: one generation and its counts.
+//! Responses of Meta Llama: the generated text and its token counts.
 
 use serde_json::{Value, json};
 
-use super::{Receipt, deltas};
-use crate::bedrock::{engine::Answer, events::Event};
+use super::{CallMetadata, deltas};
+use crate::bedrock::{event_stream::Event, model::Answer};
 
-pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
+/// Returns the complete body.
+pub(super) fn body(answer: &Answer, metadata: &CallMetadata) -> Value {
     json!({
         "generation": answer.text(),
-        "prompt_token_count": receipt.input.input_tokens,
+        "prompt_token_count": metadata.input.input_tokens,
         "generation_token_count": answer.output_tokens,
         "stop_reason": stop_reason(answer),
     })
 }
 
-/// The first chunk counts the prompt, every one the tokens generated until then.
-pub(super) fn events(answer: &Answer, receipt: &Receipt) -> Vec<Event> {
+/// Returns all events of a stream except the last. The first chunk has the prompt tokens, and each
+/// chunk has the tokens generated so far.
+pub(super) fn events(answer: &Answer, metadata: &CallMetadata) -> Vec<Event> {
     let mut generated = 0;
     let text = answer.text();
     let chunk = |(at, (piece, tokens)): (usize, (String, u64))| {
         generated += tokens;
         let chunk = json!({
             "generation": piece,
-            "prompt_token_count": (at == 0).then_some(receipt.input.input_tokens),
+            "prompt_token_count": (at == 0).then_some(metadata.input.input_tokens),
             "generation_token_count": generated,
             "stop_reason": null,
         });
-        Event::chunk(&chunk).carrying(tokens)
+        Event::chunk(&chunk).with_tokens(tokens)
     };
     deltas(&text).enumerate().map(chunk).collect()
 }
 
-pub(super) fn last(answer: &Answer) -> Value {
+/// Returns the last chunk of a stream.
+pub(super) fn last_chunk(answer: &Answer) -> Value {
     json!({
         "generation": "",
         "prompt_token_count": null,
