@@ -1,6 +1,9 @@
-"""Checks built Lambda binaries: `python check_artifacts.py BOOTSTRAP…` prints their sizes and fails on one that cannot start.
+"""Checks built Lambda binaries: prints their sizes, and fails for a binary that cannot start.
 
-Amazon Linux 2023, which `provided.al2023` runs on, has glibc 2.34; a binary that asks for a newer one ends at its start.
+    python check_artifacts.py BOOTSTRAP…
+
+The runtime `provided.al2023` is Amazon Linux 2023 with glibc 2.34. A binary that needs a newer
+glibc exits at startup.
 """
 
 import re
@@ -12,8 +15,8 @@ RUNTIME_GLIBC = (2, 34)
 MIB = 1024 * 1024
 
 
-def needed_glibc(binary):
-    """The newest glibc version among the symbols that the binary imports."""
+def required_glibc(binary):
+    """Returns the newest glibc version among the symbols that the binary imports."""
     versions = re.findall(rb"GLIBC_(\d+)\.(\d+)", binary)
     return max(((int(major), int(minor)) for major, minor in versions), default=(0, 0))
 
@@ -22,11 +25,13 @@ def main():
     failed = False
     for path in map(Path, sys.argv[1:]):
         binary = path.read_bytes()
-        needed = needed_glibc(binary)
-        zipped = len(zlib.compress(binary, 6))
-        print(f"{path}: {len(binary) / MIB:.2f} MiB, zipped {zipped / MIB:.2f} MiB, needs glibc {needed[0]}.{needed[1]}")
-        if needed > RUNTIME_GLIBC:
-            print(f"{path}: provided.al2023 has only glibc {RUNTIME_GLIBC[0]}.{RUNTIME_GLIBC[1]}", file=sys.stderr)
+        required = required_glibc(binary)
+        zipped_bytes = len(zlib.compress(binary, 6))
+        sizes = f"{len(binary) / MIB:.2f} MiB, zipped {zipped_bytes / MIB:.2f} MiB"
+        print(f"{path}: {sizes}, requires glibc {required[0]}.{required[1]}")
+        if required > RUNTIME_GLIBC:
+            available = f"{RUNTIME_GLIBC[0]}.{RUNTIME_GLIBC[1]}"
+            print(f"{path}: provided.al2023 has only glibc {available}", file=sys.stderr)
             failed = True
     return 1 if failed or len(sys.argv) < 2 else 0
 

@@ -1,6 +1,7 @@
-"""Examines what `template.yaml` really deploys: it is transformed as CloudFormation would, the result linted and checked.
+"""Checks the stack that `template.yaml` deploys: transforms it as SAM does, and checks the result.
 
-Linting the template itself finds next to nothing. Needs the packages of aws-sam-cli, no network and no credentials.
+Linting the untransformed template finds almost nothing. Requires the packages of aws-sam-cli, but
+no network and no credentials.
 """
 
 import copy
@@ -29,18 +30,18 @@ TABLES = {
     "Ledger": {"pk": "HASH"},
     "Jobs": {"pk": "HASH"},
 }
-# Variables that config.rs reads and the template leaves to their defaults, each with the reason.
+# Variables that config.rs reads and the template does not set, each with the reason.
 DELIBERATELY_ABSENT = {}
 
 OPEN_FUNCTION_URL = {"Fn::And": [{"Condition": "HasFunctionUrl"}, {"Fn::Not": [{"Condition": "UsesIam"}]}]}
-# What the drain reads: the queue, and how many of its messages at once at most.
-SOURCES = {"JobsQueue": 20, "WebhookQueue": 10}
-# Who takes what a queue hands over.
-DEAD_LETTERS = {"JobsQueue": "DeadLetterQueue", "WebhookQueue": "WebhookDeadLetterQueue"}
+# The queues that the drain reads, each with its batch size.
+BATCH_SIZES = {"JobsQueue": 20, "WebhookQueue": 10}
+# Queues, each with its dead-letter queue.
+DEAD_LETTER_QUEUES = {"JobsQueue": "DeadLetterQueue", "WebhookQueue": "WebhookDeadLetterQueue"}
 REGISTRY_ACTIONS = {"dynamodb:GetItem", "dynamodb:Query"}
 LEDGER_ACTIONS = {"dynamodb:GetItem", "dynamodb:UpdateItem"}
-# What the command does to the ledger with its operator's rights: it reads the whole table.
-OPERATORS_LEDGER_ACTIONS = {"dynamodb:Scan"}
+# The command scans the ledger with its operator's credentials; the functions may not.
+OPERATOR_LEDGER_ACTIONS = {"dynamodb:Scan"}
 JOBS_ACTIONS = {
     "dynamodb:GetItem",
     "dynamodb:BatchGetItem",
@@ -48,9 +49,9 @@ JOBS_ACTIONS = {
     "dynamodb:UpdateItem",
     "dynamodb:DeleteItem",
 }
-ANSWERS_ACTIONS = {"dynamodb:GetItem", "dynamodb:PutItem"}
+IDEMPOTENCY_ACTIONS = {"dynamodb:GetItem", "dynamodb:PutItem"}
 INDEX_ACTIONS = {"dynamodb:Query"}
-# The indexes of the jobs table: their keys, and what they hold besides those.
+# Indexes of the jobs table, each with its key attributes and its projection.
 INDEXES = {
     "open": (("open", "due_ms"), {"ProjectionType": "KEYS_ONLY"}),
     "listed": (("tenant", "listed"), {"ProjectionType": "KEYS_ONLY"}),
@@ -62,7 +63,7 @@ INDEXES = {
 BODY_ACTIONS = {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"}
 BUCKET_ACTIONS = {"s3:ListBucket"}
 BEDROCK_ACTIONS = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream", "bedrock:ApplyGuardrail"}
-# Only the API is asked to count.
+# Only the API function counts tokens.
 COUNT_ACTIONS = {"bedrock:CountTokens"}
 LOG_ACTIONS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 DRAIN_QUEUE_ACTIONS = {
@@ -116,33 +117,34 @@ ALARMS = {
 
 
 def template():
-    """The SAM template as written."""
+    """Returns the untransformed SAM template."""
     sam = yaml_parse((INFRA / "template.yaml").read_text())
-    # A dump and a second read separate what YAML aliases share, so that a mutation changes one place only.
+    # A dump and a second parse copy the nodes that YAML aliases share, so that a mutation changes
+    # only a single place.
     return yaml_parse(yaml_dump(sam))
 
 
 def problems(sam, config=None, with_lint=True):
-    """Everything wrong with the stack that `sam` deploys, one sentence each; empty when all is well."""
-    deployed = copy.deepcopy(sam)
+    """Returns the problems of the stack that `sam` deploys, a message each."""
+    packaged = copy.deepcopy(sam)
     for name in FUNCTIONS:
-        # Where deploying puts the code.
-        deployed["Resources"][name]["Properties"]["CodeUri"] = "s3://some-bucket/code.zip"
+        # `sam deploy` uploads the code to S3 and replaces the path.
+        packaged["Resources"][name]["Properties"]["CodeUri"] = "s3://some-bucket/code.zip"
     try:
-        stack = transformed(deployed, {})
-        signed = transformed(deployed, {"FrontDoorAuth": "AWS_IAM"})
+        stack = transform(packaged, {})
+        iam_stack = transform(packaged, {"FrontDoorAuth": "AWS_IAM"})
     except InvalidDocumentException as error:
         return [f"transform: {cause.message}" for cause in error.causes]
     config = CONFIG.read_text() if config is None else config
     found = [problem for check in CHECKS for problem in check(stack)]
-    found += signatures(stack, signed)
-    found += environment(stack, config)
-    found += code(sam)
+    found += check_iam_auth(stack, iam_stack)
+    found += check_environment(stack, config)
+    found += check_code(sam)
     return found + (lint_problems(stack) if with_lint else [])
 
 
-def transformed(sam, parameters):
-    """What CloudFormation makes of `sam` where `parameters` are not the defaults."""
+def transform(sam, parameters):
+    """Returns the CloudFormation template for `sam`; `parameters` override the defaults."""
     translator = Translator(managed_policy_map={}, sam_parser=Parser(), plugins=[])
     return translator.translate(sam_template=copy.deepcopy(sam), parameter_values=parameters)
 
@@ -156,22 +158,22 @@ def resources(stack, kind):
     return {name: body["Properties"] for name, body in stack["Resources"].items() if body["Type"] == kind}
 
 
-def settled(stack, value):
-    """`value`, or the default of the parameter that it refers to."""
+def resolve(stack, value):
+    """Returns the default of the parameter that `value` refers to, or `value` itself."""
     if isinstance(value, dict) and value.get("Ref") in stack["Parameters"]:
         default = stack["Parameters"][value["Ref"]]["Default"]
         return int(default) if str(default).isdigit() else default
     return value
 
 
-def streaming(stack):
+def check_streaming(stack):
     for api in resources(stack, "AWS::ApiGateway::RestApi").values():
         paths = api["Body"]["paths"]
         if set(paths) != {"/", "/{proxy+}"}:
-            yield f"streaming: the API has the paths {sorted(paths)}"
+            yield f"streaming: unexpected paths of the API: {sorted(paths)}"
         for path, methods in paths.items():
             if set(methods) != {"x-amazon-apigateway-any-method"}:
-                yield f"streaming: {path} has the methods {sorted(methods)}"
+                yield f"streaming: unexpected methods of {path}: {sorted(methods)}"
             for method in methods.values():
                 integration = method["x-amazon-apigateway-integration"]
                 if integration.get("responseTransferMode") != "STREAM":
@@ -179,153 +181,153 @@ def streaming(stack):
                 if not integration["uri"]["Fn::Sub"].endswith("/response-streaming-invocations"):
                     yield f"streaming: {path} does not use the streaming invocation"
                 if integration.get("timeoutInMillis") != 900_000:
-                    yield f"streaming: {path} ends before 15 minutes"
+                    yield f"streaming: the timeout of {path} is not 15 minutes"
         if api.get("EndpointConfiguration") != {"Types": ["REGIONAL"]}:
-            yield "streaming: the API is not regional, so a silent stream ends after 30 seconds"
+            yield "streaming: the API is not regional, so an idle stream is closed after 30 seconds"
 
 
-def overflow(stack):
+def check_queues(stack):
     queues = resources(stack, "AWS::SQS::Queue")
     timeout = resources(stack, "AWS::Lambda::Function")["DrainFunction"]["Timeout"]
-    for name, dead in DEAD_LETTERS.items():
+    for name, dead_letter_queue in DEAD_LETTER_QUEUES.items():
         if queues[name].get("RedrivePolicy") != {
-            "deadLetterTargetArn": {"Fn::GetAtt": [dead, "Arn"]},
+            "deadLetterTargetArn": {"Fn::GetAtt": [dead_letter_queue, "Arn"]},
             "maxReceiveCount": 3,
         }:
-            yield f"overflow: {name} does not hand over to its dead-letter queue after 3 receives"
-        if queues[dead].get("MessageRetentionPeriod") != 14 * 24 * 3600:
-            yield f"overflow: dead letters of {name} are not kept for 14 days"
+            yield f"queues: {name} does not redrive to its dead-letter queue after 3 receives"
+        if queues[dead_letter_queue].get("MessageRetentionPeriod") != 14 * 24 * 3600:
+            yield f"queues: dead letters of {name} are not kept for 14 days"
         if queues[name].get("VisibilityTimeout", 30) < 6 * timeout:
-            yield f"overflow: the visibility timeout of {name} is less than six times the drain's timeout"
+            yield f"queues: the visibility timeout of {name} is less than six times the drain's timeout"
     for name, queue in queues.items():
         if queue.get("SqsManagedSseEnabled") is not True:
-            yield f"overflow: {name} is not encrypted"
+            yield f"queues: {name} is not encrypted"
 
 
-def bodies(stack):
+def check_bodies(stack):
     buckets = resources(stack, "AWS::S3::Bucket")
     if set(buckets) != {"Bodies"}:
-        yield f"bodies: there are the buckets {sorted(buckets)}"
-    bucket, body = buckets["Bodies"], stack["Resources"]["Bodies"]
+        yield f"bodies: unexpected buckets: {sorted(buckets)}"
+    bucket, resource = buckets["Bodies"], stack["Resources"]["Bodies"]
     encryption = bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [{}])
     if encryption[0].get("ServerSideEncryptionByDefault", {}).get("SSEAlgorithm") not in ("AES256", "aws:kms"):
-        yield "bodies: they are not encrypted"
-    closed = bucket.get("PublicAccessBlockConfiguration", {})
-    if [name for name, value in closed.items() if value is True] != [
+        yield "bodies: the bucket is not encrypted"
+    access_block = bucket.get("PublicAccessBlockConfiguration", {})
+    if [name for name, value in access_block.items() if value is True] != [
         "BlockPublicAcls",
         "BlockPublicPolicy",
         "IgnorePublicAcls",
         "RestrictPublicBuckets",
     ]:
-        yield "bodies: they can be made public"
+        yield "bodies: the bucket can be made public"
     rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
     if not any(rule.get("Status") == "Enabled" and rule.get("ExpirationInDays") for rule in rules):
-        yield "bodies: they are kept for ever"
-    if body.get("DeletionPolicy") != "Retain" or body.get("UpdateReplacePolicy") != "Retain":
-        yield "bodies: the stack cannot be deleted while there are any"
+        yield "bodies: objects never expire"
+    if resource.get("DeletionPolicy") != "Retain" or resource.get("UpdateReplacePolicy") != "Retain":
+        yield "bodies: the stack cannot be deleted while the bucket holds objects"
     policies = resources(stack, "AWS::S3::BucketPolicy").values()
-    denials = [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
+    statements = [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
+    without_tls = {"Bool": {"aws:SecureTransport": "false"}}
     if not any(
-        denial["Effect"] == "Deny" and denial.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
-        for denial in denials
+        statement["Effect"] == "Deny" and statement.get("Condition") == without_tls for statement in statements
     ):
-        yield "bodies: they can be asked for in plain text"
-    if any(denial["Effect"] != "Deny" for denial in denials):
-        yield "bodies: somebody is let in by the bucket's own policy"
+        yield "bodies: the bucket accepts requests without TLS"
+    if any(statement["Effect"] != "Deny" for statement in statements):
+        yield "bodies: the bucket policy grants access"
 
 
-def event_source(stack):
+def check_event_sources(stack):
     mappings = list(resources(stack, "AWS::Lambda::EventSourceMapping").values())
     sizes = {}
     for mapping in mappings:
         if mapping.get("FunctionName") == {"Ref": "DrainFunction"}:
             sizes[mapping["EventSourceArn"]["Fn::GetAtt"][0]] = mapping.get("BatchSize")
-    if sizes != SOURCES or len(mappings) != len(SOURCES):
-        yield f"event source: the drain reads {sizes}"
+    if sizes != BATCH_SIZES or len(mappings) != len(BATCH_SIZES):
+        yield f"event source: unexpected batch sizes of the drain: {sizes}"
     for mapping in mappings:
         if mapping.get("BatchSize", 10) > 10 and not mapping.get("MaximumBatchingWindowInSeconds"):
-            yield "event source: more than ten messages need a window"
+            yield "event source: a batch of more than ten messages requires a window"
         if mapping.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
-            yield "event source: one bad message fails its whole batch"
-        concurrency = settled(stack, mapping.get("ScalingConfig", {}).get("MaximumConcurrency"))
+            yield "event source: a single bad message fails its whole batch"
+        concurrency = resolve(stack, mapping.get("ScalingConfig", {}).get("MaximumConcurrency"))
         if not isinstance(concurrency, int) or not 2 <= concurrency <= 1000:
             yield "event source: the concurrency of the drain is not bounded"
         if "ProvisionedPollerConfig" in mapping:
-            yield "event source: provisioned pollers exclude a maximum concurrency"
+            yield "event source: provisioned pollers and a maximum concurrency are exclusive"
 
 
-def sweep(stack):
+def check_sweep(stack):
     rules = list(resources(stack, "AWS::Events::Rule").values())
     if len(rules) != 1 or rules[0].get("ScheduleExpression") != "rate(1 minute)":
-        yield "sweep: nothing runs it every minute"
+        yield "sweep: no rule runs it every minute"
     for rule in rules:
         target = rule["Targets"][0]
         if target["Arn"] != {"Fn::GetAtt": ["DrainFunction", "Arn"]} or target.get("Input") != '{"sweep":true}':
-            yield "sweep: the drain is not asked for one"
+            yield "sweep: the rule does not send {\"sweep\":true} to the drain"
 
 
-def tables(stack):
+def check_tables(stack):
     found = resources(stack, "AWS::DynamoDB::Table")
     if set(found) != set(TABLES):
-        yield f"tables: there are {sorted(found)}"
+        yield f"tables: unexpected tables: {sorted(found)}"
     for name, keys in TABLES.items():
         table = found.get(name, {})
         if {key["AttributeName"]: key["KeyType"] for key in table.get("KeySchema", [])} != keys:
-            yield f"tables: {name} has other keys than {keys}"
+            yield f"tables: the keys of {name} are not {keys}"
         if table.get("BillingMode") != "PAY_PER_REQUEST":
-            yield f"tables: {name} is not paid per request"
+            yield f"tables: {name} is not billed per request"
         if not table.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled"):
             yield f"tables: {name} cannot be restored to a point in time"
         if not table.get("SSESpecification", {}).get("SSEEnabled"):
             yield f"tables: {name} is not encrypted with a KMS key"
     for name in ["Registry", "Ledger"]:
-        body = stack["Resources"][name]
-        if body.get("DeletionPolicy") != "Retain" or body.get("UpdateReplacePolicy") != "Retain":
-            yield f"tables: {name} is lost with the stack"
+        resource = stack["Resources"][name]
+        if resource.get("DeletionPolicy") != "Retain" or resource.get("UpdateReplacePolicy") != "Retain":
+            yield f"tables: {name} is deleted with the stack"
 
 
-def jobs_table(stack):
+def check_jobs_table(stack):
     jobs = resources(stack, "AWS::DynamoDB::Table")["Jobs"]
     if jobs.get("TimeToLiveSpecification") != {"AttributeName": "expires_s", "Enabled": True}:
-        yield "jobs: old jobs are never deleted"
+        yield "jobs: ended jobs are never deleted"
     indexes = {index["IndexName"]: index for index in jobs.get("GlobalSecondaryIndexes", [])}
-    for name, ((of, by), projection) in INDEXES.items():
+    for name, ((hash_key, range_key), projection) in INDEXES.items():
         index = indexes.get(name, {})
         keys = [(key["AttributeName"], key["KeyType"]) for key in index.get("KeySchema", [])]
-        if keys != [(of, "HASH"), (by, "RANGE")]:
-            yield f"jobs: there is no index `{name}` of `{of}` by `{by}`"
+        if keys != [(hash_key, "HASH"), (range_key, "RANGE")]:
+            yield f"jobs: no index `{name}` with the keys `{hash_key}` and `{range_key}`"
         if index.get("Projection") != projection:
-            yield f"jobs: the index `{name}` holds {index.get('Projection')}"
-    kinds = {entry["AttributeName"]: entry["AttributeType"] for entry in jobs["AttributeDefinitions"]}
-    texts, numbers = {"pk", "open", "tenant", "listed", "waiting"}, {"due_ms", "place_ms"}
-    if kinds != dict.fromkeys(texts, "S") | dict.fromkeys(numbers, "N"):
-        yield f"jobs: the key attributes have the types {kinds}"
+            yield f"jobs: unexpected projection of the index `{name}`: {index.get('Projection')}"
+    types = {entry["AttributeName"]: entry["AttributeType"] for entry in jobs["AttributeDefinitions"]}
+    strings, numbers = {"pk", "open", "tenant", "listed", "waiting"}, {"due_ms", "place_ms"}
+    if types != dict.fromkeys(strings, "S") | dict.fromkeys(numbers, "N"):
+        yield f"jobs: unexpected types of key attributes: {types}"
 
 
-def functions(stack):
+def check_functions(stack):
     found = resources(stack, "AWS::Lambda::Function")
     if set(found) != set(FUNCTIONS):
-        yield f"functions: there are {sorted(found)}"
+        yield f"functions: unexpected functions: {sorted(found)}"
     for name, (binary, role) in FUNCTIONS.items():
         function = found[name]
         if function.get("Role") != {"Fn::GetAtt": [role, "Arn"]}:
-            yield f"functions: {name} has another role than {role}"
+            yield f"functions: the role of {name} is not {role}"
         if (function["Handler"], function["Runtime"]) != ("bootstrap", "provided.al2023"):
             yield f"functions: {name} runs {function['Handler']} on {function['Runtime']}"
-        if settled(stack, function["Architectures"][0]) not in ("arm64", "x86_64"):
-            yield f"functions: {name} has no known architecture"
+        if resolve(stack, function["Architectures"][0]) not in ("arm64", "x86_64"):
+            yield f"functions: the architecture of {name} is unknown"
         build = stack["Resources"][name].get("Metadata", {})
         if build.get("BuildMethod") != "rust-cargolambda" or build.get("BuildProperties") != {"Binary": binary}:
             yield f"functions: {name} is not built from the binary {binary}"
 
 
-def roles(stack):
+def check_roles(stack):
     found = resources(stack, "AWS::IAM::Role")
     if set(found) != set(ALLOWED_ACTIONS):
-        yield f"roles: there are {sorted(found)}"
+        yield f"roles: unexpected roles: {sorted(found)}"
     for kind in ["AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"]:
         for name in resources(stack, kind):
-            yield f"roles: {name} stands outside its role"
+            yield f"roles: the policy {name} is not inline in its role"
     for name, role in found.items():
         if role.get("ManagedPolicyArns"):
             yield f"roles: {name} has the managed policies {role['ManagedPolicyArns']}"
@@ -338,7 +340,7 @@ def roles(stack):
 
 
 def granted_actions(role):
-    """What a role may do, as sets of actions by target."""
+    """Returns the actions that a role may perform, by target."""
     granted = {}
     for policy in role.get("Policies", []):
         for statement in policy["PolicyDocument"]["Statement"]:
@@ -349,7 +351,7 @@ def granted_actions(role):
 
 
 def target_name(target):
-    """The resource of this stack that an ARN names, `bedrock` for models, or the ARN itself."""
+    """Returns the resource of this stack that an ARN names, `bedrock` for a model, or the ARN."""
     if isinstance(target, dict) and "Fn::GetAtt" in target:
         return target["Fn::GetAtt"][0]
     text = target.get("Fn::Sub", str(target)) if isinstance(target, dict) else target
@@ -359,98 +361,102 @@ def target_name(target):
     return "bedrock" if re.fullmatch(model, text) else text
 
 
-def logs(stack):
+def check_logs(stack):
     groups = resources(stack, "AWS::Logs::LogGroup")
     for name, function in resources(stack, "AWS::Lambda::Function").items():
-        logging = function.get("LoggingConfig", {})
-        group = groups.get(logging.get("LogGroup", {}).get("Ref"))
-        if group is None or not settled(stack, group.get("RetentionInDays")):
-            yield f"logs: those of {name} are kept for ever"
-        if logging.get("LogFormat") != "JSON":
-            yield f"logs: those of {name} are not JSON"
+        config = function.get("LoggingConfig", {})
+        group = groups.get(config.get("LogGroup", {}).get("Ref"))
+        if group is None or not resolve(stack, group.get("RetentionInDays")):
+            yield f"logs: logs of {name} never expire"
+        if config.get("LogFormat") != "JSON":
+            yield f"logs: logs of {name} are not JSON"
 
 
-def alarms(stack):
+def check_alarms(stack):
     found = set()
     for alarm in resources(stack, "AWS::CloudWatch::Alarm").values():
         subject = alarm["Dimensions"][0]["Value"]
         found.add((alarm["Namespace"], alarm["MetricName"], subject.get("Ref") or subject["Fn::GetAtt"][0]))
         if "Ref" not in str(alarm.get("AlarmActions")):
-            yield f"alarms: {alarm['MetricName']} notifies nobody"
+            yield f"alarms: the alarm for {alarm['MetricName']} has no action"
     for _, metric, subject in sorted(ALARMS - found):
-        yield f"alarms: nobody watches {metric} of {subject}"
+        yield f"alarms: no alarm for {metric} of {subject}"
 
 
-def function_url(stack):
+def check_function_url(stack):
     urls = resources(stack, "AWS::Lambda::Url")
     if any(url.get("InvokeMode") != "RESPONSE_STREAM" for url in urls.values()):
-        yield "function url: it is buffered"
+        yield "function url: responses are buffered"
     grants = {}
     for name, grant in resources(stack, "AWS::Lambda::Permission").items():
         if grant["Principal"] != "*":
             continue
         grants[grant["Action"]] = grant
         if stack["Resources"][name].get("Condition") != "HasOpenFunctionUrl":
-            yield f"function url: {name} holds without an open one"
+            yield f"function url: {name} exists without an open Function URL"
     if stack["Conditions"].get("HasOpenFunctionUrl") != OPEN_FUNCTION_URL:
-        yield "function url: it is open in other cases than it should be"
+        yield "function url: wrong condition HasOpenFunctionUrl"
     if any(url.get("AuthType") != {"Fn::If": ["UsesIam", "AWS_IAM", "NONE"]} for url in urls.values()):
-        yield "function url: it is open where the API is not"
+        yield "function url: it is open although the API requires IAM"
     if set(grants) != {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}:
-        yield "function url: it needs both permissions"
+        yield "function url: it requires both permissions"
     if grants.get("lambda:InvokeFunctionUrl", {}).get("FunctionUrlAuthType") != "NONE":
-        yield "function url: the permission does not fit its authentication"
+        yield "function url: the permission does not match the authentication type"
     if grants.get("lambda:InvokeFunction", {}).get("InvokedViaFunctionUrl") is not True:
-        yield "function url: everybody may call the Invoke API"
+        yield "function url: any caller may use the Invoke API"
     if stack["Parameters"]["EnableFunctionUrl"]["Default"] != "false":
-        yield "function url: it is not an option but the default"
+        yield "function url: it is enabled by default"
 
 
-def signatures(stack, signed):
-    """The API asks for signatures where its parameter says so, and only there."""
-    for parameters, expected, wrong in [(stack, None, "asks for"), (signed, [{"AWS_IAM": []}], "does not ask for")]:
-        for api in resources(parameters, "AWS::ApiGateway::RestApi").values():
+def check_iam_auth(stack, iam_stack):
+    """Reports paths that require a signature by default, or do not with FrontDoorAuth=AWS_IAM."""
+    iam = [{"AWS_IAM": []}]
+    for deployed, expected, fault in [(stack, None, "requires"), (iam_stack, iam, "does not require")]:
+        for api in resources(deployed, "AWS::ApiGateway::RestApi").values():
             for path, methods in api["Body"]["paths"].items():
                 for method in methods.values():
                     if method.get("security") != expected:
-                        yield f"signatures: {path} {wrong} one"
+                        yield f"signatures: {path} {fault} a signature"
                     if "credentials" in method["x-amazon-apigateway-integration"]:
-                        yield f"signatures: {path} calls the function with the caller's rights"
+                        yield f"signatures: {path} invokes the function with the caller's credentials"
 
 
 CHECKS = [
-    streaming,
-    overflow,
-    bodies,
-    event_source,
-    sweep,
-    tables,
-    jobs_table,
-    functions,
-    roles,
-    logs,
-    alarms,
-    function_url,
+    check_streaming,
+    check_queues,
+    check_bodies,
+    check_event_sources,
+    check_sweep,
+    check_tables,
+    check_jobs_table,
+    check_functions,
+    check_roles,
+    check_logs,
+    check_alarms,
+    check_function_url,
 ]
 
 
-def environment(stack, config):
-    """The functions get exactly the variables that config.rs reads."""
+def check_environment(stack, config):
+    """Reports variables that the functions lack, or that config.rs does not read."""
     read = set(re.findall(r'"(SPILLWAY_[A-Z0-9_]+)"', config))
     if not read:
         yield "environment: config.rs reads no variable"
     for name, function in resources(stack, "AWS::Lambda::Function").items():
-        given = set(function["Environment"]["Variables"])
-        for variable in sorted(read - given - set(DELIBERATELY_ABSENT)):
+        configured = set(function["Environment"]["Variables"])
+        for variable in sorted(read - configured - set(DELIBERATELY_ABSENT)):
             yield f"environment: {name} lacks {variable}"
-        for variable in sorted(given - read):
-            yield f"environment: {name} has {variable}, which nothing reads"
+        for variable in sorted(configured - read):
+            yield f"environment: {name} has {variable}, which config.rs does not read"
     for variable in sorted(set(DELIBERATELY_ABSENT) - read):
-        yield f"environment: {variable} is excused, but nothing reads it"
+        yield f"environment: {variable} is deliberately absent, but config.rs does not read it"
 
 
-def code(sam):
-    """Each function is built in its own package, so that no feature that the command needs is compiled into it."""
+def check_code(sam):
+    """Reports functions that are not built in their own package.
+
+    Otherwise Cargo would compile the dependency features of the command into them.
+    """
     for name, (binary, _) in FUNCTIONS.items():
         folder = sam["Resources"][name]["Properties"].get("CodeUri")
         if folder != f"../functions/{binary}":
@@ -458,9 +464,9 @@ def code(sam):
 
 
 def store_actions(store):
-    """The DynamoDB actions that one of the stores (`jobs`, `ledger`) calls, as IAM names them.
+    """Returns the IAM actions for the DynamoDB operations that a store (`jobs`, `ledger`, …) calls.
 
-    A transaction is authorised by the actions that it is made of.
+    DynamoDB authorises a transaction by the actions it consists of.
     """
     files = [SOURCE / "store" / f"{store}.rs", *(SOURCE / "store" / store).rglob("*.rs")]
     calls = {call for file in files for call in re.findall(r"\.(\w+_items?|query|scan)\(\)", file.read_text())}

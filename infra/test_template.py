@@ -1,6 +1,6 @@
-"""Tests the SAM template: it has none of the known problems, and each problem would be noticed.
+"""Tests that the SAM template has no known problem, and that `checks.py` reports known mistakes.
 
-Runs in aws-sam-cli's environment, offline:
+Runs offline in the environment of aws-sam-cli:
 
     python -m unittest discover -s infra -p 'test_*.py'
 """
@@ -8,12 +8,12 @@ Runs in aws-sam-cli's environment, offline:
 import unittest
 
 from checks import (
-    ANSWERS_ACTIONS,
     CONFIG,
+    IDEMPOTENCY_ACTIONS,
     INDEX_ACTIONS,
     JOBS_ACTIONS,
     LEDGER_ACTIONS,
-    OPERATORS_LEDGER_ACTIONS,
+    OPERATOR_LEDGER_ACTIONS,
     problems,
     store_actions,
     template,
@@ -36,9 +36,9 @@ def grant(action, target):
     return {"Effect": "Allow", "Action": action, "Resource": {"Fn::GetAtt": [target, "Arn"]}}
 
 
-# What goes wrong in templates: the mistake, and a part of the sentence that must report it.
+# Mistakes in templates: how to make each of them, and a part of the message that must report it.
 MISTAKES = {
-    "the CloudFormation word instead of SAM's": (
+    "CloudFormation's value instead of SAM's": (
         lambda sam: event(sam, "ApiFunction", "Everything").update(ResponseTransferMode="STREAM"),
         "streaming: /{proxy+} is buffered",
     ),
@@ -46,130 +46,144 @@ MISTAKES = {
         lambda sam: event(sam, "ApiFunction", "Root").pop("ResponseTransferMode"),
         "streaming: / is buffered",
     ),
-    "the default timeout of an integration": (
+    "an integration with the default timeout": (
         lambda sam: event(sam, "ApiFunction", "Everything").pop("TimeoutInMillis"),
-        "ends before 15 minutes",
+        "the timeout of /{proxy+} is not 15 minutes",
     ),
-    "a method typo": (
+    "a typo in a method": (
         lambda sam: event(sam, "ApiFunction", "Everything").update(Method="PSOT"),
-        "streaming: /{proxy+} has the methods",
+        "streaming: unexpected methods of /{proxy+}",
     ),
     "an edge-optimised endpoint": (
         lambda sam: properties(sam, "Api").pop("EndpointConfiguration"),
         "is not regional",
     ),
-    "no partial batches": (
+    "no partial batch responses": (
         lambda sam: event(sam, "DrainFunction", "Jobs").pop("FunctionResponseTypes"),
-        "one bad message fails its whole batch",
+        "a single bad message fails its whole batch",
     ),
-    "a typo in partial batches": (
+    "a typo in partial batch responses": (
         lambda sam: event(sam, "DrainFunction", "Jobs").update(FunctionResponseTypes=["ReportBatchItemFailure"]),
         "lint E3030",
     ),
-    "no bound on concurrency": (
+    "no maximum concurrency": (
         lambda sam: event(sam, "DrainFunction", "Jobs").pop("ScalingConfig"),
         "concurrency of the drain is not bounded",
     ),
-    "a typo in the bound": (
+    "a typo in the maximum concurrency": (
         lambda sam: event(sam, "DrainFunction", "Jobs").update(ScalingConfig={"MaxConcurrency": 20}),
         "lint E3002",
     ),
     "provisioned pollers": (
         lambda sam: event(sam, "DrainFunction", "Jobs").update(ProvisionedPollerConfig={"MinimumPollers": 1}),
-        "provisioned pollers exclude",
+        "provisioned pollers and a maximum concurrency are exclusive",
     ),
     "an unknown event property": (
         lambda sam: event(sam, "DrainFunction", "Jobs").update(BatchSizes=1),
         "transform:",
     ),
-    "no sweep": (lambda sam: properties(sam, "DrainFunction")["Events"].pop("Sweep"), "sweep: nothing runs it"),
-    "another sweep input": (
+    "no sweep": (lambda sam: properties(sam, "DrainFunction")["Events"].pop("Sweep"), "sweep: no rule runs it"),
+    "a wrong sweep input": (
         lambda sam: event(sam, "DrainFunction", "Sweep").update(Input='{"sweep":1}'),
-        "sweep: the drain is not asked",
+        "sweep: the rule does not send",
     ),
-    "no dead-letter queue": (lambda sam: properties(sam, "JobsQueue").pop("RedrivePolicy"), "does not hand over"),
-    "dead letters that vanish after four days": (
+    "no dead-letter queue": (lambda sam: properties(sam, "JobsQueue").pop("RedrivePolicy"), "JobsQueue does not redrive"),
+    "dead letters with the default retention": (
         lambda sam: properties(sam, "DeadLetterQueue").pop("MessageRetentionPeriod"),
         "not kept for 14 days",
     ),
-    "a visibility of one timeout": (
+    "a visibility timeout of a single function timeout": (
         lambda sam: properties(sam, "JobsQueue").update(VisibilityTimeout=900),
         "less than six times",
     ),
-    "a visibility below the timeout": (
+    "a visibility timeout below the function timeout": (
         lambda sam: properties(sam, "JobsQueue").update(VisibilityTimeout=60),
         "lint E3505",
     ),
-    "a queue in plain text": (
+    "a queue without encryption": (
         lambda sam: properties(sam, "JobsQueue").update(SqsManagedSseEnabled=False),
         "JobsQueue is not encrypted",
     ),
-    "provisioned tables": (
+    "a provisioned table": (
         lambda sam: properties(sam, "Ledger").update(BillingMode="PROVISIONED"),
-        "Ledger is not paid per request",
+        "Ledger is not billed per request",
     ),
     "no backups": (
         lambda sam: properties(sam, "Registry").pop("PointInTimeRecoverySpecification"),
         "Registry cannot be restored",
     ),
     "no table encryption": (lambda sam: properties(sam, "Jobs").pop("SSESpecification"), "Jobs is not encrypted"),
-    "a registry that goes with the stack": (
+    "a registry that is deleted with the stack": (
         lambda sam: sam["Resources"]["Registry"].pop("DeletionPolicy"),
-        "Registry is lost",
+        "Registry is deleted",
     ),
     "no expiry of jobs": (lambda sam: properties(sam, "Jobs").pop("TimeToLiveSpecification"), "never deleted"),
-    "expiry by another attribute": (
+    "expiry by a wrong attribute": (
         lambda sam: properties(sam, "Jobs")["TimeToLiveSpecification"].update(AttributeName="ttl"),
         "never deleted",
     ),
     "no index for the sweep": (
         lambda sam: properties(sam, "Jobs").pop("GlobalSecondaryIndexes"),
-        "there is no index `open`",
+        "no index `open`",
     ),
-    "an index that holds too little": (
-        lambda sam: properties(sam, "Jobs")["GlobalSecondaryIndexes"][2].update(Projection={"ProjectionType": "KEYS_ONLY"}),
-        "the index `waiting` holds",
+    "an index with a wrong projection": (
+        lambda sam: properties(sam, "Jobs")["GlobalSecondaryIndexes"][2].update(
+            Projection={"ProjectionType": "KEYS_ONLY"}
+        ),
+        "unexpected projection of the index `waiting`",
     ),
-    "a batch of one after the other": (
+    "a batch size of 1": (
         lambda sam: event(sam, "DrainFunction", "Jobs").update(BatchSize=1),
-        "event source: the drain reads",
+        "event source: unexpected batch sizes",
     ),
     "a batch without a window": (
         lambda sam: event(sam, "DrainFunction", "Jobs").pop("MaximumBatchingWindowInSeconds"),
-        "need a window",
+        "requires a window",
     ),
-    "webhooks that nobody sends": (
+    "a webhook queue without a consumer": (
         lambda sam: properties(sam, "DrainFunction")["Events"].pop("Webhooks"),
-        "event source: the drain reads",
+        "event source: unexpected batch sizes",
     ),
-    "webhooks that are lost": (lambda sam: properties(sam, "WebhookQueue").pop("RedrivePolicy"), "WebhookQueue does not hand"),
-    "a drain that cannot say why a job failed": (
+    "a webhook queue without a dead-letter queue": (
+        lambda sam: properties(sam, "WebhookQueue").pop("RedrivePolicy"),
+        "WebhookQueue does not redrive",
+    ),
+    "a drain that cannot send dead letters": (
         lambda sam: statements(sam, "DrainRole").remove(
-            next(one for one in statements(sam, "DrainRole") if one.get("Sid") == "BuryFailedJobs")
+            next(entry for entry in statements(sam, "DrainRole") if entry.get("Sid") == "SendDeadLetters")
         ),
         "DrainRole lacks sqs:SendMessage on DeadLetterQueue",
     ),
-    "bodies in plain text": (lambda sam: properties(sam, "Bodies").pop("BucketEncryption"), "bodies: they are not encrypted"),
-    "bodies for everybody": (
-        lambda sam: properties(sam, "Bodies")["PublicAccessBlockConfiguration"].update(BlockPublicPolicy=False),
-        "bodies: they can be made public",
+    "bodies without encryption": (
+        lambda sam: properties(sam, "Bodies").pop("BucketEncryption"),
+        "bodies: the bucket is not encrypted",
     ),
-    "bodies for ever": (lambda sam: properties(sam, "Bodies").pop("LifecycleConfiguration"), "bodies: they are kept for ever"),
-    "bodies without TLS": (lambda sam: sam["Resources"].pop("BodiesOnlyByTls"), "bodies: they can be asked for in plain"),
-    "a bucket that keeps the stack": (
+    "public bodies": (
+        lambda sam: properties(sam, "Bodies")["PublicAccessBlockConfiguration"].update(BlockPublicPolicy=False),
+        "bodies: the bucket can be made public",
+    ),
+    "bodies that never expire": (
+        lambda sam: properties(sam, "Bodies").pop("LifecycleConfiguration"),
+        "bodies: objects never expire",
+    ),
+    "bodies without TLS": (
+        lambda sam: sam["Resources"].pop("BodiesOnlyByTls"),
+        "bodies: the bucket accepts requests without TLS",
+    ),
+    "a bucket that prevents the deletion of the stack": (
         lambda sam: sam["Resources"]["Bodies"].pop("DeletionPolicy"),
         "bodies: the stack cannot be deleted",
     ),
-    "bodies of other buckets": (
+    "access to the objects of every bucket": (
         lambda sam: statements(sam, "ApiRole").append({"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}),
         "ApiRole has s3:GetObject on *",
     ),
-    "a sweep that nobody misses": (lambda sam: sam["Resources"].pop("SweepAlarm"), "nobody watches FailedInvocations"),
-    "SAM's own role": (
+    "no alarm for the sweep": (lambda sam: sam["Resources"].pop("SweepAlarm"), "no alarm for FailedInvocations"),
+    "SAM's generated role": (
         lambda sam: properties(sam, "DrainFunction").pop("Role"),
         "roles: DrainFunctionRole has the managed policies",
     ),
-    "tracing, which attaches a policy to SAM's own role": (
+    "tracing, which attaches a policy to SAM's generated role": (
         lambda sam: (properties(sam, "ApiFunction").pop("Role"), properties(sam, "ApiFunction").update(Tracing="Active")),
         "AWSXrayWriteOnlyAccess",
     ),
@@ -179,9 +193,9 @@ MISTAKES = {
         ),
         "ApiRole has the managed policies",
     ),
-    "one role for both": (
+    "a single role for both functions": (
         lambda sam: properties(sam, "ApiFunction").update(Role={"Fn::GetAtt": ["DrainRole", "Arn"]}),
-        "ApiFunction has another role",
+        "the role of ApiFunction is not ApiRole",
     ),
     "write access to the registry": (
         lambda sam: statements(sam, "ApiRole").append(grant("dynamodb:PutItem", "Registry")),
@@ -199,7 +213,7 @@ MISTAKES = {
         lambda sam: statements(sam, "DrainRole").pop(3),
         "DrainRole lacks dynamodb:Query on Jobs/index/open",
     ),
-    "an action typo": (
+    "a typo in an action": (
         lambda sam: statements(sam, "DrainRole").append(grant("sqs:RecieveMessage", "JobsQueue")),
         "lint W3037",
     ),
@@ -211,33 +225,36 @@ MISTAKES = {
         lambda sam: statements(sam, "ApiRole").append(grant("dynamodb:GetItem", "Ledgers")),
         "lint E1010",
     ),
-    "logs for ever": (lambda sam: properties(sam, "ApiLogs").pop("RetentionInDays"), "ApiFunction are kept for ever"),
+    "logs that never expire": (
+        lambda sam: properties(sam, "ApiLogs").pop("RetentionInDays"),
+        "logs of ApiFunction never expire",
+    ),
     "the default log group": (
         lambda sam: properties(sam, "DrainFunction").pop("LoggingConfig"),
-        "DrainFunction are kept for ever",
+        "logs of DrainFunction never expire",
     ),
     "text logs": (
         lambda sam: properties(sam, "ApiFunction")["LoggingConfig"].update(LogFormat="Text"),
-        "ApiFunction are not JSON",
+        "logs of ApiFunction are not JSON",
     ),
-    "a missing alarm": (lambda sam: sam["Resources"].pop("DeadLettersAlarm"), "nobody watches"),
+    "a missing alarm": (lambda sam: sam["Resources"].pop("DeadLettersAlarm"), "no alarm for"),
     "an alarm on the wrong function": (
         lambda sam: properties(sam, "DrainThrottlesAlarm").update(
             Dimensions=[{"Name": "FunctionName", "Value": {"Ref": "ApiFunction"}}]
         ),
-        "nobody watches Throttles of DrainFunction",
+        "no alarm for Throttles of DrainFunction",
     ),
-    "an alarm nobody hears": (
+    "an alarm without an action": (
         lambda sam: properties(sam, "QueueAgeAlarm").pop("AlarmActions"),
-        "ApproximateAgeOfOldestMessage notifies nobody",
+        "the alarm for ApproximateAgeOfOldestMessage has no action",
     ),
     "a missing variable": (
         lambda sam: sam["Globals"]["Function"]["Environment"]["Variables"].pop("SPILLWAY_QUEUE_URL"),
         "lacks SPILLWAY_QUEUE_URL",
     ),
-    "a variable nobody reads": (
+    "an unknown variable": (
         lambda sam: sam["Globals"]["Function"]["Environment"]["Variables"].update(SPILLWAY_QUEUE="x"),
-        "has SPILLWAY_QUEUE, which nothing reads",
+        "has SPILLWAY_QUEUE, which config.rs does not read",
     ),
     "a wrong handler": (lambda sam: sam["Globals"]["Function"].update(Handler="main"), "runs main"),
     "an older runtime": (lambda sam: sam["Globals"]["Function"].update(Runtime="provided.al2"), "on provided.al2"),
@@ -245,12 +262,12 @@ MISTAKES = {
         lambda sam: sam["Globals"]["Function"].update(Runtime="provided.al2024"),
         "lint E3030",
     ),
-    "an architecture typo": (
+    "a typo in the architecture": (
         lambda sam: sam["Globals"]["Function"].update(Architectures=["arm46"]),
-        "has no known architecture",
+        "the architecture of ApiFunction is unknown",
     ),
-    "a timeout beyond Lambda's": (lambda sam: sam["Globals"]["Function"].update(Timeout=3000), "lint E3717"),
-    "code at the root, where features of the command are compiled in": (
+    "a timeout above Lambda's maximum": (lambda sam: sam["Globals"]["Function"].update(Timeout=3000), "lint E3717"),
+    "code at the root, which compiles features of the command": (
         lambda sam: properties(sam, "ApiFunction").update(CodeUri=".."),
         "code: ApiFunction is built in ..",
     ),
@@ -258,69 +275,69 @@ MISTAKES = {
         lambda sam: sam["Resources"]["DrainFunction"]["Metadata"]["BuildProperties"].update(Binary="api"),
         "DrainFunction is not built from the binary drain",
     ),
-    "a buffered function url": (
+    "a buffered Function URL": (
         lambda sam: properties(sam, "ApiFunctionUrl").pop("InvokeMode"),
-        "function url: it is buffered",
+        "function url: responses are buffered",
     ),
-    "a function url without the second permission": (
-        lambda sam: sam["Resources"].pop("ApiFunctionUrlMayInvoke"),
-        "needs both permissions",
+    "a Function URL without the second permission": (
+        lambda sam: sam["Resources"].pop("ApiFunctionInvokePermission"),
+        "requires both permissions",
     ),
-    "a function url that is open where the API is not": (
+    "a Function URL that is open although the API requires IAM": (
         lambda sam: properties(sam, "ApiFunctionUrl").update(AuthType="NONE"),
-        "function url: it is open where the API is not",
+        "function url: it is open although the API requires IAM",
     ),
-    "a function url that everybody with an AWS account may call": (
-        lambda sam: sam["Resources"]["ApiFunctionUrlMayBeCalled"].update(Condition="HasFunctionUrl"),
-        "ApiFunctionUrlMayBeCalled holds without an open one",
+    "an IAM Function URL that any AWS account may call": (
+        lambda sam: sam["Resources"]["ApiFunctionUrlPermission"].update(Condition="HasFunctionUrl"),
+        "ApiFunctionUrlPermission exists without an open Function URL",
     ),
-    "a function url that counts as open although it is signed": (
+    "a Function URL that counts as open although it requires IAM": (
         lambda sam: sam["Conditions"].update(HasOpenFunctionUrl={"Fn::And": [{"Condition": "HasFunctionUrl"}] * 2}),
-        "open in other cases",
+        "wrong condition HasOpenFunctionUrl",
     ),
-    "an API that never asks for signatures": (
+    "an API that never requires signatures": (
         lambda sam: properties(sam, "Api").pop("Auth"),
-        "signatures: /{proxy+} does not ask for one",
+        "signatures: /{proxy+} does not require a signature",
     ),
-    "an API that always asks for signatures": (
+    "an API that always requires signatures": (
         lambda sam: sam["Parameters"]["FrontDoorAuth"].update(Default="AWS_IAM"),
-        "signatures: / asks for one",
+        "signatures: / requires a signature",
     ),
-    "a function that runs with its caller's rights": (
+    "an API that invokes the function with the caller's credentials": (
         lambda sam: properties(sam, "Api").update(Auth={"DefaultAuthorizer": "AWS_IAM"}),
-        "calls the function with the caller's rights",
+        "invokes the function with the caller's credentials",
     ),
     "an open Invoke API": (
-        lambda sam: properties(sam, "ApiFunctionUrlMayInvoke").pop("InvokedViaFunctionUrl"),
-        "everybody may call the Invoke API",
+        lambda sam: properties(sam, "ApiFunctionInvokePermission").pop("InvokedViaFunctionUrl"),
+        "any caller may use the Invoke API",
     ),
 }
 
 
-class TheTemplate(unittest.TestCase):
+class TemplateTest(unittest.TestCase):
     maxDiff = None
 
-    def test_deploys_what_the_design_names(self):
+    def test_the_template_has_no_problems(self):
         self.assertEqual([], problems(template()))
 
-    def test_no_mistake_goes_unnoticed(self):
+    def test_every_mistake_is_reported(self):
         config = CONFIG.read_text()
-        for mistake, (make, report) in MISTAKES.items():
+        for mistake, (make, message) in MISTAKES.items():
             with self.subTest(mistake):
                 sam = template()
                 make(sam)
-                found = problems(sam, config, with_lint=report.startswith("lint"))
-                self.assertTrue(any(report in problem for problem in found), f"not reported; found only {found}")
+                found = problems(sam, config, with_lint=message.startswith("lint"))
+                self.assertTrue(any(message in problem for problem in found), f"not reported; found only {found}")
 
-    def test_a_variable_that_the_code_begins_to_read_is_noticed(self):
+    def test_a_new_variable_in_config_rs_is_reported(self):
         found = problems(template(), CONFIG.read_text() + 'const NEW: &str = "SPILLWAY_NEW_THING";', with_lint=False)
         self.assertIn("environment: ApiFunction lacks SPILLWAY_NEW_THING", found)
         self.assertIn("environment: DrainFunction lacks SPILLWAY_NEW_THING", found)
 
-    def test_the_functions_may_do_what_the_stores_call_and_no_more(self):
+    def test_the_functions_have_exactly_the_permissions_of_the_stores_calls(self):
         self.assertEqual(JOBS_ACTIONS | INDEX_ACTIONS, store_actions("jobs"))
-        self.assertEqual(ANSWERS_ACTIONS, store_actions("answers"))
-        self.assertEqual(LEDGER_ACTIONS | OPERATORS_LEDGER_ACTIONS, store_actions("ledger"))
+        self.assertEqual(IDEMPOTENCY_ACTIONS, store_actions("answers"))
+        self.assertEqual(LEDGER_ACTIONS | OPERATOR_LEDGER_ACTIONS, store_actions("ledger"))
 
 
 if __name__ == "__main__":

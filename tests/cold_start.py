@@ -1,14 +1,16 @@
-"""Measures the cold start of a Lambda binary: how long from exec to its first poll, and what its first calls cost.
+"""Measures the cold start of a Lambda binary: the time from exec to the first poll, and the cost
+of the first calls.
 
     python tests/cold_start.py --bootstrap target/lambda/api/bootstrap --runs 15
 
-Plays the Lambda Runtime API and invokes the binary twice with an event, in a new process for each run. The broker's
-services are the ones that `AWS_ENDPOINT_URL_DYNAMODB` and `AWS_ENDPOINT_URL_BEDROCK_RUNTIME` name; `spillway local`
-prints them. Each is put behind TLS, as AWS is, because handshakes are most of a first call; `--plain` leaves that out.
-`SPILLWAY_KEY` is the key that takes the place of `${KEY}` in the event.
+Emulates the Lambda Runtime API and invokes the binary twice with an event, in a new process for
+each run. The binary uses the services at `AWS_ENDPOINT_URL_DYNAMODB` and
+`AWS_ENDPOINT_URL_BEDROCK_RUNTIME`, which `spillway local` prints. The services are put behind TLS,
+as on AWS, because handshakes dominate the first call; `--plain` disables that. `SPILLWAY_KEY`
+replaces `${KEY}` in the event.
 
-Prints medians beside the goals; the wall time of a call contains the time that the simulated model takes. A missed goal
-is no failure; an answer that is not 200, or none, is.
+Prints medians next to the goals. The wall time of a call includes the latency of the simulated
+model. A missed goal is not a failure. A missing response, or a status other than 200, is.
 """
 
 import argparse
@@ -33,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 INVOCATION = "/2018-06-01/runtime/invocation/"
 TIMEOUT_S = 30
 MIB = 1024 * 1024
-# Each measurement with its goal, both in the unit of its name.
+# Measurements with their goals, in the unit that the name ends with.
 GOALS = {
     "start to first poll, ms": 8,
     "start, CPU ms": None,
@@ -48,17 +50,17 @@ GOALS = {
 }
 
 
-class Malfunction(Exception):
-    """The binary did not do what a Lambda function has to do."""
+class FunctionError(Exception):
+    """The binary violates the contract of a Lambda function."""
 
 
 class RuntimeApi:
-    """The Lambda Runtime API for one process: hands out events, takes answers, and notes when."""
+    """The Lambda Runtime API of a process: serves events, and records polls and responses."""
 
     def __init__(self):
         self.events = queue.Queue()
         self.polls = queue.Queue()
-        self.answers = queue.Queue()
+        self.responses = queue.Queue()
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -75,15 +77,16 @@ class RuntimeApi:
     def handler(api):
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            # One packet for head and body, and no delayed acknowledgements: they would add 40 ms to each call.
+            # A response is a single packet, and acknowledgements are not delayed. Otherwise they
+            # would add 40 ms to each call.
             wbufsize = -1
             disable_nagle_algorithm = True
 
             def setup(self):
                 super().setup()
-                self.acknowledge_at_once()
+                self.disable_delayed_ack()
 
-            def acknowledge_at_once(self):
+            def disable_delayed_ack(self):
                 self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
             def do_GET(self):
@@ -109,15 +112,15 @@ class RuntimeApi:
             def do_POST(self):
                 body = self.read_body()
                 if self.path.endswith("/response"):
-                    api.answers.put((time.perf_counter(), body))
+                    api.responses.put((time.perf_counter(), body))
                 else:
-                    api.answers.put((time.perf_counter(), f"{self.path}: {body.decode(errors='replace')}"))
+                    api.responses.put((time.perf_counter(), f"{self.path}: {body.decode(errors='replace')}"))
                 self.reply(202, b'{"status":"OK"}')
 
             def read_body(self):
                 if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
                     return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.acknowledge_at_once()
+                self.disable_delayed_ack()
                 body = b""
                 while size := int(self.rfile.readline().split(b";")[0], 16):
                     body += self.rfile.read(size)
@@ -141,7 +144,7 @@ class RuntimeApi:
 
 
 class TlsFront:
-    """Puts loopback services behind TLS, with a certificate that only the measured binary trusts."""
+    """Puts loopback services behind TLS. Only the measured binary trusts the certificate."""
 
     def __init__(self, folder):
         self.certificate, self.key = folder / "certificate.pem", folder / "key.pem"
@@ -154,14 +157,14 @@ class TlsFront:
             stderr=subprocess.DEVNULL,
         )
         self.trust = folder / "trust.pem"
-        # The system's certificates too: loading them all is part of a start.
+        # Includes the system's certificates, because loading them is part of a cold start.
         system = Path(ssl.get_default_verify_paths().openssl_cafile)
         self.trust.write_text((system.read_text() if system.exists() else "") + self.certificate.read_text())
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
-    def before(self, endpoint):
-        """The https address at which `endpoint` now answers as well."""
+    def add(self, endpoint):
+        """Starts a TLS proxy for `endpoint` and returns its address."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         target = urlsplit(endpoint)
@@ -190,7 +193,7 @@ async def copy(reader, writer):
 
 
 def environment(options, folder):
-    """What the binary is started with: this process's environment, and what Lambda adds."""
+    """Returns this process's environment, and the variables that Lambda adds, for the binary."""
     variables = dict(os.environ)
     variables.update(
         AWS_LAMBDA_FUNCTION_NAME="api",
@@ -205,24 +208,24 @@ def environment(options, folder):
         variables["SSL_CERT_FILE"] = str(front.trust)
         for name, value in variables.items():
             if name.startswith("AWS_ENDPOINT_URL") and value.startswith("http://"):
-                variables[name] = front.before(value)
+                variables[name] = front.add(value)
     return variables
 
 
-def take(waiting, process, what):
-    """The next entry of a queue; a malfunction if the process ends or takes too long."""
+def take(entries, process, description):
+    """Returns the next entry of a queue. Fails if the process ends or takes too long."""
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         try:
-            return waiting.get(timeout=0.25)
+            return entries.get(timeout=0.25)
         except queue.Empty:
             if process.poll() is not None:
-                raise Malfunction(f"the process ended with {process.returncode} before {what}") from None
-    raise Malfunction(f"no {what} within {TIMEOUT_S} s")
+                raise FunctionError(f"the process exited with {process.returncode} before {description}") from None
+    raise FunctionError(f"{description} did not come within {TIMEOUT_S} s")
 
 
 def cpu_ms(process):
-    """The CPU time of all threads so far, from the kernel's clock of that process (clock_getcpuclockid)."""
+    """Returns the process's CPU time so far, over all threads (clock_getcpuclockid)."""
     return time.clock_gettime((~process.pid << 3) | 2) * 1000
 
 
@@ -230,43 +233,47 @@ def rss_mib(process):
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise Malfunction("the process has no resident memory")
+    raise FunctionError("the process has no resident memory")
 
 
 def call(api, process, event):
-    """Invokes once; the milliseconds until the answer was complete, and the CPU time until the next poll."""
-    cpu_before, began = cpu_ms(process), time.perf_counter()
+    """Invokes the function.
+
+    Returns the milliseconds until the response was complete, and the CPU milliseconds until the
+    next poll.
+    """
+    cpu_before, start = cpu_ms(process), time.perf_counter()
     api.events.put(event)
-    answered, body = take(api.answers, process, "answer")
-    take(api.polls, process, "poll after the answer")
+    end, body = take(api.responses, process, "the response")
+    take(api.polls, process, "the poll after the response")
     verify(body)
-    return (answered - began) * 1000, cpu_ms(process) - cpu_before
+    return (end - start) * 1000, cpu_ms(process) - cpu_before
 
 
 def verify(body):
-    """Requires the answer to be a 200: streamed, that is a JSON head, eight zero bytes, then the body."""
+    """Requires a streamed 200 response: a JSON head, eight zero bytes, then the body."""
     if isinstance(body, str):
-        raise Malfunction(f"the function reported an error at {body}")
+        raise FunctionError(f"the function reported an error at {body}")
     head, separator, rest = body.partition(b"\0" * 8)
     try:
         status = json.loads(head).get("statusCode")
     except (ValueError, AttributeError):
-        raise Malfunction(f"the answer is not an HTTP response: {body[:200]!r}") from None
+        raise FunctionError(f"the result is not an HTTP response: {body[:200]!r}") from None
     if status != 200:
-        raise Malfunction(f"the answer has the status {status}: {rest[:400] or head[:400]!r}")
+        raise FunctionError(f"the response has status {status}: {rest[:400] or head[:400]!r}")
     if not separator:
-        raise Malfunction("the answer is not streamed")
+        raise FunctionError("the response is not streamed")
 
 
 def measure(bootstrap, event, variables, log):
-    """One cold start and two calls."""
+    """Measures a cold start and two calls."""
     api = RuntimeApi()
     variables = {**variables, "AWS_LAMBDA_RUNTIME_API": api.address}
-    began = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen([bootstrap], env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        polled = take(api.polls, process, "first poll")
-        figures = {"start to first poll, ms": (polled - began) * 1000}
+        first_poll = take(api.polls, process, "the first poll")
+        figures = {"start to first poll, ms": (first_poll - start) * 1000}
         figures["start, CPU ms"] = cpu_ms(process)
         figures["RSS after start, MiB"] = rss_mib(process)
         figures["first call, ms"], figures["first call, CPU ms"] = call(api, process, (1, event))
@@ -303,9 +310,9 @@ def main():
         try:
             variables = environment(options, Path(folder))
             runs = [measure(options.bootstrap, event, variables, log) for _ in range(max(options.runs, 1))]
-        except Malfunction as problem:
+        except FunctionError as error:
             log.seek(0)
-            print(f"{problem}\n{log.read()[-4000:].decode(errors='replace')}", file=sys.stderr)
+            print(f"{error}\n{log.read()[-4000:].decode(errors='replace')}", file=sys.stderr)
             return 1
     report(runs, options.bootstrap)
     return 0

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use spillway::{
     app::App,
+    clock::Clock,
     drain::{DrainEvent, handle, sweep},
     queue::Queue,
 };
@@ -80,20 +81,22 @@ async fn a_message_that_comes_again_after_the_end_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_drains_only_the_one_with_the_later_lease_is_heard() {
-    let deployment = Deployment::start(&slow(90_000)).await;
+    let deployment = Deployment::start(&slow(20_000)).await;
     let id = silent_job(&deployment).await;
-    let app = deployment.world.app.clone();
-    let drain = || {
+    let drain = |app: &App| {
         let (app, event) = (app.clone(), batch_of(&[&id]));
         tokio::spawn(async move { handle(&app, event, None).await })
     };
-    let late = drain();
+    // Its process is frozen during the call, as Lambda freezes one, so it does not notice its deadline.
+    let frozen = App { clock: Clock::default(), ..deployment.world.app.clone() };
+    deployment.disturb(&[json!({ "stall_ms": 80_000, "times": 1 })]).await;
+    let late = drain(&frozen);
     deployment.stored_running(&id, 1).await;
     // The model is not done yet, but the lease is over.
     deployment.world.advance(80_000);
-    let next = drain();
+    let next = drain(&deployment.world.app);
     deployment.stored_running(&id, 2).await;
-    deployment.world.advance(90_000);
+    deployment.world.advance(25_000);
     for drain in [late, next] {
         assert_eq!(drain.await.expect("no panic").expect("handled").batch_item_failures, []);
     }

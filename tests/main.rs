@@ -6,6 +6,7 @@ mod batches;
 mod chat;
 mod clock;
 mod dead_letters;
+mod deadlines;
 mod drain;
 mod durability;
 mod events;

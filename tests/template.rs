@@ -45,7 +45,7 @@ fn a_message_stays_hidden_while_its_job_runs_and_long_enough_for_lambda() {
     for queue in ["JobsQueue:", "WebhookQueue:"] {
         let hidden_s = template.below(queue).number("VisibilityTimeout");
         assert!(hidden_s >= 6 * timeout_s, "{queue} hides for {hidden_s} s");
-        let lease_ms = Shift::new(0, Some(timeout_s * 1_000)).lease_ms(LONGEST_TIMEOUT_MS, 0);
+        let lease_ms = Shift::new(0, Some(timeout_s * 1_000)).attempt(LONGEST_TIMEOUT_MS, 0).lease_ends_ms;
         assert!(hidden_s * 1_000 >= lease_ms, "{queue} hides for {hidden_s} s, and a lease lasts {lease_ms} ms");
     }
 }

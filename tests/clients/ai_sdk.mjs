@@ -1,5 +1,5 @@
-// The AI SDK: its provider for Bedrock (Converse, and Anthropic's messages by InvokeModel), its provider for
-// OpenAI-compatible servers, and its provider for Anthropic.
+// The AI SDK, with its providers for Bedrock (Converse, and Anthropic's messages by InvokeModel),
+// for OpenAI-compatible servers, and for Anthropic.
 
 import { createAmazonBedrock } from "@ai-sdk/amazon-bedrock";
 import { createBedrockAnthropic } from "@ai-sdk/amazon-bedrock/anthropic";
@@ -12,63 +12,63 @@ import * as cells from "./cells.mjs";
 const { assert, PROMPT, TOOL_INPUT, TOOL_PROMPT } = cells;
 const THINKING = { type: "enabled", budgetTokens: 1_024 };
 
-// The cells of a provider: `connect` makes it from a key; `model` and `embedding` are ids, `cached` and `thinking` are what
-// the provider wants to be told.
-function generations({ connect, model, embedding, cached, thinking }) {
+// Makes the cells of a provider. `connect` makes the provider from a key, `model` and `embedding`
+// are model ids, `cacheOptions` and `thinkingOptions` are the provider options for these features.
+function providerCells({ connect, model, embedding, cacheOptions, thinkingOptions }) {
   const provider = connect(cells.KEY);
-  const request = (more = {}) => {
-    return { model: provider(model), prompt: PROMPT, maxOutputTokens: cells.MAX_TOKENS, maxRetries: 0, ...more };
+  const request = (fields = {}) => {
+    return { model: provider(model), prompt: PROMPT, maxOutputTokens: cells.MAX_TOKENS, maxRetries: 0, ...fields };
   };
-  const ask = (more) => generateText(request(more));
-  const lengthTool = (seen) => {
-    const execute = async (input) => seen.push(input) && cells.TOOL_RESULT;
+  const ask = (fields) => generateText(request(fields));
+  const lengthTool = (inputs) => {
+    const execute = async (input) => inputs.push(input) && cells.TOOL_RESULT;
     return tool({ description: cells.TOOL_DESCRIPTION, inputSchema: jsonSchema(cells.TOOL_SCHEMA), execute });
   };
   return (impatientKey) => ({
     async plain() {
-      const answer = await ask();
-      assert.ok(answer.text, "the answer is empty");
-      assert.ok(answer.usage.inputTokens > 0 && answer.usage.outputTokens <= cells.MAX_TOKENS);
+      const response = await ask();
+      assert.ok(response.text, "the response is empty");
+      assert.ok(response.usage.inputTokens > 0 && response.usage.outputTokens <= cells.MAX_TOKENS);
     },
 
     async stream() {
-      const whole = await ask();
+      const unstreamed = await ask();
       const streamed = streamText(request({ onError() {} }));
-      assert.equal((await cells.all(streamed.textStream)).join(""), whole.text);
-      assert.equal((await streamed.usage).outputTokens, whole.usage.outputTokens);
+      assert.equal((await cells.collect(streamed.textStream)).join(""), unstreamed.text);
+      assert.equal((await streamed.usage).outputTokens, unstreamed.usage.outputTokens);
     },
 
     async tools() {
-      const seen = [];
-      const more = { prompt: TOOL_PROMPT, tools: { river_length: lengthTool(seen) }, stopWhen: stepCountIs(2) };
-      const answer = await ask(more);
-      assert.ok(answer.text && answer.steps.length === 2);
-      const streamed = streamText(request({ ...more, onError() {} }));
+      const inputs = [];
+      const fields = { prompt: TOOL_PROMPT, tools: { river_length: lengthTool(inputs) }, stopWhen: stepCountIs(2) };
+      const response = await ask(fields);
+      assert.ok(response.text && response.steps.length === 2);
+      const streamed = streamText(request({ ...fields, onError() {} }));
       assert.ok(await streamed.text);
-      assert.deepEqual(seen, [TOOL_INPUT, TOOL_INPUT]);
+      assert.deepEqual(inputs, [TOOL_INPUT, TOOL_INPUT]);
     },
 
     async image() {
       const image = { type: "image", image: cells.PNG_BASE64, mediaType: "image/png" };
       const messages = [{ role: "user", content: [{ type: "text", text: PROMPT }, image] }];
-      const answer = await ask({ prompt: undefined, messages });
-      assert.ok(answer.usage.inputTokens > (await ask()).usage.inputTokens, "the image costs nothing");
+      const response = await ask({ prompt: undefined, messages });
+      assert.ok(response.usage.inputTokens > (await ask()).usage.inputTokens, "the image costs nothing");
     },
 
     async error() {
       const unknown = await cells.raises("AI_APICallError", () => ask({ model: provider("anthropic.claude-none") }));
       assert.equal(unknown.statusCode, 404);
       assert.match(unknown.message, /anthropic.claude-none/);
-      const stranger = connect(cells.UNKNOWN_KEY);
-      const error = await cells.raises("AI_APICallError", () => ask({ model: stranger(model) }));
+      const unknownKeyClient = connect(cells.UNKNOWN_KEY);
+      const error = await cells.raises("AI_APICallError", () => ask({ model: unknownKeyClient(model) }));
       assert.ok([401, 403].includes(error.statusCode), `${error}`);
     },
 
     async retry() {
-      const hasty = connect(impatientKey)(model);
-      const error = await cells.refused("AI_APICallError", () => ask({ model: hasty }));
+      const noRetryClient = connect(impatientKey)(model);
+      const error = await cells.callUntilRefused("AI_APICallError", () => ask({ model: noRetryClient }));
       assert.equal(error.statusCode, 429);
-      assert.ok((await ask({ model: hasty, maxRetries: 5 })).text);
+      assert.ok((await ask({ model: noRetryClient, maxRetries: 5 })).text);
     },
 
     async schema() {
@@ -77,13 +77,13 @@ function generations({ connect, model, embedding, cached, thinking }) {
     },
 
     async thinking() {
-      const answer = await ask({ maxOutputTokens: 2_048, providerOptions: thinking });
-      assert.ok(answer.reasoningText && answer.text);
+      const response = await ask({ maxOutputTokens: 2_048, providerOptions: thinkingOptions });
+      assert.ok(response.reasoningText && response.text);
     },
 
     async cache() {
       const content = `${randomUUID()} ${cells.LONG_TEXT}`;
-      const messages = [{ role: "system", content, providerOptions: cached }, { role: "user", content: PROMPT }];
+      const messages = [{ role: "system", content, providerOptions: cacheOptions }, { role: "user", content: PROMPT }];
       const written = (await ask({ prompt: undefined, messages })).usage.inputTokenDetails;
       const read = (await ask({ prompt: undefined, messages })).usage.inputTokenDetails;
       assert.ok(written.cacheWriteTokens > 1_000, JSON.stringify(written));
@@ -99,11 +99,11 @@ function generations({ connect, model, embedding, cached, thinking }) {
 }
 
 const aws = { baseURL: cells.URL, region: "us-east-1" };
-const no = (names, reason) => Object.fromEntries(names.split(" ").map((name) => [name, reason]));
-const noCalls = no("models count guardrail", "the provider has no such call");
-const noThinking = no("thinking cache", "the provider has no such option");
-const noEmbeddings = no("embed", "the provider has no embeddings");
-const noResponses = no("respond r_stream r_tools r_schema", "the provider speaks chat completions");
+const notApplicable = (names, reason) => Object.fromEntries(names.split(" ").map((name) => [name, reason]));
+const noCalls = notApplicable("models count guardrail", "the provider has no such call");
+const noThinking = notApplicable("thinking cache", "the provider has no such option");
+const noEmbeddings = notApplicable("embed", "the provider has no embeddings");
+const noResponses = notApplicable("respond r_stream r_tools r_schema", "the provider uses chat completions");
 const rows = [
   {
     name: "AI SDK amazon-bedrock",
@@ -111,9 +111,9 @@ const rows = [
     connect: (apiKey) => createAmazonBedrock({ ...aws, apiKey }),
     model: cells.CLAUDE_ON_BEDROCK,
     embedding: cells.TITAN,
-    cached: { bedrock: { cachePoint: { type: "default" } } },
-    thinking: { bedrock: { reasoningConfig: THINKING } },
-    without: { ...noCalls, ...no("invoke i_stream", "the provider converses") },
+    cacheOptions: { bedrock: { cachePoint: { type: "default" } } },
+    thinkingOptions: { bedrock: { reasoningConfig: THINKING } },
+    notApplicable: { ...noCalls, ...notApplicable("invoke i_stream", "the provider uses Converse") },
   },
   {
     name: "AI SDK amazon-bedrock, SigV4",
@@ -123,38 +123,38 @@ const rows = [
     },
     model: cells.CLAUDE_ON_BEDROCK,
     embedding: cells.TITAN,
-    cached: { bedrock: { cachePoint: { type: "default" } } },
-    thinking: { bedrock: { reasoningConfig: THINKING } },
-    without: { ...noCalls, ...no("invoke i_stream", "the provider converses") },
+    cacheOptions: { bedrock: { cachePoint: { type: "default" } } },
+    thinkingOptions: { bedrock: { reasoningConfig: THINKING } },
+    notApplicable: { ...noCalls, ...notApplicable("invoke i_stream", "the provider uses Converse") },
   },
   {
     name: "AI SDK amazon-bedrock/anthropic",
     table: "Bedrock",
     connect: (apiKey) => createBedrockAnthropic({ ...aws, apiKey }),
     model: cells.CLAUDE_ON_BEDROCK,
-    cached: { anthropic: { cacheControl: { type: "ephemeral" } } },
-    thinking: { anthropic: { thinking: THINKING } },
-    without: { ...noCalls, ...noEmbeddings, invoke: "see plain", i_stream: "see stream" },
+    cacheOptions: { anthropic: { cacheControl: { type: "ephemeral" } } },
+    thinkingOptions: { anthropic: { thinking: THINKING } },
+    notApplicable: { ...noCalls, ...noEmbeddings, invoke: "see plain", i_stream: "see stream" },
   },
   {
     name: "AI SDK openai-compatible",
     table: "OpenAI",
     connect: (apiKey) => {
-      const more = { includeUsage: true, supportsStructuredOutputs: true };
-      return createOpenAICompatible({ name: "spillway", baseURL: `${cells.URL}/v1`, apiKey, ...more });
+      const fields = { includeUsage: true, supportsStructuredOutputs: true };
+      return createOpenAICompatible({ name: "spillway", baseURL: `${cells.URL}/v1`, apiKey, ...fields });
     },
     model: cells.GPT,
     embedding: "text-embedding-3-small",
-    without: { ...noResponses, ...no("models", "the provider has no such call"), ...noThinking },
+    notApplicable: { ...noResponses, ...notApplicable("models", "the provider has no such call"), ...noThinking },
   },
   {
     name: "AI SDK anthropic",
     table: "Anthropic",
     connect: (apiKey) => createAnthropic({ baseURL: `${cells.URL}/v1`, apiKey }),
     model: cells.CLAUDE,
-    cached: { anthropic: { cacheControl: { type: "ephemeral" } } },
-    thinking: { anthropic: { thinking: THINKING } },
-    without: { ...no("models count", "the provider has no such call"), ...noEmbeddings },
+    cacheOptions: { anthropic: { cacheControl: { type: "ephemeral" } } },
+    thinkingOptions: { anthropic: { thinking: THINKING } },
+    notApplicable: { ...notApplicable("models count", "the provider has no such call"), ...noEmbeddings },
   },
 ];
-await cells.run(...rows.map((row) => ({ ...row, cells: generations(row) })));
+await cells.run(...rows.map((row) => ({ ...row, cells: providerCells(row) })));

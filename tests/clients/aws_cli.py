@@ -11,16 +11,16 @@ TOOLS = {"tools": [{"toolSpec": {"name": TOOL_NAME, "inputSchema": {"json": TOOL
 sandbox = Sandbox()
 
 
-def signed(key):
+def signing_variables(key):
     return {"AWS_ACCESS_KEY_ID": "unused", "AWS_SECRET_ACCESS_KEY": "unused", "AWS_SESSION_TOKEN": key}
 
 
-def bearer(key):
+def bearer_variables(key):
     return {"AWS_BEARER_TOKEN_BEDROCK": key}
 
 
-def call(command, *arguments, key=KEY, auth=signed, attempts=1):
-    """What the command answers, or its complaint."""
+def call(command, *arguments, key=KEY, auth=signing_variables, attempts=1):
+    """Runs the command and returns its output. Raises an error with its message if it fails."""
     variables = {
         "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": URL,
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -28,71 +28,71 @@ def call(command, *arguments, key=KEY, auth=signed, attempts=1):
         "AWS_RETRY_MODE": "standard",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    arguments = [part if isinstance(part, str) else json.dumps(part) for part in arguments]
-    ended = sandbox.run([COMMAND, "bedrock-runtime", command, *arguments, "--output", "json"], variables | auth(key))
-    if ended.returncode:
-        raise ChildProcessError(ended.stderr.strip())
-    return json.loads(ended.stdout)
+    arguments = [argument if isinstance(argument, str) else json.dumps(argument) for argument in arguments]
+    process = sandbox.run([COMMAND, "bedrock-runtime", command, *arguments, "--output", "json"], variables | auth(key))
+    if process.returncode:
+        raise ChildProcessError(process.stderr.strip())
+    return json.loads(process.stdout)
 
 
-def ask(*content, model=CLAUDE_ON_BEDROCK, messages=None, more=(), **how):
+def ask(*content, model=CLAUDE_ON_BEDROCK, messages=None, options=(), **call_options):
     messages = messages or [{"role": "user", "content": [{"text": PROMPT}, *content]}]
-    limit = {"maxTokens": MAX_TOKENS}
-    arguments = ["--model-id", model, "--messages", messages, "--inference-config", limit, *more]
-    return call("converse", *arguments, **how)
+    inference_config = {"maxTokens": MAX_TOKENS}
+    arguments = ["--model-id", model, "--messages", messages, "--inference-config", inference_config, *options]
+    return call("converse", *arguments, **call_options)
 
 
 def plain():
-    for auth in (signed, bearer):
-        answer = ask(auth=auth)
-        assert answer["output"]["message"]["content"][0]["text"] and answer["usage"]["outputTokens"] > 0, answer
+    for auth in (signing_variables, bearer_variables):
+        response = ask(auth=auth)
+        assert response["output"]["message"]["content"][0]["text"] and response["usage"]["outputTokens"] > 0, response
 
 
 def tools():
     question = {"role": "user", "content": [{"text": TOOL_PROMPT}]}
-    first = ask(messages=[question], more=["--tool-config", TOOLS])
+    first = ask(messages=[question], options=["--tool-config", TOOLS])
     call = first["output"]["message"]["content"][-1]["toolUse"]
-    same((first["stopReason"], call["input"]), ("tool_use", TOOL_INPUT))
+    assert_equal((first["stopReason"], call["input"]), ("tool_use", TOOL_INPUT))
     result = {"toolResult": {"toolUseId": call["toolUseId"], "content": [{"text": TOOL_RESULT}]}}
-    turns = [question, first["output"]["message"], {"role": "user", "content": [result]}]
-    same(ask(messages=turns, more=["--tool-config", TOOLS])["stopReason"], "end_turn")
+    messages = [question, first["output"]["message"], {"role": "user", "content": [result]}]
+    assert_equal(ask(messages=messages, options=["--tool-config", TOOLS])["stopReason"], "end_turn")
 
 
 def image():
-    answer = ask({"image": {"format": "png", "source": {"bytes": PNG_BASE64}}})
-    assert answer["usage"]["inputTokens"] > ask()["usage"]["inputTokens"], "the image costs nothing"
+    response = ask({"image": {"format": "png", "source": {"bytes": PNG_BASE64}}})
+    assert response["usage"]["inputTokens"] > ask()["usage"]["inputTokens"], "the image costs nothing"
 
 
 def error():
-    assert "(ResourceNotFoundException)" in str(raises(ChildProcessError, lambda: ask(model=NO_MODEL)))
-    robot = [{"role": "robot", "content": [{"text": PROMPT}]}]
-    assert "(ValidationException)" in str(raises(ChildProcessError, lambda: ask(messages=robot)))
+    assert "(ResourceNotFoundException)" in str(raises(ChildProcessError, lambda: ask(model=UNKNOWN_MODEL)))
+    bad_messages = [{"role": "robot", "content": [{"text": PROMPT}]}]
+    assert "(ValidationException)" in str(raises(ChildProcessError, lambda: ask(messages=bad_messages)))
 
 
 def retry(key):
     exhaust(key)
-    # A command takes longer to start than some refusals last.
+    # The command takes so long to start that the refusal may be over by then.
     ask(key=key, attempts=10)
 
 
 def cache():
     system = [{"text": f"{uuid.uuid4()} {LONG_TEXT}"}, {"cachePoint": {"type": "default"}}]
-    written = ask(more=["--system", system])["usage"]
-    read = ask(more=["--system", system])["usage"]
+    written = ask(options=["--system", system])["usage"]
+    read = ask(options=["--system", system])["usage"]
     assert written["cacheWriteInputTokens"] > 1_000, written
-    same(read["cacheReadInputTokens"], written["cacheWriteInputTokens"])
+    assert_equal(read["cacheReadInputTokens"], written["cacheWriteInputTokens"])
 
 
 def count():
     converse = {"converse": {"messages": [{"role": "user", "content": [{"text": PROMPT}]}]}}
     counted = call("count-tokens", "--model-id", CLAUDE_ON_BEDROCK, "--input", converse)
-    same(counted["inputTokens"], ask()["usage"]["inputTokens"])
+    assert_equal(counted["inputTokens"], ask()["usage"]["inputTokens"])
 
 
 def guardrail():
     guardrail = ["--guardrail-identifier", "grrivers1", "--guardrail-version", "1", "--source", "INPUT"]
-    answer = call("apply-guardrail", *guardrail, "--content", [{"text": {"text": PROMPT}}])
-    assert answer["action"] in ("NONE", "GUARDRAIL_INTERVENED"), answer
+    response = call("apply-guardrail", *guardrail, "--content", [{"text": {"text": PROMPT}}])
+    assert response["action"] in ("NONE", "GUARDRAIL_INTERVENED"), response
 
 
 def invoke():
@@ -107,14 +107,14 @@ def embed():
     file = sandbox.home / f"{uuid.uuid4()}.json"
     body = {"inputText": "a river", "dimensions": 256}
     call("invoke-model", "--model-id", TITAN, "--body", body, str(file))
-    same(len(json.loads(file.read_text())["embedding"]), 256)
+    assert_equal(len(json.loads(file.read_text())["embedding"]), 256)
 
 
 def cells(impatient_key):
-    named = [plain, tools, image, error, cache, count, guardrail, invoke, embed]
-    return {cell.__name__: cell for cell in named} | {"retry": lambda: retry(impatient_key)}
+    functions = [plain, tools, image, error, cache, count, guardrail, invoke, embed]
+    return {function.__name__: function for function in functions} | {"retry": lambda: retry(impatient_key)}
 
 
-WITHOUT = {column: "the command has no streaming operations" for column in ("stream", "i_stream")}
-WITHOUT |= {column: "the command only passes it on, as boto3 does" for column in ("schema", "thinking")}
-run(Row("aws cli", "Bedrock", cells, WITHOUT))
+NOT_APPLICABLE = {column: "the command has no streaming operations" for column in ("stream", "i_stream")}
+NOT_APPLICABLE |= {column: "the command passes it to botocore: see boto3" for column in ("schema", "thinking")}
+run(Row("aws cli", "Bedrock", cells, NOT_APPLICABLE))

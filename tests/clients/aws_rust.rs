@@ -69,7 +69,7 @@ async fn check(column: &str, cell: impl Future<Output = anyhow::Result<()>>) {
 }
 
 fn tell(column: &str, outcome: &str, told: &str, seconds: f64) {
-    let line = json!({"table": "Bedrock", "row": "AWS rust", "column": column, "outcome": outcome, "told": told, "s": seconds});
+    let line = json!({"table": "Bedrock", "row": "AWS rust", "column": column, "outcome": outcome, "message": told, "s": seconds});
     println!("{line}");
 }
 

@@ -1,4 +1,4 @@
-// What the programs in JavaScript have in common: the same as `cells.py`.
+// Common code of the client programs in JavaScript; see `cells.py`.
 
 import assert from "node:assert/strict";
 
@@ -14,10 +14,10 @@ export const CLAUDE_ON_MANTLE = "anthropic.claude-sonnet-4-5-20250929-v1:0";
 export const GPT = "gpt-5";
 export const NOVA = "us.amazon.nova-lite-v1:0";
 export const TITAN = "amazon.titan-embed-text-v2:0";
-export const NO_MODEL = "no-such-model";
+export const UNKNOWN_MODEL = "no-such-model";
 
 export const PROMPT = "Name three rivers, one per line.";
-// The simulator calls the tool that a prompt names in this way, if the request offers it.
+// The simulator calls the tool that a prompt names in this syntax, if the request defines it.
 export const TOOL_PROMPT = '[[tool=river_length {"river": "Elbe"}]] How long is it?';
 export const TOOL_NAME = "river_length";
 export const TOOL_DESCRIPTION = "The length of a river in kilometres.";
@@ -30,7 +30,7 @@ export const RIVER_SCHEMA = {
   required: ["river", "length_km"],
   additionalProperties: false,
 };
-// Longer than what a prompt must be to be cached.
+// Longer than the minimum length of a cached prompt.
 export const LONG_TEXT = "The river rises in the mountains and flows through the plain. ".repeat(200);
 // A red dot.
 export const PNG_BASE64 =
@@ -39,87 +39,89 @@ export const MAX_TOKENS = 64;
 
 const IMPATIENT_KEYS = process.env.SPILLWAY_IMPATIENT_KEYS.split(",");
 const CELL_TIMEOUT_MS = 60_000;
-const AT_ONCE = 4;
-const BURST = 8;
-const ATTEMPTS = 3;
+const MAX_CONCURRENT_CELLS = 4;
+const MAX_REQUESTS_UNTIL_REFUSAL = 8;
+const MAX_ATTEMPTS = 3;
 
-// Runs all cells of the rows `{name, table, cells, without}` and prints their outcomes; `cells` takes the key of an
-// impatient tenant. Ends the process, whatever a cell still waits for.
+// Runs all cells of the rows `{name, table, cells, notApplicable}` and prints their outcomes.
+// `cells` takes the key of an impatient tenant. Exits the process even if a cell still hangs.
 export async function run(...rows) {
-  const waiting = rows.flatMap((row, number) => {
-    const without = row.without ?? {};
-    for (const [column, reason] of Object.entries(without)) tell(row, column, "-", reason, 0);
+  const pending = rows.flatMap((row, number) => {
+    const notApplicable = row.notApplicable ?? {};
+    for (const [column, reason] of Object.entries(notApplicable)) report(row, column, "-", reason, 0);
     const cells = Object.entries(row.cells(IMPATIENT_KEYS[number]));
-    return cells.filter(([column]) => !(column in without)).map(([column, cell]) => () => check(row, column, cell));
+    const applicable = cells.filter(([column]) => !(column in notApplicable));
+    return applicable.map(([column, cell]) => () => check(row, column, cell));
   });
   const worker = async () => {
-    while (waiting.length) await waiting.shift()();
+    while (pending.length) await pending.shift()();
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  await Promise.all(Array.from({ length: MAX_CONCURRENT_CELLS }, worker));
   process.exit(0);
 }
 
 async function check(row, column, cell) {
-  const started = performance.now();
+  const start = performance.now();
   let timer;
-  const late = new Promise((_, reject) => {
+  const timeout = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`no outcome after ${CELL_TIMEOUT_MS} ms`)), CELL_TIMEOUT_MS);
   });
-  let told = "";
+  let message = "";
   try {
-    await Promise.race([cell(), late]);
+    await Promise.race([cell(), timeout]);
   } catch (error) {
-    told = `${error}${at(error)}`;
+    message = `${error}${location(error)}`;
   }
   clearTimeout(timer);
-  tell(row, column, told ? "FAIL" : "ok", told, (performance.now() - started) / 1_000);
+  report(row, column, message ? "FAIL" : "ok", message, (performance.now() - start) / 1_000);
 }
 
-// Where in its own program a cell failed.
-function at(error) {
+// Returns the line of the client program that threw the error.
+function location(error) {
   const line = String(error?.stack).match(/clients\/(?!node_modules|cells)[a-z_]+\.mjs:(\d+)/);
   return line ? ` (line ${line[1]})` : "";
 }
 
-function tell(row, column, outcome, told, s) {
-  console.log(JSON.stringify({ table: row.table, row: row.name, column, outcome, told, s }));
+function report(row, column, outcome, message, seconds) {
+  console.log(JSON.stringify({ table: row.table, row: row.name, column, outcome, message, s: seconds }));
 }
 
-// Calls and returns the error of that kind, which must be raised.
+// Requires that the call throws an error of the kind, and returns the error.
 export async function raises(kind, call) {
   try {
     await call();
   } catch (error) {
-    assert.ok(is(error, kind), `${error} instead of ${kind.name ?? kind}`);
+    assert.ok(isOfKind(error, kind), `${error} instead of ${kind.name ?? kind}`);
     return error;
   }
   assert.fail(`no ${kind.name ?? kind} was raised`);
 }
 
-// Calls until it is refused with an error of that kind, and returns the error.
-export async function refused(kind, call) {
-  for (let attempt = 0; attempt < BURST; attempt += 1) {
+// Repeats the call until it throws an error of the kind, and returns the error.
+export async function callUntilRefused(kind, call) {
+  for (let attempt = 0; attempt < MAX_REQUESTS_UNTIL_REFUSAL; attempt += 1) {
     try {
       await call();
     } catch (error) {
-      assert.ok(is(error, kind), `${error} instead of ${kind.name ?? kind}`);
+      assert.ok(isOfKind(error, kind), `${error} instead of ${kind.name ?? kind}`);
       return error;
     }
   }
-  assert.fail(`${BURST} requests in a row found room`);
+  assert.fail(`none of ${MAX_REQUESTS_UNTIL_REFUSAL} consecutive requests was refused`);
 }
 
-// Tries until it happens: between a refusal and the next request a limit may have room again by itself.
-export async function soon(happens) {
-  for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) if (await happens()) return;
-  assert.fail(`did not happen in ${ATTEMPTS} attempts`);
+// Requires that the condition holds in one of a few attempts. A limit may have capacity again
+// between a refusal and the next request.
+export async function eventually(condition) {
+  for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt += 1) if (await condition()) return;
+  assert.fail(`condition not met in ${MAX_ATTEMPTS} attempts`);
 }
 
-function is(error, kind) {
+function isOfKind(error, kind) {
   return typeof kind === "function" ? error instanceof kind : error.name === kind;
 }
 
-export async function all(iterable) {
+export async function collect(iterable) {
   const elements = [];
   for await (const element of iterable) elements.push(element);
   return elements;

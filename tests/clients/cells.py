@@ -1,7 +1,8 @@
-"""What every client's program has in common: its rows and cells, where the server is, and the prompts of the simulator.
+"""Common code of the client programs: rows and cells, the server's address, and test prompts.
 
-A program names its rows, each with the cells that apply to its client, and calls `run`. The cells run at once, each within
-a time of its own, and each outcome is printed as one line of JSON, which `matrix.py` puts into its place in the tables.
+A program defines a row for each client, with the cells that apply to it, and calls `run`. The cells
+run concurrently, each with a timeout. `run` prints each outcome as a line of JSON, and `matrix.py`
+puts it into the tables.
 """
 
 import json
@@ -16,7 +17,8 @@ URL = os.environ["SPILLWAY_URL"].rstrip("/")
 TLS_URL = os.environ["SPILLWAY_TLS_URL"]
 CA_FILE = os.environ["SPILLWAY_CA_FILE"]
 KEY = os.environ["SPILLWAY_KEY"]
-# Tenants that are refused after a few requests and answered again within seconds; each row has one to itself.
+# Keys of tenants that are refused after a few requests and admitted again within seconds, for a row
+# each.
 IMPATIENT_KEYS = os.environ["SPILLWAY_IMPATIENT_KEYS"].split(",")
 UNKNOWN_KEY = "sk-spill-nobody-" + "0" * 64
 
@@ -26,10 +28,10 @@ GPT = "gpt-5"
 NOVA = "us.amazon.nova-lite-v1:0"
 TITAN = "amazon.titan-embed-text-v2:0"
 COHERE = "cohere.embed-english-v3"
-NO_MODEL = "no-such-model"
+UNKNOWN_MODEL = "no-such-model"
 
 PROMPT = "Name three rivers, one per line."
-# The simulator calls the tool that a prompt names in this way, if the request offers it.
+# The simulator calls the tool that a prompt names in this syntax, if the request defines it.
 TOOL_PROMPT = '[[tool=river_length {"river": "Elbe"}]] How long is it?'
 TOOL_NAME = "river_length"
 TOOL_DESCRIPTION = "The length of a river in kilometres."
@@ -42,7 +44,7 @@ RIVER_SCHEMA = {
     "required": ["river", "length_km"],
     "additionalProperties": False,
 }
-# Longer than what a prompt must be to be cached.
+# Longer than the minimum length of a cached prompt.
 LONG_TEXT = "The river rises in the mountains and flows through the plain. " * 200
 # A red dot.
 PNG_BASE64 = (
@@ -51,58 +53,61 @@ PNG_BASE64 = (
 MAX_TOKENS = 64
 
 CELL_TIMEOUT_S = 60
-# How many cells of one program run at a time.
-AT_ONCE = 4
-# An impatient tenant is refused within so many requests in a row.
-BURST = 8
-ATTEMPTS = 3
+# Maximum number of cells of a program that run concurrently.
+MAX_CONCURRENT_CELLS = 4
+# Maximum number of consecutive requests until an impatient tenant is refused.
+MAX_REQUESTS_UNTIL_REFUSAL = 8
+MAX_ATTEMPTS = 3
 
 Cell = Callable[[], None]
 
 
 @dataclass
 class Row:
-    """A client in one of the tables: its cells, made with the key of an impatient tenant, and what does not apply to it,
-    each with the reason."""
+    """A client in a table.
+
+    `cells` takes the key of an impatient tenant and returns the cells by column. `not_applicable`
+    holds the columns that do not apply to the client, with the reason.
+    """
 
     name: str
     table: str
     cells: Callable[[str], dict[str, Cell]]
-    without: dict[str, str] = field(default_factory=dict)
+    not_applicable: dict[str, str] = field(default_factory=dict)
 
 
 def run(*rows: Row):
-    """Runs all cells and prints their outcomes. Ends the process, whatever a cell still waits for."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    """Runs all cells and prints their outcomes. Exits the process even if a cell still hangs."""
+    with ThreadPoolExecutor(MAX_CONCURRENT_CELLS) as pool:
         for row, impatient_key in zip(rows, IMPATIENT_KEYS):
-            for column, reason in row.without.items():
-                tell(row, column, "-", reason)
+            for column, reason in row.not_applicable.items():
+                report(row, column, "-", reason)
             for column, cell in row.cells(impatient_key).items():
-                if column not in row.without:
+                if column not in row.not_applicable:
                     pool.submit(check, row, column, cell)
     os._exit(0)
 
 
 def check(row: Row, column: str, cell: Cell):
-    outcome = {}
+    messages = []
 
     def attempt():
         try:
             cell()
-            outcome["told"] = ""
+            messages.append("")
         except Exception as error:
-            outcome["told"] = f"{type(error).__name__}: {error}" + at(error)
+            messages.append(f"{type(error).__name__}: {error}{location(error)}")
 
-    started = time.monotonic()
+    start = time.monotonic()
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(CELL_TIMEOUT_S)
-    told = outcome.get("told", f"no outcome after {CELL_TIMEOUT_S} s")
-    tell(row, column, "FAIL" if told else "ok", told, time.monotonic() - started)
+    message = messages[0] if messages else f"no outcome after {CELL_TIMEOUT_S} s"
+    report(row, column, "FAIL" if message else "ok", message, time.monotonic() - start)
 
 
-def at(error: Exception) -> str:
-    """Where in its own program a cell failed."""
+def location(error: Exception) -> str:
+    """Returns the line of the client program that raised the error."""
     traceback, line = error.__traceback__, None
     while traceback:
         if os.path.dirname(traceback.tb_frame.f_code.co_filename) == os.path.dirname(__file__):
@@ -111,17 +116,17 @@ def at(error: Exception) -> str:
     return f" (line {line})"
 
 
-def tell(row: Row, column: str, outcome: str, told: str, seconds: float = 0):
-    line = {"table": row.table, "row": row.name, "column": column, "outcome": outcome, "told": told, "s": seconds}
+def report(row: Row, column: str, outcome: str, message: str, seconds: float = 0):
+    line = {"table": row.table, "row": row.name, "column": column, "outcome": outcome, "message": message, "s": seconds}
     print(json.dumps(line), flush=True)
 
 
-def same(actual, expected):
+def assert_equal(actual, expected):
     assert actual == expected, f"{actual!r} instead of {expected!r}"
 
 
 def raises(kind, call):
-    """Calls and returns the error of that kind, which must be raised."""
+    """Requires that the call raises an error of the kind, and returns the error."""
     try:
         call()
     except kind as error:
@@ -129,16 +134,19 @@ def raises(kind, call):
     raise AssertionError(f"no {kind.__name__} was raised")
 
 
-def refused(kind, call):
-    """Calls until it is refused with an error of that kind, and returns the error."""
-    for _ in range(BURST):
+def call_until_refused(kind, call):
+    """Repeats the call until it raises an error of the kind, and returns the error."""
+    for _ in range(MAX_REQUESTS_UNTIL_REFUSAL):
         try:
             call()
         except kind as error:
             return error
-    raise AssertionError(f"{BURST} requests in a row found room")
+    raise AssertionError(f"none of {MAX_REQUESTS_UNTIL_REFUSAL} consecutive requests was refused")
 
 
-def soon(happens):
-    """Tries until it happens: between a refusal and the next request a limit may have room again by itself."""
-    assert any(happens() for _ in range(ATTEMPTS)), f"did not happen in {ATTEMPTS} attempts"
+def eventually(condition):
+    """Requires that the condition holds in one of a few attempts.
+
+    A limit may have capacity again between a refusal and the next request.
+    """
+    assert any(condition() for _ in range(MAX_ATTEMPTS)), f"condition not met in {MAX_ATTEMPTS} attempts"

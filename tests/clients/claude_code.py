@@ -1,9 +1,9 @@
-"""Claude Code, headless: with Anthropic's API, and with Bedrock's."""
+"""Claude Code in headless mode, with the Anthropic API and with the Bedrock API."""
 
 from commands import *
 
 COMMAND = BINARIES / "@anthropic-ai" / "claude-code-linux-x64" / "claude"
-QUIET = {
+OFFLINE = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_AUTOUPDATER": "1",
     "DISABLE_ERROR_REPORTING": "1",
@@ -12,7 +12,7 @@ QUIET = {
 
 
 class ClaudeCode:
-    """The cells of one mode; `variables` says with which key to call what."""
+    """The cells of a mode. `variables` makes the environment variables for a key."""
 
     def __init__(self, variables, model):
         self.variables = variables
@@ -20,14 +20,14 @@ class ClaudeCode:
         self.sandbox = Sandbox()
 
     def ask(self, prompt=PROMPT, key=KEY, model=None, **variables):
-        """All events of one run."""
+        """Runs the command and returns its events."""
         arguments = ["-p", prompt, "--model", model or self.model, "--verbose", "--output-format", "stream-json"]
-        variables = QUIET | self.variables(key) | variables
+        variables = OFFLINE | self.variables(key) | variables
         return json_lines(self.sandbox.run([COMMAND, *arguments, "--include-partial-messages"], variables).stdout)
 
-    def result(self, *arguments, **more):
-        result = self.ask(*arguments, **more)[-1]
-        same((result["type"], result["is_error"]), ("result", False))
+    def result(self, **options):
+        result = self.ask(**options)[-1]
+        assert_equal((result["type"], result["is_error"]), ("result", False))
         return result
 
     def plain(self):
@@ -37,23 +37,23 @@ class ClaudeCode:
     def stream(self):
         *events, result = self.ask()
         deltas = [event["event"].get("delta", {}) for event in events if event["type"] == "stream_event"]
-        same("".join(delta.get("text", "") for delta in deltas), result["result"])
+        assert_equal("".join(delta.get("text", "") for delta in deltas), result["result"])
 
     def tools(self):
-        self.reads(self.sandbox.text, TOOL_RESULT)
+        self.check_read(self.sandbox.text, TOOL_RESULT)
 
     def image(self):
-        self.reads(self.sandbox.image, '"image"')
+        self.check_read(self.sandbox.image, '"image"')
 
-    def reads(self, file, wanted):
+    def check_read(self, file, expected):
         *events, result = self.ask(f'[[tool=Read {{"file_path": "{file}"}}]] What is in it?')
         results = [event["message"]["content"] for event in events if event["type"] == "user"]
-        assert wanted in json.dumps(results), results
-        same((result["is_error"], result["num_turns"]), (False, 2))
+        assert expected in json.dumps(results), results
+        assert_equal((result["is_error"], result["num_turns"]), (False, 2))
 
     def error(self):
-        result = self.ask(model=NO_MODEL)[-1]
-        same((result["is_error"], result["api_error_status"]), (True, 404))
+        result = self.ask(model=UNKNOWN_MODEL)[-1]
+        assert_equal((result["is_error"], result["api_error_status"]), (True, 404))
 
     def retry(self, key):
         exhaust(key)
@@ -62,8 +62,8 @@ class ClaudeCode:
     def thinking(self):
         *events, result = self.ask(MAX_THINKING_TOKENS="1024")
         blocks = [block for event in events if event["type"] == "assistant" for block in event["message"]["content"]]
-        same([block["type"] for block in blocks], ["thinking", "text"])
-        same(result["is_error"], False)
+        assert_equal([block["type"] for block in blocks], ["thinking", "text"])
+        assert_equal(result["is_error"], False)
 
     def cache(self):
         usage = self.result()["usage"]
@@ -75,11 +75,11 @@ class ClaudeCode:
         return {name: getattr(self, name) for name in names} | {"retry": lambda: self.retry(impatient_key)}
 
 
-def of_anthropic(key):
+def anthropic_variables(key):
     return {"ANTHROPIC_BASE_URL": URL, "ANTHROPIC_API_KEY": key}
 
 
-def of_bedrock(key):
+def bedrock_variables(key):
     return {
         "CLAUDE_CODE_USE_BEDROCK": "1",
         "ANTHROPIC_BEDROCK_BASE_URL": URL,
@@ -88,12 +88,12 @@ def of_bedrock(key):
     }
 
 
-WITHOUT = {
+NOT_APPLICABLE = {
     "schema": "the command has no such option",
-    "models": "the command asks for no list of models",
+    "models": "the command does not list models",
     "count": "the command counts tokens only in its interactive mode",
 }
 run(
-    Row("Claude Code", "Anthropic", ClaudeCode(of_anthropic, CLAUDE).cells, WITHOUT),
-    Row("Claude Code, Bedrock", "Anthropic", ClaudeCode(of_bedrock, CLAUDE_ON_BEDROCK).cells, WITHOUT),
+    Row("Claude Code", "Anthropic", ClaudeCode(anthropic_variables, CLAUDE).cells, NOT_APPLICABLE),
+    Row("Claude Code, Bedrock", "Anthropic", ClaudeCode(bedrock_variables, CLAUDE_ON_BEDROCK).cells, NOT_APPLICABLE),
 )

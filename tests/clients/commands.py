@@ -1,4 +1,4 @@
-"""Runs command-line clients, each in a home of its own, with nothing to find but the server."""
+"""Runs command-line clients in separate home directories, with no settings but the server's."""
 
 import base64
 import os
@@ -15,7 +15,7 @@ COMMAND_TIMEOUT_S = 50
 
 
 class Sandbox:
-    """A home with a text and an image in it."""
+    """A home directory with a text file and an image."""
 
     def __init__(self):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="spillway-client-"))
@@ -25,7 +25,7 @@ class Sandbox:
         self.image.write_bytes(base64.b64decode(PNG_BASE64))
 
     def run(self, command: list, variables: dict[str, str]) -> subprocess.CompletedProcess:
-        """The ended command; its exit code is for the caller to judge."""
+        """Runs a command and returns its result. The caller checks the exit code."""
         variables = {"PATH": os.environ["PATH"], "HOME": str(self.home), "NO_PROXY": "127.0.0.1", **variables}
         return subprocess.run(
             [str(part) for part in command],
@@ -43,9 +43,9 @@ def json_lines(output: str) -> list[dict]:
 
 
 def exhaust(key: str):
-    """Uses up what an impatient tenant has, so that the next request is refused at first."""
+    """Exhausts the limit of an impatient tenant, so that its next request is refused."""
     body = json.dumps({"model": GPT, "messages": [{"role": "user", "content": PROMPT}]}).encode()
     headers = {"Authorization": f"Bearer {key}"}
     request = urllib.request.Request(f"{URL}/v1/chat/completions", data=body, headers=headers)
-    error = refused(urllib.error.HTTPError, lambda: urllib.request.urlopen(request).read())
-    same(error.code, 429)
+    error = call_until_refused(urllib.error.HTTPError, lambda: urllib.request.urlopen(request).read())
+    assert_equal(error.code, 429)

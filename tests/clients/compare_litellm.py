@@ -1,10 +1,10 @@
-"""Compares the bodies that Spillway sends with those that LiteLLM makes of the same requests: chat completions as Converse,
-Anthropic's messages as InvokeModel.
+"""Compares the bodies that Spillway and LiteLLM send to Bedrock for the same requests.
 
     python compare_litellm.py target/debug/spillway
 
-Both call one recorder in the place of Bedrock Runtime. Every difference must be in `litellm_differences.py`, with the
-reason, and everything that is there must occur. The exit code is 1 otherwise.
+Chat completions become Converse calls, and Anthropic's messages become InvokeModel calls. Both
+programs call the same recorder instead of Bedrock Runtime. `litellm_differences.py` must list
+exactly the differences. The exit code is 1 otherwise.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import server
 from litellm_differences import DIFFERENCES
 from litellm_requests import CHATS, MESSAGES
 
-# Otherwise it fetches these from the internet.
+# Keeps LiteLLM from fetching these files from the internet.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
 
@@ -30,13 +30,13 @@ import openai
 litellm.suppress_debug_info = True
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
-CONVERSED = {
+CONVERSE_RESPONSE = {
     "output": {"message": {"role": "assistant", "content": [{"text": "The Elbe."}]}},
     "stopReason": "end_turn",
     "usage": {"inputTokens": 9, "outputTokens": 3, "totalTokens": 12},
     "metrics": {"latencyMs": 1},
 }
-INVOKED = {
+INVOKE_RESPONSE = {
     "id": "msg_1",
     "type": "message",
     "role": "assistant",
@@ -49,18 +49,18 @@ INVOKED = {
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):
-    """Answers every call of an operation alike, and keeps its body."""
+    """Records request bodies, and returns the same response to every call of an operation."""
 
     bodies = []
 
     def do_POST(self):
         self.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        answer = json.dumps(INVOKED if self.path.endswith("/invoke") else CONVERSED).encode()
+        response = json.dumps(INVOKE_RESPONSE if self.path.endswith("/invoke") else CONVERSE_RESPONSE).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(answer)))
+        self.send_header("content-length", str(len(response)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(response)
 
     def log_message(self, *_):
         pass
@@ -71,84 +71,85 @@ def main(command: str) -> int:
     threading.Thread(target=recorder.serve_forever, daemon=True).start()
     bedrock = f"http://127.0.0.1:{recorder.server_port}"
     failed, compared = 0, 0
-    # One process has the registry, the other asks the recorder instead of the simulator.
-    with server.started(command) as local:
+    # `spillway local` provides the registry. `spillway serve` calls the recorder instead of the
+    # simulator.
+    with server.run_local(command) as local:
         variables = os.environ | {name: value for name, value in local.items() if name.isupper()}
         variables["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] = bedrock
-        with server.running([command, "serve", "--port", "0"], variables) as told:
-            ours = caller(told["ready"], local["key patient"])
-            for route, theirs, requests in (
-                ("/v1/chat/completions", completion(bedrock), CHATS),
-                ("/v1/messages", anthropic_message(bedrock), MESSAGES),
+        with server.run_server([command, "serve", "--port", "0"], variables) as printed:
+            for route, call_litellm, requests in (
+                ("/v1/chat/completions", litellm_completion(bedrock), CHATS),
+                ("/v1/messages", litellm_message(bedrock), MESSAGES),
             ):
+                call_spillway = spillway_request(printed["ready"] + route, local["key patient"])
                 for name, request in requests.items():
                     compared += 1
-                    failed += compare(name, of(ours, route, request), of(theirs, route, request))
+                    failed += compare(name, sent_body(call_spillway, request), sent_body(call_litellm, request))
     print(f"{compared - failed} passed, {failed} failed")
     return int(failed > 0)
 
 
-def caller(url: str, key: str):
-    def call(route, request):
+def spillway_request(url: str, key: str):
+    def call(request):
         body = json.dumps({"model": MODEL, **request}).encode()
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(url + route, data=body, headers=headers)) as answer:
-            answer.read()
+        with urllib.request.urlopen(urllib.request.Request(url, data=body, headers=headers)) as response:
+            response.read()
 
     return call
 
 
-def completion(bedrock: str):
-    return lambda _, request: litellm.completion(model=f"bedrock/converse/{MODEL}", **there(bedrock), **request)
+def litellm_completion(bedrock: str):
+    return lambda request: litellm.completion(model=f"bedrock/converse/{MODEL}", **endpoint(bedrock), **request)
 
 
-def anthropic_message(bedrock: str):
-    def call(_, request):
-        # LiteLLM's synchronous call cannot invoke.
-        told = litellm.anthropic.messages.acreate(model=f"bedrock/invoke/{MODEL}", **there(bedrock), **request)
-        asyncio.run(told)
+def litellm_message(bedrock: str):
+    def call(request):
+        # LiteLLM's synchronous call does not support InvokeModel.
+        message = litellm.anthropic.messages.acreate(model=f"bedrock/invoke/{MODEL}", **endpoint(bedrock), **request)
+        asyncio.run(message)
 
     return call
 
 
-def there(bedrock: str) -> dict:
+def endpoint(bedrock: str) -> dict:
     return {"aws_bedrock_runtime_endpoint": bedrock, "aws_region_name": "us-east-1", "api_key": "unused"}
 
 
-def of(call, route: str, request: dict) -> dict:
-    """The body that a call makes, or its complaint where it makes none."""
+def sent_body(call, request: dict) -> dict:
+    """Returns the body that the call sends to Bedrock, or the error message if it sends none."""
     Recorder.bodies.clear()
     try:
-        call(route, json.loads(json.dumps(request)))
+        call(json.loads(json.dumps(request)))
     except urllib.error.HTTPError as error:
         return {"refused": error.read().decode()}
-    except openai.OpenAIError as error:  # What all of LiteLLM's errors are.
+    except openai.OpenAIError as error:  # The base class of LiteLLM's errors.
         return {"refused": str(error)}
     return Recorder.bodies[-1]
 
 
-def compare(name: str, ours: dict, theirs: dict) -> int:
-    """Prints the differences of one request; 1 if they are not those that are argued for."""
-    # Every Converse call carries the tenant and the request id into Bedrock's invocation log.
-    ours.pop("requestMetadata", None)
-    ours, theirs = dict(leaves(ours)), dict(leaves(theirs))
-    argued = DIFFERENCES.get(name, {})
-    found = {path for path in ours | theirs if ours.get(path) != theirs.get(path)}
-    unargued = sorted(found - argued.keys())
-    unfounded = sorted(argued.keys() - found)
-    for path in sorted(found & argued.keys()):
-        print(f"     {name}: {path}: {argued[path]}")
-    for path in unargued:
-        print(f"FAIL {name}: {path}: ours {ours.get(path)!r}, theirs {theirs.get(path)!r}")
-    for path in unfounded:
+def compare(name: str, spillway_body: dict, litellm_body: dict) -> int:
+    """Prints the differences of a request. Returns 1 if they are not as expected, else 0."""
+    # Every Converse call adds the tenant and the request id to Bedrock's invocation log.
+    spillway_body.pop("requestMetadata", None)
+    spillway_body, litellm_body = dict(leaves(spillway_body)), dict(leaves(litellm_body))
+    expected = DIFFERENCES.get(name, {})
+    found = {path for path in spillway_body | litellm_body if spillway_body.get(path) != litellm_body.get(path)}
+    unexpected = sorted(found - expected.keys())
+    missing = sorted(expected.keys() - found)
+    for path in sorted(found & expected.keys()):
+        print(f"     {name}: {path}: {expected[path]}")
+    for path in unexpected:
+        print(f"FAIL {name}: {path}: Spillway {spillway_body.get(path)!r}, LiteLLM {litellm_body.get(path)!r}")
+    for path in missing:
         print(f"FAIL {name}: {path}: does not differ")
-    if not unargued and not unfounded:
+    if not unexpected and not missing:
         print(f"ok   {name}")
-    return int(bool(unargued or unfounded))
+    return int(bool(unexpected or missing))
 
 
 def leaves(value, path=""):
-    """Every scalar and every empty container of a JSON value, by its path."""
+    """Yields the path and the value of every scalar and every empty container of a JSON value."""
     if isinstance(value, dict) and value:
         for name, member in value.items():
             yield from leaves(member, f"{path}.{name}".lstrip("."))

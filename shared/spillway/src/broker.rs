@@ -52,14 +52,23 @@ pub struct Ask {
     pub class: Class,
     /// How long it may wait here for room, in milliseconds.
     pub hold_ms: u64,
-    /// When this process must be done with it, in milliseconds since 1970; `None` when only the model's own timeout
-    /// counts.
+    /// When it must be over, in milliseconds since 1970, because its process or its job's lease ends; `None` when only the
+    /// model's own timeout counts.
     pub deadline_ms: Option<u64>,
     /// For a job that can wait: until when it may do so here for its turn at a pool, in milliseconds since 1970. Its pools are
     /// called at the drain's pace, the cheapest first. `None` when somebody waits for the answer.
     pub patient_until_ms: Option<u64>,
     /// What is known of the request so far; completed and recorded when it is answered.
     pub event: RequestEvent,
+}
+
+impl Ask {
+    /// The deadline of an attempt that is admitted at `now_ms`: when the model's time is up, or this process's. It is
+    /// fixed once, so that reservations, call and stream end together.
+    fn attempt_deadline_ms(&self, now_ms: u64) -> u64 {
+        let model_ms = now_ms.saturating_add(self.model.timeout_ms);
+        self.deadline_ms.map_or(model_ms, |deadline_ms| deadline_ms.min(model_ms))
+    }
 }
 
 /// An answer under way.

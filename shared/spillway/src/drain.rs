@@ -26,7 +26,7 @@ use tracing::error;
 
 pub use message::{Handled, delay_ms};
 pub use pump::{CONCURRENCY, pump};
-pub use shift::Shift;
+pub use shift::{AttemptTimes, Shift};
 pub use sweep::sweep;
 
 use crate::{app::App, queue::Message, webhook};

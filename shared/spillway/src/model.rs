@@ -42,11 +42,9 @@ pub struct Call<'a> {
     pub tenant: &'a str,
     /// Goes to Bedrock's invocation logs as `requestMetadata.request_id`.
     pub request_id: &'a str,
-    /// How long the call may take.
-    pub timeout: Duration,
 }
 
-/// Bedrock Runtime.
+/// Bedrock Runtime. Calls take as long as they take: a caller with a deadline drops them.
 #[derive(Clone)]
 pub struct Models {
     client: Client,
@@ -63,13 +61,10 @@ impl Models {
     /// # Errors
     /// [`Failure`] says whether another pool may be tried.
     pub async fn answer(&self, call: &Call<'_>) -> Result<Answer, Failure> {
-        let answered = async {
-            match call.input {
-                Input::Converse(body) => converse::whole(&self.client, call, body).await,
-                Input::Native(native) => invoke::whole(&self.client, call, native).await,
-            }
-        };
-        tokio::time::timeout(call.timeout, answered).await.map_err(|_| Failure::timed_out())?
+        match call.input {
+            Input::Converse(body) => converse::whole(&self.client, call, body).await,
+            Input::Native(native) => invoke::whole(&self.client, call, native).await,
+        }
     }
 
     /// An answer as a stream (Bedrock's `ConverseStream` or `InvokeModelWithResponseStream`).
@@ -78,13 +73,10 @@ impl Models {
     /// [`Failure`] says whether another pool may be tried. A stream can also fail in its first event, which is why the
     /// broker waits for that one before it answers.
     pub async fn stream(&self, call: &Call<'_>) -> Result<EventStream, Failure> {
-        let answered = async {
-            match call.input {
-                Input::Converse(body) => converse::start(&self.client, call, body).await,
-                Input::Native(native) => invoke::start(&self.client, call, native).await,
-            }
-        };
-        tokio::time::timeout(call.timeout, answered).await.map_err(|_| Failure::timed_out())?
+        match call.input {
+            Input::Converse(body) => converse::start(&self.client, call, body).await,
+            Input::Native(native) => invoke::start(&self.client, call, native).await,
+        }
     }
 }
 
@@ -96,7 +88,7 @@ impl Models {
     /// Bedrock cannot count for this model, finds fault with the body, or cannot be reached.
     pub async fn count_tokens(&self, pool: &Pool, model_id: &str, input: &Input) -> Result<u64, Failure> {
         let counted = count::count(&self.client, pool, model_id, input);
-        tokio::time::timeout(SHORT, counted).await.map_err(|_| Failure::timed_out())?
+        tokio::time::timeout(COUNT_TIMEOUT, counted).await.map_err(|_| Failure::timed_out())?
     }
 
     /// What a guardrail says to a text (Bedrock's `ApplyGuardrail`): the JSON body of the reply as Bedrock sent it.
@@ -104,13 +96,12 @@ impl Models {
     /// # Errors
     /// There is no such guardrail, Bedrock finds fault with the body, has no room, or cannot be reached.
     pub async fn apply_guardrail(&self, id: &str, version: &str, body: Bytes) -> Result<Bytes, Failure> {
-        let applied = guardrail::apply(&self.client, id, version, body);
-        tokio::time::timeout(SHORT, applied).await.map_err(|_| Failure::timed_out())?
+        guardrail::apply(&self.client, id, version, body).await
     }
 }
 
-/// How long calls may take that generate nothing.
-const SHORT: Duration = Duration::from_secs(20);
+/// How long a count of tokens may take.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn region(pool: &Pool) -> Builder {
     Builder::default().region(pool.region.clone().map(Region::new))

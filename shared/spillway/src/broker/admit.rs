@@ -17,6 +17,9 @@ use crate::{
 #[must_use = "an admission holds capacity until it is settled"]
 pub struct Admitted {
     pub plan: Plan,
+    /// When the attempt must be over, in milliseconds since 1970: its reservations expire then, and its call and its stream
+    /// are cut off.
+    pub deadline_ms: u64,
     pub held: Held,
     /// The reservation on the tenant's parent, if it has one.
     pub parent: Option<Held>,
@@ -66,12 +69,13 @@ pub struct Reserved {
 /// # Errors
 /// The request can never fit, does not fit now, or the ledger cannot be reached.
 pub async fn admit(app: &App, ask: &Ask) -> Result<Admitted, Problem> {
+    let deadline_ms = ask.attempt_deadline_ms(app.clock.now_ms());
     let payers = Payers::of(app, ask.tenant.clone()).await?;
-    if let Some(admitted) = reserve(app, ask, &payers).await? {
+    if let Some(admitted) = reserve(app, ask, &payers, deadline_ms).await? {
         return Ok(admitted);
     }
     let payers = payers.read_again(app).await?;
-    reserve(app, ask, &payers).await?.ok_or_else(refusal::changing_limits)
+    reserve(app, ask, &payers, deadline_ms).await?.ok_or_else(refusal::changing_limits)
 }
 
 /// Plans `ask` without reserving anything.
@@ -125,17 +129,18 @@ impl Payers {
 }
 
 /// `None` if the limits of one of the payers are out of date.
-async fn reserve(app: &App, ask: &Ask, payers: &Payers) -> Result<Option<Admitted>, Problem> {
+async fn reserve(app: &App, ask: &Ask, payers: &Payers, deadline_ms: u64) -> Result<Option<Admitted>, Problem> {
     let Payers { tenant, parent } = payers;
     let history = history(app, ask, tenant).await;
     let plan = Plan::new(ask, tenant, parent.as_deref(), &history)?;
     let charge = |payer: &Tenant| plan.tenant_charge(payer, &ask.model);
-    let Some(reserved) = payers.reserve(app, charge, expires_ms(app, ask)).await? else { return Ok(None) };
+    let Some(reserved) = payers.reserve(app, charge, deadline_ms).await? else { return Ok(None) };
     let now_ms = app.clock.now_ms();
     let Reserved { tenant: (held, view), parent: of_parent } = reserved;
     let is_parent_excess = parent.as_ref().zip(of_parent.as_ref());
     let is_parent_excess = is_parent_excess.is_some_and(|(parent, (_, view))| is_excess(parent, view, now_ms));
     Ok(Some(Admitted {
+        deadline_ms,
         held,
         parent: of_parent.map(|(held, _)| held),
         limits: view.states(now_ms),
@@ -177,10 +182,4 @@ async fn history(app: &App, ask: &Ask, tenant: &Tenant) -> History {
 /// Whether `payer` uses more than its committed share of the pools.
 fn is_excess(payer: &Tenant, view: &View, now_ms: u64) -> bool {
     payer.committed_tokens_per_minute.is_some_and(|committed| view.minute_tokens(now_ms) > committed)
-}
-
-/// When the reservation of `ask` expires by itself: when the model's time is up, or this process's.
-pub fn expires_ms(app: &App, ask: &Ask) -> u64 {
-    let model_ms = app.clock.now_ms() + ask.model.timeout_ms;
-    ask.deadline_ms.map_or(model_ms, |deadline_ms| deadline_ms.min(model_ms))
 }

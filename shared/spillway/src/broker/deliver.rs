@@ -1,11 +1,11 @@
 //! From the pool to the caller: deltas as they come, and the settlement after the last.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::{
-    Ask, Reply, Served, admit,
+    Ask, Reply, Served,
     admit::Admitted,
     pacing::Place,
     route::{Response, Routed},
@@ -47,9 +47,9 @@ pub async fn deliver(
     let pool = routed.pool.name.clone();
     event.attempts = Some(routed.calls);
     let (max_tokens_set, limits) = (admitted.plan.max_tokens_set, admitted.limits.clone());
-    let ends_ms = admit::expires_ms(app, &ask);
+    let deadline_ms = admitted.deadline_ms;
     let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), ask };
-    let delivery = Delivery { app: app.clone(), settlement, place: routed.place, event, started_ms, ends_ms };
+    let delivery = Delivery { app: app.clone(), settlement, place: routed.place, event, started_ms, deadline_ms };
     let reply = match routed.response {
         Response::Whole(answer) => {
             delivery.end(answer.usage, Outcome::Answered).await;
@@ -72,7 +72,7 @@ struct Delivery {
     place: Option<Place>,
     event: RequestEvent,
     started_ms: u64,
-    ends_ms: u64,
+    deadline_ms: u64,
 }
 
 impl Delivery {
@@ -82,8 +82,16 @@ impl Delivery {
         let mut has_reader = true;
         let mut is_complete = false;
         let mut tells_usage = true;
+        let clock = self.app.clock.clone();
+        let deadline = clock.sleep_until(self.deadline_ms);
+        tokio::pin!(deadline);
         let ended = loop {
-            match stream.next(self.left()).await {
+            let next = tokio::select! {
+                biased;
+                () = &mut deadline => break Some(Failure::timed_out()),
+                next = stream.next() => next,
+            };
+            match next {
                 Ok(Some(event)) => {
                     if self.event.time_to_first_token_ms.is_none() && event.is_output() {
                         let waited_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);
@@ -94,10 +102,11 @@ impl Delivery {
                     tells_usage = matches!(event, Event::Converse { .. }) || usage.is_some();
                     // One that neither reads nor leaves may not hold the model up for ever.
                     has_reader = has_reader
-                        && matches!(
-                            tokio::time::timeout(self.left(), sender.send(Delta::Event(event))).await,
-                            Ok(Ok(()))
-                        );
+                        && tokio::select! {
+                            biased;
+                            sent = sender.send(Delta::Event(event)) => sent.is_ok(),
+                            () = clock.sleep_until(self.deadline_ms) => false,
+                        };
                 }
                 Ok(None) if is_complete || !tells_usage => break None,
                 Ok(None) => break Some(Failure::cut()),
@@ -117,10 +126,6 @@ impl Delivery {
         if has_reader {
             let _ = sender.send(Delta::End(problem.map_or(Ok(()), Err))).await;
         }
-    }
-
-    fn left(&self) -> Duration {
-        Duration::from_millis(self.ends_ms.saturating_sub(self.app.clock.now_ms()))
     }
 
     async fn end(self, usage: Option<Usage>, outcome: Outcome) {

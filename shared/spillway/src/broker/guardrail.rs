@@ -15,8 +15,9 @@ use crate::{
     quota::{Charge, LimitState, Receipt, Settled},
     tenant::Tenant,
 };
-/// How long a guardrail may take, in milliseconds; the reservation expires after it.
-const TIMEOUT_MS: u64 = 30_000;
+
+/// How long a guardrail may take, in milliseconds. Its call and its reservation end then.
+const TIMEOUT_MS: u64 = 20_000;
 
 /// What a guardrail said.
 #[derive(Debug)]
@@ -41,8 +42,13 @@ pub async fn apply_guardrail(
     body: Bytes,
 ) -> Result<Applied, Problem> {
     let charge = Charge { requests: 1, ..Charge::default() };
-    let reserved = reserve(app, tenant, charge).await?;
-    let applied = app.models.apply_guardrail(id, version, body).await;
+    let deadline_ms = app.clock.now_ms() + TIMEOUT_MS;
+    let reserved = reserve(app, tenant, charge, deadline_ms).await?;
+    let applied = tokio::select! {
+        biased;
+        () = app.clock.sleep_until(deadline_ms) => Err(Failure::timed_out()),
+        applied = app.models.apply_guardrail(id, version, body) => applied,
+    };
     let settled = match &applied {
         Ok(_) => Settled { charge, ..Settled::nothing() },
         Err(_) => Settled::nothing(),
@@ -63,12 +69,11 @@ pub async fn apply_guardrail(
     Ok(Applied { body, limits: view.states(app.clock.now_ms()), receipt })
 }
 
-async fn reserve(app: &App, tenant: Arc<Tenant>, charge: Charge) -> Result<Reserved, Problem> {
-    let expires_ms = app.clock.now_ms() + TIMEOUT_MS;
+async fn reserve(app: &App, tenant: Arc<Tenant>, charge: Charge, deadline_ms: u64) -> Result<Reserved, Problem> {
     let payers = Payers::of(app, tenant).await?;
-    if let Some(reserved) = payers.reserve(app, |_| charge, expires_ms).await? {
+    if let Some(reserved) = payers.reserve(app, |_| charge, deadline_ms).await? {
         return Ok(reserved);
     }
     let payers = payers.read_again(app).await?;
-    payers.reserve(app, |_| charge, expires_ms).await?.ok_or_else(refusal::changing_limits)
+    payers.reserve(app, |_| charge, deadline_ms).await?.ok_or_else(refusal::changing_limits)
 }

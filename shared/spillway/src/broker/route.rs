@@ -1,8 +1,6 @@
 //! The ladder: pool after pool, until one answers.
 
-use std::time::Duration;
-
-use super::{Ask, accounts, admit, admit::Admitted, pacing::Place, refusal, settlement};
+use super::{Ask, accounts, admit::Admitted, pacing::Place, refusal, settlement};
 use crate::{
     app::App,
     chat::{Answer, Problem},
@@ -88,7 +86,7 @@ pub async fn route<'a>(
             }
         };
         calls += 1;
-        let failure = match invoke(app, ask, admitted.plan.max_tokens, pool).await {
+        let failure = match invoke(app, ask, admitted, pool).await {
             Ok(response) => return Ok(Routed { pool, held, place, calls, response }),
             Err(failure) => failure,
         };
@@ -183,7 +181,7 @@ async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resu
     }
     let share_percent = pool.share_percent(ask.class, admitted.is_excess);
     let account = accounts::of_pool(&ask.model, pool, share_percent);
-    match app.ledger.reserve(&account, charge, admit::expires_ms(app, ask)).await {
+    match app.ledger.reserve(&account, charge, admitted.deadline_ms).await {
         Ok(Outcome::Reserved(held, _)) => Ok(Room::Held(held)),
         Ok(Outcome::Refused(refused, _)) => Ok(Room::Full { retry_after_ms: refused.retry_after_ms() }),
         // One more try would only add to the heat: what is too hot to write to is too busy to serve.
@@ -197,21 +195,25 @@ async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resu
     }
 }
 
-async fn invoke(app: &App, ask: &Ask, max_tokens: Option<u64>, pool: &Pool) -> Result<Response, Failure> {
-    let left_ms = admit::expires_ms(app, ask).saturating_sub(app.clock.now_ms());
-    let timeout = Duration::from_millis(left_ms);
+async fn invoke(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Result<Response, Failure> {
     let call = Call {
         pool,
         input: &ask.request.input,
-        max_tokens,
+        max_tokens: admitted.plan.max_tokens,
         tenant: &ask.tenant.name,
         request_id: &ask.request_id,
-        timeout,
     };
-    if !ask.request.stream {
-        return app.models.answer(&call).await.map(Response::Whole);
+    let answered = async {
+        if !ask.request.stream {
+            return app.models.answer(&call).await.map(Response::Whole);
+        }
+        let mut stream = app.models.stream(&call).await?;
+        stream.peek().await?;
+        Ok(Response::Stream(Box::new(stream)))
+    };
+    tokio::select! {
+        biased;
+        () = app.clock.sleep_until(admitted.deadline_ms) => Err(Failure::timed_out()),
+        answered = answered => answered,
     }
-    let mut stream = app.models.stream(&call).await?;
-    stream.peek(timeout).await?;
-    Ok(Response::Stream(Box::new(stream)))
 }

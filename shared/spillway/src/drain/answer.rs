@@ -19,7 +19,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-use super::parts::Parts;
+use super::{parts::Parts, shift::AttemptTimes};
 
 /// What an attempt to run a job came to.
 pub enum Attempt {
@@ -40,13 +40,13 @@ pub async fn longest_ms(app: &App) -> anyhow::Result<u64> {
     Ok(catalogue.models().map(|model| model.timeout_ms).max().unwrap_or_default())
 }
 
-/// Runs the job once: no hold, no overflow, at the pace of the drain until `patient_until_ms`, and only as much of a pool as
-/// work that can wait may take.
+/// Runs the job once, within `times`: no hold, no overflow, at the pace of the drain, and only as much of a pool as work that
+/// can wait may take.
 ///
 /// It calls each pool of the ladder once at most, and no further one after a call that may be billed.
-pub async fn attempt(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64>, patient_until_ms: u64) -> Attempt {
+pub async fn attempt(app: &App, job: &Job, body: &Bytes, times: AttemptTimes) -> Attempt {
     let mut parts = Parts::new(app, job);
-    let served = serve(app, job, body, deadline_ms, patient_until_ms, &mut parts).await;
+    let served = serve(app, job, body, times, &mut parts).await;
     // Who waits is told of a failure as if there had been no queue: a call that may have been billed is not made again, and
     // what has been read cannot be taken back.
     let is_waiting = job.reader == Reader::Waiting;
@@ -56,6 +56,8 @@ pub async fn attempt(app: &App, job: &Job, body: &Bytes, deadline_ms: Option<u64
             (Kind::Throttled | Kind::Unavailable, Some(wait_ms)) if !(is_waiting && parts.is_begun()) => {
                 Attempt::NoRoom { refused: problem, wait_ms }
             }
+            // A model that answers when its time is up would do so again.
+            (Kind::Timeout, _) if parts.has_output() => failed(job, &problem, true),
             _ => failed(job, &problem, is_waiting),
         },
     }
@@ -80,8 +82,7 @@ async fn serve(
     app: &App,
     job: &Job,
     body: &Bytes,
-    deadline_ms: Option<u64>,
-    patient_until_ms: u64,
+    times: AttemptTimes,
     parts: &mut Parts<'_>,
 ) -> Result<StoredResult, Problem> {
     let Reading { tenant, model, request, api, echo } = read(app, job, body).await?;
@@ -108,8 +109,8 @@ async fn serve(
         request_id: job.id.clone(),
         class: job.class,
         hold_ms: 0,
-        deadline_ms,
-        patient_until_ms: (job.class == Class::Batch).then_some(patient_until_ms),
+        deadline_ms: Some(times.deadline_ms),
+        patient_until_ms: (job.class == Class::Batch).then_some(times.patient_until_ms),
         event: event.clone(),
         tenant,
         model,

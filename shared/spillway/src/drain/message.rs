@@ -5,7 +5,7 @@ use tracing::{debug, error, warn};
 use super::{
     answer::{self, Attempt},
     batch, ended, letters,
-    shift::Shift,
+    shift::{AttemptTimes, Shift},
     slot::{self, Slot},
     turn,
 };
@@ -70,6 +70,7 @@ async fn try_handle(app: &App, queue: &Queue, message: &Message, shift: Shift) -
     };
     let call_ms = answer::longest_ms(app).await?;
     let now_ms = app.clock.now_ms();
+    let times = shift.attempt(call_ms, now_ms);
     match job.next(now_ms) {
         // It failed before; if this message was seen before as well, the drain may have died between the two.
         Next::Drop(Status::Failed) if message.receive_count > 1 => {
@@ -83,16 +84,16 @@ async fn try_handle(app: &App, queue: &Queue, message: &Message, shift: Shift) -
         }
         Next::Run => {}
         Next::Wait { .. } | Next::Expire | Next::GiveUp => {
-            return claim(app, queue, message, &job, shift, call_ms).await;
+            return claim(app, queue, message, &job, times).await;
         }
     }
-    let slot = slot::take(app, &job, shift.lease_ms(call_ms, now_ms)).await?;
+    let slot = slot::take(app, &job, times.lease_ends_ms).await?;
     if let Slot::NotYet { until_ms } = slot {
         app.jobs.postpone(&job, until_ms).await?;
         queue.send(&job.id, &job.tenant, until_ms.saturating_sub(now_ms)).await?;
         return Ok(Handled::Done);
     }
-    let handled = claim(app, queue, message, &job, shift, call_ms).await;
+    let handled = claim(app, queue, message, &job, times).await;
     slot.give_back(app).await;
     handled
 }
@@ -110,23 +111,15 @@ async fn job_in_time(app: &App, id: &str) -> anyhow::Result<Option<Job>> {
     }
 }
 
-async fn claim(
-    app: &App,
-    queue: &Queue,
-    message: &Message,
-    job: &Job,
-    shift: Shift,
-    call_ms: u64,
-) -> anyhow::Result<Handled> {
+async fn claim(app: &App, queue: &Queue, message: &Message, job: &Job, times: AttemptTimes) -> anyhow::Result<Handled> {
     let now_ms = app.clock.now_ms();
-    let lease_ms = shift.lease_ms(call_ms, now_ms);
+    let lease_ms = times.lease_ends_ms.saturating_sub(now_ms);
     match turn::claim(app, queue, job, lease_ms, now_ms).await? {
         Claim::Run { job, body } => {
             if let Err(error) = queue.hide_at_least(&message.receipt_handle, lease_ms).await {
                 warn!(%error, "a message may be seen again before its job is done");
             }
-            let patient_until_ms = shift.patient_until_ms(call_ms, now_ms);
-            let attempt = answer::attempt(app, &job, &body, shift.deadline_ms(), patient_until_ms).await;
+            let attempt = answer::attempt(app, &job, &body, times).await;
             conclude(app, queue, message, &job, attempt).await
         }
         Claim::NotYet { until_ms } => {

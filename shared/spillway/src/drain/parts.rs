@@ -25,16 +25,31 @@ pub struct Parts<'a> {
     next: u64,
     due_ms: u64,
     is_begun: bool,
+    has_output: bool,
 }
 
 impl<'a> Parts<'a> {
     pub fn new(app: &'a App, job: &'a Job) -> Self {
-        Self { app, job, headers: Vec::new(), pending: BytesMut::new(), next: 0, due_ms: 0, is_begun: false }
+        Self {
+            app,
+            job,
+            headers: Vec::new(),
+            pending: BytesMut::new(),
+            next: 0,
+            due_ms: 0,
+            is_begun: false,
+            has_output: false,
+        }
     }
 
     /// Whether somebody may have read a piece.
     pub fn is_begun(&self) -> bool {
         self.is_begun
+    }
+
+    /// Whether the model has begun its answer.
+    pub fn has_output(&self) -> bool {
+        self.has_output
     }
 
     /// A stream with `headers`, as a client would have received it in the end. One that breaks is a failed attempt.
@@ -60,6 +75,7 @@ impl<'a> Parts<'a> {
             };
             match delta {
                 Some(Delta::Event(event)) => {
+                    self.has_output = true;
                     let bytes = encoder.event(&event);
                     body.extend_from_slice(&bytes);
                     self.add(&bytes).await;

@@ -96,7 +96,7 @@ fn vacancies(concurrency: usize, here: usize, running: usize) -> u32 {
 async fn hiding(app: &App, queue: Queue) -> Queue {
     match answer::longest_ms(app).await {
         Ok(longest_ms) => {
-            let lease_s = Shift::new(0, None).lease_ms(longest_ms, 0).div_ceil(1_000);
+            let lease_s = Shift::new(0, None).attempt(longest_ms, 0).lease_ends_ms.div_ceil(1_000);
             queue.hiding_for(u32::try_from(lease_s + 1).unwrap_or(u32::MAX))
         }
         Err(error) => {

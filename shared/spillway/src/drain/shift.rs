@@ -16,6 +16,18 @@ pub struct Shift {
     deadline_ms: Option<u64>,
 }
 
+/// The times of one attempt at a job, in milliseconds since 1970. They are fixed when the attempt begins. The lease ends
+/// after the deadline, and the call ends by it, so a lease needs no renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptTimes {
+    /// How long the job may wait for its turn at a pool.
+    pub patient_until_ms: u64,
+    /// When the call, or its stream, is cut off.
+    pub deadline_ms: u64,
+    /// When another drain may claim the job.
+    pub lease_ends_ms: u64,
+}
+
 impl Shift {
     /// A shift from now until `deadline_ms`, in milliseconds since 1970.
     pub fn new(began_ms: u64, deadline_ms: Option<u64>) -> Self {
@@ -33,16 +45,11 @@ impl Shift {
         now_ms <= self.last_begin_ms(call_ms)
     }
 
-    /// Until when a job may wait for its turn.
-    pub fn patient_until_ms(&self, call_ms: u64, now_ms: u64) -> u64 {
-        now_ms.saturating_add(PATIENCE_MS).min(self.last_begin_ms(call_ms)).max(now_ms)
-    }
-
-    /// How long a job is claimed for: the wait, the call, and what follows. So a lease covers all that its drain can do, and
-    /// needs no renewal.
-    pub fn lease_ms(&self, call_ms: u64, now_ms: u64) -> u64 {
-        let left_ms = self.deadline_ms.map_or(u64::MAX, |deadline_ms| deadline_ms.saturating_sub(now_ms));
-        PATIENCE_MS.saturating_add(call_ms).min(left_ms).saturating_add(LEASE_MARGIN_MS)
+    /// The times of an attempt at a job that begins at `now_ms` and whose call takes up to `call_ms`.
+    pub fn attempt(&self, call_ms: u64, now_ms: u64) -> AttemptTimes {
+        let patient_until_ms = now_ms.saturating_add(PATIENCE_MS).min(self.last_begin_ms(call_ms)).max(now_ms);
+        let deadline_ms = patient_until_ms.saturating_add(call_ms).min(self.deadline_ms.unwrap_or(u64::MAX));
+        AttemptTimes { patient_until_ms, deadline_ms, lease_ends_ms: deadline_ms.saturating_add(LEASE_MARGIN_MS) }
     }
 
     fn last_begin_ms(&self, call_ms: u64) -> u64 {
@@ -80,9 +87,11 @@ mod tests {
             has_deadline: bool,
         ) {
             let shift = Shift::new(0, has_deadline.then_some(DEADLINE_MS));
-            let lease_ends_ms = now_ms + shift.lease_ms(call_ms, now_ms);
-            let call_ends_ms = shift.patient_until_ms(call_ms, now_ms) + call_ms;
-            prop_assert!(lease_ends_ms >= call_ends_ms.min(shift.deadline_ms.unwrap_or(u64::MAX)) + LEASE_MARGIN_MS);
+            let times = shift.attempt(call_ms, now_ms);
+            let call_ends_ms = times.patient_until_ms + call_ms;
+            prop_assert!(times.deadline_ms >= call_ends_ms.min(shift.deadline_ms.unwrap_or(u64::MAX)));
+            prop_assert!(times.deadline_ms <= shift.deadline_ms.unwrap_or(u64::MAX));
+            prop_assert_eq!(times.lease_ends_ms, times.deadline_ms + LEASE_MARGIN_MS);
         }
     }
 }

@@ -29,18 +29,18 @@ const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_
 /// When limits that are being changed are worth another look, in milliseconds.
 const CHANGING_MS: u64 = 1_000;
 
-/// Takes a slot for `job` that frees itself after `lease_ms`, should this process die.
+/// Takes a slot for `job` that frees itself at `lease_ends_ms`, should this process die.
 ///
 /// # Errors
 /// The registry or the ledger cannot be reached.
-pub async fn take(app: &App, job: &Job, lease_ms: u64) -> anyhow::Result<Slot> {
+pub async fn take(app: &App, job: &Job, lease_ends_ms: u64) -> anyhow::Result<Slot> {
     // A tenant that is gone is the broker's to tell.
     let Some(tenant) = app.registry.tenant(&job.tenant).await? else { return Ok(Slot::Free) };
     let (Some(at_once), Some(account)) = (tenant.drain_in_flight, account_of_drained(&tenant)) else {
         return Ok(Slot::Free);
     };
     let since_ms = app.clock.now_ms();
-    Ok(match app.ledger.reserve(&account, ONE, since_ms.saturating_add(lease_ms)).await? {
+    Ok(match app.ledger.reserve(&account, ONE, lease_ends_ms).await? {
         Outcome::Reserved(held, _) => Slot::Held { held, tenant, since_ms },
         Outcome::Refused(..) => Slot::NotYet { until_ms: app.pacing.turn(&tenant.name, at_once) },
         Outcome::Busy => Slot::NotYet { until_ms: since_ms + CHANGING_MS },

@@ -35,7 +35,8 @@ impl Failure {
         }
     }
 
-    pub(super) fn timed_out() -> Self {
+    /// The deadline came before the answer, which may be billed all the same.
+    pub fn timed_out() -> Self {
         Self::Failed(Problem::new(Kind::Timeout, "The model did not answer in time."))
     }
 

@@ -46,9 +46,9 @@ impl EventStream {
     /// and a stream that fails at once can still be replaced by another pool's.
     ///
     /// # Errors
-    /// The stream failed, ended or stayed silent for `timeout`.
-    pub async fn peek(&mut self, timeout: Duration) -> Result<(), Failure> {
-        match tokio::time::timeout(timeout, self.read()).await.map_err(|_| Failure::timed_out())?? {
+    /// The stream failed or ended.
+    pub async fn peek(&mut self) -> Result<(), Failure> {
+        match self.read().await? {
             Some(event) => self.peeked.push_back(event),
             None => return Err(Failure::broken("the stream was empty")),
         }
@@ -58,11 +58,11 @@ impl EventStream {
     /// The next event; `None` at the end of the stream.
     ///
     /// # Errors
-    /// The stream broke, carried an exception, stayed silent too long, or reached `timeout`.
-    pub async fn next(&mut self, timeout: Duration) -> Result<Option<Event>, Failure> {
+    /// The stream broke, carried an exception, or stayed silent too long.
+    pub async fn next(&mut self) -> Result<Option<Event>, Failure> {
         match self.peeked.pop_front() {
             Some(event) => Ok(Some(event)),
-            None => tokio::time::timeout(timeout.min(IDLE), self.read()).await.map_err(|_| Failure::timed_out())?,
+            None => tokio::time::timeout(IDLE, self.read()).await.map_err(|_| Failure::timed_out())?,
         }
     }
 
