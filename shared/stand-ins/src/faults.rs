@@ -36,7 +36,7 @@ pub enum Effect {
 }
 
 /// A fault: the requests that it strikes, and its effect. If several faults match a request, the
-/// one that was injected first strikes it.
+/// fault that was injected first strikes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {

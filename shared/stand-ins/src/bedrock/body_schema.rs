@@ -18,8 +18,8 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
 pub(super) fn check_members(body: &Map<String, Value>, required: &[&str], optional: &[&str]) -> Result<(), Problem> {
     let missing = required.iter().filter(|name| !body.contains_key(**name));
     let mut violations: String = missing.map(|name| format!("#: required key [{name}] not found")).collect();
-    let known = |name: &str| required.contains(&name) || optional.contains(&name);
-    for name in body.keys().filter(|name| !known(name)) {
+    let is_known = |name: &str| required.contains(&name) || optional.contains(&name);
+    for name in body.keys().filter(|name| !is_known(name)) {
         // Cut to 64 characters, so that the message does not repeat a misplaced text.
         let name: String = name.chars().take(64).collect();
         violations.push_str(&format!("#: extraneous key [{name}] is not permitted"));

@@ -157,10 +157,10 @@ fn deltas(text: &str) -> impl Iterator<Item = (String, u64)> {
     let mut from = 0;
     std::iter::from_fn(move || {
         let to = text.floor_char_boundary(from + DELTA_TOKENS * TOKEN_BYTES);
-        let piece = text.get(from..to).filter(|piece| !piece.is_empty())?;
+        let fragment = text.get(from..to).filter(|fragment| !fragment.is_empty())?;
         let tokens = to.div_ceil(TOKEN_BYTES) - from.div_ceil(TOKEN_BYTES);
         from = to;
-        Some((piece.to_owned(), tokens as u64))
+        Some((fragment.to_owned(), tokens as u64))
     })
 }
 
@@ -175,10 +175,10 @@ mod tests {
         #[test]
         fn deltas_add_up_to_the_text_and_its_tokens(text in any::<String>(), times in 1usize..20) {
             let text = text.repeat(times);
-            let pieces: String = deltas(&text).map(|(piece, _)| piece).collect();
+            let joined: String = deltas(&text).map(|(fragment, _)| fragment).collect();
             let sum: u64 = deltas(&text).map(|(_, tokens)| tokens).sum();
             prop_assert_eq!(sum, tokens::text_tokens(&text));
-            prop_assert_eq!(pieces, text);
+            prop_assert_eq!(joined, text);
         }
     }
 }

@@ -151,11 +151,11 @@ fn write_delivery(
 fn write_task(transaction: &Transaction<'_>, state: &State, id: &str) -> anyhow::Result<()> {
     let Some(task) = state.tasks.iter().find(|task| task.id == id) else { return Ok(()) };
     let row = serde_json::to_string(task)?;
-    let known: Option<i64> = transaction
+    let existing: Option<i64> = transaction
         .prepare_cached("SELECT started FROM tasks WHERE id = ?1")?
         .query_row([id], |row| row.get(0))
         .optional()?;
-    execute(transaction, "INSERT OR REPLACE INTO tasks VALUES (?1, ?2, ?3)", params![known, id, row])?;
+    execute(transaction, "INSERT OR REPLACE INTO tasks VALUES (?1, ?2, ?3)", params![existing, id, row])?;
     Ok(())
 }
 

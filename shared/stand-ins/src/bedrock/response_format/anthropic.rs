@@ -64,22 +64,24 @@ fn block_events(events: &mut Vec<Event>, index: usize, block: &Block) {
     match block {
         Block::Thinking(thinking_text) => {
             events.push(start(json!({ "type": "thinking", "thinking": "", "signature": "" })));
-            let piece =
-                |(piece, tokens)| delta(json!({ "type": "thinking_delta", "thinking": piece })).with_tokens(tokens);
-            events.extend(deltas(thinking_text).map(piece));
+            let to_event = |(fragment, tokens)| {
+                delta(json!({ "type": "thinking_delta", "thinking": fragment })).with_tokens(tokens)
+            };
+            events.extend(deltas(thinking_text).map(to_event));
             let signature = thinking::signature(thinking_text);
             events.push(delta(json!({ "type": "signature_delta", "signature": signature })));
         }
         Block::Text(text) => {
             events.push(start(json!({ "type": "text", "text": "" })));
-            let piece = |(piece, tokens)| delta(json!({ "type": "text_delta", "text": piece })).with_tokens(tokens);
-            events.extend(deltas(text).map(piece));
+            let to_event =
+                |(fragment, tokens)| delta(json!({ "type": "text_delta", "text": fragment })).with_tokens(tokens);
+            events.extend(deltas(text).map(to_event));
         }
         Block::ToolUse(call) => {
             let block = json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": {} });
             events.push(start(block).with_tokens(tokens::tool_use_tokens(&call.name, "")));
-            events.extend(deltas(&call.input.to_string()).map(|(piece, tokens)| {
-                delta(json!({ "type": "input_json_delta", "partial_json": piece })).with_tokens(tokens)
+            events.extend(deltas(&call.input.to_string()).map(|(fragment, tokens)| {
+                delta(json!({ "type": "input_json_delta", "partial_json": fragment })).with_tokens(tokens)
             }));
         }
     }

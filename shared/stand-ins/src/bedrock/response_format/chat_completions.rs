@@ -34,17 +34,17 @@ pub(super) fn events(answer: &Answer, metadata: &CallMetadata) -> Vec<Event> {
         match block {
             Block::Thinking(_) => {}
             Block::Text(text) => {
-                let piece = |(piece, tokens)| chunk(json!({ "content": piece })).with_tokens(tokens);
-                events.extend(deltas(text).map(piece));
+                let to_event = |(fragment, tokens)| chunk(json!({ "content": fragment })).with_tokens(tokens);
+                events.extend(deltas(text).map(to_event));
             }
             Block::ToolUse(call) => {
                 let mut start = tool_call(call, "");
                 start["index"] = json!(calls);
                 let start = chunk(json!({ "tool_calls": [start] }));
                 events.push(start.with_tokens(tokens::tool_use_tokens(&call.name, "")));
-                events.extend(deltas(&call.input.to_string()).map(|(piece, tokens)| {
-                    let piece = json!({ "index": calls, "function": { "arguments": piece } });
-                    chunk(json!({ "tool_calls": [piece] })).with_tokens(tokens)
+                events.extend(deltas(&call.input.to_string()).map(|(fragment, tokens)| {
+                    let call_delta = json!({ "index": calls, "function": { "arguments": fragment } });
+                    chunk(json!({ "tool_calls": [call_delta] })).with_tokens(tokens)
                 }));
                 calls += 1;
             }

@@ -50,21 +50,22 @@ fn block_events(events: &mut Vec<Event>, index: usize, block: &Block) {
     let delta = |delta: Value| Event::new("contentBlockDelta", json!({ "contentBlockIndex": index, "delta": delta }));
     match block {
         Block::Thinking(thinking_text) => {
-            let piece = |(piece, tokens)| delta(json!({ "reasoningContent": { "text": piece } })).with_tokens(tokens);
-            events.extend(deltas(thinking_text).map(piece));
+            let to_event =
+                |(fragment, tokens)| delta(json!({ "reasoningContent": { "text": fragment } })).with_tokens(tokens);
+            events.extend(deltas(thinking_text).map(to_event));
             let signature = thinking::signature(thinking_text);
             events.push(delta(json!({ "reasoningContent": { "signature": signature } })));
         }
         Block::Text(text) => {
-            let piece = |(piece, tokens)| delta(json!({ "text": piece })).with_tokens(tokens);
-            events.extend(deltas(text).map(piece));
+            let to_event = |(fragment, tokens)| delta(json!({ "text": fragment })).with_tokens(tokens);
+            events.extend(deltas(text).map(to_event));
         }
         Block::ToolUse(call) => {
             let start = json!({ "toolUse": { "toolUseId": call.id, "name": call.name } });
             let start = Event::new("contentBlockStart", json!({ "contentBlockIndex": index, "start": start }));
             events.push(start.with_tokens(tokens::tool_use_tokens(&call.name, "")));
-            let piece = |(piece, tokens)| delta(json!({ "toolUse": { "input": piece } })).with_tokens(tokens);
-            events.extend(deltas(&call.input.to_string()).map(piece));
+            let to_event = |(fragment, tokens)| delta(json!({ "toolUse": { "input": fragment } })).with_tokens(tokens);
+            events.extend(deltas(&call.input.to_string()).map(to_event));
         }
     }
 }

@@ -20,10 +20,10 @@ pub(super) fn body(answer: &Answer, metadata: &CallMetadata) -> Value {
 pub(super) fn events(answer: &Answer, metadata: &CallMetadata) -> Vec<Event> {
     let mut generated = 0;
     let text = answer.text();
-    let chunk = |(at, (piece, tokens)): (usize, (String, u64))| {
+    let chunk = |(at, (fragment, tokens)): (usize, (String, u64))| {
         generated += tokens;
         let chunk = json!({
-            "generation": piece,
+            "generation": fragment,
             "prompt_token_count": (at == 0).then_some(metadata.input.input_tokens),
             "generation_token_count": generated,
             "stop_reason": null,

@@ -101,7 +101,7 @@ pub fn purge(service: &Service, call: &Call) -> Result<Value, Error> {
 pub fn attributes(service: &Service, call: &Call) -> Result<Value, Error> {
     let name = call.queue()?;
     let requested = call.input::<AttributesInput>()?.attribute_names.unwrap_or_default();
-    let attributes = service.transact(|state, _| Ok(attributes_of(&name, state.queue(&name)?)))?;
+    let attributes = service.transact(|state, _| Ok(queue_attributes(&name, state.queue(&name)?)))?;
     if requested.iter().any(|name| name == "All") {
         return Ok(json!({ "Attributes": attributes }));
     }
@@ -206,7 +206,7 @@ fn check_redrive_target(state: &State, settings: &Settings) -> Result<(), Error>
     Err(Error::invalid_value("RedrivePolicy", json!(redrive), "Dead letter target does not exist."))
 }
 
-fn attributes_of(name: &str, queue: &Queue) -> BTreeMap<String, String> {
+fn queue_attributes(name: &str, queue: &Queue) -> BTreeMap<String, String> {
     let counts = queue.counts();
     let mut attributes = queue.metadata.settings.render();
     let computed = [
