@@ -15,7 +15,7 @@ use fastrand::Rng;
 use serde_json::json;
 use spillway::{
     app::App,
-    dialect::Api,
+    dialect,
     drain::{self, DrainEvent},
     job::{Call, NewJob, Priority, Status},
     queue::{Message, Queue},
@@ -156,7 +156,7 @@ async fn measure(deployment: &Deployment, jobs: u64, at_once: u64, rng: &mut Rng
 /// Stores a ready job and sends its message.
 async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<String> {
     let request = Request {
-        api: Api::OpenAi,
+        api: dialect::Api::ChatCompletions,
         model: MODEL.to_owned(),
         is_stream: rng.bool(),
         output_tokens: 20,

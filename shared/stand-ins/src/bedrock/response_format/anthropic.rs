@@ -1,43 +1,47 @@
-//! Answers in the words of Anthropic's Messages API, as InvokeModel and its stream carry them.
+//! Responses in the format of the Anthropic Messages API, as InvokeModel returns and streams them.
 
 use serde_json::{Value, json};
 
-use super::{Receipt, deltas};
-use crate::bedrock::cache::Lifetime;
-use crate::bedrock::engine::{Answer, Block};
-use crate::bedrock::events::Event;
-use crate::bedrock::{thinking, tokens};
+use super::{CallMetadata, deltas};
+use crate::bedrock::{
+    event_stream::Event,
+    model::{Answer, Block},
+    prompt_cache::CacheTtl,
+    thinking, tokens,
+};
 
-pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
+/// Returns the complete body.
+pub(super) fn body(answer: &Answer, metadata: &CallMetadata) -> Value {
     let content = answer.blocks.iter().map(|block| match block {
-        Block::Thinking(thoughts) => {
-            json!({ "type": "thinking", "thinking": thoughts, "signature": thinking::signature(thoughts) })
+        Block::Thinking(thinking_text) => {
+            json!({ "type": "thinking", "thinking": thinking_text, "signature": thinking::signature(thinking_text) })
         }
         Block::Text(text) => json!({ "type": "text", "text": text }),
         Block::ToolUse(call) => json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": call.input }),
     });
     json!({
-        "id": receipt.message_id,
+        "id": metadata.message_id,
         "type": "message",
         "role": "assistant",
-        "model": receipt.model_id,
+        "model": metadata.model_id,
         "content": content.collect::<Value>(),
         "stop_reason": stop_reason(answer),
         "stop_sequence": answer.stop_sequence,
-        "usage": usage(answer.output_tokens, answer.thinking_tokens, receipt),
+        "usage": usage(answer.output_tokens, answer.thinking_tokens, metadata),
     })
 }
 
-pub(super) fn events(answer: &Answer, receipt: &Receipt) -> Vec<Event> {
+/// Returns all events of a stream except the last.
+pub(super) fn events(answer: &Answer, metadata: &CallMetadata) -> Vec<Event> {
     let mut events = vec![Event::chunk(&json!({ "type": "message_start", "message": {
-        "id": receipt.message_id,
+        "id": metadata.message_id,
         "type": "message",
         "role": "assistant",
-        "model": receipt.model_id,
+        "model": metadata.model_id,
         "content": [],
         "stop_reason": null,
         "stop_sequence": null,
-        "usage": usage(answer.output_tokens.min(1), 0, receipt),
+        "usage": usage(answer.output_tokens.min(1), 0, metadata),
     } }))];
     for (index, block) in answer.blocks.iter().enumerate() {
         block_events(&mut events, index, block);
@@ -58,49 +62,53 @@ fn block_events(events: &mut Vec<Event>, index: usize, block: &Block) {
         |block: Value| Event::chunk(&json!({ "type": "content_block_start", "index": index, "content_block": block }));
     let delta = |delta: Value| Event::chunk(&json!({ "type": "content_block_delta", "index": index, "delta": delta }));
     match block {
-        Block::Thinking(thoughts) => {
+        Block::Thinking(thinking_text) => {
             events.push(start(json!({ "type": "thinking", "thinking": "", "signature": "" })));
-            let piece =
-                |(piece, tokens)| delta(json!({ "type": "thinking_delta", "thinking": piece })).carrying(tokens);
-            events.extend(deltas(thoughts).map(piece));
-            let signature = thinking::signature(thoughts);
+            let to_event = |(fragment, tokens)| {
+                delta(json!({ "type": "thinking_delta", "thinking": fragment })).with_tokens(tokens)
+            };
+            events.extend(deltas(thinking_text).map(to_event));
+            let signature = thinking::signature(thinking_text);
             events.push(delta(json!({ "type": "signature_delta", "signature": signature })));
         }
         Block::Text(text) => {
             events.push(start(json!({ "type": "text", "text": "" })));
-            let piece = |(piece, tokens)| delta(json!({ "type": "text_delta", "text": piece })).carrying(tokens);
-            events.extend(deltas(text).map(piece));
+            let to_event =
+                |(fragment, tokens)| delta(json!({ "type": "text_delta", "text": fragment })).with_tokens(tokens);
+            events.extend(deltas(text).map(to_event));
         }
         Block::ToolUse(call) => {
             let block = json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": {} });
-            events.push(start(block).carrying(tokens::tool_use_tokens(&call.name, "")));
-            events.extend(deltas(&call.input.to_string()).map(|(piece, tokens)| {
-                delta(json!({ "type": "input_json_delta", "partial_json": piece })).carrying(tokens)
+            events.push(start(block).with_tokens(tokens::tool_use_tokens(&call.name, "")));
+            events.extend(deltas(&call.input.to_string()).map(|(fragment, tokens)| {
+                delta(json!({ "type": "input_json_delta", "partial_json": fragment })).with_tokens(tokens)
             }));
         }
     }
 }
 
-pub(super) fn last() -> Value {
+/// Returns the last chunk of a stream.
+pub(super) fn last_chunk() -> Value {
     json!({ "type": "message_stop" })
 }
 
-/// That a guardrail intervened, InvokeModel tells beside the message and not in it.
+/// Returns the stop reason. InvokeModel reports the intervention of a guardrail beside the message,
+/// not in the stop reason.
 fn stop_reason(answer: &Answer) -> &'static str {
     if answer.stop_reason == "guardrail_intervened" { "end_turn" } else { answer.stop_reason }
 }
 
-fn usage(output_tokens: u64, thinking_tokens: u64, receipt: &Receipt) -> Value {
-    let written = |lifetime: Lifetime| -> u64 {
-        receipt.input.writes.iter().filter(|(life, _)| *life == lifetime).map(|(_, tokens)| tokens).sum()
+fn usage(output_tokens: u64, thinking_tokens: u64, metadata: &CallMetadata) -> Value {
+    let written = |ttl: CacheTtl| -> u64 {
+        metadata.input.writes.iter().filter(|(written_ttl, _)| *written_ttl == ttl).map(|(_, tokens)| tokens).sum()
     };
     let mut usage = json!({
-        "input_tokens": receipt.input.input_tokens,
-        "cache_creation_input_tokens": receipt.input.cache_write_tokens,
-        "cache_read_input_tokens": receipt.input.cache_read_tokens,
+        "input_tokens": metadata.input.input_tokens,
+        "cache_creation_input_tokens": metadata.input.cache_write_tokens,
+        "cache_read_input_tokens": metadata.input.cache_read_tokens,
         "cache_creation": {
-            "ephemeral_5m_input_tokens": written(Lifetime::FiveMinutes),
-            "ephemeral_1h_input_tokens": written(Lifetime::OneHour),
+            "ephemeral_5m_input_tokens": written(CacheTtl::FiveMinutes),
+            "ephemeral_1h_input_tokens": written(CacheTtl::OneHour),
         },
         "output_tokens": output_tokens,
     });

@@ -1,13 +1,14 @@
-//! Structured output: the smallest JSON that a simple schema allows.
+//! Structured output: the smallest JSON value that a simple schema accepts.
 
 use serde_json::{Map, Value, json};
 
-/// Schemas nested or referring to themselves deeper than this end in null.
-const DEPTH: usize = 16;
+/// Maximum depth of nested schemas and references. Deeper values are null.
+const MAX_DEPTH: usize = 16;
 
-/// A value that satisfies `schema`: every property, the first of several choices, always the same.
+/// Returns a value that satisfies `schema`: all properties, and the first of several choices. The
+/// value is always the same.
 pub(super) fn example(schema: &Value) -> Value {
-    value(schema, schema, DEPTH)
+    value(schema, schema, MAX_DEPTH)
 }
 
 fn value(schema: &Value, root: &Value, depth: usize) -> Value {
@@ -37,7 +38,7 @@ fn value(schema: &Value, root: &Value, depth: usize) -> Value {
             (0..length).map(|_| value(&schema["items"], root, depth - 1)).collect()
         }
         "boolean" => json!(true),
-        "integer" | "number" => smallest(schema),
+        "integer" | "number" => min_number(schema),
         "null" => Value::Null,
         _ => text(schema),
     }
@@ -53,9 +54,9 @@ fn object(schema: &Value, root: &Value, depth: usize) -> Value {
     Value::Object(object)
 }
 
-fn smallest(schema: &Value) -> Value {
+fn min_number(schema: &Value) -> Value {
     match (&schema["minimum"], &schema["exclusiveMinimum"]) {
-        (least @ Value::Number(_), _) => least.clone(),
+        (minimum @ Value::Number(_), _) => minimum.clone(),
         (_, Value::Number(below)) => below.as_i64().map_or(json!(1), |below| json!(below.saturating_add(1))),
         _ => json!(1),
     }
@@ -69,8 +70,8 @@ fn text(schema: &Value) -> Value {
         Some("uri") => "https://example.com",
         _ => "text",
     };
-    let least = usize::try_from(schema["minLength"].as_u64().unwrap_or(0)).unwrap_or(0).min(1_000);
-    json!(format!("{text:x<least$}"))
+    let min_length = usize::try_from(schema["minLength"].as_u64().unwrap_or(0)).unwrap_or(0).min(1_000);
+    json!(format!("{text:x<min_length$}"))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Faults on demand: by model id, by settings, by the control route.
+//! Injected faults: by model id, by settings and by the control route.
 
 use crate::support::{Bedrock, drain, open, refused, soon, waits};
 
 #[tokio::test]
-async fn a_model_id_brings_its_error_along() {
+async fn a_sim_model_id_selects_an_error() {
     let bedrock = Bedrock::start_with("[[pools]]\nmodel_id = \"other\"").await;
     for (model_id, code, status) in [
         ("sim.throttled", "ThrottlingException", 429),
@@ -12,11 +12,11 @@ async fn a_model_id_brings_its_error_along() {
         ("sim.refuses", "ValidationException", 400),
         ("sim.denied", "AccessDeniedException", 403),
     ] {
-        let (got, got_status, message) = refused(bedrock.converse(model_id, "x").send().await);
-        assert_eq!((got.as_str(), got_status), (code, status));
+        let (actual_code, actual_status, message) = refused(bedrock.converse(model_id, "x").send().await);
+        assert_eq!((actual_code.as_str(), actual_status), (code, status));
         assert!(!message.is_empty());
-        let (got, got_status, _) = refused(bedrock.converse_stream(model_id, "x").send().await);
-        assert_eq!((got.as_str(), got_status), (code, status));
+        let (actual_code, actual_status, _) = refused(bedrock.converse_stream(model_id, "x").send().await);
+        assert_eq!((actual_code.as_str(), actual_status), (code, status));
     }
     let stats = bedrock.stats().await;
     assert_eq!((&stats["total"]["throttled"], &stats["total"]["failed"]), (&2.into(), &8.into()));
@@ -24,7 +24,7 @@ async fn a_model_id_brings_its_error_along() {
 }
 
 #[tokio::test]
-async fn a_slow_model_takes_its_time() {
+async fn a_slow_model_has_a_high_latency() {
     let bedrock = Bedrock::start().await;
     let call = tokio::spawn(bedrock.converse("sim.slow", "[[output_tokens=100]]").send());
     bedrock.until("it runs", |stats| stats["total"]["in_flight"] == 1).await;
@@ -34,7 +34,7 @@ async fn a_slow_model_takes_its_time() {
 }
 
 #[tokio::test]
-async fn a_pool_may_be_faulty_from_the_start() {
+async fn settings_set_a_fault_of_a_pool() {
     let bedrock = Bedrock::start_with("[[pools]]\nmodel_id = \"m\"\nfault = { throttle = 0.5, times = 1 }").await;
     bedrock.converse("m", "x").send().await.unwrap();
     assert_eq!(refused(bedrock.converse("m", "x").send().await).0, "ThrottlingException");
@@ -43,7 +43,7 @@ async fn a_pool_may_be_faulty_from_the_start() {
 }
 
 #[tokio::test]
-async fn a_fault_is_set_struck_and_cleared_while_running() {
+async fn a_fault_can_be_added_and_removed_at_run_time() {
     let bedrock = Bedrock::start().await;
     let (status, _) = bedrock.control("POST", "faults", r#"{"model_id":"m","status_5xx":503,"times":1}"#).await;
     assert_eq!(status, 200);
@@ -63,7 +63,7 @@ async fn a_fault_is_set_struck_and_cleared_while_running() {
 }
 
 #[tokio::test]
-async fn a_region_that_is_down_answers_nothing() {
+async fn a_region_that_is_down_closes_the_connection() {
     let bedrock = Bedrock::start().await;
     bedrock.control("POST", "faults", r#"{"region_down":true}"#).await;
     let error = bedrock.converse("m", "x").send().await.unwrap_err();
@@ -74,21 +74,21 @@ async fn a_region_that_is_down_answers_nothing() {
 }
 
 #[tokio::test]
-async fn a_fault_cuts_a_stream_after_the_number_of_events_it_says() {
+async fn a_fault_ends_a_stream_after_its_number_of_events() {
     let bedrock = Bedrock::start().await;
     for (fault, events) in
         [(r#"{"cut_stream_after_events":2,"times":1}"#, 2), (r#"{"throttle_mid_stream":1,"times":1}"#, 1)]
     {
         bedrock.control("POST", "faults", fault).await;
-        let (seen, error) = drain(&mut open(bedrock.converse_stream("m", "x")).await).await;
-        assert_eq!((seen.len(), error.is_some()), (events, true));
+        let (events_read, error) = drain(&mut open(bedrock.converse_stream("m", "x")).await).await;
+        assert_eq!((events_read.len(), error.is_some()), (events, true));
     }
     let (_, error) = drain(&mut open(bedrock.converse_stream("m", "x")).await).await;
     assert_eq!(error, None);
 }
 
 #[tokio::test]
-async fn a_stalled_answer_keeps_its_body_back() {
+async fn a_stall_delays_the_body() {
     let bedrock = Bedrock::start().await;
     bedrock.control("POST", "faults", r#"{"stall_ms":60000}"#).await;
     let mut call = tokio::spawn(bedrock.converse("m", "x").send());
@@ -99,7 +99,7 @@ async fn a_stalled_answer_keeps_its_body_back() {
 }
 
 #[tokio::test]
-async fn the_account_can_be_reset() {
+async fn the_statistics_can_be_reset() {
     let bedrock = Bedrock::start().await;
     bedrock.converse("m", "x").send().await.unwrap();
     assert_eq!(bedrock.control("DELETE", "stats", "").await.0, 200);

@@ -1,46 +1,50 @@
-//! Thinking, several tools at once, and answers to a schema.
+//! Thinking, several tool calls in an answer, and answers to a JSON schema.
 
-use aws_sdk_bedrockruntime::operation::converse::ConverseOutput;
-use aws_sdk_bedrockruntime::types::{
-    ContentBlock, ContentBlockDelta, ContentBlockStart, ConversationRole, JsonSchemaDefinition, Message, OutputConfig,
-    OutputFormat, OutputFormatStructure, OutputFormatType, ReasoningContentBlock, ReasoningContentBlockDelta,
-    ReasoningTextBlock, StopReason, Tool, ToolConfiguration, ToolInputSchema, ToolResultBlock, ToolResultContentBlock,
-    ToolSpecification,
+use aws_sdk_bedrockruntime::{
+    operation::converse::ConverseOutput,
+    types::{
+        ContentBlock, ContentBlockDelta, ContentBlockStart, ConversationRole, JsonSchemaDefinition, Message,
+        OutputConfig, OutputFormat, OutputFormatStructure, OutputFormatType, ReasoningContentBlock,
+        ReasoningContentBlockDelta, ReasoningTextBlock, StopReason, Tool, ToolConfiguration, ToolInputSchema,
+        ToolResultBlock, ToolResultContentBlock, ToolSpecification,
+    },
 };
 use aws_smithy_types::Document;
 use serde_json::{Value, json};
 use spillway_stand_ins::bedrock::tokens;
 
-use crate::calls::messages_body;
-use crate::support::{Bedrock, chunks, drain, invoke, object, open, refused, text, usage, user};
+use crate::{
+    calls::messages_body,
+    support::{Bedrock, chunks, drain, invoke, object, open, refused, text, usage, user},
+};
 
-const ASK: &str = "[[thinking_tokens=20]] [[output_tokens=5]]";
+const THINKING_PROMPT: &str = "[[thinking_tokens=20]] [[output_tokens=5]]";
 
 fn thinking(budget_tokens: u64) -> Document {
     let thinking = object(&[("type", Document::from("enabled")), ("budget_tokens", Document::from(budget_tokens))]);
     object(&[("thinking", thinking)])
 }
 
-fn thoughts(answer: &ConverseOutput) -> ReasoningTextBlock {
+fn thinking_text(answer: &ConverseOutput) -> ReasoningTextBlock {
     let message = answer.output().unwrap().as_message().unwrap();
     message.content()[0].as_reasoning_content().unwrap().as_reasoning_text().unwrap().clone()
 }
 
 #[tokio::test]
-async fn thoughts_come_first_are_signed_and_count_as_output() {
+async fn thinking_comes_first_is_signed_and_counts_as_output() {
     let bedrock = Bedrock::start().await;
-    let call = bedrock.converse("m", ASK).additional_model_request_fields(thinking(1_024));
+    let call = bedrock.converse("m", THINKING_PROMPT).additional_model_request_fields(thinking(1_024));
     let answer = call.send().await.unwrap();
-    let thoughts = thoughts(&answer);
-    assert_eq!(tokens::text_tokens(thoughts.text()), 20);
-    assert!(!thoughts.signature().unwrap().is_empty());
+    let thinking_text = thinking_text(&answer);
+    assert_eq!(tokens::text_tokens(thinking_text.text()), 20);
+    assert!(!thinking_text.signature().unwrap().is_empty());
     assert_eq!((tokens::text_tokens(&text(&answer)), usage(&answer).1), (5, 25));
 }
 
 #[tokio::test]
-async fn thoughts_are_streamed_before_the_text_and_end_with_their_signature() {
+async fn thinking_is_streamed_before_the_text_and_ends_with_its_signature() {
     let bedrock = Bedrock::start().await;
-    let call = bedrock.converse_stream("m", ASK).additional_model_request_fields(thinking(1_024));
+    let call = bedrock.converse_stream("m", THINKING_PROMPT).additional_model_request_fields(thinking(1_024));
     let (events, error) = drain(&mut open(call).await).await;
     assert_eq!(error, None);
     let deltas = events.iter().filter_map(|event| {
@@ -59,27 +63,27 @@ async fn thoughts_are_streamed_before_the_text_and_end_with_their_signature() {
 }
 
 #[tokio::test]
-async fn thoughts_may_be_sent_back_unless_they_were_changed() {
+async fn thinking_can_be_sent_back_unless_it_was_changed() {
     let bedrock = Bedrock::start().await;
-    let call = bedrock.converse("m", ASK).additional_model_request_fields(thinking(1_024));
+    let call = bedrock.converse("m", THINKING_PROMPT).additional_model_request_fields(thinking(1_024));
     let first = call.send().await.unwrap();
-    let again = |thoughts: ReasoningTextBlock| {
-        let block = ContentBlock::ReasoningContent(ReasoningContentBlock::ReasoningText(thoughts));
+    let send_back = |thinking_text: ReasoningTextBlock| {
+        let block = ContentBlock::ReasoningContent(ReasoningContentBlock::ReasoningText(thinking_text));
         let answer = Message::builder().role(ConversationRole::Assistant).content(block);
         let answer = answer.content(ContentBlock::Text(text(&first))).build().unwrap();
-        bedrock.converse("m", ASK).messages(answer).messages(user("go on")).send()
+        bedrock.converse("m", THINKING_PROMPT).messages(answer).messages(user("go on")).send()
     };
-    let thoughts = thoughts(&first);
-    again(thoughts.clone()).await.unwrap();
-    let changed = ReasoningTextBlock::builder().text("something else").set_signature(thoughts.signature);
+    let thinking_text = thinking_text(&first);
+    send_back(thinking_text.clone()).await.unwrap();
+    let changed = ReasoningTextBlock::builder().text("something else").set_signature(thinking_text.signature);
     let changed = changed.build().unwrap();
-    let (code, _, message) = refused(again(changed).await);
+    let (code, _, message) = refused(send_back(changed).await);
     assert_eq!(code, "ValidationException");
     assert!(message.contains("messages.1.content.0: Invalid `signature` in `thinking` block"), "{message}");
 }
 
 #[tokio::test]
-async fn what_does_not_go_with_thinking_is_refused() {
+async fn settings_that_exclude_thinking_are_refused() {
     let bedrock = Bedrock::start().await;
     for (budget_tokens, max_tokens, expected) in
         [(1_000, 4_000, "1024"), (2_000, 2_000, "`max_tokens` must be greater")]
@@ -93,13 +97,13 @@ async fn what_does_not_go_with_thinking_is_refused() {
 }
 
 fn messages_thinking() -> Value {
-    let mut body = messages_body(ASK, 2_000);
+    let mut body = messages_body(THINKING_PROMPT, 2_000);
     body["thinking"] = json!({ "type": "enabled", "budget_tokens": 1_024 });
     body
 }
 
 #[tokio::test]
-async fn messages_tell_how_much_of_the_output_was_thinking() {
+async fn messages_report_the_tokens_of_the_thinking() {
     let bedrock = Bedrock::start().await;
     let answer = invoke(&bedrock, "m", &messages_thinking()).await;
     assert_eq!(answer["content"][0]["type"], "thinking");
@@ -131,7 +135,7 @@ fn tools() -> ToolConfiguration {
 const CALLS: &str = r#"[[tool=weather {"place":"Oslo"}]] [[tool=time {"zone":"CET"}]]"#;
 
 #[tokio::test]
-async fn one_answer_may_call_several_tools_and_their_results_are_answered_by_text() {
+async fn an_answer_can_call_several_tools_and_their_results_get_a_text() {
     let bedrock = Bedrock::start().await;
     let first = bedrock.converse("m", CALLS).tool_config(tools()).send().await.unwrap();
     assert_eq!(first.stop_reason(), &StopReason::ToolUse);
@@ -151,7 +155,7 @@ async fn one_answer_may_call_several_tools_and_their_results_are_answered_by_tex
 }
 
 #[tokio::test]
-async fn several_tool_calls_are_streamed_as_blocks_of_their_own() {
+async fn several_tool_calls_are_streamed_as_separate_blocks() {
     let bedrock = Bedrock::start().await;
     let call = bedrock.converse_stream("m", CALLS).tool_config(tools());
     let (events, error) = drain(&mut open(call).await).await;
@@ -164,14 +168,14 @@ async fn several_tool_calls_are_streamed_as_blocks_of_their_own() {
     assert_eq!(starts.collect::<Vec<_>>(), [(0, "weather"), (1, "time")]);
     let input = |index: i32| {
         let deltas = events.iter().filter_map(|event| event.as_content_block_delta().ok());
-        let own = deltas.filter(|delta| delta.content_block_index() == index);
-        own.filter_map(|delta| Some(delta.delta()?.as_tool_use().ok()?.input().to_owned())).collect::<String>()
+        let block_deltas = deltas.filter(|delta| delta.content_block_index() == index);
+        block_deltas.filter_map(|delta| Some(delta.delta()?.as_tool_use().ok()?.input().to_owned())).collect::<String>()
     };
     assert_eq!((input(0).as_str(), input(1).as_str()), (r#"{"place":"Oslo"}"#, r#"{"zone":"CET"}"#));
 }
 
 #[tokio::test]
-async fn messages_may_forbid_more_than_one_tool_at_a_time() {
+async fn messages_can_disable_parallel_tool_calls() {
     let bedrock = Bedrock::start().await;
     let mut body = messages_body(CALLS, 500);
     body["tools"] = json!([{ "name": "weather", "input_schema": {} }, { "name": "time", "input_schema": {} }]);

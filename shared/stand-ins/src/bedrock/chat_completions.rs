@@ -1,11 +1,9 @@
-//! Bodies of InvokeModel for models that speak OpenAI's chat completions.
+//! InvokeModel requests in the format of OpenAI chat completions.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::malformed;
-use super::problem::Problem;
-use super::prompt::Prompt;
+use super::{body_schema, problem::Problem, prompt::Prompt};
 
 #[derive(Debug, Deserialize)]
 struct Request {
@@ -49,22 +47,24 @@ struct Function {
 
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
-/// Reads the body of an InvokeModel call.
+/// Parses and checks the body of an InvokeModel call.
 pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
-    let body = Value::Object(malformed::object(body)?);
-    let request: Request = serde_json::from_value(body)
-        .map_err(|_| malformed::member("messages", "the value does not match the schema of chat completions"))?;
+    let body = Value::Object(body_schema::object(body)?);
+    let request: Request = serde_json::from_value(body).map_err(|_| {
+        body_schema::invalid_member("messages", "the value does not match the schema of chat completions")
+    })?;
     let messages = request.messages.as_deref().unwrap_or_default();
     let max_tokens = check(&request, messages)?;
     let mut prompt = Prompt { max_tokens, stop_sequences: stops(request.stop.as_ref()), ..Prompt::default() };
-    prompt.one_tool_at_a_time = request.parallel_tool_calls == Some(false);
+    prompt.single_tool = request.parallel_tool_calls == Some(false);
     prompt.schema = request.response_format.as_ref().and_then(schema);
     read_tools(&mut prompt, request.tools.as_deref().unwrap_or_default(), request.tool_choice.as_ref());
     for message in messages {
         prompt.add_message(&message.role);
         read_content(&mut prompt, message.content.as_ref());
         for call in &message.tool_calls {
-            // The same call counts the same here as where its input is JSON and not a text of it.
+            // Parsed first, so that a call counts the same as in formats whose input is JSON
+            // instead of text.
             let input = serde_json::from_str(&call.function.arguments).unwrap_or(Value::Null);
             prompt.add_tool_use(&call.function.name, &input);
         }
@@ -75,21 +75,21 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
 
 fn check(request: &Request, messages: &[Message]) -> Result<Option<u64>, Problem> {
     if request.messages.is_none() {
-        return Err(malformed::missing("messages"));
+        return Err(body_schema::missing_member("messages"));
     }
     if messages.is_empty() {
-        return Err(malformed::member("messages", "expected minimum item count: 1, found: 0"));
+        return Err(body_schema::invalid_member("messages", "expected minimum item count: 1, found: 0"));
     }
     if let Some(at) = messages.iter().position(|message| !ROLES.contains(&message.role.as_str())) {
-        return Err(malformed::member(&format!("messages/{at}/role"), "the value is not a valid enum value"));
+        return Err(body_schema::invalid_member(&format!("messages/{at}/role"), "the value is not a valid enum value"));
     }
     if request.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
-        return Err(malformed::member("temperature", "the value is not between 0 and 2"));
+        return Err(body_schema::invalid_member("temperature", "the value is not between 0 and 2"));
     }
     let Some(max_tokens) = request.max_completion_tokens.or(request.max_tokens) else { return Ok(None) };
     match u64::try_from(max_tokens) {
         Ok(max_tokens) if max_tokens > 0 => Ok(Some(max_tokens)),
-        _ => Err(malformed::member("max_tokens", "the value is not greater than or equal to 1")),
+        _ => Err(body_schema::invalid_member("max_tokens", "the value is not greater than or equal to 1")),
     }
 }
 
@@ -133,7 +133,7 @@ fn read_content(prompt: &mut Prompt, content: Option<&Content>) {
     }
 }
 
-/// What the user said last, unless a tool has answered since.
+/// Returns the text of the last message if it is a user message.
 fn question(messages: &[Message]) -> String {
     match messages.last().map(|message| (message.role.as_str(), &message.content)) {
         Some(("user", Some(Content::Text(text)))) => text.clone(),

@@ -1,26 +1,29 @@
-//! How often each operation of a service was asked for: `GET /_sim/stats` tells it, `DELETE` begins anew.
+//! Number of requests per operation of a service. `GET /_sim/stats` returns the counts, `DELETE`
+//! resets them.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http::Method;
 use serde_json::{Value, json};
 
-/// The path of the counts.
+/// Path of the counts.
 pub(crate) const PATH: &str = "/_sim/stats";
 
-/// Clones share the counts.
+/// Requests per operation. Clones share the counts.
 #[derive(Clone, Default)]
-pub(crate) struct Counts(Arc<Mutex<BTreeMap<String, u64>>>);
+pub(crate) struct RequestCounts(Arc<Mutex<BTreeMap<String, u64>>>);
 
-impl Counts {
-    /// Counts a request for `operation`.
+impl RequestCounts {
+    /// RequestCounts a request for `operation`.
     pub(crate) fn count(&self, operation: &str) {
         *self.lock().entry(operation.to_owned()).or_default() += 1;
     }
 
-    /// Answers a request for the counts themselves; DELETE resets them.
-    pub(crate) fn answer(&self, method: &Method) -> Value {
+    /// Returns the body for a request to [`PATH`]; DELETE resets the counts first.
+    pub(crate) fn respond(&self, method: &Method) -> Value {
         let mut counts = self.lock();
         if method == Method::DELETE {
             counts.clear();

@@ -1,30 +1,35 @@
-//! Prompt caching: which part of an input is read from a cache and which is written to it.
+//! Prompt caching: the parts of an input that are read from the cache and written to it.
 //!
-//! A prompt up to a cache point is remembered per model for the point's time to live, renewed by every use. As on
-//! Bedrock a point before [`SMALLEST_TOKENS`] tokens is ignored.
+//! The cache stores the prompt up to each cache point, per model, for the time to live of the
+//! point. Each use renews it. As on Bedrock, a cache point before [`MIN_CACHED_TOKENS`] tokens is
+//! ignored.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
-/// A prompt in the order in which the model reads it.
+/// A part of a prompt, in the order in which the model reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum PromptPart {
     Content { tokens: u64, fingerprint: u64 },
-    CachePoint { lifetime: Lifetime },
+    CachePoint { ttl: CacheTtl },
 }
 
-/// How long a cache point lives.
+/// Time to live of a cache point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lifetime {
+pub(super) enum CacheTtl {
     FiveMinutes,
     OneHour,
 }
 
-impl Lifetime {
-    pub fn of(ttl: Option<&str>) -> Self {
-        if ttl == Some("1h") { Self::OneHour } else { Self::FiveMinutes }
+impl CacheTtl {
+    /// Parses a `ttl` member; five minutes if absent.
+    pub fn from_name(name: Option<&str>) -> Self {
+        if name == Some("1h") { Self::OneHour } else { Self::FiveMinutes }
     }
 
+    /// Returns the name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::FiveMinutes => "5m",
@@ -40,14 +45,17 @@ impl Lifetime {
     }
 }
 
-/// How an input's tokens are accounted; the three counts are disjoint.
+/// Input tokens by cache use; the three counts are disjoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct InputUse {
+pub(super) struct InputUsage {
+    /// Tokens that are neither read from the cache nor written to it.
     pub input_tokens: u64,
+    /// Tokens read from the cache.
     pub cache_read_tokens: u64,
+    /// Tokens written to the cache.
     pub cache_write_tokens: u64,
-    /// The writes by time to live.
-    pub writes: Vec<(Lifetime, u64)>,
+    /// Cache writes by time to live.
+    pub writes: Vec<(CacheTtl, u64)>,
     checkpoints: Vec<Checkpoint>,
 }
 
@@ -55,22 +63,22 @@ pub(super) struct InputUse {
 struct Checkpoint {
     fingerprint: u64,
     tokens: u64,
-    lifetime: Lifetime,
+    ttl: CacheTtl,
 }
 
-/// Inputs shorter than this are not cached.
-pub(super) const SMALLEST_TOKENS: u64 = 1_024;
-const ENTRIES: usize = 10_000;
+/// Minimum number of tokens before a cache point.
+pub(super) const MIN_CACHED_TOKENS: u64 = 1_024;
+const MAX_ENTRIES: usize = 10_000;
 
-/// Every remembered beginning of a prompt, with the moment at which it is forgotten.
+/// Fingerprints of the cached prompts with their expiry.
 #[derive(Debug, Default)]
 pub(super) struct PromptCache {
     expires_at_ms: HashMap<(String, u64), u64>,
 }
 
 impl PromptCache {
-    /// How this prompt would be accounted now; nothing is remembered yet.
-    pub fn look_up(&self, model_id: &str, parts: &[Part], now_ms: u64) -> InputUse {
+    /// Returns the cache use of a prompt without a change of the cache.
+    pub fn look_up(&self, model_id: &str, parts: &[PromptPart], now_ms: u64) -> InputUsage {
         let (total, checkpoints) = checkpoints(parts);
         let lives = |point: &&Checkpoint| {
             self.expires_at_ms.get(&(model_id.to_owned(), point.fingerprint)).is_some_and(|at_ms| *at_ms > now_ms)
@@ -79,10 +87,10 @@ impl PromptCache {
         let mut writes = Vec::new();
         let mut written_to = read;
         for point in checkpoints.iter().filter(|point| point.tokens > read) {
-            writes.push((point.lifetime, point.tokens - written_to));
+            writes.push((point.ttl, point.tokens - written_to));
             written_to = point.tokens;
         }
-        InputUse {
+        InputUsage {
             input_tokens: total - written_to,
             cache_read_tokens: read,
             cache_write_tokens: written_to - read,
@@ -91,35 +99,35 @@ impl PromptCache {
         }
     }
 
-    /// Remembers what an admitted prompt wrote and renews what it read.
-    pub fn remember(&mut self, model_id: &str, input: &InputUse, now_ms: u64) {
-        if self.expires_at_ms.len() > ENTRIES {
+    /// Stores the writes of an admitted prompt and renews its reads.
+    pub fn remember(&mut self, model_id: &str, input: &InputUsage, now_ms: u64) {
+        if self.expires_at_ms.len() > MAX_ENTRIES {
             self.expires_at_ms.retain(|_, at_ms| *at_ms > now_ms);
         }
-        if self.expires_at_ms.len() > ENTRIES {
+        if self.expires_at_ms.len() > MAX_ENTRIES {
             self.expires_at_ms.clear();
         }
         for point in &input.checkpoints {
             let key = (model_id.to_owned(), point.fingerprint);
-            self.expires_at_ms.insert(key, now_ms.saturating_add(point.lifetime.ms()));
+            self.expires_at_ms.insert(key, now_ms.saturating_add(point.ttl.ms()));
         }
     }
 }
 
-fn checkpoints(parts: &[Part]) -> (u64, Vec<Checkpoint>) {
+fn checkpoints(parts: &[PromptPart]) -> (u64, Vec<Checkpoint>) {
     let mut hasher = DefaultHasher::new();
     let mut total = 0;
     let mut found: Vec<Checkpoint> = Vec::new();
     for part in parts {
         match part {
-            Part::Content { tokens, fingerprint } => {
+            PromptPart::Content { tokens, fingerprint } => {
                 total += tokens;
                 fingerprint.hash(&mut hasher);
             }
-            Part::CachePoint { lifetime } => {
-                let repeated = found.last().is_some_and(|point| point.tokens == total);
-                if total >= SMALLEST_TOKENS && !repeated {
-                    found.push(Checkpoint { fingerprint: hasher.finish(), tokens: total, lifetime: *lifetime });
+            PromptPart::CachePoint { ttl } => {
+                let is_repeated = found.last().is_some_and(|point| point.tokens == total);
+                if total >= MIN_CACHED_TOKENS && !is_repeated {
+                    found.push(Checkpoint { fingerprint: hasher.finish(), tokens: total, ttl: *ttl });
                 }
             }
         }
@@ -131,18 +139,18 @@ fn checkpoints(parts: &[Part]) -> (u64, Vec<Checkpoint>) {
 mod tests {
     use super::*;
 
-    fn content(tokens: u64, fingerprint: u64) -> Part {
-        Part::Content { tokens, fingerprint }
+    fn content(tokens: u64, fingerprint: u64) -> PromptPart {
+        PromptPart::Content { tokens, fingerprint }
     }
 
-    const POINT: Part = Part::CachePoint { lifetime: Lifetime::FiveMinutes };
+    const POINT: PromptPart = PromptPart::CachePoint { ttl: CacheTtl::FiveMinutes };
 
-    fn counts(input: &InputUse) -> (u64, u64, u64) {
+    fn counts(input: &InputUsage) -> (u64, u64, u64) {
         (input.input_tokens, input.cache_read_tokens, input.cache_write_tokens)
     }
 
     #[test]
-    fn a_beginning_is_written_once_then_read_until_it_expires() {
+    fn a_prefix_is_written_once_and_then_read_until_it_expires() {
         let mut cache = PromptCache::default();
         let first = [content(2_000, 1), POINT, content(10, 2)];
         let input = cache.look_up("m", &first, 0);
@@ -152,14 +160,14 @@ mod tests {
         let longer = [content(2_000, 1), POINT, content(500, 3), POINT, content(7, 4)];
         let input = cache.look_up("m", &longer, 299_999);
         assert_eq!(counts(&input), (7, 2_000, 500));
-        assert_eq!(input.writes, [(Lifetime::FiveMinutes, 500)]);
+        assert_eq!(input.writes, [(CacheTtl::FiveMinutes, 500)]);
         assert_eq!(counts(&cache.look_up("m", &longer, 300_000)), (7, 0, 2_500));
         assert_eq!(counts(&cache.look_up("other", &first, 0)), (10, 0, 2_000));
     }
 
     #[test]
-    fn a_short_beginning_is_not_cached() {
-        let parts = [content(SMALLEST_TOKENS - 1, 1), POINT, content(1, 2)];
-        assert_eq!(counts(&PromptCache::default().look_up("m", &parts, 0)), (SMALLEST_TOKENS, 0, 0));
+    fn a_short_prefix_is_not_cached() {
+        let parts = [content(MIN_CACHED_TOKENS - 1, 1), POINT, content(1, 2)];
+        assert_eq!(counts(&PromptCache::default().look_up("m", &parts, 0)), (MIN_CACHED_TOKENS, 0, 0));
     }
 }

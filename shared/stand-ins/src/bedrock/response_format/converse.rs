@@ -1,15 +1,18 @@
-//! Answers in the words of Converse and ConverseStream.
+//! Responses of Converse and ConverseStream.
 
 use serde_json::{Map, Value, json};
 
-use super::{Receipt, deltas};
-use crate::bedrock::cache::Lifetime;
-use crate::bedrock::engine::{Answer, Block};
-use crate::bedrock::events::Event;
-use crate::bedrock::{thinking, tokens};
+use super::{CallMetadata, deltas};
+use crate::bedrock::{
+    event_stream::Event,
+    model::{Answer, Block},
+    prompt_cache::CacheTtl,
+    thinking, tokens,
+};
 
-pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
-    let mut body = closing(answer, receipt);
+/// Returns the complete body.
+pub(super) fn body(answer: &Answer, metadata: &CallMetadata) -> Value {
+    let mut body = closing(answer, metadata);
     body.insert("output".to_owned(), json!({ "message": { "role": "assistant", "content": content(answer) } }));
     body.insert("stopReason".to_owned(), json!(answer.stop_reason));
     if let Some(sequence) = &answer.stop_sequence {
@@ -18,11 +21,11 @@ pub(super) fn body(answer: &Answer, receipt: &Receipt) -> Value {
     Value::Object(body)
 }
 
-/// The blocks of the answering message.
+/// Returns the content blocks of the message.
 pub(super) fn content(answer: &Answer) -> Value {
     let block = |block: &Block| match block {
-        Block::Thinking(thoughts) => json!({ "reasoningContent": {
-            "reasoningText": { "text": thoughts, "signature": thinking::signature(thoughts) },
+        Block::Thinking(thinking_text) => json!({ "reasoningContent": {
+            "reasoningText": { "text": thinking_text, "signature": thinking::signature(thinking_text) },
         } }),
         Block::Text(text) => json!({ "text": text }),
         Block::ToolUse(call) => {
@@ -32,6 +35,7 @@ pub(super) fn content(answer: &Answer) -> Value {
     answer.blocks.iter().map(block).collect()
 }
 
+/// Returns all events of a stream except the last.
 pub(super) fn events(answer: &Answer) -> Vec<Event> {
     let mut events = vec![Event::new("messageStart", json!({ "role": "assistant" }))];
     for (index, block) in answer.blocks.iter().enumerate() {
@@ -45,62 +49,65 @@ pub(super) fn events(answer: &Answer) -> Vec<Event> {
 fn block_events(events: &mut Vec<Event>, index: usize, block: &Block) {
     let delta = |delta: Value| Event::new("contentBlockDelta", json!({ "contentBlockIndex": index, "delta": delta }));
     match block {
-        Block::Thinking(thoughts) => {
-            let piece = |(piece, tokens)| delta(json!({ "reasoningContent": { "text": piece } })).carrying(tokens);
-            events.extend(deltas(thoughts).map(piece));
-            let signature = thinking::signature(thoughts);
+        Block::Thinking(thinking_text) => {
+            let to_event =
+                |(fragment, tokens)| delta(json!({ "reasoningContent": { "text": fragment } })).with_tokens(tokens);
+            events.extend(deltas(thinking_text).map(to_event));
+            let signature = thinking::signature(thinking_text);
             events.push(delta(json!({ "reasoningContent": { "signature": signature } })));
         }
         Block::Text(text) => {
-            let piece = |(piece, tokens)| delta(json!({ "text": piece })).carrying(tokens);
-            events.extend(deltas(text).map(piece));
+            let to_event = |(fragment, tokens)| delta(json!({ "text": fragment })).with_tokens(tokens);
+            events.extend(deltas(text).map(to_event));
         }
         Block::ToolUse(call) => {
             let start = json!({ "toolUse": { "toolUseId": call.id, "name": call.name } });
             let start = Event::new("contentBlockStart", json!({ "contentBlockIndex": index, "start": start }));
-            events.push(start.carrying(tokens::tool_use_tokens(&call.name, "")));
-            let piece = |(piece, tokens)| delta(json!({ "toolUse": { "input": piece } })).carrying(tokens);
-            events.extend(deltas(&call.input.to_string()).map(piece));
+            events.push(start.with_tokens(tokens::tool_use_tokens(&call.name, "")));
+            let to_event = |(fragment, tokens)| delta(json!({ "toolUse": { "input": fragment } })).with_tokens(tokens);
+            events.extend(deltas(&call.input.to_string()).map(to_event));
         }
     }
 }
 
-pub(super) fn last_event(answer: &Answer, receipt: &Receipt) -> Event {
-    Event::new("metadata", Value::Object(closing(answer, receipt)))
+/// Returns the last event of a stream.
+pub(super) fn last_event(answer: &Answer, metadata: &CallMetadata) -> Event {
+    Event::new("metadata", Value::Object(closing(answer, metadata)))
 }
 
-/// Usage, metrics and how the call was served: the same in a body and in a stream's last event.
-fn closing(answer: &Answer, receipt: &Receipt) -> Map<String, Value> {
+/// Returns usage, metrics, service tier, latency and trace: the members that a body and the last
+/// event of a stream share.
+fn closing(answer: &Answer, metadata: &CallMetadata) -> Map<String, Value> {
     let mut closing = Map::new();
-    closing.insert("usage".to_owned(), usage(answer, receipt));
-    closing.insert("metrics".to_owned(), json!({ "latencyMs": receipt.latency_ms }));
-    if let Some(tier) = &receipt.service_tier {
+    closing.insert("usage".to_owned(), usage(answer, metadata));
+    closing.insert("metrics".to_owned(), json!({ "latencyMs": metadata.latency_ms }));
+    if let Some(tier) = &metadata.service_tier {
         closing.insert("serviceTier".to_owned(), json!({ "type": tier }));
     }
-    if let Some(latency) = &receipt.latency {
+    if let Some(latency) = &metadata.latency {
         closing.insert("performanceConfig".to_owned(), json!({ "latency": latency }));
     }
-    if let Some(trace) = receipt.verdict.as_ref().and_then(|verdict| verdict.converse_trace()) {
+    if let Some(trace) = metadata.verdict.as_ref().and_then(|verdict| verdict.converse_trace()) {
         closing.insert("trace".to_owned(), trace);
     }
     closing
 }
 
-fn usage(answer: &Answer, receipt: &Receipt) -> Value {
-    let input = &receipt.input;
+fn usage(answer: &Answer, metadata: &CallMetadata) -> Value {
+    let input = &metadata.input;
     let mut usage = json!({
         "inputTokens": input.input_tokens,
         "outputTokens": answer.output_tokens,
-        "totalTokens": receipt.total_tokens(answer),
+        "totalTokens": metadata.total_tokens(answer),
         "cacheReadInputTokens": input.cache_read_tokens,
         "cacheWriteInputTokens": input.cache_write_tokens,
     });
-    let details: Vec<Value> = [Lifetime::FiveMinutes, Lifetime::OneHour]
+    let details: Vec<Value> = [CacheTtl::FiveMinutes, CacheTtl::OneHour]
         .into_iter()
-        .filter_map(|lifetime| {
-            let writes = input.writes.iter().filter(|(life, _)| *life == lifetime);
+        .filter_map(|ttl| {
+            let writes = input.writes.iter().filter(|(written_ttl, _)| *written_ttl == ttl);
             let tokens: u64 = writes.map(|(_, tokens)| tokens).sum();
-            (tokens > 0).then(|| json!({ "ttl": lifetime.name(), "inputTokens": tokens }))
+            (tokens > 0).then(|| json!({ "ttl": ttl.name(), "inputTokens": tokens }))
         })
         .collect();
     if !details.is_empty() {

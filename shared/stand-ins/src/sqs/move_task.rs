@@ -1,32 +1,44 @@
-//! Move tasks: taking the messages of a dead-letter queue back to where they came from, or to a queue of choice.
+//! Move tasks, which move the messages of a dead-letter queue to their source queues or to a given
+//! queue.
 //!
-//! A task has no thread of its own: each look at the queues first moves what is due by then, so a task continues after a
-//! restart and follows a clock that is advanced. As on AWS a moved message is a new one, with a new id and age.
+//! A task has no thread. Each access to the queues first moves the messages that are due, so a task
+//! continues after a restart and follows a clock that is advanced. As on AWS, a moved message is a
+//! new message, with a new id and age.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Content, Delivery, Message};
-use super::settings::queue_of_arn;
-use super::state::{Change, State};
+use super::{
+    message::{Content, Delivery, Message},
+    settings::queue_name_from_arn,
+    state::{Change, State},
+};
 
-/// One move task.
+/// A move task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MoveTask {
+    /// Id of the task.
     pub id: String,
+    /// Dead-letter queue to empty.
     pub source_arn: String,
+    /// Queue that receives the messages; the source queue of each message if absent.
     pub destination_arn: Option<String>,
-    /// Messages per second; all at once when absent.
+    /// Messages per second; no limit if absent.
     pub rate: Option<u32>,
+    /// Time of the start, in milliseconds since 1970.
     pub started_ms: u64,
+    /// Progress of the task.
     pub status: Status,
+    /// Number of moved messages.
     pub moved: u64,
-    /// How many messages were visible when the task started.
+    /// Number of messages that were visible when the task started.
     pub to_move: u64,
+    /// Reason why the task failed.
     pub failure: Option<String>,
 }
 
+/// Progress of a move task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     Running,
@@ -36,6 +48,7 @@ pub enum Status {
 }
 
 impl Status {
+    /// Returns the name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Status::Running => "RUNNING",
@@ -47,7 +60,7 @@ impl Status {
 }
 
 impl MoveTask {
-    /// When the rate lets the next messages go; `None` when nothing more will happen.
+    /// Returns the time at which the rate permits the next messages; `None` if the task has ended.
     pub fn next_step_ms(&self, now_ms: u64) -> Option<u64> {
         let elapsed_s = now_ms.saturating_sub(self.started_ms) / 1_000;
         (self.status == Status::Running).then(|| self.started_ms.saturating_add((elapsed_s + 1) * 1_000))
@@ -61,8 +74,8 @@ impl MoveTask {
 }
 
 impl State {
-    /// Moves what is due by `now_ms`.
-    pub fn step_move_tasks(&mut self, now_ms: u64) {
+    /// Moves the messages that are due by `now_ms`.
+    pub fn advance_move_tasks(&mut self, now_ms: u64) {
         for index in 0..self.tasks.len() {
             let Some(mut task) = self.tasks.get(index).filter(|task| task.status == Status::Running).cloned() else {
                 continue;
@@ -70,7 +83,7 @@ impl State {
             let moved_before = task.moved;
             self.step(&mut task, now_ms);
             if task.moved != moved_before || task.status != Status::Running {
-                self.changes.push(Change::Task(task.id.clone()));
+                self.changes.push(Change::TaskUpdated(task.id.clone()));
                 self.tasks[index] = task;
             }
         }
@@ -78,7 +91,7 @@ impl State {
 
     fn step(&mut self, task: &mut MoveTask, now_ms: u64) {
         while task.moved < task.due(now_ms) {
-            match self.move_one(task, now_ms) {
+            match self.move_message(task, now_ms) {
                 Ok(true) => task.moved += 1,
                 Ok(false) => {
                     task.status = Status::Completed;
@@ -96,15 +109,16 @@ impl State {
         }
     }
 
-    /// Moves the oldest visible message. False when there is none; an error in the words of `FailureReason`.
-    fn move_one(&mut self, task: &MoveTask, now_ms: u64) -> Result<bool, &'static str> {
+    /// Moves the oldest visible message. Returns false if no message is visible. An error is a
+    /// `FailureReason` of SQS.
+    fn move_message(&mut self, task: &MoveTask, now_ms: u64) -> Result<bool, &'static str> {
         const NO_QUEUE: &str = "AWS.SimpleQueueService.NonExistentQueue";
-        let source = queue_of_arn(&task.source_arn).and_then(|name| self.queues.get(name)).ok_or(NO_QUEUE)?;
+        let source = queue_name_from_arn(&task.source_arn).and_then(|name| self.queues.get(name)).ok_or(NO_QUEUE)?;
         let Some(sequence) = source.oldest_visible() else { return Ok(false) };
         let origin = source.get(sequence).and_then(|message| message.delivery.source_arn.clone());
         let arn = task.destination_arn.clone().or(origin).ok_or("CouldNotDetermineMessageSource")?;
-        let destination = queue_of_arn(&arn).filter(|name| self.queues.contains_key(*name)).ok_or(NO_QUEUE)?;
-        let Some(message) = self.remove(queue_of_arn(&task.source_arn).unwrap_or_default(), sequence) else {
+        let destination = queue_name_from_arn(&arn).filter(|name| self.queues.contains_key(*name)).ok_or(NO_QUEUE)?;
+        let Some(message) = self.remove(queue_name_from_arn(&task.source_arn).unwrap_or_default(), sequence) else {
             return Ok(false);
         };
         let id = uuid::Uuid::new_v4().to_string();
