@@ -156,7 +156,7 @@ async fn measure(deployment: &Deployment, jobs: u64, at_once: u64, rng: &mut Rng
 /// Stores a ready job and sends its message.
 async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<String> {
     let request = Request {
-        api: dialect::Api::ChatCompletions,
+        api: Api::OpenAi,
         model: MODEL.to_owned(),
         is_stream: rng.bool(),
         output_tokens: 20,
@@ -164,7 +164,7 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
     };
     let now_ms = app.clock.now_ms();
     let call = Call {
-        api: Api::ChatCompletions,
+        api: dialect::Api::ChatCompletions,
         model: None,
         path: request.path(),
         headers: Vec::new(),
