@@ -271,7 +271,7 @@ async fn an_aws_sdk_reads_past_the_signs_of_life() {
         ("messageStop", json!({ "stopReason": "end_turn" })),
     ] {
         bytes.extend(stream.keep_alive());
-        bytes.extend(stream.event(&spillway::chat::Event::Converse { name: name.into(), payload }));
+        bytes.extend(stream.event(&spillway::chat::StreamEvent::Converse { name: name.into(), payload }));
     }
     let url = serve_stream(Bytes::from(bytes)).await;
     let client = Client::from_conf(signing(&url, "a", None).build());

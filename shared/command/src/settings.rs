@@ -30,7 +30,7 @@ pub struct Settings {
     pub simulator: Simulator,
     /// Faults to inject into the queues.
     #[serde(default)]
-    pub queue_faults: sqs::Faults,
+    pub queue_faults: sqs::DeliveryFaults,
 }
 
 impl Settings {

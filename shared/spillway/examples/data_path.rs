@@ -1,5 +1,6 @@
-//! Takes a body through the dialects as often as it is told, for `tests/copies.py`, which has Valgrind count the bytes that
-//! are copied meanwhile: `data_path DIRECTION DIALECT KILOBYTES COUNT`.
+//! Passes a body through a dialect `COUNT` times: `data_path DIRECTION DIALECT KILOBYTES COUNT`.
+//!
+//! `tests/copies.py` runs it under Valgrind, which counts the bytes that are copied.
 
 #[allow(dead_code)]
 #[path = "../benches/exchange/mod.rs"]
@@ -16,15 +17,15 @@ fn main() -> anyhow::Result<()> {
     let [direction, dialect, kilobytes, count] = &arguments[..] else {
         bail!("expected DIRECTION DIALECT KILOBYTES COUNT");
     };
-    let bytes = kilobytes.parse::<usize>().context("KILOBYTES is a number")? * 1_000;
+    let bytes = kilobytes.parse::<usize>().context("KILOBYTES must be a number")? * 1_000;
     let api = match dialect.as_str() {
         "openai" => Api::ChatCompletions,
         "messages" | "claude" => Api::Messages,
         "converse" => Api::Converse,
-        _ => bail!("DIALECT is one of openai, messages, claude, converse"),
+        _ => bail!("DIALECT must be openai, messages, claude or converse"),
     };
     let is_claude = dialect == "claude";
-    let times = 0..count.parse::<usize>().context("COUNT is a number")?;
+    let times = 0..count.parse::<usize>().context("COUNT must be a number")?;
     match direction.as_str() {
         "request" => {
             let asked = Asked::text(api, bytes);
@@ -45,7 +46,7 @@ fn main() -> anyhow::Result<()> {
                 black_box(streamed.encode());
             });
         }
-        _ => bail!("DIRECTION is one of request, answer, stream"),
+        _ => bail!("DIRECTION must be request, answer or stream"),
     }
     Ok(())
 }

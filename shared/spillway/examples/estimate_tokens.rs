@@ -1,5 +1,7 @@
-//! Estimates texts as the broker estimates them, for `tests/tokenizers`: reads one JSON string a line, and prints for each
-//! the input tokens of a request with that one message, by the tokenizers named as arguments.
+//! Estimates the tokens of texts as the broker does, for `tests/tokenizers`.
+//!
+//! Reads a JSON string from each line, and prints the input tokens of a request with that message
+//! for each tokenizer in the arguments.
 
 use std::io::{BufRead, Write};
 
@@ -13,7 +15,7 @@ fn main() -> anyhow::Result<()> {
     for line in std::io::stdin().lock().lines() {
         let text: String = serde_json::from_str(&line?).context("a line must be a JSON string")?;
         let body = json!({ "messages": [{ "content": [{ "text": text }] }] });
-        let body = body.as_object().context("an object")?;
+        let body = body.as_object().context("the body must be an object")?;
         let estimates: Vec<u64> = tokenizers.iter().map(|tokenizer| input_tokens(body, *tokenizer)).collect();
         writeln!(out, "{}", json!(estimates))?;
     }

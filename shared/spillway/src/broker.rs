@@ -33,6 +33,7 @@ use crate::{
     pool::Model,
     problem::{Kind, Problem},
     quota::LimitState,
+    stored_headers::StoredHeaders,
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
 };
@@ -92,7 +93,7 @@ pub enum Reply {
     /// Being produced; settled when the last piece has been read or the reader has gone.
     Stream {
         /// The headers of the model's reply that its caller may want (`x-amzn-bedrock-*`).
-        headers: Vec<(String, String)>,
+        headers: StoredHeaders,
         /// The pieces.
         deltas: Deltas,
     },

@@ -1,8 +1,9 @@
-//! The ways callers speak: OpenAI, Anthropic, Bedrock. Each maps to and from Bedrock's Converse, or passes the body
-//! on where the model takes it as it is.
+//! The wire formats of callers: OpenAI, Anthropic and Bedrock. Each is translated to and from
+//! Bedrock's Converse, or passed through if the model takes the body as it is.
 //!
-//! A dialect drops nothing silently: a parameter is mapped, named in [`chat::Request::ignored`] because it has no
-//! effect here, or refused by name because leaving it out would change what the caller gets.
+//! A dialect drops nothing silently. A parameter is translated, or listed in
+//! [`chat::Request::ignored`] because it has no effect here, or rejected by name because the caller
+//! would get another answer without it.
 
 mod anthropic;
 mod api;
@@ -27,7 +28,7 @@ use crate::{
 
 pub use api::{Api, Draft, ModelPath, without_vendor};
 pub use encoder::Encoder;
-pub use openai::{KnownTool, ResponseEcho, ResponseStream, Resumed, Standing, last_response};
+pub use openai::{ResponseEcho, ResponseState, ResponseStream, ResumedStream, ToolAlias, last_response};
 
 /// A caller's wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -38,43 +39,44 @@ pub enum Dialect {
     Bedrock,
 }
 
-/// What an answer repeats from its request.
+/// The facts about a request that its answer repeats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Context {
-    /// Our id of the request; answers carry it in their own id and in the dialect's request id header.
+    /// Our id of the request; part of the answer's id, and sent in the dialect's request id header.
     pub request_id: String,
     /// The model as the caller named it.
     pub model: String,
-    /// When the answer began, in seconds since the Unix epoch.
+    /// Time when the answer began, in seconds since the Unix epoch.
     pub created_s: u64,
-    /// What only some APIs repeat.
+    /// The facts that only some APIs repeat.
     pub echo: Echo,
 }
 
-/// What the answers of some APIs need of their request.
+/// Parameters of a request that shape its answer in some APIs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Echo {
-    /// Whether a stream of chat completion chunks ends with the usage (`stream_options.include_usage`).
+    /// Whether a stream of chat completion chunks ends with the usage
+    /// (`stream_options.include_usage`).
     pub include_usage: bool,
-    /// Whether vectors are wanted in base64 (`encoding_format`).
+    /// Whether vectors are sent in base64 (`encoding_format`).
     pub base64: bool,
-    /// What a response (`Api::Responses`) repeats.
+    /// The parameters that a response (`Api::Responses`) repeats.
     pub response: ResponseEcho,
 }
 
 /// A complete reply, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// The status line.
+    /// The status code.
     pub status: StatusCode,
-    /// All headers that depend on the dialect, `content-type` among them.
+    /// All headers that depend on the dialect, including `content-type`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: Bytes,
 }
 
 impl Dialect {
-    /// Its name in events.
+    /// The dialect's name in telemetry events.
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
@@ -83,22 +85,22 @@ impl Dialect {
         }
     }
 
-    /// Renders a failure before the first byte of an answer: its status, its headers (when to retry, or not to) and
-    /// the dialect's own error body.
+    /// Renders a failure before the first byte of an answer: the status, the headers (when to
+    /// retry, or not to) and the dialect's error body.
     pub fn problem(self, request_id: &str, problem: &Problem) -> Rendered {
         let (status, body) = match self {
-            Self::OpenAi => (usual_status(problem.kind), openai::problem(problem)),
-            Self::Anthropic => (usual_status(problem.kind), anthropic::problem(request_id, problem)),
+            Self::OpenAi => (http_status(problem.kind), openai::problem(problem)),
+            Self::Anthropic => (http_status(problem.kind), anthropic::problem(request_id, problem)),
             Self::Bedrock => (bedrock::status(problem.kind), bedrock::problem(problem)),
         };
-        let mut headers = headers::of_json(self, request_id);
-        headers.extend(headers::of_problem(self, problem));
+        let mut headers = headers::for_json(self, request_id);
+        headers.extend(headers::for_problem(self, problem));
         Rendered { status, headers, body: Bytes::from(body.to_string()) }
     }
 
-    /// The kind of failure that a reply with this status tells of: the reverse of what [`problem`](Self::problem) does, as far
-    /// as there is one.
-    pub fn kind_of(status: u16) -> Kind {
+    /// Returns the kind of failure for the status of a reply: the inverse of
+    /// [`problem`](Self::problem), where several kinds do not share a status.
+    pub fn kind_for_status(status: u16) -> Kind {
         match status {
             400 => Kind::Invalid,
             401 => Kind::Unauthenticated,
@@ -116,9 +118,9 @@ impl Dialect {
         }
     }
 
-    /// The headers of a JSON body that depend on the dialect, `content-type` among them.
+    /// The headers of a JSON body that depend on the dialect, including `content-type`.
     pub fn json_headers(self, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
-        headers::of_json(self, request_id)
+        headers::for_json(self, request_id)
     }
 
     /// The `content-type` of a stream.
@@ -129,15 +131,16 @@ impl Dialect {
         }
     }
 
-    /// Where the caller's limits stand: the dialect's own headers, and `RateLimit` and `RateLimit-Policy`
-    /// (draft-ietf-httpapi-ratelimit-headers) in all of them. `now_ms` is the Unix time.
+    /// The headers about the caller's limits: `RateLimit` and `RateLimit-Policy`
+    /// (draft-ietf-httpapi-ratelimit-headers) in every dialect, and the dialect's own.
+    /// `now_ms` is the Unix time.
     pub fn limit_headers(self, states: &[quota::LimitState], now_ms: u64) -> Vec<(HeaderName, HeaderValue)> {
         limits::headers(self, states, now_ms)
     }
 }
 
-/// The status of a failure where the dialect has no other custom.
-fn usual_status(kind: Kind) -> StatusCode {
+/// The status of a failure in the dialects that follow HTTP.
+fn http_status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid => StatusCode::BAD_REQUEST,
         Kind::Unauthenticated => StatusCode::UNAUTHORIZED,

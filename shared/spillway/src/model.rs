@@ -1,15 +1,16 @@
-//! The only place that calls Bedrock Runtime.
+//! The only module that calls Bedrock Runtime.
 //!
-//! The SDK does what it is best at: endpoint, signature, connection, error types. The bodies are ours, as JSON, in both
-//! directions, so that a field which this SDK version does not know still passes. The SDK never retries: a second call
-//! is a second bill, and whether to make one is the broker's decision.
+//! The SDK provides the endpoint, the signature, the connection and the error types. Request and
+//! response bodies are our own JSON, so a field that this SDK version does not know still passes.
+//! The SDK never retries: a second call is a second bill, and the broker decides whether to make
+//! it.
 
-mod carrier;
 mod converse;
 mod count;
 mod failure;
 mod guardrail;
 mod invoke;
+mod raw_body;
 mod stream;
 
 use std::time::Duration;
@@ -29,22 +30,25 @@ use crate::{
     pool::Pool,
 };
 
-/// One call to make.
+/// Time limit of a count of tokens.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// One call to a model.
 #[derive(Debug)]
-pub struct Call<'a> {
-    /// The pool that takes it.
+pub struct ModelCall<'a> {
+    /// The pool that is called.
     pub pool: &'a Pool,
-    /// What is sent; the pool's service tier is added to it.
+    /// The body; the pool's service tier is added to it.
     pub input: &'a Input,
-    /// The output limit to put into it, in tokens; `None` leaves it as it is.
+    /// The output limit to put into the body, in tokens; `None` leaves the body as it is.
     pub max_tokens: Option<u64>,
-    /// Goes to Bedrock's invocation logs as `requestMetadata.tenant`.
+    /// Sent to Bedrock's invocation logs as `requestMetadata.tenant`.
     pub tenant: &'a str,
-    /// Goes to Bedrock's invocation logs as `requestMetadata.request_id`.
+    /// Sent to Bedrock's invocation logs as `requestMetadata.request_id`.
     pub request_id: &'a str,
 }
 
-/// Bedrock Runtime. Calls take as long as they take: a caller with a deadline drops them.
+/// Client of Bedrock Runtime. Calls have no time limit: a caller with a deadline drops the future.
 #[derive(Clone)]
 pub struct Models {
     client: Client,
@@ -56,59 +60,59 @@ impl Models {
         Self { client }
     }
 
-    /// One complete answer (Bedrock's `Converse` or `InvokeModel`).
+    /// Returns one complete answer (Bedrock's `Converse` or `InvokeModel`).
     ///
     /// # Errors
-    /// [`Failure`] says whether another pool may be tried.
-    pub async fn answer(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+    /// Returns an error if the call fails. [`Failure`] says whether another pool may be tried.
+    pub async fn answer(&self, call: &ModelCall<'_>) -> Result<Answer, Failure> {
         match call.input {
-            Input::Converse(body) => converse::whole(&self.client, call, body).await,
-            Input::Native(native) => invoke::whole(&self.client, call, native).await,
+            Input::Converse(body) => converse::answer(&self.client, call, body).await,
+            Input::Native(native) => invoke::answer(&self.client, call, native).await,
         }
     }
 
-    /// An answer as a stream (Bedrock's `ConverseStream` or `InvokeModelWithResponseStream`).
+    /// Starts an answer as a stream (Bedrock's `ConverseStream` or
+    /// `InvokeModelWithResponseStream`).
     ///
     /// # Errors
-    /// [`Failure`] says whether another pool may be tried. A stream can also fail in its first event, which is why the
-    /// broker waits for that one before it answers.
-    pub async fn stream(&self, call: &Call<'_>) -> Result<EventStream, Failure> {
+    /// Returns an error if the call fails. [`Failure`] says whether another pool may be tried. A
+    /// stream can also fail in its first event, so the broker waits for that event before it
+    /// answers.
+    pub async fn stream(&self, call: &ModelCall<'_>) -> Result<EventStream, Failure> {
         match call.input {
-            Input::Converse(body) => converse::start(&self.client, call, body).await,
-            Input::Native(native) => invoke::start(&self.client, call, native).await,
+            Input::Converse(body) => converse::stream(&self.client, call, body).await,
+            Input::Native(native) => invoke::stream(&self.client, call, native).await,
         }
     }
-}
 
-impl Models {
-    /// The input tokens of `input`, as the foundation model `model_id` counts them (Bedrock's `CountTokens`, which is
-    /// free of charge); asked where `pool` is.
+    /// Counts the input tokens of `input` for the foundation model `model_id` (Bedrock's
+    /// `CountTokens`, which is free of charge). The call goes to the region of `pool`.
     ///
     /// # Errors
-    /// Bedrock cannot count for this model, finds fault with the body, or cannot be reached.
+    /// Returns an error if Bedrock cannot count for this model ([`Failure::Unsupported`]), rejects
+    /// the body, or is unavailable.
     pub async fn count_tokens(&self, pool: &Pool, model_id: &str, input: &Input) -> Result<u64, Failure> {
-        let counted = count::count(&self.client, pool, model_id, input);
-        tokio::time::timeout(COUNT_TIMEOUT, counted).await.map_err(|_| Failure::timed_out())?
+        let count = count::count(&self.client, pool, model_id, input);
+        tokio::time::timeout(COUNT_TIMEOUT, count).await.map_err(|_| Failure::timed_out())?
     }
 
-    /// What a guardrail says to a text (Bedrock's `ApplyGuardrail`): the JSON body of the reply as Bedrock sent it.
+    /// Applies a guardrail to a text (Bedrock's `ApplyGuardrail`). Returns the JSON body of the
+    /// reply as Bedrock sent it.
     ///
     /// # Errors
-    /// There is no such guardrail, Bedrock finds fault with the body, has no room, or cannot be reached.
+    /// Returns an error if the guardrail does not exist, or if Bedrock rejects the body, throttles
+    /// the call or is unavailable.
     pub async fn apply_guardrail(&self, id: &str, version: &str, body: Bytes) -> Result<Bytes, Failure> {
         guardrail::apply(&self.client, id, version, body).await
     }
 }
 
-/// How long a count of tokens may take.
-const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
-
 fn region(pool: &Pool) -> Builder {
     Builder::default().region(pool.region.clone().map(Region::new))
 }
 
-/// The caller's pairs for Bedrock's invocation log, and ours, which win.
-fn request_metadata(call: &Call<'_>, pairs: &Map<String, Value>) -> Value {
+/// The caller's pairs for Bedrock's invocation log, and ours, which take precedence.
+fn request_metadata(call: &ModelCall<'_>, pairs: &Map<String, Value>) -> Value {
     let mut pairs = pairs.clone();
     pairs.insert("tenant".into(), call.tenant.into());
     pairs.insert("request_id".into(), call.request_id.into());

@@ -86,7 +86,7 @@ impl Model {
     /// The format of the bodies that InvokeModel takes for it: what is set, else what the ids of the pools tell, if they
     /// agree.
     pub fn format(&self) -> Option<Format> {
-        let mut told = self.ladder.iter().filter_map(|pool| Format::of_model_id(&pool.model_id));
+        let mut told = self.ladder.iter().filter_map(|pool| Format::for_model_id(&pool.model_id));
         self.format.or_else(|| {
             let first = told.next()?;
             told.all(|other| other == first).then_some(first)

@@ -1,64 +1,68 @@
-//! What a caller may be told went wrong. Each dialect renders it in its own error shape.
+//! Failures that are reported to callers. Each dialect renders them in its own error format.
 
 use crate::quota::{LimitName, LimitState, Receipt};
 
-/// The kinds of failure that callers can tell apart.
+/// Kinds of failure that callers can distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The request cannot be right, now or later (400).
+    /// The request is wrong (400).
     Invalid,
     /// No valid key (401).
     Unauthenticated,
-    /// The money budget is gone; retrying does not help (402, on Bedrock routes 400 `ServiceQuotaExceededException`).
+    /// The budget is exhausted; a retry does not help (402; on Bedrock routes 400
+    /// `ServiceQuotaExceededException`).
     BudgetExhausted,
-    /// A valid key without the right (403).
+    /// The key is valid but lacks the permission (403).
     Forbidden,
-    /// No such route, model or job for this caller (404).
+    /// The route, model or job does not exist for this caller (404).
     NotFound,
-    /// The path exists, the method does not (405).
+    /// The path exists, but not with this method (405).
     MethodNotAllowed,
-    /// The thing is in the wrong state for this (409).
+    /// The resource is in the wrong state for the operation (409).
     Conflict,
-    /// The body is larger than we take (413).
+    /// The body is too large (413).
     TooLarge,
-    /// A limit is reached now; `retry_after_ms` says when it frees (429).
+    /// A limit is reached; `retry_after_ms` is the time until it has room (429).
     Throttled,
-    /// The model failed or answered nonsense (502; on Bedrock routes 424 `ModelErrorException`).
+    /// The model failed, or its answer cannot be used (502; on Bedrock routes 424
+    /// `ModelErrorException`).
     Model,
-    /// The model or one of our own services cannot be reached now (503).
+    /// The model or a service of ours is unavailable (503).
     Unavailable,
     /// The model did not finish in time (504; on Bedrock routes 408 `ModelTimeoutException`).
     Timeout,
-    /// Our fault (500).
+    /// An error in Spillway (500).
     Internal,
 }
 
-/// A failure as the caller is told it. Never carries prompt text, completions or keys.
+/// A failure as it is reported to the caller. Never contains prompt text, completions or keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {
-    /// What kind of failure this is.
+    /// The kind of failure.
     pub kind: Kind,
-    /// What was wrong, where, and what would be right, in one or two sentences.
+    /// What is wrong, where, and what would be right, in one or two sentences.
     pub message: String,
-    /// The request field at fault, as the caller's dialect spells it (`messages[0].content`).
+    /// The wrong field of the request, in the spelling of the caller's dialect
+    /// (`messages[0].content`).
     pub param: Option<String>,
-    /// When a retry can succeed, in milliseconds from now; only for `Throttled` and `Unavailable`.
+    /// Milliseconds until a retry can succeed; only for `Throttled` and `Unavailable`.
     pub retry_after_ms: Option<u64>,
     /// The limits that refused, most binding first; empty when none did.
     pub limits: Vec<LimitName>,
-    /// Whose limits those are, and where they stood.
+    /// The owner of the limits, and their state.
     pub payer: Option<Box<Payer>>,
-    /// What stays charged all the same, because a model may have been billed.
+    /// The charge that remains because a model may have been billed.
     pub receipt: Option<Box<Receipt>>,
 }
 
-/// Whose limits refused: the tenant, or the organisation that it belongs to.
+/// The owner of the limits that refused: the tenant, or its organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payer {
-    /// Its name.
+    /// The name of the tenant or organisation.
     pub name: String,
-    /// Where its limits stood at the refusal; empty if they were not asked because the request could never fit.
+    /// The state of its limits at the refusal; empty if they were not read, because the request
+    /// could never fit.
     pub limit_states: Vec<LimitState>,
 }
 
@@ -82,7 +86,7 @@ impl Problem {
         }
     }
 
-    /// A bad field: what was wrong with `param` and what would be right.
+    /// A wrong field: `message` says what is wrong with `param` and what would be right.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self { param: Some(param.into()), ..Self::new(Kind::Invalid, message) }
     }

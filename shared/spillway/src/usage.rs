@@ -1,22 +1,22 @@
-//! Token counts, read from every place where Bedrock tells them.
+//! Token counts, read from every reply of Bedrock that has them.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Tokens that a model reports, the same whatever API was called. `input_tokens` excludes cached ones.
+/// The token usage of a call, the same for every API. `input_tokens` excludes cached tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Input tokens read and charged in full.
+    /// Input tokens that are charged in full.
     pub input_tokens: u64,
-    /// Output tokens produced, reasoning included.
+    /// Output tokens, including reasoning.
     pub output_tokens: u64,
     /// Input tokens read from the prompt cache.
     pub cache_read_input_tokens: u64,
     /// Input tokens written to the prompt cache.
     pub cache_write_input_tokens: u64,
-    /// Those of `cache_write_input_tokens` that are kept for an hour instead of five minutes.
+    /// The part of `cache_write_input_tokens` that is kept for an hour instead of five minutes.
     pub cache_write_1h_input_tokens: u64,
-    /// Those of `output_tokens` that the model thought with, where it says so.
+    /// The part of `output_tokens` that is reasoning, if the model reports it.
     pub reasoning_tokens: u64,
 }
 
@@ -26,17 +26,17 @@ impl Usage {
         self.input_tokens.saturating_add(self.cache_read_input_tokens).saturating_add(self.cache_write_input_tokens)
     }
 
-    /// Both together, as of two calls that make one answer.
-    pub fn plus(self, other: Self) -> Self {
+    /// The sum, for two calls that make one answer.
+    pub fn plus(self, usage: Self) -> Self {
         Self {
-            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
-            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
-            cache_read_input_tokens: self.cache_read_input_tokens.saturating_add(other.cache_read_input_tokens),
-            cache_write_input_tokens: self.cache_write_input_tokens.saturating_add(other.cache_write_input_tokens),
+            input_tokens: self.input_tokens.saturating_add(usage.input_tokens),
+            output_tokens: self.output_tokens.saturating_add(usage.output_tokens),
+            cache_read_input_tokens: self.cache_read_input_tokens.saturating_add(usage.cache_read_input_tokens),
+            cache_write_input_tokens: self.cache_write_input_tokens.saturating_add(usage.cache_write_input_tokens),
             cache_write_1h_input_tokens: self
                 .cache_write_1h_input_tokens
-                .saturating_add(other.cache_write_1h_input_tokens),
-            reasoning_tokens: self.reasoning_tokens.saturating_add(other.reasoning_tokens),
+                .saturating_add(usage.cache_write_1h_input_tokens),
+            reasoning_tokens: self.reasoning_tokens.saturating_add(usage.reasoning_tokens),
         }
     }
 
@@ -56,8 +56,8 @@ impl Usage {
         }
     }
 
-    /// Takes over the counts that `reported` has: each replaces the one known before, as in a stream, where every
-    /// report is the sum so far.
+    /// Replaces the counts that `reported` has, as in a stream, where every report is the sum so
+    /// far.
     pub fn update(&mut self, reported: &Reported) {
         let take = |count: &mut u64, reported: Option<u64>| *count = reported.unwrap_or(*count);
         take(&mut self.input_tokens, reported.input_tokens);
@@ -69,8 +69,8 @@ impl Usage {
     }
 }
 
-/// The `usage` of Anthropic's Messages API, in a reply or in the events of a stream; the names of InvokeModel's own
-/// metrics (`amazon-bedrock-invocationMetrics`) are understood as well.
+/// The `usage` of Anthropic's Messages API, in a reply or in the events of a stream, or
+/// InvokeModel's own metrics (`amazon-bedrock-invocationMetrics`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Reported {
@@ -99,13 +99,13 @@ struct OutputDetails {
 }
 
 impl Reported {
-    /// Reads a report; `None` if it has no counts that we know.
+    /// Reads a report; `None` if it has no known counts.
     pub fn read(usage: Value) -> Option<Self> {
         let reported = Self::deserialize(usage).ok()?;
         (reported.input_tokens.is_some() || reported.output_tokens.is_some()).then_some(reported)
     }
 
-    /// The counts of InvokeModel's headers, by `header`; `None` if there are none.
+    /// Reads the counts in InvokeModel's headers, with `header`; `None` if the headers have none.
     pub fn from_headers<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Option<Self> {
         let count = |name: &str| header(name).and_then(|value| value.parse().ok());
         let reported = Self {

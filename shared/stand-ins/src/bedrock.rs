@@ -1,22 +1,23 @@
-//! A stand-in for Amazon Bedrock Runtime that the unmodified AWS SDKs can talk to.
+//! Stand-in for Amazon Bedrock Runtime that works with the unmodified AWS SDKs.
 //!
-//! It serves Converse, ConverseStream, InvokeModel and InvokeModelWithResponseStream (the bodies of [`Format`]),
-//! CountTokens and ApplyGuardrail over HTTP/1.1 and h2c, accepts any or no authorization, answers deterministically
-//! from the prompt (`engine`), counts tokens in one way ([`tokens`]), and gives its pools the capacity of Bedrock's
-//! (`capacity`). A guardrail blocks a text that contains `sim-blocked`, or what [`SimulatedGuardrail`] says.
+//! It serves Converse, ConverseStream, InvokeModel and InvokeModelWithResponseStream (with the
+//! bodies of [`BodyFormat`]), CountTokens and ApplyGuardrail over HTTP/1.1 and h2c. It accepts any
+//! authorization or none, answers deterministically from the prompt (`model`), counts all tokens in
+//! the same way ([`tokens`]), and limits its pools as Bedrock does (`capacity`). A guardrail blocks
+//! a text that contains `sim-blocked`, or the words of [`SimulatedGuardrail`].
 //!
-//! Model ids that begin with `sim.` are always served and bring a behaviour along: `sim.slow`, `sim.throttled`,
-//! `sim.breaks`, `sim.throttles-mid-stream`, `sim.stalls`, `sim.errors`, `sim.timeout`, `sim.refuses`, `sim.denied`,
-//! `sim.uncountable` (to CountTokens);
-//! a further `.name` makes several of one kind. Others are disturbed by [`config::SimulatedPool::fault`] or by
-//! `POST /_sim/faults` with a [`faults::Fault`]; `DELETE /_sim/faults` ends that.
+//! Model ids that begin with `sim.` are always served and select a behaviour: `sim.slow`,
+//! `sim.throttled`, `sim.breaks`, `sim.throttles-mid-stream`, `sim.stalls`, `sim.errors`,
+//! `sim.timeout`, `sim.refuses`, `sim.denied`, `sim.uncountable` (for CountTokens). A suffix
+//! `.name` makes several models with the same behaviour. For other models,
+//! [`config::SimulatedPool::fault`] or `POST /_sim/faults` with a [`faults::Fault`] injects a
+//! fault; `DELETE /_sim/faults` removes the faults.
 //!
-//! `GET /_sim/stats` is the simulator's own account (`DELETE` resets it), `GET /_sim/calls` its log of calls if
-//! [`Simulator::call_log`] is on, `POST /_sim/clock {"advance_ms": n}` moves
-//! its clock, `GET /_sim/health` says that it listens.
+//! `GET /_sim/stats` returns the usage statistics (`DELETE` resets them), `GET /_sim/calls` returns
+//! the call log if [`Simulator::call_log`] is on, `POST /_sim/clock {"advance_ms": n}` advances the
+//! clock, and `GET /_sim/health` reports that the simulator accepts requests.
 
-use std::io;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -24,73 +25,72 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::body::Body;
-use self::problem::Problem;
-use self::state::State;
-use crate::clock::Clock;
-use crate::connections;
+use self::{problem::Problem, response_body::ResponseBody, state::State};
+use crate::{clock::Clock, connections};
 
 mod anthropic;
-mod body;
-mod cache;
+mod body_format;
+mod body_schema;
 mod call;
+mod call_log;
 mod capacity;
-mod chat;
+mod chat_completions;
 pub mod config;
 mod control;
 mod converse;
 mod embeddings;
-mod engine;
-mod events;
+mod event_stream;
 pub mod faults;
-mod format;
+mod generation;
 mod guardrail;
-mod invocation;
+mod invoke_model;
+mod json_schema;
 mod llama;
-mod log;
-mod malformed;
+mod model;
 mod nova;
 mod operation;
 mod problem;
 mod prompt;
-mod reply;
-mod run;
-mod schema;
+mod prompt_cache;
+mod response_body;
+mod response_format;
 mod state;
 mod stats;
 mod thinking;
 pub mod tokens;
 
+pub use self::body_format::BodyFormat;
 pub use self::config::{SimulatedGuardrail, SimulatedPool, Simulator};
-pub use self::format::Format;
 
-/// What a simulator is started with.
+/// Settings of the Bedrock stand-in.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// Measures and waits; share it with the other stand-ins to advance them together.
+    /// Clock for all times and waits. Share it with the other stand-ins to advance them together.
     pub clock: Clock,
+    /// Behaviour of the simulated models.
     pub simulator: Simulator,
 }
 
-/// Serves on `listener` until `shutdown` is cancelled, then lets open calls finish for up to five seconds.
+/// Serves Bedrock Runtime on `listener` until `shutdown`, then waits up to five seconds for calls
+/// in flight.
 ///
 /// # Errors
-/// When a pool's fault cannot be.
+/// Returns an error if the fault of a pool is invalid.
 pub async fn serve(listener: TcpListener, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let state = Arc::new(State::new(options)?);
-    connections::serve(listener, shutdown, move |request| answer(state.clone(), request)).await;
+    connections::serve(listener, shutdown, move |request| respond(state.clone(), request)).await;
     Ok(())
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+async fn respond(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<ResponseBody>> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let mut response = if let Some(route) = path.strip_prefix("/_sim/") {
-        control::answer(&state, &parts.method, route, body).await
+        control::respond(&state, &parts.method, route, body).await
     } else {
-        match operation::of_path(path).filter(|_| parts.method == Method::POST) {
-            Some((model_id, operation)) => call::answer(&state, &model_id, operation, &parts.headers, body).await?,
-            None => call::refusal(&Problem::unknown_operation()),
+        match operation::parse_path(path).filter(|_| parts.method == Method::POST) {
+            Some((model_id, operation)) => call::respond(&state, &model_id, operation, &parts.headers, body).await?,
+            None => call::error_response(&Problem::unknown_operation()),
         }
     };
     if let Ok(id) = HeaderValue::try_from(Uuid::new_v4().to_string()) {

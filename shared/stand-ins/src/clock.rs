@@ -1,7 +1,9 @@
-//! A wall clock that tests can push forward: real time plus an offset, shared by every clone.
+//! A wall clock that tests can advance: real time plus an offset.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::sync::watch;
 
@@ -12,18 +14,18 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The present moment in milliseconds since 1970, offset included.
+    /// Returns the current time in milliseconds since 1970, including the offset.
     pub fn now_ms(&self) -> u64 {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX).saturating_add(*self.offset_ms.borrow())
     }
 
-    /// Moves the clock of all clones forward by `by_ms` and wakes whoever sleeps on it.
+    /// Advances all clones by `by_ms` and wakes the tasks that sleep on them.
     pub fn advance(&self, by_ms: u64) {
         self.offset_ms.send_modify(|offset_ms| *offset_ms = offset_ms.saturating_add(by_ms));
     }
 
-    /// Returns once `now_ms` has reached `at_ms`, through the passing of time or through `advance`.
+    /// Sleeps until `now_ms` reaches `at_ms`, because time passes or because of `advance`.
     pub async fn sleep_until(&self, at_ms: u64) {
         let mut offset = self.offset_ms.subscribe();
         loop {
@@ -33,7 +35,7 @@ impl Clock {
             }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(left_ms)) => {}
-                // The sender lives as long as `self`, so this only ever reports a change.
+                // `self` keeps the sender alive, so this only reports changes.
                 _ = offset.changed() => {}
             }
         }
@@ -53,7 +55,10 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!sleep.is_finished());
         clock.advance(3_600_000);
-        tokio::time::timeout(Duration::from_secs(5), sleep).await.expect("the sleeper woke").expect("no panic");
+        tokio::time::timeout(Duration::from_secs(5), sleep)
+            .await
+            .expect("the sleeper must wake")
+            .expect("the sleeper must not panic");
         assert!(clock.now_ms() >= at_ms);
     }
 }

@@ -1,24 +1,26 @@
-//! The one way in which every stand-in accepts connections: HTTP/1.1 and h2c on one port.
+//! Accepts connections for all stand-ins: HTTP/1.1 and h2c on the same port.
 
-use std::error::Error;
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::{Body, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// How long requests in flight may take to finish after the shutdown.
-const GRACE: Duration = Duration::from_secs(5);
+/// Time for requests in flight to finish after a shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// Answers requests until `shutdown`, then lets those in flight finish for up to five seconds. An `Err` drops the
-/// connection without an answer.
-pub(crate) async fn serve<A, F, B, E>(listener: TcpListener, shutdown: CancellationToken, answer: A)
+/// Serves requests until `shutdown`, then waits up to five seconds for requests in flight. An `Err`
+/// from the handler closes the connection without a response.
+pub(crate) async fn serve<A, F, B, E>(listener: TcpListener, shutdown: CancellationToken, handler: A)
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -35,25 +37,25 @@ where
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Usually too many open files: wait for some to close.
-                tracing::warn!(%error, "a connection could not be accepted");
+                // The usual cause is too many open files. Wait until some are closed.
+                tracing::warn!(%error, "failed to accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        // Otherwise small frames wait for the client's delayed acknowledgement.
+        // Without this option, small frames wait for the delayed acknowledgement of the client.
         let _ = stream.set_nodelay(true);
-        let connection = server.serve_connection(TokioIo::new(stream), service_fn(answer.clone())).into_owned();
+        let connection = server.serve_connection(TokioIo::new(stream), service_fn(handler.clone())).into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
-            // Clients go away and faults cut connections; neither is an error of a stand-in.
+            // Clients disconnect and faults close connections. Neither is an error of the stand-in.
             if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection ended early");
+                tracing::debug!(error, "connection ended early");
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
-        tracing::warn!("connections were still open after the grace period");
+    if tokio::time::timeout(SHUTDOWN_GRACE, connections.shutdown()).await.is_err() {
+        tracing::warn!("connections still open after the grace period");
     }
 }

@@ -1,34 +1,44 @@
-//! DynamoDB on the wire: the emulator Dynoxide, behind the proxy that counts its requests and makes some of them fail.
+//! DynamoDB on the wire: the emulator Dynoxide behind a proxy that counts requests and injects
+//! faults.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, anyhow};
 use dynoxide::Database;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::faults::{self, Faults};
+use crate::{
+    clock::Clock,
+    faults::{self, Faults},
+};
 
-/// How often expired items are looked for. On AWS it takes up to days, so nobody may rely on a short time.
-const SWEEP_EVERY_MS: u64 = 10_000;
+/// Interval between sweeps for expired items. AWS can take days, so callers must not rely on a
+/// short time.
+const SWEEP_INTERVAL_MS: u64 = 10_000;
 
+/// Settings of the DynamoDB stand-in.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// Decides what has expired. With `data`, Dynoxide reads the machine's clock instead and cannot be told otherwise.
+    /// Clock that decides which items have expired. With `data`, Dynoxide always reads the
+    /// machine's clock instead.
     pub clock: Clock,
-    /// The directory, which must exist, of a database that survives a restart and `kill -9`; in memory when absent.
+    /// Directory of the database, which survives a restart and `kill -9`. It must exist. In memory
+    /// if absent.
     pub data: Option<PathBuf>,
+    /// Request counters and injected faults.
     pub faults: Faults,
 }
 
-/// Serves DynamoDB's JSON API and the controls of [`faults`] until `shutdown`, then closes the database.
+/// Serves the JSON API of DynamoDB and the controls of [`faults`] until `shutdown`, then closes the
+/// database.
 ///
 /// # Errors
-/// The database cannot be opened, or no loopback port is to be had for it.
+/// Returns an error if the database cannot be opened, or if no loopback port is free.
 pub async fn serve(listener: TcpListener, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let database = open(options.data.as_deref(), options.clock.clone())?;
     let engine = Engine::start(database, options.clock.clone()).await?;
@@ -39,15 +49,17 @@ pub async fn serve(listener: TcpListener, options: Options, shutdown: Cancellati
 
 fn open(directory: Option<&Path>, clock: Clock) -> anyhow::Result<Database> {
     let Some(directory) = directory else {
-        return Database::memory_with_clock(Arc::new(DatabaseClock(clock))).context("cannot make a database in memory");
+        return Database::memory_with_clock(Arc::new(DatabaseClock(clock)))
+            .context("cannot create a database in memory");
     };
     let file = directory.join("dynamodb.sqlite");
     let name = file.to_str().with_context(|| format!("{} is not valid UTF-8", file.display()))?;
-    let opened = || format!("cannot open the database {name}");
-    let database = Database::new(name).with_context(opened)?;
-    // Sets `synchronous = NORMAL` among SQLite's other defaults. With the write-ahead log an answered write then
-    // survives the end of the process, though not of the machine, and needs no `fsync` of its own.
-    database.disable_bulk_loading().with_context(opened)?;
+    let context = || format!("cannot open the database {name}");
+    let database = Database::new(name).with_context(context)?;
+    // Sets `synchronous = NORMAL` among other defaults of SQLite. With the write-ahead log, an
+    // acknowledged write then survives the end of the process, though not a crash of the machine,
+    // and needs no `fsync`.
+    database.disable_bulk_loading().with_context(context)?;
     Ok(database)
 }
 
@@ -63,8 +75,8 @@ impl dynoxide::storage_backend::Clock for DatabaseClock {
     }
 }
 
-/// Dynoxide on a thread of its own: it runs each request to its end without yielding, and handles one at a time
-/// anyway, so on the caller's threads it would only stall everything else there.
+/// Dynoxide on a dedicated thread. It runs each request to completion without yielding and handles
+/// one request at a time, so on the caller's threads it would stall all other tasks.
 struct Engine {
     address: SocketAddr,
     stop: CancellationToken,
@@ -82,7 +94,8 @@ impl Engine {
         let (report, ended) = oneshot::channel();
         std::thread::Builder::new().name("dynamodb".to_owned()).spawn(move || {
             let outcome = runtime.block_on(run(listener, database, clock, stopped));
-            // The database is closed with its last clone, and some of those are in the runtime's tasks.
+            // The database is closed when its last clone is dropped. Tasks of the runtime hold
+            // clones.
             drop(runtime);
             report.send(outcome).ok();
         })?;
@@ -91,7 +104,7 @@ impl Engine {
 
     async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.cancel();
-        (&mut self.ended).await.context("the database's thread died")?
+        (&mut self.ended).await.context("the database thread panicked")?
     }
 }
 
@@ -116,13 +129,13 @@ async fn run(
 
 async fn sweep_forever(database: Database, clock: Clock) {
     loop {
-        clock.sleep_until(clock.now_ms() + SWEEP_EVERY_MS).await;
+        clock.sleep_until(clock.now_ms() + SWEEP_INTERVAL_MS).await;
         let database = database.clone();
-        // On another thread, because a sweep steps aside for the requests that wait on this one.
+        // On another thread, because a sweep yields to the requests that wait on this thread.
         match tokio::task::spawn_blocking(move || database.sweep_ttl()).await {
             Ok(Ok(deleted)) => tracing::debug!(deleted, "swept expired items"),
-            Ok(Err(error)) => tracing::warn!(%error, "cannot sweep expired items"),
-            Err(error) => tracing::warn!(%error, "the sweep of expired items died"),
+            Ok(Err(error)) => tracing::warn!(%error, "failed to sweep expired items"),
+            Err(error) => tracing::warn!(%error, "sweep of expired items panicked"),
         }
     }
 }

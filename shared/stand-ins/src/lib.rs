@@ -1,64 +1,73 @@
 //! DynamoDB, SQS, S3 and Bedrock Runtime on the wire, close enough for the unmodified AWS SDKs.
 //!
-//! Nothing here depends on Spillway, so that both cannot share a mistake. Each service has a loopback listener of its
-//! own; [`StandIns`] runs all four.
+//! No code here depends on Spillway, so the two cannot share a mistake. Each service has its own
+//! loopback listener; [`StandIns`] runs all four.
 
 pub mod bedrock;
 pub mod clock;
 mod connections;
-mod counts;
 pub mod dynamodb;
 pub mod faults;
+mod request_counts;
 pub mod s3;
 pub mod sqs;
 
-use std::fs::{DirBuilder, File, TryLockError};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    fs::{DirBuilder, File, TryLockError},
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use clock::Clock;
 use faults::Faults;
 
-/// How long the services may take to open their state and answer.
-const START_WITHIN: Duration = Duration::from_secs(30);
+/// Time that the services may take to open their state and accept requests.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the stand-ins are to be like.
+/// Settings of the four stand-ins.
 #[derive(Clone, Default)]
 pub struct Options {
+    /// Clock that all four services share.
     pub clock: Clock,
-    /// The directory of all state, made if need be and used by one process at a time; in memory when absent.
+    /// Directory of all state; created if missing. One process can use it at a time. In memory if
+    /// absent.
     pub data: Option<PathBuf>,
+    /// Behaviour of the simulated models.
     pub simulator: bedrock::Simulator,
-    /// What goes wrong in SQS on purpose.
-    pub queue_faults: sqs::Faults,
-    /// The ports of DynamoDB, SQS, Bedrock Runtime and S3; 0 for any.
+    /// Faults to inject into SQS.
+    pub queue_faults: sqs::DeliveryFaults,
+    /// Ports of DynamoDB, SQS, Bedrock Runtime and S3; 0 for any free port.
     pub ports: [u16; 4],
 }
 
-/// The four running services. Dropping them stops them at once; [`StandIns::stop`] lets them finish.
+/// The four running services. Dropping them stops them immediately; [`StandIns::stop`] lets
+/// requests in flight finish.
 pub struct StandIns {
     addresses: [SocketAddr; 4],
     dynamodb_faults: Faults,
     s3_faults: Faults,
     services: JoinSet<anyhow::Result<()>>,
     shutdown: DropGuard,
-    _claim: Option<File>,
+    _lock: Option<File>,
 }
 
 impl StandIns {
-    /// Starts the services; each one answers when this returns.
+    /// Starts the services. All of them accept requests when this returns.
     ///
     /// # Errors
-    /// A port is taken, or the state in `data` cannot be opened or is in use by another process.
+    /// Returns an error if a port is taken, or if the state in `data` cannot be opened or is in use
+    /// by another process.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let claim = options.data.as_deref().map(claim).transpose()?;
+        let lock = options.data.as_deref().map(lock_directory).transpose()?;
         let [dynamodb, sqs, bedrock, s3] = [
             bind(options.ports[0]).await?,
             bind(options.ports[1]).await?,
@@ -87,12 +96,12 @@ impl StandIns {
         ));
         services.spawn(bedrock::serve(bedrock, bedrock::Options { clock, simulator }, shutdown.clone()));
         let mut started =
-            Self { addresses, dynamodb_faults, s3_faults, services, shutdown: shutdown.drop_guard(), _claim: claim };
-        started.ready().await?;
+            Self { addresses, dynamodb_faults, s3_faults, services, shutdown: shutdown.drop_guard(), _lock: lock };
+        started.wait_until_ready().await?;
         Ok(started)
     }
 
-    /// The environment variables that lead an AWS SDK, or the AWS CLI, here.
+    /// Returns the environment variables that point an AWS SDK or the AWS CLI to the stand-ins.
     pub fn endpoints(&self) -> [(&'static str, String); 4] {
         [
             ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb_url()),
@@ -102,56 +111,60 @@ impl StandIns {
         ]
     }
 
+    /// Returns the URL of DynamoDB.
     pub fn dynamodb_url(&self) -> String {
         format!("http://{}", self.addresses[0])
     }
 
+    /// Returns the URL of SQS.
     pub fn sqs_url(&self) -> String {
         format!("http://{}", self.addresses[1])
     }
 
+    /// Returns the URL of S3.
     pub fn s3_url(&self) -> String {
         format!("http://{}", self.addresses[3])
     }
 
+    /// Returns the URL of Bedrock Runtime.
     pub fn bedrock_url(&self) -> String {
         format!("http://{}", self.addresses[2])
     }
 
-    /// Counts DynamoDB's requests and makes some of them fail.
+    /// Returns the request counters and the injected faults of DynamoDB.
     pub fn dynamodb_faults(&self) -> &Faults {
         &self.dynamodb_faults
     }
 
-    /// The same for S3.
+    /// Returns the request counters and the injected faults of S3.
     pub fn s3_faults(&self) -> &Faults {
         &self.s3_faults
     }
 
-    /// Lets the requests in flight finish; all state is on disk when this returns.
+    /// Stops the services after the requests in flight. All state is on disk when this returns.
     pub async fn stop(mut self) {
         self.shutdown.disarm().cancel();
         while let Some(ended) = self.services.join_next().await {
             if let Err(error) = ended.map_err(anyhow::Error::from).flatten() {
-                tracing::error!("a stand-in ended badly: {error:#}");
+                tracing::error!(error = format!("{error:#}"), "stand-in failed");
             }
         }
     }
 
-    async fn ready(&mut self) -> anyhow::Result<()> {
-        let answers = async {
+    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let probes = async {
             for address in self.addresses {
-                // Why a service cut the connection, its own end will tell.
-                while ask(address).await.is_err() {
+                // A service that closed the connection reports the reason when its task ends.
+                while probe(address).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }
         };
         tokio::select! {
-            answered = tokio::time::timeout(START_WITHIN, answers) => answered.context("a stand-in does not answer"),
+            answered = tokio::time::timeout(START_TIMEOUT, probes) => answered.context("a stand-in does not respond"),
             Some(ended) = self.services.join_next() => {
                 ended??;
-                bail!("a stand-in ended at its start")
+                bail!("a stand-in stopped during its start")
             }
         }
     }
@@ -161,16 +174,16 @@ async fn bind(port: u16) -> anyhow::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.with_context(|| format!("cannot listen on port {port}"))
 }
 
-/// Waits for an answer to a request that changes nothing, whatever the answer is.
-async fn ask(address: SocketAddr) -> anyhow::Result<()> {
+/// Sends a request without side effects and waits for the first byte of any response.
+async fn probe(address: SocketAddr) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET /_sim/stats HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
     stream.read_u8().await?;
     Ok(())
 }
 
-/// Makes the directory, unless it is there, for this user only.
-fn private_directory(directory: &Path) -> std::io::Result<()> {
+/// Creates a directory that only this user can read, unless it exists.
+fn create_private_directory(directory: &Path) -> std::io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -178,15 +191,16 @@ fn private_directory(directory: &Path) -> std::io::Result<()> {
     builder.create(directory)
 }
 
-/// Makes the directory, readable to this user only because prompts are in it, and locks it until the file is closed.
-fn claim(directory: &Path) -> anyhow::Result<File> {
-    let named = || format!("cannot use the directory {}", directory.display());
-    private_directory(directory).with_context(named)?;
+/// Creates the data directory and locks it until the returned file is closed. Only this user can
+/// read the directory, because it holds prompts.
+fn lock_directory(directory: &Path) -> anyhow::Result<File> {
+    let context = || format!("cannot use the directory {}", directory.display());
+    create_private_directory(directory).with_context(context)?;
     let lock = directory.join("stand-ins.lock");
-    let lock = File::options().create(true).truncate(false).write(true).open(lock).with_context(named)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(lock).with_context(context)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => bail!("{} is in use by another process", directory.display()),
-        Err(TryLockError::Error(error)) => Err(error).with_context(named),
+        Err(TryLockError::Error(error)) => Err(error).with_context(context),
     }
 }

@@ -1,51 +1,52 @@
-//! A stand-in for Amazon S3 on the wire: objects are files, by the crate `s3s-fs`. Signatures are not verified. The controls
-//! of [`faults`](crate::faults) count the requests and make some of them fail.
+//! Stand-in for Amazon S3 on the wire. The crate `s3s-fs` stores objects as files. Signatures are
+//! not verified. The controls of [`faults`](crate::faults) count requests and inject faults.
 
 mod expiry;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
-use http::header::AUTHORIZATION;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
-use hyper::service::Service;
+use hyper::{body::Incoming, service::Service};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::faults::{Effect, Faults, control};
-use crate::{connections, private_directory};
+use crate::{
+    clock::Clock,
+    connections, create_private_directory,
+    faults::{Effect, Faults, control},
+};
 
-/// More than a fault needs.
+/// Maximum size of a control request; a fault in JSON is smaller.
 const MAX_CONTROL_BYTES: usize = 64 * 1024;
 
-/// What the stand-in is to be like.
+/// Settings of the S3 stand-in.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// Decides when a delayed answer is due. What has expired, the machine's clock decides, as it dates the files.
+    /// Clock for delayed responses. Objects expire by the machine's clock, which dates the files.
     pub clock: Clock,
-    /// The directory of a bucket that survives a restart; a temporary one when absent.
+    /// Directory of a bucket that survives a restart; a temporary directory if absent.
     pub data: Option<PathBuf>,
+    /// Request counters and injected faults.
     pub faults: Faults,
 }
 
 /// Serves S3 on `listener` until `shutdown`.
 ///
 /// # Errors
-/// The directory cannot be used.
+/// Returns an error if the directory cannot be used.
 pub async fn serve(listener: TcpListener, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Options { clock, data, faults } = options;
-    let (root, _temporary) = root(data)?;
+    let (root, _temporary) = open_root(data)?;
     let files = FileSystem::new(&root).map_err(|error| anyhow!("cannot use {}: {error:?}", root.display()))?;
     let service = S3ServiceBuilder::new(files).build();
     let expiry = tokio::spawn(expiry::sweep_forever(root));
     let bucket = Bucket { service, clock, faults, shutdown: shutdown.clone() };
-    connections::serve(listener, shutdown, move |request| bucket.clone().answer(request)).await;
+    connections::serve(listener, shutdown, move |request| bucket.clone().respond(request)).await;
     expiry.abort();
     Ok(())
 }
@@ -59,33 +60,33 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// An error closes the connection without an answer.
-    async fn answer(self, request: Request<Incoming>) -> anyhow::Result<Response<s3s::Body>> {
-        if request.uri().path().starts_with(control::PATHS) {
+    /// Handles one request. An error closes the connection without a response.
+    async fn respond(self, request: Request<Incoming>) -> anyhow::Result<Response<s3s::Body>> {
+        if request.uri().path().starts_with(control::PATH_PREFIX) {
             return self.control(request).await;
         }
-        let effect = self.faults.arrive(operation(request.method(), request.uri()));
+        let effect = self.faults.record(operation(request.method(), request.uri()));
         match effect {
-            Some(Effect::Throttle) => return Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
-            Some(Effect::Error500) => return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
+            Some(Effect::Throttle) => return Ok(error_response(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
+            Some(Effect::Error500) => return Ok(error_response(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
             Some(Effect::DelayMs(delay_ms)) => {
                 self.clock.sleep_until(self.clock.now_ms().saturating_add(delay_ms)).await;
             }
             _ => {}
         }
-        let response = self.carry_out(request).await?;
+        let response = self.forward(request).await?;
         match effect {
             Some(Effect::TimeoutAfter) => {
                 self.shutdown.cancelled().await;
-                bail!("an answer was withheld")
+                bail!("withholding the response on purpose")
             }
-            Some(Effect::CutAfter) => bail!("an answer was cut"),
+            Some(Effect::CutAfter) => bail!("closing the connection on purpose"),
             _ => Ok(response),
         }
     }
 
-    async fn carry_out(&self, mut request: Request<Incoming>) -> anyhow::Result<Response<s3s::Body>> {
-        // Without it, nothing is verified.
+    async fn forward(&self, mut request: Request<Incoming>) -> anyhow::Result<Response<s3s::Body>> {
+        // `s3s` verifies a signature only if the header is present.
         request.headers_mut().remove(AUTHORIZATION);
         Service::call(&self.service, request).await.map_err(|error| anyhow!("{error:?}"))
     }
@@ -93,42 +94,45 @@ impl Bucket {
     async fn control(&self, request: Request<Incoming>) -> anyhow::Result<Response<s3s::Body>> {
         let (head, body) = request.into_parts();
         let Ok(body) = Limited::new(body, MAX_CONTROL_BYTES).collect().await else {
-            return Ok(control::text(StatusCode::PAYLOAD_TOO_LARGE, "this is no fault").map(s3s::Body::from));
+            return Ok(
+                control::text(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large for a fault.").map(s3s::Body::from)
+            );
         };
         Ok(self.faults.control(&head.method, head.uri.path(), &body.to_bytes()).map(s3s::Body::from))
     }
 }
 
-/// An error as S3 words it (Amazon S3 API Reference, "Error responses").
-fn refusal(status: StatusCode, code: &str) -> Response<s3s::Body> {
-    let told = format!(
+/// Returns an error response in the format of S3 (Amazon S3 API Reference, "Error responses").
+fn error_response(status: StatusCode, code: &str) -> Response<s3s::Body> {
+    let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>Try again.</Message></Error>"
     );
-    control::respond(status, "application/xml", told).map(s3s::Body::from)
+    control::respond(status, "application/xml", body).map(s3s::Body::from)
 }
 
-/// The operation of a request in path style where it is one of objects; else its method.
+/// Returns the operation of a path-style request, or its method if the operation is not known.
 fn operation<'a>(method: &'a Method, uri: &Uri) -> &'a str {
-    let names_object = uri.path().trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty());
-    match (method.as_str(), names_object, uri.query().is_some_and(|query| query.contains("uploadId"))) {
+    let has_key = uri.path().trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty());
+    match (method.as_str(), has_key, uri.query().is_some_and(|query| query.contains("uploadId"))) {
         ("PUT", false, _) => "CreateBucket",
         ("PUT", true, false) => "PutObject",
         ("GET", true, false) => "GetObject",
         ("DELETE", true, false) => "DeleteObject",
-        (other, ..) => other,
+        (method_name, ..) => method_name,
     }
 }
 
-/// Where the objects are; a temporary directory goes when its guard does. Either is this user's only: prompts are in it.
-fn root(data: Option<PathBuf>) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
+/// Opens the directory of the objects. A temporary directory is deleted with its guard. Only this
+/// user can read the directory, because it holds prompts.
+fn open_root(data: Option<PathBuf>) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
     match data {
         None => {
-            let temporary = tempfile::tempdir().context("no temporary directory for objects")?;
+            let temporary = tempfile::tempdir().context("cannot create a temporary directory for objects")?;
             Ok((temporary.path().to_owned(), Some(temporary)))
         }
         Some(data) => {
             let root = data.join("s3");
-            private_directory(&root).with_context(|| format!("cannot make {}", root.display()))?;
+            create_private_directory(&root).with_context(|| format!("cannot create {}", root.display()))?;
             Ok((root, None))
         }
     }

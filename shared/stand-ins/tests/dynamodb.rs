@@ -1,44 +1,45 @@
-//! The DynamoDB stand-in, seen through the real SDK.
+//! Tests of the DynamoDB stand-in through the AWS SDK.
 
 #[path = "dynamodb/faults.rs"]
 mod faults;
 #[path = "dynamodb/server.rs"]
 mod server;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure, TimeToLiveSpecification};
-use spillway_stand_ins::clock::Clock;
-use spillway_stand_ins::dynamodb::Options;
+use spillway_stand_ins::{clock::Clock, dynamodb::Options};
 
 use server::{KEY, Server, TABLE, client, create_table, get, key, put};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_racers_for_forty_places_admit_exactly_forty() {
+async fn fifty_concurrent_updates_of_a_limit_of_forty_admit_exactly_forty() {
     let server = Server::start(Options::default()).await;
     let client = server.client_with_table().await;
-    let racers = (0..50).map(|_| {
+    let updates = (0..50).map(|_| {
         let update = client
             .update_item()
             .table_name(TABLE)
-            .key(KEY, key("places"))
+            .key(KEY, key("permits"))
             .update_expression("ADD taken :one")
-            .condition_expression("attribute_not_exists(taken) OR taken < :places")
+            .condition_expression("attribute_not_exists(taken) OR taken < :limit")
             .expression_attribute_values(":one", AttributeValue::N("1".into()))
-            .expression_attribute_values(":places", AttributeValue::N("40".into()));
+            .expression_attribute_values(":limit", AttributeValue::N("40".into()));
         tokio::spawn(update.send())
     });
     let mut admitted = 0;
-    for racer in racers.collect::<Vec<_>>() {
-        match racer.await.unwrap() {
+    for update in updates.collect::<Vec<_>>() {
+        match update.await.unwrap() {
             Ok(_) => admitted += 1,
             Err(error) => assert!(error.into_service_error().is_conditional_check_failed_exception()),
         }
     }
     assert_eq!(admitted, 40);
-    assert_eq!(get(&client, "places").await.unwrap()["taken"], AttributeValue::N("40".into()));
+    assert_eq!(get(&client, "permits").await.unwrap()["taken"], AttributeValue::N("40".into()));
     let stats = server.faults.stats();
     assert_eq!((stats.operations["UpdateItem"], stats.failed_conditions), (50, 10));
     server.stop().await;
@@ -71,13 +72,13 @@ async fn a_failed_condition_returns_the_old_item() {
 }
 
 #[tokio::test]
-async fn data_survives_reopening() {
+async fn data_survives_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let options = || Options { data: Some(directory.path().to_owned()), ..Options::default() };
     let server = Server::start(options()).await;
     put(&server.client_with_table().await, "kept").await.unwrap();
     server.stop().await;
-    // With the write-ahead log folded in, the one file is the whole state.
+    // The write-ahead log is merged, so the file has the complete state.
     assert!(!directory.path().join("dynamodb.sqlite-wal").exists());
 
     let server = Server::start(options()).await;
@@ -86,7 +87,7 @@ async fn data_survives_reopening() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_opened_is_an_error() {
+async fn an_invalid_database_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("dynamodb.sqlite"), "not a database, but long enough to be read as one")
         .unwrap();
@@ -96,7 +97,7 @@ async fn what_cannot_be_opened_is_an_error() {
 }
 
 #[tokio::test]
-async fn an_expired_item_vanishes_once_the_clock_has_passed_it() {
+async fn an_expired_item_is_deleted_when_the_clock_passes_its_expiry() {
     let clock = Clock::default();
     let server = Server::start(Options { clock: clock.clone(), ..Options::default() }).await;
     let client = server.client_with_table().await;
@@ -113,7 +114,7 @@ async fn an_expired_item_vanishes_once_the_clock_has_passed_it() {
         }
     })
     .await
-    .expect("the expired item stays");
+    .expect("the expired item must be deleted");
     assert!(get(&client, "later").await.is_some());
     server.stop().await;
 }
@@ -124,7 +125,7 @@ const CHILD_DIRECTORY: &str = "SPILLWAY_TEST_KILLED_DIRECTORY";
 async fn an_acknowledged_write_survives_kill_9() {
     let directory = tempfile::tempdir().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "serves_until_killed_when_told_to", "--nocapture"])
+        .args(["--exact", "serve_until_killed", "--nocapture"])
         .env(CHILD_DIRECTORY, directory.path())
         .stdout(Stdio::piped())
         .spawn()
@@ -154,9 +155,10 @@ async fn an_acknowledged_write_survives_kill_9() {
     server.stop().await;
 }
 
-/// The process that [`an_acknowledged_write_survives_kill_9`] kills.
+/// The process that [`an_acknowledged_write_survives_kill_9`] kills. It serves only if the
+/// environment names a directory.
 #[tokio::test]
-async fn serves_until_killed_when_told_to() {
+async fn serve_until_killed() {
     let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };
     let server = Server::start(Options { data: Some(directory.into()), ..Options::default() }).await;
     println!("{}", server.url);

@@ -1,19 +1,22 @@
-//! The stand-in for S3, asked by the AWS SDK.
+//! Tests of the S3 stand-in through the AWS SDK.
 
 use std::path::Path;
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::{BehaviorVersion, Config, Credentials, Region};
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::put_object::PutObjectError;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::{
+    Client,
+    config::{BehaviorVersion, Config, Credentials, Region, retry::RetryConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::put_object::PutObjectError,
+    primitives::ByteStream,
+};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
-use spillway_stand_ins::faults::{Effect, Fault, Stats};
-use spillway_stand_ins::{Options, StandIns};
+use spillway_stand_ins::{
+    Options, StandIns,
+    faults::{Effect, Fault, Stats},
+};
 
 async fn start(data: Option<&Path>) -> (StandIns, Client) {
     let stand_ins =
@@ -42,7 +45,7 @@ async fn put(client: &Client, key: &str, body: Vec<u8>) {
 }
 
 #[tokio::test]
-async fn what_is_put_is_got_until_it_is_deleted() {
+async fn an_object_can_be_read_until_it_is_deleted() {
     let (stand_ins, client) = start(None).await;
     client.create_bucket().bucket("bucket").send().await.expect("a bucket");
     let large: Vec<u8> = (0..6 * 1024 * 1024_u32).map(|at| (at % 251) as u8).collect();
@@ -64,9 +67,9 @@ async fn objects_survive_a_restart() {
     stand_ins.stop().await;
     let (stand_ins, client) = start(Some(directory.path())).await;
     assert_eq!(get(&client, "kept").await, Some(b"body".to_vec()));
-    let again = client.create_bucket().bucket("bucket").send().await.expect_err("it is there");
-    let again = again.as_service_error().expect("an error of S3");
-    assert!(again.is_bucket_already_exists() || again.is_bucket_already_owned_by_you(), "{again:?}");
+    let error = client.create_bucket().bucket("bucket").send().await.expect_err("the bucket exists");
+    let error = error.as_service_error().expect("an error of S3");
+    assert!(error.is_bucket_already_exists() || error.is_bucket_already_owned_by_you(), "{error:?}");
     stand_ins.stop().await;
 }
 
@@ -75,26 +78,26 @@ async fn put_under(effect: Effect) -> (SdkError<PutObjectError>, bool) {
     client.create_bucket().bucket("bucket").send().await.expect("a bucket");
     stand_ins.s3_faults().inject(Fault { times: Some(1), ..Fault::on("PutObject", effect) });
     let put = client.put_object().bucket("bucket").key("a/b").body(ByteStream::from_static(b"body"));
-    let error = put.send().await.expect_err("it was struck");
-    let is_there = get(&client, "a/b").await.is_some();
+    let error = put.send().await.expect_err("the fault must strike");
+    let exists = get(&client, "a/b").await.is_some();
     stand_ins.stop().await;
-    (error, is_there)
+    (error, exists)
 }
 
 #[tokio::test]
-async fn a_refused_put_is_the_error_of_s3_and_stores_nothing() {
+async fn a_refused_put_returns_the_error_of_s3_and_stores_nothing() {
     for (effect, status, code) in [(Effect::Throttle, 503, "SlowDown"), (Effect::Error500, 500, "InternalError")] {
-        let (error, is_there) = put_under(effect).await;
-        assert_eq!(error.raw_response().expect("an answer").status().as_u16(), status);
-        assert_eq!((error.code(), is_there), (Some(code), false));
+        let (error, exists) = put_under(effect).await;
+        assert_eq!(error.raw_response().expect("a response").status().as_u16(), status);
+        assert_eq!((error.code(), exists), (Some(code), false));
     }
 }
 
 #[tokio::test]
-async fn a_put_whose_connection_was_cut_has_happened() {
-    let (error, is_there) = put_under(Effect::CutAfter).await;
+async fn a_put_with_a_closed_connection_is_executed() {
+    let (error, exists) = put_under(Effect::CutAfter).await;
     assert!(matches!(error, SdkError::DispatchFailure(_)), "{error:?}");
-    assert!(is_there);
+    assert!(exists);
 }
 
 async fn control(url: &str, method: &str, path: &str, body: &'static str) -> (StatusCode, Bytes) {
@@ -105,7 +108,7 @@ async fn control(url: &str, method: &str, path: &str, body: &'static str) -> (St
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_operation_and_faults_come_over_http() {
+async fn requests_are_counted_and_faults_are_injected_over_http() {
     let (stand_ins, client) = start(None).await;
     let url = stand_ins.s3_url();
     client.create_bucket().bucket("bucket").send().await.expect("a bucket");
@@ -120,7 +123,7 @@ async fn requests_are_counted_by_operation_and_faults_come_over_http() {
 
     let fault = r#"{"operation":"GetObject","effect":"throttle"}"#;
     assert_eq!(control(&url, "POST", "/_sim/faults", fault).await.0, StatusCode::NO_CONTENT);
-    client.get_object().bucket("bucket").key("a/c").send().await.expect_err("it was struck");
+    client.get_object().bucket("bucket").key("a/c").send().await.expect_err("the fault must strike");
     assert_eq!(control(&url, "DELETE", "/_sim/stats", "").await.0, StatusCode::NO_CONTENT);
     assert_eq!(stand_ins.s3_faults().stats(), Stats::default());
     assert_eq!(control(&url, "DELETE", "/_sim/faults", "").await.0, StatusCode::NO_CONTENT);
@@ -130,14 +133,14 @@ async fn requests_are_counted_by_operation_and_faults_come_over_http() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn objects_are_for_nobody_but_their_owner() {
+async fn only_their_owner_can_read_objects() {
     use std::os::unix::fs::PermissionsExt;
 
     let directory = tempfile::tempdir().expect("a directory");
-    // Somebody made it for all to see.
+    // An existing directory that all users can read.
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("set");
     let (stand_ins, _) = start(Some(directory.path())).await;
-    let objects = std::fs::metadata(directory.path().join("s3")).expect("it is there");
+    let objects = std::fs::metadata(directory.path().join("s3")).expect("the directory exists");
     assert_eq!(objects.permissions().mode() & 0o777, 0o700);
     stand_ins.stop().await;
 }

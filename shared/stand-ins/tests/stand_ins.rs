@@ -1,21 +1,23 @@
-//! The four stand-ins together.
+//! Tests of the four stand-ins together.
 
 use std::path::Path;
 
 use spillway_stand_ins::{Options, StandIns};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 fn options(directory: &Path) -> Options {
     Options { data: Some(directory.to_owned()), ..Options::default() }
 }
 
 async fn message(started: anyhow::Result<StandIns>) -> String {
-    format!("{:#}", started.err().expect("it started"))
+    format!("{:#}", started.err().expect("the start must fail"))
 }
 
 #[tokio::test]
-async fn every_endpoint_answers_when_start_returns() {
+async fn every_endpoint_responds_when_start_returns() {
     let stand_ins = StandIns::start(Options::default()).await.unwrap();
     let endpoints = stand_ins.endpoints();
     let names = endpoints.each_ref().map(|(name, _)| *name);
@@ -34,9 +36,9 @@ async fn every_endpoint_answers_when_start_returns() {
 }
 
 #[tokio::test]
-async fn a_directory_serves_one_process_at_a_time() {
+async fn a_directory_can_be_used_by_a_single_process() {
     let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path().join("made/for/it");
+    let directory = directory.path().join("new/directory");
     let first = StandIns::start(options(&directory)).await.unwrap();
     let second = message(StandIns::start(options(&directory)).await).await;
     assert!(second.contains("in use by another process"), "{second}");
@@ -53,7 +55,7 @@ async fn a_broken_database_is_reported_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
+async fn the_error_for_a_taken_port_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let holder = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
     let error = message(StandIns::start(Options { ports: [0, taken, 0, 0], ..Options::default() }).await).await;
@@ -63,7 +65,7 @@ async fn a_taken_port_is_named() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_new_directory_is_closed_to_others() {
+async fn only_its_owner_can_read_a_new_directory() {
     use std::os::unix::fs::PermissionsExt;
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("data");

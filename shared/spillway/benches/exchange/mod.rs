@@ -1,11 +1,12 @@
-//! What the benchmarks of the data path run: bodies of a given size, without the network between.
+//! Bodies of a given size for the benchmarks of the data path, without a network.
 
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
 use spillway::{
-    chat::{Answer, Event, Format, NativeReply, Output, Overlaid},
+    chat::{Answer, Format, NativeReply, Output, Overlaid, StreamEvent},
     dialect::{Api, Context, Echo, Rendered},
+    stored_headers::StoredHeaders,
     usage::Usage,
 };
 
@@ -104,7 +105,7 @@ impl Answered {
     /// Claude's own answer with a text of `bytes`.
     pub fn of_claude(bytes: usize) -> Self {
         let body = json!({"type": "message", "content": [{"type": "text", "text": text(bytes)}]}).to_string();
-        let output = Output::Native(vec![NativeReply { headers: Vec::new(), body: body.into() }]);
+        let output = Output::Native(vec![NativeReply { headers: StoredHeaders::default(), body: body.into() }]);
         Self { api: Api::Messages, context: context(), answer: Answer { output, usage: Some(Usage::default()) } }
     }
 
@@ -117,21 +118,21 @@ impl Answered {
 /// A thousand events of a stream, each with a few words.
 pub struct Streamed {
     api: Api,
-    events: Vec<Event>,
+    events: Vec<StreamEvent>,
 }
 
 impl Streamed {
     /// Deltas of ConverseStream.
     pub fn text(api: Api) -> Self {
         let payload = json!({"contentBlockIndex": 0, "delta": {"text": "before anything else "}});
-        Self { api, events: vec![Event::Converse { name: "contentBlockDelta".to_owned(), payload }; 1_000] }
+        Self { api, events: vec![StreamEvent::Converse { name: "contentBlockDelta".to_owned(), payload }; 1_000] }
     }
 
     /// Claude's own deltas.
     pub fn of_claude() -> Self {
         let delta = json!({"type": "text_delta", "text": "before anything else "});
         let event = json!({"type": "content_block_delta", "index": 0, "delta": delta}).to_string();
-        Self { api: Api::Messages, events: vec![Event::Native(Bytes::from(event)); 1_000] }
+        Self { api: Api::Messages, events: vec![StreamEvent::Native(Bytes::from(event)); 1_000] }
     }
 
     /// How many bytes the caller is sent.

@@ -28,14 +28,9 @@ pub async fn count_tokens(app: &App, model: &Model, request: &Request) -> Result
     let Some((pool, model_id)) = counter else { return Ok(estimate(model, request)) };
     match app.models.count_tokens(pool, model_id, &request.input).await {
         Ok(input_tokens) => Ok(Count { input_tokens, is_estimate: false }),
-        Err(Failure::Rejected(problem)) if problem.kind == Kind::Invalid && !is_unsupported(&problem) => Err(problem),
+        Err(Failure::Rejected(problem)) if problem.kind == Kind::Invalid => Err(problem),
         Err(_) => Ok(estimate(model, request)),
     }
-}
-
-/// Bedrock has no exception of its own for a model that it cannot count for.
-fn is_unsupported(problem: &Problem) -> bool {
-    problem.message.contains("support")
 }
 
 fn estimate(model: &Model, request: &Request) -> Count {

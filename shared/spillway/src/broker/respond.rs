@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     app::App,
-    chat::Event,
+    chat::StreamEvent,
     concurrency::{End, Place},
     model::{EventStream, Failure},
     problem::Problem,
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Delta {
     /// What the model produced.
-    Event(Event),
+    Event(StreamEvent),
     /// Nothing follows: the answer is complete and settled, or it broke off.
     End(Result<(), Problem>),
 }
@@ -58,7 +58,7 @@ pub async fn respond(
         }
         Response::Stream(stream) => {
             let (sender, deltas) = mpsc::channel(DELTAS_AHEAD);
-            let headers = stream.headers().to_vec();
+            let headers = stream.headers().clone();
             tokio::spawn(delivery.pump(*stream, sender));
             Reply::Stream { headers, deltas }
         }
@@ -100,7 +100,7 @@ impl Delivery {
                     }
                     is_complete |= event.report(&mut usage);
                     // Some models do not say through InvokeModel what they used.
-                    tells_usage = matches!(event, Event::Converse { .. }) || usage.is_some();
+                    tells_usage = matches!(event, StreamEvent::Converse { .. }) || usage.is_some();
                     // One that neither reads nor leaves may not hold the model up for ever.
                     has_reader = has_reader
                         && tokio::select! {

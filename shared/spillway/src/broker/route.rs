@@ -5,7 +5,7 @@ use crate::{
     app::App,
     chat::Answer,
     concurrency::{Blocked, End, Place},
-    model::{Call, EventStream, Failure},
+    model::{EventStream, Failure, ModelCall},
     pool::Pool,
     problem::Problem,
     quota::{self, Charged},
@@ -123,7 +123,7 @@ pub async fn route<'a>(
                 obstacles.full(rests_ms.max(refusal::THROTTLED_RETRY_MS));
             }
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
-            Failure::Rejected(problem) => return Err(Failed::unbilled(problem)),
+            Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(problem) => {
                 return Err(Failed { problem, may_be_billed, pool: Some((pool.name.clone(), charged)) });
             }
@@ -212,7 +212,7 @@ async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resu
 }
 
 async fn invoke(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Result<Response, Failure> {
-    let call = Call {
+    let call = ModelCall {
         pool,
         input: &ask.request.input,
         max_tokens: admitted.plan.max_tokens,

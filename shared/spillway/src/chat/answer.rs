@@ -3,23 +3,25 @@
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::stored_headers::StoredHeaders;
 use crate::usage::Usage;
 
 /// A complete answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// What the model said.
+    /// The model's output.
     pub output: Output,
-    /// What it used; `None` if the model did not say.
+    /// The token usage; `None` if the model did not report it.
     pub usage: Option<Usage>,
 }
 
-/// What a model said, in the shape that it was asked in.
+/// A model's output, in the shape of the request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// The JSON body of a Converse reply (`output`, `stopReason`, `usage`, `metrics`, …) as Bedrock sent it.
+    /// The JSON body of a Converse reply (`output`, `stopReason`, `usage`, `metrics`, …) as Bedrock
+    /// sent it.
     Converse(Value),
-    /// One reply of InvokeModel for each body that was sent.
+    /// A reply of InvokeModel for each body of the request.
     Native(Vec<NativeReply>),
 }
 
@@ -27,7 +29,7 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativeReply {
     /// The `content-type` and `x-amzn-bedrock-*` headers.
-    pub headers: Vec<(String, String)>,
+    pub headers: StoredHeaders,
     /// The model's own body.
     pub body: Bytes,
 }

@@ -1,4 +1,4 @@
-//! Pieces of an answer as it is produced.
+//! Events of a streamed answer.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::usage::{Reported, Usage};
 
-/// One event of a stream, in the shape that the model was asked in.
+/// One event of a stream, in the shape of the request.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum StreamEvent {
     /// An event of ConverseStream.
     Converse {
-        /// The `:event-type` header: `messageStart`, `contentBlockStart`, `contentBlockDelta`, `contentBlockStop`,
-        /// `messageStop`, `metadata`, or one that we do not know and carry.
+        /// The `:event-type` header: `messageStart`, `contentBlockStart`, `contentBlockDelta`,
+        /// `contentBlockStop`, `messageStop`, `metadata`, or an unknown type, which is passed on.
         name: String,
         /// The event's JSON payload.
         payload: Value,
@@ -21,10 +21,11 @@ pub enum Event {
     Native(Bytes),
 }
 
-/// What we read of a chunk. Anthropic's events are typed; others report what they used in the last one.
+/// The members that we read of a chunk. Anthropic's events have a type; other models report their
+/// usage in the last event.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Chunk {
+struct NativeChunk {
     r#type: Value,
     usage: Value,
     message: Value,
@@ -32,20 +33,21 @@ struct Chunk {
     metrics: Value,
 }
 
-impl Chunk {
+impl NativeChunk {
     fn read(bytes: &[u8]) -> Self {
         serde_json::from_slice(bytes).unwrap_or_default()
     }
 
-    /// What it reports of the tokens used, the most reliable last.
+    /// The reports of token usage, the most reliable last.
     fn reports(self) -> impl Iterator<Item = Reported> {
-        let of_message = self.message.get("usage").cloned().unwrap_or_default();
-        [of_message, self.usage, self.metrics].into_iter().filter_map(Reported::read)
+        let in_message = self.message.get("usage").cloned().unwrap_or_default();
+        [in_message, self.usage, self.metrics].into_iter().filter_map(Reported::read)
     }
 }
 
-impl Event {
-    /// Takes over the token counts that it reports, if it reports any; whether they are the final ones.
+impl StreamEvent {
+    /// Adds the token counts of this event to `usage`, if it has any. Returns whether they are
+    /// final.
     pub fn report(&self, usage: &mut Option<Usage>) -> bool {
         match self {
             Self::Converse { payload, .. } => {
@@ -54,7 +56,7 @@ impl Event {
                 reported.is_some()
             }
             Self::Native(bytes) => {
-                let chunk = Chunk::read(bytes);
+                let chunk = NativeChunk::read(bytes);
                 let is_final = !chunk.metrics.is_null();
                 for reported in chunk.reports() {
                     usage.get_or_insert_default().update(&reported);
@@ -64,11 +66,11 @@ impl Event {
         }
     }
 
-    /// Whether it carries output. Of a format that we do not know, every chunk does.
+    /// Whether the event carries output. In a format that we do not know, every chunk does.
     pub fn is_output(&self) -> bool {
         match self {
             Self::Converse { name, .. } => name == "contentBlockDelta",
-            Self::Native(bytes) => match Chunk::read(bytes).r#type.as_str() {
+            Self::Native(bytes) => match NativeChunk::read(bytes).r#type.as_str() {
                 Some(kind) => kind == "content_block_delta",
                 None => true,
             },

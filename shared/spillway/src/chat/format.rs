@@ -1,4 +1,5 @@
-//! The bodies that models take from InvokeModel, as far as we act on them: where the output limit stands.
+//! Formats of the bodies that models take from InvokeModel, and the place of the output limit in
+//! each.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -17,7 +18,7 @@ pub enum Format {
     TitanText,
     /// Meta Llama.
     Llama,
-    /// Chat completions as OpenAI names them: gpt-oss, Mistral, DeepSeek, Qwen and most others.
+    /// OpenAI's chat completions: gpt-oss, Mistral, DeepSeek, Qwen and most others.
     ChatCompletions,
     /// Amazon Titan Embeddings.
     TitanEmbed,
@@ -25,20 +26,21 @@ pub enum Format {
     CohereEmbed,
 }
 
-/// What is known of the output of a call.
+/// Whether the output of a call has a limit in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputBound {
-    /// The body carries a limit, or one can be put into it.
+    /// The body has a limit, or takes one.
     Limit,
-    /// There is no output that is counted in tokens.
+    /// The call has no output that is counted in tokens.
     Nothing,
-    /// We do not know where the limit stands.
+    /// The place of the limit is not known.
     Unknown,
 }
 
 impl Format {
-    /// The format of a Bedrock model id, inference profile id, or the ARN of either, if it tells.
-    pub fn of_model_id(id: &str) -> Option<Self> {
+    /// The format for a Bedrock model id, an inference profile id, or the ARN of either; `None` if
+    /// the id does not determine it.
+    pub fn for_model_id(id: &str) -> Option<Self> {
         provider_and_model(id).find_map(|(provider, model)| {
             let is = |prefix: &str| model.starts_with(prefix);
             match provider {
@@ -59,7 +61,7 @@ impl Format {
         })
     }
 
-    /// The members that lead to the output limit; none if there is no output.
+    /// The path to the output limit; empty if there is no output.
     fn path(self) -> &'static [&'static str] {
         match self {
             Self::Messages | Self::ChatCompletions => &["max_tokens"],
@@ -70,7 +72,7 @@ impl Format {
         }
     }
 
-    /// Other members that mean the same where they stand beside [`path`](Self::path)'s last.
+    /// Another name for the last member of [`path`](Self::path).
     fn alias(self) -> Option<&'static str> {
         match self {
             Self::ChatCompletions => Some("max_completion_tokens"),
@@ -79,7 +81,7 @@ impl Format {
         }
     }
 
-    /// The output limit in `body`, and the path to it.
+    /// Returns the output limit in `body`, with the path to it.
     pub fn max_tokens(self, body: &Map<String, Value>) -> Option<(String, &Value)> {
         let (last, parents) = self.path().split_last()?;
         let members = parents.iter().try_fold(body, |members, name| members.get(*name)?.as_object())?;
@@ -88,7 +90,7 @@ impl Format {
         members.get(name).filter(|value| !value.is_null()).map(|value| (path, value))
     }
 
-    /// The top-level member of `body` with the output limit set to `max_tokens`.
+    /// Returns the top-level member of `body` in which the output limit is `max_tokens`.
     pub fn with_max_tokens(self, body: &Map<String, Value>, max_tokens: u64) -> Option<(&'static str, Value)> {
         let name = match self.max_tokens(body) {
             Some((path, _)) if self.alias().is_some_and(|alias| path.ends_with(alias)) => self.alias()?,
@@ -101,13 +103,13 @@ impl Format {
         }
     }
 
-    /// What is known of the output of a call in this format.
+    /// Whether the output of a call in this format has a limit.
     pub fn output_bound(self) -> OutputBound {
         if self.path().is_empty() { OutputBound::Nothing } else { OutputBound::Limit }
     }
 }
 
-/// `config` with a limit in it.
+/// A copy of the object `config` whose member `name` is `max_tokens`.
 pub(super) fn with_member(config: Option<&Value>, name: &str, max_tokens: u64) -> Value {
     let mut members = config.and_then(Value::as_object).cloned().unwrap_or_default();
     members.insert(name.to_owned(), max_tokens.into());
@@ -120,19 +122,19 @@ mod tests {
 
     #[test]
     fn the_format_follows_from_the_model_id() {
-        let of = |id| Format::of_model_id(id);
-        assert_eq!(of("us.anthropic.claude-opus-4-7"), Some(Format::Messages));
-        assert_eq!(of("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0"), Some(Format::Nova));
-        assert_eq!(of("amazon.nova-canvas-v1:0"), None);
-        assert_eq!(of("amazon.titan-embed-text-v2:0"), Some(Format::TitanEmbed));
-        assert_eq!(of("cohere.embed-v4:0"), Some(Format::CohereEmbed));
-        assert_eq!(of("openai.gpt-oss-120b-1:0"), Some(Format::ChatCompletions));
-        assert_eq!(of("arn:aws:bedrock:eu-west-1:123456789012:provisioned-model/abc"), None);
-        assert_eq!(of("stability.sd3-large-v1:0"), None);
+        let format = |id| Format::for_model_id(id);
+        assert_eq!(format("us.anthropic.claude-opus-4-7"), Some(Format::Messages));
+        assert_eq!(format("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0"), Some(Format::Nova));
+        assert_eq!(format("amazon.nova-canvas-v1:0"), None);
+        assert_eq!(format("amazon.titan-embed-text-v2:0"), Some(Format::TitanEmbed));
+        assert_eq!(format("cohere.embed-v4:0"), Some(Format::CohereEmbed));
+        assert_eq!(format("openai.gpt-oss-120b-1:0"), Some(Format::ChatCompletions));
+        assert_eq!(format("arn:aws:bedrock:eu-west-1:123456789012:provisioned-model/abc"), None);
+        assert_eq!(format("stability.sd3-large-v1:0"), None);
     }
 
     #[test]
-    fn a_limit_is_read_and_set_where_the_model_takes_it() {
+    fn the_output_limit_is_read_and_set_where_the_model_takes_it() {
         let cases = [
             (Format::Messages, json!({"max_tokens": 7}), json!({"max_tokens": 9})),
             (Format::ChatCompletions, json!({"max_completion_tokens": 7}), json!({"max_completion_tokens": 9})),

@@ -1,4 +1,4 @@
-//! What a model is sent.
+//! Bodies for models.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -8,26 +8,27 @@ use super::format::{self, Format, OutputBound};
 /// The body of one call, or of several that make one answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// The body of a Converse call (`messages`, `system`, `inferenceConfig`, `toolConfig`, …), without `modelId`.
+    /// The body of a Converse call (`messages`, `system`, `inferenceConfig`, `toolConfig`, …),
+    /// without `modelId`.
     Converse(Map<String, Value>),
     /// Bodies in the model's own format, for InvokeModel.
-    Native(Native),
+    Native(NativeInput),
 }
 
-/// What InvokeModel is called with.
+/// The bodies and options of calls of InvokeModel.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Native {
-    /// The format of the bodies; `None` when we do not know it.
+pub struct NativeInput {
+    /// The format of the bodies; `None` if it is not known.
     pub format: Option<Format>,
-    /// One call each. Several only for embeddings, whose vectors make one answer.
+    /// One body for each call. Only embeddings have several; their vectors make one answer.
     pub bodies: Vec<Map<String, Value>>,
-    /// What goes in headers beside the bodies.
-    pub options: Options,
+    /// The options that are sent in headers.
+    pub options: InvokeOptions,
 }
 
-/// What a caller of InvokeModel says in headers (Amazon Bedrock API Reference, "InvokeModel").
+/// Options of InvokeModel that are sent in headers (Amazon Bedrock API Reference, "InvokeModel").
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct InvokeOptions {
     /// `Accept`, in streams `X-Amzn-Bedrock-Accept`.
     pub accept: Option<String>,
     /// `X-Amzn-Bedrock-GuardrailIdentifier`.
@@ -49,7 +50,7 @@ impl Input {
         }
     }
 
-    /// What is known of the output.
+    /// Whether the output has a limit.
     pub fn output_bound(&self) -> OutputBound {
         match self {
             Self::Converse(_) => OutputBound::Limit,
@@ -57,7 +58,8 @@ impl Input {
         }
     }
 
-    /// The top-level member of `body` that sets the output limit to `max_tokens`, if it can be set.
+    /// Returns the top-level member of `body` that sets the output limit to `max_tokens`; `None` if
+    /// the limit cannot be set.
     pub fn with_max_tokens(&self, body: &Map<String, Value>, max_tokens: u64) -> Option<(&'static str, Value)> {
         match self {
             Self::Converse(_) => {
@@ -69,11 +71,11 @@ impl Input {
     }
 }
 
-/// A body with some of its top-level members replaced or added, without a copy of the rest.
+/// A body with some top-level members replaced or added, without a copy of the others.
 pub struct Overlaid<'a> {
     /// The caller's body.
     pub body: &'a Map<String, Value>,
-    /// What is sent instead, or in addition.
+    /// The members that replace the caller's or are added to them.
     pub members: Vec<(&'static str, Value)>,
 }
 

@@ -1,17 +1,16 @@
-//! Anthropic messages.
+//! Anthropic's messages.
 
 mod answer;
 mod betas;
 mod blocks;
-mod pass_on;
+mod native;
 mod problem;
-mod relay;
 mod request;
 mod stream;
 mod tools;
 
 pub use answer::answer;
-pub use pass_on::pass_on;
+pub use native::request as native_request;
 pub use problem::problem;
 pub use request::parse;
-pub use stream::Stream;
+pub use stream::MessageStream;

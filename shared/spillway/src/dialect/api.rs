@@ -1,4 +1,4 @@
-//! What a model can be asked for, and the way from a body to a request and from an answer to a body.
+//! The APIs of callers. Each turns a body into a request, and an answer into a body.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -13,9 +13,10 @@ use super::{
 use crate::{
     chat::{Answer, Format, NativeReply, Output, Request},
     problem::{Kind, Problem},
+    stored_headers::StoredHeaders,
 };
 
-/// A request and an answer that belong together.
+/// An API: a format of requests, and the format of their answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
@@ -78,7 +79,7 @@ impl Api {
         }
     }
 
-    /// Who speaks like this.
+    /// The dialect that the API belongs to.
     pub fn dialect(self) -> Dialect {
         match self {
             Self::ChatCompletions | Self::Responses | Self::Embeddings => Dialect::OpenAi,
@@ -87,18 +88,20 @@ impl Api {
         }
     }
 
-    /// Reads a request body as far as its model. `path_model` is the model in the route, if the route has one,
-    /// percent-decoded; `stream` counts only on Bedrock routes, the others say it in the body.
+    /// Reads a request body as far as its model. `path_model` is the percent-decoded model in the
+    /// route, if the route has one. `stream` counts only on Bedrock routes; the other APIs have it
+    /// in the body.
     ///
     /// # Errors
-    /// [`Kind::Invalid`]: the body is no JSON object, or nothing names a model.
+    /// Returns [`Kind::Invalid`] if the body is not a JSON object, or if neither the body nor the
+    /// route names a model.
     pub fn read(self, body: &[u8], path_model: Option<&str>, stream: bool) -> Result<Draft, Problem> {
         let body = json::body(body)?;
-        let named = if self.dialect() == Dialect::Bedrock { None } else { body.get("model") };
-        let model = match (named.filter(|model| !model.is_null()), path_model) {
+        let in_body = if self.dialect() == Dialect::Bedrock { None } else { body.get("model") };
+        let model = match (in_body.filter(|model| !model.is_null()), path_model) {
             (Some(model), _) => json::name(model.clone(), &Path::Root.key("model"))?,
             (None, Some(model)) => model.to_owned(),
-            (None, None) => return Err(Path::Root.key("model").refuse("is missing")),
+            (None, None) => return Err(Path::Root.key("model").error("is missing")),
         };
         Ok(Draft { api: self, model, body, stream })
     }
@@ -106,7 +109,7 @@ impl Api {
     /// Renders a count of input tokens (200).
     pub fn count(self, request_id: &str, input_tokens: u64) -> Rendered {
         let name = if self.dialect() == Dialect::Bedrock { "inputTokens" } else { "input_tokens" };
-        let headers = headers::of_json(self.dialect(), request_id);
+        let headers = headers::for_json(self.dialect(), request_id);
         Rendered { status: StatusCode::OK, headers, body: json!({ name: input_tokens }).to_string().into() }
     }
 
@@ -122,22 +125,22 @@ impl Api {
                 Ok(body) => body.to_string(),
                 Err(problem) => return self.dialect().problem(&context.request_id, &problem),
             },
-            (Self::Messages | Self::Invoke, Output::Native(replies)) => return self.relayed(context, replies),
+            (Self::Messages | Self::Invoke, Output::Native(replies)) => return self.native_answer(context, replies),
             _ => {
-                let problem = Problem::new(Kind::Internal, "The answer is in another form than the request.");
+                let problem = Problem::new(Kind::Internal, "The model's answer has another form than the request.");
                 return self.dialect().problem(&context.request_id, &problem);
             }
         };
-        let headers = headers::of_json(self.dialect(), &context.request_id);
+        let headers = headers::for_json(self.dialect(), &context.request_id);
         Rendered { status: StatusCode::OK, headers, body: Bytes::from(body) }
     }
 
-    /// The model's own bytes; on Bedrock routes with the model's own headers.
-    fn relayed(self, context: &Context, replies: &[NativeReply]) -> Rendered {
-        let mut headers = headers::of_json(self.dialect(), &context.request_id);
+    /// Renders the model's own bytes; on Bedrock routes with the headers of the model's reply.
+    fn native_answer(self, context: &Context, replies: &[NativeReply]) -> Rendered {
+        let mut headers = headers::for_json(self.dialect(), &context.request_id);
         let reply = replies.first();
         if let (Self::Invoke, Some(reply)) = (self, reply) {
-            headers::add(&mut headers, &reply.headers);
+            headers::extend(&mut headers, &reply.headers);
         }
         Rendered { status: StatusCode::OK, headers, body: reply.map(|reply| reply.body.clone()).unwrap_or_default() }
     }
@@ -145,18 +148,18 @@ impl Api {
     /// Starts a stream.
     pub fn stream(self, context: Context) -> Encoder {
         match self {
-            Self::ChatCompletions | Self::Embeddings => Encoder::ChatCompletion(openai::Stream::new(context)),
+            Self::ChatCompletions | Self::Embeddings => Encoder::ChatCompletion(openai::CompletionStream::new(context)),
             Self::Responses => Encoder::Response(openai::ResponseStream::new(context)),
-            Self::Messages => Encoder::Message(anthropic::Stream::new(context)),
-            Self::Converse | Self::Invoke => Encoder::EventStream(bedrock::Stream::default()),
+            Self::Messages => Encoder::Message(anthropic::MessageStream::new(context)),
+            Self::Converse | Self::Invoke => Encoder::EventStream(bedrock::FrameStream::default()),
         }
     }
 
-    /// The headers of a stream; `of_reply` are those of the model's.
-    pub fn stream_headers(self, request_id: &str, of_reply: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)> {
-        let mut headers = headers::of_stream(self.dialect(), request_id);
+    /// The headers of a stream; `reply_headers` are those of the model's reply.
+    pub fn stream_headers(self, request_id: &str, reply_headers: &StoredHeaders) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = headers::for_stream(self.dialect(), request_id);
         if self == Self::Invoke {
-            headers::add(&mut headers, of_reply);
+            headers::extend(&mut headers, reply_headers);
         }
         headers
     }
@@ -170,7 +173,7 @@ pub fn without_vendor(path: &str) -> &str {
         .unwrap_or(path)
 }
 
-/// A request body that names its model and has not been read any further.
+/// A request body of which only the model has been read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     api: Api,
@@ -180,32 +183,36 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The model as the caller names it.
+    /// The model as the caller named it.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// Reads the rest, for a model whose own bodies are of `format`; `headers` are those of the HTTP request.
+    /// Reads the rest, for a model whose own bodies have `format`. `headers` are those of the HTTP
+    /// request.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] with the field at fault in the dialect's spelling; never quotes prompt text.
+    /// Returns [`Kind::Invalid`] with the wrong field in the dialect's spelling. The error never
+    /// quotes prompt text.
     pub fn request(self, format: Option<Format>, headers: &HeaderMap) -> Result<(Request, Echo), Problem> {
         let Self { api, model, body, stream } = self;
         match api {
             Api::ChatCompletions => openai::parse(model, body),
             Api::Responses => openai::parse_response(model, body),
             Api::Embeddings => openai::parse_embeddings(model, body, format),
-            Api::Messages if format == Some(Format::Messages) => plain(anthropic::pass_on(model, body, headers)),
-            Api::Messages => plain(anthropic::parse(model, body, headers)),
-            Api::Converse => plain(bedrock::parse(model, body, stream)),
-            Api::Invoke => plain(bedrock::invoke(model, body, format, headers, stream)),
+            Api::Messages if format == Some(Format::Messages) => {
+                without_echo(anthropic::native_request(model, body, headers))
+            }
+            Api::Messages => without_echo(anthropic::parse(model, body, headers)),
+            Api::Converse => without_echo(bedrock::parse(model, body, stream)),
+            Api::Invoke => without_echo(bedrock::invoke(model, body, format, headers, stream)),
         }
     }
 
-    /// Reads the rest as something whose tokens are to be counted instead of answered.
+    /// Reads the rest as a request to count tokens instead of to answer.
     ///
     /// # Errors
-    /// As for [`request`](Self::request).
+    /// Returns the same errors as [`request`](Self::request).
     pub fn to_count(self, format: Option<Format>, headers: &HeaderMap) -> Result<Request, Problem> {
         match self.api {
             Api::Converse | Api::Invoke => bedrock::count(self.model, self.body, format),
@@ -214,6 +221,6 @@ impl Draft {
     }
 }
 
-fn plain(request: Result<Request, Problem>) -> Result<(Request, Echo), Problem> {
+fn without_echo(request: Result<Request, Problem>) -> Result<(Request, Echo), Problem> {
     request.map(|request| (request, Echo::default()))
 }

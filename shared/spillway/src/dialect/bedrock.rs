@@ -1,5 +1,5 @@
-//! Bedrock's own API: Converse, the inner shape itself, checked on the way in and framed on the way out, and InvokeModel,
-//! whose bodies only the model understands.
+//! Bedrock's own API: Converse, whose bodies are checked and passed on, and InvokeModel, whose
+//! bodies only the model understands.
 
 mod count;
 mod invoke;
@@ -11,23 +11,25 @@ pub use count::parse as count;
 pub use invoke::parse as invoke;
 pub use problem::{exception, problem, status};
 pub use request::parse;
-pub use stream::Stream;
+pub use stream::FrameStream;
 
-use super::json::{Path, Read, echo};
+use super::json::{Path, Read, sanitized};
 
-/// The tier that the caller insists on; `None` leaves it to the operator's ladder.
+/// Reads a service tier; `None` leaves the choice to the operator's ladder.
 fn tier(tier: String, at: &Path) -> Read<Option<String>> {
     match tier.as_str() {
         "default" => Ok(None),
         "flex" | "priority" | "reserved" => Ok(Some(tier)),
-        other => Err(at.refuse(format_args!("{} is not one of default, flex, priority, reserved", echo(other)))),
+        unknown => {
+            Err(at.error(format_args!("{} is not one of default, flex, priority, reserved", sanitized(unknown))))
+        }
     }
 }
 
-/// Refuses a latency that changes the price, which is the operator's to choose.
+/// Rejects a latency that changes the price, which only the operator chooses.
 fn standard_latency(latency: &str, at: &Path) -> Read<()> {
     match latency {
         "standard" => Ok(()),
-        other => Err(at.refuse(format_args!("{} is not supported; expected standard", echo(other)))),
+        unknown => Err(at.error(format_args!("{} is not supported; expected standard", sanitized(unknown)))),
     }
 }

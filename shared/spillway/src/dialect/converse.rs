@@ -1,29 +1,73 @@
-//! A Converse request body under construction, for the dialects that are not Converse already.
+//! Builds Converse request bodies, for the dialects that are not Converse already.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
-use super::json::{Path, Read, echo, object_of};
+use super::json::{Ignored, Path, Read, object_of, sanitized};
 
-/// The parts of a Converse request body; empty parts are left out of it.
+/// The parts of a Converse request body. Empty parts are left out of the JSON.
 #[derive(Debug, Default)]
-pub struct Body {
+pub struct ConverseBody {
     pub system: Vec<Value>,
-    pub turns: Turns,
+    pub conversation: Conversation,
     pub inference: Map<String, Value>,
     pub tools: Vec<Value>,
     pub tool_choice: Option<Value>,
     pub output: Map<String, Value>,
-    /// Parameters that only the model behind Converse knows.
+    /// Parameters of the model that Converse does not know.
     pub additional: Map<String, Value>,
-    /// JSON pointers to members of the model's own answer that Converse should repeat.
+    /// JSON pointers to members of the model's own answer that Converse adds to its reply.
     pub answer_paths: Vec<&'static str>,
 }
 
-impl Body {
+impl ConverseBody {
+    /// Fills `inferenceConfig`.
+    pub fn set_inference(
+        &mut self,
+        max_tokens: Option<u64>,
+        temperature: Option<Number>,
+        top_p: Option<Number>,
+        stop_sequences: Option<Vec<String>>,
+    ) {
+        put(&mut self.inference, "maxTokens", max_tokens);
+        put(&mut self.inference, "temperature", temperature);
+        put(&mut self.inference, "topP", top_p);
+        put(&mut self.inference, "stopSequences", stop_sequences.filter(|sequences| !sequences.is_empty()));
+    }
+
+    /// Fills `outputConfig`.
+    pub fn set_output(&mut self, text_format: Option<Value>, effort: Option<Value>) {
+        put(&mut self.output, "textFormat", text_format);
+        put(&mut self.output, "effort", effort);
+    }
+
+    /// Applies the caller's choice of a tool. Call it when the tools and the conversation are
+    /// complete.
+    pub fn choose_tool(&mut self, choice: Option<ToolChoice>, ignored: &mut Ignored) -> Read<()> {
+        let at = Path::Root.key("tool_choice");
+        self.tool_choice = match choice {
+            None => None,
+            // With tool calls in the history Converse requires the definitions, and it cannot
+            // forbid their use.
+            Some(ToolChoice::None) if self.conversation.uses_tools() => {
+                ignored.note(&at);
+                None
+            }
+            Some(ToolChoice::None) => {
+                self.tools.clear();
+                None
+            }
+            Some(ToolChoice::Auto) => (!self.tools.is_empty()).then(|| json!({"auto": {}})),
+            Some(_) if self.tools.is_empty() => return Err(at.error("there are no tools to choose from")),
+            Some(ToolChoice::Any) => Some(json!({"any": {}})),
+            Some(ToolChoice::Named(name)) => Some(json!({"tool": {"name": name}})),
+        };
+        Ok(())
+    }
+
     /// The body as JSON.
     pub fn into_json(self) -> Map<String, Value> {
         let mut body = Map::new();
-        body.insert("messages".to_owned(), Value::Array(self.turns.into_messages()));
+        body.insert("messages".to_owned(), Value::Array(self.conversation.into_messages()));
         let mut put = |name: &str, value: Value, is_empty: bool| {
             if !is_empty {
                 body.insert(name.to_owned(), value);
@@ -48,12 +92,22 @@ impl Body {
     }
 }
 
-/// Messages in Converse's order: neighbours of one role become one message, because Converse wants them to alternate.
-#[derive(Debug, Default)]
-pub struct Turns(Vec<(&'static str, Vec<Value>)>);
+/// The caller's choice of a tool for the model to call.
+#[derive(Debug)]
+pub enum ToolChoice {
+    Auto,
+    None,
+    Any,
+    Named(String),
+}
 
-impl Turns {
-    /// Adds what `role` said.
+/// Messages in which the roles alternate, as Converse requires: consecutive messages of one role
+/// are merged.
+#[derive(Debug, Default)]
+pub struct Conversation(Vec<(&'static str, Vec<Value>)>);
+
+impl Conversation {
+    /// Adds a message of `role`.
     pub fn push(&mut self, role: &'static str, content: Vec<Value>) {
         match self.0.last_mut() {
             Some((last, blocks)) if *last == role => blocks.extend(content),
@@ -61,22 +115,22 @@ impl Turns {
         }
     }
 
-    /// Adds a block to the last message, whoever said it.
-    pub fn push_behind(&mut self, block: Value) {
+    /// Adds a block to the last message.
+    pub fn push_to_last(&mut self, block: Value) {
         if let Some((_, blocks)) = self.0.last_mut() {
             blocks.push(block);
         }
     }
 
-    /// Whether nobody has said anything.
+    /// Whether there are no messages.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a tool was called or answered; then Converse insists on tool definitions.
-    pub fn use_tools(&self) -> bool {
-        let of_tool = |block: &Value| block.get("toolUse").is_some() || block.get("toolResult").is_some();
-        self.0.iter().any(|(_, blocks)| blocks.iter().any(of_tool))
+    /// Whether a message has a tool call or a result; then Converse requires tool definitions.
+    pub fn uses_tools(&self) -> bool {
+        let is_about_tool = |block: &Value| block.get("toolUse").is_some() || block.get("toolResult").is_some();
+        self.0.iter().any(|(_, blocks)| blocks.iter().any(is_about_tool))
     }
 
     fn into_messages(self) -> Vec<Value> {
@@ -86,12 +140,19 @@ impl Turns {
     }
 }
 
-/// A text block; none for empty text, which Converse refuses and which says nothing.
+/// Adds a member to `members`, if it has a value.
+pub fn put(members: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        members.insert(name.to_owned(), value.into());
+    }
+}
+
+/// A text block; `None` for empty text, which Converse rejects.
 pub fn text(text: String) -> Option<Value> {
     (!text.is_empty()).then(|| object_of([("text", text.into())]))
 }
 
-/// A tool definition; `schema` is the JSON schema of its input, by default one that takes nothing.
+/// A tool definition. `schema` is the JSON schema of the input; by default the tool takes none.
 pub fn tool(name: String, description: Option<String>, schema: Option<Value>, strict: Option<bool>) -> Value {
     let schema = schema.unwrap_or_else(|| json!({"type": "object", "properties": {}}));
     let mut spec = object_of([("name", name.into()), ("inputSchema", object_of([("json", schema)]))]);
@@ -104,23 +165,23 @@ pub fn tool(name: String, description: Option<String>, schema: Option<Value>, st
     object_of([("toolSpec", spec)])
 }
 
-/// A cache point from Anthropic's `cache_control`, which OpenAI-style clients send as well.
+/// A cache point from Anthropic's `cache_control`, which OpenAI-style clients also send.
 pub fn cache_point(control: Value, at: &Path) -> Read<Value> {
     let mut point = json!({"type": "default"});
     let Value::Object(members) = &control else { return Err(at.mistyped("an object", &control)) };
     match members.get("type").and_then(Value::as_str) {
         Some("ephemeral") => {}
-        _ => return Err(at.key("type").refuse(r#"expected "ephemeral""#)),
+        _ => return Err(at.key("type").error(r#"expected "ephemeral""#)),
     }
     match members.get("ttl") {
         None | Some(Value::Null) => {}
         Some(Value::String(ttl)) if ttl == "5m" || ttl == "1h" => point["ttl"] = json!(ttl),
-        Some(_) => return Err(at.key("ttl").refuse(r#"expected "5m" or "1h""#)),
+        Some(_) => return Err(at.key("ttl").error(r#"expected "5m" or "1h""#)),
     }
     Ok(json!({"cachePoint": point}))
 }
 
-/// `outputConfig.textFormat` that holds the answer to a JSON schema, which Converse takes as a string.
+/// `outputConfig.textFormat` with a JSON schema, which Converse takes as a string.
 pub fn text_format(schema: &Value, name: Option<String>, description: Option<String>) -> Value {
     let mut definition = json!({"schema": schema.to_string()});
     if let Some(name) = name {
@@ -136,6 +197,6 @@ pub fn text_format(schema: &Value, name: Option<String>, description: Option<Str
 pub fn effort(level: &str, at: &Path) -> Read<Value> {
     match level {
         "low" | "medium" | "high" | "xhigh" | "max" => Ok(json!(level)),
-        other => Err(at.refuse(format_args!("{} is not one of low, medium, high, xhigh, max", echo(other)))),
+        unknown => Err(at.error(format_args!("{} is not one of low, medium, high, xhigh, max", sanitized(unknown)))),
     }
 }

@@ -1,28 +1,29 @@
-//! Streams in the caller's format.
+//! Encodes streams in the caller's format.
 
 use bytes::Bytes;
 
 use super::{anthropic, bedrock, openai, sse};
 use crate::{chat, problem::Problem};
 
-/// Turns the events of one stream into bytes to send now; the bytes may be none.
+/// Encodes the events of one stream. Each call returns the bytes to send now, which may be empty.
 ///
-/// A stream is `event`s, then `finish` or `problem`; after either, nothing more comes out.
+/// Call `event` for every event, then `finish` or `problem`. After either, every call returns no
+/// bytes.
 #[derive(Debug)]
 pub enum Encoder {
     /// Chunks of a chat completion.
-    ChatCompletion(openai::Stream),
+    ChatCompletion(openai::CompletionStream),
     /// Events of a response.
     Response(openai::ResponseStream),
     /// Events of a message.
-    Message(anthropic::Stream),
+    Message(anthropic::MessageStream),
     /// Frames of an event stream.
-    EventStream(bedrock::Stream),
+    EventStream(bedrock::FrameStream),
 }
 
 impl Encoder {
-    /// The bytes of one event.
-    pub fn event(&mut self, event: &chat::Event) -> Bytes {
+    /// Encodes one event.
+    pub fn event(&mut self, event: &chat::StreamEvent) -> Bytes {
         match self {
             Self::ChatCompletion(stream) => stream.event(event),
             Self::Response(stream) => stream.event(event),
@@ -31,7 +32,7 @@ impl Encoder {
         }
     }
 
-    /// Ends the stream with an error, in the dialect's own form.
+    /// Ends the stream with an error in the dialect's form.
     pub fn problem(&mut self, problem: &Problem) -> Bytes {
         match self {
             Self::ChatCompletion(stream) => stream.problem(problem),
@@ -41,7 +42,7 @@ impl Encoder {
         }
     }
 
-    /// Ends the stream well.
+    /// Ends the stream successfully.
     pub fn finish(&mut self) -> Bytes {
         match self {
             Self::ChatCompletion(stream) => stream.finish(),
@@ -51,14 +52,14 @@ impl Encoder {
         }
     }
 
-    /// Goes on after what was told elsewhere, of which `events` server-sent events are numbered.
+    /// Continues a stream whose first `events` numbered events were sent elsewhere.
     pub fn skip(&mut self, events: u64) {
         if let Self::Response(stream) = self {
             stream.skip(events);
         }
     }
 
-    /// Bytes that say nothing and keep a silent connection open.
+    /// Bytes without content that keep a silent connection open.
     pub fn keep_alive(&self) -> Bytes {
         match self {
             Self::ChatCompletion(_) | Self::Response(_) => sse::comment("keep-alive"),

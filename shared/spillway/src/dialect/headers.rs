@@ -1,4 +1,4 @@
-//! The headers of replies: content type, request id, and when a refused caller may try again.
+//! Headers of replies: content type, request id, and when to retry.
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -6,25 +6,27 @@ use super::{Dialect, bedrock};
 use crate::{
     problem::{Kind, Problem},
     quota::LimitName,
+    stored_headers::StoredHeaders,
+    units::Millis,
 };
 
-/// The longest wait that the OpenAI and Anthropic SDKs should sit through by themselves, in milliseconds. Above it the
-/// one would give up or guess its own delay and the other would sleep for hours, so both are told not to retry.
-const LONGEST_PATIENCE_MS: u64 = 120_000;
+/// Maximum wait for which the OpenAI and Anthropic SDKs should retry. Above it, OpenAI's would give
+/// up or guess a delay, and Anthropic's would sleep for hours, so both get `x-should-retry: false`.
+const MAX_SDK_WAIT: Millis = Millis::from_s(120);
 
-/// The longest wait that AWS SDKs can sit through, in milliseconds: of `x-amz-retry-after` they take 5 s before each of
-/// their two retries. Told of a longer one they would sleep those 10 s and fail all the same.
-const LONGEST_AWS_PATIENCE_MS: u64 = 10_000;
+/// Maximum wait for which AWS SDKs can retry. They honour at most 5 s of `x-amz-retry-after` before
+/// each of their two retries. With a longer wait they would sleep for 10 s and fail anyway.
+const MAX_AWS_SDK_WAIT: Millis = Millis::from_s(10);
 
 /// The headers of a JSON reply.
-pub fn of_json(dialect: Dialect, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
+pub fn for_json(dialect: Dialect, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     push(&mut headers, request_id_name(dialect), request_id);
     headers
 }
 
 /// The headers of a stream.
-pub fn of_stream(dialect: Dialect, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
+pub fn for_stream(dialect: Dialect, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![
         (header::CONTENT_TYPE, HeaderValue::from_static(dialect.stream_content_type())),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -33,8 +35,9 @@ pub fn of_stream(dialect: Dialect, request_id: &str) -> Vec<(HeaderName, HeaderV
     headers
 }
 
-/// What a failure adds: the kind on Bedrock routes, when to retry, whether to retry, and which limits refused.
-pub fn of_problem(dialect: Dialect, problem: &Problem) -> Vec<(HeaderName, HeaderValue)> {
+/// The headers that a failure adds: the exception on Bedrock routes, when and whether to retry, and
+/// which limits refused.
+pub fn for_problem(dialect: Dialect, problem: &Problem) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     if dialect == Dialect::Bedrock {
         push(&mut headers, "x-amzn-errortype", bedrock::exception(problem.kind));
@@ -45,11 +48,11 @@ pub fn of_problem(dialect: Dialect, problem: &Problem) -> Vec<(HeaderName, Heade
     if let Some(wait_ms) = problem.retry_after_ms {
         push(&mut headers, "retry-after", &wait_ms.div_ceil(1000).max(1).to_string());
         push(&mut headers, "retry-after-ms", &wait_ms.to_string());
-        if dialect == Dialect::Bedrock && wait_ms <= LONGEST_AWS_PATIENCE_MS {
+        if dialect == Dialect::Bedrock && Millis::from_ms(wait_ms) <= MAX_AWS_SDK_WAIT {
             push(&mut headers, "x-amz-retry-after", &wait_ms.to_string());
         }
     }
-    if dialect != Dialect::Bedrock && retrying_is_wrong(problem) {
+    if dialect != Dialect::Bedrock && must_not_retry(problem) {
         push(&mut headers, "x-should-retry", "false");
     }
     if !problem.limits.is_empty() {
@@ -61,20 +64,18 @@ pub fn of_problem(dialect: Dialect, problem: &Problem) -> Vec<(HeaderName, Heade
     headers
 }
 
-/// Appends a header, unless the value cannot be one.
+/// Appends a header, unless its value is not valid in a header.
 pub fn push(headers: &mut Vec<(HeaderName, HeaderValue)>, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.push((HeaderName::from_static(name), value));
     }
 }
 
-/// Adds the headers of a model's reply, unless they cannot be headers.
-pub fn add(headers: &mut Vec<(HeaderName, HeaderValue)>, of_reply: &[(String, String)]) {
-    for (name, value) in of_reply {
-        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
-            headers.retain(|(known, _)| *known != name);
-            headers.push((name, value));
-        }
+/// Adds the headers of a model's reply, which replace existing headers of the same name.
+pub fn extend(headers: &mut Vec<(HeaderName, HeaderValue)>, reply_headers: &StoredHeaders) {
+    for (name, value) in reply_headers.parse() {
+        headers.retain(|(existing, _)| *existing != name);
+        headers.push((name, value));
     }
 }
 
@@ -86,9 +87,10 @@ fn request_id_name(dialect: Dialect) -> &'static str {
     }
 }
 
-/// A model that failed or timed out may have been billed: the SDKs would resend on 502 and 504, where Bedrock's own do
-/// not on 424 and 408. They would also resend on 409, which a second try in a second does not change.
-fn retrying_is_wrong(problem: &Problem) -> bool {
+/// Whether a retry is wrong. A call to a model that failed or timed out may be billed: the SDKs
+/// retry on 502 and 504, but Bedrock's own do not on 424 and 408. The SDKs also retry on 409, and a
+/// conflict does not go away within a second.
+fn must_not_retry(problem: &Problem) -> bool {
     matches!(problem.kind, Kind::BudgetExhausted | Kind::Conflict | Kind::Model | Kind::Timeout)
-        || problem.retry_after_ms.is_some_and(|wait_ms| wait_ms > LONGEST_PATIENCE_MS)
+        || problem.retry_after_ms.is_some_and(|wait_ms| Millis::from_ms(wait_ms) > MAX_SDK_WAIT)
 }

@@ -1,4 +1,4 @@
-//! Typed access to outside JSON, with the path of every complaint and without ever quoting a value.
+//! Typed access to JSON from outside. Every error names the path of the value and never quotes it.
 
 use std::fmt;
 
@@ -6,10 +6,11 @@ use serde_json::{Map, Number, Value};
 
 use crate::problem::{Kind, Problem};
 
-/// How much of a role, type or field name is repeated to the caller.
-const LONGEST_ECHO: usize = 32;
-/// How many parameters without effect are named; a longer list helps nobody and would not fit a header.
-const MOST_IGNORED: usize = 32;
+/// Maximum number of characters of a role, type or field name that an error repeats.
+const MAX_WORD_CHARS: usize = 32;
+
+/// Maximum number of ignored parameters that are listed. A longer list would not fit in a header.
+const MAX_IGNORED: usize = 32;
 
 /// Parses a request body, which must be one JSON object.
 pub fn body(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
@@ -23,7 +24,8 @@ pub fn body(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     object(value, &Path::Root)
 }
 
-/// serde_json's own messages can quote the input, so only the place and the class are told.
+/// Describes a syntax error by its place and class, because serde_json's messages can quote the
+/// input.
 fn syntax(error: &serde_json::Error) -> String {
     let place = format!("line {}, column {}", error.line(), error.column());
     if error.to_string().starts_with("recursion limit exceeded") {
@@ -35,7 +37,7 @@ fn syntax(error: &serde_json::Error) -> String {
     }
 }
 
-/// Where a value stands in the body, as the caller would write it: `messages[2].content`.
+/// The place of a value in the body, as the caller would write it: `messages[2].content`.
 #[derive(Debug, Clone, Copy)]
 pub enum Path<'a> {
     Root,
@@ -44,17 +46,17 @@ pub enum Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// The member `name` of the object here.
+    /// The member `name` of the object at this path.
     pub fn key(&'a self, name: &'a str) -> Path<'a> {
         Path::Key(self, name)
     }
 
-    /// The element `index` of the array here.
+    /// The element `index` of the array at this path.
     pub fn index(&'a self, index: usize) -> Path<'a> {
         Path::Index(self, index)
     }
 
-    /// The same place in any element: `messages[].content`.
+    /// The path without indices: `messages[].content`.
     fn pattern(&self) -> String {
         match self {
             Path::Root => String::new(),
@@ -64,17 +66,17 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// A complaint about the value here: `text` says what is wrong and what would be right.
-    pub fn refuse(&self, text: impl fmt::Display) -> Problem {
+    /// An error about the value at this path: `text` says what is wrong and what would be right.
+    pub fn error(&self, text: impl fmt::Display) -> Problem {
         match self {
             Path::Root => Problem::new(Kind::Invalid, format!("The body: {text}")),
             _ => Problem::invalid(self.to_string(), format!("{self}: {text}")),
         }
     }
 
-    /// A complaint that the value here has the wrong type.
+    /// An error about the type of the value at this path.
     pub fn mistyped(&self, expected: &str, got: &Value) -> Problem {
-        self.refuse(format_args!("expected {expected}, got {}", type_of(got)))
+        self.error(format_args!("expected {expected}, got {}", type_of(got)))
     }
 }
 
@@ -89,7 +91,8 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// An object whose members are taken out one by one; what is left over is named as ignored.
+/// An object whose members are taken out one by one. The members that are left are listed as
+/// ignored.
 pub struct Fields<'p> {
     members: Map<String, Value>,
     at: &'p Path<'p>,
@@ -97,7 +100,7 @@ pub struct Fields<'p> {
 
 impl<'p> Fields<'p> {
     /// The members of `value`, which must be an object.
-    pub fn of(value: Value, at: &'p Path<'p>) -> Result<Self, Problem> {
+    pub fn from_value(value: Value, at: &'p Path<'p>) -> Result<Self, Problem> {
         Ok(Self { members: object(value, at)?, at })
     }
 
@@ -111,71 +114,71 @@ impl<'p> Fields<'p> {
         self.members.shift_remove(name).filter(|value| !value.is_null())
     }
 
-    /// Takes a member out and reads it, if it is there.
+    /// Takes a member out and reads it, if it is present.
     pub fn optional<T>(&mut self, name: &str, read: impl FnOnce(Value, &Path) -> Read<T>) -> Read<Option<T>> {
         self.take(name).map(|value| read(value, &self.at.key(name))).transpose()
     }
 
-    /// Takes a member out and reads it; complains if it is not there.
+    /// Takes a member out and reads it; an error if it is absent.
     pub fn required<T>(&mut self, name: &str, read: impl FnOnce(Value, &Path) -> Read<T>) -> Read<T> {
-        let value = self.take(name).ok_or_else(|| self.at.key(name).refuse("is missing"))?;
+        let value = self.take(name).ok_or_else(|| self.at.key(name).error("is missing"))?;
         read(value, &self.at.key(name))
     }
 
-    /// Takes a member out that has no effect here, and names it.
+    /// Takes out a member that has no effect here, and lists it as ignored.
     pub fn ignore(&mut self, name: &str, ignored: &mut Ignored) {
         if self.take(name).is_some() {
             ignored.note(&self.at.key(name));
         }
     }
 
-    /// Refuses a member that cannot be honoured and whose absence would change the answer. Values that ask for
-    /// nothing (`null`, `false`, `0`, empty) pass.
-    pub fn refuse(&mut self, name: &str, text: &str) -> Read<()> {
+    /// Rejects a member that is not supported and without which the answer would be another. Values
+    /// that request nothing (`null`, `false`, `0`, empty) pass.
+    pub fn reject(&mut self, name: &str, text: &str) -> Read<()> {
         match self.take(name) {
-            Some(value) if !asks_nothing(&value) => Err(self.at.key(name).refuse(text)),
+            Some(value) if !requests_nothing(&value) => Err(self.at.key(name).error(text)),
             _ => Ok(()),
         }
     }
 
-    /// The members that nobody took.
+    /// The members that are left.
     pub fn into_members(self) -> Map<String, Value> {
         self.members
     }
 
-    /// Names the members that nobody took.
+    /// Lists the members that are left as ignored.
     pub fn finish(self, ignored: &mut Ignored) {
         for (name, value) in &self.members {
-            if !asks_nothing(value) {
-                ignored.note(&self.at.key(&echo(name)));
+            if !requests_nothing(value) {
+                ignored.note(&self.at.key(&sanitized(name)));
             }
         }
     }
 }
 
-/// What reading a value gives.
+/// The result of reading a value.
 pub type Read<T> = Result<T, Problem>;
 
-/// The parameters that were understood and have no effect here, each once, without indices.
+/// Known parameters that have no effect here, each once, without indices.
 #[derive(Debug, Default)]
 pub struct Ignored(Vec<String>);
 
 impl Ignored {
-    /// Names the parameter at `at`.
+    /// Adds the parameter at `at`.
     pub fn note(&mut self, at: &Path) {
         let name = at.pattern();
-        if self.0.len() < MOST_IGNORED && !self.0.contains(&name) {
+        if self.0.len() < MAX_IGNORED && !self.0.contains(&name) {
             self.0.push(name);
         }
     }
 
-    /// The names.
+    /// The names of the parameters.
     pub fn into_names(self) -> Vec<String> {
         self.0
     }
 }
 
-/// An object of `members`, which move into it; the macro `json!` copies what it is given.
+/// An object of `members`, which are moved into it. The macro `json!` would copy them.
 pub fn object_of<const N: usize>(members: [(&str, Value); N]) -> Value {
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -184,7 +187,7 @@ pub fn object_of<const N: usize>(members: [(&str, Value); N]) -> Value {
 pub fn object(value: Value, at: &Path) -> Read<Map<String, Value>> {
     match value {
         Value::Object(members) => Ok(members),
-        other => Err(at.mistyped("an object", &other)),
+        value => Err(at.mistyped("an object", &value)),
     }
 }
 
@@ -192,7 +195,7 @@ pub fn object(value: Value, at: &Path) -> Read<Map<String, Value>> {
 pub fn array(value: Value, at: &Path) -> Read<Vec<Value>> {
     match value {
         Value::Array(elements) => Ok(elements),
-        other => Err(at.mistyped("an array", &other)),
+        value => Err(at.mistyped("an array", &value)),
     }
 }
 
@@ -200,14 +203,14 @@ pub fn array(value: Value, at: &Path) -> Read<Vec<Value>> {
 pub fn string(value: Value, at: &Path) -> Read<String> {
     match value {
         Value::String(text) => Ok(text),
-        other => Err(at.mistyped("a string", &other)),
+        value => Err(at.mistyped("a string", &value)),
     }
 }
 
 /// The value as a string that is not empty.
 pub fn name(value: Value, at: &Path) -> Read<String> {
     match string(value, at)? {
-        text if text.is_empty() => Err(at.refuse("is empty")),
+        text if text.is_empty() => Err(at.error("is empty")),
         text => Ok(text),
     }
 }
@@ -221,8 +224,8 @@ pub fn boolean(value: Value, at: &Path) -> Read<bool> {
 pub fn fraction(value: Value, at: &Path) -> Read<Number> {
     match value {
         Value::Number(number) if number.as_f64().is_some_and(|number| (0.0..=1.0).contains(&number)) => Ok(number),
-        Value::Number(_) => Err(at.refuse("is out of range; expected a number from 0 to 1")),
-        other => Err(at.mistyped("a number from 0 to 1", &other)),
+        Value::Number(_) => Err(at.error("is out of range; expected a number from 0 to 1")),
+        value => Err(at.mistyped("a number from 0 to 1", &value)),
     }
 }
 
@@ -234,8 +237,8 @@ pub fn token_limit(value: Value, at: &Path) -> Read<u64> {
         Value::Number(number) => number
             .as_u64()
             .filter(|tokens| RANGE.contains(tokens))
-            .ok_or_else(|| at.refuse(format_args!("is out of range; expected {expected}"))),
-        other => Err(at.mistyped(&expected, &other)),
+            .ok_or_else(|| at.error(format_args!("is out of range; expected {expected}"))),
+        value => Err(at.mistyped(&expected, &value)),
     }
 }
 
@@ -244,13 +247,14 @@ pub fn names(value: Value, at: &Path) -> Read<Vec<String>> {
     array(value, at)?.into_iter().enumerate().map(|(index, value)| name(value, &at.index(index))).collect()
 }
 
-/// A short word of the caller's (a role, a type, a field name) that can be repeated: cut, and of harmless characters.
-pub fn echo(word: &str) -> String {
-    let harmless = |c: char| if c.is_ascii_alphanumeric() || "_-.:/[]".contains(c) { c } else { '?' };
-    word.chars().take(LONGEST_ECHO).map(harmless).collect()
+/// A short word of the caller (a role, a type, a field name) in a form that an error can repeat:
+/// truncated, and without special characters.
+pub fn sanitized(word: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || "_-.:/[]".contains(c) { c } else { '?' };
+    word.chars().take(MAX_WORD_CHARS).map(allowed).collect()
 }
 
-fn asks_nothing(value: &Value) -> bool {
+fn requests_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) => false,

@@ -1,4 +1,4 @@
-//! Where limits stand, as headers: the IETF draft's `RateLimit` fields, and OpenAI's and Anthropic's own.
+//! Headers about limits: the IETF draft's `RateLimit` fields, and OpenAI's and Anthropic's own.
 
 use http::{HeaderName, HeaderValue};
 use time::OffsetDateTime;
@@ -7,6 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use super::Dialect;
 use super::headers::push;
 use crate::quota::{Limit, LimitState, Period, Unit};
+use crate::units::{Millis, UnixMs};
 
 /// The largest integer of a structured field (RFC 9651 §3.3.1).
 const LARGEST_FIELD_INTEGER: u64 = 999_999_999_999_999;
@@ -19,14 +20,15 @@ pub fn headers(dialect: Dialect, states: &[LimitState], now_ms: u64) -> Vec<(Hea
     }
     push(&mut headers, "ratelimit-policy", &list(states, policy));
     push(&mut headers, "ratelimit", &list(states, service_limit));
+    let now = UnixMs::from_ms(now_ms);
     let minute = |limit| states.iter().find(|state| state.limit == limit);
     let (requests, tokens) = (minute(Limit::RequestsPerMinute), minute(Limit::TokensPerMinute));
     match dialect {
         Dialect::OpenAi => {
             let names = ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
-            own(&mut headers, names, requests, duration);
+            push_limit(&mut headers, names, requests, duration);
             let names = ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
-            own(&mut headers, names, tokens, duration);
+            push_limit(&mut headers, names, tokens, duration);
         }
         Dialect::Anthropic => {
             let names = [
@@ -34,29 +36,30 @@ pub fn headers(dialect: Dialect, states: &[LimitState], now_ms: u64) -> Vec<(Hea
                 "anthropic-ratelimit-requests-remaining",
                 "anthropic-ratelimit-requests-reset",
             ];
-            own(&mut headers, names, requests, |reset_ms| instant(now_ms, reset_ms));
+            push_limit(&mut headers, names, requests, |reset| instant(now, reset));
             let names = [
                 "anthropic-ratelimit-tokens-limit",
                 "anthropic-ratelimit-tokens-remaining",
                 "anthropic-ratelimit-tokens-reset",
             ];
-            own(&mut headers, names, tokens, |reset_ms| instant(now_ms, reset_ms));
+            push_limit(&mut headers, names, tokens, |reset| instant(now, reset));
         }
         Dialect::Bedrock => {}
     }
     headers
 }
 
-fn own(
+/// Appends a dialect's three headers about a limit, if the limit exists.
+fn push_limit(
     headers: &mut Vec<(HeaderName, HeaderValue)>,
     [limit, remaining, reset]: [&'static str; 3],
     state: Option<&LimitState>,
-    render: impl Fn(u64) -> String,
+    render_reset: impl Fn(Millis) -> String,
 ) {
     let Some(state) = state else { return };
     push(headers, limit, &state.cap.to_string());
     push(headers, remaining, &state.remaining().to_string());
-    push(headers, reset, &render(state.reset_ms));
+    push(headers, reset, &render_reset(Millis::from_ms(state.reset_ms)));
 }
 
 fn list(states: &[LimitState], item: impl Fn(&LimitState) -> String) -> String {
@@ -86,7 +89,8 @@ fn service_limit(state: &LimitState) -> String {
 }
 
 /// A duration as OpenAI writes it: `6m0s`, `1.5s`, `20ms`.
-fn duration(milliseconds: u64) -> String {
+fn duration(length: Millis) -> String {
+    let milliseconds = length.as_ms();
     if milliseconds == 0 {
         return "0s".to_owned();
     }
@@ -106,9 +110,10 @@ fn duration(milliseconds: u64) -> String {
     }
 }
 
-/// An instant as Anthropic writes it (RFC 3339), rounded up to the second; empty when no calendar holds it.
-fn instant(now_ms: u64, wait_ms: u64) -> String {
-    let at_s = now_ms.saturating_add(wait_ms).div_ceil(1000);
+/// The time after `wait` as Anthropic writes it (RFC 3339), rounded up to the second; empty if it
+/// is out of range.
+fn instant(now: UnixMs, wait: Millis) -> String {
+    let at_s = (now + wait).as_ms().div_ceil(1000);
     let at = i64::try_from(at_s).ok().and_then(|at_s| OffsetDateTime::from_unix_timestamp(at_s).ok());
     at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }
@@ -129,7 +134,7 @@ mod tests {
     ];
 
     #[test]
-    fn durations_read_as_openai_writes_them() {
+    fn durations_have_openais_format() {
         let pairs = [
             (0, "0s"),
             (20, "20ms"),
@@ -141,12 +146,12 @@ mod tests {
             (86_400_000, "24h0m0s"),
         ];
         for (milliseconds, text) in pairs {
-            assert_eq!(duration(milliseconds), text);
+            assert_eq!(duration(Millis::from_ms(milliseconds)), text);
         }
     }
 
     #[test]
-    fn every_dialect_names_all_limits_in_the_draft_fields() {
+    fn every_dialect_has_all_limits_in_the_draft_fields() {
         let lines = rendered(Dialect::Bedrock, &STATES);
         assert_eq!(
             lines,
@@ -158,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn openai_callers_see_their_own_headers() {
+    fn openai_callers_get_openais_headers() {
         let lines = rendered(Dialect::OpenAi, &STATES);
         assert_eq!(
             lines[2..],
@@ -174,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn anthropic_resets_are_instants_that_are_never_early() {
+    fn anthropic_resets_are_never_early() {
         let lines = rendered(Dialect::Anthropic, &STATES);
         assert_eq!(lines[2], "anthropic-ratelimit-requests-limit: 100");
         assert_eq!(lines[4], "anthropic-ratelimit-requests-reset: 2001-09-09T01:47:10Z");
@@ -186,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn times_out_of_every_calendar_do_not_panic() {
+    fn times_out_of_range_do_not_panic() {
         let states = [LimitState { limit: Limit::TokensPerMinute, cap: u64::MAX, used: 0, reset_ms: u64::MAX }];
         assert_eq!(rendered(Dialect::Anthropic, &states).len(), 5);
     }

@@ -1,4 +1,5 @@
-//! Images and documents inside a request: base64 with a media type, from which Converse wants a format name.
+//! Images and documents inside a request: base64 with a media type, where Converse takes a format
+//! name.
 
 use std::io;
 
@@ -6,21 +7,23 @@ use base64::engine::general_purpose::STANDARD;
 use base64::read::DecoderReader;
 use serde_json::Value;
 
-use super::json::{Path, Read, echo, object_of};
+use super::json::{Path, Read, object_of, sanitized};
 
-/// The documents of one request, numbered for those without a name, since Converse wants a name for each.
+/// Builds the document blocks of one request. Converse requires names, so documents without a name
+/// are numbered.
 #[derive(Debug, Default)]
-pub struct Documents {
+pub struct DocumentBuilder {
     unnamed: usize,
 }
 
-impl Documents {
-    /// A document block without its content; `title` may be the caller's file name.
+impl DocumentBuilder {
+    /// Builds a document block; `title` may be the caller's file name.
     pub fn block(&mut self, format: &str, title: Option<&str>, source: Value) -> Value {
         object_of([("format", format.into()), ("name", self.name(title).into()), ("source", source)])
     }
 
-    /// Converse takes letters, digits, single spaces, hyphens, parentheses and square brackets in names.
+    /// A valid name: Converse allows letters, digits, single spaces, hyphens, parentheses and
+    /// square brackets.
     fn name(&mut self, title: Option<&str>) -> String {
         let allowed = |c: char| if c.is_ascii_alphanumeric() || "-()[]".contains(c) { c } else { ' ' };
         let spaced: String = title.unwrap_or_default().chars().take(200).map(allowed).collect();
@@ -36,24 +39,24 @@ impl Documents {
 /// Splits `data:MEDIA/TYPE;base64,DATA` into the media type and the data.
 pub fn data_url(url: &str, at: &Path) -> Read<(String, String)> {
     let Some(rest) = url.strip_prefix("data:") else {
-        return Err(at.refuse("is not a data: URL; Bedrock fetches nothing, so send data:MEDIA/TYPE;base64,DATA"));
+        return Err(at.error("is not a data: URL; Bedrock fetches no URLs, so send data:MEDIA/TYPE;base64,DATA"));
     };
-    let (head, data) = rest.split_once(',').ok_or_else(|| at.refuse("has no comma after its media type"))?;
-    let media_type = head.strip_suffix(";base64").ok_or_else(|| at.refuse("must be base64: data:TYPE;base64,DATA"))?;
+    let (head, data) = rest.split_once(',').ok_or_else(|| at.error("has no comma after its media type"))?;
+    let media_type = head.strip_suffix(";base64").ok_or_else(|| at.error("must be base64: data:TYPE;base64,DATA"))?;
     let media_type = media_type.split(';').next().unwrap_or_default();
     Ok((media_type.to_ascii_lowercase(), data.to_owned()))
 }
 
-/// An image block.
+/// Builds an image block.
 pub fn image(media_type: &str, data: String, at: &Path) -> Read<Value> {
     let format = match media_type {
         "image/png" => "png",
         "image/jpeg" | "image/jpg" => "jpeg",
         "image/gif" => "gif",
         "image/webp" => "webp",
-        other => {
+        unknown => {
             let expected = "expected image/png, image/jpeg, image/gif or image/webp";
-            return Err(at.refuse(format_args!("media type {} is not supported; {expected}", echo(other))));
+            return Err(at.error(format_args!("media type {} is not supported; {expected}", sanitized(unknown))));
         }
     };
     let source = object_of([("bytes", base64_data(data, at)?.into())]);
@@ -72,20 +75,23 @@ pub fn document_format(media_type: &str, at: &Path) -> Read<&'static str> {
         "application/vnd.ms-excel" => "xls",
         "application/vnd.openxmlformats-officedocument.wordprocessingml.document" => "docx",
         "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet" => "xlsx",
-        other => return Err(at.refuse(format_args!("media type {} is not supported for documents", echo(other)))),
+        unknown => {
+            return Err(at.error(format_args!("media type {} is not supported for documents", sanitized(unknown))));
+        }
     })
 }
 
-/// Checks that `data` is padded standard base64, the only kind Bedrock reads; white space in it is taken out.
+/// Checks that `data` is padded standard base64, the only variant that Bedrock reads. Removes white
+/// space.
 pub fn base64_data(data: String, at: &Path) -> Read<String> {
     let data = match data.bytes().any(|byte| byte.is_ascii_whitespace()) {
         true => data.split_ascii_whitespace().collect(),
         false => data,
     };
     match io::copy(&mut DecoderReader::new(data.as_bytes(), &STANDARD), &mut io::sink()) {
-        Ok(0) => Err(at.refuse("is empty")),
+        Ok(0) => Err(at.error("is empty")),
         Ok(_) => Ok(data),
-        Err(_) => Err(at.refuse("is not valid base64 (standard alphabet, padded)")),
+        Err(_) => Err(at.error("is not valid base64 (standard alphabet, padded)")),
     }
 }
 
@@ -98,17 +104,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn base64_is_checked_as_if_it_were_decoded(
+        fn the_base64_check_agrees_with_decoding(
             bytes in prop::collection::vec(any::<u8>(), 0..5_000),
-            place in any::<prop::sample::Index>(),
+            position in any::<prop::sample::Index>(),
             damage in prop::option::of(prop::sample::select(vec!["=", "-", "A", "é"])),
         ) {
             let mut data = STANDARD.encode(bytes);
             if let Some(damage) = damage {
-                data.insert_str(place.index(data.len() + 1), damage);
+                data.insert_str(position.index(data.len() + 1), damage);
             }
-            let is_right = STANDARD.decode(&data).is_ok_and(|bytes| !bytes.is_empty());
-            prop_assert_eq!(base64_data(data.clone(), &Path::Root).ok(), is_right.then_some(data));
+            let is_valid = STANDARD.decode(&data).is_ok_and(|bytes| !bytes.is_empty());
+            prop_assert_eq!(base64_data(data.clone(), &Path::Root).ok(), is_valid.then_some(data));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! OpenAI: chat completions, responses and embeddings.
+//! OpenAI's chat completions, responses and embeddings.
 
 mod answer;
 mod embeddings;
@@ -16,7 +16,7 @@ pub use embeddings::{answer as embeddings, parse as parse_embeddings};
 pub use problem::problem;
 pub use request::parse;
 pub use responses::{
-    KnownTool, ResponseEcho, Resumed, Standing, Stream as ResponseStream, answer as response, last_response,
+    ResponseEcho, ResponseState, ResponseStream, ResumedStream, ToolAlias, answer as response, last_response,
     parse as parse_response,
 };
-pub use stream::Stream;
+pub use stream::CompletionStream;

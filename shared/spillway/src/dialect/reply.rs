@@ -1,6 +1,7 @@
-//! What a Converse reply or stream says, told apart for the dialects that render it in their own words.
+//! Reads Converse replies and streams for the dialects that render them in another format.
 //!
-//! Replies come from outside too: anything unknown or malformed is skipped, never a panic.
+//! Replies come from outside too: anything unknown or malformed is skipped and never causes a
+//! panic.
 
 use std::borrow::Cow;
 
@@ -17,7 +18,7 @@ pub enum Block<'a> {
     ToolUse { id: &'a str, name: &'a str, input: &'a Value },
 }
 
-/// The blocks of a complete answer that have a counterpart in other dialects.
+/// The blocks of a complete answer that other dialects can express.
 pub fn blocks(body: &Value) -> impl Iterator<Item = Block<'_>> {
     let content = body.pointer("/output/message/content").and_then(Value::as_array);
     content.into_iter().flatten().filter_map(block)
@@ -38,24 +39,25 @@ fn block(block: &Value) -> Option<Block<'_>> {
         let reasoning = reasoning.get("reasoningText")?;
         return Some(Block::Reasoning { text: text_at(reasoning, "text"), signature: text_at(reasoning, "signature") });
     }
-    // The cited text is part of the answer; where it came from has no place in the other dialects' plain text.
+    // The cited text is part of the answer. The other dialects have no place for its source.
     let cited = block.pointer("/citationsContent/content")?.as_array()?;
     Some(Block::Text(cited.iter().map(|part| text_at(part, "text")).collect()))
 }
 
-/// Why a complete answer ended, in Converse's words.
+/// The reason why an answer ended, in Converse's terms.
 pub fn stop_reason(body: &Value) -> &str {
     text_at(body, "stopReason")
 }
 
-/// The stop sequence that ended the answer, if the model named it (`/stop_sequence` of the model's own answer).
+/// The stop sequence that ended the answer, if the model reports it (`/stop_sequence` of the
+/// model's own answer).
 pub fn stop_sequence(body: &Value) -> Option<&str> {
     body.pointer("/additionalModelResponseFields/stop_sequence").and_then(Value::as_str)
 }
 
-/// One step of a stream. `block` is Converse's number of the block.
+/// An event of a ConverseStream. `block` is Converse's number of the block.
 #[derive(Debug, PartialEq)]
-pub enum Step<'a> {
+pub enum ConverseEvent<'a> {
     MessageStart,
     ToolUseStart { block: u64, id: &'a str, name: &'a str },
     Text { block: u64, text: &'a str },
@@ -69,38 +71,43 @@ pub enum Step<'a> {
     Other,
 }
 
-/// What the event `name` of a ConverseStream says.
-pub fn step<'e>(name: &str, payload: &'e Value) -> Step<'e> {
+/// Reads the event `name` of a ConverseStream.
+pub fn event<'e>(name: &str, payload: &'e Value) -> ConverseEvent<'e> {
     let block = payload.get("contentBlockIndex").and_then(Value::as_u64).unwrap_or(0);
     match name {
-        "messageStart" => Step::MessageStart,
+        "messageStart" => ConverseEvent::MessageStart,
         "contentBlockStart" => match payload.pointer("/start/toolUse") {
-            Some(tool) => Step::ToolUseStart { block, id: text_at(tool, "toolUseId"), name: text_at(tool, "name") },
-            None => Step::Other,
+            Some(tool) => {
+                ConverseEvent::ToolUseStart { block, id: text_at(tool, "toolUseId"), name: text_at(tool, "name") }
+            }
+            None => ConverseEvent::Other,
         },
-        "contentBlockDelta" => payload.get("delta").map_or(Step::Other, |delta| of_delta(block, delta)),
-        "contentBlockStop" => Step::BlockStop { block },
-        "messageStop" => Step::MessageStop { reason: stop_reason(payload), sequence: stop_sequence(payload) },
-        "metadata" => payload.get("usage").map_or(Step::Other, |usage| Step::Metadata(Usage::from_converse(usage))),
-        _ => Step::Other,
+        "contentBlockDelta" => payload.get("delta").map_or(ConverseEvent::Other, |delta| delta_event(block, delta)),
+        "contentBlockStop" => ConverseEvent::BlockStop { block },
+        "messageStop" => ConverseEvent::MessageStop { reason: stop_reason(payload), sequence: stop_sequence(payload) },
+        "metadata" => payload
+            .get("usage")
+            .map_or(ConverseEvent::Other, |usage| ConverseEvent::Metadata(Usage::from_converse(usage))),
+        _ => ConverseEvent::Other,
     }
 }
 
-fn of_delta(block: u64, delta: &Value) -> Step<'_> {
+fn delta_event(block: u64, delta: &Value) -> ConverseEvent<'_> {
     let text = |pointer: &str| delta.pointer(pointer).and_then(Value::as_str);
     if let Some(text) = text("/text") {
-        return Step::Text { block, text };
+        return ConverseEvent::Text { block, text };
     }
     if let Some(json) = text("/toolUse/input") {
-        return Step::ToolInput { block, json };
+        return ConverseEvent::ToolInput { block, json };
     }
     if let Some(text) = text("/reasoningContent/text") {
-        return Step::Reasoning { block, text };
+        return ConverseEvent::Reasoning { block, text };
     }
     if let Some(signature) = text("/reasoningContent/signature") {
-        return Step::Signature { block, signature };
+        return ConverseEvent::Signature { block, signature };
     }
-    text("/reasoningContent/redactedContent").map_or(Step::Other, |data| Step::Redacted { block, data })
+    text("/reasoningContent/redactedContent")
+        .map_or(ConverseEvent::Other, |data| ConverseEvent::Redacted { block, data })
 }
 
 fn text_at<'a>(value: &'a Value, name: &str) -> &'a str {

@@ -1,4 +1,4 @@
-//! Server-sent events. Payloads are JSON on one line, so no line needs splitting.
+//! Server-sent events. Payloads are JSON on one line, so no payload has to be split.
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ pub fn named(name: &str, payload: &str) -> Bytes {
     Bytes::from(format!("event: {name}\ndata: {payload}\n\n"))
 }
 
-/// A comment, which clients skip.
+/// A comment, which clients ignore.
 pub fn comment(text: &str) -> Bytes {
     Bytes::from(format!(": {text}\n\n"))
 }

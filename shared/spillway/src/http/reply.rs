@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        chat::Event,
+        chat::StreamEvent,
         dialect::{Api, Context, Echo},
     };
 
@@ -180,7 +180,7 @@ mod tests {
         tokio::spawn(async move {
             for name in names {
                 tokio::time::sleep(silence).await;
-                let event = Event::Converse { name: name.into(), payload: serde_json::json!({}) };
+                let event = StreamEvent::Converse { name: name.into(), payload: serde_json::json!({}) };
                 sender.send(Delta::Event(event)).await.expect("a reader");
             }
             if let Some(end) = end {

@@ -12,7 +12,7 @@ use super::{Body, Call, jobs, reply};
 use crate::{
     app::App,
     broker::{self, Ask},
-    dialect::{Api, Context, Dialect, Standing, last_response},
+    dialect::{Api, Context, Dialect, ResponseState, last_response},
     job::{self, Job, Reader, Status},
     overflow::{self, Submission},
     problem::{Kind, Problem},
@@ -107,11 +107,11 @@ async fn object(app: &App, job: &Job) -> Result<Value, Problem> {
 }
 
 /// Where a response stands that has no answer.
-async fn standing(app: &App, job: &Job) -> Result<Standing, Problem> {
+async fn standing(app: &App, job: &Job) -> Result<ResponseState, Problem> {
     Ok(match job.status {
-        Status::Queued => Standing::Queued,
-        Status::Running | Status::Succeeded => Standing::InProgress,
-        Status::Cancelled => Standing::Cancelled,
+        Status::Queued => ResponseState::Queued,
+        Status::Running | Status::Succeeded => ResponseState::InProgress,
+        Status::Cancelled => ResponseState::Cancelled,
         Status::Failed | Status::Expired => {
             let result = app.jobs.result(job).await?;
             failed(job, result.map(|result| result.status))
@@ -120,13 +120,13 @@ async fn standing(app: &App, job: &Job) -> Result<Standing, Problem> {
 }
 
 /// Why a job has no answer; `status` is what the call would have been answered with, if it was made.
-fn failed(job: &Job, status: Option<u16>) -> Standing {
+fn failed(job: &Job, status: Option<u16>) -> ResponseState {
     let kind = match job.status {
         Status::Expired => Kind::Throttled,
-        _ => status.map_or(Kind::Internal, Dialect::kind_of),
+        _ => status.map_or(Kind::Internal, Dialect::kind_for_status),
     };
     let message = job.error.clone().unwrap_or_else(|| "The response failed.".to_owned());
-    Standing::Failed { kind, message }
+    ResponseState::Failed { kind, message }
 }
 
 /// What the response repeats of its request: the same whoever reads it.

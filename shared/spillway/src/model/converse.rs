@@ -4,28 +4,34 @@ use aws_sdk_bedrockruntime::Client;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Call, EventStream, Failure,
-    carrier::{self, Carrier},
-    failure, region, request_metadata,
+    EventStream, Failure, ModelCall, failure,
+    raw_body::{self, RawBody},
+    region, request_metadata,
 };
 use crate::{
     chat::{Answer, Output, Overlaid},
+    stored_headers::StoredHeaders,
     usage::Usage,
 };
 
-pub(super) async fn whole(client: &Client, call: &Call<'_>, body: &Map<String, Value>) -> Result<Answer, Failure> {
-    let carrier = Carrier::whole();
+pub(super) async fn answer(
+    client: &Client,
+    call: &ModelCall<'_>,
+    body: &Map<String, Value>,
+) -> Result<Answer, Failure> {
+    let raw_body = RawBody::whole();
     let operation = client
         .converse()
         .model_id(&call.pool.model_id)
         .customize()
-        .mutate_request(carrier::body_of(payload(call, body)))
-        .interceptor(carrier.clone())
+        .mutate_request(raw_body::set_body(payload(call, body)))
+        .interceptor(raw_body.clone())
         .config_override(region(call.pool));
-    let sent = operation.send().await;
-    let bytes = match (sent, carrier.take_bytes().await) {
+    let result = operation.send().await;
+    let bytes = match (result, raw_body.take_bytes().await) {
         (Err(error), _) if failure::is_refused(&error) => return Err(failure::classify(&error)),
-        // The SDK may find fault with a body that we can use: it knows fewer fields than Bedrock sends.
+        // The SDK may fail to parse a body that we can use: it knows fewer fields than Bedrock
+        // sends.
         (_, Some((_, bytes))) => bytes,
         (Err(error), None) => return Err(failure::classify(&error)),
         (Ok(_), None) => return Err(Failure::broken("the model's reply had no body")),
@@ -40,23 +46,27 @@ pub(super) async fn whole(client: &Client, call: &Call<'_>, body: &Map<String, V
     }
 }
 
-pub(super) async fn start(client: &Client, call: &Call<'_>, body: &Map<String, Value>) -> Result<EventStream, Failure> {
-    let carrier = Carrier::stream();
+pub(super) async fn stream(
+    client: &Client,
+    call: &ModelCall<'_>,
+    body: &Map<String, Value>,
+) -> Result<EventStream, Failure> {
+    let raw_body = RawBody::stream();
     let operation = client
         .converse_stream()
         .model_id(&call.pool.model_id)
         .customize()
-        .mutate_request(carrier::body_of(payload(call, body)))
-        .interceptor(carrier.clone())
+        .mutate_request(raw_body::set_body(payload(call, body)))
+        .interceptor(raw_body.clone())
         .config_override(region(call.pool));
-    match (operation.send().await, carrier.take()) {
-        (Ok(_), Some((_, body))) => Ok(EventStream::new(Vec::new(), body)),
+    match (operation.send().await, raw_body.take()) {
+        (Ok(_), Some((_, body))) => Ok(EventStream::new(StoredHeaders::default(), body)),
         (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
         (Err(error), _) => Err(failure::classify(&error)),
     }
 }
 
-fn payload(call: &Call<'_>, body: &Map<String, Value>) -> Vec<u8> {
+fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Vec<u8> {
     let pairs = body.get("requestMetadata").and_then(Value::as_object);
     let mut members = vec![("requestMetadata", request_metadata(call, pairs.unwrap_or(&Map::new())))];
     members.extend(call.max_tokens.and_then(|max_tokens| call.input.with_max_tokens(body, max_tokens)));

@@ -6,27 +6,29 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Call, EventStream, Failure,
-    carrier::{self, Carrier, Headers},
-    failure, region, request_metadata,
+    EventStream, Failure, ModelCall, failure,
+    raw_body::{self, RawBody},
+    region, request_metadata,
 };
 use crate::{
-    chat::{Answer, Native, NativeReply, Output, Overlaid},
+    chat::{Answer, NativeInput, NativeReply, Output, Overlaid},
+    stored_headers::StoredHeaders,
     usage::{Reported, Usage},
 };
 
-/// How many bodies of one request are under way at once.
-const AT_ONCE: usize = 8;
+/// Maximum number of bodies of one request that are sent concurrently.
+const MAX_CONCURRENT_BODIES: usize = 8;
 
-/// Sends all bodies. The first goes alone: as long as nothing was billed, another pool can take the request.
-pub(super) async fn whole(client: &Client, call: &Call<'_>, native: &Native) -> Result<Answer, Failure> {
+/// Sends all bodies. The first goes alone: until a body is billed, another pool can take the
+/// request.
+pub(super) async fn answer(client: &Client, call: &ModelCall<'_>, native: &NativeInput) -> Result<Answer, Failure> {
     let Some((first, rest)) = native.bodies.split_first() else {
         return Err(Failure::broken("there was nothing to send"));
     };
-    let first = one(client, call, native, first).await?;
-    let rest: Vec<_> = rest.iter().map(|body| one(client, call, native, body)).collect();
+    let first = send_body(client, call, native, first).await?;
+    let rest: Vec<_> = rest.iter().map(|body| send_body(client, call, native, body)).collect();
     let rest: Vec<_> = stream::iter(rest)
-        .buffered(AT_ONCE)
+        .buffered(MAX_CONCURRENT_BODIES)
         .try_collect()
         .await
         .map_err(|failure| Failure::Failed(failure.into_problem()))?;
@@ -35,22 +37,22 @@ pub(super) async fn whole(client: &Client, call: &Call<'_>, native: &Native) -> 
     Ok(Answer { output: Output::Native(replies), usage })
 }
 
-async fn one(
+async fn send_body(
     client: &Client,
-    call: &Call<'_>,
-    native: &Native,
+    call: &ModelCall<'_>,
+    native: &NativeInput,
     body: &Map<String, Value>,
 ) -> Result<(NativeReply, Option<Usage>), Failure> {
-    let carrier = Carrier::whole();
+    let raw_body = RawBody::whole();
     let operation = client
         .invoke_model()
         .model_id(&call.pool.model_id)
         .customize()
-        .mutate_request(carrier::body_of(payload(call, body)))
-        .mutate_request(carrier::headers_of(headers(call, native, "accept")))
-        .interceptor(carrier.clone())
+        .mutate_request(raw_body::set_body(payload(call, body)))
+        .mutate_request(raw_body::add_headers(headers(call, native, "accept")))
+        .interceptor(raw_body.clone())
         .config_override(region(call.pool));
-    match (operation.send().await, carrier.take_bytes().await) {
+    match (operation.send().await, raw_body.take_bytes().await) {
         (Err(error), _) if failure::is_refused(&error) => Err(failure::classify(&error)),
         (_, Some((headers, body))) => {
             let usage = usage(&headers, &body);
@@ -61,26 +63,31 @@ async fn one(
     }
 }
 
-pub(super) async fn start(client: &Client, call: &Call<'_>, native: &Native) -> Result<EventStream, Failure> {
+pub(super) async fn stream(
+    client: &Client,
+    call: &ModelCall<'_>,
+    native: &NativeInput,
+) -> Result<EventStream, Failure> {
     let body = native.bodies.first().ok_or_else(|| Failure::broken("there was nothing to send"))?;
-    let carrier = Carrier::stream();
+    let raw_body = RawBody::stream();
     let operation = client
         .invoke_model_with_response_stream()
         .model_id(&call.pool.model_id)
         .customize()
-        .mutate_request(carrier::body_of(payload(call, body)))
-        .mutate_request(carrier::headers_of(headers(call, native, "x-amzn-bedrock-accept")))
-        .interceptor(carrier.clone())
+        .mutate_request(raw_body::set_body(payload(call, body)))
+        .mutate_request(raw_body::add_headers(headers(call, native, "x-amzn-bedrock-accept")))
+        .interceptor(raw_body.clone())
         .config_override(region(call.pool));
-    match (operation.send().await, carrier.take()) {
+    match (operation.send().await, raw_body.take()) {
         (Ok(_), Some((headers, body))) => Ok(EventStream::new(headers, body)),
         (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
         (Err(error), _) => Err(failure::classify(&error)),
     }
 }
 
-/// What InvokeModel takes in headers (Amazon Bedrock API Reference, "InvokeModel"); `accept` is the name of one of them.
-fn headers(call: &Call<'_>, native: &Native, accept: &'static str) -> Vec<(&'static str, String)> {
+/// The options that InvokeModel takes in headers (Amazon Bedrock API Reference, "InvokeModel").
+/// `accept` is the name of the header for the content type.
+fn headers(call: &ModelCall<'_>, native: &NativeInput, accept: &'static str) -> Vec<(&'static str, String)> {
     let options = &native.options;
     let metadata = request_metadata(call, &options.request_metadata).to_string();
     [
@@ -96,23 +103,24 @@ fn headers(call: &Call<'_>, native: &Native, accept: &'static str) -> Vec<(&'sta
     .collect()
 }
 
-fn payload(call: &Call<'_>, body: &Map<String, Value>) -> Vec<u8> {
+fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Vec<u8> {
     let members = call.max_tokens.and_then(|max_tokens| call.input.with_max_tokens(body, max_tokens));
     // Strings, numbers and JSON values always serialize.
     serde_json::to_vec(&Overlaid { body, members: members.into_iter().collect() }).unwrap_or_default()
 }
 
-/// What a reply says it used: in its headers, and in its body where that is Anthropic's, which tells more.
-fn usage(headers: &Headers, body: &[u8]) -> Option<Usage> {
+/// Reads the token usage of a reply: from its headers, and from its body if that is Anthropic's,
+/// which reports more.
+fn usage(headers: &StoredHeaders, body: &[u8]) -> Option<Usage> {
     #[derive(Deserialize)]
-    struct Reply {
+    struct ReplyWithUsage {
         usage: Value,
     }
-    let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    let of_headers = Reported::from_headers(header);
-    let of_body = serde_json::from_slice::<Reply>(body).ok().and_then(|reply| Reported::read(reply.usage));
+    let from_headers = Reported::from_headers(|name| headers.get(name));
+    let reply = serde_json::from_slice::<ReplyWithUsage>(body).ok();
+    let from_body = reply.and_then(|reply| Reported::read(reply.usage));
     let mut usage = None::<Usage>;
-    for reported in [of_headers, of_body].into_iter().flatten() {
+    for reported in [from_headers, from_body].into_iter().flatten() {
         usage.get_or_insert_default().update(&reported);
     }
     usage

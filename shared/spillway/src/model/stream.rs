@@ -10,11 +10,11 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Failure, carrier::Headers, failure::NO_REASON};
-use crate::chat::Event;
+use super::{Failure, failure::NO_REASON};
+use crate::{chat::StreamEvent, stored_headers::StoredHeaders};
 
-/// How long a stream may be silent between two events. The SDK would wait for ever.
-const IDLE: Duration = Duration::from_secs(120);
+/// Maximum silence between two events. The SDK alone would wait forever.
+const MAX_SILENCE: Duration = Duration::from_secs(120);
 
 /// The events of one answer.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub struct EventStream {
     body: Pin<Box<SdkBody>>,
     decoder: MessageFrameDecoder,
     buffer: BytesMut,
-    peeked: VecDeque<Event>,
-    headers: Headers,
+    peeked: VecDeque<StreamEvent>,
+    headers: StoredHeaders,
 }
 
 impl EventStream {
-    pub(super) fn new(headers: Headers, body: SdkBody) -> Self {
+    pub(super) fn new(headers: StoredHeaders, body: SdkBody) -> Self {
         Self {
             headers,
             body: Box::pin(body),
@@ -37,16 +37,16 @@ impl EventStream {
         }
     }
 
-    /// The headers of the reply that its caller may want (`x-amzn-bedrock-*`).
-    pub fn headers(&self) -> &[(String, String)] {
+    /// The headers of the reply that the caller may want (`x-amzn-bedrock-*`).
+    pub fn headers(&self) -> &StoredHeaders {
         &self.headers
     }
 
-    /// Waits for the first event, which [`next`](Self::next) then gives again. Until it is here nothing was delivered,
-    /// and a stream that fails at once can still be replaced by another pool's.
+    /// Waits for the first event, which [`next`](Self::next) then returns. Nothing is delivered
+    /// before, so another pool can still replace a stream that fails immediately.
     ///
     /// # Errors
-    /// The stream failed or ended.
+    /// Returns an error if the stream fails or ends.
     pub async fn peek(&mut self) -> Result<(), Failure> {
         match self.read().await? {
             Some(event) => self.peeked.push_back(event),
@@ -55,18 +55,18 @@ impl EventStream {
         Ok(())
     }
 
-    /// The next event; `None` at the end of the stream.
+    /// Returns the next event; `None` at the end of the stream.
     ///
     /// # Errors
-    /// The stream broke, carried an exception, or stayed silent too long.
-    pub async fn next(&mut self) -> Result<Option<Event>, Failure> {
+    /// Returns an error if the stream breaks, carries an exception, or stays silent too long.
+    pub async fn next(&mut self) -> Result<Option<StreamEvent>, Failure> {
         match self.peeked.pop_front() {
             Some(event) => Ok(Some(event)),
-            None => tokio::time::timeout(IDLE, self.read()).await.map_err(|_| Failure::timed_out())?,
+            None => tokio::time::timeout(MAX_SILENCE, self.read()).await.map_err(|_| Failure::timed_out())?,
         }
     }
 
-    async fn read(&mut self) -> Result<Option<Event>, Failure> {
+    async fn read(&mut self) -> Result<Option<StreamEvent>, Failure> {
         loop {
             match self.decoder.decode_frame(&mut self.buffer) {
                 Ok(DecodedFrame::Complete(message)) => return event(&message).map(Some),
@@ -89,7 +89,7 @@ impl EventStream {
     }
 }
 
-fn event(message: &Message) -> Result<Event, Failure> {
+fn event(message: &Message) -> Result<StreamEvent, Failure> {
     let header = |name: &str| {
         message
             .headers()
@@ -102,26 +102,28 @@ fn event(message: &Message) -> Result<Event, Failure> {
     if header(":message-type").as_deref() != Some("event") {
         let name = header(":exception-type").or_else(|| header(":error-code")).unwrap_or_default();
         let body = payload().unwrap_or_default();
-        let told = body.get("message").and_then(Value::as_str).unwrap_or(NO_REASON);
-        return Err(Failure::in_stream(&name, told));
+        let message = body.get("message").and_then(Value::as_str).unwrap_or(NO_REASON);
+        return Err(Failure::from_stream_exception(&name, message));
     }
     let broken = || Failure::broken("the stream had an event without a type or with a broken payload");
     let name = header(":event-type").ok_or_else(broken)?;
     match name.as_str() {
         "chunk" => native(message.payload()),
-        _ => Ok(Event::Converse { name, payload: payload().map_err(|_| broken())? }),
+        _ => Ok(StreamEvent::Converse { name, payload: payload().map_err(|_| broken())? }),
     }
 }
 
-/// A chunk of InvokeModelWithResponseStream, which carries the model's own bytes in base64.
-fn native(payload: &[u8]) -> Result<Event, Failure> {
+/// Reads a chunk of InvokeModelWithResponseStream, which carries the model's own bytes in base64.
+fn native(payload: &[u8]) -> Result<StreamEvent, Failure> {
     #[derive(Deserialize)]
-    struct Chunk<'c> {
+    struct ChunkPayload<'c> {
         // Base64 needs no escapes, but JSON may have them.
         #[serde(borrow)]
         bytes: Cow<'c, str>,
     }
-    let chunk: Option<Chunk> = serde_json::from_slice(payload).ok();
+    let chunk: Option<ChunkPayload> = serde_json::from_slice(payload).ok();
     let bytes = chunk.and_then(|chunk| STANDARD.decode(chunk.bytes.as_bytes()).ok());
-    bytes.map(|bytes| Event::Native(bytes.into())).ok_or_else(|| Failure::broken("the stream had a damaged chunk"))
+    bytes
+        .map(|bytes| StreamEvent::Native(bytes.into()))
+        .ok_or_else(|| Failure::broken("the stream had a damaged chunk"))
 }

@@ -7,7 +7,7 @@ use spillway::{
     problem::{Kind, Problem},
 };
 
-use super::{PNG, answer, busy_stream, context, event, parse, payloads, refused, rendered, sent, streamed};
+use super::{PNG, answer, busy_stream, context, event, parse, payloads, rejection_message, rendered, sent, streamed};
 
 fn converse(body: Value) -> Value {
     super::converse(Api::Messages, body)
@@ -49,7 +49,7 @@ fn an_absent_output_limit_is_left_to_the_tenants_default() {
 }
 
 #[test]
-fn cache_control_becomes_a_cache_point_behind_its_block() {
+fn cache_control_becomes_a_cache_point_after_its_block() {
     let control = json!({"type": "ephemeral"});
     let body = converse(json!({
         "system": [{"type": "text", "text": "Long.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
@@ -63,11 +63,11 @@ fn cache_control_becomes_a_cache_point_behind_its_block() {
     let body = converse(hello(json!({"cache_control": control})));
     assert_eq!(body["messages"][0]["content"], json!([{"text": "Hi"}, point]));
     let body = hello(json!({"cache_control": {"type": "ephemeral", "ttl": "2h"}}));
-    refused(Api::Messages, body, "cache_control.ttl");
+    rejection_message(Api::Messages, body, "cache_control.ttl");
 }
 
 #[test]
-fn every_block_has_its_converse_form() {
+fn every_block_becomes_a_converse_block() {
     let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}});
     let body = converse(json!({"messages": [
         {"role": "user", "content": [
@@ -108,7 +108,7 @@ fn every_block_has_its_converse_form() {
 }
 
 #[test]
-fn tools_and_the_choice_between_them() {
+fn tools_and_tool_choice_become_tool_config() {
     let tool = json!({"name": "f", "description": "Does.", "input_schema": {"type": "object"}, "strict": true});
     let choose = |choice: Value| converse(hello(json!({"tools": [tool], "tool_choice": choice})));
     let spec =
@@ -126,7 +126,7 @@ fn tools_and_the_choice_between_them() {
 }
 
 #[test]
-fn effort_and_a_schema_hold_the_answer() {
+fn effort_and_schema_become_output_config() {
     let format = json!({"type": "json_schema", "schema": {"type": "object"}});
     let text_format = json!({"type": "json_schema",
         "structure": {"jsonSchema": {"schema": r#"{"type":"object"}"#}}});
@@ -137,7 +137,7 @@ fn effort_and_a_schema_hold_the_answer() {
 }
 
 #[test]
-fn what_would_change_the_answer_is_refused_by_name() {
+fn parameters_that_would_change_the_answer_are_rejected_by_name() {
     for (param, extra) in [
         ("container", json!({"container": "c"})),
         ("mcp_servers", json!({"mcp_servers": [{"url": "u"}]})),
@@ -157,7 +157,7 @@ fn what_would_change_the_answer_is_refused_by_name() {
         ("system", json!({"system": 7})),
         ("system[0].type", json!({"system": [{"type": "image"}]})),
     ] {
-        refused(Api::Messages, hello(extra), param);
+        rejection_message(Api::Messages, hello(extra), param);
     }
     assert_eq!(
         converse(hello(json!({"mcp_servers": [], "container": null})))["messages"].as_array().map(Vec::len),
@@ -166,10 +166,10 @@ fn what_would_change_the_answer_is_refused_by_name() {
 }
 
 #[test]
-fn complaints_about_messages_name_the_place() {
+fn errors_in_messages_name_the_path() {
     let message = |content: Value, at: &str| {
         let body = json!({"messages": [{"role": "user", "content": content}]});
-        refused(Api::Messages, body, at)
+        rejection_message(Api::Messages, body, at)
     };
     message(json!(7), "messages[0].content");
     message(json!([]), "messages[0].content");
@@ -210,7 +210,7 @@ fn an_answer_is_a_message() {
 }
 
 #[test]
-fn the_stop_sequence_is_told_when_the_model_names_it() {
+fn the_stop_sequence_is_returned_if_the_model_reports_it() {
     let mut answer = answer(json!([{"text": "Hi"}]), "stop_sequence");
     let Output::Converse(body) = &mut answer.output else { panic!("a Converse reply") };
     body["additionalModelResponseFields"] = json!({"stop_sequence": "END"});
@@ -276,7 +276,7 @@ fn a_block_that_bedrock_never_closes_is_closed() {
 }
 
 #[test]
-fn the_end_waits_for_the_usage() {
+fn the_end_of_a_message_waits_for_the_usage() {
     let mut encoder = Api::Messages.stream(context());
     encoder.event(&event("messageStart", json!({})));
     assert!(encoder.event(&event("messageStop", json!({"stopReason": "max_tokens"}))).is_empty());

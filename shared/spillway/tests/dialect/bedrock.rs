@@ -5,11 +5,11 @@ use aws_smithy_types::event_stream::Message;
 use serde_json::{Value, json};
 use spillway::dialect::Api;
 use spillway::{
-    chat::{Event, Output},
+    chat::{Output, StreamEvent},
     problem::{Kind, Problem},
 };
 
-use super::{answer, busy_stream, context, parse, read, refused, sent, streamed};
+use super::{answer, busy_stream, context, parse, read, rejection_message, sent, streamed};
 
 fn hello(extra: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": [{"text": "Hi"}]}]});
@@ -24,7 +24,7 @@ fn header<'m>(message: &'m Message, name: &str) -> &'m str {
 }
 
 #[test]
-fn request_metadata_leaves_room_for_ours() {
+fn request_metadata_has_space_for_our_pairs() {
     let pairs = |count| (0..count).map(|n| (format!("k{n}"), json!("v"))).collect::<serde_json::Map<_, _>>();
     let parse = |count| {
         let body = json!({
@@ -38,18 +38,18 @@ fn request_metadata_leaves_room_for_ours() {
 }
 
 #[test]
-fn a_body_passes_as_it_is() {
+fn a_body_passes_unchanged() {
     let body = hello(json!({
         "system": [], "inferenceConfig": {"maxTokens": 9, "temperature": 0.5}, "requestMetadata": {"team": "a"},
         "additionalModelRequestFields": {"top_k": 5}, "tomorrow": {"z": 1, "a": 2},
         "toolConfig": {"tools": [{"systemTool": {"name": "x"}}]}}));
-    let (request, _) = read(Api::Converse, body.to_string().as_bytes(), Some("m"), true).expect("right");
+    let (request, _) = read(Api::Converse, body.to_string().as_bytes(), Some("m"), true).expect("a valid request");
     assert_eq!((request.model.as_str(), request.stream, request.max_tokens), ("m", true, Some(9)));
     assert_eq!(sent(&request).to_string(), body.to_string());
 }
 
 #[test]
-fn a_tier_chooses_among_the_operators_pools_and_a_latency_cannot_be_chosen() {
+fn a_caller_can_choose_the_tier_but_not_the_latency() {
     let request = parse(
         Api::Converse,
         &hello(json!({
@@ -59,21 +59,21 @@ fn a_tier_chooses_among_the_operators_pools_and_a_latency_cannot_be_chosen() {
     assert_eq!(request.service_tier, None);
     let flex = parse(Api::Converse, &hello(json!({"serviceTier": {"type": "flex"}})));
     assert_eq!((sent(&flex), flex.service_tier.as_deref()), (hello(json!({})), Some("flex")));
-    refused(Api::Converse, hello(json!({"serviceTier": {"type": "fast"}})), "serviceTier.type");
+    rejection_message(Api::Converse, hello(json!({"serviceTier": {"type": "fast"}})), "serviceTier.type");
     let optimized = json!({"performanceConfig": {"latency": "optimized"}});
-    refused(Api::Converse, hello(optimized), "performanceConfig.latency");
+    rejection_message(Api::Converse, hello(optimized), "performanceConfig.latency");
 }
 
 #[test]
 fn an_output_limit_cannot_hide_from_the_reservation() {
     let hidden = hello(json!({"additionalModelRequestFields": {"max_tokens": 64000}}));
-    refused(Api::Converse, hidden, "additionalModelRequestFields.max_tokens");
+    rejection_message(Api::Converse, hidden, "additionalModelRequestFields.max_tokens");
     let deeper = hello(json!({"additionalModelRequestFields": {"inferenceConfig": {"max_new_tokens": 64000}}}));
-    refused(Api::Converse, deeper, "additionalModelRequestFields.inferenceConfig.max_new_tokens");
+    rejection_message(Api::Converse, deeper, "additionalModelRequestFields.inferenceConfig.max_new_tokens");
 }
 
 #[test]
-fn wrong_bodies_are_refused_by_name() {
+fn wrong_bodies_are_rejected_with_the_field() {
     for (param, body) in [
         ("messages", json!({})),
         ("messages", json!({"messages": []})),
@@ -91,14 +91,14 @@ fn wrong_bodies_are_refused_by_name() {
         ("requestMetadata", hello(json!({"requestMetadata": {"a": 1}}))),
         ("toolConfig", hello(json!({"toolConfig": []}))),
     ] {
-        refused(Api::Converse, body, param);
+        rejection_message(Api::Converse, body, param);
     }
     let nameless = read(Api::Converse, hello(json!({})).to_string().as_bytes(), None, false);
     assert_eq!(nameless.unwrap_err().param.as_deref(), Some("model"));
 }
 
 #[test]
-fn an_answer_passes_as_it_is() {
+fn an_answer_passes_unchanged() {
     let answer = answer(json!([{"text": "Hi"}]), "end_turn");
     let rendered = Api::Converse.answer(&context(), &answer);
     let Output::Converse(body) = &answer.output else { panic!("a Converse reply") };
@@ -109,12 +109,12 @@ fn an_answer_passes_as_it_is() {
 }
 
 #[test]
-fn a_stream_is_frames_of_the_same_events() {
+fn a_stream_becomes_frames_with_the_same_events() {
     let events = busy_stream();
     let bytes = streamed(Api::Converse, context(), &events);
     let mut rest = bytes.as_slice();
     for event in &events {
-        let Event::Converse { name, payload } = event else { panic!("an event of Converse") };
+        let StreamEvent::Converse { name, payload } = event else { panic!("an event of Converse") };
         let message = read_message_from(&mut rest).expect("a frame");
         assert_eq!(header(&message, ":message-type"), "event");
         assert_eq!(header(&message, ":event-type"), name);

@@ -1,7 +1,7 @@
-//! Damaged bytes: nothing that arrives, from a caller or from a model, can bring the broker down.
+//! Damaged bytes: no input from a caller or a model can crash the broker.
 //!
-//! The bytes of the golden exchanges are cut, flipped and spliced. `PROPTEST_CASES` sets how often; 256 times when
-//! absent.
+//! The bytes of the golden exchanges are cut, flipped and spliced. `PROPTEST_CASES` sets the number
+//! of cases (256).
 
 use std::fs;
 
@@ -11,14 +11,15 @@ use http::HeaderMap;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use spillway::dialect::Api;
+use spillway::stored_headers::StoredHeaders;
 use spillway::{
-    chat::{Answer, Event, Format, NativeReply, Output},
+    chat::{Answer, Format, NativeReply, Output, StreamEvent},
     usage::Usage,
 };
 
 use super::{context, golden};
 
-/// One change of some bytes.
+/// A change of some bytes.
 #[derive(Debug, Clone)]
 enum Damage {
     Flip(Index, u8),
@@ -77,7 +78,7 @@ fn golden_bytes(name: &str, file: &str) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn a_damaged_request_is_read_or_refused(
+    fn a_damaged_request_is_read_or_rejected(
         (name, api, format) in exchange(), damages in prop::collection::vec(damage(), 0..6),
     ) {
         let bytes = damaged(&golden_bytes(name, "request.json"), &damages);
@@ -90,12 +91,12 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_reply_is_rendered_or_told_as_the_models_fault(
+    fn a_damaged_reply_is_rendered_or_becomes_a_server_error(
         (name, api, format) in exchange(), damages in prop::collection::vec(damage(), 0..6),
     ) {
         let bytes = damaged(&golden_bytes(name, "reply.json"), &damages);
         let output = match format {
-            Some(_) => Output::Native(vec![NativeReply { headers: Vec::new(), body: Bytes::from(bytes) }]),
+            Some(_) => Output::Native(vec![NativeReply { headers: StoredHeaders::default(), body: Bytes::from(bytes) }]),
             None => Output::Converse(serde_json::from_slice(&bytes).unwrap_or_default()),
         };
         let rendered = api.answer(&context(), &Answer { output, usage: None });
@@ -110,8 +111,8 @@ proptest! {
         let (mut encoder, mut usage, mut sent) = (api.stream(context()), None::<Usage>, BytesMut::new());
         for line in bytes.split(|byte| *byte == b'\n') {
             let event = match format {
-                Some(_) => Event::Native(Bytes::copy_from_slice(line)),
-                None => golden::event_of(&serde_json::from_slice(line).unwrap_or_default()),
+                Some(_) => StreamEvent::Native(Bytes::copy_from_slice(line)),
+                None => golden::event_from_line(&serde_json::from_slice(line).unwrap_or_default()),
             };
             event.report(&mut usage);
             event.is_output();

@@ -1,9 +1,9 @@
-//! Whole exchanges as files: what the caller sends, what the model is sent, what it replies, and what the caller gets.
+//! Exchanges as files: the caller's request, the request to the model, its reply, and the answer.
 //!
-//! Each folder of `golden/` is one exchange with an API: `request.json` becomes `sent.json`; `reply.json` becomes
-//! `answer.json`; the events of `events.jsonl` become `stream.sse`, or `stream.frames`, where each line tells one frame
-//! of an event stream: its headers, and its payload. `SPILLWAY_GOLDEN=write` writes what is expected anew, to be read
-//! before it is committed.
+//! Each folder of `golden/` is an exchange with an API: `request.json` becomes `sent.json`,
+//! `reply.json` becomes `answer.json`, and the events of `events.jsonl` become `stream.sse` or
+//! `stream.frames`. Each line of `stream.frames` has the headers and the payload of a frame.
+//! `SPILLWAY_GOLDEN=write` rewrites the expected files. Read them before you commit them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,13 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
 use spillway::dialect::{Api, Context, Echo};
+use spillway::stored_headers::StoredHeaders;
 use spillway::{
-    chat::{Answer, Event, Format, NativeReply, Output},
+    chat::{Answer, Format, NativeReply, Output, StreamEvent},
     usage::Usage,
 };
 
-/// The exchanges: the folder, the API, and the format of the model's own bodies where that is sent.
+/// The exchanges: the folder, the API, and the format of the model's own bodies, if they are sent.
 pub const EXCHANGES: [(&str, Api, Option<Format>); 7] = [
     ("chat_completions", Api::ChatCompletions, None),
     ("chat_completions_with_tools", Api::ChatCompletions, None),
@@ -29,7 +30,7 @@ pub const EXCHANGES: [(&str, Api, Option<Format>); 7] = [
     ("invoke", Api::Invoke, Some(Format::Messages)),
 ];
 
-/// Where the files of an exchange are.
+/// The folder of an exchange.
 pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialect/golden").join(name)
 }
@@ -39,7 +40,7 @@ fn json_file(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Fails unless the file says `found`.
+/// Fails unless the file contains `found`.
 fn check(path: &Path, found: &str) {
     if std::env::var("SPILLWAY_GOLDEN").is_ok_and(|mode| mode == "write") {
         fs::write(path, found).expect("a file that can be written");
@@ -53,8 +54,8 @@ fn check_json(path: &Path, found: &Value) {
 }
 
 fn echo_and_sent(api: Api, format: Option<Format>, request: &Value) -> (Echo, Value) {
-    let draft = api.read(request.to_string().as_bytes(), Some("model"), true).expect("a right request");
-    let (request, echo) = draft.request(format, &HeaderMap::new()).expect("a right request");
+    let draft = api.read(request.to_string().as_bytes(), Some("model"), true).expect("a valid request");
+    let (request, echo) = draft.request(format, &HeaderMap::new()).expect("a valid request");
     let bodies = request.input.bodies();
     let sent = if let [body] = bodies { Value::Object(body.clone()) } else { json!(bodies) };
     (echo, json!({ "stream": request.stream, "ignored": request.ignored, "sent": sent }))
@@ -64,32 +65,33 @@ fn context(echo: Echo) -> Context {
     Context { request_id: "r1".into(), model: "model".into(), created_s: 1_700_000_000, echo }
 }
 
-/// The model's reply as the broker would hand it over: Converse's, or one or several of the model's own.
+/// The model's reply as the broker passes it on: Converse's, or replies in the model's own format.
 fn reply(format: Option<Format>, body: Value) -> Answer {
     if format.is_none() {
         let usage = body.get("usage").map(Usage::from_converse);
         return Answer { output: Output::Converse(body), usage };
     }
     let bodies = if let Value::Array(bodies) = body { bodies } else { vec![body] };
-    let replies = bodies.iter().map(|body| NativeReply { headers: Vec::new(), body: body.to_string().into() });
+    let replies =
+        bodies.iter().map(|body| NativeReply { headers: StoredHeaders::default(), body: body.to_string().into() });
     let usage = Usage { input_tokens: 12, output_tokens: 0, ..Usage::default() };
     Answer { output: Output::Native(replies.collect()), usage: Some(usage) }
 }
 
-fn event(format: Option<Format>, line: &str) -> Event {
+fn event(format: Option<Format>, line: &str) -> StreamEvent {
     if format.is_some() {
-        return Event::Native(Bytes::from(line.to_owned()));
+        return StreamEvent::Native(Bytes::from(line.to_owned()));
     }
-    event_of(&serde_json::from_str(line).expect("an event"))
+    event_from_line(&serde_json::from_str(line).expect("an event"))
 }
 
-/// An event of ConverseStream as a line of a file has it.
-pub fn event_of(line: &Value) -> Event {
+/// Reads an event of ConverseStream from a line of a file.
+pub fn event_from_line(line: &Value) -> StreamEvent {
     let name = line.get("event").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Event::Converse { name, payload: line.get("payload").cloned().unwrap_or_default() }
+    StreamEvent::Converse { name, payload: line.get("payload").cloned().unwrap_or_default() }
 }
 
-/// Frames of an event stream as text, a line each.
+/// Frames of an event stream as text, with a line for each frame.
 fn frames(mut bytes: &[u8]) -> String {
     let mut lines = String::new();
     while !bytes.is_empty() {
@@ -105,7 +107,7 @@ fn frames(mut bytes: &[u8]) -> String {
 }
 
 #[test]
-fn every_exchange_is_as_its_files_say() {
+fn every_exchange_matches_its_files() {
     for (name, api, format) in EXCHANGES {
         let folder = folder(name);
         let (echo, sent) = echo_and_sent(api, format, &json_file(&folder.join("request.json")));
@@ -129,13 +131,13 @@ fn every_exchange_is_as_its_files_say() {
 
 #[test]
 fn every_folder_is_an_exchange() {
-    let mut found: Vec<String> = fs::read_dir(folder("")).expect("the folder").map(name_of).collect();
+    let mut found: Vec<String> = fs::read_dir(folder("")).expect("the folder").map(file_name).collect();
     let mut named: Vec<String> = EXCHANGES.iter().map(|(name, ..)| (*name).to_owned()).collect();
     found.sort();
     named.sort();
     assert_eq!(found, named);
 }
 
-fn name_of(entry: std::io::Result<fs::DirEntry>) -> String {
+fn file_name(entry: std::io::Result<fs::DirEntry>) -> String {
     entry.expect("an entry").file_name().into_string().expect("a name")
 }

@@ -1,4 +1,4 @@
-//! The dialects, seen from outside: what goes in, what comes out, byte for byte where clients depend on it.
+//! The dialects from outside: requests and answers, byte for byte where clients depend on it.
 
 mod anthropic;
 mod bedrock;
@@ -15,24 +15,24 @@ use http::HeaderMap;
 use serde_json::{Map, Value, json};
 use spillway::dialect::{Api, Context, Echo};
 use spillway::{
-    chat::{Answer, Event, Output, Request},
+    chat::{Answer, Output, Request, StreamEvent},
     problem::Problem,
     usage::Usage,
 };
 
-/// One transparent pixel.
+/// A transparent pixel.
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
 
-/// Reads a body as the API does for a model of which nothing is known.
+/// Reads a body as the API does for an unknown model.
 fn read(api: Api, body: &[u8], path_model: Option<&str>, stream: bool) -> Result<(Request, Echo), Problem> {
     api.read(body, path_model, stream)?.request(None, &HeaderMap::new())
 }
 
 fn parse(api: Api, body: &Value) -> Request {
-    read(api, body.to_string().as_bytes(), Some("claude"), false).expect("the body is right").0
+    read(api, body.to_string().as_bytes(), Some("claude"), false).expect("a valid body").0
 }
 
-/// The one body that the model is sent.
+/// The body for the model.
 fn body(request: &Request) -> &Map<String, Value> {
     &request.input.bodies()[0]
 }
@@ -41,18 +41,18 @@ fn sent(request: &Request) -> Value {
     Value::Object(body(request).clone())
 }
 
-/// The inner body that a right request becomes.
+/// The Converse body of a valid request.
 fn converse(api: Api, body: Value) -> Value {
     sent(&parse(api, &body))
 }
 
-fn refusal(api: Api, body: &Value) -> Problem {
-    read(api, body.to_string().as_bytes(), Some("claude"), false).expect_err("the body is wrong")
+fn rejection(api: Api, body: &Value) -> Problem {
+    read(api, body.to_string().as_bytes(), Some("claude"), false).expect_err("an error")
 }
 
-/// The message of a refusal, which must name `param`.
-fn refused(api: Api, body: Value, param: &str) -> String {
-    let problem = refusal(api, &body);
+/// The message of the error for a request. Fails unless the error names `param`.
+fn rejection_message(api: Api, body: Value, param: &str) -> String {
+    let problem = rejection(api, &body);
     assert_eq!(problem.param.as_deref(), Some(param), "{problem}");
     problem.message
 }
@@ -70,7 +70,7 @@ const USAGE: Usage = Usage {
     reasoning_tokens: 2,
 };
 
-/// The answer with these blocks.
+/// An answer with the blocks `content`.
 fn answer(content: Value, stop_reason: &str) -> Answer {
     let message = json!({"role": "assistant", "content": content});
     let body = json!({"output": {"message": message}, "stopReason": stop_reason});
@@ -81,12 +81,13 @@ fn rendered(api: Api, answer: &Answer) -> Value {
     serde_json::from_slice(&api.answer(&context(), answer).body).expect("an answer is JSON")
 }
 
-fn event(name: &str, payload: Value) -> Event {
-    Event::Converse { name: name.into(), payload }
+fn event(name: &str, payload: Value) -> StreamEvent {
+    StreamEvent::Converse { name: name.into(), payload }
 }
 
-/// A stream that thinks, says `Hello`, calls a tool and one that takes nothing, as Bedrock sends it.
-fn busy_stream() -> Vec<Event> {
+/// A stream as Bedrock sends it: reasoning, `Hello`, a tool call, and a call of a tool without
+/// parameters.
+fn busy_stream() -> Vec<StreamEvent> {
     let usage = json!({"inputTokens": 10, "outputTokens": 5, "totalTokens": 1115,
         "cacheReadInputTokens": 100, "cacheWriteInputTokens": 1000});
     let delta =
@@ -116,17 +117,17 @@ fn busy_stream() -> Vec<Event> {
     ]
 }
 
-/// All bytes of a stream that ends well.
-fn streamed(api: Api, context: Context, events: &[Event]) -> Vec<u8> {
+/// All bytes of a successful stream.
+fn streamed(api: Api, context: Context, events: &[StreamEvent]) -> Vec<u8> {
     let mut encoder = api.stream(context);
     let mut bytes = Vec::new();
     events.iter().for_each(|event| bytes.extend(encoder.event(event)));
     bytes.extend(encoder.finish());
-    assert!(encoder.finish().is_empty() && encoder.event(&events[0]).is_empty(), "the end is the end");
+    assert!(encoder.finish().is_empty() && encoder.event(&events[0]).is_empty(), "no bytes after the end");
     bytes
 }
 
-/// The `data:` payloads of an SSE stream, parsed where they are JSON.
+/// The `data:` payloads of an SSE stream, parsed if they are JSON.
 fn payloads(bytes: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(bytes).expect("SSE is text");
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));

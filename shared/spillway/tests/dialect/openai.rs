@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use spillway::dialect::{Api, Context, Echo};
 use spillway::problem::{Kind, Problem};
 
-use super::{PNG, answer, busy_stream, context, event, parse, payloads, read, refused, sent, streamed};
+use super::{PNG, answer, busy_stream, context, event, parse, payloads, read, rejection_message, sent, streamed};
 
 fn converse(body: Value) -> Value {
     super::converse(Api::ChatCompletions, body)
@@ -40,7 +40,7 @@ fn a_plain_request_becomes_converse() {
 }
 
 #[test]
-fn the_model_in_the_body_wins_over_the_path_and_one_of_them_is_needed() {
+fn the_model_in_the_body_takes_precedence_over_the_path() {
     let body = json!({"messages": [{"role": "user", "content": "Hi"}]}).to_string();
     let model =
         |body: &str, path| read(Api::ChatCompletions, body.as_bytes(), path, false).map(|(request, _)| request.model);
@@ -50,7 +50,7 @@ fn the_model_in_the_body_wins_over_the_path_and_one_of_them_is_needed() {
 }
 
 #[test]
-fn system_messages_leave_the_conversation_and_neighbours_of_one_role_merge() {
+fn system_messages_move_to_system_and_messages_of_one_role_merge() {
     let body = converse(json!({"messages": [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "One."},
@@ -97,14 +97,14 @@ fn tool_calls_and_their_results_become_blocks() {
 }
 
 #[test]
-fn the_order_of_members_in_a_schema_survives() {
+fn a_schema_keeps_the_order_of_its_members() {
     let body = converse(hello(json!({"tools": [weather_tool()]})));
     let schema = body["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"].to_string();
     assert_eq!(schema, r#"{"type":"object","properties":{"z":{},"a":{}}}"#);
 }
 
 #[test]
-fn tool_choice_none_drops_the_tools_unless_the_history_needs_them() {
+fn tool_choice_none_removes_the_tools_unless_the_history_needs_them() {
     let without_history = hello(json!({"tools": [weather_tool()], "tool_choice": "none"}));
     assert_eq!(converse(without_history).get("toolConfig"), None);
     let body = json!({"model": "m", "tools": [weather_tool()], "tool_choice": "none",
@@ -115,17 +115,17 @@ fn tool_choice_none_drops_the_tools_unless_the_history_needs_them() {
 }
 
 #[test]
-fn a_named_tool_can_be_required_but_not_without_tools() {
+fn a_tool_can_be_required_only_if_there_are_tools() {
     let named = json!({"type": "function", "function": {"name": "weather"}});
     let body = converse(hello(json!({"tools": [weather_tool()], "tool_choice": named})));
     assert_eq!(body["toolConfig"]["toolChoice"], json!({"tool": {"name": "weather"}}));
-    refused(Api::ChatCompletions, hello(json!({"tool_choice": named})), "tool_choice");
-    refused(Api::ChatCompletions, hello(json!({"tools": [], "tool_choice": "required"})), "tool_choice");
+    rejection_message(Api::ChatCompletions, hello(json!({"tool_choice": named})), "tool_choice");
+    rejection_message(Api::ChatCompletions, hello(json!({"tools": [], "tool_choice": "required"})), "tool_choice");
     assert_eq!(converse(hello(json!({"tools": [], "tool_choice": "auto"}))).get("toolConfig"), None);
 }
 
 #[test]
-fn images_and_files_travel_inside_the_request() {
+fn images_and_files_become_blocks() {
     let part = |url: String| json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]);
     let body = converse(json!({"messages": part(format!("data:image/png;base64,{PNG}"))}));
     assert_eq!(body["messages"][0]["content"], json!([{"image": {"format": "png", "source": {"bytes": PNG}}}]));
@@ -133,7 +133,7 @@ fn images_and_files_travel_inside_the_request() {
     for url in
         ["https://example.com/a.png", "data:image/png,raw", "data:image/tiff;base64,AAAA", "data:image/png;base64,A"]
     {
-        refused(Api::ChatCompletions, json!({"messages": part(url.to_owned())}), at);
+        rejection_message(Api::ChatCompletions, json!({"messages": part(url.to_owned())}), at);
     }
     let file = json!({"filename": "a/b.pdf", "file_data": "data:application/pdf;base64,AAAA"});
     let body = converse(json!({"messages": [{"role": "user", "content": [{"type": "file", "file": file}]}]}));
@@ -144,7 +144,7 @@ fn images_and_files_travel_inside_the_request() {
 }
 
 #[test]
-fn a_json_schema_holds_the_answer() {
+fn a_json_schema_becomes_a_text_format() {
     let schema = json!({"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "string"}}});
     let format = json!({"type": "json_schema", "json_schema": {"name": "city", "strict": true, "schema": schema}});
     let body = converse(hello(json!({"response_format": format, "reasoning_effort": "minimal"})));
@@ -156,11 +156,11 @@ fn a_json_schema_holds_the_answer() {
     );
     assert_eq!(converse(hello(json!({"response_format": {"type": "text"}}))).get("outputConfig"), None);
     let format = json!({"response_format": {"type": "json_object"}});
-    assert!(refused(Api::ChatCompletions, hello(format), "response_format.type").contains("use json_schema"));
+    assert!(rejection_message(Api::ChatCompletions, hello(format), "response_format.type").contains("use json_schema"));
 }
 
 #[test]
-fn what_has_no_effect_is_named() {
+fn parameters_without_effect_are_listed_as_ignored() {
     let request = parse(
         Api::ChatCompletions,
         &json!({"model": "m", "seed": 7, "user": "u", "tomorrow": [1], "n": 1,
@@ -174,7 +174,7 @@ fn what_has_no_effect_is_named() {
 }
 
 #[test]
-fn what_would_change_the_answer_is_refused_by_name() {
+fn parameters_that_would_change_the_answer_are_rejected_by_name() {
     for (name, value) in [
         ("n", json!(2)),
         ("logprobs", json!(true)),
@@ -206,16 +206,17 @@ fn what_would_change_the_answer_is_refused_by_name() {
         ("tool_choice", json!("sometimes")),
     ] {
         let body = hello(json!({name.split(['[', '.']).next().unwrap(): value}));
-        refused(Api::ChatCompletions, body, name);
+        rejection_message(Api::ChatCompletions, body, name);
     }
-    let message = refused(Api::ChatCompletions, hello(json!({"temperature": 1.5})), "temperature");
+    let message = rejection_message(Api::ChatCompletions, hello(json!({"temperature": 1.5})), "temperature");
     assert!(message.contains("0 to 1"), "{message}");
-    refused(Api::ChatCompletions, hello(json!({"max_tokens": 5, "max_completion_tokens": 6})), "max_tokens");
+    rejection_message(Api::ChatCompletions, hello(json!({"max_tokens": 5, "max_completion_tokens": 6})), "max_tokens");
 }
 
 #[test]
-fn complaints_about_messages_name_the_place() {
-    let message = |messages: Value, at: &str| refused(Api::ChatCompletions, json!({"messages": messages}), at);
+fn errors_in_messages_name_the_path() {
+    let message =
+        |messages: Value, at: &str| rejection_message(Api::ChatCompletions, json!({"messages": messages}), at);
     let user = json!({"role": "user", "content": "Hi"});
     assert_eq!(
         message(json!([user, user, {"role": "user", "content": 7}]), "messages[2].content"),
@@ -261,7 +262,7 @@ fn an_answer_is_a_chat_completion() {
 }
 
 #[test]
-fn every_reason_to_stop_has_a_finish_reason() {
+fn every_stop_reason_has_a_finish_reason() {
     for (stop_reason, finish_reason) in [
         ("end_turn", "stop"),
         ("stop_sequence", "stop"),
@@ -278,7 +279,7 @@ fn every_reason_to_stop_has_a_finish_reason() {
 }
 
 #[test]
-fn a_stream_is_role_deltas_finish_usage_and_done() {
+fn a_stream_has_role_deltas_finish_reason_usage_and_done() {
     let context = Context { echo: Echo { include_usage: true, ..Echo::default() }, ..context() };
     let chunks = payloads(&streamed(Api::ChatCompletions, context, &busy_stream()));
     let (done, chunks) = chunks.split_last().expect("chunks");
@@ -312,7 +313,7 @@ fn a_stream_is_role_deltas_finish_usage_and_done() {
 }
 
 #[test]
-fn one_chunk_byte_for_byte() {
+fn a_chunk_is_encoded_byte_for_byte() {
     let mut encoder = Api::ChatCompletions.stream(context());
     let bytes =
         encoder.event(&event("contentBlockDelta", json!({"contentBlockIndex": 0, "delta": {"text": "a\n\"b"}})));
@@ -326,7 +327,7 @@ fn one_chunk_byte_for_byte() {
 }
 
 #[test]
-fn usage_is_not_streamed_unasked() {
+fn usage_is_streamed_only_on_request() {
     let text = String::from_utf8(streamed(Api::ChatCompletions, context(), &busy_stream())).expect("text");
     assert!(!text.contains("usage"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Failures before the first byte: bodies that cannot be read, statuses, and headers that say when to retry.
+//! Failures before the first byte of an answer: error bodies, statuses and retry headers.
 
 use serde_json::{Value, json};
 use spillway::{
@@ -7,7 +7,7 @@ use spillway::{
     quota::{Limit, LimitName},
 };
 
-const ALL: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock];
+const DIALECTS: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock];
 
 fn header<'r>(rendered: &'r Rendered, name: &str) -> Option<&'r str> {
     let header = rendered.headers.iter().find(|(header, _)| header == name);
@@ -19,7 +19,7 @@ fn body(rendered: &Rendered) -> Value {
 }
 
 #[test]
-fn an_unreadable_body_is_told_what_is_wrong_and_where() {
+fn the_error_for_an_unreadable_body_says_what_is_wrong_and_where() {
     let deep = "[".repeat(200);
     let cases: [(&[u8], &str); 7] = [
         (b"", "The body is empty; expected a JSON object."),
@@ -32,14 +32,14 @@ fn an_unreadable_body_is_told_what_is_wrong_and_where() {
     ];
     for api in [Api::ChatCompletions, Api::Embeddings, Api::Messages, Api::Converse, Api::Invoke] {
         for (bytes, message) in cases {
-            let problem = api.read(bytes, Some("m"), false).expect_err("wrong");
+            let problem = api.read(bytes, Some("m"), false).expect_err("an error");
             assert_eq!((problem.kind, problem.message.as_str()), (Kind::Invalid, message));
         }
     }
 }
 
 #[test]
-fn each_dialect_names_a_failure_in_its_own_words() {
+fn each_dialect_has_its_own_status_and_code_for_a_failure() {
     for (kind, openai, anthropic, bedrock) in [
         (Kind::Invalid, (400, "invalid_request"), (400, "invalid_request_error"), (400, "ValidationException")),
         (
@@ -70,7 +70,7 @@ fn each_dialect_names_a_failure_in_its_own_words() {
         (Kind::Timeout, (504, "timeout"), (504, "timeout_error"), (408, "ModelTimeoutException")),
         (Kind::Internal, (500, "internal_error"), (500, "api_error"), (500, "InternalServerException")),
     ] {
-        let rendered = ALL.map(|dialect| dialect.problem("r1", &Problem::new(kind, "Why.")));
+        let rendered = DIALECTS.map(|dialect| dialect.problem("r1", &Problem::new(kind, "Why.")));
         assert_eq!(rendered.each_ref().map(|rendered| rendered.status.as_u16()), [openai.0, anthropic.0, bedrock.0]);
         assert_eq!(body(&rendered[0])["error"]["code"], openai.1);
         assert_eq!(
@@ -83,7 +83,7 @@ fn each_dialect_names_a_failure_in_its_own_words() {
 }
 
 #[test]
-fn a_bad_field_is_named_as_the_caller_spells_it() {
+fn the_error_for_a_wrong_field_has_its_name() {
     let rendered = Dialect::OpenAi.problem("r1", &Problem::invalid("messages[0].role", "Why."));
     let error = json!({"message": "Why.", "type": "invalid_request_error", "param": "messages[0].role",
         "code": "invalid_request"});
@@ -92,10 +92,10 @@ fn a_bad_field_is_named_as_the_caller_spells_it() {
 }
 
 #[test]
-fn a_throttled_caller_learns_when_and_by_which_limit() {
+fn a_throttled_reply_says_when_to_retry_and_which_limit_refused() {
     let limits = [Limit::TokensPerMinute, Limit::InFlight].map(LimitName::Account).to_vec();
     let problem = Problem { retry_after_ms: Some(2001), limits, ..Problem::new(Kind::Throttled, "Wait.") };
-    for dialect in ALL {
+    for dialect in DIALECTS {
         let rendered = dialect.problem("r1", &problem);
         assert_eq!(header(&rendered, "retry-after"), Some("3"));
         assert_eq!(header(&rendered, "retry-after-ms"), Some("2001"));
@@ -106,33 +106,34 @@ fn a_throttled_caller_learns_when_and_by_which_limit() {
 }
 
 #[test]
-fn nobody_is_told_to_retry_at_once() {
+fn retry_after_is_at_least_a_second() {
     let problem = Problem { retry_after_ms: Some(0), ..Problem::new(Kind::Throttled, "Wait.") };
     assert_eq!(header(&Dialect::OpenAi.problem("r1", &problem), "retry-after"), Some("1"));
 }
 
 #[test]
-fn sdks_are_told_not_to_retry_where_it_cannot_help() {
+fn sdks_do_not_retry_if_it_cannot_help() {
     let long = Problem { retry_after_ms: Some(120_001), ..Problem::new(Kind::Throttled, "Tomorrow.") };
     let just = Problem { retry_after_ms: Some(120_000), ..Problem::new(Kind::Throttled, "Soon.") };
     for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
-        let told = |problem: &Problem| header(&dialect.problem("r1", problem), "x-should-retry").map(str::to_owned);
-        assert_eq!(told(&long).as_deref(), Some("false"));
-        assert_eq!(told(&just), None);
-        assert_eq!(told(&Problem::new(Kind::BudgetExhausted, "Spent.")).as_deref(), Some("false"));
+        let should_retry =
+            |problem: &Problem| header(&dialect.problem("r1", problem), "x-should-retry").map(str::to_owned);
+        assert_eq!(should_retry(&long).as_deref(), Some("false"));
+        assert_eq!(should_retry(&just), None);
+        assert_eq!(should_retry(&Problem::new(Kind::BudgetExhausted, "Spent.")).as_deref(), Some("false"));
         for kind in [Kind::Timeout, Kind::Model, Kind::Conflict] {
-            assert_eq!(told(&Problem::new(kind, "No.")).as_deref(), Some("false"));
+            assert_eq!(should_retry(&Problem::new(kind, "No.")).as_deref(), Some("false"));
         }
-        assert_eq!(told(&Problem::new(Kind::Unavailable, "Down.")), None);
+        assert_eq!(should_retry(&Problem::new(Kind::Unavailable, "Down.")), None);
     }
 }
 
 #[test]
-fn aws_sdks_are_told_of_waits_that_they_can_sit_through() {
-    let told = |retry_after_ms| {
+fn aws_sdks_get_only_waits_that_they_can_honour() {
+    let retry_after = |retry_after_ms| {
         let problem = Problem { retry_after_ms: Some(retry_after_ms), ..Problem::new(Kind::Throttled, "Wait.") };
         header(&Dialect::Bedrock.problem("r1", &problem), "x-amz-retry-after").map(str::to_owned)
     };
-    assert_eq!(told(10_000).as_deref(), Some("10000"));
-    assert_eq!(told(10_001), None);
+    assert_eq!(retry_after(10_000).as_deref(), Some("10000"));
+    assert_eq!(retry_after(10_001), None);
 }

@@ -1,19 +1,20 @@
-//! What holds for any input: parsing is total and quotes nothing, rendering is total, and tokens add up.
+//! Properties of any input: parsing and rendering never panic, errors quote nothing, and token
+//! counts add up.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use spillway::dialect::{Api, Context, Echo};
 use spillway::{
-    chat::{Answer, Event, Output},
+    chat::{Answer, Output, StreamEvent},
     usage::Usage,
 };
 
 use super::{PNG, body as sent_body, context, payloads, rendered};
 
-/// Longer than anything that is repeated to a caller, and of characters that could be.
+/// A text of allowed characters that is longer than anything that an error repeats.
 const SECRET: &str = "the-quick-brown-fox-jumps-over-the-lazy-dog-again";
 
-/// Words that the dialects act on, so that random bodies get past the first check.
+/// Words that the dialects act on, so that random bodies pass the first checks.
 const WORDS: [&str; 57] = [
     "model",
     "messages",
@@ -95,8 +96,8 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Right requests that touch most of what is read.
-fn right(api: Api) -> Value {
+/// Valid requests with most of the members that are read.
+fn valid_request(api: Api) -> Value {
     match api {
         Api::ChatCompletions => {
             json!({"model": "m", "max_tokens": 5, "temperature": 1, "stop": ["a"], "tool_choice": "auto",
@@ -138,7 +139,7 @@ fn right(api: Api) -> Value {
     }
 }
 
-/// Replaces the value at the `place`-th node (in reading order) by `with`.
+/// Replaces the value at the node number `place` (in reading order) by `with`.
 fn replace(value: &mut Value, place: &mut usize, with: &Value) {
     if *place == 0 {
         *value = with.clone();
@@ -172,7 +173,7 @@ fn check_total(api: Api, body: &[u8]) {
     }
 }
 
-fn said(body: Value, usage: Usage) -> Answer {
+fn converse_answer(body: Value, usage: Usage) -> Answer {
     Answer { output: Output::Converse(body), usage: Some(usage) }
 }
 
@@ -190,20 +191,20 @@ fn usage() -> impl Strategy<Value = Usage> {
 
 proptest! {
     #[test]
-    fn any_bytes_are_parsed_or_refused(api in api(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_parsed_or_rejected(api in api(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         check_total(api, &bytes);
     }
 
     #[test]
-    fn any_object_is_parsed_or_refused_without_quoting_it(api in api(), value in value()) {
+    fn any_object_is_parsed_or_rejected_without_quoting_it(api in api(), value in value()) {
         check_total(api, value.to_string().as_bytes());
     }
 
     #[test]
-    fn a_right_request_with_any_value_anywhere_is_parsed_or_refused_without_quoting_it(
+    fn a_valid_request_with_any_value_anywhere_is_parsed_or_rejected_without_quoting_it(
         api in api(), place in 0..40_usize, with in value(),
     ) {
-        let mut body = right(api);
+        let mut body = valid_request(api);
         replace(&mut body, &mut { place }, &with);
         check_total(api, body.to_string().as_bytes());
     }
@@ -216,7 +217,7 @@ proptest! {
     ) {
         let mut encoder = api.stream(Context { echo: Echo { include_usage, ..Echo::default() }, ..context() });
         for (name, payload) in events {
-            encoder.event(&Event::Converse { name: name.to_owned(), payload });
+            encoder.event(&StreamEvent::Converse { name: name.to_owned(), payload });
         }
         encoder.finish();
         prop_assert!(encoder.finish().is_empty());
@@ -225,15 +226,15 @@ proptest! {
     #[test]
     fn any_answer_is_rendered(api in api(), body in value()) {
         let body = json!({"output": {"message": {"content": [body]}}});
-        let rendered = rendered(api, &said(body, Usage::default()));
+        let rendered = rendered(api, &converse_answer(body, Usage::default()));
         prop_assert!(rendered.is_object());
     }
 
     #[test]
-    fn tokens_are_neither_lost_nor_counted_twice(usage in usage()) {
+    fn every_token_is_counted_once(usage in usage()) {
         let total = usage.input_tokens + usage.output_tokens + usage.cache_read_input_tokens
             + usage.cache_write_input_tokens;
-        let answer = said(json!({}), usage);
+        let answer = converse_answer(json!({}), usage);
         let count = |rendered: &Value, name: &str| rendered["usage"][name].as_u64().unwrap();
         let openai = rendered(Api::ChatCompletions, &answer);
         prop_assert_eq!(count(&openai, "prompt_tokens") + count(&openai, "completion_tokens"), total);
@@ -247,18 +248,18 @@ proptest! {
     }
 
     #[test]
-    fn text_survives_the_way_in_and_the_way_out(texts in prop::collection::vec(".+", 1..4)) {
+    fn text_is_unchanged_in_requests_and_answers(texts in prop::collection::vec(".+", 1..4)) {
         let content: Vec<Value> = texts.iter().map(|text| json!({"type": "text", "text": text})).collect();
         let body = json!({"model": "m", "messages": [{"role": "user", "content": content}]});
         let request = super::parse(Api::Messages, &body);
         let message = sent_body(&request)["messages"][0].clone();
-        let answer = said(json!({"output": {"message": message}}), Usage::default());
-        let told: Vec<Value> = texts.iter().map(|text| json!({"type": "text", "text": text, "citations": null})).collect();
-        prop_assert_eq!(&rendered(Api::Messages, &answer)["content"], &Value::from(told));
+        let answer = converse_answer(json!({"output": {"message": message}}), Usage::default());
+        let expected: Vec<Value> = texts.iter().map(|text| json!({"type": "text", "text": text, "citations": null})).collect();
+        prop_assert_eq!(&rendered(Api::Messages, &answer)["content"], &Value::from(expected));
     }
 
     #[test]
-    fn a_string_is_the_same_as_one_block_of_text(text in ".+") {
+    fn a_string_means_the_same_as_a_text_block(text in ".+") {
         for (api, content) in [
             (Api::ChatCompletions, json!(text)),
             (Api::ChatCompletions, json!([{"type": "text", "text": text}])),
@@ -277,8 +278,8 @@ proptest! {
     }
 
     #[test]
-    fn streamed_text_is_the_same_text(texts in prop::collection::vec(".+", 1..6)) {
-        let events: Vec<Event> = texts.iter().map(|text| {
+    fn streaming_does_not_change_text(texts in prop::collection::vec(".+", 1..6)) {
+        let events: Vec<StreamEvent> = texts.iter().map(|text| {
             super::event("contentBlockDelta", json!({"contentBlockIndex": 0, "delta": {"text": text}}))
         }).collect();
         let joined = |api, pointer: &str| -> String {
@@ -292,19 +293,19 @@ proptest! {
 }
 
 #[test]
-fn the_right_requests_of_these_properties_are_right() {
+fn the_valid_requests_of_these_properties_are_valid() {
     for api in CHATS {
-        let request = super::parse(api, &right(api));
+        let request = super::parse(api, &valid_request(api));
         assert_ne!(sent_body(&request), &Map::new());
         assert_eq!(request.max_tokens, Some(5));
     }
 }
 
 #[test]
-fn a_long_word_is_cut_before_it_is_repeated() {
+fn a_long_word_is_truncated_in_errors() {
     for api in [Api::ChatCompletions, Api::Messages, Api::Converse] {
         let body = json!({"messages": [{"role": SECRET, "content": []}]});
-        let message = super::refused(api, body, "messages[0].role");
+        let message = super::rejection_message(api, body, "messages[0].role");
         assert!(message.contains(&SECRET[..32]) && !message.contains(&SECRET[..33]), "{message}");
     }
     let body = json!({"messages": [{"role": "user", "content": "Hi"}], SECRET: 1, "ü\n": 1});

@@ -28,9 +28,9 @@ fn patch() -> Value {
         "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"}})
 }
 
-/// The context of an answer to a request with these members.
-fn context_of(extra: Value) -> Context {
-    let (_, echo) = read(API, hello(extra).to_string().as_bytes(), None, false).expect("right");
+/// The context of an answer to a request with the members `extra`.
+fn context_for(extra: Value) -> Context {
+    let (_, echo) = read(API, hello(extra).to_string().as_bytes(), None, false).expect("a valid request");
     Context { echo, ..context() }
 }
 

@@ -1,17 +1,17 @@
-//! One conversation, said in every dialect: it reaches the model as the same thing, and the answer comes back as the same
-//! thing, whole or in pieces.
+//! A conversation in every dialect: the model receives the same request, and the caller receives
+//! the same answer, whole or streamed.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use spillway::dialect::{Api, Context, Echo};
 use spillway::{
-    chat::{Answer, Event, Output},
+    chat::{Answer, Output, StreamEvent},
     usage::Usage,
 };
 
 use super::{PNG, body, context, event, parse, payloads, rendered, streamed};
 
-/// What somebody says or does.
+/// A part of a question.
 #[derive(Debug, Clone)]
 enum Part {
     Text(String),
@@ -25,7 +25,7 @@ struct Call {
     result: String,
 }
 
-/// A question, and the answer to it, which may call tools.
+/// A question, and its answer, which may call tools.
 #[derive(Debug, Clone)]
 struct Round {
     question: Vec<Part>,
@@ -72,7 +72,7 @@ fn chat_messages(rounds: &[Round]) -> Vec<Value> {
     messages
 }
 
-/// Messages in the words of Anthropic or of Converse, which differ in the blocks only.
+/// Messages of Anthropic or of Converse, which differ only in the blocks.
 fn turns(rounds: &[Round], block: impl Fn(Block) -> Value) -> Vec<Value> {
     let mut turns: Vec<(&str, Vec<Value>)> = Vec::new();
     let mut say = |role, content: Vec<Value>| match turns.last_mut() {
@@ -97,7 +97,7 @@ enum Block<'r> {
     Result(String, &'r Call),
 }
 
-fn of_anthropic(block: Block) -> Value {
+fn anthropic_block(block: Block) -> Value {
     match block {
         Block::Part(Part::Text(text)) => json!({"type": "text", "text": text}),
         Block::Part(Part::Image) => {
@@ -108,7 +108,7 @@ fn of_anthropic(block: Block) -> Value {
     }
 }
 
-fn of_converse(block: Block) -> Value {
+fn converse_block(block: Block) -> Value {
     match block {
         Block::Part(Part::Text(text)) => json!({"text": text}),
         Block::Part(Part::Image) => json!({"image": {"format": "png", "source": {"bytes": PNG}}}),
@@ -117,35 +117,37 @@ fn of_converse(block: Block) -> Value {
     }
 }
 
-/// An answer of Converse: text, then calls.
+/// An answer of Converse: texts, then tool calls.
 #[derive(Debug, Clone)]
-struct Said {
+struct ModelAnswer {
     texts: Vec<String>,
     calls: Vec<Call>,
     stop_reason: &'static str,
     usage: Usage,
 }
 
-fn said() -> impl Strategy<Value = Said> {
+fn model_answer() -> impl Strategy<Value = ModelAnswer> {
     let stop =
         prop::sample::select(&["end_turn", "max_tokens", "stop_sequence", "tool_use", "guardrail_intervened"][..]);
     let counts = (0..100_000_u64, 0..100_000_u64, 0..1_000_u64, 0..1_000_u64);
     let texts = prop::collection::vec(".{1,20}", 0..4);
-    (texts, prop::collection::vec(call(), 0..3), stop, counts).prop_map(|(texts, calls, stop_reason, counts)| Said {
-        texts,
-        calls,
-        stop_reason,
-        usage: Usage {
-            input_tokens: counts.0,
-            output_tokens: counts.1,
-            cache_read_input_tokens: counts.2,
-            cache_write_input_tokens: counts.3,
-            ..Usage::default()
-        },
+    (texts, prop::collection::vec(call(), 0..3), stop, counts).prop_map(|(texts, calls, stop_reason, counts)| {
+        ModelAnswer {
+            texts,
+            calls,
+            stop_reason,
+            usage: Usage {
+                input_tokens: counts.0,
+                output_tokens: counts.1,
+                cache_read_input_tokens: counts.2,
+                cache_write_input_tokens: counts.3,
+                ..Usage::default()
+            },
+        }
     })
 }
 
-impl Said {
+impl ModelAnswer {
     fn usage_json(&self) -> Value {
         json!({"inputTokens": self.usage.input_tokens, "outputTokens": self.usage.output_tokens,
             "cacheReadInputTokens": self.usage.cache_read_input_tokens,
@@ -154,14 +156,14 @@ impl Said {
 
     fn whole(&self) -> Answer {
         let texts = self.texts.iter().map(|text| json!({"text": text}));
-        let calls = self.calls.iter().enumerate().map(|(number, call)| of_converse(Block::Use(id(0, number), call)));
+        let calls = self.calls.iter().enumerate().map(|(number, call)| converse_block(Block::Use(id(0, number), call)));
         let content: Vec<Value> = texts.chain(calls).collect();
         let body = json!({"output": {"message": {"role": "assistant", "content": content}},
             "stopReason": self.stop_reason, "usage": self.usage_json()});
         Answer { output: Output::Converse(body), usage: Some(self.usage) }
     }
 
-    fn events(&self) -> Vec<Event> {
+    fn events(&self) -> Vec<StreamEvent> {
         let mut events = vec![event("messageStart", json!({"role": "assistant"}))];
         let mut delta = |block: usize, delta: Value| {
             events.push(event("contentBlockDelta", json!({"contentBlockIndex": block, "delta": delta})));
@@ -187,8 +189,9 @@ impl Said {
     }
 }
 
-/// What a client takes from an answer: text, calls with their parsed input, why it ended, and all tokens.
-type Taken = (String, Vec<(String, String, Value)>, Value, u64);
+/// The content of an answer for a client: text, calls with parsed input, stop reason, and all
+/// tokens.
+type Content = (String, Vec<(String, String, Value)>, Value, u64);
 
 fn parsed(arguments: &Value) -> Value {
     serde_json::from_str(arguments.as_str().expect("arguments")).expect("JSON")
@@ -198,7 +201,7 @@ fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn taken_from_chat(answer: &Value) -> Taken {
+fn content_from_chat(answer: &Value) -> Content {
     let message = &answer["choices"][0]["message"];
     let calls = message["tool_calls"].as_array().into_iter().flatten().map(|call| {
         let function = &call["function"];
@@ -208,7 +211,7 @@ fn taken_from_chat(answer: &Value) -> Taken {
     (text_of(&message["content"]), calls.collect(), reason, answer["usage"]["total_tokens"].as_u64().expect("a count"))
 }
 
-fn taken_from_chunks(chunks: &[Value]) -> Taken {
+fn content_from_chunks(chunks: &[Value]) -> Content {
     let (mut text, mut calls, mut reason, mut tokens) = (String::new(), Vec::new(), Value::Null, 0);
     for chunk in chunks.iter().filter(|chunk| chunk.is_object()) {
         let delta = &chunk["choices"][0]["delta"];
@@ -234,7 +237,7 @@ fn tokens_of_message(usage: &Value) -> u64 {
     names.iter().map(|name| usage[name].as_u64().expect("a count")).sum()
 }
 
-fn taken_from_message(message: &Value) -> Taken {
+fn content_from_message(message: &Value) -> Content {
     let blocks = || message["content"].as_array().expect("content").iter();
     let text = blocks().filter_map(|block| block["text"].as_str()).collect();
     let calls = blocks().filter(|block| block["type"] == "tool_use");
@@ -242,7 +245,7 @@ fn taken_from_message(message: &Value) -> Taken {
     (text, calls.collect(), message["stop_reason"].clone(), tokens_of_message(&message["usage"]))
 }
 
-fn taken_from_events(events: &[Value]) -> Taken {
+fn content_from_events(events: &[Value]) -> Content {
     let (mut text, mut calls, mut reason, mut tokens) = (String::new(), Vec::new(), Value::Null, 0);
     for event in events {
         let (block, delta) = (&event["content_block"], &event["delta"]);
@@ -263,47 +266,47 @@ fn taken_from_events(events: &[Value]) -> Taken {
 
 proptest! {
     #[test]
-    fn one_conversation_reaches_the_model_alike_from_every_dialect(rounds in prop::collection::vec(round(), 1..4)) {
+    fn a_conversation_reaches_the_model_unchanged_from_every_dialect(rounds in prop::collection::vec(round(), 1..4)) {
         let tools = [json!({"name": "t", "description": "d", "input_schema": {"type": "object"}})];
-        let of_chat = json!({"name": "t", "description": "d", "parameters": {"type": "object"}});
+        let function = json!({"name": "t", "description": "d", "parameters": {"type": "object"}});
         let chat = json!({"model": "m", "max_tokens": 9, "temperature": 0.5, "stop": ["END"],
-            "tools": [{"type": "function", "function": of_chat}], "messages": chat_messages(&rounds)});
+            "tools": [{"type": "function", "function": function}], "messages": chat_messages(&rounds)});
         let messages = json!({"model": "m", "max_tokens": 9, "temperature": 0.5, "stop_sequences": ["END"],
-            "system": "Be kind.", "tools": tools, "messages": turns(&rounds, of_anthropic)});
+            "system": "Be kind.", "tools": tools, "messages": turns(&rounds, anthropic_block)});
         let spec = json!({"name": "t", "inputSchema": {"json": {"type": "object"}}, "description": "d"});
-        let converse = json!({"system": [{"text": "Be kind."}], "messages": turns(&rounds, of_converse),
+        let converse = json!({"system": [{"text": "Be kind."}], "messages": turns(&rounds, converse_block),
             "inferenceConfig": {"maxTokens": 9, "temperature": 0.5, "stopSequences": ["END"]},
             "toolConfig": {"tools": [{"toolSpec": spec}]}});
         let mut bodies = [(Api::ChatCompletions, chat), (Api::Messages, messages), (Api::Converse, converse)]
-            .map(|(api, asked)| body(&parse(api, &asked)).clone());
-        // Anthropic's clients are told which sequence stopped the model; the others are not.
+            .map(|(api, request)| body(&parse(api, &request)).clone());
+        // Only Anthropic's API reports which sequence stopped the model.
         bodies[1].shift_remove("additionalModelResponseFieldPaths");
         prop_assert_eq!(&bodies[0], &bodies[2]);
         prop_assert_eq!(&bodies[1], &bodies[2]);
     }
 
     #[test]
-    fn one_answer_reaches_every_caller_alike_whole_or_streamed(said in said()) {
-        let calls: Vec<(String, String, Value)> = said.calls.iter().enumerate()
+    fn an_answer_reaches_every_caller_unchanged_whole_or_streamed(answer in model_answer()) {
+        let calls: Vec<(String, String, Value)> = answer.calls.iter().enumerate()
             .map(|(number, call)| (id(0, number), call.name.clone(), call.input.clone())).collect();
-        let usage = &said.usage;
+        let usage = &answer.usage;
         let tokens = usage.all_input_tokens() + usage.output_tokens;
-        let (of_chat, of_message) = match said.stop_reason {
+        let (finish_reason, stop_reason) = match answer.stop_reason {
             "tool_use" => ("tool_calls", "tool_use"),
             "max_tokens" => ("length", "max_tokens"),
             "stop_sequence" => ("stop", "stop_sequence"),
             "guardrail_intervened" => ("content_filter", "refusal"),
             _ => ("stop", "end_turn"),
         };
-        let expected = |reason: &str| (said.texts.concat(), calls.clone(), json!(reason), tokens);
+        let expected = |reason: &str| (answer.texts.concat(), calls.clone(), json!(reason), tokens);
         let with_usage = Context { echo: Echo { include_usage: true, ..Echo::default() }, ..context() };
-        let chat = rendered(Api::ChatCompletions, &said.whole());
-        prop_assert_eq!(taken_from_chat(&chat), expected(of_chat));
-        let chunks = payloads(&streamed(Api::ChatCompletions, with_usage, &said.events()));
-        prop_assert_eq!(taken_from_chunks(&chunks), expected(of_chat));
-        let message = rendered(Api::Messages, &said.whole());
-        prop_assert_eq!(taken_from_message(&message), expected(of_message));
-        let events = payloads(&streamed(Api::Messages, context(), &said.events()));
-        prop_assert_eq!(taken_from_events(&events), expected(of_message));
+        let chat = rendered(Api::ChatCompletions, &answer.whole());
+        prop_assert_eq!(content_from_chat(&chat), expected(finish_reason));
+        let chunks = payloads(&streamed(Api::ChatCompletions, with_usage, &answer.events()));
+        prop_assert_eq!(content_from_chunks(&chunks), expected(finish_reason));
+        let message = rendered(Api::Messages, &answer.whole());
+        prop_assert_eq!(content_from_message(&message), expected(stop_reason));
+        let events = payloads(&streamed(Api::Messages, context(), &answer.events()));
+        prop_assert_eq!(content_from_events(&events), expected(stop_reason));
     }
 }

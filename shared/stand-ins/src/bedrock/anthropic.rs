@@ -1,12 +1,14 @@
-//! Bodies of InvokeModel for Anthropic's Messages format: reading and checking requests.
+//! InvokeModel requests in Anthropic's Messages format.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::problem::Problem;
-use super::prompt::Prompt;
-use super::thinking;
-use super::tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS};
+use super::{
+    problem::Problem,
+    prompt::Prompt,
+    thinking,
+    tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS},
+};
 
 #[derive(Debug, Deserialize)]
 struct Request {
@@ -22,7 +24,7 @@ struct Request {
     #[serde(default)]
     output_config: Value,
     #[serde(flatten)]
-    others: Map<String, Value>,
+    other_members: Map<String, Value>,
 }
 
 type Block = Map<String, Value>;
@@ -40,7 +42,7 @@ enum Content {
     Blocks(Vec<Block>),
 }
 
-/// Reads the body of an InvokeModel call.
+/// Parses and checks the body of an InvokeModel call.
 pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
     let request: Request = serde_json::from_slice(body).map_err(|error| Problem {
         message: format!("Malformed input request: {}", Problem::unreadable(&error).message),
@@ -51,7 +53,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
         max_tokens: request.max_tokens.and_then(|max_tokens| u64::try_from(max_tokens).ok()),
         temperature: request.temperature,
         stop_sequences: request.stop_sequences.unwrap_or_default(),
-        thinking: thinking::read(&request.thinking).map_err(Problem::invalid)?,
+        thinking: thinking::parse(&request.thinking).map_err(Problem::invalid)?,
         effort: request.output_config["effort"].as_str().map(str::to_owned),
         schema: request.output_config["format"].get("schema").cloned(),
         ..Prompt::default()
@@ -65,13 +67,13 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
         prompt.add_message(&message.role);
         read_content(&mut prompt, &message.content);
     }
-    check_thoughts(&messages)?;
+    check_thinking(&messages)?;
     prompt.question = question(&messages);
     Ok(prompt)
 }
 
-/// Thoughts that come back must be the model's own.
-fn check_thoughts(messages: &[Message]) -> Result<(), Problem> {
+/// Checks that thinking blocks in the request have the signature of the model.
+fn check_thinking(messages: &[Message]) -> Result<(), Problem> {
     for (at, message) in messages.iter().enumerate() {
         let Content::Blocks(blocks) = &message.content else { continue };
         for (index, block) in blocks.iter().enumerate() {
@@ -80,12 +82,12 @@ fn check_thoughts(messages: &[Message]) -> Result<(), Problem> {
             }
             let member = |name: &str| block.get(name).and_then(Value::as_str);
             let Some(signature) = member("signature") else {
-                let place = format!("messages.{at}.content.{index}.thinking.signature");
-                return Err(Problem::invalid(format!("{place}: Field required")));
+                let path = format!("messages.{at}.content.{index}.thinking.signature");
+                return Err(Problem::invalid(format!("{path}: Field required")));
             };
             if signature != thinking::signature(member("thinking").unwrap_or_default()) {
-                let place = format!("messages.{at}.content.{index}");
-                return Err(Problem::invalid(format!("{place}: Invalid `signature` in `thinking` block")));
+                let path = format!("messages.{at}.content.{index}");
+                return Err(Problem::invalid(format!("{path}: Invalid `signature` in `thinking` block")));
             }
         }
     }
@@ -93,11 +95,12 @@ fn check_thoughts(messages: &[Message]) -> Result<(), Problem> {
 }
 
 fn check(request: &Request) -> Result<(), Problem> {
-    if !request.others.get("anthropic_version").is_some_and(Value::is_string) {
+    if !request.other_members.get("anthropic_version").is_some_and(Value::is_string) {
         return Err(Problem::invalid("anthropic_version: Field required"));
     }
-    // The model is in the path and streaming in the operation; Bedrock refuses both in the body.
-    if let Some(name) = ["model", "stream"].iter().find(|name| request.others.contains_key(**name)) {
+    // The path names the model, and the operation selects streaming. Bedrock refuses both in the
+    // body.
+    if let Some(name) = ["model", "stream"].iter().find(|name| request.other_members.contains_key(**name)) {
         return Err(Problem::invalid(format!("{name}: Extra inputs are not permitted")));
     }
     let Some(max_tokens) = request.max_tokens else {
@@ -131,8 +134,8 @@ fn read_tools(prompt: &mut Prompt, tools: Vec<Block>, choice: Option<&Value>) {
             prompt.add_cache_point(point["ttl"].as_str());
         }
     }
-    let one_at_a_time = choice.and_then(|choice| choice["disable_parallel_tool_use"].as_bool());
-    prompt.one_tool_at_a_time = one_at_a_time == Some(true);
+    let single_tool = choice.and_then(|choice| choice["disable_parallel_tool_use"].as_bool());
+    prompt.single_tool = single_tool == Some(true);
     prompt.forced_tool = match choice.and_then(|choice| choice["type"].as_str()) {
         Some("tool") => choice.and_then(|choice| choice["name"].as_str()).map(str::to_owned),
         Some("any") => prompt.tools.first().cloned(),
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_counts_the_same_as_in_converse() {
+    fn a_text_has_the_same_token_count_as_in_converse() {
         let prompt = parsed(json!({
             "anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "system": "abcd",
             "messages": [{"role": "user", "content": "hello"}],
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bedrock_refuses_is_refused() {
+    fn invalid_requests_are_refused_as_on_bedrock() {
         let hello = json!([{"role": "user", "content": "hello"}]);
         let version = "2026-10-21";
         for (body, expected) in [

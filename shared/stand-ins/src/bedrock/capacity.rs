@@ -1,43 +1,50 @@
-//! What one pool can take, decided the way Bedrock decides it; time is an argument.
+//! Capacity of a pool, with the admission rules of Bedrock and the time as an argument.
 //!
-//! Tokens and requests per minute are token buckets: full at first, refilled continuously at a sixtieth of the limit
-//! per second, never fuller than one minute's worth. (AWS does not publish the shape of its window. A bucket never
-//! throttles a caller that stays within the limit in *every* minute, and does throttle one that spends two fixed
-//! windows' worth around their border.) At the start a request takes its input, cached tokens included, and its
-//! `max_tokens`; at the end that is replaced by what it really used, output times burndown, which may be more than was
-//! taken and then leaves the bucket in debt.
+//! Tokens and requests per minute are token buckets. They start full, refill continuously at a
+//! sixtieth of the limit per second, and hold at most the limit of one minute. (AWS does not
+//! publish the shape of its window. A bucket never throttles a caller that stays within the limit
+//! in *every* minute, but it throttles a caller that spends the quota of two fixed windows around
+//! their boundary.) At admission a request takes its input tokens, including cached tokens, and its
+//! `max_tokens`. At settlement these are replaced by the tokens that it used, with output tokens
+//! multiplied by the burndown. This may exceed the reservation and leave the bucket in debt.
 
-use super::config::SimulatedPool;
-use super::problem::{TOO_MANY_REQUESTS, TOO_MANY_TOKENS, UNITS_BUSY};
+use super::{
+    config::SimulatedPool,
+    problem::{TOO_MANY_REQUESTS, TOO_MANY_TOKENS, UNITS_BUSY},
+};
 
-/// The state of one pool.
+/// State of a pool.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Capacity {
     tokens: Option<Bucket>,
     requests: Option<Bucket>,
-    units: Option<u64>,
+    max_in_flight: Option<u64>,
     in_flight: u64,
 }
 
 impl Capacity {
+    /// Creates the state of a pool with full buckets.
     pub fn new(pool: &SimulatedPool, now_ms: u64) -> Self {
         Self {
             tokens: pool.tokens_per_minute.map(|limit| Bucket::full(limit, now_ms)),
             requests: pool.requests_per_minute.map(|limit| Bucket::full(limit, now_ms)),
-            units: pool.in_flight,
+            max_in_flight: pool.in_flight,
             in_flight: 0,
         }
     }
 
-    /// Takes `reserved_tokens`, one request and one place, or answers with Bedrock's words why not and takes nothing.
+    /// Reserves `reserved_tokens`, a request and a concurrency permit.
+    ///
+    /// # Errors
+    /// Returns the error message of Bedrock, and reserves nothing, if the capacity is exhausted.
     pub fn admit(&mut self, reserved_tokens: u64, now_ms: u64) -> Result<(), &'static str> {
-        if self.units.is_some_and(|units| self.in_flight >= units) {
+        if self.max_in_flight.is_some_and(|max_in_flight| self.in_flight >= max_in_flight) {
             return Err(UNITS_BUSY);
         }
-        if self.requests.as_mut().is_some_and(|bucket| !bucket.holds(1, now_ms)) {
+        if self.requests.as_mut().is_some_and(|bucket| !bucket.has(1, now_ms)) {
             return Err(TOO_MANY_REQUESTS);
         }
-        if self.tokens.as_mut().is_some_and(|bucket| !bucket.holds(reserved_tokens, now_ms)) {
+        if self.tokens.as_mut().is_some_and(|bucket| !bucket.has(reserved_tokens, now_ms)) {
             return Err(TOO_MANY_TOKENS);
         }
         if let Some(bucket) = &mut self.requests {
@@ -50,7 +57,7 @@ impl Capacity {
         Ok(())
     }
 
-    /// Ends an admitted request: `reserved_tokens` come back, `spent_tokens` go.
+    /// Ends an admitted request: returns `reserved_tokens` and takes `spent_tokens`.
     pub fn settle(&mut self, reserved_tokens: u64, spent_tokens: u64, now_ms: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(bucket) = &mut self.tokens {
@@ -61,7 +68,8 @@ impl Capacity {
     }
 }
 
-/// Levels are kept in sixty-thousandths, so that a refill per millisecond is a whole number.
+/// A token bucket. The level is in units of 1/60,000, so that the refill per millisecond is an
+/// integer.
 #[derive(Clone, Debug)]
 struct Bucket {
     per_minute: i128,
@@ -69,31 +77,31 @@ struct Bucket {
     refilled_at_ms: u64,
 }
 
-const UNIT: i128 = 60_000;
+const LEVEL_UNIT: i128 = 60_000;
 
 impl Bucket {
     fn full(per_minute: u64, now_ms: u64) -> Self {
         let per_minute = i128::from(per_minute);
-        Self { per_minute, level: per_minute * UNIT, refilled_at_ms: now_ms }
+        Self { per_minute, level: per_minute * LEVEL_UNIT, refilled_at_ms: now_ms }
     }
 
-    fn holds(&mut self, amount: u64, now_ms: u64) -> bool {
+    fn has(&mut self, amount: u64, now_ms: u64) -> bool {
         self.refill(now_ms);
-        self.level >= i128::from(amount) * UNIT
+        self.level >= i128::from(amount) * LEVEL_UNIT
     }
 
     fn take(&mut self, amount: u64) {
-        self.level -= i128::from(amount) * UNIT;
+        self.level -= i128::from(amount) * LEVEL_UNIT;
     }
 
     fn give(&mut self, amount: u64) {
-        self.level += i128::from(amount) * UNIT;
+        self.level += i128::from(amount) * LEVEL_UNIT;
     }
 
     fn refill(&mut self, now_ms: u64) {
         let elapsed_ms = now_ms.saturating_sub(self.refilled_at_ms);
         self.refilled_at_ms = self.refilled_at_ms.max(now_ms);
-        self.level = (self.level + i128::from(elapsed_ms) * self.per_minute).min(self.per_minute * UNIT);
+        self.level = (self.level + i128::from(elapsed_ms) * self.per_minute).min(self.per_minute * LEVEL_UNIT);
     }
 }
 
@@ -114,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unset_maximum_reserves_so_much_that_few_requests_fit() {
+    fn the_default_max_tokens_lets_few_requests_fit() {
         let mut capacity = pool(Some(2_000_000), None, None);
         let admitted = (0..100).take_while(|_| capacity.admit(64_500, 0).is_ok()).count();
         assert_eq!(admitted, 31);
     }
 
     #[test]
-    fn a_refusal_takes_nothing() {
+    fn a_refusal_reserves_nothing() {
         let mut capacity = pool(Some(100), Some(2), Some(2));
         assert_eq!(capacity.admit(101, 0), Err(TOO_MANY_TOKENS));
         assert_eq!(capacity.admit(100, 0), Ok(()));
@@ -143,9 +151,9 @@ mod tests {
     }
 
     proptest! {
-        /// In any minute at most the bucket's content at its start plus one refill can be admitted.
+        /// Any minute admits at most the level of the bucket at its start plus one refill.
         #[test]
-        fn no_minute_takes_more_than_a_full_bucket_and_its_refill(
+        fn no_minute_admits_more_than_a_full_bucket_and_its_refill(
             steps in prop::collection::vec((0u64..5_000, 1u64..400, 0u64..400), 1..200),
             limit in 1u64..2_000,
         ) {

@@ -1,68 +1,71 @@
-//! What the simulator is told at start: pace, length of answers, and the pools that it serves.
+//! Settings of the simulator: timing, length of answers, pools and guardrails.
 
 use serde::Deserialize;
 
-use super::faults::Fault;
-use super::format::{self, Format};
+use super::{
+    body_format::{self, BodyFormat},
+    faults::Fault,
+};
 
-/// Output tokens that a model may produce at most, when its pool does not say otherwise. Bedrock reserves this many
-/// for a request without `maxTokens`.
-pub const MAX_OUTPUT_TOKENS: u64 = 64_000;
+/// Maximum output tokens of a model whose pool sets no maximum. Bedrock reserves this number for a
+/// request without `maxTokens`.
+pub const DEFAULT_MAX_OUTPUT_TOKENS: u64 = 64_000;
 
 const DEFAULT_OUTPUT_TOKENS: u64 = 64;
 
-/// Settings of the whole simulator; `Simulator::default()` answers at once and serves every model id without limits.
+/// Settings of the simulator. `Simulator::default()` answers immediately and serves every model id
+/// without limits.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Simulator {
     /// Time from the start of a call to its first token.
     pub time_to_first_token_ms: u64,
-    /// Tokens produced per second after the first; 0 means all at once.
+    /// Tokens per second after the first token; 0 for no delay.
     pub tokens_per_second: u64,
-    /// Length of an answer whose prompt asks for none; 0 means the default of 64.
+    /// Length of an answer if the prompt requests none; 0 for the default of 64.
     pub output_tokens: u64,
-    /// Whether every call is kept for `GET /_sim/calls`, for as long as the simulator runs.
+    /// Whether the simulator keeps all calls for `GET /_sim/calls`.
     pub call_log: bool,
-    /// The model ids served. When there are none, any id is served without limits; otherwise an id that is neither
-    /// here nor starts with `sim.` is answered with `ResourceNotFoundException`.
+    /// Served model ids. If empty, every id is served without limits. Otherwise, ids that are
+    /// neither here nor begin with `sim.` get `ResourceNotFoundException`.
     pub pools: Vec<SimulatedPool>,
-    /// The guardrails that exist. When there are none, any id is one that blocks `sim-blocked`.
+    /// Guardrails. If empty, every id is a guardrail that blocks `sim-blocked`.
     pub guardrails: Vec<SimulatedGuardrail>,
 }
 
-/// A guardrail in all its versions.
+/// A guardrail with all its versions.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SimulatedGuardrail {
-    /// The id, without the rest of its ARN.
+    /// Id without the rest of the ARN.
     pub id: String,
-    /// A text that contains one of these is blocked; `sim-blocked` when absent.
-    #[serde(default = "blocked_words")]
+    /// Words that block a text; `sim-blocked` if absent.
+    #[serde(default = "default_blocked_words")]
     pub blocked_words: Vec<String>,
-    /// What is answered instead.
-    #[serde(default = "message")]
+    /// Text that replaces a blocked text.
+    #[serde(default = "default_message")]
     pub message: String,
 }
 
-/// One source of capacity: a model id, an inference profile, or the ARN of a provisioned throughput.
+/// A source of capacity: a model id, an inference profile, or the ARN of a provisioned throughput.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SimulatedPool {
-    /// The id as a client names it, percent-decoded.
+    /// Id as clients send it, percent-decoded.
     pub model_id: String,
-    /// Quota tokens per minute (see `capacity`); no limit when absent.
+    /// Quota tokens per minute (see `capacity`); unlimited if absent.
     #[serde(default)]
     pub tokens_per_minute: Option<u64>,
-    /// Requests per minute; no limit when absent.
+    /// Requests per minute; unlimited if absent.
     #[serde(default)]
     pub requests_per_minute: Option<u64>,
-    /// Requests at the same time, as provisioned units allow; no limit when absent.
+    /// Concurrent requests, as limited by provisioned units; unlimited if absent.
     #[serde(default)]
     pub in_flight: Option<u64>,
     /// Quota tokens per output token at settlement: 5 for Claude 3.7 and later, otherwise 1.
-    #[serde(default = "one")]
+    #[serde(default = "default_burndown")]
     pub burndown: u64,
-    /// The model's maximum of `maxTokens`; 64,000 when absent.
+    /// Maximum `maxTokens` of the model; 64,000 if absent.
     #[serde(default)]
     pub max_output_tokens: Option<u64>,
     /// Overrides [`Simulator::time_to_first_token_ms`].
@@ -71,64 +74,77 @@ pub struct SimulatedPool {
     /// Overrides [`Simulator::tokens_per_second`].
     #[serde(default)]
     pub tokens_per_second: Option<u64>,
-    /// The format of its InvokeModel bodies, where the id does not tell: `messages`, `nova`, `llama`, `chat`,
-    /// `titan-embed-v1`, `titan-embed-v2`, `cohere-embed-v3`, `cohere-embed-v4`.
+    /// Format of its InvokeModel bodies if the id does not determine it: `messages`, `nova`,
+    /// `llama`, `chat`, `titan-embed-v1`, `titan-embed-v2`, `cohere-embed-v3`, `cohere-embed-v4`.
     #[serde(default)]
-    pub body: Option<Format>,
-    /// Whether CountTokens refuses the model, as it refuses every inference profile and embeddings.
+    pub body: Option<BodyFormat>,
+    /// Whether CountTokens refuses the model, as it refuses all inference profiles and embedding
+    /// models.
     #[serde(default)]
     pub uncountable: bool,
-    /// What goes wrong on this pool from the start; its `model_id` stays empty.
+    /// Fault of this pool from the start. Its `model_id` must be absent.
     #[serde(default)]
     pub fault: Option<Fault>,
 }
 
-/// When the tokens of one call come.
+/// Speed at which a call produces tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pace {
+pub(super) struct Timing {
+    /// Time from the start of a call to its first token.
     pub time_to_first_token_ms: u64,
+    /// Tokens per second after the first token; 0 for no delay.
     pub tokens_per_second: u64,
 }
 
 impl Simulator {
+    /// Returns the length of an answer if the prompt requests none.
     pub(super) fn default_output_tokens(&self) -> u64 {
         if self.output_tokens == 0 { DEFAULT_OUTPUT_TOKENS } else { self.output_tokens }
     }
 
+    /// Returns whether the simulator serves a model.
     pub(super) fn serves(&self, model_id: &str) -> bool {
         self.pools.is_empty() || model_id.starts_with("sim.") || self.pool(model_id).is_some()
     }
 
+    /// Returns the maximum `maxTokens` of a model.
     pub(super) fn max_output_tokens(&self, model_id: &str) -> u64 {
-        self.pool(model_id).and_then(|pool| pool.max_output_tokens).unwrap_or(MAX_OUTPUT_TOKENS)
+        self.pool(model_id).and_then(|pool| pool.max_output_tokens).unwrap_or(DEFAULT_MAX_OUTPUT_TOKENS)
     }
 
-    pub(super) fn pace(&self, model_id: &str) -> Pace {
+    /// Returns the token speed of a model.
+    pub(super) fn timing(&self, model_id: &str) -> Timing {
         let pool = self.pool(model_id);
-        let slow = super::faults::behaviour(model_id) == Some("slow");
+        let is_slow = super::faults::behaviour(model_id) == Some("slow");
         let (first_ms, per_second) =
-            if slow { (2_000, 10) } else { (self.time_to_first_token_ms, self.tokens_per_second) };
-        Pace {
+            if is_slow { (2_000, 10) } else { (self.time_to_first_token_ms, self.tokens_per_second) };
+        Timing {
             time_to_first_token_ms: pool.and_then(|pool| pool.time_to_first_token_ms).unwrap_or(first_ms),
             tokens_per_second: pool.and_then(|pool| pool.tokens_per_second).unwrap_or(per_second),
         }
     }
 
-    /// The format of the model's InvokeModel bodies, if any is known.
-    pub(super) fn format(&self, model_id: &str) -> Option<Format> {
-        self.pool(model_id).and_then(|pool| pool.body).or_else(|| Format::of(model_id))
+    /// Returns the format of the InvokeModel bodies of a model, if it is known.
+    pub(super) fn format(&self, model_id: &str) -> Option<BodyFormat> {
+        self.pool(model_id).and_then(|pool| pool.body).or_else(|| BodyFormat::for_model(model_id))
     }
 
+    /// Returns whether CountTokens accepts a model.
     pub(super) fn counts_tokens(&self, model_id: &str) -> bool {
         let refuses = self.pool(model_id).is_some_and(|pool| pool.uncountable)
             || super::faults::behaviour(model_id) == Some("uncountable")
-            || self.format(model_id).is_some_and(Format::is_embedding);
-        !refuses && format::is_countable(model_id)
+            || self.format(model_id).is_some_and(BodyFormat::is_embedding);
+        !refuses && body_format::is_countable(model_id)
     }
 
+    /// Returns a guardrail.
     pub(super) fn guardrail(&self, id: &str) -> Option<SimulatedGuardrail> {
         if self.guardrails.is_empty() {
-            return Some(SimulatedGuardrail { id: id.to_owned(), blocked_words: blocked_words(), message: message() });
+            return Some(SimulatedGuardrail {
+                id: id.to_owned(),
+                blocked_words: default_blocked_words(),
+                message: default_message(),
+            });
         }
         self.guardrails.iter().find(|guardrail| guardrail.id == id).cloned()
     }
@@ -138,23 +154,23 @@ impl Simulator {
     }
 }
 
-impl Pace {
-    /// Milliseconds from the start of the call until `tokens` tokens exist.
+impl Timing {
+    /// Returns the milliseconds from the start of the call until `tokens` tokens are produced.
     pub fn elapsed_ms(&self, tokens: u64) -> u64 {
         let producing_ms = tokens.saturating_mul(1_000).checked_div(self.tokens_per_second).unwrap_or(0);
         self.time_to_first_token_ms.saturating_add(producing_ms)
     }
 }
 
-fn blocked_words() -> Vec<String> {
+fn default_blocked_words() -> Vec<String> {
     vec!["sim-blocked".to_owned()]
 }
 
-fn message() -> String {
+fn default_message() -> String {
     "Sorry, the model cannot answer this question.".to_owned()
 }
 
-fn one() -> u64 {
+fn default_burndown() -> u64 {
     1
 }
 
@@ -163,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_toml_file_sets_pools_pace_and_faults() {
+    fn settings_are_read_from_toml() {
         let simulator: Simulator = toml::from_str(
             r#"
             time_to_first_token_ms = 200
@@ -181,12 +197,12 @@ mod tests {
             "#,
         )
         .unwrap();
-        assert_eq!(simulator.pace("unit").elapsed_ms(10), 300);
-        assert_eq!(simulator.pace("shared").elapsed_ms(10), 400);
+        assert_eq!(simulator.timing("unit").elapsed_ms(10), 300);
+        assert_eq!(simulator.timing("shared").elapsed_ms(10), 400);
         assert_eq!((simulator.pools[0].burndown, simulator.pools[1].burndown), (1, 5));
         assert!(simulator.serves("unit") && simulator.serves("sim.slow") && !simulator.serves("other"));
         assert!(simulator.pools[1].fault.is_some());
-        assert_eq!(simulator.format("shared"), Some(Format::TitanEmbedV2));
+        assert_eq!(simulator.format("shared"), Some(BodyFormat::TitanEmbedV2));
         assert!(simulator.counts_tokens("unit") && !simulator.counts_tokens("shared"));
     }
 

@@ -1,17 +1,19 @@
-//! Bodies of Converse and ConverseStream: reading and checking requests.
+//! Requests of Converse and ConverseStream.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::guardrail::Attached;
-use super::problem::Problem;
-use super::prompt::{Prompt, caller_of};
-use super::thinking;
-use super::tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS};
+use super::{
+    guardrail::GuardrailReference,
+    problem::Problem,
+    prompt::{Prompt, parse_caller},
+    thinking,
+    tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS},
+};
 
-/// A request body as sent; also the `input.converse` of CountTokens.
+/// A request body; also the `input.converse` of CountTokens.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Request {
@@ -71,13 +73,13 @@ struct PerformanceConfig {
     latency: Option<String>,
 }
 
-/// Reads the body of a Converse call.
+/// Parses and checks the body of a Converse call.
 pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
     let request = serde_json::from_slice(body).map_err(|error| Problem::unreadable(&error))?;
     prompt(request)
 }
 
-/// Checks a request the way Bedrock does and reduces it to what the simulator acts on.
+/// Checks a request as Bedrock does and converts it to a prompt.
 pub(super) fn prompt(request: Request) -> Result<Prompt, Problem> {
     let messages = request.messages.unwrap_or_default();
     check_messages(&messages, request.tool_config.is_some())?;
@@ -96,8 +98,8 @@ pub(super) fn prompt(request: Request) -> Result<Prompt, Problem> {
     prompt.question = question(&messages);
     read_additional_fields(&mut prompt, &request.additional_model_request_fields)?;
     read_output(&mut prompt, &request.output_config)?;
-    prompt.guardrail = request.guardrail_config.map(attached);
-    prompt.caller = request.request_metadata.as_ref().map(caller_of).transpose()?.unwrap_or_default();
+    prompt.guardrail = request.guardrail_config.map(guardrail_reference);
+    prompt.caller = request.request_metadata.as_ref().map(parse_caller).transpose()?.unwrap_or_default();
     prompt.service_tier = request.service_tier.map(|tier| tier.r#type);
     prompt.latency = request.performance_config.and_then(|config| config.latency);
     if prompt.service_tier.as_deref().is_some_and(|tier| !is_service_tier(tier)) {
@@ -109,12 +111,12 @@ pub(super) fn prompt(request: Request) -> Result<Prompt, Problem> {
     Ok(prompt)
 }
 
-/// What Claude takes beside Converse's own members, named as in its Messages format.
+/// Reads the fields of Claude that Converse does not have, with the names of the Messages format.
 fn read_additional_fields(prompt: &mut Prompt, fields: &Value) -> Result<(), Problem> {
-    prompt.thinking = thinking::read(&fields["thinking"]).map_err(from_model)?;
+    prompt.thinking = thinking::parse(&fields["thinking"]).map_err(from_model)?;
     prompt.effort = fields["output_config"]["effort"].as_str().map(str::to_owned);
     prompt.schema = fields["output_config"]["format"].get("schema").cloned();
-    prompt.one_tool_at_a_time = fields["tool_choice"]["disable_parallel_tool_use"] == true;
+    prompt.single_tool = fields["tool_choice"]["disable_parallel_tool_use"] == true;
     Ok(())
 }
 
@@ -131,19 +133,20 @@ fn read_output(prompt: &mut Prompt, config: &Value) -> Result<(), Problem> {
     Ok(())
 }
 
-fn attached(config: GuardrailConfig) -> Attached {
-    Attached {
+fn guardrail_reference(config: GuardrailConfig) -> GuardrailReference {
+    GuardrailReference {
         identifier: config.guardrail_identifier.unwrap_or_default(),
         version: config.guardrail_version.unwrap_or_default(),
-        traced: config.trace.is_some_and(|trace| trace.starts_with("enabled")),
+        has_trace: config.trace.is_some_and(|trace| trace.starts_with("enabled")),
     }
 }
 
-/// A refusal of the model itself, as Converse hands it on.
+/// Creates the error with which Converse reports an error of the model.
 pub(super) fn from_model(message: &str) -> Problem {
     Problem::invalid(format!("The model returned the following errors: {message}"))
 }
 
+/// Returns whether a service tier exists.
 pub(super) fn is_service_tier(tier: &str) -> bool {
     ["priority", "default", "flex", "reserved"].contains(&tier)
 }
@@ -198,13 +201,13 @@ fn check_content(at: usize, message: &Message, has_tools: bool) -> Result<(), Pr
                 "The toolConfig field must be defined when using toolUse and toolResult content blocks.",
             ));
         }
-        if let Some(thoughts) = block.get("reasoningContent").and_then(|reasoning| reasoning.get("reasoningText"))
-            && thoughts["signature"].as_str().is_some_and(|signature| {
-                signature != thinking::signature(thoughts["text"].as_str().unwrap_or_default())
+        if let Some(thinking_text) = block.get("reasoningContent").and_then(|reasoning| reasoning.get("reasoningText"))
+            && thinking_text["signature"].as_str().is_some_and(|signature| {
+                signature != thinking::signature(thinking_text["text"].as_str().unwrap_or_default())
             })
         {
-            let place = format!("messages.{at}.content.{index}");
-            return Err(from_model(&format!("{place}: Invalid `signature` in `thinking` block")));
+            let path = format!("messages.{at}.content.{index}");
+            return Err(from_model(&format!("{path}: Invalid `signature` in `thinking` block")));
         }
         if block.len() != 1 {
             let member = format!("messages.{}.member.content.{}.member", at + 1, index + 1);
@@ -306,9 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn a_single_text_counts_as_the_load_generator_expects() {
+    fn a_single_text_has_the_tokens_of_a_sized_prompt() {
         for wanted in [20, 21, 1_000] {
-            let text = tokens::prompt_of(wanted, 7);
+            let text = tokens::sized_prompt(wanted, 7);
             let body = json!({"messages": [{"role": "user", "content": [{"text": text}]}]});
             assert_eq!(parsed(body).unwrap().input_tokens(), wanted);
         }
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bedrock_refuses_is_refused() {
+    fn invalid_requests_are_refused_as_on_bedrock() {
         let text = |text: &str| json!([{"text": text}]);
         for (body, expected) in [
             (json!({}), "'messages'"),
@@ -360,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_other_types_is_not_read_and_not_repeated() {
+    fn an_unreadable_body_is_refused_without_repeating_it() {
         for body in ["", "{", "[]x", r#"{"messages":"secret"}"#, r#"{"messages":[{"role":"user","content":"secret"}]}"#]
         {
             let problem = parse(body.as_bytes()).unwrap_err();

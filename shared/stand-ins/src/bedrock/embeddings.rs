@@ -1,26 +1,28 @@
-//! Embeddings: the same text is always the same vector.
+//! Embeddings: the same text always has the same vector.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
+/// Cohere Embed.
 pub(super) mod cohere;
+/// Amazon Titan Text Embeddings.
 pub(super) mod titan;
 
-/// The vector of a text, of unit length if `normalized`.
+/// Returns the vector of a text, with unit length if `normalized`.
 fn vector(text: &str, dimensions: usize, normalized: bool) -> Vec<f64> {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let mut state = hasher.finish();
-    let raw: Vec<f64> = (0..dimensions).map(|_| next(&mut state)).collect();
+    let raw: Vec<f64> = (0..dimensions).map(|_| next_random(&mut state)).collect();
     let length = raw.iter().map(|value| value * value).sum::<f64>().sqrt();
     let scale = if normalized && length > 0.0 { length } else { 1.0 };
-    // Eight digits, as models give them.
+    // Eight digits, as in the responses of the models.
     raw.into_iter().map(|value| (value / scale * 1e8).round() / 1e8).collect()
 }
 
-/// A number between -1 and 1 (SplitMix64).
-fn next(state: &mut u64) -> f64 {
+/// Returns a pseudo-random number from -1 to 1 (SplitMix64).
+fn next_random(state: &mut u64) -> f64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut bits = *state;
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,23 +32,24 @@ fn next(state: &mut u64) -> f64 {
     f64::from(upper) / f64::from(u32::MAX) * 2.0 - 1.0
 }
 
-/// One vector as one of the types that models offer; `ubinary` and `binary` pack eight dimensions into a byte.
-fn typed(vector: &[f64], kind: &str) -> Value {
+/// Encodes a vector as one of the types of the models. `ubinary` and `binary` pack eight dimensions
+/// into a byte.
+fn encode(vector: &[f64], kind: &str) -> Value {
     match kind {
-        "int8" => vector.iter().map(|value| (value * 127.0).round()).map(whole).collect(),
-        "uint8" => vector.iter().map(|value| (value * 127.0).round() + 128.0).map(whole).collect(),
-        "binary" => packed(vector).map(|byte| json!(i64::from(byte) - 128)).collect(),
-        "ubinary" => packed(vector).map(|byte| json!(byte)).collect(),
+        "int8" => vector.iter().map(|value| (value * 127.0).round()).map(to_integer).collect(),
+        "uint8" => vector.iter().map(|value| (value * 127.0).round() + 128.0).map(to_integer).collect(),
+        "binary" => pack_bits(vector).map(|byte| json!(i64::from(byte) - 128)).collect(),
+        "ubinary" => pack_bits(vector).map(|byte| json!(byte)).collect(),
         _ => json!(vector),
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the number was rounded and is small")]
-fn whole(value: f64) -> Value {
+fn to_integer(value: f64) -> Value {
     json!(value as i64)
 }
 
-fn packed(vector: &[f64]) -> impl Iterator<Item = u8> {
+fn pack_bits(vector: &[f64]) -> impl Iterator<Item = u8> {
     vector.chunks(8).map(|bits| bits.iter().fold(0, |byte, value| byte << 1 | u8::from(*value > 0.0)))
 }
 
@@ -66,8 +69,8 @@ mod tests {
     #[test]
     fn binary_types_hold_eight_dimensions_in_a_byte() {
         let vector = [1.0, -1.0, 1.0, 1.0, -1.0, -1.0, -1.0, 1.0];
-        assert_eq!(typed(&vector, "ubinary"), json!([0b1011_0001]));
-        assert_eq!(typed(&vector, "binary"), json!([0b1011_0001 - 128]));
-        assert_eq!(typed(&[0.5, -0.5], "int8"), json!([64, -64]));
+        assert_eq!(encode(&vector, "ubinary"), json!([0b1011_0001]));
+        assert_eq!(encode(&vector, "binary"), json!([0b1011_0001 - 128]));
+        assert_eq!(encode(&[0.5, -0.5], "int8"), json!([64, -64]));
     }
 }

@@ -1,31 +1,36 @@
-//! Guardrails: a text that contains a blocked word is replaced by the guardrail's message.
+//! Guardrails: a text with a blocked word is replaced by the message of the guardrail.
 
 use serde_json::{Map, Value, json};
 
-use super::config::{SimulatedGuardrail, Simulator};
-use super::engine::{Answer, Block};
-use super::problem::Problem;
+use super::{
+    config::{SimulatedGuardrail, Simulator},
+    model::{Answer, Block},
+    problem::Problem,
+};
 
 pub(super) mod apply;
 
-/// The guardrail that a request wants to be checked by.
+/// Guardrail that a request selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Attached {
+pub(super) struct GuardrailReference {
+    /// Id or ARN.
     pub identifier: String,
+    /// Version number or `DRAFT`.
     pub version: String,
-    pub traced: bool,
+    /// Whether the response includes the trace.
+    pub has_trace: bool,
 }
 
-/// A guardrail at work.
+/// A guardrail, for one call.
 #[derive(Clone, Debug)]
 pub(super) struct Guardrail {
     id: String,
     version: String,
     settings: SimulatedGuardrail,
-    traced: bool,
+    has_trace: bool,
 }
 
-/// What a guardrail found in one text.
+/// Result of a guardrail for a text.
 #[derive(Clone, Debug)]
 pub(super) struct Assessment {
     id: String,
@@ -34,39 +39,41 @@ pub(super) struct Assessment {
     characters: usize,
 }
 
-/// What a guardrail did to a call.
+/// Result of a guardrail for a call.
 #[derive(Clone, Debug)]
 pub(super) struct Verdict {
     id: String,
     input: Assessment,
     output: Option<Assessment>,
-    traced: bool,
+    has_trace: bool,
 }
 
 impl Guardrail {
-    /// The guardrail of this identifier and version.
+    /// Finds a guardrail by its identifier and version.
     ///
     /// # Errors
-    /// There is none; Bedrock says the same of an unknown identifier and an unknown version.
-    pub fn find(simulator: &Simulator, attached: &Attached) -> Result<Self, Problem> {
-        let id = attached.identifier.rsplit('/').next().unwrap_or_default();
-        let plain = !id.is_empty() && id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        if !plain || (id != attached.identifier && !attached.identifier.starts_with("arn:")) {
+    /// Returns an error if it does not exist. Bedrock returns the same error for an unknown
+    /// identifier and an unknown version.
+    pub fn find(simulator: &Simulator, reference: &GuardrailReference) -> Result<Self, Problem> {
+        let id = reference.identifier.rsplit('/').next().unwrap_or_default();
+        let is_valid = !id.is_empty() && id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        if !is_valid || (id != reference.identifier && !reference.identifier.starts_with("arn:")) {
             return Err(Problem::invalid("The provided guardrail identifier is invalid."));
         }
-        let numbered = attached.version.parse::<u32>().is_ok_and(|version| version > 0);
+        let is_numbered = reference.version.parse::<u32>().is_ok_and(|version| version > 0);
         let settings =
-            simulator.guardrail(id).filter(|_| numbered || attached.version == "DRAFT").ok_or_else(|| {
+            simulator.guardrail(id).filter(|_| is_numbered || reference.version == "DRAFT").ok_or_else(|| {
                 Problem::invalid("The guardrail identifier or version provided in the request does not exist.")
             })?;
-        Ok(Self { id: id.to_owned(), version: attached.version.clone(), settings, traced: attached.traced })
+        Ok(Self { id: id.to_owned(), version: reference.version.clone(), settings, has_trace: reference.has_trace })
     }
 
-    /// The message that replaces what is blocked.
+    /// Returns the message that replaces a blocked text.
     pub fn message(&self) -> &str {
         &self.settings.message
     }
 
+    /// Checks a text for blocked words.
     pub fn assess(&self, text: &str) -> Assessment {
         let words = self.settings.blocked_words.iter().filter(|word| text.contains(word.as_str()));
         Assessment {
@@ -77,7 +84,7 @@ impl Guardrail {
         }
     }
 
-    /// Replaces an answer that says a blocked word; its tokens were produced all the same.
+    /// Replaces an answer that contains a blocked word. Its tokens still count.
     pub fn check_answer(&self, input: Assessment, answer: &mut Answer) -> Verdict {
         let output = self.assess(&answer.text());
         if output.intervenes() {
@@ -85,18 +92,19 @@ impl Guardrail {
             answer.stop_reason = "guardrail_intervened";
             answer.stop_sequence = None;
         }
-        Verdict { id: self.id.clone(), input, output: Some(output), traced: self.traced }
+        Verdict { id: self.id.clone(), input, output: Some(output), has_trace: self.has_trace }
     }
 
-    /// The answer to an input that no model may see, and that costs no tokens.
+    /// Returns the answer to a blocked input, which costs no tokens.
     pub fn block(&self, input: Assessment) -> (Answer, Verdict) {
         let blocks = vec![Block::Text(self.message().to_owned())];
         let answer = Answer { blocks, ..Answer::empty("guardrail_intervened") };
-        (answer, Verdict { id: self.id.clone(), input, output: None, traced: self.traced })
+        (answer, Verdict { id: self.id.clone(), input, output: None, has_trace: self.has_trace })
     }
 }
 
 impl Assessment {
+    /// Returns whether the text contains a blocked word.
     pub fn intervenes(&self) -> bool {
         !self.words.is_empty()
     }
@@ -105,7 +113,7 @@ impl Assessment {
         if self.intervenes() { "Guardrail blocked." } else { "No action." }
     }
 
-    /// Text is charged by the thousand characters.
+    /// Returns the usage. Text is charged per thousand characters.
     fn usage(&self) -> Value {
         json!({
             "topicPolicyUnits": 0,
@@ -149,29 +157,29 @@ impl Verdict {
         self.input.intervenes() || self.output.as_ref().is_some_and(Assessment::intervenes)
     }
 
-    fn of(&self, value: Value) -> Value {
+    fn by_id(&self, value: Value) -> Value {
         Value::Object(Map::from_iter([(self.id.clone(), value)]))
     }
 
-    /// The `trace` of Converse, if it was asked for.
+    /// Returns the `trace` of Converse if the request enables it.
     pub fn converse_trace(&self) -> Option<Value> {
-        let mut trace = json!({ "inputAssessment": self.of(self.input.report()) });
+        let mut trace = json!({ "inputAssessment": self.by_id(self.input.report()) });
         let decisive = self.output.as_ref().unwrap_or(&self.input);
         trace["actionReason"] = json!(decisive.reason());
         if let Some(output) = &self.output {
-            trace["outputAssessments"] = self.of(json!([output.report()]));
+            trace["outputAssessments"] = self.by_id(json!([output.report()]));
         }
-        self.traced.then(|| json!({ "guardrail": trace }))
+        self.has_trace.then(|| json!({ "guardrail": trace }))
     }
 
-    /// The members that InvokeModel adds to the body of any model.
+    /// Returns the members that InvokeModel adds to the body of any model.
     pub fn invoke_members(&self) -> Map<String, Value> {
         let action = if self.intervened() { "INTERVENED" } else { "NONE" };
         let mut members = Map::from_iter([("amazon-bedrock-guardrailAction".to_owned(), json!(action))]);
-        if self.traced {
-            let mut trace = json!({ "input": self.of(self.input.report()) });
+        if self.has_trace {
+            let mut trace = json!({ "input": self.by_id(self.input.report()) });
             if let Some(output) = &self.output {
-                trace["outputs"] = json!([self.of(output.report())]);
+                trace["outputs"] = json!([self.by_id(output.report())]);
             }
             members.insert("amazon-bedrock-trace".to_owned(), json!({ "guardrail": trace }));
         }

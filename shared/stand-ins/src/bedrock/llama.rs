@@ -1,36 +1,34 @@
-//! Bodies of InvokeModel for Meta Llama: one prompt with the model's own marks of who speaks.
+//! InvokeModel requests for Meta Llama: a prompt with the role markers of the model.
 
 use serde_json::Value;
 
-use super::malformed;
-use super::problem::Problem;
-use super::prompt::Prompt;
+use super::{body_schema, problem::Problem, prompt::Prompt};
 
-const DEFAULT_TOKENS: u64 = 512;
+const DEFAULT_MAX_TOKENS: u64 = 512;
 const MAX_TOKENS: u64 = 8_192;
 
-/// Reads the body of an InvokeModel call.
+/// Parses and checks the body of an InvokeModel call.
 pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
-    let body = malformed::object(body)?;
-    malformed::check_members(&body, &["prompt"], &["max_gen_len", "temperature", "top_p", "images"])?;
+    let body = body_schema::object(body)?;
+    body_schema::check_members(&body, &["prompt"], &["max_gen_len", "temperature", "top_p", "images"])?;
     let Some(text) = body.get("prompt").and_then(Value::as_str) else {
-        return Err(malformed::member("prompt", "expected type: String"));
+        return Err(body_schema::invalid_member("prompt", "expected type: String"));
     };
     if text.is_empty() {
-        return Err(malformed::member("prompt", "expected minLength: 1, actual: 0"));
+        return Err(body_schema::invalid_member("prompt", "expected minLength: 1, actual: 0"));
     }
     for name in ["temperature", "top_p"] {
         if body.get(name).is_some_and(|value| value.as_f64().is_none_or(|value| !(0.0..=1.0).contains(&value))) {
-            return Err(malformed::member(name, "the value is not between 0 and 1"));
+            return Err(body_schema::invalid_member(name, "the value is not between 0 and 1"));
         }
     }
-    let max_tokens = malformed::number(&body, "max_gen_len", (1, MAX_TOKENS))?;
+    let max_tokens = body_schema::integer(&body, "max_gen_len", (1, MAX_TOKENS))?;
     let mut prompt = Prompt {
         question: text.to_owned(),
-        max_tokens: Some(max_tokens.unwrap_or(DEFAULT_TOKENS)),
+        max_tokens: Some(max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)),
         ..Prompt::default()
     };
     prompt.add_text(text);
-    malformed::texts(&body, "images")?.into_iter().for_each(|image| prompt.add_image(image));
+    body_schema::strings(&body, "images")?.into_iter().for_each(|image| prompt.add_image(image));
     Ok(prompt)
 }

@@ -1,27 +1,26 @@
-//! Bodies of InvokeModel for Amazon Nova: Converse's members, checked against Nova's schema.
+//! InvokeModel requests for Amazon Nova: the members of Converse, checked against the schema of
+//! Nova.
 
 use serde_json::Value;
 
-use super::problem::Problem;
-use super::prompt::Prompt;
-use super::{converse, malformed};
+use super::{body_schema, converse, problem::Problem, prompt::Prompt};
 
 const OPTIONAL: [&str; 4] = ["schemaVersion", "system", "inferenceConfig", "toolConfig"];
 const INFERENCE: [&str; 7] =
     ["maxTokens", "max_new_tokens", "temperature", "topP", "topK", "stopSequences", "reasoningConfig"];
 
-/// Reads the body of an InvokeModel call.
+/// Parses and checks the body of an InvokeModel call.
 pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
-    let mut body = malformed::object(body)?;
-    malformed::check_members(&body, &["messages"], &OPTIONAL)?;
-    malformed::word(&body, "schemaVersion", &["messages-v1"])?;
+    let mut body = body_schema::object(body)?;
+    body_schema::check_members(&body, &["messages"], &OPTIONAL)?;
+    body_schema::enum_value(&body, "schemaVersion", &["messages-v1"])?;
     if let Some(config) = body.get_mut("inferenceConfig").and_then(Value::as_object_mut) {
-        malformed::check_members(config, &[], &INFERENCE)?;
+        body_schema::check_members(config, &[], &INFERENCE)?;
         if let Some(max_tokens) = config.remove("max_new_tokens") {
             config.entry("maxTokens").or_insert(max_tokens);
         }
     }
     let request = serde_json::from_value(Value::Object(body))
-        .map_err(|_| malformed::member("messages", "the value does not match the schema of messages-v1"))?;
+        .map_err(|_| body_schema::invalid_member("messages", "the value does not match the schema of messages-v1"))?;
     converse::prompt(request)
 }

@@ -1,8 +1,8 @@
-//! Which operation on which model or guardrail a path names.
+//! Operations and their paths.
 
 use percent_encoding::percent_decode_str;
 
-/// The operations that are simulated.
+/// Operations of the simulator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Converse { streamed: bool },
@@ -11,9 +11,10 @@ pub(super) enum Operation {
     ApplyGuardrail { version: String },
 }
 
-/// Reads `/model/{id}/{operation}` or `/guardrail/{id}/version/{version}/apply`. The id is everything in between,
-/// percent-decoded once: clients send the slashes of an ARN encoded, its colons either way.
-pub(super) fn of_path(path: &str) -> Option<(String, Operation)> {
+/// Parses `/model/{id}/{operation}` or `/guardrail/{id}/version/{version}/apply`. The id can
+/// contain slashes and is percent-decoded once: clients encode the slashes of an ARN, and may
+/// encode its colons.
+pub(super) fn parse_path(path: &str) -> Option<(String, Operation)> {
     let (id, operation) = match path.strip_prefix("/guardrail/") {
         Some(path) => {
             let (id, version) = path.strip_suffix("/apply")?.rsplit_once("/version/")?;
@@ -21,14 +22,14 @@ pub(super) fn of_path(path: &str) -> Option<(String, Operation)> {
         }
         None => {
             let (id, operation) = path.strip_prefix("/model/")?.rsplit_once('/')?;
-            (id, of_name(operation)?)
+            (id, from_name(operation)?)
         }
     };
     let id = decoded(id).filter(|id| !id.is_empty())?;
     Some((id, operation))
 }
 
-fn of_name(name: &str) -> Option<Operation> {
+fn from_name(name: &str) -> Option<Operation> {
     match name {
         "converse" => Some(Operation::Converse { streamed: false }),
         "converse-stream" => Some(Operation::Converse { streamed: true }),
@@ -48,37 +49,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_id_is_decoded_once_however_it_was_encoded() {
+    fn a_model_id_is_decoded_once_in_any_encoding() {
         let arn = "arn:aws:bedrock:eu-west-1:1:provisioned-model/abc";
         for path in [
             "/model/arn:aws:bedrock:eu-west-1:1:provisioned-model/abc/converse",
             "/model/arn%3Aaws%3Abedrock%3Aeu-west-1%3A1%3Aprovisioned-model%2Fabc/converse",
             "/model/arn:aws:bedrock:eu-west-1:1:provisioned-model%2fabc/converse",
         ] {
-            assert_eq!(of_path(path).unwrap().0, arn);
+            assert_eq!(parse_path(path).unwrap().0, arn);
         }
-        assert_eq!(of_path("/model/a%253A/converse").unwrap().0, "a%3A");
+        assert_eq!(parse_path("/model/a%253A/converse").unwrap().0, "a%3A");
     }
 
     #[test]
-    fn another_path_is_no_operation() {
+    fn an_unknown_path_is_no_operation() {
         for path in ["/", "/model/a", "/model//converse", "/model/a/dance", "/model/%ff/converse", "/models/a/converse"]
         {
-            assert_eq!(of_path(path), None, "{path}");
+            assert_eq!(parse_path(path), None, "{path}");
         }
     }
 
     #[test]
-    fn a_guardrail_is_named_by_id_or_arn_and_version() {
-        let of_version = |version: &str| Operation::ApplyGuardrail { version: version.to_owned() };
+    fn a_guardrail_path_has_an_id_or_arn_and_a_version() {
+        let apply_version = |version: &str| Operation::ApplyGuardrail { version: version.to_owned() };
         let arn = "arn:aws:bedrock:eu-west-1:000000000000:guardrail/abc";
         for path in [
             "/guardrail/arn%3Aaws%3Abedrock%3Aeu-west-1%3A000000000000%3Aguardrail%2Fabc/version/DRAFT/apply",
             "/guardrail/arn:aws:bedrock:eu-west-1:000000000000:guardrail/abc/version/DRAFT/apply",
         ] {
-            assert_eq!(of_path(path), Some((arn.to_owned(), of_version("DRAFT"))));
+            assert_eq!(parse_path(path), Some((arn.to_owned(), apply_version("DRAFT"))));
         }
-        assert_eq!(of_path("/guardrail/abc/version/1/apply"), Some(("abc".to_owned(), of_version("1"))));
-        assert_eq!(of_path("/guardrail/abc/apply"), None);
+        assert_eq!(parse_path("/guardrail/abc/version/1/apply"), Some(("abc".to_owned(), apply_version("1"))));
+        assert_eq!(parse_path("/guardrail/abc/apply"), None);
     }
 }

@@ -1,17 +1,20 @@
-//! Errors as Bedrock words them: an exception's name, its HTTP status, and a message.
+//! Errors of Bedrock: the name of an exception, its HTTP status and a message.
 
 use http::StatusCode;
 use serde_json::json;
 
-/// One error on its way to the client.
+/// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
+    /// HTTP status.
     pub status: StatusCode,
+    /// Name of the exception.
     pub code: &'static str,
+    /// Text for the caller.
     pub message: String,
 }
 
-/// The exceptions of Bedrock Runtime and the statuses of its service model.
+/// Exceptions of Bedrock Runtime with the statuses of its service model.
 const EXCEPTIONS: [(&str, StatusCode, &str); 13] = [
     ("AccessDeniedException", StatusCode::FORBIDDEN, "You don't have access to the model with the specified model ID."),
     (
@@ -44,70 +47,81 @@ const EXCEPTIONS: [(&str, StatusCode, &str); 13] = [
     ("ValidationException", StatusCode::BAD_REQUEST, "The input fails to satisfy the constraints of the service."),
 ];
 
-/// The quota of tokens per minute is spent.
+/// Message if the quota of tokens per minute is exhausted.
 pub(super) const TOO_MANY_TOKENS: &str = "Too many tokens, please wait before trying again.";
-/// The quota of requests per minute is spent.
+/// Message if the quota of requests per minute is exhausted.
 pub(super) const TOO_MANY_REQUESTS: &str = "Too many requests, please wait before trying again.";
-/// Every provisioned unit is busy.
+/// Message if all provisioned units are busy.
 pub(super) const UNITS_BUSY: &str = "Your request rate is too high.";
 
 impl Problem {
-    /// The exception of this name with its usual message, or nothing if Bedrock has none of that name.
-    pub fn named(name: &str) -> Option<Self> {
+    /// Returns the exception with this name and its default message; `None` if Bedrock has no such
+    /// exception.
+    pub fn from_name(name: &str) -> Option<Self> {
         let (code, status, message) = EXCEPTIONS.iter().find(|(code, ..)| *code == name)?;
         Some(Self { status: *status, code, message: (*message).to_owned() })
     }
 
+    /// Creates a server error with this status.
     pub fn internal(status: StatusCode) -> Self {
         let name = if status == StatusCode::SERVICE_UNAVAILABLE {
             "ServiceUnavailableException"
         } else {
             "InternalServerException"
         };
-        Self { status, ..Self::known(name) }
+        Self { status, ..Self::from_code(name) }
     }
 
+    /// Creates a validation error.
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self { message: message.into(), ..Self::known("ValidationException") }
+        Self { message: message.into(), ..Self::from_code("ValidationException") }
     }
 
-    /// A body that is no JSON, or JSON of other types. The message names the place and never the content.
+    /// Creates the error for a body that is not JSON or has other types. The message has the
+    /// position and never the content.
     pub fn unreadable(error: &serde_json::Error) -> Self {
         let message = format!("The request body could not be read at line {} column {}.", error.line(), error.column());
-        Self { message, ..Self::known("SerializationException") }
+        Self { message, ..Self::from_code("SerializationException") }
     }
 
+    /// Creates a throttling error.
     pub fn throttled(message: &str) -> Self {
-        Self { message: message.to_owned(), ..Self::known("ThrottlingException") }
+        Self { message: message.to_owned(), ..Self::from_code("ThrottlingException") }
     }
 
+    /// Creates the error for an unknown model.
     pub fn unknown_model() -> Self {
-        Self::known("ResourceNotFoundException")
+        Self::from_code("ResourceNotFoundException")
     }
 
+    /// Creates the error for an unknown operation.
     pub fn unknown_operation() -> Self {
-        Self::known("UnknownOperationException")
+        Self::from_code("UnknownOperationException")
     }
 
+    /// Creates the error for an unavailable service.
     pub fn unavailable() -> Self {
-        Self::known("ServiceUnavailableException")
+        Self::from_code("ServiceUnavailableException")
     }
 
+    /// Returns whether this is a throttling error.
     pub fn is_throttle(&self) -> bool {
         self.code == "ThrottlingException"
     }
 
-    /// The value of `x-amzn-errortype`, with the suffix that Bedrock appends and every client must cut off.
+    /// Returns the value of `x-amzn-errortype`. Bedrock appends a suffix, which clients must
+    /// remove.
     pub fn error_type(&self) -> String {
         format!("{}:http://internal.amazon.com/coral/com.amazon.bedrock/", self.code)
     }
 
+    /// Returns the JSON body.
     pub fn body(&self) -> String {
         json!({ "message": self.message }).to_string()
     }
 
-    fn known(name: &'static str) -> Self {
-        Self::named(name).unwrap_or(Self {
+    fn from_code(name: &'static str) -> Self {
+        Self::from_name(name).unwrap_or(Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             code: name,
             message: String::new(),

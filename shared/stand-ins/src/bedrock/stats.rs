@@ -1,108 +1,113 @@
-//! The simulator's own account of what it served, kept apart from everything that a broker could tell it.
+//! Usage statistics of the simulator. They depend on nothing that a broker reports.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-/// How one admitted call ended.
+/// Outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum Outcome {
     Succeeded,
     Throttled,
     Failed,
 }
 
-/// What one call used.
+/// Tokens that a call used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Use {
+pub(super) struct TokenUsage {
+    /// Input tokens, without cached tokens.
     pub input_tokens: u64,
+    /// Input tokens that were read from the prompt cache.
     pub cache_read_input_tokens: u64,
+    /// Input tokens that were written to the prompt cache.
     pub cache_write_input_tokens: u64,
+    /// Output tokens.
     pub output_tokens: u64,
-    /// Input + cache writes + output times burndown.
+    /// Quota tokens: input + cache writes + output × burndown.
     pub quota_tokens: u64,
 }
 
-/// Accounts in total, per model id and per value of `requestMetadata.tenant`.
+/// Totals of all calls, per model id, and per value of `requestMetadata.tenant`.
 #[derive(Debug, Default)]
 pub(super) struct Stats {
-    total: Account,
-    models: HashMap<String, Account>,
-    tenants: HashMap<String, Account>,
+    total: Totals,
+    models: HashMap<String, Totals>,
+    tenants: HashMap<String, Totals>,
 }
 
-/// Accounts kept per kind; a client that makes up ids cannot fill the memory. Further ones count in the total only.
-const ACCOUNTS: usize = 10_000;
+/// Maximum number of model ids and of tenants with separate totals, so that a client that invents
+/// ids cannot fill the memory. Calls of further ids count only in the overall total.
+const MAX_TOTALS: usize = 10_000;
 
 impl Stats {
-    /// Counts a call that was refused before it began.
-    pub fn refuse(&mut self, model_id: &str, tenant: Option<&str>, ending: Ending) {
-        self.each(model_id, tenant, |account| {
-            account.requests += 1;
-            account.end(ending);
+    /// Counts a call that was refused before it started.
+    pub fn refuse(&mut self, model_id: &str, tenant: Option<&str>, outcome: Outcome) {
+        self.update_totals(model_id, tenant, |totals| {
+            totals.requests += 1;
+            totals.end(outcome);
         });
     }
 
-    /// Counts a call that begins.
+    /// Counts a call that starts.
     pub fn begin(&mut self, model_id: &str, tenant: Option<&str>) {
-        self.each(model_id, tenant, |account| {
-            account.requests += 1;
-            account.in_flight += 1;
-            account.peak_in_flight = account.peak_in_flight.max(account.in_flight);
+        self.update_totals(model_id, tenant, |totals| {
+            totals.requests += 1;
+            totals.in_flight += 1;
+            totals.peak_in_flight = totals.peak_in_flight.max(totals.in_flight);
         });
     }
 
-    /// Counts the end of a call that began at `begun_ms`.
-    pub fn finish(&mut self, model_id: &str, tenant: Option<&str>, begun_ms: u64, used: &Use, ending: Ending) {
-        self.each(model_id, tenant, |account| {
-            account.in_flight = account.in_flight.saturating_sub(1);
-            account.end(ending);
-            account.add(used);
-            account.minutes.spend(begun_ms, used.quota_tokens);
+    /// Counts the end of a call that started at `begun_ms`.
+    pub fn finish(&mut self, model_id: &str, tenant: Option<&str>, begun_ms: u64, used: &TokenUsage, outcome: Outcome) {
+        self.update_totals(model_id, tenant, |totals| {
+            totals.in_flight = totals.in_flight.saturating_sub(1);
+            totals.end(outcome);
+            totals.add(used);
+            totals.minutes.spend(begun_ms, used.quota_tokens);
         });
     }
 
-    /// Counts a client that went away before its answer was complete; the call itself goes on.
-    pub fn vanish(&mut self, model_id: &str, tenant: Option<&str>) {
-        self.each(model_id, tenant, |account| account.clients_vanished += 1);
+    /// Counts a client that disconnected before its response was complete. The call continues.
+    pub fn count_vanished_client(&mut self, model_id: &str, tenant: Option<&str>) {
+        self.update_totals(model_id, tenant, |totals| totals.clients_vanished += 1);
     }
 
-    /// Forgets everything except the calls that are still running.
+    /// Resets all totals except the number of calls in flight.
     pub fn reset(&mut self) {
         self.total.reset();
-        for accounts in [&mut self.models, &mut self.tenants] {
-            accounts.values_mut().for_each(Account::reset);
-            accounts.retain(|_, account| account.in_flight > 0);
+        for totals_by_name in [&mut self.models, &mut self.tenants] {
+            totals_by_name.values_mut().for_each(Totals::reset);
+            totals_by_name.retain(|_, totals| totals.in_flight > 0);
         }
     }
 
-    /// The whole account, as `GET /_sim/stats` shows it.
+    /// Returns the body of `GET /_sim/stats`.
     pub fn report(&self) -> Report {
-        let all = |accounts: &HashMap<String, Account>| {
-            accounts.iter().map(|(name, account)| (name.clone(), account.summary())).collect()
+        let summaries = |totals_by_name: &HashMap<String, Totals>| {
+            totals_by_name.iter().map(|(name, totals)| (name.clone(), totals.summary())).collect()
         };
-        Report { total: self.total.summary(), models: all(&self.models), tenants: all(&self.tenants) }
+        Report { total: self.total.summary(), models: summaries(&self.models), tenants: summaries(&self.tenants) }
     }
 
-    fn each(&mut self, model_id: &str, tenant: Option<&str>, mut change: impl FnMut(&mut Account)) {
+    fn update_totals(&mut self, model_id: &str, tenant: Option<&str>, mut change: impl FnMut(&mut Totals)) {
         change(&mut self.total);
-        if let Some(account) = account(&mut self.models, model_id) {
-            change(account);
+        if let Some(totals) = totals_for(&mut self.models, model_id) {
+            change(totals);
         }
-        if let Some(account) = tenant.and_then(|tenant| account(&mut self.tenants, tenant)) {
-            change(account);
+        if let Some(totals) = tenant.and_then(|tenant| totals_for(&mut self.tenants, tenant)) {
+            change(totals);
         }
     }
 }
 
-fn account<'a>(accounts: &'a mut HashMap<String, Account>, name: &str) -> Option<&'a mut Account> {
-    if !accounts.contains_key(name) && accounts.len() >= ACCOUNTS {
+fn totals_for<'a>(totals_by_name: &'a mut HashMap<String, Totals>, name: &str) -> Option<&'a mut Totals> {
+    if !totals_by_name.contains_key(name) && totals_by_name.len() >= MAX_TOTALS {
         return None;
     }
-    Some(accounts.entry(name.to_owned()).or_default())
+    Some(totals_by_name.entry(name.to_owned()).or_default())
 }
 
-/// The body of `GET /_sim/stats`.
+/// Body of `GET /_sim/stats`.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     total: Summary,
@@ -128,28 +133,28 @@ struct Summary {
 }
 
 #[derive(Debug, Default)]
-struct Account {
+struct Totals {
     requests: u64,
     succeeded: u64,
     throttled: u64,
     failed: u64,
     clients_vanished: u64,
-    used: Use,
+    used: TokenUsage,
     in_flight: u64,
     peak_in_flight: u64,
-    minutes: Minutes,
+    minutes: MinuteUsage,
 }
 
-impl Account {
-    fn end(&mut self, ending: Ending) {
-        match ending {
-            Ending::Succeeded => self.succeeded += 1,
-            Ending::Throttled => self.throttled += 1,
-            Ending::Failed => self.failed += 1,
+impl Totals {
+    fn end(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Succeeded => self.succeeded += 1,
+            Outcome::Throttled => self.throttled += 1,
+            Outcome::Failed => self.failed += 1,
         }
     }
 
-    fn add(&mut self, used: &Use) {
+    fn add(&mut self, used: &TokenUsage) {
         self.used.input_tokens += used.input_tokens;
         self.used.cache_read_input_tokens += used.cache_read_input_tokens;
         self.used.cache_write_input_tokens += used.cache_write_input_tokens;
@@ -176,38 +181,40 @@ impl Account {
             quota_tokens: self.used.quota_tokens,
             in_flight: self.in_flight,
             peak_in_flight: self.peak_in_flight,
-            worst_minute_quota_tokens: self.minutes.worst(),
+            worst_minute_quota_tokens: self.minutes.worst_minute(),
         }
     }
 }
 
-/// The largest sum of quota tokens in any 60 s, each call counted at its admission with what it used in the end.
-/// Exact as long as no call runs longer than [`KEPT_MS`], after which its place in the log may be gone.
+/// Largest sum of quota tokens in any 60 s. A call counts at the time of its admission, with the
+/// tokens that it used in the end. The sum is exact unless a call runs longer than
+/// [`RETENTION_MS`], because its minute may then have been pruned.
 #[derive(Debug, Default)]
-struct Minutes {
+struct MinuteUsage {
     spent: BTreeMap<u64, u64>,
     worst_before: u64,
-    prune_at: usize,
+    prune_length: usize,
 }
 
 const MINUTE_MS: u64 = 60_000;
-/// Bedrock ends a call after an hour at most.
-const KEPT_MS: u64 = 3_600_000;
-const PRUNE_AT: usize = 50_000;
+/// Bedrock ends a call after at most an hour.
+const RETENTION_MS: u64 = 3_600_000;
+const MIN_PRUNE_LENGTH: usize = 50_000;
 
-impl Minutes {
+impl MinuteUsage {
     fn spend(&mut self, at_ms: u64, tokens: u64) {
         *self.spent.entry(at_ms).or_default() += tokens;
-        if self.spent.len() > self.prune_at.max(PRUNE_AT) {
-            self.worst_before = self.worst();
+        if self.spent.len() > self.prune_length.max(MIN_PRUNE_LENGTH) {
+            self.worst_before = self.worst_minute();
             let newest_ms = self.spent.last_key_value().map_or(0, |(at_ms, _)| *at_ms);
-            self.spent = self.spent.split_off(&newest_ms.saturating_sub(KEPT_MS));
-            // Twice what is left, so that pruning costs each entry only a constant number of visits.
-            self.prune_at = 2 * self.spent.len();
+            self.spent = self.spent.split_off(&newest_ms.saturating_sub(RETENTION_MS));
+            // Twice the remaining length, so that each entry is visited only a constant number of
+            // times.
+            self.prune_length = 2 * self.spent.len();
         }
     }
 
-    fn worst(&self) -> u64 {
+    fn worst_minute(&self) -> u64 {
         let mut worst = self.worst_before;
         let mut sum = 0;
         let mut oldest = self.spent.iter().peekable();
@@ -229,19 +236,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_belongs_to_the_minute_of_its_admission() {
-        let mut minutes = Minutes::default();
+    fn a_call_counts_in_the_minute_of_its_admission() {
+        let mut minutes = MinuteUsage::default();
         minutes.spend(60_000, 10);
         minutes.spend(0, 5);
         minutes.spend(59_999, 7);
-        assert_eq!(minutes.worst(), 17);
+        assert_eq!(minutes.worst_minute(), 17);
     }
 
     #[test]
-    fn resetting_keeps_the_calls_that_run() {
+    fn a_reset_keeps_the_calls_in_flight() {
         let mut stats = Stats::default();
         stats.begin("a", Some("t"));
-        stats.refuse("b", None, Ending::Throttled);
+        stats.refuse("b", None, Outcome::Throttled);
         stats.reset();
         let report = serde_json::to_value(stats.report()).unwrap();
         assert_eq!(report["total"]["requests"], 1);
@@ -254,14 +261,14 @@ mod tests {
         fn the_worst_minute_is_the_maximum_over_all_windows(
             calls in prop::collection::vec((0u64..400_000, 0u64..1_000), 0..80),
         ) {
-            let mut minutes = Minutes::default();
+            let mut minutes = MinuteUsage::default();
             for (at_ms, tokens) in &calls {
                 minutes.spend(*at_ms, *tokens);
             }
             let naive = calls.iter().map(|(from_ms, _)| {
                 calls.iter().filter(|(at_ms, _)| (*from_ms..from_ms + MINUTE_MS).contains(at_ms)).map(|(_, t)| t).sum()
             });
-            prop_assert_eq!(minutes.worst(), naive.max().unwrap_or(0u64));
+            prop_assert_eq!(minutes.worst_minute(), naive.max().unwrap_or(0u64));
         }
     }
 }

@@ -1,15 +1,15 @@
-//! The counters and the faults over HTTP, the same at every service that has them.
+//! HTTP controls of the counters and faults. All services with faults share them.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::{Fault, Faults};
 
-/// What the paths of the controls begin with.
-pub(crate) const PATHS: &str = "/_sim/";
+/// Prefix of the control paths.
+pub(crate) const PATH_PREFIX: &str = "/_sim/";
 
 impl Faults {
-    /// Answers a request to a path below [`PATHS`].
+    /// Handles a request to a path below [`PATH_PREFIX`].
     pub(crate) fn control(&self, method: &Method, path: &str, body: &[u8]) -> Response<Bytes> {
         match (method.as_str(), path) {
             ("GET", "/_sim/stats") => match serde_json::to_string(&self.stats()) {
@@ -31,15 +31,17 @@ impl Faults {
                 self.clear();
                 text(StatusCode::NO_CONTENT, "")
             }
-            _ => text(StatusCode::NOT_FOUND, "no such control"),
+            _ => text(StatusCode::NOT_FOUND, "There is no such control. See /_sim/stats and /_sim/faults."),
         }
     }
 }
 
+/// Builds a plain-text response.
 pub(crate) fn text(status: StatusCode, body: &str) -> Response<Bytes> {
     respond(status, "text/plain; charset=utf-8", body.to_owned())
 }
 
+/// Builds a response with a status, a content type and a body.
 pub(crate) fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;

@@ -1,35 +1,41 @@
-//! The loopback proxy that carries requests to a stand-in, or does not.
+//! Loopback proxy that forwards requests to a stand-in and applies the injected faults.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::bail;
 use aws_smithy_types::{DateTime, date_time::Format};
 use bytes::Bytes;
-use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use http::{
+    HeaderMap, Request, Response, StatusCode, Uri, header,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme},
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Effect, Faults, control};
-use crate::clock::Clock;
-use crate::connections;
+use crate::{clock::Clock, connections};
 
-/// DynamoDB takes requests of up to 16 MiB.
+/// Maximum size of a DynamoDB request: 16 MiB.
 const MAX_BODY_BYTES: usize = 16 << 20;
 
-const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"Throughput exceeds the current capacity of your table or index."}"#;
-const BROKEN: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError","message":"The request processing has failed."}"#;
+const THROTTLING_BODY: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"Throughput exceeds the current capacity of your table or index."}"#;
+const INTERNAL_ERROR_BODY: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError","message":"The request processing has failed."}"#;
 
-/// Carries HTTP between `listener` and `upstream` until `shutdown`, then lets the requests in flight finish.
+/// Forwards HTTP requests from `listener` to `upstream` until `shutdown`, then lets the requests in
+/// flight finish.
 ///
-/// A request that was read to its end is always carried out, even when its client has gone.
+/// A request that was read completely is always executed, even if its client disconnects.
+///
+/// # Errors
+/// Returns an error if `upstream` is not a valid address.
 pub async fn serve(
     listener: TcpListener,
     upstream: SocketAddr,
@@ -38,7 +44,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let proxy = Arc::new(Proxy::new(upstream, faults, clock, shutdown.clone())?);
-    connections::serve(listener, shutdown, move |request| Arc::clone(&proxy).answer(request)).await;
+    connections::serve(listener, shutdown, move |request| Arc::clone(&proxy).respond(request)).await;
     Ok(())
 }
 
@@ -58,52 +64,58 @@ impl Proxy {
         Ok(Self { upstream: upstream.to_string().parse()?, client, faults, clock, shutdown })
     }
 
-    /// An error closes the connection without an answer.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
+    /// Handles one request. An error closes the connection without a response.
+    async fn respond(self: Arc<Self>, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
         let clock = self.clock.clone();
-        let mut response = self.answer_undated(request).await?;
+        let mut response = self.respond_without_date(request).await?;
         let now = DateTime::from_millis(i64::try_from(clock.now_ms())?).fmt(Format::HttpDate)?;
         response.headers_mut().insert(header::DATE, now.parse()?);
         Ok(response)
     }
 
-    async fn answer_undated(self: Arc<Self>, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
+    async fn respond_without_date(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> anyhow::Result<Response<Full<Bytes>>> {
         let (parts, body) = request.into_parts();
         let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
-            return Ok(text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or was cut"));
+            return Ok(text(StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than 16 MiB or incomplete."));
         };
         let body = body.to_bytes();
         if parts.uri.path().starts_with("/_sim/") {
             return Ok(self.faults.control(&parts.method, parts.uri.path(), &body).map(Full::from));
         }
-        let effect = self.faults.arrive(operation(&parts));
+        let effect = self.faults.record(operation(&parts));
         match effect {
-            Some(Effect::Throttle) => return Ok(dynamodb_error(StatusCode::BAD_REQUEST, THROTTLED)),
-            Some(Effect::Error500) => return Ok(dynamodb_error(StatusCode::INTERNAL_SERVER_ERROR, BROKEN)),
+            Some(Effect::Throttle) => return Ok(dynamodb_error(StatusCode::BAD_REQUEST, THROTTLING_BODY)),
+            Some(Effect::Error500) => {
+                return Ok(dynamodb_error(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR_BODY));
+            }
             _ => {}
         }
         let shutdown = self.shutdown.clone();
-        // As a task of its own: dropping this future, when the client goes away, must not undo the request.
-        let response = tokio::spawn(async move { self.carry_out(parts, body, effect).await }).await?;
+        // A separate task: if the client disconnects, this future is dropped, but the request must
+        // be executed.
+        let response = tokio::spawn(async move { self.forward_with_delay(parts, body, effect).await }).await?;
         match effect {
             Some(Effect::TimeoutAfter) => {
                 shutdown.cancelled().await;
-                bail!("an answer was withheld")
+                bail!("withholding the response on purpose")
             }
-            Some(Effect::CutAfter) => bail!("an answer was cut"),
+            Some(Effect::CutAfter) => bail!("closing the connection on purpose"),
             _ => Ok(response),
         }
     }
 
-    async fn carry_out(&self, parts: Parts, body: Bytes, effect: Option<Effect>) -> Response<Full<Bytes>> {
+    async fn forward_with_delay(&self, parts: Parts, body: Bytes, effect: Option<Effect>) -> Response<Full<Bytes>> {
         if let Some(Effect::DelayMs(delay_ms)) = effect {
             self.clock.sleep_until(self.clock.now_ms().saturating_add(delay_ms)).await;
         }
         match self.forward(parts, body).await {
             Ok(response) => response,
             Err(error) => {
-                tracing::warn!(%error, "the stand-in behind the proxy does not answer");
-                text(StatusCode::BAD_GATEWAY, "the stand-in does not answer")
+                tracing::warn!(%error, "the stand-in behind the proxy is unavailable");
+                text(StatusCode::BAD_GATEWAY, "The stand-in is unavailable.")
             }
         }
     }
@@ -129,7 +141,7 @@ fn operation(parts: &Parts) -> &str {
     target.and_then(|target| target.rsplit('.').next()).unwrap_or_else(|| parts.uri.path())
 }
 
-/// The headers that concern more than one connection.
+/// Removes the headers that concern only one connection.
 fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
     for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::TE, header::UPGRADE, header::CONTENT_LENGTH] {
         headers.remove(name);

@@ -1,7 +1,8 @@
-//! The MD5 checksums SQS returns: of a body, and of message attributes.
+//! MD5 checksums that SQS returns for bodies and message attributes.
 //!
-//! The attribute checksum covers, in order of name: length-prefixed name, length-prefixed data type, one byte for the
-//! kind of value (1 text, 2 binary) and the length-prefixed value; lengths are 32-bit big-endian.
+//! The attribute checksum covers the attributes in the order of their names. For each attribute it
+//! covers the length-prefixed name, the length-prefixed data type, a byte for the kind of the value
+//! (1 text, 2 binary) and the length-prefixed value. Lengths are 32-bit big-endian.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +10,14 @@ use md5::{Digest, Md5};
 
 use super::message::AttributeValue;
 
-/// MD5 of a message body in lower-case hexadecimal.
-pub fn of_body(body: &str) -> String {
-    hexadecimal(&Md5::digest(body.as_bytes()))
+/// Returns the MD5 of a message body in lower-case hexadecimal.
+pub fn for_body(body: &str) -> String {
+    to_hex(&Md5::digest(body.as_bytes()))
 }
 
-/// MD5 of message attributes; `None` when there are none, as SQS then leaves the member out.
-pub fn of_attributes<'a>(attributes: impl IntoIterator<Item = (&'a String, &'a AttributeValue)>) -> Option<String> {
+/// Returns the MD5 of message attributes, or `None` without attributes, because SQS then omits the
+/// member.
+pub fn for_attributes<'a>(attributes: impl IntoIterator<Item = (&'a String, &'a AttributeValue)>) -> Option<String> {
     let sorted: BTreeMap<_, _> = attributes.into_iter().collect();
     if sorted.is_empty() {
         return None;
@@ -27,7 +29,7 @@ pub fn of_attributes<'a>(attributes: impl IntoIterator<Item = (&'a String, &'a A
         digest.update([if value.is_binary() { 2 } else { 1 }]);
         add(&mut digest, &value.bytes());
     }
-    Some(hexadecimal(&digest.finalize()))
+    Some(to_hex(&digest.finalize()))
 }
 
 fn add(digest: &mut Md5, part: &[u8]) {
@@ -35,7 +37,7 @@ fn add(digest: &mut Md5, part: &[u8]) {
     digest.update(part);
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -49,13 +51,13 @@ mod tests {
 
     /// The expected digests were recorded from AWS.
     #[test]
-    fn the_checksums_are_those_of_aws() {
-        assert_eq!(of_body("msg"), "6e2baaf3b97dbeef01c0043275f9a0e7");
+    fn the_checksums_equal_the_checksums_of_aws() {
+        assert_eq!(for_body("msg"), "6e2baaf3b97dbeef01c0043275f9a0e7");
         let hello = ("Hello".to_owned(), text("There"));
         let general = ("General".to_owned(), text("Kenobi"));
         let expected = Some("fca026605781cb4126a1e9044df24232".to_owned());
-        assert_eq!(of_attributes([(&hello.0, &hello.1), (&general.0, &general.1)]), expected);
-        assert_eq!(of_attributes([(&hello.0, &hello.1)]).as_deref(), Some("a311262e065454b75da111d535b8dacd"));
-        assert_eq!(of_attributes([]), None);
+        assert_eq!(for_attributes([(&hello.0, &hello.1), (&general.0, &general.1)]), expected);
+        assert_eq!(for_attributes([(&hello.0, &hello.1)]).as_deref(), Some("a311262e065454b75da111d535b8dacd"));
+        assert_eq!(for_attributes([]), None);
     }
 }

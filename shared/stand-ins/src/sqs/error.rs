@@ -1,37 +1,42 @@
-//! The errors SQS answers with, and how each one looks on the wire.
+//! Errors of SQS and their representation on the wire.
 
-/// What went wrong, and the sentence that tells the caller.
+/// An error response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    pub fault: Fault,
+    /// Kind of the error.
+    pub code: ErrorCode,
+    /// Text for the caller.
     pub message: String,
 }
 
 impl Error {
-    pub fn new(fault: Fault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into() }
+    /// Creates an error with a message.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
     }
 
-    /// A parameter outside its range, in the words SQS uses.
+    /// Creates the error for a parameter outside its range, with the message of SQS.
     pub fn invalid_value(parameter: &str, value: impl std::fmt::Display, reason: &str) -> Self {
         Self::new(
-            Fault::InvalidParameterValue,
+            ErrorCode::InvalidParameterValue,
             format!("Value {value} for parameter {parameter} is invalid. Reason: {reason}"),
         )
     }
 
+    /// Creates the error for a missing parameter.
     pub fn missing(parameter: &str) -> Self {
-        Self::new(Fault::MissingParameter, format!("The request must contain the parameter {parameter}."))
+        Self::new(ErrorCode::MissingParameter, format!("The request must contain the parameter {parameter}."))
     }
 
+    /// Creates the error for an unknown queue.
     pub fn no_such_queue() -> Self {
-        Self::new(Fault::QueueDoesNotExist, "The specified queue does not exist.")
+        Self::new(ErrorCode::QueueDoesNotExist, "The specified queue does not exist.")
     }
 }
 
-/// The kinds of error this stand-in can answer with.
+/// Kinds of errors that this stand-in returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum ErrorCode {
     BatchEntryIdsNotDistinct,
     BatchRequestTooLong,
     EmptyBatchRequest,
@@ -56,79 +61,82 @@ pub enum Fault {
     UnsupportedOperation,
 }
 
-impl Fault {
-    /// HTTP status of an answer that consists of this error.
+impl ErrorCode {
+    /// Returns the HTTP status of the error response.
     pub fn status(self) -> u16 {
         self.wire().0
     }
 
-    /// The JSON protocol's `__type`.
+    /// Returns the `__type` of the JSON protocol.
     pub fn type_name(self) -> &'static str {
         self.wire().1
     }
 
-    /// The older query protocol's code, which SQS still sends in `x-amzn-query-error` and in `Failed` batch entries.
+    /// Returns the code of the older query protocol, which SQS still sends in `x-amzn-query-error`
+    /// and in `Failed` batch entries.
     pub fn query_code(self) -> &'static str {
         self.wire().2
     }
 
-    /// Whether the caller is to blame.
-    pub fn is_senders(self) -> bool {
-        self != Fault::Internal
+    /// Returns whether the caller caused the error.
+    pub fn is_sender_fault(self) -> bool {
+        self != ErrorCode::Internal
     }
 
     fn wire(self) -> (u16, &'static str, &'static str) {
         match self {
-            Fault::BatchEntryIdsNotDistinct => {
+            ErrorCode::BatchEntryIdsNotDistinct => {
                 (400, "com.amazonaws.sqs#BatchEntryIdsNotDistinct", "AWS.SimpleQueueService.BatchEntryIdsNotDistinct")
             }
-            Fault::BatchRequestTooLong => {
+            ErrorCode::BatchRequestTooLong => {
                 (400, "com.amazonaws.sqs#BatchRequestTooLong", "AWS.SimpleQueueService.BatchRequestTooLong")
             }
-            Fault::EmptyBatchRequest => {
+            ErrorCode::EmptyBatchRequest => {
                 (400, "com.amazonaws.sqs#EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest")
             }
-            Fault::Internal => (500, "com.amazon.coral.service#InternalFailure", "InternalFailure"),
-            Fault::InvalidAddress => (404, "com.amazonaws.sqs#InvalidAddress", "InvalidAddress"),
-            Fault::InvalidAttributeName => (400, "com.amazonaws.sqs#InvalidAttributeName", "InvalidAttributeName"),
-            Fault::InvalidAttributeValue => (400, "com.amazonaws.sqs#InvalidAttributeValue", "InvalidAttributeValue"),
-            Fault::InvalidBatchEntryId => {
+            ErrorCode::Internal => (500, "com.amazon.coral.service#InternalFailure", "InternalFailure"),
+            ErrorCode::InvalidAddress => (404, "com.amazonaws.sqs#InvalidAddress", "InvalidAddress"),
+            ErrorCode::InvalidAttributeName => (400, "com.amazonaws.sqs#InvalidAttributeName", "InvalidAttributeName"),
+            ErrorCode::InvalidAttributeValue => {
+                (400, "com.amazonaws.sqs#InvalidAttributeValue", "InvalidAttributeValue")
+            }
+            ErrorCode::InvalidBatchEntryId => {
                 (400, "com.amazonaws.sqs#InvalidBatchEntryId", "AWS.SimpleQueueService.InvalidBatchEntryId")
             }
-            Fault::InvalidMessageContents => {
+            ErrorCode::InvalidMessageContents => {
                 (400, "com.amazonaws.sqs#InvalidMessageContents", "InvalidMessageContents")
             }
-            Fault::InvalidParameterValue => {
+            ErrorCode::InvalidParameterValue => {
                 (400, "com.amazon.coral.service#InvalidParameterValueException", "InvalidParameterValue")
             }
-            Fault::MalformedInput => (400, "com.amazon.coral.service#SerializationException", "MalformedInput"),
-            Fault::MessageNotInflight => {
+            ErrorCode::MalformedInput => (400, "com.amazon.coral.service#SerializationException", "MalformedInput"),
+            ErrorCode::MessageNotInflight => {
                 (400, "com.amazonaws.sqs#MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight")
             }
-            Fault::MissingParameter => {
+            ErrorCode::MissingParameter => {
                 (400, "com.amazon.coral.service#MissingRequiredParameterException", "MissingParameter")
             }
-            Fault::OverLimit => (403, "com.amazonaws.sqs#OverLimit", "OverLimit"),
-            Fault::PurgeQueueInProgress => {
+            ErrorCode::OverLimit => (403, "com.amazonaws.sqs#OverLimit", "OverLimit"),
+            ErrorCode::PurgeQueueInProgress => {
                 (403, "com.amazonaws.sqs#PurgeQueueInProgress", "AWS.SimpleQueueService.PurgeQueueInProgress")
             }
-            Fault::QueueDoesNotExist => {
+            ErrorCode::QueueDoesNotExist => {
                 (400, "com.amazonaws.sqs#QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue")
             }
-            Fault::QueueNameExists => (400, "com.amazonaws.sqs#QueueNameExists", "QueueAlreadyExists"),
-            Fault::ReceiptHandleIsInvalid => {
+            ErrorCode::QueueNameExists => (400, "com.amazonaws.sqs#QueueNameExists", "QueueAlreadyExists"),
+            ErrorCode::ReceiptHandleIsInvalid => {
                 (404, "com.amazonaws.sqs#ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid")
             }
-            Fault::ResourceNotFound => {
+            ErrorCode::ResourceNotFound => {
                 (404, "com.amazonaws.sqs#ResourceNotFoundException", "ResourceNotFoundException")
             }
-            Fault::TooManyEntriesInBatchRequest => (
+            ErrorCode::TooManyEntriesInBatchRequest => (
                 400,
                 "com.amazonaws.sqs#TooManyEntriesInBatchRequest",
                 "AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
             ),
-            Fault::UnknownOperation => (400, "com.amazon.coral.service#UnknownOperationException", "InvalidAction"),
-            Fault::UnsupportedOperation => {
+            ErrorCode::UnknownOperation => (400, "com.amazon.coral.service#UnknownOperationException", "InvalidAction"),
+            ErrorCode::UnsupportedOperation => {
                 (400, "com.amazonaws.sqs#UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation")
             }
         }

@@ -1,17 +1,19 @@
-//! The durable copy of the queues: a SQLite file written before each reply, so a killed process loses nothing it said.
+//! Durable copy of the queues: a SQLite file that is written before each response, so a killed
+//! process loses no acknowledged change.
 //!
-//! Bodies and deliveries are separate tables, as a receive changes a few numbers and should not rewrite a large body.
+//! Bodies and deliveries are in separate tables, because a receive changes a few numbers and must
+//! not rewrite a large body.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::message::{Delivery, Message};
-use super::queue::Queue;
-use super::state::{Change, State};
+use super::{
+    message::{Delivery, Message},
+    queue::Queue,
+    state::{Change, State},
+};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, about TEXT NOT NULL);
@@ -22,22 +24,26 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS tasks (started INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, task TEXT NOT NULL);
 ";
 
-/// How long a process that is just ending may still hold the file.
-const BUSY_WAIT: Duration = Duration::from_millis(500);
+/// Time for which a process that is stopping may still hold the file.
+const MAX_BUSY_WAIT: Duration = Duration::from_millis(500);
 
-/// The open file.
+/// The open SQLite file.
 pub struct Journal {
     connection: Connection,
 }
 
 impl Journal {
     /// Opens or creates `sqs.sqlite` in `directory`.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be used or another process has it open.
     pub fn open(directory: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
         let path = directory.join("sqs.sqlite");
         let connection = Connection::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        connection.busy_timeout(BUSY_WAIT)?;
-        // One process owns the file: a second one must fail instead of delivering the same messages.
+        connection.busy_timeout(MAX_BUSY_WAIT)?;
+        // One process owns the file. A second process must fail instead of delivering the same
+        // messages.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -45,12 +51,15 @@ impl Journal {
         Ok(Self { connection })
     }
 
-    /// Reads everything back into `state`.
+    /// Loads the content of the file into `state`.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read.
     pub fn load(&self, state: &mut State, now_ms: u64) -> anyhow::Result<()> {
         let mut statement = self.connection.prepare("SELECT name, about FROM queues")?;
         for row in statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))? {
-            let (name, about) = row?;
-            state.queues.insert(name, Queue::new(serde_json::from_str(&about)?));
+            let (name, metadata) = row?;
+            state.queues.insert(name, Queue::new(serde_json::from_str(&metadata)?));
         }
         let mut statement = self.connection.prepare("SELECT task FROM tasks ORDER BY started")?;
         for task in statement.query_map([], |row| row.get::<_, String>(0))? {
@@ -59,7 +68,11 @@ impl Journal {
         self.load_messages(state, now_ms)
     }
 
-    /// Writes what has changed in one transaction. The changes stay noted in `state`, for another try if this one fails.
+    /// Writes the changes of `state` in one transaction. `state` keeps the list of changes, so that
+    /// the caller can retry.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be written.
     pub fn write(&mut self, state: &State) -> anyhow::Result<()> {
         let transaction = self.connection.transaction()?;
         for change in &state.changes {
@@ -93,30 +106,30 @@ impl Journal {
 
 fn write_change(transaction: &Transaction<'_>, state: &State, change: &Change) -> anyhow::Result<()> {
     match change {
-        Change::Queue(name) => {
+        Change::QueueUpdated(name) => {
             if let Some(queue) = state.queues.get(name) {
-                let row = serde_json::to_string(&queue.about)?;
+                let row = serde_json::to_string(&queue.metadata)?;
                 execute(transaction, "INSERT OR REPLACE INTO queues VALUES (?1, ?2)", params![name, row])?;
             }
         }
-        Change::QueueGone(name) => execute(transaction, "DELETE FROM queues WHERE name = ?1", params![name])?,
-        Change::Arrived(sequence, queue) => {
+        Change::QueueDeleted(name) => execute(transaction, "DELETE FROM queues WHERE name = ?1", params![name])?,
+        Change::MessageAdded(sequence, queue) => {
             if let Some(message) = state.queues.get(queue).and_then(|queue| queue.get(*sequence)) {
                 let content = serde_json::to_string(&*message.content)?;
                 execute(transaction, "INSERT OR REPLACE INTO contents VALUES (?1, ?2)", params![sequence, content])?;
                 write_delivery(transaction, *sequence, queue, &message.delivery)?;
             }
         }
-        Change::Touched(sequence, queue) => {
+        Change::DeliveryUpdated(sequence, queue) => {
             if let Some(message) = state.queues.get(queue).and_then(|queue| queue.get(*sequence)) {
                 write_delivery(transaction, *sequence, queue, &message.delivery)?;
             }
         }
-        Change::Gone(sequence) => {
+        Change::MessageDeleted(sequence) => {
             execute(transaction, "DELETE FROM contents WHERE sequence = ?1", params![sequence])?;
             execute(transaction, "DELETE FROM deliveries WHERE sequence = ?1", params![sequence])?;
         }
-        Change::Task(id) => write_task(transaction, state, id)?,
+        Change::TaskUpdated(id) => write_task(transaction, state, id)?,
     }
     Ok(())
 }
@@ -138,11 +151,11 @@ fn write_delivery(
 fn write_task(transaction: &Transaction<'_>, state: &State, id: &str) -> anyhow::Result<()> {
     let Some(task) = state.tasks.iter().find(|task| task.id == id) else { return Ok(()) };
     let row = serde_json::to_string(task)?;
-    let known: Option<i64> = transaction
+    let existing: Option<i64> = transaction
         .prepare_cached("SELECT started FROM tasks WHERE id = ?1")?
         .query_row([id], |row| row.get(0))
         .optional()?;
-    execute(transaction, "INSERT OR REPLACE INTO tasks VALUES (?1, ?2, ?3)", params![known, id, row])?;
+    execute(transaction, "INSERT OR REPLACE INTO tasks VALUES (?1, ?2, ?3)", params![existing, id, row])?;
     Ok(())
 }
 

@@ -1,11 +1,14 @@
-//! The model against a reference so simple that it is obviously right: a list that is searched from the start.
+//! Compares the model with a reference that is simple enough to be obviously correct: a list that
+//! is searched from the start.
 
 use proptest::prelude::*;
 
-use super::Faults;
-use super::message::{Content, Receipt};
-use super::queue::Queue;
-use super::state::State;
+use super::{
+    DeliveryFaults,
+    message::{Content, Receipt},
+    queue::Queue,
+    state::State,
+};
 
 const QUEUE: &str = "work";
 
@@ -19,7 +22,7 @@ enum Step {
         count: u32,
         visibility_s: u32,
     },
-    /// Deletes with one of the receipts handed out so far, old ones included.
+    /// Deletes with any receipt that was issued so far, including outdated receipts.
     Delete {
         receipt: usize,
     },
@@ -44,9 +47,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..80)
 }
 
-/// One message of the reference; its place in the list is its age and its name.
+/// A message of the reference. Its index in the list is both its age and its name.
 #[derive(Debug, Clone, Default)]
-struct Plain {
+struct ReferenceMessage {
     group: Option<u8>,
     visible_at_ms: u64,
     receives: u32,
@@ -55,46 +58,46 @@ struct Plain {
 
 #[derive(Default)]
 struct Reference {
-    messages: Vec<Plain>,
+    messages: Vec<ReferenceMessage>,
 }
 
 impl Reference {
     fn in_flight(&self, group: Option<u8>, now_ms: u64) -> usize {
-        let counts = |message: &&Plain| {
+        let is_counted = |message: &&ReferenceMessage| {
             group.is_some()
                 && message.group == group
                 && !message.is_deleted
                 && message.receives > 0
                 && message.visible_at_ms > now_ms
         };
-        self.messages.iter().filter(counts).count()
+        self.messages.iter().filter(is_counted).count()
     }
 
-    fn next(&self, taken: &[usize], now_ms: u64) -> Option<usize> {
+    fn next(&self, received: &[usize], now_ms: u64) -> Option<usize> {
         let is_free = |index: &usize| {
             let message = &self.messages[*index];
-            !message.is_deleted && message.visible_at_ms <= now_ms && !taken.contains(index)
+            !message.is_deleted && message.visible_at_ms <= now_ms && !received.contains(index)
         };
-        let turn = |index: &usize| (self.in_flight(self.messages[*index].group, now_ms), *index);
-        (0..self.messages.len()).filter(is_free).min_by_key(turn)
+        let order = |index: &usize| (self.in_flight(self.messages[*index].group, now_ms), *index);
+        (0..self.messages.len()).filter(is_free).min_by_key(order)
     }
 
     fn receive(&mut self, count: u32, visibility_s: u32, now_ms: u64) -> Vec<usize> {
-        let mut taken = Vec::new();
-        while let Some(index) = self.next(&taken, now_ms).filter(|_| taken.len() < count as usize) {
+        let mut received = Vec::new();
+        while let Some(index) = self.next(&received, now_ms).filter(|_| received.len() < count as usize) {
             self.messages[index].receives += 1;
             self.messages[index].visible_at_ms = now_ms + (u64::from(visibility_s) * 1_000).max(1);
-            taken.push(index);
+            received.push(index);
         }
-        for index in taken.iter().filter(|_| visibility_s == 0) {
+        for index in received.iter().filter(|_| visibility_s == 0) {
             self.messages[*index].visible_at_ms = now_ms;
         }
-        taken
+        received
     }
 }
 
-/// Both models side by side, and who holds which message until when.
-struct Pair {
+/// Both models, and the time until which each message is held.
+struct ModelPair {
     model: State,
     reference: Reference,
     receipts: Vec<(usize, Receipt)>,
@@ -102,15 +105,15 @@ struct Pair {
     now_ms: u64,
 }
 
-impl Pair {
+impl ModelPair {
     fn new() -> Self {
-        let mut model = State::new(Faults::default());
+        let mut model = State::new(DeliveryFaults::default());
         model.queues.insert(QUEUE.to_owned(), Queue::default());
         let (reference, receipts, held_until_ms) = Default::default();
         Self { model, reference, receipts, held_until_ms, now_ms: 1_000_000 }
     }
 
-    fn take(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Step) {
         self.model.advance(self.now_ms);
         match *step {
             Step::Send { group, delay_s } => self.send(group, delay_s),
@@ -125,7 +128,7 @@ impl Pair {
     fn send(&mut self, group: Option<u8>, delay_s: u32) {
         let index = self.reference.messages.len();
         let visible_at_ms = self.now_ms + u64::from(delay_s) * 1_000;
-        self.reference.messages.push(Plain { group, visible_at_ms, ..Plain::default() });
+        self.reference.messages.push(ReferenceMessage { group, visible_at_ms, ..ReferenceMessage::default() });
         self.held_until_ms.push(0);
         let content = Content {
             id: index.to_string(),
@@ -140,14 +143,14 @@ impl Pair {
 
     fn receive(&mut self, count: u32, visibility_s: u32) -> Vec<usize> {
         let expected = self.reference.receive(count, visibility_s, self.now_ms);
-        let received = self.model.receive(QUEUE, count, visibility_s, self.now_ms).expect("the queue exists");
+        let messages = self.model.receive(QUEUE, count, visibility_s, self.now_ms).expect("the queue exists");
         let mut indexes = Vec::new();
-        for one in received {
-            let index: usize = one.message.content.id.parse().expect("ids are indexes");
-            assert!(self.held_until_ms[index] <= self.now_ms, "message {index} has two holders");
+        for received in messages {
+            let index: usize = received.message.content.id.parse().expect("ids are indexes");
+            assert!(self.held_until_ms[index] <= self.now_ms, "two consumers hold message {index}");
             self.held_until_ms[index] = self.now_ms + u64::from(visibility_s) * 1_000;
-            assert_eq!(one.message.delivery.receive_count, self.reference.messages[index].receives);
-            self.receipts.push((index, one.receipt));
+            assert_eq!(received.message.delivery.receive_count, self.reference.messages[index].receives);
+            self.receipts.push((index, received.receipt));
             indexes.push(index);
         }
         assert_eq!(indexes, expected);
@@ -181,14 +184,14 @@ impl Pair {
     fn check_counts(&mut self) {
         self.model.advance(self.now_ms);
         let counts = self.model.queue(QUEUE).expect("the queue exists").counts();
-        let alive = || self.reference.messages.iter().filter(|message| !message.is_deleted);
-        let hidden = || alive().filter(|message| message.visible_at_ms > self.now_ms);
-        assert_eq!(counts.visible, alive().count() - hidden().count());
+        let remaining = || self.reference.messages.iter().filter(|message| !message.is_deleted);
+        let hidden = || remaining().filter(|message| message.visible_at_ms > self.now_ms);
+        assert_eq!(counts.visible, remaining().count() - hidden().count());
         assert_eq!(counts.in_flight, hidden().filter(|message| message.receives > 0).count());
         assert_eq!(counts.delayed, hidden().filter(|message| message.receives == 0).count());
     }
 
-    /// Waits until every hold has ended and receives all there is.
+    /// Waits until no message is held and receives all messages.
     fn drain(&mut self) -> Vec<usize> {
         self.now_ms += 3_600_000;
         self.model.advance(self.now_ms);
@@ -208,20 +211,20 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn each_message_is_delivered_in_turn_to_one_holder_at_a_time_until_it_is_deleted(steps in steps()) {
-        let mut pair = Pair::new();
+    fn each_message_is_delivered_in_fair_order_to_a_single_consumer_until_it_is_deleted(steps in steps()) {
+        let mut pair = ModelPair::new();
         for step in &steps {
-            pair.take(step);
+            pair.apply(step);
         }
-        let alive = (0..pair.reference.messages.len()).filter(|index| !pair.reference.messages[*index].is_deleted);
-        let alive: Vec<usize> = alive.collect();
-        prop_assert_eq!(pair.drain(), alive);
+        let remaining = (0..pair.reference.messages.len()).filter(|index| !pair.reference.messages[*index].is_deleted);
+        let remaining: Vec<usize> = remaining.collect();
+        prop_assert_eq!(pair.drain(), remaining);
     }
 }
 
 #[test]
 fn more_than_120_000_messages_in_flight_are_over_the_limit() {
-    let mut pair = Pair::new();
+    let mut pair = ModelPair::new();
     for index in 0..120_001 {
         let content = Content {
             id: index.to_string(),
@@ -235,5 +238,5 @@ fn more_than_120_000_messages_in_flight_are_over_the_limit() {
     }
     let mut receive = |count| pair.model.receive(QUEUE, count, 30, pair.now_ms);
     assert_eq!(receive(120_000).map(|received| received.len()).ok(), Some(120_000));
-    assert_eq!(receive(1).err().map(|error| error.fault), Some(super::error::Fault::OverLimit));
+    assert_eq!(receive(1).err().map(|error| error.code), Some(super::error::ErrorCode::OverLimit));
 }

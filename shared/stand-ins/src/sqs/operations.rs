@@ -1,4 +1,5 @@
-//! The table of SQS operations, and what they share: reading the input and finding the queue.
+//! Dispatch of SQS operations, and the parts that they share: reading the input and finding the
+//! queue.
 
 mod acknowledge;
 mod batch;
@@ -10,20 +11,26 @@ mod send;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::error::{Error, Fault};
-use super::service::Service;
-use super::settings::ACCOUNT;
+use super::{
+    error::{Error, ErrorCode},
+    service::Service,
+    settings::ACCOUNT_ID,
+};
 
-/// One request, as far as HTTP is concerned.
+/// A request to an operation.
 pub struct Call {
-    /// What queue URLs in the answer begin with.
+    /// Start of the queue URLs in the response.
     pub base_url: String,
-    /// The path the request was sent to: `/`, or that of a queue URL.
+    /// Path of the request: `/`, or the path of a queue URL.
     pub path: String,
+    /// JSON body of the request.
     pub input: Value,
 }
 
-/// Runs one operation and gives its output.
+/// Runs an operation and returns its output.
+///
+/// # Errors
+/// Returns the error that SQS returns.
 pub async fn run(service: &Service, operation: &str, call: Call) -> Result<Value, Error> {
     match operation {
         "CreateQueue" => queues::create(service, &call),
@@ -37,7 +44,7 @@ pub async fn run(service: &Service, operation: &str, call: Call) -> Result<Value
         "SetQueueAttributes" => queues::set_attributes(service, &call),
         "TagQueue" => queues::tag(service, &call),
         "UntagQueue" => queues::untag(service, &call),
-        "SendMessage" => send::one(service, &call),
+        "SendMessage" => send::send(service, &call),
         "SendMessageBatch" => send::batch(service, &call),
         "ReceiveMessage" => receive::receive(service, &call).await,
         "DeleteMessage" => acknowledge::delete(service, &call),
@@ -48,21 +55,24 @@ pub async fn run(service: &Service, operation: &str, call: Call) -> Result<Value
         "ListMessageMoveTasks" => move_tasks::list(service, &call),
         "CancelMessageMoveTask" => move_tasks::cancel(service, &call),
         "AddPermission" | "RemovePermission" => {
-            Err(Error::new(Fault::UnsupportedOperation, format!("This stand-in does not have {operation}.")))
+            Err(Error::new(ErrorCode::UnsupportedOperation, format!("This stand-in does not support {operation}.")))
         }
-        _ => Err(Error::new(Fault::UnknownOperation, format!("There is no operation {operation}."))),
+        _ => Err(Error::new(ErrorCode::UnknownOperation, format!("There is no operation {operation}."))),
     }
 }
 
 impl Call {
-    /// The input in the shape an operation expects.
+    /// Deserializes the input of an operation.
     fn input<T: DeserializeOwned>(&self) -> Result<T, Error> {
         T::deserialize(&self.input).map_err(|_| {
-            Error::new(Fault::MalformedInput, "A member of the request has a type the operation does not expect.")
+            Error::new(
+                ErrorCode::MalformedInput,
+                "A member of the request has a type that the operation does not expect.",
+            )
         })
     }
 
-    /// The name of the queue the request is for: from its `QueueUrl`, or else from the path it was sent to.
+    /// Returns the name of the queue from `QueueUrl`, or from the path without that member.
     fn queue(&self) -> Result<String, Error> {
         let address = match self.input.get("QueueUrl") {
             None | Some(Value::Null) if self.path.len() > 1 => self.path.as_str(),
@@ -72,16 +82,16 @@ impl Call {
         let path = address.split_once("://").map_or(address, |(_, rest)| rest);
         let mut parts = path.split('/').skip(1);
         match (parts.next(), parts.next(), parts.next()) {
-            (Some(ACCOUNT), Some(name), None) => Ok(name.to_owned()),
+            (Some(ACCOUNT_ID), Some(name), None) => Ok(name.to_owned()),
             (Some(_), Some(_), None) => Err(Error::no_such_queue()),
             _ => {
                 let message = format!("The address {address} is not valid for this endpoint.");
-                Err(Error::new(Fault::InvalidAddress, message))
+                Err(Error::new(ErrorCode::InvalidAddress, message))
             }
         }
     }
 
-    fn url_of(&self, queue: &str) -> String {
-        format!("{}/{ACCOUNT}/{queue}", self.base_url)
+    fn queue_url(&self, queue: &str) -> String {
+        format!("{}/{ACCOUNT_ID}/{queue}", self.base_url)
     }
 }

@@ -1,58 +1,63 @@
-//! AWS JSON 1.0 over HTTP: finds the operation, the queue and the body of a request, and renders answers and errors.
+//! AWS JSON 1.0 over HTTP: reads the operation, the queue and the body of a request, and writes
+//! responses and errors.
 
-use std::convert::Infallible;
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue},
+};
 use serde_json::Value;
 
-use super::error::{Error, Fault};
-use super::operations::{self, Call};
-use super::service::Service;
-use crate::counts;
+use super::{
+    error::{Error, ErrorCode},
+    operations::{self, Call},
+    service::Service,
+};
+use crate::request_counts;
 
-const CONTENT: &str = "application/x-amz-json-1.0";
-/// Tells how often faults struck.
-const FAULTS: &str = "/_sim/faults";
-/// A full batch of 1 MiB may be several times as long once JSON has escaped it.
+const CONTENT_TYPE_JSON: &str = "application/x-amz-json-1.0";
+/// Path of the fault counters.
+const FAULTS_PATH: &str = "/_sim/faults";
+/// Maximum size of a request. JSON escapes can make a batch of 1 MiB several times as long.
 const MAX_REQUEST_BYTES: usize = 8 * 1_048_576;
 
-/// Answers one HTTP request.
-pub async fn answer(service: Arc<Service>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// Handles an HTTP request.
+pub async fn respond(service: Arc<Service>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let result = run(&service, request).await;
     Ok(match result {
         Ok(body) => response(StatusCode::OK, &body, None),
         Err(error) => {
-            let status = StatusCode::from_u16(error.fault.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            let body = serde_json::json!({ "__type": error.fault.type_name(), "message": error.message });
-            response(status, &body, Some(error.fault))
+            let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let body = serde_json::json!({ "__type": error.code.type_name(), "message": error.message });
+            response(status, &body, Some(error.code))
         }
     })
 }
 
 async fn run(service: &Service, request: Request<Incoming>) -> Result<Value, Error> {
     let (head, body) = request.into_parts();
-    if head.uri.path() == counts::PATH {
-        return Ok(service.counts.answer(&head.method));
+    if head.uri.path() == request_counts::PATH {
+        return Ok(service.counts.respond(&head.method));
     }
-    if head.uri.path() == FAULTS {
+    if head.uri.path() == FAULTS_PATH {
         return service.transact(|state, _| Ok(serde_json::json!({ "struck": state.struck })));
     }
     let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
     let operation = target.and_then(|target| target.strip_prefix("AmazonSQS.")).unwrap_or_default();
     if head.method != Method::POST || operation.is_empty() {
-        let message = "This stand-in speaks the AWS JSON protocol: POST with an x-amz-target of AmazonSQS.";
-        return Err(Error::new(Fault::UnknownOperation, message));
+        let message =
+            "This stand-in supports only the AWS JSON protocol: POST with an x-amz-target that starts with AmazonSQS.";
+        return Err(Error::new(ErrorCode::UnknownOperation, message));
     }
     service.counts.count(operation);
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or(head.uri.authority().map(|authority| authority.as_str())).unwrap_or("localhost");
     let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await;
-    let body = body.map_err(|_| malformed("The request body could not be read or is too long."))?.to_bytes();
+    let body = body.map_err(|_| malformed("The request body is incomplete or too long."))?.to_bytes();
     let input = if body.is_empty() { Value::Object(serde_json::Map::new()) } else { parse(&body)? };
     let call = Call { base_url: format!("http://{host}"), path: head.uri.path().to_owned(), input };
     operations::run(service, operation, call).await
@@ -67,20 +72,20 @@ fn parse(body: &[u8]) -> Result<Value, Error> {
 }
 
 fn malformed(message: &str) -> Error {
-    Error::new(Fault::MalformedInput, message)
+    Error::new(ErrorCode::MalformedInput, message)
 }
 
-fn response(status: StatusCode, body: &Value, fault: Option<Fault>) -> Response<Full<Bytes>> {
+fn response(status: StatusCode, body: &Value, error_code: Option<ErrorCode>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_JSON));
     if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
         headers.insert(HeaderName::from_static("x-amzn-requestid"), id);
     }
-    if let Some(fault) = fault {
-        let party = if fault.is_senders() { "Sender" } else { "Receiver" };
-        if let Ok(code) = HeaderValue::from_str(&format!("{};{party}", fault.query_code())) {
+    if let Some(error_code) = error_code {
+        let party = if error_code.is_sender_fault() { "Sender" } else { "Receiver" };
+        if let Ok(code) = HeaderValue::from_str(&format!("{};{party}", error_code.query_code())) {
             headers.insert(HeaderName::from_static("x-amzn-query-error"), code);
         }
     }

@@ -1,33 +1,38 @@
-//! The shared running service: the state behind a lock, its journal, and the wake-up of long polls.
+//! The running service: the state behind a lock, its journal, and the wake-up of long polls.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Options;
-use super::error::{Error, Fault};
-use super::journal::Journal;
-use super::state::State;
-use crate::clock::Clock;
-use crate::counts::Counts;
+use super::{
+    Options,
+    error::{Error, ErrorCode},
+    journal::Journal,
+    state::State,
+};
+use crate::{clock::Clock, request_counts::RequestCounts};
 
-/// What all connections share.
+/// The service, shared by all connections.
 pub struct Service {
-    guarded: Mutex<Guarded>,
-    pub counts: Counts,
+    locked: Mutex<Locked>,
+    /// Requests per operation.
+    pub counts: RequestCounts,
     clock: Clock,
     changed: Notify,
     shutdown: CancellationToken,
 }
 
-struct Guarded {
+struct Locked {
     state: State,
     journal: Option<Journal>,
 }
 
 impl Service {
-    /// Starts with what the data directory holds, or empty.
+    /// Loads the state from the data directory, or starts with empty state.
+    ///
+    /// # Errors
+    /// Returns an error if the data directory cannot be used.
     pub fn open(options: Options, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let Options { clock, data, faults } = options;
         let mut state = State::new(faults);
@@ -35,14 +40,17 @@ impl Service {
         if let Some(journal) = &journal {
             journal.load(&mut state, clock.now_ms())?;
         }
-        let guarded = Mutex::new(Guarded { state, journal });
-        Ok(Self { guarded, counts: Counts::default(), clock, changed: Notify::new(), shutdown })
+        let locked = Mutex::new(Locked { state, journal });
+        Ok(Self { locked, counts: RequestCounts::default(), clock, changed: Notify::new(), shutdown })
     }
 
-    /// Runs one step on the state as of now, and writes what it changed before the result is known to anyone.
+    /// Runs `step` on the current state and writes its changes before it returns the result.
+    ///
+    /// # Errors
+    /// Returns the error of `step`, or an internal error if the journal cannot be written.
     pub fn transact<T>(&self, step: impl FnOnce(&mut State, u64) -> Result<T, Error>) -> Result<T, Error> {
-        let mut guarded = self.guarded.lock().unwrap_or_else(PoisonError::into_inner);
-        let Guarded { state, journal } = &mut *guarded;
+        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        let Locked { state, journal } = &mut *locked;
         let now_ms = self.clock.now_ms();
         state.advance(now_ms);
         let result = step(state, now_ms);
@@ -51,8 +59,8 @@ impl Service {
         }
         if let Some(journal) = journal {
             journal.write(state).map_err(|error| {
-                tracing::error!(%error, "SQS stand-in cannot write its journal");
-                Error::new(Fault::Internal, "The stand-in cannot write its journal.")
+                tracing::error!(%error, "failed to write the SQS journal");
+                Error::new(ErrorCode::Internal, "The stand-in cannot write its journal.")
             })?;
         }
         state.changes.clear();
@@ -60,10 +68,15 @@ impl Service {
         result
     }
 
-    /// Repeats `attempt` until it gives something or `wait_s` have passed: a long poll on `queue`.
+    /// Repeats `attempt` until it returns a value or `wait_s` seconds have passed: a long poll on
+    /// `queue`.
     ///
-    /// It looks again after each change of any queue and whenever a hidden message of this one becomes visible.
-    pub async fn poll<T>(
+    /// It retries after each change of any queue, and when a hidden message of `queue` becomes
+    /// visible.
+    ///
+    /// # Errors
+    /// Returns the error of `attempt`.
+    pub async fn long_poll<T>(
         &self,
         queue: &str,
         wait_s: u32,
@@ -73,7 +86,8 @@ impl Service {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // From here on no change is missed, even one between the attempt and the wait.
+            // From here on, no change is missed, not even a change between the attempt and the
+            // wait.
             changed.as_mut().enable();
             let (found, now_ms, next_ms) = self.transact(|state, now_ms| {
                 let found = attempt(state, now_ms)?;

@@ -1,46 +1,56 @@
-//! The attributes of a queue that its owner sets: their defaults, ranges and rendering.
+//! Attributes of a queue that its owner sets: defaults, ranges and wire format.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::checks;
-use super::error::{Error, Fault};
+use super::{
+    error::{Error, ErrorCode},
+    validate,
+};
 
-/// The account every queue belongs to.
-pub const ACCOUNT: &str = "000000000000";
+/// Account id of all queues.
+pub const ACCOUNT_ID: &str = "000000000000";
 const REGION: &str = "us-east-1";
 
-/// Attributes that are kept and shown but have no effect here.
-const TOLERATED: [&str; 5] =
+/// Attributes that are stored and returned but have no effect here.
+const STORED_WITHOUT_EFFECT: [&str; 5] =
     ["KmsDataKeyReusePeriodSeconds", "KmsMasterKeyId", "Policy", "RedriveAllowPolicy", "SqsManagedSseEnabled"];
 
-/// The settings of one queue.
+/// Settings of a queue.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Settings {
+    /// `VisibilityTimeout`.
     pub visibility_s: u32,
+    /// `DelaySeconds`.
     pub delay_s: u32,
+    /// `MessageRetentionPeriod`.
     pub retention_s: u32,
+    /// `MaximumMessageSize`.
     pub max_bytes: u32,
+    /// `ReceiveMessageWaitTimeSeconds`.
     pub wait_s: u32,
+    /// `RedrivePolicy`.
     pub redrive: Option<Redrive>,
-    /// The tolerated attributes, as they were given.
+    /// Values of the attributes without effect.
     pub tolerated: BTreeMap<String, String>,
 }
 
-/// After how many receives a message goes to which other queue.
+/// A redrive policy: when a message moves to a dead-letter queue.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Redrive {
+    /// ARN of the dead-letter queue.
     pub dead_letter_target_arn: String,
+    /// Receives after which the message moves.
     pub max_receive_count: u32,
 }
 
 impl Redrive {
-    /// The name of the dead-letter queue.
+    /// Returns the name of the dead-letter queue.
     pub fn target(&self) -> Option<&str> {
-        queue_of_arn(&self.dead_letter_target_arn)
+        queue_name_from_arn(&self.dead_letter_target_arn)
     }
 }
 
@@ -59,8 +69,11 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// These settings with the given attributes applied, or what is wrong with one of them.
-    pub fn with(&self, attributes: &BTreeMap<String, String>) -> Result<Self, Error> {
+    /// Returns these settings with the given attributes applied.
+    ///
+    /// # Errors
+    /// Returns an error if an attribute is unknown or has an invalid value.
+    pub fn with_attributes(&self, attributes: &BTreeMap<String, String>) -> Result<Self, Error> {
         let mut settings = self.clone();
         for (name, value) in attributes {
             settings.set(name, value)?;
@@ -68,7 +81,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// All attributes by name, as `GetQueueAttributes` shows them.
+    /// Returns all attributes by name, in the format of `GetQueueAttributes`.
     pub fn render(&self) -> BTreeMap<String, String> {
         let mut attributes = self.tolerated.clone();
         let numbers = [
@@ -95,34 +108,38 @@ impl Settings {
             "RedrivePolicy" if value.is_empty() => self.redrive = None,
             "RedrivePolicy" => self.redrive = Some(redrive(value)?),
             "FifoQueue" | "ContentBasedDeduplication" | "DeduplicationScope" | "FifoThroughputLimit" => {
-                let message = format!("Unknown Attribute {name}. This stand-in has standard queues only.");
-                return Err(Error::new(Fault::InvalidAttributeName, message));
+                let message = format!("Unknown Attribute {name}. This stand-in supports only standard queues.");
+                return Err(Error::new(ErrorCode::InvalidAttributeName, message));
             }
-            name if TOLERATED.contains(&name) && value.is_empty() => drop(self.tolerated.remove(name)),
-            name if TOLERATED.contains(&name) => drop(self.tolerated.insert(name.to_owned(), value.to_owned())),
-            _ => return Err(Error::new(Fault::InvalidAttributeName, format!("Unknown Attribute {name}."))),
+            name if STORED_WITHOUT_EFFECT.contains(&name) && value.is_empty() => drop(self.tolerated.remove(name)),
+            name if STORED_WITHOUT_EFFECT.contains(&name) => {
+                drop(self.tolerated.insert(name.to_owned(), value.to_owned()))
+            }
+            _ => return Err(Error::new(ErrorCode::InvalidAttributeName, format!("Unknown Attribute {name}."))),
         }
         Ok(())
     }
 }
 
-pub fn arn_of_queue(name: &str) -> String {
-    format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{name}")
+/// Returns the ARN of a queue.
+pub fn queue_arn(name: &str) -> String {
+    format!("arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{name}")
 }
 
-/// The queue an ARN names. Any region is taken, as clients differ in the one they are configured with.
-pub fn queue_of_arn(arn: &str) -> Option<&str> {
+/// Returns the name of the queue in an ARN. Any region is accepted, because clients are configured
+/// with different regions.
+pub fn queue_name_from_arn(arn: &str) -> Option<&str> {
     let mut parts = arn.strip_prefix("arn:aws:sqs:")?.split(':');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(_), Some(ACCOUNT), Some(name), None) => Some(name),
+        (Some(_), Some(ACCOUNT_ID), Some(name), None) => Some(name),
         _ => None,
     }
 }
 
 fn number(name: &str, value: &str, allowed: (u32, u32)) -> Result<u32, Error> {
-    let invalid = || Error::new(Fault::InvalidAttributeValue, format!("Invalid value for the parameter {name}."));
+    let invalid = || Error::new(ErrorCode::InvalidAttributeValue, format!("Invalid value for the parameter {name}."));
     let number = value.trim().parse::<i64>().map_err(|_| invalid())?;
-    checks::range(name, Some(number), 0, allowed).map_err(|_| invalid())
+    validate::range(name, Some(number), 0, allowed).map_err(|_| invalid())
 }
 
 fn redrive(value: &str) -> Result<Redrive, Error> {
@@ -131,7 +148,7 @@ fn redrive(value: &str) -> Result<Redrive, Error> {
     let arn = policy.get("deadLetterTargetArn").and_then(Value::as_str);
     let arn =
         arn.ok_or_else(|| invalid("Redrive policy does not contain mandatory attribute: deadLetterTargetArn."))?;
-    if queue_of_arn(arn).is_none() {
+    if queue_name_from_arn(arn).is_none() {
         return Err(invalid("Invalid value for deadLetterTargetArn."));
     }
     let count = match policy.get("maxReceiveCount") {

@@ -1,7 +1,9 @@
-//! InvokeModel in the formats of the providers, whole and streamed.
+//! InvokeModel in the formats of the providers, complete and streamed.
 
-use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::{CountTokensInput, InvokeModelTokensRequest};
+use aws_sdk_bedrockruntime::{
+    primitives::Blob,
+    types::{CountTokensInput, InvokeModelTokensRequest},
+};
 use serde_json::{Value, json};
 use spillway_stand_ins::bedrock::tokens;
 
@@ -29,9 +31,9 @@ fn chat(prompt: &str) -> Value {
 }
 
 #[tokio::test]
-async fn nova_answers_in_the_words_of_converse() {
+async fn nova_responds_in_the_format_of_converse() {
     let bedrock = Bedrock::start().await;
-    let answer = invoke(&bedrock, NOVA, &nova(&tokens::prompt_of(100, 30))).await;
+    let answer = invoke(&bedrock, NOVA, &nova(&tokens::sized_prompt(100, 30))).await;
     assert_eq!(answer["stopReason"], "max_tokens");
     let text = answer["output"]["message"]["content"][0]["text"].as_str().unwrap();
     assert_eq!(tokens::text_tokens(text), 20);
@@ -45,7 +47,7 @@ async fn nova_answers_in_the_words_of_converse() {
 #[tokio::test]
 async fn nova_streams_the_events_of_converse_as_chunks() {
     let bedrock = Bedrock::start().await;
-    let chunks = chunks(&bedrock, NOVA, &nova(&tokens::prompt_of(100, 10))).await;
+    let chunks = chunks(&bedrock, NOVA, &nova(&tokens::sized_prompt(100, 10))).await;
     let name = |chunk: &Value| {
         let mut names = chunk.as_object().unwrap().keys().cloned();
         names.find(|name| name != "amazon-bedrock-invocationMetrics").unwrap()
@@ -75,7 +77,7 @@ async fn llama_continues_its_prompt() {
 }
 
 #[tokio::test]
-async fn an_unset_maximum_of_llama_reserves_its_default_only() {
+async fn llama_without_a_maximum_reserves_only_its_default() {
     let bedrock = Bedrock::start_with(&format!("[[pools]]\nmodel_id = \"{LLAMA}\"\ntokens_per_minute = 600")).await;
     invoke(&bedrock, LLAMA, &json!({ "prompt": "hello" })).await;
 }
@@ -83,7 +85,7 @@ async fn an_unset_maximum_of_llama_reserves_its_default_only() {
 #[tokio::test]
 async fn chat_completions_are_answered_and_streamed() {
     let bedrock = Bedrock::start().await;
-    let prompt = tokens::prompt_of(100, 30);
+    let prompt = tokens::sized_prompt(100, 30);
     let answer = invoke(&bedrock, CHAT, &chat(&prompt)).await;
     assert_eq!((&answer["object"], &answer["model"]), (&"chat.completion".into(), &CHAT.into()));
     let choice = &answer["choices"][0];
@@ -99,7 +101,7 @@ async fn chat_completions_are_answered_and_streamed() {
 }
 
 #[tokio::test]
-async fn chat_completions_call_tools_and_then_say_what_came_of_it() {
+async fn chat_completions_call_tools_and_then_answer_with_text() {
     let bedrock = Bedrock::start().await;
     let tool = |name: &str| json!({ "type": "function", "function": { "name": name, "parameters": {} } });
     let question = json!({ "role": "user", "content": r#"[[tool=weather {"place":"Oslo"}]] [[tool=time]]"# });
@@ -113,10 +115,10 @@ async fn chat_completions_call_tools_and_then_say_what_came_of_it() {
     assert_eq!(functions, [(&json!("weather"), &json!(r#"{"place":"Oslo"}"#)), (&json!("time"), &json!("{}"))]);
 
     let streamed = chunks(&bedrock, CHAT, &body).await;
-    let pieces =
+    let deltas =
         streamed.iter().flat_map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].as_array().into_iter().flatten());
-    let of_first = pieces.filter(|piece| piece["index"] == 0);
-    let arguments: String = of_first.map(|piece| piece["function"]["arguments"].as_str().unwrap()).collect();
+    let first_call = deltas.filter(|delta| delta["index"] == 0);
+    let arguments: String = first_call.map(|delta| delta["function"]["arguments"].as_str().unwrap()).collect();
     assert_eq!(arguments, r#"{"place":"Oslo"}"#);
 
     let messages = body["messages"].as_array_mut().unwrap();
@@ -129,29 +131,29 @@ async fn chat_completions_call_tools_and_then_say_what_came_of_it() {
 #[tokio::test]
 async fn the_last_chunk_carries_the_metrics_in_every_format() {
     let bedrock = Bedrock::start().await;
-    let prompt = tokens::prompt_of(60, 10);
+    let prompt = tokens::sized_prompt(60, 10);
     let counted = tokens::prompt_tokens(&prompt);
     let text = tokens::text_tokens(&prompt);
     for (model_id, body, input_tokens) in
         [(NOVA, nova(&prompt), counted + 1), (LLAMA, llama(&prompt), text), (CHAT, chat(&prompt), counted)]
     {
         let chunks = chunks(&bedrock, model_id, &body).await;
-        let (last, others) = chunks.split_last().unwrap();
+        let (last, previous) = chunks.split_last().unwrap();
         let metrics = &last["amazon-bedrock-invocationMetrics"];
         assert_eq!((&metrics["inputTokenCount"], &metrics["outputTokenCount"]), (&input_tokens.into(), &10.into()));
-        assert!(others.iter().all(|chunk| chunk.get("amazon-bedrock-invocationMetrics").is_none()), "{model_id}");
+        assert!(previous.iter().all(|chunk| chunk.get("amazon-bedrock-invocationMetrics").is_none()), "{model_id}");
     }
 }
 
 #[tokio::test]
-async fn a_provisioned_throughput_may_state_its_format() {
+async fn settings_set_the_format_of_a_provisioned_throughput() {
     let arn = "arn:aws:bedrock:eu-west-1:000000000000:provisioned-model/abcdefghijkl";
     let bedrock = Bedrock::start_with(&format!("[[pools]]\nmodel_id = \"{arn}\"\nbody = \"llama\"")).await;
     assert!(invoke(&bedrock, arn, &llama("hello")).await["generation"].is_string());
 }
 
 #[tokio::test]
-async fn a_body_of_another_format_is_refused_in_bedrocks_words() {
+async fn a_body_of_another_format_is_refused_with_the_message_of_bedrock() {
     let bedrock = Bedrock::start().await;
     for (model_id, body, expected) in [
         (NOVA, json!({ "prompt": "x" }), "#: required key [messages] not found#: extraneous key [prompt]"),
@@ -175,7 +177,7 @@ async fn a_body_of_another_format_is_refused_in_bedrocks_words() {
 #[tokio::test]
 async fn the_tokens_of_every_format_can_be_counted() {
     let bedrock = Bedrock::start().await;
-    let prompt = tokens::prompt_of(777, 1);
+    let prompt = tokens::sized_prompt(777, 1);
     for (model_id, body, expected) in [
         ("amazon.nova-lite-v1:0", nova(&prompt), 778),
         ("meta.llama3-3-70b-instruct-v1:0", llama(&prompt), 773),

@@ -1,10 +1,12 @@
-//! Complete answers: Converse, InvokeModel and CountTokens.
+//! Complete responses: Converse, InvokeModel and CountTokens.
 
-use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::{
-    CachePointBlock, CachePointType, ContentBlock, ConversationRole, ConverseTokensRequest, CountTokensInput,
-    InferenceConfiguration, InvokeModelTokensRequest, PerformanceConfigLatency, PerformanceConfiguration, ServiceTier,
-    ServiceTierType, StopReason, Tool, ToolConfiguration, ToolInputSchema, ToolSpecification,
+use aws_sdk_bedrockruntime::{
+    primitives::Blob,
+    types::{
+        CachePointBlock, CachePointType, ContentBlock, ConversationRole, ConverseTokensRequest, CountTokensInput,
+        InferenceConfiguration, InvokeModelTokensRequest, PerformanceConfigLatency, PerformanceConfiguration,
+        ServiceTier, ServiceTierType, StopReason, Tool, ToolConfiguration, ToolInputSchema, ToolSpecification,
+    },
 };
 use aws_smithy_types::Document;
 use serde_json::{Value, json};
@@ -13,9 +15,9 @@ use spillway_stand_ins::bedrock::tokens;
 use crate::support::{Bedrock, invoke, max_tokens, message, object, refused, text, usage, user};
 
 #[tokio::test]
-async fn an_answer_is_the_same_every_time_and_as_long_as_asked() {
+async fn an_answer_is_repeatable_and_has_the_requested_length() {
     let bedrock = Bedrock::start().await;
-    let prompt = tokens::prompt_of(1_000, 123);
+    let prompt = tokens::sized_prompt(1_000, 123);
     let first = bedrock.converse("any.model-v1:0", &prompt).send().await.unwrap();
     let second = bedrock.converse("any.model-v1:0", &prompt).send().await.unwrap();
     assert_eq!(usage(&first), (1_000, 123, 1_123));
@@ -39,6 +41,7 @@ async fn an_answer_ends_at_max_tokens_or_a_stop_sequence() {
     assert_eq!(text(&stopped), "You said: one two ");
 }
 
+/// Returns a configuration with the tool `weather`.
 pub fn weather() -> ToolConfiguration {
     let schema = ToolInputSchema::Json(object(&[("type", Document::from("object"))]));
     let tool = ToolSpecification::builder().name("weather").input_schema(schema).build().unwrap();
@@ -59,7 +62,7 @@ async fn a_directive_calls_an_offered_tool() {
 }
 
 #[tokio::test]
-async fn an_arn_is_a_model_id_too() {
+async fn an_arn_is_a_model_id() {
     let arn = "arn:aws:bedrock:eu-west-1:000000000000:provisioned-model/abcdefghijkl";
     let bedrock = Bedrock::start_with(&format!("[[pools]]\nmodel_id = \"{arn}\"")).await;
     bedrock.converse(arn, "hello").send().await.unwrap();
@@ -69,7 +72,7 @@ async fn an_arn_is_a_model_id_too() {
 }
 
 #[tokio::test]
-async fn tier_and_latency_come_back() {
+async fn service_tier_and_latency_are_returned() {
     let bedrock = Bedrock::start().await;
     let flex = ServiceTier::builder().r#type(ServiceTierType::Flex).build().unwrap();
     let fast = PerformanceConfiguration::builder().latency(PerformanceConfigLatency::Optimized).build();
@@ -79,17 +82,17 @@ async fn tier_and_latency_come_back() {
 }
 
 #[tokio::test]
-async fn a_cached_beginning_is_written_once_and_then_read() {
+async fn a_cached_prefix_is_written_once_and_then_read() {
     let bedrock = Bedrock::start().await;
-    let long = ContentBlock::Text(tokens::prompt_of(2_004, 8));
+    let long = ContentBlock::Text(tokens::sized_prompt(2_004, 8));
     let point = CachePointBlock::builder().r#type(CachePointType::Default).build().unwrap();
-    let ask = || {
+    let converse = || {
         let mut question = message(ConversationRole::User, long.clone());
         question.content.push(ContentBlock::CachePoint(point.clone()));
         question.content.push(ContentBlock::Text("next".into()));
         bedrock.client.converse().model_id("m").messages(question).send()
     };
-    let (first, second) = (ask().await.unwrap(), ask().await.unwrap());
+    let (first, second) = (converse().await.unwrap(), converse().await.unwrap());
     let counts = |answer: &aws_sdk_bedrockruntime::operation::converse::ConverseOutput| {
         let usage = answer.usage().unwrap();
         (usage.input_tokens(), usage.cache_read_input_tokens(), usage.cache_write_input_tokens())
@@ -100,7 +103,7 @@ async fn a_cached_beginning_is_written_once_and_then_read() {
 }
 
 #[tokio::test]
-async fn cache_writes_are_told_by_their_time_to_live() {
+async fn cache_writes_are_reported_by_time_to_live() {
     let bedrock = Bedrock::start().await;
     let part = |beginning: &str| json!({ "text": format!("{beginning}{}", "x".repeat(8_000)) });
     let point = |ttl: &str| json!({ "cachePoint": { "type": "default", "ttl": ttl } });
@@ -122,6 +125,7 @@ async fn cache_writes_are_told_by_their_time_to_live() {
     assert_eq!((&usage["cache_creation"], &usage["cache_creation_input_tokens"]), (&creation, &4_006.into()));
 }
 
+/// Returns a body in Anthropic's Messages format.
 pub fn messages_body(prompt: &str, max_tokens: u64) -> Value {
     json!({
         "anthropic_version": "bedrock-2023-05-31",
@@ -131,9 +135,9 @@ pub fn messages_body(prompt: &str, max_tokens: u64) -> Value {
 }
 
 #[tokio::test]
-async fn invoke_model_speaks_anthropic() {
+async fn invoke_model_supports_the_anthropic_format() {
     let bedrock = Bedrock::start().await;
-    let answer = invoke(&bedrock, "m", &messages_body(&tokens::prompt_of(200, 30), 20)).await;
+    let answer = invoke(&bedrock, "m", &messages_body(&tokens::sized_prompt(200, 30), 20)).await;
     assert_eq!(answer["usage"]["input_tokens"], 200);
     assert_eq!(answer["usage"]["output_tokens"], 20);
     assert_eq!(answer["stop_reason"], "max_tokens");
@@ -141,9 +145,9 @@ async fn invoke_model_speaks_anthropic() {
 }
 
 #[tokio::test]
-async fn tokens_are_counted_without_an_answer() {
+async fn count_tokens_does_not_generate_an_answer() {
     let bedrock = Bedrock::start().await;
-    let prompt = tokens::prompt_of(777, 1);
+    let prompt = tokens::sized_prompt(777, 1);
     let converse = ConverseTokensRequest::builder().messages(user(&prompt)).build();
     let body = Blob::new(messages_body(&prompt, 1).to_string());
     let invoke = InvokeModelTokensRequest::builder().body(body).build().unwrap();
@@ -155,7 +159,7 @@ async fn tokens_are_counted_without_an_answer() {
 }
 
 #[tokio::test]
-async fn what_bedrock_refuses_is_a_validation_error() {
+async fn invalid_requests_get_a_validation_error() {
     let bedrock = Bedrock::start_with("[[pools]]\nmodel_id = \"m\"\nmax_output_tokens = 100").await;
     let assistant_first = message(ConversationRole::Assistant, ContentBlock::Text("x".into()));
     let hot = InferenceConfiguration::builder().temperature(1.5).build();

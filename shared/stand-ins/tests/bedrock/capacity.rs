@@ -1,4 +1,4 @@
-//! Pools: what fits, what is refused, and the simulator's account of it.
+//! Pools: admission, refusal and the statistics of the simulator.
 
 use spillway_stand_ins::bedrock::tokens;
 use tokio::task::JoinSet;
@@ -6,12 +6,12 @@ use tokio::task::JoinSet;
 use crate::support::{Bedrock, max_tokens, refused, soon};
 
 #[tokio::test]
-async fn an_unset_maximum_costs_the_whole_maximum_of_the_model() {
+async fn a_call_without_a_maximum_reserves_the_maximum_of_the_model() {
     let bedrock = Bedrock::start_with(
         "tokens_per_second = 1\n[[pools]]\nmodel_id = \"m\"\ntokens_per_minute = 100_000\nmax_output_tokens = 64_000",
     )
     .await;
-    let first = tokio::spawn(bedrock.converse("m", &tokens::prompt_of(1_000, 10)).send());
+    let first = tokio::spawn(bedrock.converse("m", &tokens::sized_prompt(1_000, 10)).send());
     bedrock.until("the first runs", |stats| stats["total"]["in_flight"] == 1).await;
     let (code, status, message) = refused(bedrock.converse("m", "[[output_tokens=1]]").send().await);
     assert_eq!((code.as_str(), status), ("ThrottlingException", 429));
@@ -26,13 +26,14 @@ async fn an_unset_maximum_costs_the_whole_maximum_of_the_model() {
 }
 
 #[tokio::test]
-async fn output_burns_the_quota_faster_than_it_was_reserved() {
+async fn burndown_can_exceed_the_reservation() {
     let settings = "[[pools]]\nmodel_id = \"m\"\ntokens_per_minute = 10_000\nburndown = 5";
     let bedrock = Bedrock::start_with(settings).await;
-    let call = || bedrock.converse("m", &tokens::prompt_of(1_000, 2_000)).inference_config(max_tokens(2_000)).send();
+    let call = || bedrock.converse("m", &tokens::sized_prompt(1_000, 2_000)).inference_config(max_tokens(2_000)).send();
     call().await.unwrap();
     assert_eq!(refused(call().await).0, "ThrottlingException");
-    // 11,000 of 10,000 are spent and 3,000 are asked for: 4,000 must flow in, at 10,000 a minute.
+    // 11,000 of 10,000 are spent and 3,000 are requested. So 4,000 must refill, at 10,000 per
+    // minute.
     bedrock.clock.advance(25_000);
     call().await.unwrap();
     let stats = bedrock.stats().await;
@@ -42,7 +43,7 @@ async fn output_burns_the_quota_faster_than_it_was_reserved() {
 }
 
 #[tokio::test]
-async fn requests_per_minute_are_limited_where_the_pool_says_so() {
+async fn a_pool_limits_requests_per_minute() {
     let bedrock = Bedrock::start_with("[[pools]]\nmodel_id = \"m\"\nrequests_per_minute = 2").await;
     bedrock.converse("m", "x").send().await.unwrap();
     bedrock.converse("m", "x").send().await.unwrap();
@@ -53,7 +54,7 @@ async fn requests_per_minute_are_limited_where_the_pool_says_so() {
 }
 
 #[tokio::test]
-async fn provisioned_units_never_serve_more_than_they_can() {
+async fn provisioned_units_limit_concurrent_calls() {
     let bedrock = Bedrock::start_with("tokens_per_second = 1\n[[pools]]\nmodel_id = \"m\"\nin_flight = 7").await;
     let calls: JoinSet<_> = (0..50).map(|_| bedrock.converse("m", "[[output_tokens=600]]").send()).collect();
     let answers = tokio::spawn(calls.join_all());
@@ -66,10 +67,10 @@ async fn provisioned_units_never_serve_more_than_they_can() {
 }
 
 #[tokio::test]
-async fn each_tenant_has_an_account_of_its_own() {
+async fn each_tenant_has_separate_statistics() {
     let bedrock = Bedrock::start().await;
     for (tenant, output_tokens) in [("a", 10), ("b", 20), ("a", 30)] {
-        let prompt = tokens::prompt_of(100, output_tokens);
+        let prompt = tokens::sized_prompt(100, output_tokens);
         bedrock.converse("m", &prompt).request_metadata("tenant", tenant).send().await.unwrap();
     }
     let tenants = bedrock.stats().await["tenants"].clone();

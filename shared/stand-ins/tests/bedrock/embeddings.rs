@@ -38,7 +38,7 @@ async fn titan_embeds_one_text_and_counts_its_tokens() {
 }
 
 #[tokio::test]
-async fn the_first_titan_has_no_settings() {
+async fn titan_g1_has_no_settings() {
     let bedrock = Bedrock::start().await;
     let answer = invoke(&bedrock, "amazon.titan-embed-text-v1", &json!({ "inputText": "hello" })).await;
     assert_eq!(dimensions(&answer["embedding"]), 1_536);
@@ -65,7 +65,7 @@ async fn cohere_embeds_several_texts_as_a_list_or_by_type() {
 }
 
 #[tokio::test]
-async fn cohere_embeds_images_and_mixtures_too() {
+async fn cohere_embeds_images_and_mixed_content() {
     let bedrock = Bedrock::start().await;
     let image = "data:image/png;base64,AAAA";
     let parts = json!([{ "type": "text", "text": "abcd" }, { "type": "image_url", "image_url": { "url": image } }]);
@@ -78,7 +78,7 @@ async fn cohere_embeds_images_and_mixtures_too() {
 }
 
 #[tokio::test]
-async fn embeddings_take_input_tokens_only_and_say_so_in_headers() {
+async fn embeddings_use_only_input_tokens_and_report_them_in_headers() {
     let settings = format!("[[pools]]\nmodel_id = \"{TITAN}\"\ntokens_per_minute = 10");
     let bedrock = Bedrock::start_with(&settings).await;
     let body = json!({ "inputText": "x".repeat(40) }).to_string();
@@ -97,7 +97,7 @@ async fn embeddings_take_input_tokens_only_and_say_so_in_headers() {
 }
 
 #[tokio::test]
-async fn what_an_embedding_model_cannot_do_is_refused() {
+async fn unsupported_requests_to_embedding_models_are_refused() {
     let bedrock = Bedrock::start().await;
     let long = "x".repeat(4 * 8_192 + 1);
     let many: Vec<&str> = std::iter::repeat_n("x", 97).collect();

@@ -1,15 +1,19 @@
-//! Guardrails: on their own and around a model.
+//! Guardrails: ApplyGuardrail, and guardrails of model calls.
 
-use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::{
-    ContentBlock, ConversationRole, ConverseStreamOutput, GuardrailAction, GuardrailConfiguration,
-    GuardrailContentBlock, GuardrailContentSource, GuardrailConverseContentBlock, GuardrailConverseTextBlock,
-    GuardrailStreamConfiguration, GuardrailTextBlock, GuardrailTrace, StopReason, Trace,
+use aws_sdk_bedrockruntime::{
+    primitives::Blob,
+    types::{
+        ContentBlock, ConversationRole, ConverseStreamOutput, GuardrailAction, GuardrailConfiguration,
+        GuardrailContentBlock, GuardrailContentSource, GuardrailConverseContentBlock, GuardrailConverseTextBlock,
+        GuardrailStreamConfiguration, GuardrailTextBlock, GuardrailTrace, StopReason, Trace,
+    },
 };
 use serde_json::Value;
 
-use crate::calls::messages_body;
-use crate::support::{Bedrock, drain, message, open, refused, text, usage};
+use crate::{
+    calls::messages_body,
+    support::{Bedrock, drain, message, open, refused, text, usage},
+};
 
 const MESSAGE: &str = "Sorry, the model cannot answer this question.";
 
@@ -26,7 +30,7 @@ fn content(text: &str) -> GuardrailContentBlock {
 }
 
 #[tokio::test]
-async fn a_guardrail_intervenes_where_a_text_contains_a_blocked_word() {
+async fn a_guardrail_intervenes_if_a_text_contains_a_blocked_word() {
     let bedrock = Bedrock::start().await;
     let apply = |text: &str| {
         let call = bedrock.client.apply_guardrail().guardrail_identifier("simguard").guardrail_version("DRAFT");
@@ -49,7 +53,7 @@ async fn a_guardrail_intervenes_where_a_text_contains_a_blocked_word() {
 }
 
 #[tokio::test]
-async fn guardrails_are_those_that_were_configured() {
+async fn only_configured_guardrails_exist() {
     let settings = "[[guardrails]]\nid = \"known\"\nblocked_words = [\"secret\"]\nmessage = \"No.\"";
     let bedrock = Bedrock::start_with(settings).await;
     let apply = |id: &str, version: &str, text: &str| {
@@ -72,7 +76,7 @@ async fn guardrails_are_those_that_were_configured() {
 }
 
 #[tokio::test]
-async fn a_body_that_apply_guardrail_does_not_know_is_refused() {
+async fn apply_guardrail_refuses_an_invalid_body() {
     let bedrock = Bedrock::start().await;
     for (body, expected) in [
         (r#"{"content":[{"text":{"text":"x"}}]}"#, "'source'"),
@@ -102,7 +106,7 @@ async fn a_blocked_prompt_never_reaches_the_model_and_costs_no_tokens() {
 }
 
 #[tokio::test]
-async fn a_blocked_stream_says_the_message_and_stops() {
+async fn a_blocked_stream_has_the_guardrail_message_and_stops() {
     let bedrock = Bedrock::start().await;
     let config = GuardrailStreamConfiguration::builder()
         .guardrail_identifier("simguard")
@@ -122,7 +126,7 @@ async fn a_blocked_stream_says_the_message_and_stops() {
 }
 
 #[tokio::test]
-async fn only_marked_text_is_assessed_as_input_but_all_of_the_answer() {
+async fn marked_input_and_the_complete_answer_are_assessed() {
     let bedrock = Bedrock::start().await;
     let block = GuardrailConverseTextBlock::builder().text("this is marked").build().unwrap();
     let mut question = message(ConversationRole::User, ContentBlock::Text("sim-blocked".into()));
@@ -137,7 +141,7 @@ async fn only_marked_text_is_assessed_as_input_but_all_of_the_answer() {
 }
 
 #[tokio::test]
-async fn invoke_model_tells_beside_the_message_what_its_guardrail_did() {
+async fn invoke_model_reports_the_guardrail_beside_the_message() {
     let bedrock = Bedrock::start().await;
     let call = |prompt: &str| {
         let body = Blob::new(messages_body(prompt, 50).to_string());

@@ -1,12 +1,12 @@
-//! The Bedrock Runtime stand-in, seen through the unmodified AWS SDK and on the wire.
+//! Tests of the Bedrock Runtime stand-in through the unmodified AWS SDK and on the wire.
 
 mod bodies;
 mod calls;
 mod capacity;
-mod disturbances;
 mod embeddings;
+mod faults;
 mod guardrails;
 mod streams;
 mod support;
-mod thoughts;
+mod thinking;
 mod wire;

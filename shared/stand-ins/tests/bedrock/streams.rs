@@ -1,11 +1,13 @@
-//! Streams: their events, their pace, and how they fail.
+//! Streams: events, timing and failures.
 
 use aws_sdk_bedrockruntime::types::{ContentBlockDelta, ConverseStreamOutput};
 use serde_json::Value;
 use spillway_stand_ins::bedrock::tokens;
 
-use crate::calls::{messages_body, weather};
-use crate::support::{Bedrock, chunks, drain, open, soon, text, waits};
+use crate::{
+    calls::{messages_body, weather},
+    support::{Bedrock, chunks, drain, open, soon, text, waits},
+};
 
 fn name(event: &ConverseStreamOutput) -> &'static str {
     match event {
@@ -25,9 +27,9 @@ fn streamed_text(events: &[ConverseStreamOutput]) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_tells_the_same_answer_and_ends_with_its_usage() {
+async fn a_stream_has_the_same_answer_and_ends_with_its_usage() {
     let bedrock = Bedrock::start().await;
-    let prompt = tokens::prompt_of(50, 20);
+    let prompt = tokens::sized_prompt(50, 20);
     let whole = bedrock.converse("m", &prompt).send().await.unwrap();
     let (events, error) = drain(&mut open(bedrock.converse_stream("m", &prompt)).await).await;
     assert_eq!(error, None);
@@ -40,25 +42,25 @@ async fn a_stream_tells_the_same_answer_and_ends_with_its_usage() {
 }
 
 #[tokio::test]
-async fn a_tool_call_is_streamed_in_pieces_of_its_json() {
+async fn a_tool_call_is_streamed_as_json_deltas() {
     let bedrock = Bedrock::start().await;
     let question = format!(r#"[[tool=weather {{"place":"{}"}}]]"#, "x".repeat(50));
     let call = bedrock.converse_stream("m", &question).tool_config(weather());
     let (events, error) = drain(&mut open(call).await).await;
     assert_eq!(error, None);
     assert_eq!(name(&events[1]), "contentBlockStart");
-    let pieces = events.iter().filter_map(|event| match event.as_content_block_delta().ok()?.delta()? {
+    let input_deltas = events.iter().filter_map(|event| match event.as_content_block_delta().ok()?.delta()? {
         ContentBlockDelta::ToolUse(delta) => Some(delta.input().to_owned()),
         _ => None,
     });
-    let input: Value = serde_json::from_str(&pieces.collect::<String>()).unwrap();
+    let input: Value = serde_json::from_str(&input_deltas.collect::<String>()).unwrap();
     assert_eq!(input["place"].as_str().unwrap().len(), 50);
 }
 
 #[tokio::test]
-async fn an_invoke_stream_carries_anthropic_events_and_its_metrics_last() {
+async fn an_invoke_stream_has_anthropic_events_and_ends_with_its_metrics() {
     let bedrock = Bedrock::start().await;
-    let events = chunks(&bedrock, "m", &messages_body(&tokens::prompt_of(60, 10), 100)).await;
+    let events = chunks(&bedrock, "m", &messages_body(&tokens::sized_prompt(60, 10), 100)).await;
     let types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     let (start, delta, stop) = ("content_block_start", "content_block_delta", "content_block_stop");
     assert_eq!(types, ["message_start", start, delta, delta, stop, "message_delta", "message_stop"]);
@@ -67,7 +69,7 @@ async fn an_invoke_stream_carries_anthropic_events_and_its_metrics_last() {
 }
 
 #[tokio::test]
-async fn a_stream_may_be_throttled_in_the_middle() {
+async fn a_stream_can_be_throttled_in_the_middle() {
     let bedrock = Bedrock::start().await;
     let mut stream = open(bedrock.converse_stream("sim.throttles-mid-stream", "[[output_tokens=80]]")).await;
     let (events, error) = drain(&mut stream).await;
@@ -78,7 +80,7 @@ async fn a_stream_may_be_throttled_in_the_middle() {
 }
 
 #[tokio::test]
-async fn a_stream_may_be_cut() {
+async fn a_stream_can_be_cut() {
     let bedrock = Bedrock::start().await;
     let mut stream = open(bedrock.converse_stream("sim.breaks", "[[output_tokens=80]]")).await;
     let (events, error) = drain(&mut stream).await;
@@ -89,7 +91,7 @@ async fn a_stream_may_be_cut() {
 }
 
 #[tokio::test]
-async fn tokens_come_at_the_pace_of_the_model() {
+async fn tokens_arrive_at_the_speed_of_the_model() {
     let bedrock = Bedrock::start_with("time_to_first_token_ms = 60000\ntokens_per_second = 1").await;
     let mut stream = open(bedrock.converse_stream("m", "[[output_tokens=160]]")).await;
     assert!(waits(stream.stream.recv()).await);
@@ -122,7 +124,7 @@ async fn a_stall_comes_after_the_first_tokens() {
 }
 
 #[tokio::test]
-async fn a_vanished_client_does_not_stop_the_bill() {
+async fn a_call_is_billed_even_if_its_client_disconnects() {
     let bedrock = Bedrock::start_with("tokens_per_second = 1").await;
     let mut stream = open(bedrock.converse_stream("m", "[[output_tokens=80]]")).await;
     soon(stream.stream.recv()).await.unwrap();
@@ -130,7 +132,7 @@ async fn a_vanished_client_does_not_stop_the_bill() {
     let call = tokio::spawn(bedrock.converse("m", "[[output_tokens=70]]").send());
     bedrock.until("both run", |stats| stats["total"]["in_flight"] == 2).await;
     call.abort();
-    bedrock.until("both are missed", |stats| stats["total"]["clients_vanished"] == 2).await;
+    bedrock.until("both clients are counted", |stats| stats["total"]["clients_vanished"] == 2).await;
     bedrock.clock.advance(100_000);
     let stats = bedrock.until("both end", |stats| stats["total"]["in_flight"] == 0).await;
     let total = &stats["total"];

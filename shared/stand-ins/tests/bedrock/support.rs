@@ -1,44 +1,48 @@
-//! A simulator on a free port, a client of the real SDK for it, and shorthands for what most tests do.
+//! A simulator on a free port, an SDK client for it, and helpers for the tests.
 
-use std::future::Future;
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
-use aws_sdk_bedrockruntime::Client;
-use aws_sdk_bedrockruntime::config::retry::RetryConfig;
-use aws_sdk_bedrockruntime::config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig};
-use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_bedrockruntime::operation::converse::ConverseOutput;
-use aws_sdk_bedrockruntime::operation::converse::builders::ConverseFluentBuilder;
-use aws_sdk_bedrockruntime::operation::converse_stream::ConverseStreamOutput;
-use aws_sdk_bedrockruntime::operation::converse_stream::builders::ConverseStreamFluentBuilder;
-use aws_sdk_bedrockruntime::primitives::Blob;
-use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, InferenceConfiguration, Message, ResponseStream};
+use aws_sdk_bedrockruntime::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig, retry::RetryConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::{
+        converse::{ConverseOutput, builders::ConverseFluentBuilder},
+        converse_stream::{ConverseStreamOutput, builders::ConverseStreamFluentBuilder},
+    },
+    primitives::Blob,
+    types::{ContentBlock, ConversationRole, InferenceConfiguration, Message, ResponseStream},
+};
 use aws_smithy_types::Document;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
 use serde_json::Value;
-use spillway_stand_ins::bedrock::{Options, Simulator, serve};
-use spillway_stand_ins::clock::Clock;
+use spillway_stand_ins::{
+    bedrock::{Options, Simulator, serve},
+    clock::Clock,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A running simulator.
 pub struct Bedrock {
+    /// SDK client.
     pub client: Client,
+    /// Clock of the simulator.
     pub clock: Clock,
+    /// URL of the simulator.
     pub endpoint: String,
     _shutdown: DropGuard,
 }
 
 impl Bedrock {
-    /// A simulator that answers at once and serves every model.
+    /// Starts a simulator that answers immediately and serves every model.
     pub async fn start() -> Self {
         Self::start_with("").await
     }
 
-    /// A simulator with these settings, in TOML.
+    /// Starts a simulator with these settings in TOML.
     pub async fn start_with(settings: &str) -> Self {
         let simulator: Simulator = toml::from_str(settings).expect("settings");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -48,32 +52,33 @@ impl Bedrock {
         Self { client: client(&endpoint), clock, endpoint, _shutdown: shutdown.drop_guard() }
     }
 
-    /// A Converse call of one user message.
+    /// Returns a Converse call with a user message.
     pub fn converse(&self, model_id: &str, text: &str) -> ConverseFluentBuilder {
         self.client.converse().model_id(model_id).messages(user(text))
     }
 
-    /// A ConverseStream call of one user message.
+    /// Returns a ConverseStream call with a user message.
     pub fn converse_stream(&self, model_id: &str, text: &str) -> ConverseStreamFluentBuilder {
         self.client.converse_stream().model_id(model_id).messages(user(text))
     }
 
-    /// Sends to a control route and gives the status and the answer.
+    /// Sends a request to a control route and returns the status and the body.
     pub async fn control(&self, method: &str, route: &str, body: &str) -> (u16, Value) {
         let (response, body) = self.send(method, &format!("/_sim/{route}"), body).await;
         (response.status().as_u16(), serde_json::from_slice(&body).expect("JSON"))
     }
 
+    /// Returns the statistics.
     pub async fn stats(&self) -> Value {
         self.control("GET", "stats", "").await.1
     }
 
-    /// Sends over HTTP/1.1, without the SDK.
+    /// Sends a request over HTTP/1.1, without the SDK.
     pub async fn send(&self, method: &str, path: &str, body: &str) -> (Response<()>, Bytes) {
         self.send_with(method, path, &[], body, false).await
     }
 
-    /// Sends with headers, over h2c if told so.
+    /// Sends a request with headers, over h2c if `http2` is set.
     pub async fn send_with(
         &self,
         method: &str,
@@ -93,7 +98,7 @@ impl Bedrock {
         (Response::from_parts(parts, ()), soon(body.collect()).await.expect("a body").to_bytes())
     }
 
-    /// Waits until the account says so.
+    /// Waits until the statistics satisfy `holds`.
     pub async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..1_000 {
             let stats = self.stats().await;
@@ -102,7 +107,7 @@ impl Bedrock {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("never: {what}");
+        panic!("timeout: {what}");
     }
 }
 
@@ -118,51 +123,56 @@ fn client(endpoint: &str) -> Client {
     Client::from_conf(config)
 }
 
-/// The outcome of a future that must not take long.
+/// Awaits a future and panics if it takes longer than 20 seconds.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
 }
 
-/// A future that does not end by itself within a moment.
+/// Returns whether a future is still pending after 100 milliseconds.
 pub async fn waits<T>(future: impl Future<Output = T>) -> bool {
     tokio::time::timeout(Duration::from_millis(100), future).await.is_err()
 }
 
+/// Returns a user message.
 pub fn user(text: &str) -> Message {
     message(ConversationRole::User, ContentBlock::Text(text.to_owned()))
 }
 
+/// Returns a message with a content block.
 pub fn message(role: ConversationRole, content: ContentBlock) -> Message {
     Message::builder().role(role).content(content).build().expect("a message")
 }
 
+/// Returns a configuration with `maxTokens`.
 pub fn max_tokens(max_tokens: i32) -> InferenceConfiguration {
     InferenceConfiguration::builder().max_tokens(max_tokens).build()
 }
 
+/// Returns a JSON object.
 pub fn object(members: &[(&str, Document)]) -> Document {
     Document::Object(members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
 }
 
+/// Returns the text of a response.
 pub fn text(answer: &ConverseOutput) -> String {
     let message = answer.output().and_then(|output| output.as_message().ok()).expect("a message");
     message.content().iter().filter_map(|block| block.as_text().ok().cloned()).collect()
 }
 
-/// Input, output and total tokens.
+/// Returns the input, output and total tokens.
 pub fn usage(answer: &ConverseOutput) -> (i32, i32, i32) {
     let usage = answer.usage().expect("usage");
     (usage.input_tokens(), usage.output_tokens(), usage.total_tokens())
 }
 
-/// The code and the HTTP status of an error.
+/// Returns the code, the HTTP status and the message of a call that must fail.
 pub fn refused<T, E: ProvideErrorMetadata>(result: Result<T, SdkError<E>>) -> (String, u16, String) {
     let error = result.err().expect("an error");
     let status = error.raw_response().map_or(0, |response| response.status().as_u16());
     (error.code().unwrap_or_default().to_owned(), status, error.message().unwrap_or_default().to_owned())
 }
 
-/// All events of a stream, and whether it ended in an error.
+/// Reads all events of a stream. Returns them with the error that ended the stream, if any.
 pub async fn drain(
     stream: &mut aws_sdk_bedrockruntime::operation::converse_stream::ConverseStreamOutput,
 ) -> (Vec<aws_sdk_bedrockruntime::types::ConverseStreamOutput>, Option<String>) {
@@ -176,13 +186,13 @@ pub async fn drain(
     }
 }
 
-/// The answer of InvokeModel to a body that must be understood.
+/// Returns the body of an InvokeModel response that must succeed.
 pub async fn invoke(bedrock: &Bedrock, model_id: &str, body: &Value) -> Value {
     let call = bedrock.client.invoke_model().model_id(model_id).body(Blob::new(body.to_string()));
     serde_json::from_slice(soon(call.send()).await.expect("an answer").body().as_ref()).expect("JSON")
 }
 
-/// All chunks of an InvokeModel stream that must end well.
+/// Returns all chunks of an InvokeModel stream that must succeed.
 pub async fn chunks(bedrock: &Bedrock, model_id: &str, body: &Value) -> Vec<Value> {
     let body = Blob::new(body.to_string());
     let call = bedrock.client.invoke_model_with_response_stream().model_id(model_id).body(body);
@@ -194,7 +204,7 @@ pub async fn chunks(bedrock: &Bedrock, model_id: &str, body: &Value) -> Vec<Valu
     chunks
 }
 
-/// Opens a stream that must open.
+/// Opens a stream that must succeed.
 pub async fn open(call: ConverseStreamFluentBuilder) -> ConverseStreamOutput {
     soon(call.send()).await.expect("a stream")
 }

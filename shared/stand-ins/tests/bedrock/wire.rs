@@ -1,9 +1,8 @@
-//! What the SDK hides: headers, statuses, protocols.
+//! Details that the SDK hides: headers, statuses and protocols.
 
 use serde_json::{Value, json};
 
-use crate::calls::messages_body;
-use crate::support::Bedrock;
+use crate::{calls::messages_body, support::Bedrock};
 
 fn hello() -> String {
     json!({ "messages": [{ "role": "user", "content": [{ "text": "hello" }] }] }).to_string()
@@ -14,7 +13,7 @@ fn header(response: &http::Response<()>, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_response_has_a_request_id_and_an_error_its_type() {
+async fn every_response_has_a_request_id_and_every_error_has_a_type() {
     let bedrock = Bedrock::start().await;
     let (answer, _) = bedrock.send("POST", "/model/m/converse", &hello()).await;
     assert_eq!(header(&answer, "x-amzn-requestid").len(), 36);
@@ -38,7 +37,7 @@ async fn every_response_has_a_request_id_and_an_error_its_type() {
 }
 
 #[tokio::test]
-async fn http2_with_prior_knowledge_is_spoken_too() {
+async fn http2_with_prior_knowledge_is_supported() {
     let bedrock = Bedrock::start().await;
     let (response, body) = bedrock.send_with("POST", "/model/m/converse", &[], &hello(), true).await;
     assert_eq!((response.status().as_u16(), response.version()), (200, http::Version::HTTP_2));
@@ -46,7 +45,7 @@ async fn http2_with_prior_knowledge_is_spoken_too() {
 }
 
 #[tokio::test]
-async fn invoke_model_reports_its_usage_and_reads_its_settings_in_headers() {
+async fn invoke_model_has_its_usage_and_its_settings_in_headers() {
     let bedrock = Bedrock::start().await;
     let headers = [
         ("x-amzn-bedrock-service-tier", "priority"),
@@ -67,7 +66,7 @@ async fn invoke_model_reports_its_usage_and_reads_its_settings_in_headers() {
 }
 
 #[tokio::test]
-async fn an_invoke_stream_says_what_its_chunks_contain() {
+async fn an_invoke_stream_reports_the_content_type_of_its_chunks() {
     let bedrock = Bedrock::start().await;
     let body = messages_body("hello", 50).to_string();
     let headers = [("x-amzn-bedrock-service-tier", "flex")];
@@ -79,7 +78,7 @@ async fn an_invoke_stream_says_what_its_chunks_contain() {
 }
 
 #[tokio::test]
-async fn the_simulator_says_that_it_is_up() {
+async fn the_simulator_has_a_health_route() {
     let bedrock = Bedrock::start().await;
     assert_eq!(bedrock.control("GET", "health", "").await.0, 200);
     assert_eq!(bedrock.control("GET", "elsewhere", "").await.0, 404);

@@ -1,33 +1,33 @@
-//! The proxy's faults, as the SDK reports them, and its controls over HTTP.
+//! Injected faults as the SDK reports them, and the controls over HTTP.
 
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::{error::SdkError, operation::put_item::PutItemError};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use spillway_stand_ins::clock::Clock;
-use spillway_stand_ins::dynamodb::Options;
-use spillway_stand_ins::faults::{Effect, Fault, Stats};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use spillway_stand_ins::{
+    clock::Clock,
+    dynamodb::Options,
+    faults::{Effect, Fault, Stats},
+};
 
 use crate::server::{Server, get, patient_client, put};
 
-/// Puts an item while `effect` is at work; returns the SDK's error and whether the item was written.
+/// Puts an item under a fault. Returns the error of the SDK and whether the item was written.
 async fn put_under(effect: Effect) -> (SdkError<PutItemError>, bool) {
     let server = Server::start(Options::default()).await;
     let client = server.client_with_table().await;
     server.faults.inject(Fault { times: Some(1), ..Fault::on("PutItem", effect) });
     let error = put(&client, "it").await.unwrap_err();
     let written = get(&client, "it").await.is_some();
-    put(&client, "it").await.expect("a fault for one request strikes a second one");
+    put(&client, "it").await.expect("a fault with one time must not strike a second request");
     assert_eq!(server.faults.stats().struck, 1);
     server.stop().await;
     (error, written)
 }
 
 #[tokio::test]
-async fn a_throttle_is_the_typed_error_and_writes_nothing() {
+async fn a_throttle_returns_its_typed_error_and_writes_nothing() {
     let (error, written) = put_under(Effect::Throttle).await;
     assert_eq!(error.raw_response().unwrap().status().as_u16(), 400);
     assert!(matches!(error.into_service_error(), PutItemError::ThrottlingException(_)));
@@ -35,7 +35,7 @@ async fn a_throttle_is_the_typed_error_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_500_is_the_typed_error_and_writes_nothing() {
+async fn a_500_returns_its_typed_error_and_writes_nothing() {
     let (error, written) = put_under(Effect::Error500).await;
     assert_eq!(error.raw_response().unwrap().status().as_u16(), 500);
     assert!(error.into_service_error().is_internal_server_error());
@@ -43,14 +43,14 @@ async fn a_500_is_the_typed_error_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_never_came_has_happened() {
+async fn a_write_without_a_response_is_executed() {
     let (error, written) = put_under(Effect::TimeoutAfter).await;
     assert!(matches!(error, SdkError::TimeoutError(_)), "{error:?}");
     assert!(written);
 }
 
 #[tokio::test]
-async fn a_write_whose_connection_was_cut_has_happened() {
+async fn a_write_with_a_closed_connection_is_executed() {
     let (error, written) = put_under(Effect::CutAfter).await;
     assert!(matches!(error, SdkError::DispatchFailure(_)), "{error:?}");
     assert!(written);
@@ -67,7 +67,7 @@ async fn a_delayed_request_is_answered_late() {
     while server.faults.stats().struck == 0 {
         tokio::task::yield_now().await;
     }
-    // The second request shows that time for an answer has passed.
+    // The second request shows that there was time for a response.
     let client = patient_client(&server.url);
     assert_eq!(get(&client, "late").await, None);
     assert!(!late.is_finished());

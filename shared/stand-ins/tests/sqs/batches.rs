@@ -1,4 +1,4 @@
-//! Batches: what refuses the whole, and what fails one entry alone.
+//! Batches: errors that refuse the whole batch, and errors that fail a single entry.
 
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
@@ -17,7 +17,7 @@ fn failures(failed: &[BatchResultErrorEntry]) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn a_bad_entry_fails_alone() {
+async fn an_invalid_entry_does_not_fail_the_batch() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     let late = SendMessageBatchRequestEntry::builder().id("late").message_body("x").delay_seconds(901);
@@ -34,7 +34,7 @@ async fn a_bad_entry_fails_alone() {
 }
 
 #[tokio::test]
-async fn a_batch_that_breaks_a_rule_is_refused_as_a_whole() {
+async fn an_invalid_batch_is_refused_as_a_whole() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     let batch = |entries: Vec<SendMessageBatchRequestEntry>| {
@@ -56,12 +56,12 @@ async fn a_batch_that_breaks_a_rule_is_refused_as_a_whole() {
         assert_eq!(refused.code, format!("AWS.SimpleQueueService.{name}"));
     }
     assert_eq!(sqs.counts(&url).await.0, "0");
-    batch(vec![entry("a", &half), entry("b", &half)]).await.expect("one mebibyte together");
+    batch(vec![entry("a", &half), entry("b", &half)]).await.expect("a batch of one mebibyte is accepted");
     assert_eq!(sqs.counts(&url).await.0, "2");
 }
 
 #[tokio::test]
-async fn receipts_are_acknowledged_one_by_one_within_a_batch() {
+async fn each_receipt_of_a_batch_is_acknowledged_separately() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     for body in ["a", "b"] {

@@ -5,7 +5,8 @@ use aws_sdk_sqs::types::{ListMessageMoveTasksResultEntry, MessageSystemAttribute
 use crate::support::{Sqs, bodies, refusal, soon, system};
 
 impl Sqs {
-    /// Receives everything in the queue `times` times, each time letting the visibility timeout end.
+    /// Receives all messages of the queue `times` times and lets the visibility timeout end each
+    /// time.
     async fn fail(&self, url: &str, times: u32) {
         for _ in 0..times {
             while !self.receive(url).await.is_empty() {}
@@ -59,7 +60,7 @@ async fn a_long_poll_on_the_dead_letter_queue_wakes_on_a_redrive() {
 }
 
 #[tokio::test]
-async fn a_move_task_brings_messages_back_to_where_they_came_from_as_new_ones() {
+async fn a_move_task_returns_messages_to_their_source_queue_as_new_messages() {
     let sqs = Sqs::start().await;
     let (jobs, dead) = sqs.queue_with_dead_letters("jobs", 1).await;
     sqs.send_in_group(&jobs, "poison", "tenant-7").await;
@@ -83,7 +84,7 @@ async fn a_move_task_brings_messages_back_to_where_they_came_from_as_new_ones() 
 }
 
 #[tokio::test]
-async fn a_message_sent_straight_to_the_dead_letter_queue_moves_only_to_a_named_queue() {
+async fn a_message_sent_directly_to_the_dead_letter_queue_moves_only_to_a_named_queue() {
     let sqs = Sqs::start().await;
     let (jobs, dead) = sqs.queue_with_dead_letters("jobs", 1).await;
     sqs.send(&dead, "stray").await;
@@ -98,7 +99,7 @@ async fn a_message_sent_straight_to_the_dead_letter_queue_moves_only_to_a_named_
 }
 
 #[tokio::test]
-async fn a_move_task_keeps_to_its_rate_and_can_be_cancelled_once() {
+async fn a_move_task_observes_its_rate_and_can_be_cancelled_once() {
     let sqs = Sqs::start().await;
     let (jobs, dead) = sqs.queue_with_dead_letters("jobs", 1).await;
     for index in 0..10 {
@@ -115,7 +116,7 @@ async fn a_move_task_keeps_to_its_rate_and_can_be_cancelled_once() {
     assert_eq!(second.code, "AWS.SimpleQueueService.UnsupportedOperation");
     let before = sqs.last_move(&arn).await;
     assert_eq!((before.status(), before.task_handle()), (Some("RUNNING"), Some(task_handle.as_str())));
-    assert!(before.approximate_number_of_messages_moved() < 4, "one at the start and one per second");
+    assert!(before.approximate_number_of_messages_moved() < 4, "a rate of one message per second");
     sqs.advance_s(4);
     let after = sqs.last_move(&arn).await;
     assert!((5..10).contains(&after.approximate_number_of_messages_moved()), "{after:?}");
@@ -129,7 +130,7 @@ async fn a_move_task_keeps_to_its_rate_and_can_be_cancelled_once() {
 }
 
 #[tokio::test]
-async fn a_long_poll_wakes_when_a_move_task_brings_a_message() {
+async fn a_long_poll_wakes_when_a_move_task_moves_a_message() {
     let sqs = Sqs::start().await;
     let (jobs, dead) = sqs.queue_with_dead_letters("jobs", 1).await;
     sqs.send(&jobs, "poison").await;
@@ -143,7 +144,7 @@ async fn a_long_poll_wakes_when_a_move_task_brings_a_message() {
 }
 
 #[tokio::test]
-async fn a_move_task_needs_a_dead_letter_queue_that_exists() {
+async fn a_move_task_needs_an_existing_dead_letter_queue() {
     let sqs = Sqs::start().await;
     let jobs = sqs.queue("jobs", &[]).await;
     let start = |arn: &str| sqs.client.start_message_move_task().source_arn(arn).send();

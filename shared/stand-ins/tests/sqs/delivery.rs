@@ -1,4 +1,4 @@
-//! Who receives which message when: fairness, delays, visibility, receipts and long polls.
+//! Delivery: fairness, delays, visibility, receipts and long polls.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ async fn long_poll(sqs: &Sqs, url: &str) -> JoinHandle<Vec<Message>> {
     for _ in 0..20 {
         sqs.counts(url).await;
     }
-    assert!(!poll.is_finished(), "there was nothing to receive yet");
+    assert!(!poll.is_finished(), "the queue must have no message yet");
     poll
 }
 
@@ -34,7 +34,7 @@ async fn a_quiet_group_does_not_wait_behind_the_backlog_of_a_noisy_one() {
 }
 
 #[tokio::test]
-async fn a_finished_message_gives_its_group_its_turn_back() {
+async fn a_deleted_message_lets_its_group_receive_again() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     for body in ["a-0", "a-1", "b-0", "b-1"] {
@@ -59,7 +59,7 @@ async fn a_delayed_message_is_received_at_the_end_of_its_delay_and_not_before() 
     assert_eq!(bodies(&sqs.receive(&url).await), ["none"]);
     sqs.advance_s(5);
     assert_eq!(bodies(&sqs.receive(&url).await), ["queue's delay"]);
-    // Half a minute short of the end, so that real time passing cannot reach it.
+    // Half a minute before the end, so that the passage of real time cannot reach it.
     sqs.advance_s(865);
     assert!(!bodies(&sqs.receive(&url).await).contains(&"longest"));
     sqs.advance_s(30);
@@ -67,7 +67,7 @@ async fn a_delayed_message_is_received_at_the_end_of_its_delay_and_not_before() 
 }
 
 #[tokio::test]
-async fn an_old_receipt_neither_deletes_nor_extends() {
+async fn an_old_receipt_neither_deletes_nor_extends_visibility() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     sqs.send(&url, "job").await;
@@ -92,7 +92,7 @@ async fn an_old_receipt_neither_deletes_nor_extends() {
 }
 
 #[tokio::test]
-async fn visibility_can_be_extended_ended_and_no_more_once_it_is_over() {
+async fn visibility_can_be_extended_or_ended_only_while_the_message_is_in_flight() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     sqs.send(&url, "job").await;
@@ -119,7 +119,7 @@ async fn visibility_can_be_extended_ended_and_no_more_once_it_is_over() {
 }
 
 #[tokio::test]
-async fn a_message_whose_visibility_has_ended_can_still_be_deleted_by_its_last_receiver() {
+async fn the_last_receiver_can_delete_a_message_after_its_visibility_timeout() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     sqs.send(&url, "job").await;
@@ -130,12 +130,12 @@ async fn a_message_whose_visibility_has_ended_can_still_be_deleted_by_its_last_r
 }
 
 #[tokio::test]
-async fn a_receipt_that_was_never_issued_here_is_invalid() {
+async fn a_receipt_of_another_queue_or_of_no_queue_is_invalid() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
-    let other = sqs.queue("other", &[]).await;
-    sqs.send(&other, "job").await;
-    let foreign = sqs.receive(&other).await.remove(0);
+    let other_url = sqs.queue("other", &[]).await;
+    sqs.send(&other_url, "job").await;
+    let foreign = sqs.receive(&other_url).await.remove(0);
     for invalid in ["made up", handle(&foreign)] {
         let refused = refusal(sqs.client.delete_message().queue_url(&url).receipt_handle(invalid).send().await);
         assert_eq!((refused.status, refused.type_name.as_str()), (404, "com.amazonaws.sqs#ReceiptHandleIsInvalid"));
@@ -175,7 +175,8 @@ async fn a_long_poll_wakes_when_a_delay_ends() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[(Name::DelaySeconds, "1")]).await;
     let poll = long_poll(&sqs, &url).await;
-    // Sent after the poll began and revealed by real time, so the poll has to learn of the new moment to wake at.
+    // The message is sent after the poll began and becomes visible by real time, so the poll must
+    // adopt the new wake-up time.
     sqs.send(&url, "job").await;
     assert_eq!(bodies(&soon(poll).await.expect("no panic")), ["job"]);
 }
@@ -187,26 +188,26 @@ async fn a_long_poll_wakes_when_a_visibility_timeout_ends() {
     sqs.send(&url, "job").await;
     assert_eq!(sqs.receive(&url).await.len(), 1);
     let poll = long_poll(&sqs, &url).await;
-    // Beyond the visibility timeout and short of the end of the poll, which the advance brings nearer.
+    // After the visibility timeout and before the end of the poll, which the advance moves closer.
     sqs.client.send_message().queue_url(&url).message_body("later").delay_seconds(900).send().await.expect("sent");
     sqs.advance_s(30);
     assert_eq!(bodies(&soon(poll).await.expect("no panic")), ["job"]);
 }
 
 #[tokio::test]
-async fn a_long_poll_wakes_when_a_message_is_given_back() {
+async fn a_long_poll_wakes_when_a_consumer_ends_the_visibility_timeout() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     sqs.send(&url, "job").await;
     let held = sqs.receive(&url).await.remove(0);
     let poll = long_poll(&sqs, &url).await;
     let request = sqs.client.change_message_visibility().queue_url(&url).receipt_handle(handle(&held));
-    request.visibility_timeout(0).send().await.expect("given back");
+    request.visibility_timeout(0).send().await.expect("the timeout is ended");
     assert_eq!(bodies(&soon(poll).await.expect("no panic")), ["job"]);
 }
 
 #[tokio::test]
-async fn a_long_poll_ends_empty_when_its_time_is_over() {
+async fn a_long_poll_returns_no_messages_after_its_wait_time() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     let poll = long_poll(&sqs, &url).await;
@@ -215,7 +216,7 @@ async fn a_long_poll_ends_empty_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_queue_can_make_every_receive_a_long_poll() {
+async fn a_queue_attribute_makes_every_receive_a_long_poll() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[(Name::ReceiveMessageWaitTimeSeconds, "20")]).await;
     let request = sqs.client.receive_message().queue_url(&url);
@@ -226,7 +227,7 @@ async fn a_queue_can_make_every_receive_a_long_poll() {
 }
 
 #[tokio::test]
-async fn shutdown_ends_long_polls_empty_and_then_the_server() {
+async fn a_shutdown_ends_long_polls_and_then_the_server() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     let poll = long_poll(&sqs, &url).await;
@@ -235,29 +236,29 @@ async fn shutdown_ends_long_polls_empty_and_then_the_server() {
 }
 
 #[tokio::test]
-async fn a_hundred_messages_reach_ten_racing_consumers_once_each() {
+async fn ten_concurrent_consumers_receive_each_of_a_hundred_messages_once() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     let consumers: Vec<_> = (0..10)
         .map(|_| {
             let (client, url) = (sqs.client.clone(), url.clone());
             tokio::spawn(async move {
-                let mut seen = Vec::new();
-                while seen.len() < 10 {
+                let mut received_bodies = Vec::new();
+                while received_bodies.len() < 10 {
                     let request = client.receive_message().queue_url(&url).wait_time_seconds(20);
                     let received = request.send().await.expect("received").messages.unwrap_or_default();
-                    seen.extend(received.into_iter().filter_map(|message| message.body));
+                    received_bodies.extend(received.into_iter().filter_map(|message| message.body));
                 }
-                seen
+                received_bodies
             })
         })
         .collect();
     for index in 0..100 {
         sqs.send_in_group(&url, &index.to_string(), &format!("group-{}", index % 3)).await;
     }
-    let mut seen = Vec::new();
+    let mut received_bodies = Vec::new();
     for consumer in consumers {
-        seen.extend(soon(consumer).await.expect("no panic"));
+        received_bodies.extend(soon(consumer).await.expect("no panic"));
     }
-    assert_eq!((seen.len(), seen.iter().collect::<HashSet<_>>().len()), (100, 100));
+    assert_eq!((received_bodies.len(), received_bodies.iter().collect::<HashSet<_>>().len()), (100, 100));
 }

@@ -1,9 +1,11 @@
-//! With a data directory everything a reply has confirmed survives, even `kill -9`.
+//! With a data directory, every acknowledged change survives, even `kill -9`.
 
-use std::collections::HashSet;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::{
+    collections::HashSet,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 
 use aws_sdk_sqs::types::{MessageSystemAttributeName as System, QueueAttributeName as Name};
 use spillway_stand_ins::sqs::Options;
@@ -47,10 +49,10 @@ async fn queues_messages_receipts_and_move_tasks_survive_a_restart() {
     assert_eq!((visible.body(), system(&visible, System::MessageGroupId)), (Some("visible"), Some("tenant-7")));
     sqs.client.delete_message().queue_url(&jobs).receipt_handle(handle(&held)).send().await.expect("deleted");
     sqs.advance_s(900);
-    let mut left = sqs.receive(&jobs).await;
-    left.sort_by_key(|message| message.body.clone());
-    assert_eq!(bodies(&left), ["delayed", "visible"]);
-    assert_eq!(system(&left[1], System::ApproximateReceiveCount), Some("2"));
+    let mut remaining = sqs.receive(&jobs).await;
+    remaining.sort_by_key(|message| message.body.clone());
+    assert_eq!(bodies(&remaining), ["delayed", "visible"]);
+    assert_eq!(system(&remaining[1], System::ApproximateReceiveCount), Some("2"));
 }
 
 #[tokio::test]
@@ -63,9 +65,9 @@ async fn a_directory_in_use_is_refused() {
     assert!(format!("{error:#}").contains("locked"), "{error:#}");
 }
 
-/// Not a test by itself: the process that the next test kills. It serves only when it is told a directory.
+/// The process that the next test kills. It serves only if the environment names a directory.
 #[tokio::test]
-async fn the_process_to_be_killed() {
+async fn serve_until_killed() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
     let sqs = start(&PathBuf::from(directory)).await;
     println!("\nlistening {}", sqs.endpoint);
@@ -74,7 +76,7 @@ async fn the_process_to_be_killed() {
 
 fn spawn(directory: &Path) -> (Child, String) {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "durability::the_process_to_be_killed", "--nocapture"])
+        .args(["--exact", "durability::serve_until_killed", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::piped())
         .spawn()
@@ -85,7 +87,7 @@ fn spawn(directory: &Path) -> (Child, String) {
 }
 
 #[tokio::test]
-async fn what_was_confirmed_before_kill_9_is_still_so_after_it() {
+async fn acknowledged_changes_survive_kill_9() {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut sent, mut deleting, mut deleted) = (HashSet::new(), HashSet::new(), HashSet::new());
     for round in 0..3_u32 {
@@ -106,7 +108,7 @@ async fn what_was_confirmed_before_kill_9_is_still_so_after_it() {
                 let Ok(received) = client.receive_message().queue_url(&queue).send().await else { return };
                 for message in received.messages() {
                     let body = message.body().expect("a body").to_owned();
-                    assert!(!deleted.contains(&body), "{body} came back");
+                    assert!(!deleted.contains(&body), "{body} reappeared");
                     deleting.insert(body.clone());
                     let request = client.delete_message().queue_url(&queue).receipt_handle(handle(message));
                     if request.send().await.is_err() {
@@ -116,10 +118,10 @@ async fn what_was_confirmed_before_kill_9_is_still_so_after_it() {
                 }
             }
         };
-        // The moment of the kill falls anywhere within the requests under way.
+        // The kill can hit any moment of the requests in flight.
         let killed = tokio::time::sleep(std::time::Duration::from_millis(150 + 97 * u64::from(round)));
         tokio::select! {
-            () = work => panic!("the server stopped by itself"),
+            () = work => panic!("the server stopped before it was killed"),
             () = killed => {}
         }
         child.kill().expect("killed");
@@ -140,6 +142,6 @@ async fn what_was_confirmed_before_kill_9_is_still_so_after_it() {
     }
     let lost: Vec<_> = sent.iter().filter(|body| !deleting.contains(*body) && !found.contains(*body)).collect();
     assert!(lost.is_empty(), "lost {lost:?}");
-    let undead: Vec<_> = deleted.intersection(&found).collect();
-    assert!(undead.is_empty(), "came back {undead:?}");
+    let reappeared: Vec<_> = deleted.intersection(&found).collect();
+    assert!(reappeared.is_empty(), "reappeared {reappeared:?}");
 }

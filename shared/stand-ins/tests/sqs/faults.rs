@@ -1,18 +1,18 @@
-//! The faults of delivery one can ask for.
+//! Injected delivery faults.
 
-use spillway_stand_ins::sqs::{Faults, Options};
+use spillway_stand_ins::sqs::{DeliveryFaults, Options};
 
 use crate::support::{Sqs, bodies};
 
-async fn start(faults: Faults) -> (Sqs, String) {
+async fn start(faults: DeliveryFaults) -> (Sqs, String) {
     let sqs = Sqs::start_with(Options { faults, ..Options::default() }).await;
     let url = sqs.queue("jobs", &[]).await;
     (sqs, url)
 }
 
 #[tokio::test]
-async fn a_duplicated_message_has_two_holders_and_only_the_second_can_delete_it() {
-    let (sqs, url) = start(Faults { duplicate_permille: 1_000, ..Faults::default() }).await;
+async fn only_the_second_receiver_can_delete_a_duplicated_message() {
+    let (sqs, url) = start(DeliveryFaults { duplicate_permille: 1_000, ..DeliveryFaults::default() }).await;
     sqs.send(&url, "twice").await;
     let first = sqs.receive(&url).await.remove(0);
     let second = sqs.receive(&url).await.remove(0);
@@ -24,8 +24,8 @@ async fn a_duplicated_message_has_two_holders_and_only_the_second_can_delete_it(
 }
 
 #[tokio::test]
-async fn an_undeleted_message_comes_back_after_its_acknowledged_delete() {
-    let (sqs, url) = start(Faults { undeleted_permille: 1_000, ..Faults::default() }).await;
+async fn an_undeleted_message_becomes_visible_again_after_an_acknowledged_delete() {
+    let (sqs, url) = start(DeliveryFaults { undeleted_permille: 1_000, ..DeliveryFaults::default() }).await;
     sqs.send(&url, "again").await;
     let held = sqs.receive(&url).await.remove(0);
     sqs.delete(&url, &held).await;
@@ -36,7 +36,7 @@ async fn an_undeleted_message_comes_back_after_its_acknowledged_delete() {
 
 #[tokio::test]
 async fn an_out_of_order_receive_takes_the_newest_message() {
-    let (sqs, url) = start(Faults { out_of_order_permille: 1_000, ..Faults::default() }).await;
+    let (sqs, url) = start(DeliveryFaults { out_of_order_permille: 1_000, ..DeliveryFaults::default() }).await;
     for body in ["a", "b", "c"] {
         sqs.send_in_group(&url, body, "group").await;
     }
@@ -44,8 +44,8 @@ async fn an_out_of_order_receive_takes_the_newest_message() {
 }
 
 #[tokio::test]
-async fn a_fault_of_some_permille_strikes_about_as_often() {
-    let (sqs, url) = start(Faults { duplicate_permille: 200, seed: 7, ..Faults::default() }).await;
+async fn a_fault_strikes_at_about_its_permille_rate() {
+    let (sqs, url) = start(DeliveryFaults { duplicate_permille: 200, seed: 7, ..DeliveryFaults::default() }).await;
     for index in 0..200 {
         sqs.send(&url, &index.to_string()).await;
     }
@@ -57,6 +57,7 @@ async fn a_fault_of_some_permille_strikes_about_as_often() {
         }
         received += messages.len();
     }
-    // Each receive leaves the message visible with probability 0.2: 250 receives are expected for 200 messages.
+    // Each receive leaves the message visible with probability 0.2, so 250 receives are expected
+    // for 200 messages.
     assert!((220..290).contains(&received), "{received}");
 }

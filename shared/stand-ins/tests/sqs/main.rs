@@ -1,4 +1,4 @@
-//! The SQS stand-in as an unmodified AWS SDK sees it.
+//! Tests of the SQS stand-in through the unmodified AWS SDK.
 
 mod batches;
 mod dead_letters;

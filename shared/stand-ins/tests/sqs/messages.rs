@@ -1,9 +1,11 @@
-//! What a message may be, and how it comes back.
+//! Valid and invalid messages, and the format in which they are received.
 
-use aws_sdk_sqs::primitives::Blob;
-use aws_sdk_sqs::types::{
-    MessageAttributeValue, MessageSystemAttributeName as System, MessageSystemAttributeNameForSends,
-    MessageSystemAttributeValue, QueueAttributeName as Name,
+use aws_sdk_sqs::{
+    primitives::Blob,
+    types::{
+        MessageAttributeValue, MessageSystemAttributeName as System, MessageSystemAttributeNameForSends,
+        MessageSystemAttributeValue, QueueAttributeName as Name,
+    },
 };
 
 use crate::support::{Sqs, bodies, refusal, system};
@@ -13,7 +15,7 @@ fn text(data_type: &str, value: &str) -> MessageAttributeValue {
 }
 
 #[tokio::test]
-async fn a_message_comes_back_as_it_was_sent() {
+async fn a_message_is_received_as_it_was_sent() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     let sent_after_ms = sqs.clock.now_ms();
@@ -60,7 +62,7 @@ async fn a_message_comes_back_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn only_the_attributes_asked_for_are_returned_with_a_checksum_of_just_those() {
+async fn only_requested_attributes_are_returned_and_covered_by_the_checksum() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[(Name::VisibilityTimeout, "0")]).await;
     let binary = MessageAttributeValue::builder().data_type("Binary.raw").binary_value(Blob::new([0, 159, 146]));
@@ -69,20 +71,20 @@ async fn only_the_attributes_asked_for_are_returned_with_a_checksum_of_just_thos
     let request = request.message_attributes("Data", binary.build().expect("complete"));
     request.message_attributes("Size", text("Number", "-1.5")).send().await.expect("sent");
 
-    let ask = |name: &str| sqs.client.receive_message().queue_url(&url).message_attribute_names(name).send();
-    let named = ask("Hello").await.expect("received").messages.expect("one").remove(0);
+    let receive = |name: &str| sqs.client.receive_message().queue_url(&url).message_attribute_names(name).send();
+    let named = receive("Hello").await.expect("received").messages.expect("a message").remove(0);
     assert_eq!(named.md5_of_message_attributes(), Some("a311262e065454b75da111d535b8dacd"));
     assert_eq!(named.message_attributes().map(|attributes| attributes.len()), Some(1));
     assert_eq!(named.attributes(), None);
-    let prefixed = ask("Da.*").await.expect("received").messages.expect("one").remove(0);
+    let prefixed = receive("Da.*").await.expect("received").messages.expect("a message").remove(0);
     let data = prefixed.message_attributes().and_then(|attributes| attributes.get("Data")).expect("the data");
     assert_eq!(data.binary_value().map(AsRef::as_ref), Some([0, 159, 146].as_slice()));
-    let none = ask("Other").await.expect("received").messages.expect("one").remove(0);
+    let none = receive("Other").await.expect("received").messages.expect("a message").remove(0);
     assert_eq!((none.md5_of_message_attributes(), none.message_attributes()), (None, None));
 }
 
 #[tokio::test]
-async fn a_message_that_breaks_a_rule_is_refused() {
+async fn an_invalid_message_is_refused() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     let send = |body: &str| sqs.client.send_message().queue_url(&url).message_body(body);
@@ -114,26 +116,26 @@ async fn a_message_that_breaks_a_rule_is_refused() {
 }
 
 #[tokio::test]
-async fn a_message_of_one_mebibyte_passes_and_one_byte_more_does_not() {
+async fn a_message_may_have_at_most_one_mebibyte() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
-    let most = "x".repeat(1_048_576 - "name".len() - "String".len() - "value".len());
+    let longest = "x".repeat(1_048_576 - "name".len() - "String".len() - "value".len());
     let send = |body: String| {
         let request = sqs.client.send_message().queue_url(&url).message_body(body);
         request.message_attributes("name", text("String", "value")).send()
     };
-    send(most.clone()).await.expect("sent");
-    let refused = refusal(send(format!("{most}x")).await);
+    send(longest.clone()).await.expect("sent");
+    let refused = refusal(send(format!("{longest}x")).await);
     assert_eq!(refused.code, "InvalidParameterValue");
     assert_eq!(
         refused.message,
         "One or more parameters are invalid. Reason: Message must be shorter than 1048576 bytes."
     );
-    assert_eq!(sqs.receive(&url).await[0].body().map(str::len), Some(most.len()));
+    assert_eq!(sqs.receive(&url).await[0].body().map(str::len), Some(longest.len()));
 }
 
 #[tokio::test]
-async fn text_in_any_script_survives() {
+async fn text_in_any_script_is_preserved() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     let body = "tab\tline\nreturn\r \"quoted\" \\ \u{7f} \u{FFFD} \u{E000} 日本 \u{1F600} \u{10FFFF}";
@@ -142,7 +144,7 @@ async fn text_in_any_script_survives() {
 }
 
 #[tokio::test]
-async fn a_message_older_than_the_retention_period_is_gone() {
+async fn a_message_older_than_the_retention_period_is_deleted() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[(Name::MessageRetentionPeriod, "60")]).await;
     sqs.send(&url, "old").await;

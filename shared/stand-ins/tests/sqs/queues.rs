@@ -1,12 +1,11 @@
-//! Queues themselves: creation, attributes, tags, lists, purge and deletion.
+//! Operations on queues: creation, attributes, tags, lists, purge and deletion.
 
-use aws_sdk_sqs::error::ProvideErrorMetadata as _;
-use aws_sdk_sqs::types::QueueAttributeName as Name;
+use aws_sdk_sqs::{error::ProvideErrorMetadata as _, types::QueueAttributeName as Name};
 
 use crate::support::{Refusal, Sqs, refusal};
 
 #[tokio::test]
-async fn creating_a_queue_twice_gives_the_same_url_unless_an_attribute_differs() {
+async fn creating_a_queue_twice_returns_the_same_url_unless_an_attribute_differs() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[(Name::VisibilityTimeout, "60")]).await;
     assert_eq!(url, format!("{}/000000000000/jobs", sqs.endpoint));
@@ -61,11 +60,11 @@ async fn names_and_attributes_outside_their_range_are_refused() {
 }
 
 #[tokio::test]
-async fn attributes_show_their_defaults_and_can_be_changed() {
+async fn attributes_have_defaults_and_can_be_changed() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[(Name::KmsMasterKeyId, "alias/aws/sqs")]).await;
     let request = sqs.client.get_queue_attributes().queue_url(&url).attribute_names(Name::All);
-    let all = request.send().await.expect("attributes").attributes.expect("some");
+    let attributes = request.send().await.expect("attributes").attributes.expect("some");
     for (name, value) in [
         (Name::VisibilityTimeout, "30"),
         (Name::DelaySeconds, "0"),
@@ -77,9 +76,9 @@ async fn attributes_show_their_defaults_and_can_be_changed() {
         (Name::QueueArn, "arn:aws:sqs:us-east-1:000000000000:jobs"),
         (Name::ApproximateNumberOfMessages, "0"),
     ] {
-        assert_eq!(all.get(&name).map(String::as_str), Some(value), "{name:?}");
+        assert_eq!(attributes.get(&name).map(String::as_str), Some(value), "{name:?}");
     }
-    let created_s: u64 = all[&Name::CreatedTimestamp].parse().expect("seconds");
+    let created_s: u64 = attributes[&Name::CreatedTimestamp].parse().expect("seconds");
     assert!(sqs.clock.now_ms() / 1_000 - created_s < 60);
 
     sqs.advance_s(100);
@@ -93,9 +92,9 @@ async fn attributes_show_their_defaults_and_can_be_changed() {
 }
 
 #[tokio::test]
-async fn an_unknown_queue_is_named_by_both_of_its_error_codes() {
+async fn the_error_for_an_unknown_queue_has_both_codes() {
     let sqs = Sqs::start().await;
-    let unknown = format!("{}/000000000000/nobody", sqs.endpoint);
+    let unknown = format!("{}/000000000000/unknown", sqs.endpoint);
     let error = sqs.client.receive_message().queue_url(&unknown).send().await.expect_err("no such queue");
     assert!(error.as_service_error().is_some_and(|error| error.is_queue_does_not_exist()));
     assert_eq!(error.code(), Some("AWS.SimpleQueueService.NonExistentQueue"));
@@ -108,7 +107,7 @@ async fn an_unknown_queue_is_named_by_both_of_its_error_codes() {
 }
 
 #[tokio::test]
-async fn lists_come_in_pages_and_by_prefix() {
+async fn lists_are_paged_and_filtered_by_prefix() {
     let sqs = Sqs::start().await;
     for name in ["b-1", "a-2", "a-1", "a-3"] {
         sqs.queue(name, &[]).await;
@@ -117,8 +116,8 @@ async fn lists_come_in_pages_and_by_prefix() {
     let urls: Vec<String> = pages.collect::<Result<_, _>>().await.expect("pages");
     let names: Vec<&str> = urls.iter().filter_map(|url| url.rsplit('/').next()).collect();
     assert_eq!(names, ["a-1", "a-2", "a-3"]);
-    let all = sqs.client.list_queues().send().await.expect("listed");
-    assert_eq!((all.queue_urls().len(), all.next_token()), (4, None));
+    let listed = sqs.client.list_queues().send().await.expect("listed");
+    assert_eq!((listed.queue_urls().len(), listed.next_token()), (4, None));
 }
 
 #[tokio::test]
@@ -132,7 +131,7 @@ async fn tags_are_kept_until_they_are_removed() {
 }
 
 #[tokio::test]
-async fn a_purge_removes_everything_and_may_be_repeated_after_a_minute() {
+async fn a_purge_removes_all_messages_and_may_be_repeated_after_a_minute() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     sqs.send(&url, "held").await;
@@ -148,7 +147,7 @@ async fn a_purge_removes_everything_and_may_be_repeated_after_a_minute() {
 }
 
 #[tokio::test]
-async fn a_deleted_queue_is_gone_with_its_messages() {
+async fn deleting_a_queue_deletes_its_messages() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     sqs.send(&url, "lost").await;

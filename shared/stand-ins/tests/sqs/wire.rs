@@ -1,21 +1,20 @@
-//! What the SDK never sends: other paths, and input that is not what it should be.
+//! Requests that the SDK never sends: other paths and invalid input.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
 
 use crate::support::Sqs;
 
-struct Answer {
+struct Reply {
     status: StatusCode,
     code: String,
     body: Value,
 }
 
-async fn ask(sqs: &Sqs, path: &str, operation: &str, body: impl Into<Bytes>) -> Answer {
+async fn post(sqs: &Sqs, path: &str, operation: &str, body: impl Into<Bytes>) -> Reply {
     let request = Request::post(format!("{}{path}", sqs.endpoint))
         .header("x-amz-target", operation)
         .header("content-type", "application/x-amz-json-1.0")
@@ -29,7 +28,7 @@ async fn ask(sqs: &Sqs, path: &str, operation: &str, body: impl Into<Bytes>) -> 
     assert_eq!(header("content-type"), Some("application/x-amz-json-1.0"));
     assert!(header("x-amzn-requestid").is_some());
     let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-    Answer { status, code, body: serde_json::from_slice(&bytes).expect("JSON") }
+    Reply { status, code, body: serde_json::from_slice(&bytes).expect("JSON") }
 }
 
 #[tokio::test]
@@ -37,15 +36,15 @@ async fn a_request_may_go_to_the_path_of_its_queue() {
     let sqs = Sqs::start().await;
     sqs.queue("jobs", &[]).await;
     let body = json!({ "MessageBody": "x" }).to_string();
-    let answer = ask(&sqs, "/000000000000/jobs", "AmazonSQS.SendMessage", body.clone()).await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(answer.body["MD5OfMessageBody"], "9dd4e461268c8034f5c8564e155c67a6");
-    let answer = ask(&sqs, "/", "AmazonSQS.SendMessage", body).await;
-    assert_eq!(answer.code, "AWS.SimpleQueueService.NonExistentQueue;Sender");
+    let reply = post(&sqs, "/000000000000/jobs", "AmazonSQS.SendMessage", body.clone()).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(reply.body["MD5OfMessageBody"], "9dd4e461268c8034f5c8564e155c67a6");
+    let reply = post(&sqs, "/", "AmazonSQS.SendMessage", body).await;
+    assert_eq!(reply.code, "AWS.SimpleQueueService.NonExistentQueue;Sender");
 }
 
 #[tokio::test]
-async fn malformed_input_is_the_senders_fault() {
+async fn malformed_input_is_a_sender_fault() {
     let sqs = Sqs::start().await;
     let url = sqs.queue("jobs", &[]).await;
     let send = "AmazonSQS.SendMessage";
@@ -67,18 +66,18 @@ async fn malformed_input_is_the_senders_fault() {
         ("AmazonSQS.AddPermission", Bytes::from("{}"), "AWS.SimpleQueueService.UnsupportedOperation;Sender"),
         ("DynamoDB_20120810.PutItem", Bytes::from("{}"), "InvalidAction;Sender"),
     ] {
-        let answer = ask(&sqs, "/", operation, body).await;
-        assert_eq!((answer.status, answer.code.as_str()), (StatusCode::BAD_REQUEST, code), "{operation}");
-        assert!(answer.body["__type"].as_str().is_some_and(|name| name.contains('#')));
-        assert!(answer.body["message"].as_str().is_some_and(|message| !message.is_empty()));
+        let reply = post(&sqs, "/", operation, body).await;
+        assert_eq!((reply.status, reply.code.as_str()), (StatusCode::BAD_REQUEST, code), "{operation}");
+        assert!(reply.body["__type"].as_str().is_some_and(|name| name.contains('#')));
+        assert!(reply.body["message"].as_str().is_some_and(|message| !message.is_empty()));
     }
 }
 
 #[tokio::test]
-async fn a_request_beyond_every_limit_is_refused() {
+async fn a_request_larger_than_the_maximum_is_refused() {
     let sqs = Sqs::start().await;
-    let answer = ask(&sqs, "/", "AmazonSQS.SendMessage", vec![b' '; 9 * 1_048_576]).await;
-    assert_eq!((answer.status, answer.code.as_str()), (StatusCode::BAD_REQUEST, "MalformedInput;Sender"));
+    let reply = post(&sqs, "/", "AmazonSQS.SendMessage", vec![b' '; 9 * 1_048_576]).await;
+    assert_eq!((reply.status, reply.code.as_str()), (StatusCode::BAD_REQUEST, "MalformedInput;Sender"));
 }
 
 #[tokio::test]
@@ -86,13 +85,13 @@ async fn requests_are_counted_by_operation() {
     let sqs = Sqs::start().await;
     sqs.queue("jobs", &[]).await;
     let body = json!({ "MessageBody": "x" }).to_string();
-    ask(&sqs, "/000000000000/jobs", "AmazonSQS.SendMessage", body.clone()).await;
-    ask(&sqs, "/000000000000/jobs", "AmazonSQS.SendMessage", body).await;
+    post(&sqs, "/000000000000/jobs", "AmazonSQS.SendMessage", body.clone()).await;
+    post(&sqs, "/000000000000/jobs", "AmazonSQS.SendMessage", body).await;
     let counts = async |method: &str| {
         let request = Request::builder().method(method).uri(format!("{}/_sim/stats", sqs.endpoint));
         let client = Client::builder(TokioExecutor::new()).build_http();
         let response = client.request(request.body(Full::<Bytes>::default()).expect("a request")).await;
-        let body = response.expect("an answer").into_body().collect().await.expect("a body").to_bytes();
+        let body = response.expect("a response").into_body().collect().await.expect("a body").to_bytes();
         serde_json::from_slice::<Value>(&body).expect("JSON")
     };
     assert_eq!(counts("GET").await, json!({ "operations": { "CreateQueue": 1, "SendMessage": 2 } }));

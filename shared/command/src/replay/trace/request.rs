@@ -3,7 +3,7 @@
 use reqwest::Url;
 use serde::Serialize;
 use spillway::dialect::Dialect;
-use spillway_stand_ins::bedrock::tokens::prompt_of;
+use spillway_stand_ins::bedrock::tokens::sized_prompt;
 
 use super::plan::Planned;
 
@@ -28,7 +28,7 @@ pub fn url(base: &Url, planned: &Planned) -> Url {
 /// # Errors
 /// Never returns an error in practice: the types below always serialise.
 pub fn body(planned: &Planned) -> serde_json::Result<Vec<u8>> {
-    let prompt = prompt_of(planned.input_tokens, planned.output_tokens);
+    let prompt = sized_prompt(planned.input_tokens, planned.output_tokens);
     match planned.dialect {
         Dialect::OpenAi => serde_json::to_vec(&OpenAi {
             model: &planned.model,
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(url, "http://localhost:1/prefix/v1/chat/completions");
         assert_eq!(body["stream_options"], json!({"include_usage": true}));
         assert_eq!(body["max_completion_tokens"], 64);
-        assert_eq!(body["messages"][0]["content"], prompt_of(40, 9));
+        assert_eq!(body["messages"][0]["content"], sized_prompt(40, 9));
         assert!(written(&planned(Dialect::OpenAi, false)).1.get("stream_options").is_none());
     }
 
@@ -147,7 +147,7 @@ mod tests {
         let (url, body) = written(&planned(Dialect::Bedrock, true));
         assert_eq!(url, "http://localhost:1/prefix/model/anthropic%2Fclaude:1/converse-stream");
         assert_eq!(body["inferenceConfig"], json!({"maxTokens": 64}));
-        assert_eq!(body["messages"][0]["content"][0]["text"], prompt_of(40, 9));
+        assert_eq!(body["messages"][0]["content"][0]["text"], sized_prompt(40, 9));
         assert!(written(&planned(Dialect::Bedrock, false)).0.ends_with("/converse"));
     }
 }

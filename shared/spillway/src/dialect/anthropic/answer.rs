@@ -1,4 +1,4 @@
-//! A message from a Converse reply.
+//! Renders a Converse reply as a message.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::dialect::json::object_of;
 use crate::dialect::reply::{self, Block};
 use crate::usage::Usage;
 
-/// The complete message of a Converse reply.
+/// The complete message for a Converse reply.
 pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
     let content: Vec<Value> = reply::blocks(body).map(block).collect();
     let mut message = frame(context, content, usage(used));
@@ -16,7 +16,7 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
     message
 }
 
-/// A message whose end is not known.
+/// A message without a stop reason.
 pub fn frame(context: &Context, content: Vec<Value>, usage: Value) -> Value {
     object_of([
         ("id", format!("msg_{}", context.request_id).into()),
@@ -43,7 +43,7 @@ fn block(block: Block) -> Value {
     }
 }
 
-/// Why the answer ended, in Anthropic's words.
+/// Anthropic's stop reason for Converse's.
 pub fn stop_reason(stop_reason: &str) -> &'static str {
     match stop_reason {
         "max_tokens" => "max_tokens",
@@ -55,7 +55,8 @@ pub fn stop_reason(stop_reason: &str) -> &'static str {
     }
 }
 
-/// Anthropic counts as Converse does: cached tokens stand beside `input_tokens`. What Converse has no word for is null.
+/// Anthropic's usage. Like Converse, Anthropic counts cached tokens beside `input_tokens`. Members
+/// that Converse does not report are null.
 pub fn usage(usage: &Usage) -> Value {
     json!({
         "input_tokens": usage.input_tokens,

@@ -1,12 +1,13 @@
-//! Which of Anthropic's features in beta a request can have on Bedrock.
+//! Anthropic's beta features on Bedrock.
 
 use http::HeaderMap;
 
-use crate::dialect::json::{Ignored, Path, echo};
+use crate::dialect::json::{Ignored, Path, sanitized};
 
-/// The betas that InvokeModel takes (Amazon Bedrock User Guide, "Anthropic Claude Messages API"; the newer ones as
-/// LiteLLM's table of beta headers has them). Any other fails the whole request with "invalid beta flag".
-const OF_BEDROCK: [&str; 20] = [
+/// The betas that InvokeModel takes (Amazon Bedrock User Guide, "Anthropic Claude Messages API";
+/// the newer betas from LiteLLM's table of beta headers). Any other beta fails the whole request
+/// with "invalid beta flag".
+const SUPPORTED: [&str; 20] = [
     "advanced-tool-use-2025-11-20",
     "compact-2026-01-12",
     "compact-2026-09-04",
@@ -29,24 +30,25 @@ const OF_BEDROCK: [&str; 20] = [
     "tool-search-tool-2025-10-19",
 ];
 
-/// Bedrock's name of a beta, where it has another.
-fn name(beta: &str) -> &str {
+/// Bedrock's name for a beta.
+fn bedrock_name(beta: &str) -> &str {
     match beta {
         "advanced-tool-use-2025-11-20" => "tool-search-tool-2025-10-19",
         _ => beta,
     }
 }
 
-/// Those of the `anthropic-beta` headers that Bedrock has, each once; the others are named in `ignored`. Anthropic's
-/// own clients send them unasked, for features that do nothing here.
-pub fn of_headers(headers: &HeaderMap, ignored: &mut Ignored) -> Vec<String> {
+/// The betas in the `anthropic-beta` headers that Bedrock supports, each once. The others are
+/// listed in `ignored`: Anthropic's own clients send them by default, for features that do nothing
+/// here.
+pub fn from_headers(headers: &HeaderMap, ignored: &mut Ignored) -> Vec<String> {
     let mut betas: Vec<String> = Vec::new();
     let values = headers.get_all("anthropic-beta").into_iter().filter_map(|value| value.to_str().ok());
     for beta in values.flat_map(|value| value.split(',')).map(str::trim).filter(|beta| !beta.is_empty()) {
-        if !OF_BEDROCK.contains(&beta) {
-            ignored.note(&Path::Root.key("anthropic-beta").key(&echo(beta)));
-        } else if !betas.iter().any(|known| known == name(beta)) {
-            betas.push(name(beta).to_owned());
+        if !SUPPORTED.contains(&beta) {
+            ignored.note(&Path::Root.key("anthropic-beta").key(&sanitized(beta)));
+        } else if !betas.iter().any(|added| added == bedrock_name(beta)) {
+            betas.push(bedrock_name(beta).to_owned());
         }
     }
     betas

@@ -1,37 +1,39 @@
-//! Content blocks of a messages request, as Converse blocks.
+//! Translates the content blocks of a messages request to Converse blocks.
 
 use serde_json::{Value, json};
 
 use crate::dialect::converse;
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo, object_of};
-use crate::dialect::media::{self, Documents};
+use crate::dialect::json::{self, Fields, Ignored, Path, Read, object_of, sanitized};
+use crate::dialect::media::{self, DocumentBuilder};
 
-/// What the blocks of one request share while they are read.
-pub struct Reader<'r> {
-    documents: Documents,
+/// Reads the content blocks of one request.
+pub struct BlockReader<'r> {
+    documents: DocumentBuilder,
     pub ignored: &'r mut Ignored,
 }
 
-impl<'r> Reader<'r> {
-    /// A reader that names what it ignores in `ignored`.
+impl<'r> BlockReader<'r> {
+    /// Creates a reader that lists ignored parameters in `ignored`.
     pub fn new(ignored: &'r mut Ignored) -> Self {
-        Self { documents: Documents::default(), ignored }
+        Self { documents: DocumentBuilder::default(), ignored }
     }
 
-    /// The system prompt: a string or text blocks.
+    /// Reads the system prompt: a string or text blocks.
     pub fn system(&mut self, value: Value, at: &Path) -> Read<Vec<Value>> {
         self.each(value, at, |_, fields, kind, at| match kind {
             "text" => Ok(converse::text(fields.required("text", json::string)?)),
-            other => Err(at.key("type").refuse(format_args!("{} is not supported; expected text", echo(other)))),
+            unknown => {
+                Err(at.key("type").error(format_args!("{} is not supported; expected text", sanitized(unknown))))
+            }
         })
     }
 
-    /// The content of a message: a string or blocks.
+    /// Reads the content of a message: a string or blocks.
     pub fn content(&mut self, value: Value, at: &Path) -> Read<Vec<Value>> {
         self.each(value, at, Self::block)
     }
 
-    /// Reads a string or blocks; a block's `cache_control` becomes a cache point behind it.
+    /// Reads a string or blocks. The `cache_control` of a block becomes a cache point after it.
     fn each(
         &mut self,
         value: Value,
@@ -41,12 +43,12 @@ impl<'r> Reader<'r> {
         let elements = match value {
             Value::String(text) => return Ok(converse::text(text).into_iter().collect()),
             Value::Array(elements) => elements,
-            other => return Err(at.mistyped("a string or an array of content blocks", &other)),
+            value => return Err(at.mistyped("a string or an array of content blocks", &value)),
         };
         let mut blocks = Vec::with_capacity(elements.len());
         for (index, element) in elements.into_iter().enumerate() {
             let at = at.index(index);
-            let mut fields = Fields::of(element, &at)?;
+            let mut fields = Fields::from_value(element, &at)?;
             let kind = fields.required("type", json::string)?;
             blocks.extend(read(self, &mut fields, &kind, &at)?);
             blocks.extend(fields.optional("cache_control", converse::cache_point)?);
@@ -75,19 +77,19 @@ impl<'r> Reader<'r> {
                 let data = fields.required("data", |value, at| media::base64_data(json::string(value, at)?, at))?;
                 json!({"reasoningContent": {"redactedContent": data}})
             }
-            other => {
+            unknown => {
                 let expected = "expected text, image, document, tool_use, tool_result, thinking or redacted_thinking";
-                return Err(at.key("type").refuse(format_args!("{} is not supported; {expected}", echo(other))));
+                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(unknown))));
             }
         };
         Ok(Some(block))
     }
 
     fn image(&mut self, value: Value, at: &Path) -> Read<Value> {
-        let mut source = Fields::of(value, at)?;
+        let mut source = Fields::from_value(value, at)?;
         match source.required("type", json::string)?.as_str() {
             "base64" => {}
-            other => return Err(not_inline(other, at)),
+            unknown => return Err(not_inline(unknown, at)),
         }
         let media_type = source.required("media_type", json::string)?;
         let data = source.required("data", json::string)?;
@@ -110,9 +112,9 @@ impl<'r> Reader<'r> {
 
     /// The format and the Converse source of a document.
     fn document_source(&mut self, value: Value, at: &Path) -> Read<(&'static str, Value)> {
-        let mut source = Fields::of(value, at)?;
+        let mut source = Fields::from_value(value, at)?;
         let kind = source.required("type", json::string)?;
-        let found = match kind.as_str() {
+        let document = match kind.as_str() {
             "base64" => {
                 let media_type = source.required("media_type", json::string)?;
                 let data = source.required("data", |value, at| media::base64_data(json::string(value, at)?, at))?;
@@ -125,14 +127,14 @@ impl<'r> Reader<'r> {
             "content" => {
                 let content = source.required("content", |value, at| self.content(value, at))?;
                 if content.iter().any(|block| block.get("text").is_none()) {
-                    return Err(at.key("content").refuse("only text blocks without cache_control are supported here"));
+                    return Err(at.key("content").error("only text blocks without cache_control are supported here"));
                 }
                 ("txt", object_of([("content", Value::Array(content))]))
             }
-            other => return Err(not_inline(other, at)),
+            unknown => return Err(not_inline(unknown, at)),
         };
         source.finish(self.ignored);
-        Ok(found)
+        Ok(document)
     }
 
     fn tool_result(&mut self, fields: &mut Fields) -> Read<Value> {
@@ -140,15 +142,16 @@ impl<'r> Reader<'r> {
         let content = fields.optional("content", |value, at| {
             let mut blocks = self.content(value, at)?;
             let before = blocks.len();
-            // Converse has no cache points inside a result; the one behind the result serves.
+            // Converse has no cache points inside a result; the cache point after the result
+            // serves.
             blocks.retain(|block| block.get("cachePoint").is_none());
             if blocks.len() < before {
                 self.ignored.note(&at.index(0).key("cache_control"));
             }
-            let may_stand_here =
+            let is_allowed =
                 |block: &Value| ["text", "image", "document"].iter().any(|member| block.get(member).is_some());
-            if !blocks.iter().all(may_stand_here) {
-                return Err(at.refuse("a tool result takes only text, image and document blocks"));
+            if !blocks.iter().all(is_allowed) {
+                return Err(at.error("a tool result takes only text, image and document blocks"));
             }
             Ok(blocks)
         })?;
@@ -170,6 +173,6 @@ fn reasoning(fields: &mut Fields) -> Read<Value> {
 }
 
 fn not_inline(kind: &str, at: &Path) -> crate::problem::Problem {
-    let text = "sources are not supported; Bedrock fetches nothing, so send the data as base64";
-    at.key("type").refuse(format_args!("{} {text}", echo(kind)))
+    let text = "sources are not supported; Bedrock fetches no URLs, so send the data as base64";
+    at.key("type").error(format_args!("{} {text}", sanitized(kind)))
 }

@@ -1,33 +1,34 @@
-//! Message stream events from ConverseStream events.
+//! Encodes ConverseStream events as message stream events.
 //!
-//! Converse does not announce text blocks and may number blocks with gaps; Anthropic's clients want every block opened
-//! and closed, numbered from 0. Converse's usage comes last, so `message_start` says 0 and `message_delta` waits for it.
+//! Converse does not announce text blocks and may number blocks with gaps. Anthropic's clients
+//! expect every block to be opened and closed, numbered from 0. Converse's usage comes last, so
+//! `message_start` reports 0, and `message_delta` waits for the usage.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::{answer, relay};
+use super::{answer, native};
 use crate::dialect::Context;
-use crate::dialect::reply::{self, Step};
+use crate::dialect::reply::{self, ConverseEvent};
 use crate::dialect::sse;
-use crate::{chat::Event, problem::Problem, usage::Usage};
+use crate::{chat::StreamEvent, problem::Problem, usage::Usage};
 
-/// One stream of message events.
+/// Encoder of one stream of message events.
 #[derive(Debug)]
-pub struct Stream {
+pub struct MessageStream {
     context: Context,
     has_started: bool,
     is_over: bool,
-    /// The block that takes deltas now.
-    open: Option<Open>,
-    /// Blocks opened so far.
+    /// The block that receives deltas.
+    open: Option<OpenBlock>,
+    /// The number of blocks that were opened.
     opened: usize,
-    /// Why the message ended, once it did: held until the usage is known.
+    /// The stop reason and stop sequence, held until the usage is known.
     stop: Option<(&'static str, Option<String>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Open {
+struct OpenBlock {
     /// Converse's number of the block.
     block: u64,
     kind: BlockKind,
@@ -41,17 +42,17 @@ enum BlockKind {
     Redacted,
 }
 
-impl Stream {
+impl MessageStream {
     pub fn new(context: Context) -> Self {
         Self { context, has_started: false, is_over: false, open: None, opened: 0, stop: None }
     }
 
-    pub fn event(&mut self, event: &Event) -> Bytes {
+    pub fn event(&mut self, event: &StreamEvent) -> Bytes {
         let mut out = BytesMut::new();
         match event {
             _ if self.is_over => {}
-            Event::Converse { name, payload } => self.step(reply::step(name, payload), &mut out),
-            Event::Native(bytes) => out.extend_from_slice(&relay::event(bytes)),
+            StreamEvent::Converse { name, payload } => self.converse_event(reply::event(name, payload), &mut out),
+            StreamEvent::Native(bytes) => out.extend_from_slice(&native::event(bytes)),
         }
         out.freeze()
     }
@@ -73,48 +74,48 @@ impl Stream {
         out.freeze()
     }
 
-    fn step(&mut self, step: Step, out: &mut BytesMut) {
-        if step == Step::Other {
+    fn converse_event(&mut self, event: ConverseEvent, out: &mut BytesMut) {
+        if event == ConverseEvent::Other {
             return;
         }
         self.start(out);
-        let text = Open { block: 0, kind: BlockKind::Text };
-        match step {
-            Step::MessageStart | Step::Other => {}
-            Step::ToolUseStart { block, id, name } => {
+        let text = OpenBlock { block: 0, kind: BlockKind::Text };
+        match event {
+            ConverseEvent::MessageStart | ConverseEvent::Other => {}
+            ConverseEvent::ToolUseStart { block, id, name } => {
                 let shape = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
-                self.open(Open { block, kind: BlockKind::ToolUse }, shape, out);
+                self.open(OpenBlock { block, kind: BlockKind::ToolUse }, shape, out);
             }
-            Step::Text { block, text: delta } => {
-                self.ensure(Open { block, ..text }, json!({"type": "text", "text": ""}), out);
+            ConverseEvent::Text { block, text: delta } => {
+                self.ensure(OpenBlock { block, ..text }, json!({"type": "text", "text": ""}), out);
                 self.delta(json!({"type": "text_delta", "text": delta}), out);
             }
-            Step::ToolInput { block, json } => {
-                if self.open == Some(Open { block, kind: BlockKind::ToolUse }) {
+            ConverseEvent::ToolInput { block, json } => {
+                if self.open == Some(OpenBlock { block, kind: BlockKind::ToolUse }) {
                     self.delta(json!({"type": "input_json_delta", "partial_json": json}), out);
                 }
             }
-            Step::Reasoning { block, text } => {
+            ConverseEvent::Reasoning { block, text } => {
                 self.ensure_thinking(block, out);
                 self.delta(json!({"type": "thinking_delta", "thinking": text}), out);
             }
-            Step::Signature { block, signature } => {
+            ConverseEvent::Signature { block, signature } => {
                 self.ensure_thinking(block, out);
                 self.delta(json!({"type": "signature_delta", "signature": signature}), out);
             }
-            Step::Redacted { block, data } => {
+            ConverseEvent::Redacted { block, data } => {
                 self.open(
-                    Open { block, kind: BlockKind::Redacted },
+                    OpenBlock { block, kind: BlockKind::Redacted },
                     json!({"type": "redacted_thinking", "data": data}),
                     out,
                 );
             }
-            Step::BlockStop { .. } => self.close(out),
-            Step::MessageStop { reason, sequence } => {
+            ConverseEvent::BlockStop { .. } => self.close(out),
+            ConverseEvent::MessageStop { reason, sequence } => {
                 self.close(out);
                 self.stop = Some((answer::stop_reason(reason), sequence.map(str::to_owned)));
             }
-            Step::Metadata(usage) => self.end(&usage, out),
+            ConverseEvent::Metadata(usage) => self.end(&usage, out),
         }
     }
 
@@ -127,16 +128,16 @@ impl Stream {
 
     fn ensure_thinking(&mut self, block: u64, out: &mut BytesMut) {
         let shape = json!({"type": "thinking", "thinking": "", "signature": ""});
-        self.ensure(Open { block, kind: BlockKind::Thinking }, shape, out);
+        self.ensure(OpenBlock { block, kind: BlockKind::Thinking }, shape, out);
     }
 
-    fn ensure(&mut self, wanted: Open, shape: Value, out: &mut BytesMut) {
+    fn ensure(&mut self, wanted: OpenBlock, shape: Value, out: &mut BytesMut) {
         if self.open != Some(wanted) {
             self.open(wanted, shape, out);
         }
     }
 
-    fn open(&mut self, wanted: Open, shape: Value, out: &mut BytesMut) {
+    fn open(&mut self, wanted: OpenBlock, shape: Value, out: &mut BytesMut) {
         self.close(out);
         let event = json!({"type": "content_block_start", "index": self.opened, "content_block": shape});
         send(out, "content_block_start", event);
@@ -156,7 +157,7 @@ impl Stream {
         }
     }
 
-    /// The end of the message, once.
+    /// Sends the end of the message, once.
     fn end(&mut self, usage: &Usage, out: &mut BytesMut) {
         if std::mem::replace(&mut self.is_over, true) {
             return;

@@ -5,28 +5,28 @@ use serde_json::{Map, Value};
 
 use crate::dialect::json::{self, Fields, Path, Read};
 use crate::{
-    chat::{Format, Input, Native, Options, Request},
+    chat::{Format, Input, InvokeOptions, NativeInput, Request},
     problem::Problem,
 };
 
-/// Reads what is to be counted: a Converse body, or an InvokeModel body in base64.
+/// Reads a request to count tokens: a Converse body, or an InvokeModel body in base64.
 pub fn parse(model: String, body: Map<String, Value>, format: Option<Format>) -> Result<Request, Problem> {
     let mut fields = Fields::new(body, &Path::Root);
     let input = fields.required("input", |value, at| {
-        let mut input = Fields::of(value, at)?;
+        let mut input = Fields::from_value(value, at)?;
         if let Some(body) = input.optional("converse", json::object)? {
             return Ok(Input::Converse(body));
         }
         let bodies = vec![input.required("invokeModel", invoke_body)?];
-        Ok(Input::Native(Native { format, bodies, options: Options::default() }))
+        Ok(Input::Native(NativeInput { format, bodies, options: InvokeOptions::default() }))
     })?;
     Ok(Request { model, input, stream: false, max_tokens: None, service_tier: None, ignored: Vec::new() })
 }
 
 fn invoke_body(value: Value, at: &Path) -> Read<Map<String, Value>> {
-    Fields::of(value, at)?.required("body", |value, at| {
-        let bytes = STANDARD.decode(json::string(value, at)?).map_err(|_| at.refuse("is not valid base64"))?;
-        let body = serde_json::from_slice(&bytes).map_err(|_| at.refuse("is not JSON in base64"))?;
+    Fields::from_value(value, at)?.required("body", |value, at| {
+        let bytes = STANDARD.decode(json::string(value, at)?).map_err(|_| at.error("is not valid base64"))?;
+        let body = serde_json::from_slice(&bytes).map_err(|_| at.error("is not JSON in base64"))?;
         json::object(body, at)
     })
 }

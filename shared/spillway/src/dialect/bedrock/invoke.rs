@@ -1,16 +1,16 @@
-//! `POST /model/{id}/invoke` and `/invoke-with-response-stream`: the body is the model's own.
+//! `POST /model/{id}/invoke` and `/invoke-with-response-stream`, whose bodies are the model's own.
 
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::request::check_pairs;
+use super::request::check_metadata_pairs;
 use crate::dialect::json::{self, Path, Read};
 use crate::{
-    chat::{Format, Input, Native, Options, Request},
+    chat::{Format, Input, InvokeOptions, NativeInput, Request},
     problem::Problem,
 };
 
-/// Reads the output limit of a body of `format` and the headers that go with it; the rest is between caller and model.
+/// Reads the output limit of a body of `format`, and the headers. The rest of the body is not read.
 pub fn parse(
     model: String,
     body: Map<String, Value>,
@@ -27,7 +27,7 @@ pub fn parse(
     if let Some(latency) = header(LATENCY) {
         super::standard_latency(latency, &at.key(LATENCY))?;
     }
-    let options = Options {
+    let options = InvokeOptions {
         accept: owned(if stream { "x-amzn-bedrock-accept" } else { "accept" }),
         guardrail_id: owned("x-amzn-bedrock-guardrailidentifier"),
         guardrail_version: owned("x-amzn-bedrock-guardrailversion"),
@@ -37,7 +37,7 @@ pub fn parse(
             .transpose()?
             .unwrap_or_default(),
     };
-    let input = Input::Native(Native { format, bodies: vec![body], options });
+    let input = Input::Native(NativeInput { format, bodies: vec![body], options });
     Ok(Request { model, input, stream, max_tokens, service_tier, ignored: Vec::new() })
 }
 
@@ -47,7 +47,7 @@ const METADATA: &str = "x-amzn-bedrock-request-metadata";
 
 fn metadata(pairs: &str, at: &Path) -> Read<Map<String, Value>> {
     let pairs: Map<String, Value> =
-        serde_json::from_str(pairs).map_err(|_| at.refuse("is no JSON object of strings"))?;
-    check_pairs(&pairs, at)?;
+        serde_json::from_str(pairs).map_err(|_| at.error("is not a JSON object of strings"))?;
+    check_metadata_pairs(&pairs, at)?;
     Ok(pairs)
 }

@@ -1,14 +1,16 @@
-//! The body of `POST /model/{id}/converse` and `/converse-stream`: carried as it is, after checking what we act on.
+//! The body of `POST /model/{id}/converse` and `/converse-stream`: passed on as it is, after a
+//! check of the members that Spillway acts on.
 
 use serde_json::{Map, Value};
 
-use crate::dialect::json::{self, Path, Read, echo};
+use crate::dialect::json::{self, Path, Read, sanitized};
 use crate::{
     chat::{Input, Request},
     problem::Problem,
 };
 
-/// Names under which models take an output limit beside Converse's own; it would escape the reservation.
+/// Names of output limits that models take beside Converse's own. Such a limit would escape the
+/// reservation.
 const HIDDEN_TOKEN_LIMITS: [&str; 7] = [
     "max_tokens",
     "max_completion_tokens",
@@ -19,15 +21,16 @@ const HIDDEN_TOKEN_LIMITS: [&str; 7] = [
     "maxTokenCount",
 ];
 
-/// Bedrock takes 16 pairs of request metadata; two of them are ours (`tenant` and `request_id`).
-const MOST_METADATA: usize = 14;
+/// Maximum number of the caller's metadata pairs. Bedrock takes 16, of which two are ours (`tenant`
+/// and `request_id`).
+const MAX_METADATA_PAIRS: usize = 14;
 
 /// Checks a Converse body.
 pub fn parse(model: String, mut body: Map<String, Value>, stream: bool) -> Result<Request, Problem> {
     body.retain(|_, value| !value.is_null());
     let at = Path::Root;
     match body.get("messages") {
-        None => return Err(at.key("messages").refuse("is missing")),
+        None => return Err(at.key("messages").error("is missing")),
         Some(messages) => check_messages(messages, &at.key("messages"))?,
     }
     if let Some(system) = body.get("system") {
@@ -39,10 +42,10 @@ pub fn parse(model: String, mut body: Map<String, Value>, stream: bool) -> Resul
     };
     check_additional(&body)?;
     check_metadata(&body)?;
-    let service_tier = taken(&mut body, "serviceTier", "type")?;
+    let service_tier = take_choice(&mut body, "serviceTier", "type")?;
     let service_tier =
         service_tier.map(|tier| super::tier(tier, &at.key("serviceTier").key("type"))).transpose()?.flatten();
-    if let Some(latency) = taken(&mut body, "performanceConfig", "latency")? {
+    if let Some(latency) = take_choice(&mut body, "performanceConfig", "latency")? {
         super::standard_latency(&latency, &at.key("performanceConfig").key("latency"))?;
     }
     for name in ["toolConfig", "guardrailConfig", "outputConfig", "promptVariables"] {
@@ -55,21 +58,21 @@ pub fn parse(model: String, mut body: Map<String, Value>, stream: bool) -> Resul
 
 fn check_messages(messages: &Value, at: &Path) -> Read<()> {
     if messages.as_array().is_some_and(Vec::is_empty) {
-        return Err(at.refuse("needs at least one message"));
+        return Err(at.error("needs at least one message"));
     }
     each(messages, at, |message, at| {
         let message = members(message, at)?;
         match message.get("role") {
             Some(Value::String(role)) if ["user", "assistant", "system"].contains(&role.as_str()) => {}
             Some(Value::String(role)) => {
-                let text = format_args!("{} is unknown; expected user, assistant or system", echo(role));
-                return Err(at.key("role").refuse(text));
+                let text = format_args!("{} is unknown; expected user, assistant or system", sanitized(role));
+                return Err(at.key("role").error(text));
             }
-            Some(other) => return Err(at.key("role").mistyped("a string", other)),
-            None => return Err(at.key("role").refuse("is missing")),
+            Some(value) => return Err(at.key("role").mistyped("a string", value)),
+            None => return Err(at.key("role").error("is missing")),
         }
         let at = at.key("content");
-        let content = message.get("content").ok_or_else(|| at.refuse("is missing"))?;
+        let content = message.get("content").ok_or_else(|| at.error("is missing"))?;
         each(content, &at, |block, at| members(block, at).map(drop))
     })
 }
@@ -87,38 +90,38 @@ fn check_inference(config: &Map<String, Value>, at: &Path) -> Read<Option<u64>> 
 fn check_additional(body: &Map<String, Value>) -> Read<()> {
     let at = Path::Root.key("additionalModelRequestFields");
     let Some(Value::Object(additional)) = body.get("additionalModelRequestFields") else { return Ok(()) };
-    no_hidden_limit(additional, &at)?;
+    reject_hidden_limit(additional, &at)?;
     additional.iter().try_for_each(|(name, value)| match value {
-        Value::Object(inner) => no_hidden_limit(inner, &at.key(&echo(name))),
+        Value::Object(inner) => reject_hidden_limit(inner, &at.key(&sanitized(name))),
         _ => Ok(()),
     })
 }
 
-fn no_hidden_limit(members: &Map<String, Value>, at: &Path) -> Read<()> {
+fn reject_hidden_limit(members: &Map<String, Value>, at: &Path) -> Read<()> {
     match HIDDEN_TOKEN_LIMITS.iter().find(|name| members.contains_key(**name)) {
-        Some(name) => Err(at.key(name).refuse("is not supported; use inferenceConfig.maxTokens")),
+        Some(name) => Err(at.key(name).error("is not supported; use inferenceConfig.maxTokens")),
         None => Ok(()),
     }
 }
 
 fn check_metadata(body: &Map<String, Value>) -> Read<()> {
     let at = Path::Root.key("requestMetadata");
-    body.get("requestMetadata").map_or(Ok(()), |metadata| check_pairs(members(metadata, &at)?, &at))
+    body.get("requestMetadata").map_or(Ok(()), |metadata| check_metadata_pairs(members(metadata, &at)?, &at))
 }
 
-/// Checks pairs for Bedrock's invocation log, wherever they came in.
-pub fn check_pairs(pairs: &Map<String, Value>, at: &Path) -> Read<()> {
-    if pairs.len() > MOST_METADATA {
-        return Err(at.refuse(format_args!("has {} pairs; at most {MOST_METADATA} are possible", pairs.len())));
+/// Checks metadata pairs for Bedrock's invocation log.
+pub fn check_metadata_pairs(pairs: &Map<String, Value>, at: &Path) -> Read<()> {
+    if pairs.len() > MAX_METADATA_PAIRS {
+        return Err(at.error(format_args!("has {} pairs; at most {MAX_METADATA_PAIRS} are allowed", pairs.len())));
     }
     match pairs.values().find(|value| !value.is_string()) {
-        Some(other) => Err(at.mistyped("an object of strings", other)),
+        Some(value) => Err(at.mistyped("an object of strings", value)),
         None => Ok(()),
     }
 }
 
-/// Takes a choice out of the body, so that the pool can set its own.
-fn taken(body: &mut Map<String, Value>, name: &str, member: &str) -> Read<Option<String>> {
+/// Takes a choice out of the body, so that the pool can set it.
+fn take_choice(body: &mut Map<String, Value>, name: &str, member: &str) -> Read<Option<String>> {
     let Some(config) = body.shift_remove(name) else { return Ok(None) };
     let at = Path::Root.key(name);
     let choice = members(&config, &at)?.get(member).filter(|choice| !choice.is_null());

@@ -1,4 +1,5 @@
-//! Event-stream frames (`application/vnd.amazon.eventstream`) of ConverseStream and InvokeModelWithResponseStream.
+//! Encodes frames (`application/vnd.amazon.eventstream`) of ConverseStream and
+//! InvokeModelWithResponseStream.
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
@@ -8,24 +9,24 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    chat::Event,
+    chat::StreamEvent,
     problem::{Kind, Problem},
 };
 
-/// One stream of frames.
+/// Encoder of one stream of frames.
 #[derive(Debug, Default)]
-pub struct Stream {
+pub struct FrameStream {
     is_over: bool,
 }
 
-impl Stream {
-    pub fn event(&mut self, event: &Event) -> Bytes {
+impl FrameStream {
+    pub fn event(&mut self, event: &StreamEvent) -> Bytes {
         if self.is_over {
             return Bytes::new();
         }
         match event {
-            Event::Converse { name, payload } => frame("event", ":event-type", name.clone(), payload),
-            Event::Native(bytes) => {
+            StreamEvent::Converse { name, payload } => frame("event", ":event-type", name.clone(), payload),
+            StreamEvent::Native(bytes) => {
                 let chunk = json!({"bytes": STANDARD.encode(bytes)});
                 frame("event", ":event-type", "chunk".to_owned(), &chunk)
             }
@@ -40,21 +41,22 @@ impl Stream {
         frame("exception", ":exception-type", name, &super::problem(problem))
     }
 
-    /// A sign of life: an event of a type that no stream has. boto3, the AWS SDK for JavaScript, Anthropic's SDKs, LangChain,
-    /// LiteLLM and the AI SDK skip it; the AWS SDK for Rust hands it out as `Unknown`. One or another of them fails on an event
-    /// without a JSON payload, a chunk or delta without content, a frame without headers, or a message of an unknown type.
+    /// A keep-alive: an event of a type that no stream has. boto3, the AWS SDK for JavaScript,
+    /// Anthropic's SDKs, LangChain, LiteLLM and the AI SDK skip it; the AWS SDK for Rust returns it
+    /// as `Unknown`. Some of these clients fail on an event without a JSON payload, a chunk or
+    /// delta without content, a frame without headers, or a message of an unknown type.
     pub fn keep_alive(&self) -> Bytes {
         frame("event", ":event-type", "keepAlive".to_owned(), &json!({}))
     }
 
-    /// The stream just ends.
+    /// Ends the stream, which needs no closing frame.
     pub fn finish(&mut self) -> Bytes {
         self.is_over = true;
         Bytes::new()
     }
 }
 
-/// The exceptions that ConverseStream models inside a stream, spelled as there.
+/// The exceptions that ConverseStream has inside a stream, in its spelling.
 fn exception(kind: Kind) -> &'static str {
     match kind {
         Kind::Throttled => "throttlingException",
@@ -73,7 +75,7 @@ fn frame(message_type: &'static str, name_header: &'static str, name: String, pa
         .add_header(header(":content-type", "application/json".into()))
         .add_header(header(":message-type", message_type.into()));
     let mut bytes = Vec::new();
-    // Only a frame above the format's own limits fails; a whole frame or none is sent.
+    // Only a frame above the limits of the format fails. Then no part of it is sent.
     match write_message_to(&message, &mut bytes) {
         Ok(()) => Bytes::from(bytes),
         Err(_) => Bytes::new(),

@@ -1,4 +1,4 @@
-//! A chat completion from a Converse reply.
+//! Renders a Converse reply as a chat completion.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::dialect::json::object_of;
 use crate::dialect::reply::{self, Block};
 use crate::usage::Usage;
 
-/// The `chat.completion` object of a Converse reply.
+/// The `chat.completion` object for a Converse reply.
 pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
     let (mut content, mut reasoning, mut calls) = (None::<String>, String::new(), Vec::new());
     for block in reply::blocks(body) {
@@ -58,7 +58,7 @@ pub fn id(context: &Context) -> String {
     format!("chatcmpl-{}", context.request_id)
 }
 
-/// Why the answer ended, in OpenAI's words.
+/// OpenAI's finish reason for Converse's stop reason.
 pub fn finish_reason(stop_reason: &str) -> &'static str {
     match stop_reason {
         "tool_use" => "tool_calls",
@@ -68,7 +68,7 @@ pub fn finish_reason(stop_reason: &str) -> &'static str {
     }
 }
 
-/// OpenAI counts cached tokens within the prompt, Converse beside it.
+/// OpenAI's usage. OpenAI counts cached tokens within the prompt, Converse beside it.
 pub fn usage(usage: &Usage) -> Value {
     let prompt = usage.all_input_tokens();
     json!({

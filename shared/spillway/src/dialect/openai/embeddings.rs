@@ -1,23 +1,23 @@
-//! `POST /v1/embeddings`, for the models of Amazon and Cohere.
+//! `POST /v1/embeddings`, for Amazon's and Cohere's models.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
+use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
 use crate::dialect::{Context, Echo};
 use crate::{
-    chat::{Format, Input, Native, NativeReply, Options, Request},
+    chat::{Format, Input, InvokeOptions, NativeInput, NativeReply, Request},
     problem::{Kind, Problem},
     usage::Usage,
 };
 
-/// The most texts that Cohere Embed takes in one call (Amazon Bedrock User Guide, "Cohere Embed").
-const COHERE_TEXTS: usize = 96;
+/// Maximum number of texts in one call of Cohere Embed (Amazon Bedrock User Guide, "Cohere Embed").
+const MAX_COHERE_TEXTS: usize = 96;
 
-/// The most texts of one request, as OpenAI has it ("Create embeddings").
-const MOST_TEXTS: usize = 2048;
+/// Maximum number of texts in one request, as in OpenAI's API ("Create embeddings").
+const MAX_TEXTS: usize = 2048;
 
-/// Reads an embeddings request for a model whose own bodies are of `format`.
+/// Reads an embeddings request for a model whose own bodies have `format`.
 pub fn parse(model: String, mut body: Map<String, Value>, format: Option<Format>) -> Result<(Request, Echo), Problem> {
     body.shift_remove("model");
     let mut ignored = Ignored::default();
@@ -35,30 +35,30 @@ pub fn parse(model: String, mut body: Map<String, Value>, format: Option<Format>
         }
         Some(Format::CohereEmbed) => {
             let input_type = input_type.unwrap_or_else(|| "search_document".to_owned());
-            texts.chunks(COHERE_TEXTS).map(|texts| cohere(texts, &input_type, dimensions)).collect()
+            texts.chunks(MAX_COHERE_TEXTS).map(|texts| cohere(texts, &input_type, dimensions)).collect()
         }
-        _ => return Err(Path::Root.key("model").refuse("is no embedding model of Amazon Titan or Cohere")),
+        _ => return Err(Path::Root.key("model").error("is not an embedding model of Amazon Titan or Cohere")),
     };
     fields.ignore("user", &mut ignored);
     fields.finish(&mut ignored);
-    let input = Input::Native(Native { format, bodies, options: Options::default() });
+    let input = Input::Native(NativeInput { format, bodies, options: InvokeOptions::default() });
     let ignored = ignored.into_names();
     let request = Request { model, input, stream: false, max_tokens: None, service_tier: None, ignored };
     Ok((request, Echo { base64, ..Echo::default() }))
 }
 
 fn texts(value: Value, at: &Path) -> Read<Vec<String>> {
-    let no_tokens = |value: &Value| value.is_number() || value.is_array();
+    let is_token = |value: &Value| value.is_number() || value.is_array();
     match value {
         Value::String(_) => Ok(vec![json::name(value, at)?]),
-        Value::Array(elements) if elements.first().is_some_and(no_tokens) => {
-            Err(at.refuse("token arrays are not supported, since they are of another model's tokens; send text"))
+        Value::Array(elements) if elements.first().is_some_and(is_token) => {
+            Err(at.error("token arrays are not supported, because this model has other tokens; send text"))
         }
-        Value::Array(elements) if (1..=MOST_TEXTS).contains(&elements.len()) => json::names(elements.into(), at),
+        Value::Array(elements) if (1..=MAX_TEXTS).contains(&elements.len()) => json::names(elements.into(), at),
         Value::Array(elements) => {
-            Err(at.refuse(format_args!("has {} texts; expected 1 to {MOST_TEXTS}", elements.len())))
+            Err(at.error(format_args!("has {} texts; expected 1 to {MAX_TEXTS}", elements.len())))
         }
-        other => Err(at.mistyped("a string or an array of strings", &other)),
+        value => Err(at.mistyped("a string or an array of strings", &value)),
     }
 }
 
@@ -66,7 +66,7 @@ fn is_base64(value: Value, at: &Path) -> Read<bool> {
     match json::string(value, at)?.as_str() {
         "float" => Ok(false),
         "base64" => Ok(true),
-        other => Err(at.refuse(format_args!("{} is not float or base64", echo(other)))),
+        unknown => Err(at.error(format_args!("{} is not float or base64", sanitized(unknown)))),
     }
 }
 
@@ -83,10 +83,10 @@ fn cohere(texts: &[String], input_type: &str, dimensions: Option<u64>) -> Map<St
     body
 }
 
-/// The list of vectors.
+/// Renders the list of vectors.
 ///
 /// # Errors
-/// [`Kind::Model`]: a reply has no vectors.
+/// Returns [`Kind::Model`] if a reply has no vectors.
 pub fn answer(context: &Context, replies: &[NativeReply], usage: &Usage) -> Result<Value, Problem> {
     let mut data = Vec::new();
     for reply in replies {
@@ -106,7 +106,7 @@ pub fn answer(context: &Context, replies: &[NativeReply], usage: &Usage) -> Resu
     }))
 }
 
-/// The vectors of one reply: Titan has one, Cohere a list, by type or not.
+/// The vectors of one reply: one from Titan, a list from Cohere, which may be grouped by type.
 fn vectors(body: &[u8]) -> Option<Vec<Vec<f32>>> {
     let mut reply: Map<String, Value> = serde_json::from_slice(body).ok()?;
     if let Some(vector) = reply.remove("embedding") {
@@ -118,7 +118,7 @@ fn vectors(body: &[u8]) -> Option<Vec<Vec<f32>>> {
     }
 }
 
-/// A vector as OpenAI packs it: 32-bit floats, the smallest byte first, in base64.
+/// A vector as OpenAI encodes it: little-endian 32-bit floats in base64.
 fn packed(vector: &[f32]) -> Value {
     let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
     STANDARD.encode(bytes).into()

@@ -1,72 +1,72 @@
-//! `messages` of a chat completions request, as Converse turns and system blocks.
+//! Translates `messages` of a chat completions request to Converse messages and system blocks.
 
 use serde_json::{Value, json};
 
 use super::{parts, tools};
-use crate::dialect::converse::{self, Body};
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
-use crate::dialect::media::Documents;
+use crate::dialect::converse::{self, ConverseBody};
+use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
+use crate::dialect::media::DocumentBuilder;
 
-/// What the messages of one request share while they are read.
-struct Reader<'r> {
-    documents: Documents,
+/// Reads the messages of one request.
+struct MessageReader<'r> {
+    documents: DocumentBuilder,
     ignored: &'r mut Ignored,
 }
 
-/// Reads all messages. System and developer messages become `system`, wherever they stand; results of tools become
-/// one user message with what surrounds them.
-pub fn read(value: Value, at: &Path, inner: &mut Body, ignored: &mut Ignored) -> Read<()> {
-    let mut reader = Reader { documents: Documents::default(), ignored };
+/// Reads all messages. System and developer messages become `system`, wherever they are. Tool
+/// results are merged into one user message with the user messages next to them.
+pub fn read(value: Value, at: &Path, inner: &mut ConverseBody, ignored: &mut Ignored) -> Read<()> {
+    let mut reader = MessageReader { documents: DocumentBuilder::default(), ignored };
     for (index, value) in json::array(value, at)?.into_iter().enumerate() {
         reader.message(value, &at.index(index), inner)?;
     }
-    if inner.turns.is_empty() {
-        return Err(at.refuse("needs at least one message of the user"));
+    if inner.conversation.is_empty() {
+        return Err(at.error("needs at least one user message"));
     }
     Ok(())
 }
 
-impl Reader<'_> {
-    fn message(&mut self, value: Value, at: &Path, inner: &mut Body) -> Read<()> {
-        let mut message = Fields::of(value, at)?;
+impl MessageReader<'_> {
+    fn message(&mut self, value: Value, at: &Path, inner: &mut ConverseBody) -> Read<()> {
+        let mut message = Fields::from_value(value, at)?;
         match message.required("role", json::string)?.as_str() {
             "system" | "developer" => inner.system.extend(self.instruction(&mut message, at)?),
-            "user" => inner.turns.push("user", self.spoken(&mut message, at)?),
+            "user" => inner.conversation.push("user", self.non_empty_content(&mut message, at)?),
             "assistant" => {
                 let content = self.assistant(&mut message)?;
-                // An empty message says nothing, and Converse refuses it.
+                // Converse rejects empty messages, so an empty assistant message is left out.
                 if !content.is_empty() {
-                    inner.turns.push("assistant", content);
+                    inner.conversation.push("assistant", content);
                 }
             }
-            "tool" => inner.turns.push("user", self.tool_result(&mut message)?),
-            "function" => return Err(at.key("role").refuse("function is not supported; use tool")),
-            other => {
+            "tool" => inner.conversation.push("user", self.tool_result(&mut message)?),
+            "function" => return Err(at.key("role").error("function is not supported; use tool")),
+            unknown => {
                 let expected = "expected system, developer, user, assistant or tool";
-                return Err(at.key("role").refuse(format_args!("{} is unknown; {expected}", echo(other))));
+                return Err(at.key("role").error(format_args!("{} is unknown; {expected}", sanitized(unknown))));
             }
         }
         message.finish(self.ignored);
         Ok(())
     }
 
-    /// The content of a system or user message, which must say something.
-    fn spoken(&mut self, message: &mut Fields, at: &Path) -> Read<Vec<Value>> {
+    /// Reads the content of a system or user message, which must not be empty.
+    fn non_empty_content(&mut self, message: &mut Fields, at: &Path) -> Read<Vec<Value>> {
         let blocks = message.required("content", |value, at| self.content(value, at))?;
         if blocks.is_empty() {
-            return Err(at.key("content").refuse("is empty"));
+            return Err(at.key("content").error("is empty"));
         }
         Ok(blocks)
     }
 
     fn instruction(&mut self, message: &mut Fields, at: &Path) -> Read<Vec<Value>> {
-        let blocks = self.spoken(message, at)?;
+        let blocks = self.non_empty_content(message, at)?;
         parts::only_text(blocks, &at.key("content"))
     }
 
     fn assistant(&mut self, message: &mut Fields) -> Read<Vec<Value>> {
-        message.refuse("function_call", "is not supported; use tool_calls")?;
-        message.refuse("audio", "audio is not supported")?;
+        message.reject("function_call", "is not supported; use tool_calls")?;
+        message.reject("audio", "audio is not supported")?;
         let mut blocks = message.optional("content", |value, at| self.content(value, at))?.unwrap_or_default();
         blocks.extend(message.optional("refusal", json::string)?.and_then(converse::text));
         let calls = message.optional("tool_calls", |value, at| {
@@ -78,11 +78,11 @@ impl Reader<'_> {
     }
 
     fn tool_call(&mut self, value: Value, at: &Path) -> Read<Value> {
-        let mut call = Fields::of(value, at)?;
+        let mut call = Fields::from_value(value, at)?;
         tools::function_type(&mut call, at)?;
         let id = call.required("id", json::name)?;
         let (name, input) = call.required("function", |value, at| {
-            let mut function = Fields::of(value, at)?;
+            let mut function = Fields::from_value(value, at)?;
             let name = function.required("name", json::name)?;
             let input = function.optional("arguments", parts::arguments)?.unwrap_or_else(|| json!({}));
             function.finish(self.ignored);
@@ -103,16 +103,16 @@ impl Reader<'_> {
     }
 
     fn part(&mut self, value: Value, at: &Path, blocks: &mut Vec<Value>) -> Read<()> {
-        let mut part = Fields::of(value, at)?;
+        let mut part = Fields::from_value(value, at)?;
         let kind = part.required("type", json::string)?;
         match kind.as_str() {
             "text" => blocks.extend(converse::text(part.required("text", json::string)?)),
             "refusal" => blocks.extend(converse::text(part.required("refusal", json::string)?)),
             "image_url" => blocks.push(part.required("image_url", |value, at| self.image(value, at))?),
             "file" => blocks.push(part.required("file", |value, at| self.file(value, at))?),
-            other => {
+            unknown => {
                 let expected = "expected text, image_url or file";
-                return Err(at.key("type").refuse(format_args!("{} is not supported; {expected}", echo(other))));
+                return Err(at.key("type").error(format_args!("{} is not supported; {expected}", sanitized(unknown))));
             }
         }
         blocks.extend(part.optional("cache_control", converse::cache_point)?);
@@ -121,14 +121,14 @@ impl Reader<'_> {
     }
 
     fn image(&mut self, value: Value, at: &Path) -> Read<Value> {
-        let mut image = Fields::of(value, at)?;
+        let mut image = Fields::from_value(value, at)?;
         let block = image.required("url", parts::image)?;
         image.finish(self.ignored);
         Ok(block)
     }
 
     fn file(&mut self, value: Value, at: &Path) -> Read<Value> {
-        let mut file = Fields::of(value, at)?;
+        let mut file = Fields::from_value(value, at)?;
         let block = parts::file(&mut file, at, &mut self.documents)?;
         file.finish(self.ignored);
         Ok(block)

@@ -1,62 +1,63 @@
-//! Parameters that chat completions and responses have in common.
+//! Parameters that chat completions and responses share.
 
 use serde_json::{Number, Value};
 
 use crate::dialect::converse;
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
+use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
 
-/// `temperature`.
+/// Reads `temperature`.
 pub fn temperature(value: Value, at: &Path) -> Read<Number> {
     if value.as_f64().is_some_and(|number| number > 1.0 && number <= 2.0) {
-        return Err(at.refuse("is above 1; OpenAI allows up to 2, Bedrock's models take 0 to 1"));
+        return Err(at.error("is above 1; OpenAI allows up to 2, but Bedrock's models take 0 to 1"));
     }
     json::fraction(value, at)
 }
 
-/// How hard to think, as `outputConfig.effort`.
+/// Reads the reasoning effort, as `outputConfig.effort`.
 pub fn effort(value: Value, at: &Path) -> Read<Option<Value>> {
     match json::string(value, at)?.as_str() {
-        // Bedrock reasons only where it is asked to, so asking for none is asking for nothing.
+        // Without a parameter, Bedrock's models do not reason.
         "none" => Ok(None),
         "minimal" => converse::effort("low", at).map(Some),
         level => converse::effort(level, at).map(Some),
     }
 }
 
-/// The form of the answer, as `outputConfig.textFormat`; none for plain text. `schema` reads it where it is a JSON schema.
+/// Reads the format of the answer, as `outputConfig.textFormat`; `None` for plain text. `schema`
+/// reads a JSON schema.
 pub fn text_format(
     value: Value,
     at: &Path,
     ignored: &mut Ignored,
     schema: impl FnOnce(&mut Fields, &mut Ignored) -> Read<Value>,
 ) -> Read<Option<Value>> {
-    let mut format = Fields::of(value, at)?;
-    let found = match format.required("type", json::string)?.as_str() {
+    let mut format = Fields::from_value(value, at)?;
+    let text_format = match format.required("type", json::string)?.as_str() {
         "text" => None,
         "json_schema" => Some(schema(&mut format, ignored)?),
         "json_object" => {
-            return Err(at.key("type").refuse("json_object is not supported by Bedrock; use json_schema"));
+            return Err(at.key("type").error("json_object is not supported by Bedrock; use json_schema"));
         }
-        other => return Err(at.key("type").refuse(format_args!("{} is not text or json_schema", echo(other)))),
+        unknown => return Err(at.key("type").error(format_args!("{} is not text or json_schema", sanitized(unknown)))),
     };
     format.finish(ignored);
-    Ok(found)
+    Ok(text_format)
 }
 
-/// A JSON schema with its name and description.
+/// Reads a JSON schema with its name and description.
 pub fn json_schema(fields: &mut Fields) -> Read<Value> {
     let definition = fields.required("schema", json::object)?;
     let (name, description) = (fields.optional("name", json::name)?, fields.optional("description", json::string)?);
-    // Bedrock always holds the model to the schema, as `strict` asks.
+    // Bedrock always enforces the schema, as `strict` requests.
     fields.optional("strict", json::boolean)?;
     Ok(converse::text_format(&Value::Object(definition), name, description))
 }
 
-/// The tier that the caller insists on; `None` leaves it to the operator's ladder.
+/// Reads the service tier; `None` leaves the choice to the operator's ladder.
 pub fn service_tier(value: Value, at: &Path) -> Read<Option<String>> {
     match json::string(value, at)? {
         tier if tier == "auto" || tier == "default" => Ok(None),
         tier if tier == "flex" || tier == "priority" => Ok(Some(tier)),
-        other => Err(at.refuse(format_args!("{} is not one of auto, default, flex, priority", echo(&other)))),
+        unknown => Err(at.error(format_args!("{} is not one of auto, default, flex, priority", sanitized(&unknown)))),
     }
 }

@@ -1,12 +1,13 @@
-//! What is inside messages, the same in chat completions and in responses: content, images, files, arguments, results.
+//! Parts of messages that chat completions and responses share: content, images, files, arguments
+//! and tool results.
 
 use serde_json::{Value, json};
 
 use crate::dialect::converse;
 use crate::dialect::json::{self, Fields, Path, Read};
-use crate::dialect::media::{self, Documents};
+use crate::dialect::media::{self, DocumentBuilder};
 
-/// Content, which is a string or parts; `part` reads one of these.
+/// Reads content, which is a string or an array of parts; `part` reads a part.
 pub fn content(
     value: Value,
     at: &Path,
@@ -21,28 +22,28 @@ pub fn content(
             }
             Ok(blocks)
         }
-        other => Err(at.mistyped("a string or an array of parts", &other)),
+        value => Err(at.mistyped("a string or an array of parts", &value)),
     }
 }
 
-/// The blocks of a system message, which Converse takes only as text.
+/// Checks the blocks of a system message, which Converse takes only as text.
 pub fn only_text(blocks: Vec<Value>, at: &Path) -> Read<Vec<Value>> {
     match blocks.iter().all(|block| block.get("text").is_some() || is_cache_point(block)) {
         true => Ok(blocks),
-        false => Err(at.refuse("a system message takes only text")),
+        false => Err(at.error("a system message takes only text")),
     }
 }
 
-/// An image, which is a `data:` URL.
+/// Reads an image, which is a `data:` URL.
 pub fn image(value: Value, at: &Path) -> Read<Value> {
     let (media_type, data) = media::data_url(&json::string(value, at)?, at)?;
     media::image(&media_type, data, at)
 }
 
-/// A file from `file_data` and `filename`.
-pub fn file(file: &mut Fields, at: &Path, documents: &mut Documents) -> Read<Value> {
-    file.refuse("file_id", "stored files are not supported; send file_data")?;
-    file.refuse("file_url", "Bedrock fetches nothing; send file_data")?;
+/// Reads a file from `file_data` and `filename`.
+pub fn file(file: &mut Fields, at: &Path, documents: &mut DocumentBuilder) -> Read<Value> {
+    file.reject("file_id", "stored files are not supported; send file_data")?;
+    file.reject("file_url", "Bedrock fetches no URLs; send file_data")?;
     let source = |value, at: &Path| media::data_url(&json::string(value, at)?, at);
     let (media_type, data) = file.required("file_data", source)?;
     let title = file.optional("filename", json::string)?;
@@ -51,7 +52,7 @@ pub fn file(file: &mut Fields, at: &Path, documents: &mut Documents) -> Read<Val
     Ok(json!({"document": documents.block(format, title.as_deref(), json!({"bytes": data}))}))
 }
 
-/// The arguments of a call, which OpenAI sends as JSON inside a string.
+/// Reads the arguments of a tool call, which OpenAI sends as JSON inside a string.
 pub fn arguments(value: Value, at: &Path) -> Read<Value> {
     let text = json::string(value, at)?;
     if text.trim().is_empty() {
@@ -59,17 +60,17 @@ pub fn arguments(value: Value, at: &Path) -> Read<Value> {
     }
     match serde_json::from_str(&text) {
         Ok(input @ Value::Object(_)) => Ok(input),
-        Ok(other) => Err(at.mistyped("a JSON object inside the string", &other)),
-        Err(_) => Err(at.refuse("is not valid JSON inside the string")),
+        Ok(value) => Err(at.mistyped("a JSON object inside the string", &value)),
+        Err(_) => Err(at.error("is not valid JSON inside the string")),
     }
 }
 
-/// A call of a tool.
+/// A tool call.
 pub fn tool_use(id: &str, name: &str, input: Value) -> Value {
     json!({"toolUse": {"toolUseId": id, "name": name, "input": input}})
 }
 
-/// What a tool said. Converse has no cache points inside a result, only behind it.
+/// A tool result. Converse has no cache points inside a result, only after it.
 pub fn tool_result(id: &str, content: Vec<Value>) -> Vec<Value> {
     let (points, content): (Vec<_>, Vec<_>) = content.into_iter().partition(is_cache_point);
     let result = json!({"toolResult": {"toolUseId": id, "content": content}});

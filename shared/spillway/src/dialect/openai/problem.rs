@@ -19,7 +19,7 @@ pub fn problem(problem: &Problem) -> Value {
         Kind::MethodNotAllowed => ("invalid_request_error", "method_not_allowed"),
         Kind::Conflict => ("invalid_request_error", "conflict"),
         Kind::TooLarge => ("invalid_request_error", "request_too_large"),
-        Kind::Throttled => (refusing_limit(problem), "rate_limit_exceeded"),
+        Kind::Throttled => (limit_type(problem), "rate_limit_exceeded"),
         Kind::Model => ("server_error", "model_error"),
         Kind::Unavailable => ("server_error", "unavailable"),
         Kind::Timeout => ("server_error", "timeout"),
@@ -28,8 +28,8 @@ pub fn problem(problem: &Problem) -> Value {
     json!({"error": {"message": problem.message, "type": class, "param": problem.param, "code": code}})
 }
 
-/// OpenAI says by the type which kind of limit refused.
-fn refusing_limit(problem: &Problem) -> &'static str {
+/// The error type for the kind of limit that refused.
+fn limit_type(problem: &Problem) -> &'static str {
     match problem.limits.first() {
         Some(LimitName::Account(limit)) if limit.unit() == Unit::Tokens => "tokens",
         Some(LimitName::Account(limit)) if limit.unit() == Unit::Requests => "requests",

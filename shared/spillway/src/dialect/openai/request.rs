@@ -1,18 +1,18 @@
-//! The parameters of `POST /v1/chat/completions`.
+//! Translates the parameters of `POST /v1/chat/completions` to Converse.
 
 use serde_json::{Map, Value};
 
 use super::{messages, parameters, tools};
 use crate::dialect::Echo;
-use crate::dialect::converse::Body;
+use crate::dialect::converse::ConverseBody;
 use crate::dialect::json::{self, Fields, Ignored, Path, Read};
 use crate::{
     chat::{Input, Request},
     problem::Problem,
 };
 
-/// Understood, and without effect on what the model answers.
-const HARMLESS: [&str; 10] = [
+/// Parameters that do not change the answer.
+const WITHOUT_EFFECT: [&str; 10] = [
     "user",
     "metadata",
     "store",
@@ -25,8 +25,8 @@ const HARMLESS: [&str; 10] = [
     "verbosity",
 ];
 
-/// Without them the caller would get another answer than the one asked for.
-const REFUSED: [(&str, &str); 11] = [
+/// Parameters without which the answer would be another, with the reason for the error.
+const UNSUPPORTED: [(&str, &str); 11] = [
     ("audio", "audio output is not supported"),
     ("frequency_penalty", "is not supported by Bedrock; leave it out or send 0"),
     ("presence_penalty", "is not supported by Bedrock; leave it out or send 0"),
@@ -48,17 +48,17 @@ pub fn parse(model: String, mut body: Map<String, Value>) -> Result<(Request, Ec
     let stream = fields.optional("stream", json::boolean)?.unwrap_or(false);
     let include_usage = stream_options(&mut fields, &mut ignored)? && stream;
 
-    let mut inner = Body::default();
+    let mut inner = ConverseBody::default();
     fields.required("messages", |value, at| messages::read(value, at, &mut inner, &mut ignored))?;
     let max_tokens = inference(&mut fields, &mut inner)?;
     tools::read(&mut fields, &mut inner, &mut ignored)?;
     output(&mut fields, &mut inner, &mut ignored)?;
-    only_one_plain_choice(&mut fields)?;
+    check_fixed_values(&mut fields)?;
     let service_tier = fields.optional("service_tier", parameters::service_tier)?.flatten();
-    for (name, text) in REFUSED {
-        fields.refuse(name, text)?;
+    for (name, text) in UNSUPPORTED {
+        fields.reject(name, text)?;
     }
-    for name in HARMLESS {
+    for name in WITHOUT_EFFECT {
         fields.ignore(name, &mut ignored);
     }
     fields.finish(&mut ignored);
@@ -69,7 +69,7 @@ pub fn parse(model: String, mut body: Map<String, Value>) -> Result<(Request, Ec
 
 fn stream_options(fields: &mut Fields, ignored: &mut Ignored) -> Read<bool> {
     let read = |value: Value, at: &Path| {
-        let mut options = Fields::of(value, at)?;
+        let mut options = Fields::from_value(value, at)?;
         let include_usage = options.optional("include_usage", json::boolean)?;
         options.finish(ignored);
         Ok(include_usage.unwrap_or(false))
@@ -78,39 +78,33 @@ fn stream_options(fields: &mut Fields, ignored: &mut Ignored) -> Read<bool> {
 }
 
 /// Fills `inferenceConfig` and returns the output limit.
-fn inference(fields: &mut Fields, inner: &mut Body) -> Read<Option<u64>> {
-    let old = fields.optional("max_tokens", json::token_limit)?;
-    let new = fields.optional("max_completion_tokens", json::token_limit)?;
-    if let (Some(old), Some(new)) = (old, new)
-        && old != new
+fn inference(fields: &mut Fields, inner: &mut ConverseBody) -> Read<Option<u64>> {
+    let former = fields.optional("max_tokens", json::token_limit)?;
+    let current = fields.optional("max_completion_tokens", json::token_limit)?;
+    if let (Some(former), Some(current)) = (former, current)
+        && former != current
     {
-        let text = "differs from max_completion_tokens, which replaces it; send one of them";
-        return Err(Path::Root.key("max_tokens").refuse(text));
+        let text = "differs from max_completion_tokens, which replaces it; send only max_completion_tokens";
+        return Err(Path::Root.key("max_tokens").error(text));
     }
-    let max_tokens = new.or(old);
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            inner.inference.insert(name.to_owned(), value);
-        }
-    };
-    put("maxTokens", max_tokens.map(Value::from));
-    put("temperature", fields.optional("temperature", parameters::temperature)?.map(Value::Number));
-    put("topP", fields.optional("top_p", json::fraction)?.map(Value::Number));
-    let stop = fields.optional("stop", |value, at| match value {
+    let max_tokens = current.or(former);
+    let temperature = fields.optional("temperature", parameters::temperature)?;
+    let top_p = fields.optional("top_p", json::fraction)?;
+    let stop_sequences = fields.optional("stop", |value, at| match value {
         Value::String(_) => Ok(vec![json::name(value, at)?]),
         Value::Array(_) => json::names(value, at),
-        other => Err(at.mistyped("a string or an array of strings", &other)),
+        value => Err(at.mistyped("a string or an array of strings", &value)),
     })?;
-    put("stopSequences", stop.filter(|stop| !stop.is_empty()).map(Value::from));
+    inner.set_inference(max_tokens, temperature, top_p, stop_sequences);
     Ok(max_tokens)
 }
 
-/// `response_format` and `reasoning_effort`.
-fn output(fields: &mut Fields, inner: &mut Body, ignored: &mut Ignored) -> Read<()> {
+/// Reads `response_format` and `reasoning_effort`.
+fn output(fields: &mut Fields, inner: &mut ConverseBody, ignored: &mut Ignored) -> Read<()> {
     let format = fields.optional("response_format", |value, at| {
         parameters::text_format(value, at, ignored, |format, ignored| {
             format.required("json_schema", |value, at| {
-                let mut definition = Fields::of(value, at)?;
+                let mut definition = Fields::from_value(value, at)?;
                 let schema = parameters::json_schema(&mut definition)?;
                 definition.finish(ignored);
                 Ok(schema)
@@ -118,21 +112,19 @@ fn output(fields: &mut Fields, inner: &mut Body, ignored: &mut Ignored) -> Read<
         })
     })?;
     let effort = fields.optional("reasoning_effort", parameters::effort)?;
-    for (name, value) in [("textFormat", format.flatten()), ("effort", effort.flatten())] {
-        inner.output.extend(value.map(|value| (name.to_owned(), value)));
-    }
+    inner.set_output(format.flatten(), effort.flatten());
     Ok(())
 }
 
-/// Parameters of which Bedrock can do exactly one value.
-fn only_one_plain_choice(fields: &mut Fields) -> Read<()> {
+/// Rejects parameters with another value than the only one that Bedrock supports.
+fn check_fixed_values(fields: &mut Fields) -> Read<()> {
     fields.optional("n", |value, at| match value.as_u64() {
         Some(1) => Ok(()),
-        _ => Err(at.refuse("only 1 is supported; Bedrock gives one answer per request")),
+        _ => Err(at.error("only 1 is supported; Bedrock returns one answer per request")),
     })?;
     fields.optional("modalities", |value, at| match json::names(value, at)?.as_slice() {
         [only] if only == "text" => Ok(()),
-        _ => Err(at.refuse(r#"only ["text"] is supported"#)),
+        _ => Err(at.error(r#"only ["text"] is supported"#)),
     })?;
     Ok(())
 }

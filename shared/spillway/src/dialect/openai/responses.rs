@@ -1,18 +1,15 @@
-//! OpenAI's responses: the newer API, in which a conversation is a list of items.
+//! OpenAI's responses API, in which a conversation is a list of items.
 
-mod answer;
 mod background;
-mod echo;
+mod encrypted_reasoning;
 mod input;
 mod item;
 mod request;
-mod sealed;
+mod response;
 mod stream;
 mod tools;
-mod voice;
 
-pub use answer::answer;
-pub use background::{Resumed, Standing, last_response};
-pub use echo::{KnownTool, ResponseEcho};
+pub use background::{ResponseState, ResumedStream, last_response};
 pub use request::parse;
-pub use stream::Stream;
+pub use response::{ResponseEcho, ToolAlias, answer};
+pub use stream::ResponseStream;

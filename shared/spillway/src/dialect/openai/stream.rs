@@ -1,4 +1,4 @@
-//! Chat completion chunks from ConverseStream events.
+//! Encodes ConverseStream events as chat completion chunks.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -6,76 +6,81 @@ use serde_json::{Value, json};
 
 use super::answer;
 use crate::dialect::Context;
-use crate::dialect::reply::{self, Step};
+use crate::dialect::reply::{self, ConverseEvent};
 use crate::dialect::sse;
-use crate::{chat::Event, problem::Problem};
+use crate::{chat::StreamEvent, problem::Problem};
 
-/// One stream of chunks.
+/// Encoder of one stream of chunks.
 #[derive(Debug)]
-pub struct Stream {
+pub struct CompletionStream {
     context: Context,
     id: String,
-    /// The tool calls so far; the place here is OpenAI's index of the call.
-    calls: Vec<Call>,
+    /// The tool calls so far. The position in this list is OpenAI's index of the call.
+    calls: Vec<ToolCall>,
     has_role: bool,
     is_over: bool,
 }
 
 #[derive(Debug)]
-struct Call {
+struct ToolCall {
     /// Converse's number of the block.
     block: u64,
     has_arguments: bool,
 }
 
 #[derive(Serialize)]
-struct Chunk<'a> {
+struct CompletionChunk<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
     model: &'a str,
-    choices: &'a [Choice],
-    /// `null` in all but the last chunk when usage was asked for, absent otherwise.
+    choices: &'a [ChunkChoice],
+    /// `null` in all but the last chunk if the caller wants the usage, otherwise absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Value>,
 }
 
 #[derive(Serialize)]
-struct Choice {
+struct ChunkChoice {
     index: u8,
     delta: Value,
     logprobs: Option<()>,
     finish_reason: Option<&'static str>,
 }
 
-impl Stream {
+impl CompletionStream {
     pub fn new(context: Context) -> Self {
         let id = answer::id(&context);
         Self { context, id, calls: Vec::new(), has_role: false, is_over: false }
     }
 
-    pub fn event(&mut self, event: &Event) -> Bytes {
-        let Event::Converse { name, payload } = event else { return Bytes::new() };
+    pub fn event(&mut self, event: &StreamEvent) -> Bytes {
+        let StreamEvent::Converse { name, payload } = event else { return Bytes::new() };
         if self.is_over {
             return Bytes::new();
         }
-        match reply::step(name, payload) {
-            Step::MessageStart => self.delta(json!({}), None),
-            Step::Text { text, .. } => self.delta(json!({"content": text}), None),
-            Step::Reasoning { text, .. } => self.delta(json!({"reasoning_content": text}), None),
-            Step::ToolUseStart { block, id, name } => {
-                self.calls.push(Call { block, has_arguments: false });
+        match reply::event(name, payload) {
+            ConverseEvent::MessageStart => self.delta(json!({}), None),
+            ConverseEvent::Text { text, .. } => self.delta(json!({"content": text}), None),
+            ConverseEvent::Reasoning { text, .. } => self.delta(json!({"reasoning_content": text}), None),
+            ConverseEvent::ToolUseStart { block, id, name } => {
+                self.calls.push(ToolCall { block, has_arguments: false });
                 let function = json!({"name": name, "arguments": ""});
                 let call = json!({"index": self.calls.len() - 1, "id": id, "type": "function", "function": function});
                 self.delta(json!({"tool_calls": [call]}), None)
             }
-            Step::ToolInput { block, json } if !json.is_empty() => self.arguments(block, json),
-            // A tool that takes nothing gets no input at all, and callers parse the arguments as JSON.
-            Step::BlockStop { block } if self.lacks_arguments(block) => self.arguments(block, "{}"),
-            Step::MessageStop { reason, .. } => self.delta(json!({}), Some(answer::finish_reason(reason))),
-            Step::Metadata(usage) if self.context.echo.include_usage => self.chunk(&[], Some(answer::usage(&usage))),
-            Step::Metadata(_) | Step::Signature { .. } | Step::Redacted { .. } => Bytes::new(),
-            Step::ToolInput { .. } | Step::BlockStop { .. } | Step::Other => Bytes::new(),
+            ConverseEvent::ToolInput { block, json } if !json.is_empty() => self.arguments(block, json),
+            // A tool without parameters gets no input at all, but callers parse the arguments as
+            // JSON.
+            ConverseEvent::BlockStop { block } if self.lacks_arguments(block) => self.arguments(block, "{}"),
+            ConverseEvent::MessageStop { reason, .. } => self.delta(json!({}), Some(answer::finish_reason(reason))),
+            ConverseEvent::Metadata(usage) if self.context.echo.include_usage => {
+                self.chunk(&[], Some(answer::usage(&usage)))
+            }
+            ConverseEvent::Metadata(_) | ConverseEvent::Signature { .. } | ConverseEvent::Redacted { .. } => {
+                Bytes::new()
+            }
+            ConverseEvent::ToolInput { .. } | ConverseEvent::BlockStop { .. } | ConverseEvent::Other => Bytes::new(),
         }
     }
 
@@ -104,7 +109,7 @@ impl Stream {
         self.calls.iter().any(|call| call.block == block && !call.has_arguments)
     }
 
-    /// A chunk with one choice; the first one also names the role.
+    /// A chunk with one choice; the first chunk also has the role.
     fn delta(&mut self, mut delta: Value, finish_reason: Option<&'static str>) -> Bytes {
         if !std::mem::replace(&mut self.has_role, true) {
             delta["role"] = json!("assistant");
@@ -112,11 +117,11 @@ impl Stream {
                 delta["content"] = json!("");
             }
         }
-        self.chunk(&[Choice { index: 0, delta, logprobs: None, finish_reason }], None)
+        self.chunk(&[ChunkChoice { index: 0, delta, logprobs: None, finish_reason }], None)
     }
 
-    fn chunk(&self, choices: &[Choice], usage: Option<Value>) -> Bytes {
-        let chunk = Chunk {
+    fn chunk(&self, choices: &[ChunkChoice], usage: Option<Value>) -> Bytes {
+        let chunk = CompletionChunk {
             id: &self.id,
             object: "chat.completion.chunk",
             created: self.context.created_s,

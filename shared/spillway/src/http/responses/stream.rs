@@ -8,11 +8,12 @@ use http_body::Frame;
 use super::{context, failed};
 use crate::{
     app::App,
-    dialect::{Api, Context, Encoder, ResponseStream, Resumed, Standing},
+    dialect::{Api, Context, Encoder, ResponseState, ResponseStream, ResumedStream},
     http::{Body, Call, reply},
     job::{Job, Status},
     overflow::{Follower, Seen},
     problem::{Kind, Problem},
+    stored_headers::StoredHeaders,
 };
 
 /// How long one connection follows a response that does not end, in milliseconds: then its caller asks for the rest.
@@ -25,7 +26,7 @@ const LAST_COMMON_EVENT: u64 = 2;
 struct Reading {
     app: App,
     follower: Follower,
-    resumed: Resumed,
+    resumed: ResumedStream,
     context: Context,
     /// The number of the last event that the caller has.
     last: Option<u64>,
@@ -44,7 +45,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
     let mut reading = Reading {
         app: app.clone(),
         follower: Follower::new(app, job),
-        resumed: Resumed::after(after),
+        resumed: ResumedStream::after(after),
         start: None,
         context,
         last: after,
@@ -60,7 +61,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
         let (bytes, is_over) = reading.next().await;
         Some((Ok(Frame::data(bytes)), (!is_over).then_some(reading)))
     });
-    let headers = Api::Responses.stream_headers(&call.head.request_id, &[]);
+    let headers = Api::Responses.stream_headers(&call.head.request_id, &StoredHeaders::default());
     Ok(reply::streamed(&call.head, headers, chunks))
 }
 
@@ -99,7 +100,7 @@ impl Reading {
             Seen::Answered { rest, .. } => (self.resumed.push(&rest), true),
             Seen::Ended { job, result } => {
                 let standing = match job.status {
-                    Status::Cancelled => Standing::Cancelled,
+                    Status::Cancelled => ResponseState::Cancelled,
                     _ => failed(&job, result.map(|result| result.status)),
                 };
                 // Whatever the caller has: this is what comes after it.

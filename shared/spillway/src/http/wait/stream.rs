@@ -14,6 +14,7 @@ use crate::{
     },
     job::{Job, StoredResult},
     problem::Problem,
+    stored_headers::StoredHeaders,
 };
 
 /// How long the status is held back, in milliseconds: what is known by then is told as without the wait.
@@ -73,7 +74,7 @@ async fn headers(
         let streams = streams?;
         headers.extend(reply::parsed(&streams.headers));
     } else {
-        headers.extend(api.stream_headers(&call.head.request_id, &[]));
+        headers.extend(api.stream_headers(&call.head.request_id, &StoredHeaders::default()));
     }
     Ok(headers)
 }
@@ -115,7 +116,7 @@ impl Told {
 
 /// Why the job failed, for a caller that has been told that its stream has begun.
 fn failure(job: &Job, result: &StoredResult) -> Problem {
-    let kind = Dialect::kind_of(result.status);
+    let kind = Dialect::kind_for_status(result.status);
     let message = job.error.clone().unwrap_or_else(|| "The answer broke off.".to_owned());
     Problem::new(kind, message)
 }

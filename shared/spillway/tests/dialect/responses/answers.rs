@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use spillway::dialect::Echo;
 
-use super::{API, context_of, patch, rendered, weather};
+use super::{API, context_for, patch, rendered, weather};
 use crate::{context, parse, sent};
 
 #[test]
-fn a_response_has_every_member_that_openais_has() {
+fn a_response_has_all_of_openais_members() {
     let content = json!([
         {"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "c2ln"}}},
         {"text": "Hel"}, {"citationsContent": {"content": [{"text": "lo"}]}}, {"unknown": {}},
@@ -38,27 +38,27 @@ fn a_response_has_every_member_that_openais_has() {
 
 #[test]
 fn a_response_repeats_its_request() {
-    let asked = json!({"instructions": "Be brief.", "max_output_tokens": 50, "metadata": {"a": "b"},
+    let repeated = json!({"instructions": "Be brief.", "max_output_tokens": 50, "metadata": {"a": "b"},
         "temperature": 0.5, "top_p": 0.5, "user": "u", "prompt_cache_key": "k", "safety_identifier": "s",
         "max_tool_calls": 3, "tool_choice": {"type": "function", "name": "weather"}, "service_tier": "flex"});
-    let mut request = asked.clone();
+    let mut request = repeated.clone();
     request["tools"] = json!([weather(), {"type": "function", "name": "clock"}]);
     request["text"] = json!({"verbosity": "low"});
     request["reasoning"] = json!({"effort": "low"});
     request["truncation"] = json!("auto");
-    let response = rendered(&context_of(request), json!([]), "end_turn");
-    for (name, value) in asked.as_object().expect("members") {
+    let response = rendered(&context_for(request), json!([]), "end_turn");
+    for (name, value) in repeated.as_object().expect("members") {
         assert_eq!(&response[name], value, "{name}");
     }
     let clock = json!({"type": "function", "name": "clock", "description": null, "parameters": null, "strict": null});
     assert_eq!(response["tools"], json!([weather(), clock]));
     assert_eq!(response["text"], json!({"format": {"type": "text"}, "verbosity": "low"}));
     assert_eq!(response["reasoning"], json!({"effort": "low", "summary": null}));
-    assert_eq!(response["truncation"], "disabled", "what happens, not what was asked");
+    assert_eq!(response["truncation"], "disabled", "the behaviour, not the parameter");
 }
 
 #[test]
-fn every_reason_to_stop_has_a_status() {
+fn every_stop_reason_has_a_status() {
     for (stop_reason, status, reason) in [
         ("end_turn", "completed", None),
         ("stop_sequence", "completed", None),
@@ -81,9 +81,9 @@ fn every_reason_to_stop_has_a_status() {
 }
 
 #[test]
-fn calls_come_back_as_the_caller_knows_the_tools() {
+fn tool_calls_use_the_callers_names() {
     let crm = json!({"type": "namespace", "name": "crm", "tools": [weather(), patch()]});
-    let context = context_of(json!({"tools": [patch(), crm]}));
+    let context = context_for(json!({"tools": [patch(), crm]}));
     let call = |name: &str, input: Value| json!({"toolUse": {"toolUseId": "t", "name": name, "input": input}});
     let content = json!([
         call("patch", json!({"input": "a\nb"})),
@@ -93,45 +93,51 @@ fn calls_come_back_as_the_caller_knows_the_tools() {
         call("invented", Value::Null),
     ]);
     let response = rendered(&context, content, "tool_use");
-    let told = |index: usize, name: &str| response["output"][index][name].clone();
-    assert_eq!((told(0, "type"), told(0, "input")), (json!("custom_tool_call"), json!("a\nb")));
-    assert_eq!((told(0, "id"), told(0, "namespace")), (json!("ctc_r1_0"), Value::Null));
-    assert_eq!(told(1, "input"), r#"{"other":1}"#, "what is not as it should be is told as it is");
+    let member = |index: usize, name: &str| response["output"][index][name].clone();
+    assert_eq!((member(0, "type"), member(0, "input")), (json!("custom_tool_call"), json!("a\nb")));
+    assert_eq!((member(0, "id"), member(0, "namespace")), (json!("ctc_r1_0"), Value::Null));
+    assert_eq!(member(1, "input"), r#"{"other":1}"#, "unexpected input is passed on unchanged");
     assert_eq!(
-        (told(2, "type"), told(2, "name"), told(2, "namespace")),
+        (member(2, "type"), member(2, "name"), member(2, "namespace")),
         (json!("function_call"), json!("weather"), json!("crm"))
     );
-    assert_eq!((told(3, "input"), told(3, "name"), told(3, "namespace")), (json!("x"), json!("patch"), json!("crm")));
-    assert_eq!((told(4, "type"), told(4, "arguments")), (json!("function_call"), json!("{}")));
+    assert_eq!(
+        (member(3, "input"), member(3, "name"), member(3, "namespace")),
+        (json!("x"), json!("patch"), json!("crm"))
+    );
+    assert_eq!((member(4, "type"), member(4, "arguments")), (json!("function_call"), json!("{}")));
 }
 
 #[test]
-fn reasoning_is_told_in_the_form_that_was_asked_for() {
+fn reasoning_has_the_requested_form() {
     let content = json!([{"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "c2ln"}}},
         {"reasoningContent": {"redactedContent": "c2VjcmV0"}}]);
-    let items = |extra: Value| rendered(&context_of(extra), content.clone(), "end_turn")["output"].clone();
+    let items = |extra: Value| rendered(&context_for(extra), content.clone(), "end_turn")["output"].clone();
     let summary = items(json!({"reasoning": {"summary": "auto"}}));
     assert_eq!(summary[0]["summary"], json!([{"type": "summary_text", "text": "Hm."}]));
     assert_eq!((summary[0].get("content"), summary[0].get("encrypted_content")), (None, None));
-    let sealed = items(json!({"include": ["reasoning.encrypted_content"]}));
-    assert_eq!(sealed[0]["content"][0]["text"], "Hm.");
-    assert!(sealed[0]["encrypted_content"].is_string() && sealed[1]["encrypted_content"].is_string(), "{sealed}");
-    assert_eq!(sealed[1]["summary"], json!([]));
+    let encrypted = items(json!({"include": ["reasoning.encrypted_content"]}));
+    assert_eq!(encrypted[0]["content"][0]["text"], "Hm.");
+    assert!(
+        encrypted[0]["encrypted_content"].is_string() && encrypted[1]["encrypted_content"].is_string(),
+        "{encrypted}"
+    );
+    assert_eq!(encrypted[1]["summary"], json!([]));
 }
 
 #[test]
-fn reasoning_goes_back_to_the_model_exactly_as_it_came() {
+fn reasoning_returns_to_the_model_unchanged() {
     let content = json!([{"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "c2ln"}}},
         {"reasoningContent": {"redactedContent": "c2VjcmV0"}}, {"text": "Hi"}]);
     let response =
-        rendered(&context_of(json!({"include": ["reasoning.encrypted_content"]})), content.clone(), "end_turn");
+        rendered(&context_for(json!({"include": ["reasoning.encrypted_content"]})), content.clone(), "end_turn");
     let request = parse(API, &json!({"input": response["output"]}));
     assert_eq!(sent(&request)["messages"], json!([{"role": "assistant", "content": content}]));
     assert_eq!(request.ignored, Vec::<String>::new());
 }
 
 #[test]
-fn reasoning_that_is_not_ours_is_left_out_and_named() {
+fn foreign_reasoning_is_left_out_and_listed_as_ignored() {
     for foreign in [json!(null), json!("gAAAAAB"), json!("bnVsbA=="), json!("eyJyZWRhY3RlZENvbnRlbnQiOiItIn0=")] {
         let item = json!({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}],
             "encrypted_content": foreign});
@@ -142,7 +148,7 @@ fn reasoning_that_is_not_ours_is_left_out_and_named() {
 }
 
 #[test]
-fn nothing_of_a_request_is_repeated_unasked() {
-    assert_eq!(context_of(json!({})).echo.response.tools, []);
+fn a_plain_request_has_nothing_to_repeat() {
+    assert_eq!(context_for(json!({})).echo.response.tools, []);
     assert_eq!(context().echo, Echo::default());
 }

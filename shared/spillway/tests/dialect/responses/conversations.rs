@@ -1,12 +1,12 @@
-//! What holds for responses whatever a model says: nothing is lost on the way out and back in, and a stream says what a
-//! call does.
+//! Properties of responses for any output of a model: nothing is lost when an answer returns to the
+//! model, and a stream has the same content as a whole call.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use spillway::dialect::{Api, Context};
 use spillway::{
-    chat::{Answer, Event, Output},
+    chat::{Answer, Output, StreamEvent},
     usage::Usage,
 };
 
@@ -22,18 +22,19 @@ const STOPS: [&str; 7] = [
     "content_filtered",
 ];
 
-/// A request with a function, a custom tool and one of each in a namespace, with these `input` items.
-fn request(input: &Value, summarizes: bool) -> Value {
-    let two = json!([{"type": "function", "name": "f"}, {"type": "custom", "name": "c"}]);
-    let tools = json!([two[0], two[1], {"type": "namespace", "name": "n", "tools": two}]);
-    let reasoning = if summarizes { json!({"summary": "auto"}) } else { Value::Null };
+/// A request with the items `input`, and with a function and a custom tool, both also in a
+/// namespace.
+fn request(input: &Value, has_summary: bool) -> Value {
+    let tools = json!([{"type": "function", "name": "f"}, {"type": "custom", "name": "c"}]);
+    let tools = json!([tools[0], tools[1], {"type": "namespace", "name": "n", "tools": tools}]);
+    let reasoning = if has_summary { json!({"summary": "auto"}) } else { Value::Null };
     json!({"model": "m", "input": input, "tools": tools, "reasoning": reasoning,
         "include": ["reasoning.encrypted_content"]})
 }
 
-fn asked(summarizes: bool) -> Context {
-    let body = request(&json!("Hi"), summarizes).to_string();
-    let (_, echo) = read(Api::Responses, body.as_bytes(), None, false).expect("right");
+fn context_with(has_summary: bool) -> Context {
+    let body = request(&json!("Hi"), has_summary).to_string();
+    let (_, echo) = read(Api::Responses, body.as_bytes(), None, false).expect("a valid request");
     Context { echo, ..context() }
 }
 
@@ -58,7 +59,7 @@ fn block() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// What a model says, each text in one block.
+/// Output of a model, without consecutive text blocks.
 fn content() -> impl Strategy<Value = Vec<Value>> {
     prop::collection::vec(block(), 1..6).prop_map(|mut blocks| {
         blocks.dedup_by(|next, before| next.get("text").is_some() && before.get("text").is_some());
@@ -66,7 +67,7 @@ fn content() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
-fn said(content: &[Value], stop_reason: &str) -> Answer {
+fn converse_answer(content: &[Value], stop_reason: &str) -> Answer {
     let message = json!({"role": "assistant", "content": content});
     let body = json!({"output": {"message": message}, "stopReason": stop_reason});
     Answer {
@@ -75,7 +76,7 @@ fn said(content: &[Value], stop_reason: &str) -> Answer {
     }
 }
 
-fn called(context: &Context, answer: &Answer) -> Value {
+fn response(context: &Context, answer: &Answer) -> Value {
     serde_json::from_slice(&Api::Responses.answer(context, answer).body).expect("JSON")
 }
 
@@ -86,7 +87,7 @@ fn pieces(text: &str, length: usize) -> Vec<String> {
 }
 
 /// The events in which Bedrock streams `content`.
-fn events(content: &[Value], stop_reason: &str, length: usize) -> Vec<Event> {
+fn events(content: &[Value], stop_reason: &str, length: usize) -> Vec<StreamEvent> {
     let mut events = vec![event("messageStart", json!({"role": "assistant"}))];
     for (index, block) in content.iter().enumerate() {
         let delta = |delta: Value| event("contentBlockDelta", json!({"contentBlockIndex": index, "delta": delta}));
@@ -115,37 +116,37 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn what_a_model_said_comes_back_to_it(content in content(), stop in prop::sample::select(&STOPS[..]), summarizes: bool) {
-        let response = called(&asked(summarizes), &said(&content, stop));
-        let body = request(&response["output"], summarizes).to_string();
-        let (request, _) = read(Api::Responses, body.as_bytes(), None, false).expect("our own items are right");
+    fn an_answer_returns_to_the_model_unchanged(content in content(), stop in prop::sample::select(&STOPS[..]), has_summary: bool) {
+        let response = response(&context_with(has_summary), &converse_answer(&content, stop));
+        let body = request(&response["output"], has_summary).to_string();
+        let (request, _) = read(Api::Responses, body.as_bytes(), None, false).expect("valid items");
         let message = json!({"role": "assistant", "content": content});
         prop_assert_eq!(&crate::sent(&request)["messages"], &json!([message]));
         prop_assert!(request.ignored.is_empty());
     }
 
     #[test]
-    fn a_stream_says_what_a_call_does(
-        content in content(), stop in prop::sample::select(&STOPS[..]), summarizes: bool, length in 1..9_usize,
+    fn a_stream_ends_with_the_response_of_a_whole_call(
+        content in content(), stop in prop::sample::select(&STOPS[..]), has_summary: bool, length in 1..9_usize,
     ) {
-        let context = asked(summarizes);
+        let context = context_with(has_summary);
         let events = payloads(&streamed(Api::Responses, context.clone(), &events(&content, stop, length)));
-        let response = called(&context, &said(&content, stop));
+        let response = response(&context, &converse_answer(&content, stop));
         prop_assert_eq!(&events.last().expect("events")["response"], &response);
         let numbers: Vec<u64> = events.iter().map(|event| event["sequence_number"].as_u64().expect("a number")).collect();
         prop_assert_eq!(numbers, (0..events.len() as u64).collect::<Vec<_>>());
         for (name, items) in [("response.output_item.added", false), ("response.output_item.done", true)] {
-            let told = events.iter().filter(|event| event["type"] == name);
-            let told: Vec<&Value> = told.map(|event| if items { &event["item"] } else { &event["item"]["id"] }).collect();
+            let matching = events.iter().filter(|event| event["type"] == name);
+            let found: Vec<&Value> = matching.map(|event| if items { &event["item"] } else { &event["item"]["id"] }).collect();
             let output = response["output"].as_array().expect("items").iter();
             let expected: Vec<&Value> = output.map(|item| if items { item } else { &item["id"] }).collect();
-            prop_assert_eq!(told, expected);
+            prop_assert_eq!(found, expected);
         }
     }
 
     #[test]
     fn the_deltas_of_an_item_are_its_text(content in content(), length in 1..9_usize) {
-        let events = payloads(&streamed(Api::Responses, asked(false), &events(&content, "end_turn", length)));
+        let events = payloads(&streamed(Api::Responses, context_with(false), &events(&content, "end_turn", length)));
         for done in events.iter().filter(|event| event["type"] == "response.output_item.done") {
             let item = &done["item"];
             let of_item = events.iter().filter(|event| event["item_id"] == item["id"]);

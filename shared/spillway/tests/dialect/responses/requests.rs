@@ -1,9 +1,9 @@
-//! What a request becomes, what it is refused for, and what of it has no effect.
+//! Requests: translation to Converse, errors, and ignored parameters.
 
 use serde_json::{Value, json};
 
-use super::{API, context_of, hello, patch, rendered, weather};
-use crate::{PNG, parse, refused, sent};
+use super::{API, context_for, hello, patch, rendered, weather};
+use crate::{PNG, parse, rejection_message, sent};
 
 fn converse(body: Value) -> Value {
     crate::converse(API, body)
@@ -27,7 +27,7 @@ fn a_plain_request_becomes_converse() {
 }
 
 #[test]
-fn items_become_turns() {
+fn items_become_messages() {
     let body = converse(json!({"instructions": "One.", "tools": [weather(), patch()], "input": [
         {"role": "developer", "content": "Two."},
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
@@ -77,21 +77,21 @@ fn functions_custom_tools_and_namespaces_become_functions() {
     expected[1]["description"] = json!("Edits.\n\nThe input must match this lark grammar:\nstart: x");
     let tools = expected.map(|spec| json!({"toolSpec": spec}));
     assert_eq!(sent(&request)["toolConfig"], json!({"tools": tools, "toolChoice": {"any": {}}}));
-    assert_eq!(request.ignored, ["tools[].format"], "a grammar is told and not enforced");
+    assert_eq!(request.ignored, ["tools[].format"], "a grammar is described but not enforced");
 
     let schema = sent(&request)["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"].to_string();
-    assert_eq!(schema, r#"{"type":"object","properties":{"z":{},"a":{}}}"#, "the order of members survives");
+    assert_eq!(schema, r#"{"type":"object","properties":{"z":{},"a":{}}}"#, "the members keep their order");
 }
 
 #[test]
-fn tools_may_come_as_an_item() {
+fn an_item_can_add_tools() {
     let item = json!({"type": "additional_tools", "id": "at_1", "role": "developer", "tools": [weather()]});
     let body = converse(json!({"input": [item, {"role": "user", "content": "Hi"}], "tool_choice": "required"}));
     assert_eq!(body["toolConfig"]["tools"][0]["toolSpec"]["name"], "weather");
 }
 
 #[test]
-fn a_named_tool_can_be_required_but_not_without_tools() {
+fn a_tool_can_be_required_only_if_there_are_tools() {
     let crm = json!({"type": "namespace", "name": "crm", "tools": [weather()]});
     for (choice, name) in [
         (json!({"type": "function", "name": "weather"}), "weather"),
@@ -100,14 +100,14 @@ fn a_named_tool_can_be_required_but_not_without_tools() {
     ] {
         let body = converse(hello(json!({"tools": [weather(), patch(), crm], "tool_choice": choice})));
         assert_eq!(body["toolConfig"]["toolChoice"], json!({"tool": {"name": name}}));
-        refused(API, hello(json!({"tool_choice": choice})), "tool_choice");
+        rejection_message(API, hello(json!({"tool_choice": choice})), "tool_choice");
     }
     assert_eq!(converse(hello(json!({"tools": [weather()], "tool_choice": "none"}))).get("toolConfig"), None);
-    refused(API, hello(json!({"tools": [weather()], "tool_choice": {"type": "mcp"}})), "tool_choice.type");
+    rejection_message(API, hello(json!({"tools": [weather()], "tool_choice": {"type": "mcp"}})), "tool_choice.type");
 }
 
 #[test]
-fn images_and_files_travel_inside_the_request() {
+fn images_and_files_become_blocks() {
     let part = |part: Value| json!({"input": [{"role": "user", "content": [part]}]});
     let image = |url: String| part(json!({"type": "input_image", "detail": "auto", "image_url": url}));
     let request = parse(API, &image(format!("data:image/png;base64,{PNG}")));
@@ -115,14 +115,14 @@ fn images_and_files_travel_inside_the_request() {
     assert_eq!((&sent(&request)["messages"][0]["content"], &request.ignored), (&content, &vec![]));
     let at = "input[0].content[0].image_url";
     for url in ["https://example.com/a.png", "data:image/tiff;base64,AAAA", "data:image/png;base64,A"] {
-        refused(API, image(url.to_owned()), at);
+        rejection_message(API, image(url.to_owned()), at);
     }
     let file = json!({"type": "input_file", "filename": "a/b.pdf", "file_data": "data:application/pdf;base64,AAAA"});
     let document = json!({"document": {"format": "pdf", "name": "a b pdf", "source": {"bytes": "AAAA"}}});
     assert_eq!(converse(part(file))["messages"][0]["content"], json!([document]));
     for (kind, name) in [("input_image", "file_id"), ("input_file", "file_id"), ("input_file", "file_url")] {
         let at = format!("input[0].content[0].{name}");
-        assert!(refused(API, part(json!({"type": kind, name: "f"})), &at).contains("; send "));
+        assert!(rejection_message(API, part(json!({"type": kind, name: "f"})), &at).contains("; send "));
     }
     let seen = json!([{"type": "input_image", "image_url": format!("data:image/png;base64,{PNG}")}]);
     let output = json!({"input": [{"type": "function_call_output", "call_id": "a", "output": seen}]});
@@ -130,7 +130,7 @@ fn images_and_files_travel_inside_the_request() {
 }
 
 #[test]
-fn a_json_schema_holds_the_answer() {
+fn a_json_schema_becomes_a_text_format() {
     let schema = json!({"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "string"}}});
     let format = json!({"type": "json_schema", "name": "city", "strict": true, "schema": schema});
     let request = parse(API, &hello(json!({"text": {"format": format, "verbosity": "low"}})));
@@ -143,11 +143,11 @@ fn a_json_schema_holds_the_answer() {
     assert_eq!(request.ignored, ["text.verbosity"]);
     assert_eq!(converse(hello(json!({"text": {"format": {"type": "text"}}}))).get("outputConfig"), None);
     let format = json!({"text": {"format": {"type": "json_object"}}});
-    assert!(refused(API, hello(format), "text.format.type").contains("use json_schema"));
+    assert!(rejection_message(API, hello(format), "text.format.type").contains("use json_schema"));
 }
 
 #[test]
-fn what_codex_sends_to_every_model_is_taken_and_what_has_no_effect_is_named() {
+fn requests_of_codex_are_accepted_and_list_ignored_parameters() {
     let request = parse(
         API,
         &hello(json!({"tools": [weather(), {"type": "web_search", "external_web_access": false},
@@ -174,7 +174,7 @@ fn what_codex_sends_to_every_model_is_taken_and_what_has_no_effect_is_named() {
 }
 
 #[test]
-fn what_would_change_the_answer_is_refused_by_name() {
+fn parameters_that_would_change_the_answer_are_rejected_by_name() {
     for (name, value) in [
         ("background", json!("yes")),
         ("conversation", json!("conv_1")),
@@ -216,7 +216,7 @@ fn what_would_change_the_answer_is_refused_by_name() {
         ("input[0].arguments", json!([{"type": "function_call", "call_id": "a", "name": "f", "arguments": "{"}])),
         ("input[0].output", json!([{"type": "function_call_output", "call_id": "a"}])),
     ] {
-        refused(API, hello(json!({name.split(['[', '.']).next().unwrap(): value})), name);
+        rejection_message(API, hello(json!({name.split(['[', '.']).next().unwrap(): value})), name);
     }
     for hosted in [
         "web_search",
@@ -228,19 +228,19 @@ fn what_would_change_the_answer_is_refused_by_name() {
         "shell",
         "computer",
     ] {
-        let message = refused(API, hello(json!({"tools": [{"type": hosted}]})), "tools[0].type");
+        let message = rejection_message(API, hello(json!({"tools": [{"type": hosted}]})), "tools[0].type");
         assert!(message.contains(hosted), "{message}");
     }
-    refused(API, json!({"model": "m"}), "input");
+    rejection_message(API, json!({"model": "m"}), "input");
 }
 
 #[test]
-fn a_background_response_is_stored_and_cannot_be_asked_not_to_be() {
-    let message = refused(API, hello(json!({"background": true, "store": false})), "store");
+fn a_background_response_is_always_stored() {
+    let message = rejection_message(API, hello(json!({"background": true, "store": false})), "store");
     assert!(message.contains("stored"), "{message}");
     for extra in [json!({"background": true}), json!({"background": true, "store": true})] {
         assert_eq!(parse(API, &hello(extra.clone())).ignored, [""; 0], "{extra}");
-        let response = rendered(&context_of(extra), json!([{"text": "Hi"}]), "end_turn");
+        let response = rendered(&context_for(extra), json!([{"text": "Hi"}]), "end_turn");
         assert_eq!((&response["background"], &response["store"]), (&json!(true), &json!(true)));
     }
     assert_eq!(parse(API, &hello(json!({"store": false}))).ignored, [""; 0]);

@@ -1,11 +1,10 @@
-//! ApplyGuardrail: a guardrail's opinion of a text, without a model.
+//! ApplyGuardrail: applies a guardrail to a text without a model.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Attached, Guardrail};
-use crate::bedrock::config::Simulator;
-use crate::bedrock::problem::Problem;
+use super::{Guardrail, GuardrailReference};
+use crate::bedrock::{config::Simulator, problem::Problem};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,11 +25,15 @@ struct Text {
     text: String,
 }
 
-/// Answers one call.
+/// Runs ApplyGuardrail.
 ///
 /// # Errors
-/// The guardrail is unknown, or the body is not one of ApplyGuardrail.
-pub(in crate::bedrock) fn answer(simulator: &Simulator, attached: &Attached, body: &[u8]) -> Result<Value, Problem> {
+/// Returns an error if the guardrail is unknown or the body is invalid.
+pub(in crate::bedrock) fn answer(
+    simulator: &Simulator,
+    attached: &GuardrailReference,
+    body: &[u8],
+) -> Result<Value, Problem> {
     let request: Request = serde_json::from_slice(body).map_err(|error| Problem::unreadable(&error))?;
     let content = check(&request)?;
     let guardrail = Guardrail::find(simulator, attached)?;

@@ -1,37 +1,41 @@
-//! What all batch operations share: reading the entries and reporting each one's fate.
+//! Shared parts of batch operations: reading the entries and reporting the result of each entry.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::super::checks;
-use super::super::error::Error;
 use super::Call;
+use crate::sqs::{error::Error, validate};
 
-/// One entry of a batch.
+/// An entry of a batch.
 #[derive(Deserialize)]
 pub struct Entry<T> {
+    /// Id that identifies the entry in the output.
     #[serde(rename = "Id", default)]
     pub id: String,
+    /// Other members of the entry.
     #[serde(flatten)]
     pub input: T,
 }
 
 #[derive(Deserialize)]
-struct Batch<T> {
+struct BatchInput<T> {
     #[serde(rename = "Entries")]
     entries: Option<Vec<Entry<T>>>,
 }
 
-/// The entries, once the batch as a whole is in order. `entry_type` is the name SQS gives them in its errors.
+/// Returns the entries of a valid batch. `entry_type` is their name in error messages of SQS.
+///
+/// # Errors
+/// Returns an error if the batch as a whole is invalid.
 pub fn entries<T: DeserializeOwned>(call: &Call, entry_type: &str) -> Result<Vec<Entry<T>>, Error> {
-    let entries = call.input::<Batch<T>>()?.entries.unwrap_or_default();
-    checks::batch_ids(entries.iter().map(|entry| entry.id.as_str()), entry_type)?;
+    let entries = call.input::<BatchInput<T>>()?.entries.unwrap_or_default();
+    validate::batch_ids(entries.iter().map(|entry| entry.id.as_str()), entry_type)?;
     Ok(entries)
 }
 
-/// The answer to a batch: what succeeded, and what failed for which reason.
-pub fn answer(results: Vec<(String, Result<Value, Error>)>) -> Value {
+/// Returns the output of a batch: the successful entries, and the failed entries with their
+/// reasons.
+pub fn output(results: Vec<(String, Result<Value, Error>)>) -> Value {
     let mut successful = Vec::new();
     let mut failed = Vec::new();
     for (id, result) in results {
@@ -42,8 +46,8 @@ pub fn answer(results: Vec<(String, Result<Value, Error>)>) -> Value {
             }
             Err(error) => failed.push(json!({
                 "Id": id,
-                "SenderFault": error.fault.is_senders(),
-                "Code": error.fault.query_code(),
+                "SenderFault": error.code.is_sender_fault(),
+                "Code": error.code.query_code(),
                 "Message": error.message,
             })),
         }

@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::checks;
-use super::super::digest;
-use super::super::error::{Error, Fault};
-use super::super::message::{AttributeValue, Content};
-use super::super::service::Service;
-use super::super::settings::Settings;
-use super::super::state::State;
 use super::{Call, batch};
+use crate::sqs::{
+    digest,
+    error::{Error, ErrorCode},
+    message::{AttributeValue, Content},
+    service::Service,
+    settings::Settings,
+    state::State,
+    validate,
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Send {
+struct SendInput {
     message_body: Option<String>,
     delay_seconds: Option<i64>,
     message_attributes: Option<BTreeMap<String, AttributeValue>>,
@@ -25,50 +27,53 @@ struct Send {
     message_group_id: Option<String>,
 }
 
-pub fn one(service: &Service, call: &Call) -> Result<Value, Error> {
+/// Runs SendMessage.
+pub fn send(service: &Service, call: &Call) -> Result<Value, Error> {
     let queue = call.queue()?;
-    let input: Send = call.input()?;
-    service.transact(|state, now_ms| send(state, &queue, input, now_ms))
+    let input: SendInput = call.input()?;
+    service.transact(|state, now_ms| send_message(state, &queue, input, now_ms))
 }
 
+/// Runs SendMessageBatch.
 pub fn batch(service: &Service, call: &Call) -> Result<Value, Error> {
     let queue = call.queue()?;
-    let entries = batch::entries::<Send>(call, "SendMessageBatchRequestEntry")?;
-    let bytes: usize = entries.iter().map(|entry| entry.input.weight_bytes()).sum();
-    if bytes > checks::MAX_BYTES {
-        let most = checks::MAX_BYTES;
-        let message = format!("Batch requests cannot be longer than {most} bytes. You have sent {bytes} bytes.");
-        return Err(Error::new(Fault::BatchRequestTooLong, message));
+    let entries = batch::entries::<SendInput>(call, "SendMessageBatchRequestEntry")?;
+    let bytes: usize = entries.iter().map(|entry| entry.input.size_bytes()).sum();
+    if bytes > validate::MAX_MESSAGE_BYTES {
+        let max_bytes = validate::MAX_MESSAGE_BYTES;
+        let message = format!("Batch requests cannot be longer than {max_bytes} bytes. You have sent {bytes} bytes.");
+        return Err(Error::new(ErrorCode::BatchRequestTooLong, message));
     }
     service.transact(|state, now_ms| {
         state.queue(&queue)?;
-        let results = entries.into_iter().map(|entry| (entry.id, send(state, &queue, entry.input, now_ms)));
-        Ok(batch::answer(results.collect()))
+        let results = entries.into_iter().map(|entry| (entry.id, send_message(state, &queue, entry.input, now_ms)));
+        Ok(batch::output(results.collect()))
     })
 }
 
-fn send(state: &mut State, queue: &str, input: Send, now_ms: u64) -> Result<Value, Error> {
-    let settings = &state.queue(queue)?.about.settings;
+fn send_message(state: &mut State, queue: &str, input: SendInput, now_ms: u64) -> Result<Value, Error> {
+    let settings = &state.queue(queue)?.metadata.settings;
     input.check(settings)?;
-    let delay_s = checks::range("DelaySeconds", input.delay_seconds, settings.delay_s, (0, 900))?;
+    let delay_s = validate::range("DelaySeconds", input.delay_seconds, settings.delay_s, (0, 900))?;
     let content = input.into_content(now_ms)?;
-    let mut output = json!({ "MessageId": content.id, "MD5OfMessageBody": digest::of_body(&content.body) });
-    if let Some(digest) = digest::of_attributes(&content.attributes) {
+    let mut output = json!({ "MessageId": content.id, "MD5OfMessageBody": digest::for_body(&content.body) });
+    if let Some(digest) = digest::for_attributes(&content.attributes) {
         output["MD5OfMessageAttributes"] = json!(digest);
     }
     if let Some(header) = &content.trace_header {
         let data_type = "String".to_owned();
         let value = AttributeValue { data_type, string_value: Some(header.clone()), ..AttributeValue::default() };
-        output["MD5OfMessageSystemAttributes"] = json!(digest::of_attributes([(&"AWSTraceHeader".to_owned(), &value)]));
+        output["MD5OfMessageSystemAttributes"] =
+            json!(digest::for_attributes([(&"AWSTraceHeader".to_owned(), &value)]));
     }
     state.send(queue, content, delay_s, now_ms);
     Ok(output)
 }
 
-impl Send {
-    fn weight_bytes(&self) -> usize {
+impl SendInput {
+    fn size_bytes(&self) -> usize {
         let attributes = self.message_attributes.as_ref();
-        checks::weight_bytes(self.body(), attributes.unwrap_or(&BTreeMap::new()))
+        validate::size_bytes(self.body(), attributes.unwrap_or(&BTreeMap::new()))
     }
 
     fn body(&self) -> &str {
@@ -83,15 +88,15 @@ impl Send {
             let reason = "The request includes a parameter that is not valid for this queue type.";
             return Err(Error::invalid_value("MessageDeduplicationId", id, reason));
         }
-        if self.weight_bytes() > settings.max_bytes as usize {
-            let most = settings.max_bytes;
+        if self.size_bytes() > settings.max_bytes as usize {
+            let max_bytes = settings.max_bytes;
             let message =
-                format!("One or more parameters are invalid. Reason: Message must be shorter than {most} bytes.");
-            return Err(Error::new(Fault::InvalidParameterValue, message));
+                format!("One or more parameters are invalid. Reason: Message must be shorter than {max_bytes} bytes.");
+            return Err(Error::new(ErrorCode::InvalidParameterValue, message));
         }
-        checks::characters(self.body())?;
-        self.message_group_id.as_deref().map_or(Ok(()), checks::group)?;
-        self.message_attributes.as_ref().map_or(Ok(()), checks::attributes)
+        validate::characters(self.body())?;
+        self.message_group_id.as_deref().map_or(Ok(()), validate::group)?;
+        self.message_attributes.as_ref().map_or(Ok(()), validate::attributes)
     }
 
     fn into_content(self, now_ms: u64) -> Result<Content, Error> {
@@ -101,7 +106,7 @@ impl Send {
                 Some(header) if name == "AWSTraceHeader" && value.data_type == "String" => trace_header = Some(header),
                 _ => {
                     let message = format!("Message system attribute name '{name}' is invalid.");
-                    return Err(Error::new(Fault::InvalidParameterValue, message));
+                    return Err(Error::new(ErrorCode::InvalidParameterValue, message));
                 }
             }
         }

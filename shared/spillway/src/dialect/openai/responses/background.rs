@@ -1,36 +1,36 @@
-//! Background responses: what is told of one before and instead of its answer, and its stream from any event on.
+//! Background responses: their state before the answer, and streams that resume after any event.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::answer::{self, End, QUEUED, UNDER_WAY};
+use super::response::{self, IN_PROGRESS, QUEUED, ResponseStatus};
 use crate::dialect::Context;
 use crate::problem::Kind;
 
-/// Where a response stands that has no answer.
+/// State of a response without an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// It waits.
+pub enum ResponseState {
+    /// The response waits in the queue.
     Queued,
-    /// The model works on it.
+    /// The model is working on the answer.
     InProgress,
-    /// Its owner took it back.
+    /// The caller cancelled the response.
     Cancelled,
-    /// It came to nothing, for this reason.
+    /// The response failed with this error.
     Failed { kind: Kind, message: String },
 }
 
-impl Standing {
-    /// The response object.
+impl ResponseState {
+    /// Renders the response object.
     pub fn response(&self, context: &Context) -> Value {
-        let end = match self {
+        let status = match self {
             Self::Queued => QUEUED,
-            Self::InProgress => UNDER_WAY,
-            Self::Cancelled => End { status: "cancelled", reason: None },
-            Self::Failed { .. } => End { status: "failed", reason: None },
+            Self::InProgress => IN_PROGRESS,
+            Self::Cancelled => ResponseStatus::new("cancelled"),
+            Self::Failed { .. } => ResponseStatus::new("failed"),
         };
-        let mut response = answer::response(context, end, Vec::new(), None);
+        let mut response = response::response(context, status, Vec::new(), None);
         if let Self::Failed { kind, message } = self {
             response["error"] = json!({"code": error_code(*kind), "message": message});
         }
@@ -38,7 +38,7 @@ impl Standing {
     }
 }
 
-/// The code of a response's `error`, of which OpenAI has few.
+/// The code of a response's `error`. OpenAI has few codes.
 pub fn error_code(kind: Kind) -> &'static str {
     match kind {
         Kind::Throttled => "rate_limit_exceeded",
@@ -47,7 +47,7 @@ pub fn error_code(kind: Kind) -> &'static str {
     }
 }
 
-/// The response in the last event of a whole stream.
+/// Returns the response in the last event of a complete stream.
 pub fn last_response(stream: &[u8]) -> Option<Value> {
     let stream = std::str::from_utf8(stream).ok()?;
     let data = stream.lines().rev().find_map(|line| line.strip_prefix("data: "))?;
@@ -55,28 +55,29 @@ pub fn last_response(stream: &[u8]) -> Option<Value> {
     event.get_mut("response").map(Value::take)
 }
 
-/// The events of a stream that follow one of them: the first has number 0, and each has its own.
+/// The events of a stream after a given event. Events are numbered from 0.
 #[derive(Debug, Clone, Default)]
-pub struct Resumed {
+pub struct ResumedStream {
     after: Option<u64>,
-    /// How many events there were.
+    /// The number of complete events so far.
     events: u64,
-    /// What is there of the next one.
+    /// The first bytes of the next event.
     partial: BytesMut,
+    /// Hash of the events that were skipped.
     skipped: Sha256,
 }
 
 const SEPARATOR: &[u8] = b"\n\n";
 
-impl Resumed {
-    /// Those after the event with this number; all of them if there is none.
+impl ResumedStream {
+    /// Resumes after the event with this number; from the start for `None`.
     pub fn after(after: Option<u64>) -> Self {
         Self { after, ..Self::default() }
     }
 
-    /// The next bytes of the stream; what of them is wanted, in whole events.
+    /// Takes the next bytes of the stream. Returns the whole events that follow the given event.
     pub fn push(&mut self, bytes: &[u8]) -> Bytes {
-        // A separator may have begun before these bytes.
+        // A separator may begin in earlier bytes.
         let mut from = self.partial.len().saturating_sub(SEPARATOR.len() - 1);
         self.partial.extend_from_slice(bytes);
         let mut wanted = BytesMut::new();
@@ -93,23 +94,23 @@ impl Resumed {
         wanted.freeze()
     }
 
-    /// How many whole events there were, skipped ones among them.
+    /// The number of whole events so far, including skipped events.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// The number of the event after which to go on from here.
+    /// The number of the last event, after which another stream can resume.
     pub fn last(&self) -> Option<u64> {
         self.events.checked_sub(1).max(self.after)
     }
 
-    /// Whether `other`, the start of another stream, can have given its reader other events than those that were skipped
-    /// here: it was as long, and not the same.
-    pub fn is_contradicted_by(&self, other: &[u8]) -> bool {
-        let mut others = Self::after(self.after);
-        others.push(other);
-        let has_all = self.after.is_some_and(|after| others.events > after);
-        has_all && others.skipped.finalize() != self.skipped.clone().finalize()
+    /// Whether a reader of `attempt`, the start of another attempt's stream, may have received
+    /// other events than the events skipped here: `attempt` has as many events, and they differ.
+    pub fn is_contradicted_by(&self, attempt: &[u8]) -> bool {
+        let mut attempted = Self::after(self.after);
+        attempted.push(attempt);
+        let has_all = self.after.is_some_and(|after| attempted.events > after);
+        has_all && attempted.skipped.finalize() != self.skipped.clone().finalize()
     }
 }
 
@@ -128,35 +129,36 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the pieces: those who ask for what follows an event get exactly that.
+        /// Chunk boundaries do not matter: the reader gets exactly the events after the given
+        /// event.
         #[test]
-        fn a_stream_goes_on_after_any_event(count in 0..20_u64, after: Option<u8>, cuts: Vec<prop::sample::Index>) {
+        fn a_stream_resumes_after_any_event(count in 0..20_u64, after: Option<u8>, cuts: Vec<prop::sample::Index>) {
             let (after, whole) = (after.map(|after| u64::from(after) % 25), events(0..count, "w"));
             let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(whole.len() + 1)).chain([0, whole.len()]).collect();
             at.sort_unstable();
-            let mut resumed = Resumed::after(after);
-            let told: Vec<u8> =
+            let mut resumed = ResumedStream::after(after);
+            let received: Vec<u8> =
                 at.windows(2).flat_map(|pair| resumed.push(&whole.as_bytes()[pair[0]..pair[1]])).collect();
             let first = after.map_or(0, |after| after + 1).min(count);
-            prop_assert_eq!(String::from_utf8(told).expect("UTF-8"), events(first..count, "w"));
+            prop_assert_eq!(String::from_utf8(received).expect("UTF-8"), events(first..count, "w"));
             prop_assert_eq!(resumed.events(), count);
         }
     }
 
     #[test]
-    fn only_a_stream_that_reached_as_far_and_differs_contradicts() {
-        let mut resumed = Resumed::after(Some(4));
+    fn only_a_stream_with_as_many_and_other_events_contradicts() {
+        let mut resumed = ResumedStream::after(Some(4));
         resumed.push(events(0..9, "a").as_bytes());
-        assert!(!resumed.is_contradicted_by(events(0..9, "a").as_bytes()), "it is the same");
-        assert!(!resumed.is_contradicted_by(events(0..4, "b").as_bytes()), "nobody got event 4 of it");
+        assert!(!resumed.is_contradicted_by(events(0..9, "a").as_bytes()), "it is the same stream");
+        assert!(!resumed.is_contradicted_by(events(0..4, "b").as_bytes()), "no reader received event 4 of it");
         assert!(resumed.is_contradicted_by(events(0..5, "b").as_bytes()));
         let late = format!("{}{}", events(0..5, "a"), events(5..9, "b"));
-        assert!(!resumed.is_contradicted_by(late.as_bytes()), "it is the same up to there");
-        assert!(!Resumed::after(None).is_contradicted_by(events(0..5, "b").as_bytes()));
+        assert!(!resumed.is_contradicted_by(late.as_bytes()), "its first five events are the same");
+        assert!(!ResumedStream::after(None).is_contradicted_by(events(0..5, "b").as_bytes()));
     }
 
     #[test]
-    fn the_response_is_in_the_last_event() {
+    fn the_last_event_has_the_response() {
         let stream = "event: a\ndata: {\"response\":{\"id\":1}}\n\nevent: b\ndata: {\"response\":{\"id\":2}}\n\n";
         assert_eq!(last_response(stream.as_bytes()), Some(json!({"id": 2})));
         assert_eq!(last_response(b"{}"), None);

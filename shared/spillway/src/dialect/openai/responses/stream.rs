@@ -1,57 +1,59 @@
-//! Response stream events from ConverseStream events.
+//! Encodes ConverseStream events as response stream events.
 //!
-//! Converse does not announce text blocks and says only at the end why it stopped. OpenAI's clients want every item
-//! opened, filled and closed with its status, so an item stays open until the next one begins or the message ends.
+//! Converse does not announce text blocks and reports the stop reason only at the end. OpenAI's
+//! clients expect every item to be opened, filled and closed with its status, so an item stays open
+//! until the next item begins or the message ends.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::answer::{self, COMPLETED, End, QUEUED, UNDER_WAY};
-use super::background::{Standing, error_code};
-use super::item::Item;
-use super::voice::{TEXT, Voice};
+use super::background::{ResponseState, error_code};
+use super::item::{MESSAGE, OutputItem, TextEvents};
+use super::response::{self, COMPLETED, IN_PROGRESS, QUEUED, ResponseStatus};
 use crate::dialect::Context;
 use crate::dialect::openai;
-use crate::dialect::reply::{self, Step};
+use crate::dialect::reply::{self, ConverseEvent};
 use crate::dialect::sse;
-use crate::{chat::Event, problem::Problem, usage::Usage};
+use crate::{chat::StreamEvent, problem::Problem, usage::Usage};
 
-/// One stream of response events.
+/// Encoder of one stream of response events.
 #[derive(Debug)]
-pub struct Stream {
+pub struct ResponseStream {
     context: Context,
     /// The number of the next event.
     sequence: u64,
-    /// The items so far.
+    /// The items that are complete.
     closed: Vec<Value>,
-    /// The item that takes deltas now.
-    open: Option<Open>,
+    /// The item that receives deltas.
+    open: Option<OpenItem>,
     usage: Option<Usage>,
-    end: End,
+    status: ResponseStatus,
     is_announced: bool,
     has_started: bool,
     is_over: bool,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenItem {
     /// Converse's number of the block.
     block: u64,
     id: String,
-    item: Item,
+    item: OutputItem,
 }
 
-impl Open {
-    /// The text that came with a delta.
+impl OpenItem {
+    /// Appends the text of a delta.
     fn push(&mut self, delta: &str) {
         match &mut self.item {
-            Item::Message(text) | Item::Reasoning { text, .. } | Item::Call { input: text, .. } => text.push_str(delta),
-            Item::Redacted(_) => {}
+            OutputItem::Message(text) | OutputItem::Reasoning { text, .. } | OutputItem::Call { input: text, .. } => {
+                text.push_str(delta);
+            }
+            OutputItem::Redacted(_) => {}
         }
     }
 }
 
-impl Stream {
+impl ResponseStream {
     pub fn new(context: Context) -> Self {
         Self {
             context,
@@ -59,14 +61,14 @@ impl Stream {
             closed: Vec::new(),
             open: None,
             usage: None,
-            end: COMPLETED,
+            status: COMPLETED,
             is_announced: false,
             has_started: false,
             is_over: false,
         }
     }
 
-    /// What is told of a background response before its turn comes; of others nothing is.
+    /// The events of a background response while it waits; no bytes for other responses.
     pub fn announce(&mut self) -> Bytes {
         let mut out = BytesMut::new();
         if self.context.echo.response.background {
@@ -75,7 +77,7 @@ impl Stream {
         out.freeze()
     }
 
-    /// Goes on after `events` events that were told elsewhere.
+    /// Continues after `events` events that were sent elsewhere.
     pub fn skip(&mut self, events: u64) {
         let before_start = if self.context.echo.response.background { 2 } else { 1 };
         self.sequence = events;
@@ -83,54 +85,54 @@ impl Stream {
         self.has_started = events > before_start;
     }
 
-    /// Ends the stream of a response that has no answer.
-    pub fn end_as(&mut self, standing: &Standing) -> Bytes {
+    /// Ends the stream of a response without an answer.
+    pub fn end_as(&mut self, state: &ResponseState) -> Bytes {
         let mut out = BytesMut::new();
         if !std::mem::replace(&mut self.is_over, true) {
             self.create(&mut out);
-            // OpenAI has no event for a cancelled response: its status tells.
-            let is_failed = matches!(standing, Standing::Failed { .. });
+            // OpenAI has no event for a cancelled response; the status in the response shows it.
+            let is_failed = matches!(state, ResponseState::Failed { .. });
             let name = if is_failed { "response.failed" } else { "response.incomplete" };
-            self.send(name, json!({"response": standing.response(&self.context)}), &mut out);
+            self.send(name, json!({"response": state.response(&self.context)}), &mut out);
         }
         out.freeze()
     }
 
-    /// Ends the connection and not the response: the error is no event of the response, so it repeats the number of the last
-    /// one, after which the stream can be asked for again.
+    /// Ends the connection but not the response. The error is not an event of the response, so it
+    /// repeats the number of the last event, after which the caller can resume the stream.
     pub fn interrupt(&mut self, problem: &Problem) -> Bytes {
         let mut out = BytesMut::new();
         if !std::mem::replace(&mut self.is_over, true) {
             self.sequence = self.sequence.saturating_sub(1);
-            self.send("error", told(problem), &mut out);
+            self.send("error", error_event(problem), &mut out);
         }
         out.freeze()
     }
 
-    pub fn event(&mut self, event: &Event) -> Bytes {
-        let Event::Converse { name, payload } = event else { return Bytes::new() };
+    pub fn event(&mut self, event: &StreamEvent) -> Bytes {
+        let StreamEvent::Converse { name, payload } = event else { return Bytes::new() };
         let mut out = BytesMut::new();
         if !self.is_over {
-            match reply::step(name, payload) {
-                Step::Other => {}
-                step => {
+            match reply::event(name, payload) {
+                ConverseEvent::Other => {}
+                event => {
                     self.start(&mut out);
-                    self.step(step, &mut out);
+                    self.converse_event(event, &mut out);
                 }
             }
         }
         out.freeze()
     }
 
-    /// Told twice: OpenAI's SDKs raise what has an `error`, others wait for the end of the response.
+    /// Sends the problem twice: OpenAI's SDKs raise events with an `error`, other clients wait for
+    /// the end of the response.
     pub fn problem(&mut self, problem: &Problem) -> Bytes {
         let mut out = BytesMut::new();
         if !std::mem::replace(&mut self.is_over, true) {
             self.start(&mut out);
-            self.send("error", told(problem), &mut out);
+            self.send("error", error_event(problem), &mut out);
             let code = error_code(problem.kind);
-            let end = End { status: "failed", reason: None };
-            let mut response = self.response(end);
+            let mut response = self.response(ResponseStatus::new("failed"));
             response["error"] = json!({"code": code, "message": problem.message});
             self.send("response.failed", json!({"response": response}), &mut out);
         }
@@ -141,9 +143,10 @@ impl Stream {
         let mut out = BytesMut::new();
         if !std::mem::replace(&mut self.is_over, true) {
             self.start(&mut out);
-            self.close(self.end.status, &mut out);
-            let name = if self.end.reason.is_some() { "response.incomplete" } else { "response.completed" };
-            let response = self.response(self.end);
+            self.close(self.status.name, &mut out);
+            let name =
+                if self.status.incomplete_reason.is_some() { "response.incomplete" } else { "response.completed" };
+            let response = self.response(self.status);
             self.send(name, json!({"response": response}), &mut out);
         }
         out.freeze()
@@ -154,7 +157,7 @@ impl Stream {
             return;
         }
         let is_queued = self.context.echo.response.background;
-        let response = self.response(if is_queued { QUEUED } else { UNDER_WAY });
+        let response = self.response(if is_queued { QUEUED } else { IN_PROGRESS });
         self.send("response.created", json!({"response": response}), out);
         if is_queued {
             self.send("response.queued", json!({"response": response}), out);
@@ -164,97 +167,102 @@ impl Stream {
     fn start(&mut self, out: &mut BytesMut) {
         self.create(out);
         if !std::mem::replace(&mut self.has_started, true) {
-            let response = self.response(UNDER_WAY);
+            let response = self.response(IN_PROGRESS);
             self.send("response.in_progress", json!({"response": response}), out);
         }
     }
 
-    fn step(&mut self, step: Step, out: &mut BytesMut) {
-        match step {
-            Step::MessageStart | Step::BlockStop { .. } | Step::Other => {}
-            Step::ToolUseStart { block, id, name } => {
-                self.open(block, Item::Call { id: id.to_owned(), name: name.to_owned(), input: String::new() }, out);
+    fn converse_event(&mut self, event: ConverseEvent, out: &mut BytesMut) {
+        match event {
+            ConverseEvent::MessageStart | ConverseEvent::BlockStop { .. } | ConverseEvent::Other => {}
+            ConverseEvent::ToolUseStart { block, id, name } => {
+                self.open(
+                    block,
+                    OutputItem::Call { id: id.to_owned(), name: name.to_owned(), input: String::new() },
+                    out,
+                );
             }
-            Step::Text { text: "", .. } => {}
-            Step::Text { block, text } => {
-                if !matches!(self.open, Some(Open { item: Item::Message(_), .. })) {
-                    self.open(block, Item::Message(String::new()), out);
+            ConverseEvent::Text { text: "", .. } => {}
+            ConverseEvent::Text { block, text } => {
+                if !matches!(self.open, Some(OpenItem { item: OutputItem::Message(_), .. })) {
+                    self.open(block, OutputItem::Message(String::new()), out);
                 }
                 self.delta(text, out);
             }
-            Step::ToolInput { block, json } => {
-                if matches!(&self.open, Some(open) if open.block == block && matches!(open.item, Item::Call { .. })) {
+            ConverseEvent::ToolInput { block, json } => {
+                if matches!(&self.open, Some(open) if open.block == block && matches!(open.item, OutputItem::Call { .. }))
+                {
                     self.delta(json, out);
                 }
             }
-            Step::Reasoning { block, text } => {
+            ConverseEvent::Reasoning { block, text } => {
                 self.ensure_reasoning(block, out);
                 self.delta(text, out);
             }
-            Step::Signature { block, signature: signed } => {
+            ConverseEvent::Signature { block, signature: signed } => {
                 self.ensure_reasoning(block, out);
-                if let Some(Open { item: Item::Reasoning { signature, .. }, .. }) = &mut self.open {
+                if let Some(OpenItem { item: OutputItem::Reasoning { signature, .. }, .. }) = &mut self.open {
                     signature.push_str(signed);
                 }
             }
-            Step::Redacted { block, data } => self.open(block, Item::Redacted(data.to_owned()), out),
-            Step::MessageStop { reason, .. } => {
-                self.end = answer::end(reason);
-                self.close(self.end.status, out);
+            ConverseEvent::Redacted { block, data } => self.open(block, OutputItem::Redacted(data.to_owned()), out),
+            ConverseEvent::MessageStop { reason, .. } => {
+                self.status = ResponseStatus::from_stop_reason(reason);
+                self.close(self.status.name, out);
             }
-            Step::Metadata(usage) => self.usage = Some(usage),
+            ConverseEvent::Metadata(usage) => self.usage = Some(usage),
         }
     }
 
     fn ensure_reasoning(&mut self, wanted: u64, out: &mut BytesMut) {
-        let is_open = |open: &Open| open.block == wanted && matches!(open.item, Item::Reasoning { .. });
+        let is_open = |open: &OpenItem| open.block == wanted && matches!(open.item, OutputItem::Reasoning { .. });
         if !self.open.as_ref().is_some_and(is_open) {
-            self.open(wanted, Item::Reasoning { text: String::new(), signature: String::new() }, out);
+            self.open(wanted, OutputItem::Reasoning { text: String::new(), signature: String::new() }, out);
         }
     }
 
-    fn open(&mut self, block: u64, item: Item, out: &mut BytesMut) {
-        self.close(COMPLETED.status, out);
+    fn open(&mut self, block: u64, item: OutputItem, out: &mut BytesMut) {
+        self.close(COMPLETED.name, out);
         let echo = &self.context.echo.response;
         let id = item.id(&self.context.request_id, self.closed.len(), echo);
-        let shape = item.render(&id, UNDER_WAY.status, echo);
+        let shape = item.render(&id, IN_PROGRESS.name, echo);
         self.send("response.output_item.added", json!({"output_index": self.closed.len(), "item": shape}), out);
-        self.open = Some(Open { block, id, item });
+        self.open = Some(OpenItem { block, id, item });
     }
 
     fn delta(&mut self, delta: &str, out: &mut BytesMut) {
         let Some(mut open) = self.open.take() else { return };
         let echo = &self.context.echo.response;
-        let voice = Voice::of(&open.item, echo);
+        let events = TextEvents::for_item(&open.item, echo);
         let first_part = open.item.part("", echo).filter(|_| open.item.text(echo).is_empty());
         if let Some(part) = first_part.filter(|_| !delta.is_empty()) {
-            self.tell(&open, &voice, &format!("{}.added", voice.part), json!({"part": part}), out);
+            self.send_text(&open, &events, &format!("{}.added", events.part), json!({"part": part}), out);
         }
         open.push(delta);
-        if !delta.is_empty() && voice.tells_deltas {
-            self.tell(&open, &voice, &format!("{}.delta", voice.text), json!({"delta": delta}), out);
+        if !delta.is_empty() && events.has_deltas {
+            self.send_text(&open, &events, &format!("{}.delta", events.text), json!({"delta": delta}), out);
         }
         self.open = Some(open);
     }
 
     fn close(&mut self, status: &str, out: &mut BytesMut) {
         let Some(mut open) = self.open.take() else { return };
-        let voice = Voice::of(&open.item, &self.context.echo.response);
-        // A tool that takes nothing gets no input at all, and callers parse the arguments as JSON.
-        if matches!(&open.item, Item::Call { input, .. } if input.is_empty()) && voice.tells_deltas {
+        let events = TextEvents::for_item(&open.item, &self.context.echo.response);
+        // A tool without parameters gets no input at all, but callers parse the arguments as JSON.
+        if matches!(&open.item, OutputItem::Call { input, .. } if input.is_empty()) && events.has_deltas {
             open.push("{}");
-            self.tell(&open, &voice, &format!("{}.delta", voice.text), json!({"delta": "{}"}), out);
+            self.send_text(&open, &events, &format!("{}.delta", events.text), json!({"delta": "{}"}), out);
         }
         let echo = &self.context.echo.response;
         let text = open.item.text(echo).into_owned();
         let (part, item) = (open.item.part(&text, echo), open.item.render(&open.id, status, echo));
         if !text.is_empty() {
-            if !voice.tells_deltas {
-                self.tell(&open, &voice, &format!("{}.delta", voice.text), json!({"delta": text}), out);
+            if !events.has_deltas {
+                self.send_text(&open, &events, &format!("{}.delta", events.text), json!({"delta": text}), out);
             }
-            self.tell(&open, &voice, &format!("{}.done", voice.text), json!({voice.whole: text}), out);
+            self.send_text(&open, &events, &format!("{}.done", events.text), json!({events.whole: text}), out);
             if let Some(part) = part {
-                self.tell(&open, &voice, &format!("{}.done", voice.part), json!({"part": part}), out);
+                self.send_text(&open, &events, &format!("{}.done", events.part), json!({"part": part}), out);
             }
         }
         let done = json!({"output_index": self.closed.len(), "item": item});
@@ -262,13 +270,13 @@ impl Stream {
         self.send("response.output_item.done", done, out);
     }
 
-    /// An event about the text of the open item.
-    fn tell(&mut self, open: &Open, voice: &Voice, name: &str, members: Value, out: &mut BytesMut) {
+    /// Sends an event about the text of the open item.
+    fn send_text(&mut self, open: &OpenItem, events: &TextEvents, name: &str, members: Value, out: &mut BytesMut) {
         let mut event = json!({"item_id": open.id, "output_index": self.closed.len()});
-        if let Some(index) = voice.index {
+        if let Some(index) = events.index {
             event[index] = json!(0);
         }
-        if name.starts_with(TEXT.text) {
+        if name.starts_with(MESSAGE.text) {
             event["logprobs"] = json!([]);
         }
         merge(&mut event, members);
@@ -282,18 +290,18 @@ impl Stream {
         out.extend_from_slice(&sse::named(name, &event.to_string()));
     }
 
-    fn response(&self, end: End) -> Value {
-        answer::response(&self.context, end, self.closed.clone(), self.usage.as_ref())
+    fn response(&self, status: ResponseStatus) -> Value {
+        response::response(&self.context, status, self.closed.clone(), self.usage.as_ref())
     }
 }
 
-/// A problem as an event: OpenAI's SDKs look for its parts in two places.
-fn told(problem: &Problem) -> Value {
-    let mut told = openai::problem(problem);
+/// A problem as an event. OpenAI's SDKs look for its members in two places.
+fn error_event(problem: &Problem) -> Value {
+    let mut event = openai::problem(problem);
     for name in ["code", "message", "param"] {
-        told[name] = told["error"][name].clone();
+        event[name] = event["error"][name].clone();
     }
-    told
+    event
 }
 
 fn merge(event: &mut Value, members: Value) {

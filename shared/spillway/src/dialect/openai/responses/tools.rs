@@ -1,21 +1,15 @@
-//! `tools` and `tool_choice` of a responses request.
+//! Translates `tools` and `tool_choice` of a responses request to Converse.
 
 use serde_json::{Value, json};
 
-use super::echo::{KnownTool, ResponseEcho, model_name};
-use crate::dialect::converse::{self, Body};
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, echo};
+use super::request::RequestReader;
+use super::response::ToolAlias;
+use crate::dialect::converse;
+use crate::dialect::json::{self, Fields, Path, Read, sanitized};
 use crate::dialect::openai::tools;
 
-/// Where the tools of a request go.
-pub struct Reader<'r> {
-    pub inner: &'r mut Body,
-    pub echo: &'r mut ResponseEcho,
-    pub ignored: &'r mut Ignored,
-}
-
-impl Reader<'_> {
-    /// Reads a list of tools; those of a namespace stand one level deeper.
+impl RequestReader<'_> {
+    /// Reads a list of tools. The tools of a namespace are one level deeper.
     pub fn tools(&mut self, value: Value, at: &Path, namespace: Option<&str>) -> Read<()> {
         for (index, value) in json::array(value, at)?.into_iter().enumerate() {
             self.tool(value, &at.index(index), namespace)?;
@@ -24,7 +18,7 @@ impl Reader<'_> {
     }
 
     fn tool(&mut self, value: Value, at: &Path, namespace: Option<&str>) -> Read<()> {
-        let mut tool = Fields::of(value, at)?;
+        let mut tool = Fields::from_value(value, at)?;
         match tool.required("type", json::string)?.as_str() {
             "function" => self.function(&mut tool, namespace)?,
             "custom" => self.custom(&mut tool, at, namespace)?,
@@ -32,14 +26,14 @@ impl Reader<'_> {
                 let name = tool.required("name", json::name)?;
                 tool.required("tools", |value, at| self.tools(value, at, Some(&name)))?;
             }
-            // Codex offers both to every model, whether or not there is somebody to serve them.
-            hosted if hosted == "tool_search" || (hosted == "web_search" && says_which_web(&mut tool)) => {
+            // Codex offers both to every model, even without a server that runs them.
+            hosted if hosted == "tool_search" || (hosted == "web_search" && is_from_codex(&mut tool)) => {
                 self.ignored.note(&at.key(hosted));
                 return Ok(());
             }
-            other => {
-                let told = "is not supported, since Bedrock runs no tools; expected function, custom or namespace";
-                return Err(at.key("type").refuse(format_args!("{} {told}", echo(other))));
+            unknown => {
+                let text = "is not supported, because Bedrock runs no tools; expected function, custom or namespace";
+                return Err(at.key("type").error(format_args!("{} {text}", sanitized(unknown))));
             }
         }
         tool.finish(self.ignored);
@@ -52,12 +46,13 @@ impl Reader<'_> {
         let definition = tools::definition(model_name.clone(), tool)?;
         self.inner.tools.push(definition);
         if namespace.is_some() {
-            self.know(model_name, name, namespace, false);
+            self.add_alias(model_name, name, namespace, false);
         }
         Ok(())
     }
 
-    /// A tool that takes free text: to the model a function with one string. It is told a grammar, but not held to it.
+    /// Reads a tool that takes free text. The model sees a function with one string. A grammar is
+    /// added to the description, but not enforced.
     fn custom(&mut self, tool: &mut Fields, at: &Path, namespace: Option<&str>) -> Read<()> {
         let name = tool.required("name", json::name)?;
         let mut description = tool.optional("description", json::string)?.unwrap_or_default();
@@ -69,43 +64,48 @@ impl Reader<'_> {
         let schema = json!({"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"],
             "additionalProperties": false});
         self.inner.tools.push(converse::tool(model_name.clone(), Some(description), Some(schema), None));
-        self.know(model_name, name, namespace, true);
+        self.add_alias(model_name, name, namespace, true);
         Ok(())
     }
 
-    fn know(&mut self, model_name: String, name: String, namespace: Option<&str>, is_custom: bool) {
+    fn add_alias(&mut self, model_name: String, name: String, namespace: Option<&str>, is_custom: bool) {
         let namespace = namespace.map(str::to_owned);
-        self.echo.tools.push(KnownTool { model_name, name, namespace, is_custom });
+        self.echo.tools.push(ToolAlias { model_name, name, namespace, is_custom });
     }
 }
 
-/// Only Codex says whether a search may leave OpenAI's own index; who asks for a search otherwise wants one.
-fn says_which_web(tool: &mut Fields) -> bool {
+/// Whether Codex added the web search. Only Codex sends this member; other callers need the search.
+fn is_from_codex(tool: &mut Fields) -> bool {
     tool.take("external_web_access").is_some()
 }
 
-/// The syntax and the definition of a grammar; none for plain text.
+/// Reads the syntax and the definition of a grammar; `None` for plain text.
 fn grammar(value: Value, at: &Path) -> Read<Option<(String, String)>> {
-    let mut format = Fields::of(value, at)?;
+    let mut format = Fields::from_value(value, at)?;
     match format.required("type", json::string)?.as_str() {
         "text" => Ok(None),
         "grammar" => {
-            let syntax = echo(&format.required("syntax", json::name)?);
+            let syntax = sanitized(&format.required("syntax", json::name)?);
             Ok(Some((syntax, format.required("definition", json::string)?)))
         }
-        other => Err(at.key("type").refuse(format_args!("{} is not text or grammar", echo(other)))),
+        unknown => Err(at.key("type").error(format_args!("{} is not text or grammar", sanitized(unknown)))),
     }
 }
 
-/// The model's name of the tool that a choice names.
-pub fn named(choice: &mut Fields, at: &Path) -> Read<String> {
+/// The model's name for a tool. The model has no namespaces.
+pub fn model_name(namespace: Option<&str>, name: &str) -> String {
+    namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}__{name}"))
+}
+
+/// Reads the model's name for the chosen tool.
+pub fn tool_name(choice: &mut Fields, at: &Path) -> Read<String> {
     match choice.required("type", json::string)?.as_str() {
         "function" | "custom" => {
             let namespace = choice.optional("namespace", json::name)?;
             Ok(model_name(namespace.as_deref(), &choice.required("name", json::name)?))
         }
-        other => {
-            Err(at.key("type").refuse(format_args!("{} is not supported; expected function or custom", echo(other))))
-        }
+        unknown => Err(at
+            .key("type")
+            .error(format_args!("{} is not supported; expected function or custom", sanitized(unknown)))),
     }
 }
