@@ -52,7 +52,7 @@ fn what_decides_is_pure() {
     let know = [
         "batch",
         "chat",
-        "check",
+        "validate",
         "http/wait/patience",
         "job",
         "pace",

@@ -6,7 +6,6 @@
 // Facts and decisions. No async, no AWS, no clock: time is an argument.
 pub mod batch;
 pub mod chat;
-mod check;
 pub mod dialect;
 mod error_chain;
 pub mod job;
@@ -19,6 +18,7 @@ pub mod stored_headers;
 pub mod tenant;
 pub mod units;
 pub mod usage;
+mod validate;
 
 // What a process runs with.
 pub mod clock;
