@@ -8,7 +8,7 @@ async fn a_clock_that_is_off_admits_nothing_until_it_is_right_again() {
         let deployment = Deployment::start(&one_tenant(limits)).await;
         assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
         let before = deployment.simulator().await["total"]["requests"].clone();
-        deployment.world.app.clock.advance(ours_ms);
+        deployment.world.app.clock.advance(spillway::units::Millis::from_ms(ours_ms));
         deployment.world.stand_in_clock.advance(theirs_ms);
         // The registry is read again after two seconds at most, and that is when it shows.
         deployment.world.app.registry.forget("t");
@@ -22,7 +22,7 @@ async fn a_clock_that_is_off_admits_nothing_until_it_is_right_again() {
         assert!(told.contains("nothing was charged"), "{told}");
         assert_eq!(deployment.simulator().await["total"]["requests"], before);
 
-        deployment.world.app.clock.advance(theirs_ms);
+        deployment.world.app.clock.advance(spillway::units::Millis::from_ms(theirs_ms));
         deployment.world.stand_in_clock.advance(ours_ms);
         deployment.world.app.registry.forget("t");
         deployment.world.app.registry.forget_models();

@@ -127,12 +127,12 @@ impl Deployment {
     async fn reservations(&self, tenant: &str) -> u64 {
         let one = Charge { requests: 1, ..Charge::default() };
         let tenant = self.world.app.registry.tenant(tenant).await.expect("the registry").expect("a tenant");
-        let account = broker::account_of(&tenant);
+        let account = broker::account_for(&tenant);
         let mut made = 0;
         loop {
-            let expires_ms = self.world.app.clock.now_ms() + 30_000;
-            match self.world.app.ledger.reserve(&account, one, expires_ms).await.expect("the ledger") {
-                spillway::store::ledger::Outcome::Reserved(..) => made += 1,
+            let expires_at = self.world.app.clock.now() + spillway::units::Millis::from_s(30);
+            match self.world.app.ledger.reserve(&account, one, expires_at).await.expect("the ledger") {
+                spillway::store::ledger::ReserveOutcome::Reserved(..) => made += 1,
                 _ => return made,
             }
         }

@@ -62,7 +62,7 @@ async fn a_large_request_waits_and_is_answered_like_any_other() {
     let running = deployment.occupy("t", ONE, 60_000).await;
     let id = deployment.submit(CHAT, "t", &body).await;
     assert_eq!(bucket(&deployment).await["PutObject"], 1, "the request");
-    let nothing = spillway::quota::Settled::nothing();
+    let nothing = spillway::quota::Settled::refund();
     deployment.world.app.ledger.settle(running, &nothing).await.expect("room again");
     assert_eq!(deployment.end_of(&id).await, "succeeded");
     let result = deployment.result("t", &id).await;
@@ -82,7 +82,7 @@ async fn a_large_answer_is_kept_and_given_whole() {
     let mut body = chat(60_000, 60_000);
     body["stream"] = json!(true);
     let id = deployment.submit(CHAT, "t", &body).await;
-    let nothing = spillway::quota::Settled::nothing();
+    let nothing = spillway::quota::Settled::refund();
     deployment.world.app.ledger.settle(running, &nothing).await.expect("room again");
     assert_eq!(deployment.end_of(&id).await, "succeeded", "{:?}", deployment.stored(&id).await.error);
     let result = deployment.result("t", &id).await;
@@ -210,7 +210,7 @@ async fn a_job_whose_body_is_gone_keeps_no_other_one_from_its_turn() {
     let blobs = deployment.world.app.blobs.clone().expect("a bucket");
     blobs.delete(&format!("t/{urgent}/request")).await.expect("deleted");
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-    let nothing = spillway::quota::Settled::nothing();
+    let nothing = spillway::quota::Settled::refund();
     deployment.world.app.ledger.settle(running, &nothing).await.expect("room again");
     assert_eq!(deployment.end_of(&id).await, "succeeded");
     assert_eq!(deployment.stored(urgent).await.status, Status::Queued);

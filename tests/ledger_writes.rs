@@ -1,7 +1,7 @@
 //! What the ledger costs, counted on the wire, and what a store that fails can and cannot do.
 
 use serde_json::{Value, json};
-use spillway::quota::{Attribute, REAP_MARGIN_MS, Settled};
+use spillway::quota::{Attribute, REAP_MARGIN, Settled};
 use spillway_stand_ins::faults::{Effect, Fault};
 
 use crate::support::{
@@ -95,7 +95,7 @@ async fn refusals_are_recorded_in_one_write_every_five_seconds() {
     }
     deployment.world.advance(5_000);
     refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
-    let records = deployment.world.app.refusals.of("t").await.expect("the ledger");
+    let records = deployment.world.app.refusals.for_tenant("t").await.expect("the ledger");
     assert_eq!((records.len(), records[0].limit.as_str(), records[0].count), (1, "requests_per_minute", 11));
     let writes = deployment.count("UpdateItem").await - before;
     assert!((3..=2 + 11).contains(&writes), "two records, and at most a write for each refusal: {writes}");
@@ -126,7 +126,7 @@ async fn what_is_given_back_here_is_not_refused_from_memory() {
     for _ in 0..5 {
         let running = deployment.occupy("t", ONE, 600_000).await;
         refused(&deployment.chat("t", 5, 5).await, "in_flight");
-        deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("settled");
+        deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("settled");
         assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     }
 }
@@ -202,7 +202,7 @@ async fn a_reservation_of_unknown_fate_is_an_error_and_frees_its_slot_by_its_dea
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
     refused(&deployment.chat("t", 5, 5).await, "in_flight");
     // The model's 30 s, rounded up to a slot of 15 s, and a margin for clocks that differ.
-    deployment.world.advance(30_000 + 15_000 + REAP_MARGIN_MS);
+    deployment.world.advance(30_000 + 15_000 + REAP_MARGIN.as_ms());
     assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     assert_eq!(used(&deployment.quota("t").await, "in_flight"), 0);
 }
@@ -238,7 +238,7 @@ async fn a_settlement_that_fails_leaves_the_reserve_charged_and_its_slot_to_the_
     assert_eq!(deployment.count("UpdateItem").await, 2);
     assert!(used(&deployment.quota("t").await, "tokens_per_day") > 500);
     refused(&deployment.chat("t", 5, 5).await, "in_flight");
-    deployment.world.advance(30_000 + 15_000 + REAP_MARGIN_MS);
+    deployment.world.advance(30_000 + 15_000 + REAP_MARGIN.as_ms());
     let before = used(&deployment.quota("t").await, "tokens_per_day");
     assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);
     let quota = deployment.quota("t").await;

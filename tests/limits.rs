@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use spillway::quota::{Charge, REAP_MARGIN_MS};
+use spillway::quota::{Charge, REAP_MARGIN};
 
 use crate::support::{
     Deployment, chat, one_tenant,
@@ -198,7 +198,7 @@ async fn a_request_is_held_for_room_as_long_as_its_tenant_or_itself_allows() {
         let held = tokio::spawn(request.send());
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(!held.is_finished(), "it waits");
-        let nothing = spillway::quota::Settled::nothing();
+        let nothing = spillway::quota::Settled::refund();
         deployment.world.app.ledger.settle(running, &nothing).await.expect("room again");
         let answer = deployment.quickly(held).await.expect("no panic").expect("an answer");
         assert_eq!(answer.status(), 200);
@@ -232,7 +232,7 @@ async fn a_dead_reservation_frees_its_slot_by_its_deadline() {
     deployment.world.advance(8_000);
     refused(&deployment.chat("t", 5, 5).await, "in_flight");
     // The deadline, rounded up to a slot of 15 s, and a margin for clocks that differ.
-    deployment.world.advance(2_000 + 15_000 + REAP_MARGIN_MS);
+    deployment.world.advance(2_000 + 15_000 + REAP_MARGIN.as_ms());
     assert_eq!(deployment.quota("t").await["limits"][0]["used"], 0);
     assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     assert_eq!(deployment.quota("t").await["limits"][0]["used"], 0);

@@ -169,8 +169,8 @@ async fn a_new_key_works_soon_and_until_it_expires() {
     let second = ApiKey::parse(&key("second")).expect("a key");
     assert_eq!(deployment.chat("second", 5, 8).await.status(), 401);
     let operator = deployment.another_app().await.registry;
-    let expires_ms = deployment.world.app.clock.now_ms() + 3_600_000;
-    operator.put_key(&KeyRecord::new(&second, "t", Some(expires_ms))).await.expect("written");
+    let expires_at = deployment.world.app.clock.now() + spillway::units::Millis::from_s(3_600);
+    operator.put_key(&KeyRecord::new(&second, "t", Some(expires_at))).await.expect("written");
     deployment.world.advance(SOON_MS);
     assert_eq!(deployment.chat("second", 5, 8).await.status(), 200, "two keys of one tenant work side by side");
     assert_eq!(deployment.chat("t", 5, 8).await.status(), 200);

@@ -57,7 +57,7 @@ async fn a_refusal_by_the_organisation_changes_nothing_for_its_member() {
     assert_eq!(answer.headers()["x-spillway-limit-of"], "org");
     refused(&answer, "in_flight");
     assert_eq!(charged(&deployment.quota("a").await), before);
-    deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("room again");
+    deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("room again");
     assert_eq!(deployment.chat("a", 5, 5).await.status(), 200);
 }
 
@@ -76,7 +76,7 @@ async fn what_a_member_uses_is_settled_on_its_organisation_too() {
         .sum();
     let org = deployment.ledger("org").await;
     let account = deployment.account("org").await;
-    let states = account.states(&[org], deployment.world.app.clock.now_ms());
+    let states = account.states(&[org], deployment.world.app.clock.now());
     assert_eq!((states[0].used, states[1].used), (of_both, 0));
     assert_eq!(of_both, deployment.simulator().await["total"]["quota_tokens"].as_u64().expect("tokens"));
 }
@@ -101,7 +101,7 @@ async fn a_changed_limit_of_the_organisation_holds_for_the_next_request_of_a_mem
     let elsewhere = deployment.another_app().await;
     elsewhere.registry.put_tenant(&org).await.expect("written");
     org.version += 1;
-    elsewhere.ledger.fence(&spillway::broker::account_of(&org), 1).await.expect("fenced");
+    elsewhere.ledger.fence(&spillway::broker::account_for(&org), 1).await.expect("fenced");
     let answer = deployment.chat("a", 5, 5).await;
     assert_eq!(answer.headers()["x-spillway-limit-of"], "org");
     refused(&answer, "requests_per_minute");

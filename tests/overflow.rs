@@ -72,7 +72,7 @@ async fn a_request_that_can_wait_is_held_first_if_it_says_so() {
     let before_ms = deployment.world.app.clock.now_ms();
     assert_eq!(ask().await.status, 202, "no room within 8 s");
     assert!(deployment.world.app.clock.now_ms() - before_ms > 5_000, "it was held");
-    let nothing = Settled::nothing();
+    let nothing = Settled::refund();
     let (free, held) = tokio::join!(deployment.world.app.ledger.settle(running, &nothing), ask());
     free.expect("room again");
     assert_eq!(held.status, 200);
@@ -208,7 +208,7 @@ async fn a_job_without_room_is_sent_again_for_exactly_the_time_it_was_told() {
     let first = deployment.stored(&id).await;
     let wait_ms = first.ready_ms - deployment.world.app.clock.now_ms();
     // The queue's clock comes later, so that another request takes the room for sure.
-    deployment.world.app.clock.advance(wait_ms);
+    deployment.world.app.clock.advance(spillway::units::Millis::from_ms(wait_ms));
     let _faster = deployment.occupy("t", ONE, 30_000).await;
     deployment.world.stand_in_clock.advance(wait_ms + 1_000);
     let mut deferred = deployment.stored(&id).await;
@@ -239,7 +239,7 @@ async fn a_job_may_wait_for_room_far_more_often_than_a_message_may_fail() {
         assert_eq!(deployment.stored_when(&id, is_deferred).await.attempts, 0);
         assert_eq!(deployment.messages_in(DEAD).await, 0);
     }
-    deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("room again");
+    deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("room again");
     assert_eq!(deployment.end_of(&id).await, "succeeded");
     eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
     assert_eq!(deployment.messages_in(DEAD).await, 0);
@@ -285,7 +285,7 @@ async fn a_job_outlasts_an_outage_of_the_model() {
         let running = deployment.occupy("t", ONE, 3_600_000).await;
         let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
         deployment.disturb(std::slice::from_ref(&outage)).await;
-        deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("room again");
+        deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("room again");
         for deferrals in 1..=6 {
             let due_ms = deployment.stored(&id).await.ready_ms;
             deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);

@@ -1,7 +1,7 @@
 //! Reserving what recent answers took, for tenants that want it.
 
 use serde_json::json;
-use spillway::quota::Turnout;
+use spillway::quota::Observation;
 
 use crate::support::{
     Deployment,
@@ -25,10 +25,10 @@ async fn start(right_sizing: &str, tokens_per_minute: u64) -> Deployment {
 impl Deployment {
     /// Writes down a hundred answers of twenty tokens, as if other processes had given them.
     async fn remember_a_hundred_answers(&self) {
-        let turnout = Turnout { output_tokens: 20, estimated_input_tokens: 30, measured_input_tokens: 30 };
+        let observation = Observation { output_tokens: 20, estimated_input_tokens: 30, measured_input_tokens: 30 };
         let elsewhere = self.another_app().await;
         for _ in 0..112 {
-            elsewhere.histories.add("t", "m", turnout).await.expect("the ledger");
+            elsewhere.histories.add("t", "m", observation).await.expect("the ledger");
         }
     }
 

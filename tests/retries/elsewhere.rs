@@ -43,7 +43,7 @@ impl Observed {
         let before = self.puts().await;
         eventually("a claim", async || {
             self.world.advance(500);
-            app.clock.advance(500);
+            app.clock.advance(spillway::units::Millis::from_ms(500));
             self.puts().await > before
         })
         .await;
@@ -141,7 +141,7 @@ async fn a_retry_elsewhere_runs_when_the_process_of_the_first_died() {
     let second = ask(&other, request(2));
     observed.waits_elsewhere().await;
     assert_eq!(observed.calls().await, (1, 1), "the lease holds");
-    other.clock.advance(20_000);
+    other.clock.advance(spillway::units::Millis::from_ms(20_000));
     observed.world.stand_in_clock.advance(20_000);
     observed.simulator_when(|account| account["total"]["in_flight"] == 2).await;
     observed.finish();

@@ -8,7 +8,8 @@ use spillway::{
     broker,
     dialect::Api,
     quota::{Charge, Image, Tokenizer, input_tokens},
-    store::ledger::{Account, Held, Outcome},
+    store::ledger::{Account, Held, ReserveOutcome},
+    units::Millis,
 };
 use tokio::task::JoinSet;
 
@@ -56,7 +57,7 @@ impl Deployment {
     /// The ledger account of a tenant.
     pub async fn account(&self, tenant: &str) -> Account {
         let tenant = self.world.app.registry.tenant(tenant).await.expect("the registry").expect("a tenant");
-        broker::account_of(&tenant)
+        broker::account_for(&tenant)
     }
 
     /// The ledger item of a tenant.
@@ -67,9 +68,9 @@ impl Deployment {
 
     /// Reserves `charge` on a tenant, as a request would that has not ended yet.
     pub async fn occupy(&self, tenant: &str, charge: Charge, for_ms: u64) -> Held {
-        let expires_ms = self.world.app.clock.now_ms() + for_ms;
-        match self.world.app.ledger.reserve(&self.account(tenant).await, charge, expires_ms).await {
-            Ok(Outcome::Reserved(held, _)) => held,
+        let expires_at = self.world.app.clock.now() + Millis::from_ms(for_ms);
+        match self.world.app.ledger.reserve(&self.account(tenant).await, charge, expires_at).await {
+            Ok(ReserveOutcome::Reserved(held, _)) => held,
             refused => panic!("the tenant has no room: {refused:?}"),
         }
     }

@@ -271,12 +271,12 @@ async fn fence(ledger: &Ledger, changes: &[Change]) -> anyhow::Result<()> {
     for change in changes {
         match change {
             Change::Tenant { tenant, former_shards } => {
-                ledger.fence(&broker::account_of(tenant), *former_shards).await?;
+                ledger.fence(&broker::account_for(tenant), *former_shards).await?;
             }
             Change::Model { model, former_shards } => {
                 for pool in model.ladder.iter().filter(|pool| !pool.limits.is_unlimited()) {
                     let former_shards = former_shards.get(&pool.name).copied().unwrap_or_default();
-                    ledger.fence(&broker::account_of_pool(model, pool, 100), former_shards).await?;
+                    ledger.fence(&broker::account_for_pool(model, pool, 100), former_shards).await?;
                 }
             }
         }

@@ -53,7 +53,7 @@ pub fn concurrency(text: &str) -> Result<usize, String> {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut stop = shutdown::signals()?;
     let app = App::from_env().await?;
-    app.clock.advance(args.clock_offset_ms);
+    app.clock.advance(spillway::units::Millis::from_ms(args.clock_offset_ms));
     let tcp = TcpListener::bind((args.host, args.port)).await?;
     let url = format!("http://{}", tcp.local_addr()?);
     let mut listeners = vec![Listener { tcp, tls: None }];

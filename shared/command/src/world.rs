@@ -124,7 +124,7 @@ impl World {
     /// Advances all clocks.
     pub fn advance(&self, by_ms: u64) {
         self.stand_in_clock.advance(by_ms);
-        self.app.clock.advance(by_ms);
+        self.app.clock.advance(spillway::units::Millis::from_ms(by_ms));
     }
 
     /// Finishes requests and jobs in flight, then stops the deployment.

@@ -1,6 +1,6 @@
-//! The time of what admission computes on its own: planning the write of one reservation and compiling it to DynamoDB's
-//! expressions, reading the refusal of a full item, and making one write of sixteen. `benches/admission_instructions.rs`
-//! counts the instructions and allocations of the same.
+//! Time of admission without I/O: planning the write of a reservation and compiling it to
+//! DynamoDB's expressions, explaining the refusal by a full item, and composing sixteen writes into
+//! one. `benches/admission_instructions.rs` counts instructions and allocations of the same cases.
 
 #[path = "cases/mod.rs"]
 mod cases;

@@ -1,5 +1,6 @@
-//! The instructions and allocations of what admission computes on its own, counted by Valgrind: the same on every machine,
-//! whatever else it does. Needs `valgrind` and `gungraun-runner` of the same version as the library.
+//! Instructions and allocations of admission without I/O, counted by Valgrind. The counts are the
+//! same on every machine and under any load. Needs `valgrind` and `gungraun-runner` of the same
+//! version as the library.
 
 #[path = "cases/mod.rs"]
 mod cases;
@@ -20,13 +21,14 @@ fn plan(case: Case) -> (Case, Write) {
     (case, planned)
 }
 
-/// What one admission may cost at the most: 50 µs of a core that retires three instructions a nanosecond.
-const MOST_INSTRUCTIONS: u64 = 150_000;
+/// Maximum instructions of one admission: 50 µs of a core that retires three instructions per
+/// nanosecond.
+const MAX_INSTRUCTIONS: u64 = 150_000;
 
 #[library_benchmark(
     setup = Case::new,
     config = LibraryBenchmarkConfig::default()
-        .tool(Callgrind::default().hard_limits([(EventKind::Ir, MOST_INSTRUCTIONS)]))
+        .tool(Callgrind::default().hard_limits([(EventKind::Ir, MAX_INSTRUCTIONS)]))
 )]
 #[bench::one()]
 fn plan_and_compile(case: Case) -> (Case, Compiled) {

@@ -1,7 +1,7 @@
-//! The instructions and allocated bytes of a request's data path: from the caller's body to the body that the
-//! model is sent, and from the model's answer to the caller's. Counted by Valgrind, the same on every machine; its
-//! heap profile also tells the bytes written, which no copy escapes. Needs
-//! `valgrind` and `gungraun-runner` of the same version as the library.
+//! Instructions and allocated bytes of a request's data path: from the caller's body to the body
+//! that is sent to the model, and from the model's answer to the caller's. Valgrind counts them,
+//! the same on every machine. Its heap profile also shows the bytes written, which include every
+//! copy. Needs `valgrind` and `gungraun-runner` of the same version as the library.
 
 #[path = "exchange/mod.rs"]
 mod exchange;
@@ -55,29 +55,29 @@ fn stream_1000_events(streamed: Streamed) -> (Streamed, usize) {
     (streamed, sent_bytes)
 }
 
-/// What the data path of a 100 KB body may cost at the most, one way; a body of 1 KB costs far less.
-const MOST_INSTRUCTIONS: u64 = 4_000_000;
-const MOST_ALLOCATED_BYTES: u64 = 1_000_000;
+/// Maximum cost of the data path of a 100 KB body, one way. A body of 1 KB costs far less.
+const MAX_INSTRUCTIONS: u64 = 4_000_000;
+const MAX_ALLOCATED_BYTES: u64 = 1_000_000;
 
-/// What a thousand events of a stream may cost at the most.
-const MOST_INSTRUCTIONS_OF_A_STREAM: u64 = 30_000_000;
-const MOST_ALLOCATED_BYTES_OF_A_STREAM: u64 = 3_000_000;
+/// Maximum cost of a thousand events of a stream.
+const MAX_INSTRUCTIONS_OF_A_STREAM: u64 = 30_000_000;
+const MAX_ALLOCATED_BYTES_OF_A_STREAM: u64 = 3_000_000;
 
 library_benchmark_group!(
     name = bodies,
     config = LibraryBenchmarkConfig::default()
-        .tool(Callgrind::default().hard_limits([(EventKind::Ir, MOST_INSTRUCTIONS)]))
-        .tool(Dhat::with_args(["--num-callers=100"]).hard_limits([(DhatMetric::TotalBytes, MOST_ALLOCATED_BYTES)])),
+        .tool(Callgrind::default().hard_limits([(EventKind::Ir, MAX_INSTRUCTIONS)]))
+        .tool(Dhat::with_args(["--num-callers=100"]).hard_limits([(DhatMetric::TotalBytes, MAX_ALLOCATED_BYTES)])),
     benchmarks = [request, answer]
 );
 
 library_benchmark_group!(
     name = streams,
     config = LibraryBenchmarkConfig::default()
-        .tool(Callgrind::default().hard_limits([(EventKind::Ir, MOST_INSTRUCTIONS_OF_A_STREAM)]))
+        .tool(Callgrind::default().hard_limits([(EventKind::Ir, MAX_INSTRUCTIONS_OF_A_STREAM)]))
         .tool(
             Dhat::with_args(["--num-callers=100"])
-                .hard_limits([(DhatMetric::TotalBytes, MOST_ALLOCATED_BYTES_OF_A_STREAM)])
+                .hard_limits([(DhatMetric::TotalBytes, MAX_ALLOCATED_BYTES_OF_A_STREAM)])
         ),
     benchmarks = [stream_1000_events]
 );

@@ -16,8 +16,8 @@ use crate::{
     outbound::Outbound,
     queue::Queue,
     store::{
-        batches::Batches, files::Files, history::Histories, idempotency::Answers, jobs::Jobs, ledger::Ledger,
-        refusals::Refusals, registry::Registry, skew::Skew,
+        batches::Batches, clock_skew::ClockSkew, files::Files, history::Histories, idempotency::Answers, jobs::Jobs,
+        ledger::Ledger, refusal_log::RefusalLog, registry::Registry,
     },
     telemetry::{self, Telemetry},
 };
@@ -29,7 +29,7 @@ pub struct App {
     pub registry: Registry,
     pub ledger: Ledger,
     pub histories: Histories,
-    pub refusals: Refusals,
+    pub refusals: RefusalLog,
     pub jobs: Jobs,
     pub batches: Batches,
     pub files: Files,
@@ -102,7 +102,7 @@ pub struct Clients {
     /// The SDK must not retry, nor re-send what stalls: each call may be billed.
     pub bedrock_runtime: aws_sdk_bedrockruntime::Client,
     /// What DynamoDB's replies say of the clock.
-    pub skew: Skew,
+    pub skew: ClockSkew,
     /// The clock that they are compared with.
     pub clock: Clock,
 }
@@ -111,7 +111,7 @@ impl Clients {
     /// Clients for `aws`, at `endpoints` where given.
     pub fn new(aws: &SdkConfig, endpoints: Option<&Endpoints>) -> Self {
         let clock = Clock::default();
-        let skew = Skew::new(clock.clone());
+        let skew = ClockSkew::new(clock.clone());
         let attempt = |timeout| TimeoutConfig::builder().operation_attempt_timeout(timeout).build();
         let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws)
             .interceptor(skew.clone())
@@ -159,7 +159,7 @@ impl App {
             jobs: if webhooks.is_some() { jobs.announced_by(registry.clone()) } else { jobs },
             registry,
             histories: Histories::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
-            refusals: Refusals::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
+            refusals: RefusalLog::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             answers: Answers::new(clients.ledger.clone(), &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             recordings: Recordings::new(clock.clone()),

@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-pub use accounts::{of_drained as account_of_drained, of_pool as account_of_pool, of_tenant as account_of};
+pub use accounts::{
+    for_pool as account_for_pool, for_running_jobs as account_for_running_jobs, for_tenant as account_for,
+};
 pub use count::{Count, count_tokens};
 use estimate::Plan;
 pub use find::find_model;
@@ -67,7 +69,7 @@ impl Ask {
     /// The deadline of an attempt that is admitted at `now_ms`: when the model's time is up, or this process's. It is
     /// fixed once, so that reservations, call and stream end together.
     fn attempt_deadline_ms(&self, now_ms: u64) -> u64 {
-        let model_ms = now_ms.saturating_add(self.model.timeout_ms);
+        let model_ms = now_ms.saturating_add(self.model.timeout.as_ms());
         self.deadline_ms.map_or(model_ms, |deadline_ms| deadline_ms.min(model_ms))
     }
 }
@@ -123,7 +125,7 @@ pub async fn serve(app: &App, ask: Ask) -> Result<Served, Problem> {
         match problem.retry_after_ms {
             // Held, it may still be served.
             Some(wait_ms) if problem.kind == Kind::Throttled && now_ms + wait_ms <= hold_until_ms => {
-                app.clock.sleep_until(now_ms + wait_ms).await;
+                app.clock.sleep_until(crate::units::UnixMs::from_ms(now_ms + wait_ms)).await;
             }
             _ => {
                 note_refusal(app, &ask.tenant, &problem).await;

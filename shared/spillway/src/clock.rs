@@ -1,41 +1,48 @@
-//! The time: wall time, plus an offset that a test can advance.
+//! Clock: wall time, plus an offset that tests can advance.
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::watch;
 
-/// Milliseconds since 1970. Clones share one offset, so that advancing one advances all of them.
+use crate::units::{Millis, UnixMs};
+
+/// A clock. Clones share the offset, so advancing one advances all.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
-    advanced_ms: Arc<watch::Sender<u64>>,
+    offset: Arc<watch::Sender<Millis>>,
 }
 
 impl Clock {
-    /// The time now, in milliseconds since 1970.
-    pub fn now_ms(&self) -> u64 {
+    /// Returns the current time.
+    pub fn now(&self) -> UnixMs {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX).saturating_add(*self.advanced_ms.borrow())
+        UnixMs::default() + Millis::from(since_1970) + *self.offset.borrow()
     }
 
-    /// Moves this clock and all its clones forward, and wakes those who sleep until a time now past.
-    pub fn advance(&self, by_ms: u64) {
-        self.advanced_ms.send_modify(|advanced_ms| *advanced_ms = advanced_ms.saturating_add(by_ms));
+    /// Returns the current time in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.now().as_ms()
     }
 
-    /// Returns once the time is `at_ms` or later, whether it passed or was advanced.
-    pub async fn sleep_until(&self, at_ms: u64) {
-        let mut advances = self.advanced_ms.subscribe();
+    /// Advances this clock and all its clones, and wakes sleepers whose time has come.
+    pub fn advance(&self, by: Millis) {
+        self.offset.send_modify(|offset| *offset += by);
+    }
+
+    /// Returns once the time is `at` or later, because it passed or was advanced.
+    pub async fn sleep_until(&self, at: UnixMs) {
+        let mut advances = self.offset.subscribe();
         loop {
-            let left_ms = at_ms.saturating_sub(self.now_ms());
-            if left_ms == 0 {
+            let left = at - self.now();
+            if left.is_zero() {
                 return;
             }
             // The sender lives in `self`, so waiting for the next advance cannot fail.
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(left_ms)) => {}
+                () = tokio::time::sleep(left.into()) => {}
                 _ = advances.changed() => {}
             }
         }
@@ -44,27 +51,29 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
     async fn a_sleeper_wakes_when_its_time_is_advanced_past() {
         let clock = Clock::default();
-        let at_ms = clock.now_ms() + 3_600_000;
+        let at = clock.now() + Millis::from_s(3_600);
         let sleeper = tokio::spawn({
             let clock = clock.clone();
-            async move { clock.sleep_until(at_ms).await }
+            async move { clock.sleep_until(at).await }
         });
-        clock.advance(1_800_000);
+        clock.advance(Millis::from_s(1_800));
         tokio::task::yield_now().await;
         assert!(!sleeper.is_finished());
-        clock.advance(1_800_000);
+        clock.advance(Millis::from_s(1_800));
         tokio::time::timeout(Duration::from_secs(5), sleeper).await.expect("woken by the advance").expect("no panic");
-        assert!(clock.now_ms() >= at_ms);
+        assert!(clock.now() >= at);
     }
 
     #[tokio::test]
-    async fn a_time_in_the_past_is_not_waited_for() {
+    async fn a_sleep_until_a_past_time_returns_immediately() {
         let clock = Clock::default();
-        tokio::time::timeout(Duration::from_secs(5), clock.sleep_until(clock.now_ms())).await.expect("at once");
+        tokio::time::timeout(Duration::from_secs(5), clock.sleep_until(clock.now())).await.expect("no wait");
     }
 }

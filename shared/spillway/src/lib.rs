@@ -12,7 +12,7 @@ pub mod usage;
 pub mod price;
 pub mod quota;
 pub mod problem;
-mod check;
+mod validate;
 pub mod tenant;
 pub mod chat;
 pub mod pool;

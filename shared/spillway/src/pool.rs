@@ -1,4 +1,4 @@
-//! Where capacity comes from: models, their ladders of pools, and the order to try them in.
+//! Models, the pools that serve them, and the order in which pools are tried.
 
 mod catalogue;
 
@@ -10,36 +10,38 @@ pub use catalogue::Catalogue;
 
 use crate::{
     chat::Format,
-    check,
     price::Prices,
     quota::{Burst, BurstSettings, Limits, ReserveSettings, Tokenizer},
     tenant::Class,
+    units::Millis,
+    validate,
 };
 
-/// A model as callers name it, and the pools that can answer for it.
+/// A model and its pools.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// The public name, valid in every dialect: 1 to 128 of `a-z A-Z 0-9 . _ : -`.
+    /// Public name, valid in every dialect: 1 to 128 of `a-z A-Z 0-9 . _ : -`.
     pub name: String,
-    /// Other ids that mean this model, such as the Bedrock ids that callers already use. Pool ids count by themselves.
+    /// Other ids of this model, such as Bedrock ids that callers already use. The ids of its pools
+    /// are valid without being listed.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// The most output tokens the model can give to one request.
+    /// Maximum output tokens of one request.
     #[serde(default = "default_max_output_tokens")]
     pub max_output_tokens: u64,
-    /// How long one call may take, in milliseconds. A reservation expires after it.
-    #[serde(default = "default_timeout_ms")]
-    pub timeout_ms: u64,
-    /// What the model splits its input with, where the ids of its pools do not tell.
-    #[serde(default, skip_serializing_if = "check::is_default")]
+    /// Maximum duration of one call. A reservation expires after it.
+    #[serde(rename = "timeout_ms", default = "default_timeout")]
+    pub timeout: Millis,
+    /// Tokenizer of the model; absent if the ids of its pools determine it.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
     pub tokenizer: Option<Tokenizer>,
-    /// The format of the model's own bodies, where the ids of its pools do not tell.
-    #[serde(default, skip_serializing_if = "check::is_default")]
+    /// Format of the model's native bodies; absent if the ids of its pools determine it.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
     pub format: Option<Format>,
-    /// The pools, in the order of the ladder.
+    /// Pools, in the order of the ladder.
     pub ladder: Vec<Pool>,
-    /// Counts the changes of this entry; set by the registry.
+    /// Version of this entry; the registry increments it with each change.
     #[serde(default)]
     pub version: u64,
 }
@@ -48,60 +50,64 @@ fn default_max_output_tokens() -> u64 {
     64_000
 }
 
-fn default_timeout_ms() -> u64 {
-    300_000
+fn default_timeout() -> Millis {
+    Millis::from_s(300)
 }
 
 impl Model {
-    /// The pools in the order to try them: what is paid for ahead comes first, then on-demand, each as listed.
+    /// Returns the pools in the order in which they are tried: provisioned capacity first, then
+    /// on-demand, each as listed.
     pub fn rungs(&self) -> impl Iterator<Item = &Pool> {
-        let of_kind = |kind| self.ladder.iter().filter(move |pool| pool.kind == kind);
-        of_kind(PoolKind::Provisioned).chain(of_kind(PoolKind::OnDemand))
+        let by_kind = |kind| self.ladder.iter().filter(move |pool| pool.kind == kind);
+        by_kind(PoolKind::Provisioned).chain(by_kind(PoolKind::OnDemand))
     }
 
-    /// The same for work that can wait: what is paid for ahead first, then on-demand from the cheapest, as listed where they
-    /// cost the same. A tier that may make requests wait for half the price, flex, so comes before the default one, while
-    /// somebody who waits for an answer gets the pools as they are listed.
+    /// Returns the pools in the order for work that can wait: provisioned capacity first, then
+    /// on-demand from the cheapest, as listed where prices are equal. So the flex tier, which may
+    /// delay requests for half the price, comes before the default tier.
     ///
-    /// Where a pool has no prices, those of the tiers order them, which are multiples of the default's (Amazon Bedrock User
-    /// Guide, "Service tiers for optimizing performance and cost").
+    /// If a pool has no prices, the prices of the tiers order the pools. They are multiples of the
+    /// default tier's (Amazon Bedrock User Guide, "Service tiers for optimizing performance and
+    /// cost").
     pub fn rungs_by_price(&self) -> Vec<&Pool> {
         let mut rungs: Vec<&Pool> = self.rungs().collect();
         let paid = rungs.partition_point(|pool| pool.kind == PoolKind::Provisioned);
         let are_priced = rungs[paid..].iter().all(|pool| pool.prices != Prices::default());
-        rungs[paid..].sort_by(|one, other| {
+        rungs[paid..].sort_by(|left, right| {
             let price = |pool: &Pool| if are_priced { pool.prices.typical() } else { pool.tier_price() };
-            price(one).total_cmp(&price(other))
+            price(left).total_cmp(&price(right))
         });
         rungs
     }
 
-    /// What the input is to be estimated with: what is set, else what the ids of the pools tell. Where they tell different
-    /// ones, it is one that estimates no less.
+    /// Returns the tokenizer for estimating the input: the configured tokenizer, or the one that
+    /// the ids of the pools determine. If they determine several, it is one whose estimate is not
+    /// lower.
     pub fn tokenizer(&self) -> Tokenizer {
-        let told = || self.ladder.iter().filter_map(|pool| Tokenizer::of_model_id(&pool.model_id));
-        self.tokenizer.or_else(|| told().reduce(Tokenizer::or_more)).unwrap_or(Tokenizer::Unknown)
+        let known = || self.ladder.iter().filter_map(|pool| Tokenizer::for_model_id(&pool.model_id));
+        self.tokenizer.or_else(|| known().reduce(Tokenizer::or_more)).unwrap_or(Tokenizer::Unknown)
     }
 
-    /// The format of the bodies that InvokeModel takes for it: what is set, else what the ids of the pools tell, if they
-    /// agree.
+    /// Returns the format of the bodies for InvokeModel: the configured format, or the one that the
+    /// ids of the pools determine, if they agree.
     pub fn format(&self) -> Option<Format> {
-        let mut told = self.ladder.iter().filter_map(|pool| Format::for_model_id(&pool.model_id));
+        let mut known = self.ladder.iter().filter_map(|pool| Format::for_model_id(&pool.model_id));
         self.format.or_else(|| {
-            let first = told.next()?;
-            told.all(|other| other == first).then_some(first)
+            let first = known.next()?;
+            known.all(|format| format == first).then_some(first)
         })
     }
 
-    /// What is wrong with this entry, each as `field: what would be right`; nothing if it can be used.
+    /// Returns the errors in this entry, each as `field: what would be right`; empty if it is
+    /// valid.
     pub fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        check::name("name", &self.name, 128, "._:-", &mut wrong);
+        validate::name("name", &self.name, 128, "._:-", &mut wrong);
         for alias in &self.aliases {
-            check::name("aliases", alias, LONGEST_MODEL_ID, "._:/-", &mut wrong);
+            validate::name("aliases", alias, MAX_MODEL_ID, "._:/-", &mut wrong);
         }
-        check::range("max_output_tokens", self.max_output_tokens, 1..=check::MOST, &mut wrong);
-        check::range("timeout_ms", self.timeout_ms, 1_000..=LONGEST_TIMEOUT_MS, &mut wrong);
+        validate::range("max_output_tokens", self.max_output_tokens, 1..=validate::MAX_AMOUNT, &mut wrong);
+        validate::range("timeout_ms", self.timeout, MIN_TIMEOUT..=MAX_TIMEOUT, &mut wrong);
         if self.ladder.is_empty() {
             wrong.push("ladder: must have at least one pool".to_owned());
         }
@@ -118,91 +124,125 @@ impl Model {
 
 impl Pool {
     fn check(&self, field: &str, wrong: &mut Vec<String>) {
-        check::name(&format!("{field}.name"), &self.name, 64, "._-", wrong);
-        check::name(&format!("{field}.model_id"), &self.model_id, LONGEST_MODEL_ID, "._:/-", wrong);
+        validate::name(&format!("{field}.name"), &self.name, 64, "._-", wrong);
+        validate::name(&format!("{field}.model_id"), &self.model_id, MAX_MODEL_ID, "._:/-", wrong);
         if let Some(region) = &self.region {
-            check::name(&format!("{field}.region"), region, 32, "-", wrong);
+            validate::name(&format!("{field}.region"), region, 32, "-", wrong);
         }
-        if let Some(tier) = self.service_tier.as_deref()
-            && !SERVICE_TIERS.contains(&tier)
-        {
-            let tiers = SERVICE_TIERS.join(", ");
-            wrong.push(format!("{field}.service_tier: {tier:?} must be one of {tiers}"));
+        if let Some(ServiceTier::Unknown(tier)) = &self.service_tier {
+            wrong.push(format!("{field}.service_tier: {tier:?} must be one of default, flex, priority, reserved"));
         }
-        check::limits(&format!("{field}.limits"), &self.limits, wrong);
-        check::burst(&format!("{field}.burst"), &self.burst, wrong);
-        check::range(format_args!("{field}.excess_percent"), self.excess_percent, 1..=100, wrong);
-        check::range(format_args!("{field}.burndown"), self.burndown, 1..=100, wrong);
-        check::prices(&format!("{field}.prices"), &self.prices, wrong);
+        validate::limits(&format!("{field}.limits"), &self.limits, wrong);
+        validate::burst(&format!("{field}.burst"), &self.burst, wrong);
+        validate::range(format_args!("{field}.excess_percent"), self.excess_percent, 1..=100, wrong);
+        validate::range(format_args!("{field}.burndown"), self.burndown, 1..=100, wrong);
+        validate::prices(&format!("{field}.prices"), &self.prices, wrong);
     }
 }
 
-/// The longest `modelId` of a Converse call (Amazon Bedrock API Reference, "Converse").
-const LONGEST_MODEL_ID: usize = 2048;
+/// Maximum length of the `modelId` of a Converse call (Amazon Bedrock API Reference, "Converse").
+const MAX_MODEL_ID: usize = 2048;
 
-/// A Lambda function ends after 15 minutes.
-pub const LONGEST_TIMEOUT_MS: u64 = 900_000;
+/// Minimum timeout of a call.
+const MIN_TIMEOUT: Millis = Millis::from_s(1);
 
-/// The values of `serviceTier.type` (Amazon Bedrock API Reference, "ServiceTier").
-const SERVICE_TIERS: [&str; 4] = ["default", "flex", "priority", "reserved"];
+/// Maximum timeout of a call: a Lambda function ends after 15 minutes.
+pub const MAX_TIMEOUT: Millis = Millis::from_s(15 * 60);
+
+/// Value of `serviceTier.type` (Amazon Bedrock API Reference, "ServiceTier").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceTier {
+    /// The standard tier.
+    Default,
+    /// Half the price, for requests that may be delayed.
+    Flex,
+    /// A higher price, for requests that are served first.
+    Priority,
+    /// Reserved capacity.
+    Reserved,
+    /// Any other value. It makes the entry invalid.
+    #[serde(untagged)]
+    Unknown(String),
+}
+
+impl ServiceTier {
+    /// Returns the value as Bedrock spells it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Default => "default",
+            Self::Flex => "flex",
+            Self::Priority => "priority",
+            Self::Reserved => "reserved",
+            Self::Unknown(tier) => tier,
+        }
+    }
+
+    /// Returns the price as a multiple of the default tier's.
+    fn price(&self) -> f64 {
+        match self {
+            Self::Flex => 0.5,
+            Self::Priority => 1.75,
+            Self::Default | Self::Reserved | Self::Unknown(_) => 1.0,
+        }
+    }
+}
 
 /// One source of model capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
-    /// Name, unique in its model; callers see it in `x-spillway-pool`.
+    /// Name, unique within the model. Callers see it in `x-spillway-pool`.
     pub name: String,
-    /// Whether capacity is paid for ahead or by use.
+    /// Whether capacity is paid for in advance or by use.
     pub kind: PoolKind,
-    /// What Bedrock is called with: a model id, an inference profile, or a provisioned-throughput ARN.
+    /// Id to call Bedrock with: a model id, an inference profile, or a provisioned-throughput ARN.
     pub model_id: String,
-    /// The region to call, where it is not the broker's own.
+    /// Region to call; absent means the broker's own region.
     #[serde(default)]
     pub region: Option<String>,
-    /// Bedrock's `serviceTier.type`, where one is wanted.
+    /// Service tier to request from Bedrock.
     #[serde(default)]
-    pub service_tier: Option<String>,
-    /// What this pool can take; pools without limits cost no ledger write.
+    pub service_tier: Option<ServiceTier>,
+    /// Limits of the pool. A pool without limits needs no ledger write.
     #[serde(default)]
     pub limits: Limits,
-    /// How much of a minute's limits may come at once; about even when absent, since a burst would be refused by Bedrock or
-    /// echo every minute.
-    #[serde(default, skip_serializing_if = "check::is_default")]
+    /// Burst of the limits per minute; almost even if absent, because Bedrock would refuse a burst,
+    /// or the burst would repeat every minute.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
     pub burst: BurstSettings,
-    /// Which tokens a request reserves; as Bedrock itself does when absent.
-    #[serde(default, skip_serializing_if = "check::is_default")]
+    /// Reserve rules; as Bedrock reserves if absent.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
     pub reserve: ReserveSettings,
-    /// How much of this pool tenants above their committed share may fill, in percent of what their class may.
+    /// Share of this pool that tenants above their committed share may fill, in percent of their
+    /// class's share.
     #[serde(default = "default_excess_percent", skip_serializing_if = "is_default_excess_percent")]
     pub excess_percent: u64,
-    /// Quota tokens per output token: 5 for Claude 3.7 and later, else 1
-    /// (Amazon Bedrock User Guide, "How tokens are counted in Amazon Bedrock").
+    /// Quota tokens per output token: 5 for Claude 3.7 and later, else 1 (Amazon Bedrock User
+    /// Guide, "How tokens are counted in Amazon Bedrock").
     #[serde(default = "default_burndown")]
     pub burndown: u64,
-    /// What a token costs here; zero for capacity that is already paid for.
+    /// Prices of tokens in this pool; zero for capacity that is paid for in advance.
     #[serde(default)]
     pub prices: Prices,
 }
 
-/// The burst of a pool that sets none, in seconds.
+/// Default burst of a pool, in seconds.
 const DEFAULT_BURST_S: u64 = 5;
 
 impl Pool {
-    /// How its limits are spread: about evenly, unless it says otherwise.
+    /// Returns the burst of the limits per minute.
     pub fn burst(&self) -> Burst {
         self.burst.or(DEFAULT_BURST_S)
     }
 
-    /// What its tier costs, as a multiple of the default one.
+    /// Returns the price of its tier as a multiple of the default tier's.
     fn tier_price(&self) -> f64 {
-        match self.service_tier.as_deref() {
-            Some("flex") => 0.5,
-            Some("priority") => 1.75,
-            _ => 1.0,
-        }
+        self.service_tier.as_ref().map_or(1.0, ServiceTier::price)
     }
 
-    /// How much of it a request of `class` may fill, in percent; `is_excess` if its tenant is above its committed share.
+    /// Returns the share of the pool that a request of `class` may fill, in percent. `is_excess`
+    /// means that the tenant is above its committed share.
     pub fn share_percent(&self, class: Class, is_excess: bool) -> u64 {
         let excess_percent = if is_excess { self.excess_percent } else { 100 };
         class.share_percent() * excess_percent / 100
@@ -221,11 +261,11 @@ fn default_burndown() -> u64 {
     1
 }
 
-/// How a pool is paid for, which is also its place on the ladder.
+/// Payment for a pool, which also determines its place on the ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolKind {
-    /// Provisioned throughput or a reserved tier: paid by the hour, so used first.
+    /// Provisioned throughput or a reserved tier: paid by the hour, so it is used first.
     Provisioned,
     /// On-demand, by model id or inference profile: paid by the token.
     OnDemand,
@@ -240,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_needs_a_name_and_one_pool() {
+    fn a_model_needs_a_name_and_a_pool() {
         let least = model(serde_json::json!({
             "name": "claude:sonnet-4.5",
             "ladder": [{"name": "pt", "kind": "provisioned",
@@ -254,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_at_once() {
+    fn all_errors_are_reported_together() {
         let wrong = model(serde_json::json!({
             "name": "",
             "aliases": ["has space"],
@@ -284,8 +324,8 @@ mod tests {
     }
 
     #[test]
-    fn the_tokenizer_is_what_is_set_else_what_the_pools_tell() {
-        let of = |fields: serde_json::Value, ids: &[&str]| {
+    fn the_tokenizer_is_configured_or_follows_from_the_pools() {
+        let tokenizer = |fields: serde_json::Value, ids: &[&str]| {
             let pool = |id| serde_json::json!({"name": id, "kind": "on_demand", "model_id": id});
             let mut json = serde_json::json!({"name": "m", "ladder": ids.iter().map(pool).collect::<Vec<_>>()});
             json.as_object_mut().expect("an object").extend(fields.as_object().expect("fields").clone());
@@ -295,15 +335,15 @@ mod tests {
         let (opus_4_6, opus_4_7, nova) =
             ("anthropic.claude-opus-4-6-v1", "us.anthropic.claude-opus-4-7", "amazon.nova-lite-v1:0");
         let nothing = serde_json::json!({});
-        assert_eq!(of(serde_json::json!({"tokenizer": "qwen3"}), &[nova]), Tokenizer::Qwen3);
-        assert_eq!(of(nothing.clone(), &[provisioned, nova]), Tokenizer::Amazon);
-        assert_eq!(of(nothing.clone(), &[opus_4_6, opus_4_7]), Tokenizer::Claude47);
-        assert_eq!(of(nothing.clone(), &[opus_4_7, nova]), Tokenizer::Unknown);
-        assert_eq!(of(nothing, &[provisioned]), Tokenizer::Unknown);
+        assert_eq!(tokenizer(serde_json::json!({"tokenizer": "qwen3"}), &[nova]), Tokenizer::Qwen3);
+        assert_eq!(tokenizer(nothing.clone(), &[provisioned, nova]), Tokenizer::Amazon);
+        assert_eq!(tokenizer(nothing.clone(), &[opus_4_6, opus_4_7]), Tokenizer::Claude47);
+        assert_eq!(tokenizer(nothing.clone(), &[opus_4_7, nova]), Tokenizer::Unknown);
+        assert_eq!(tokenizer(nothing, &[provisioned]), Tokenizer::Unknown);
     }
 
     #[test]
-    fn work_that_can_wait_takes_the_cheapest_first_and_as_listed_among_equals() {
+    fn work_that_can_wait_takes_the_cheapest_pool_first() {
         let pool = |name: &str, kind: &str, tier: Option<&str>, price: f64| {
             serde_json::json!({"name": name, "kind": kind, "model_id": "m", "service_tier": tier,
                 "prices": {"input": price, "output": 5.0 * price}})
@@ -327,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_that_is_no_number_is_refused() {
+    fn a_price_that_is_not_a_number_is_refused() {
         for price in [f64::NAN, f64::INFINITY] {
             let mut model = model(serde_json::json!({
                 "name": "m", "ladder": [{"name": "a", "kind": "on_demand", "model_id": "m"}],

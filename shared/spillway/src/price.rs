@@ -1,4 +1,4 @@
-//! What tokens cost: in money, and in a pool's quota.
+//! Cost of tokens, in money and in quota.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,36 +20,39 @@ pub struct Prices {
     /// Input tokens written to the prompt cache for five minutes.
     #[serde(default)]
     pub cache_write: f64,
-    /// Input tokens written to the prompt cache for an hour; 1.6 times `cache_write` when absent, as Anthropic prices
-    /// them: twice the input price, where five minutes cost 1.25 times (Anthropic, "Prompt caching").
+    /// Input tokens written to the prompt cache for an hour; 1.6 times `cache_write` if absent.
+    /// That follows Anthropic's prices: twice the input price for an hour, 1.25 times for five
+    /// minutes (Anthropic, "Prompt caching").
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_write_1h: Option<f64>,
 }
 
-/// The price of keeping input in the cache for an hour by that of keeping it for five minutes.
+/// Ratio of the price of an hour in the cache to the price of five minutes.
 const HOUR_TO_FIVE_MINUTES: f64 = 1.6;
 
 impl Prices {
-    /// What a typical request costs per token, for comparing pools: three tokens of input for each one of output.
+    /// Returns the cost per token of a typical request, for comparing pools: three input tokens for
+    /// each output token.
     pub fn typical(&self) -> f64 {
         (3.0 * self.input + self.output) / 4.0
     }
 
-    /// The cost of `usage` in micro-USD, rounded up.
+    /// Returns the cost of `usage` in micro-USD, rounded up.
     pub fn cost_microusd(&self, usage: &Usage) -> u64 {
-        let of_1h = usage.cache_write_1h_input_tokens.min(usage.cache_write_input_tokens);
+        let hour_tokens = usage.cache_write_1h_input_tokens.min(usage.cache_write_input_tokens);
         let cost = usage.input_tokens as f64 * self.input
             + usage.output_tokens as f64 * self.output
             + usage.cache_read_input_tokens as f64 * self.cache_read
-            + (usage.cache_write_input_tokens - of_1h) as f64 * self.cache_write
-            + of_1h as f64 * self.cache_write_1h.unwrap_or(self.cache_write * HOUR_TO_FIVE_MINUTES);
-        // Prices such as 0.1 are not exact in binary: a cost a hair above a whole number is that number.
+            + (usage.cache_write_input_tokens - hour_tokens) as f64 * self.cache_write
+            + hour_tokens as f64 * self.cache_write_1h.unwrap_or(self.cache_write * HOUR_TO_FIVE_MINUTES);
+        // Prices such as 0.1 are not exact in binary, so a cost slightly above a whole number is
+        // rounded down to it.
         (cost - 1e-6).ceil().max(0.0) as u64
     }
 }
 
-/// What `usage` takes from a quota in the end: input + cache writes + output × burndown; cache reads are free
-/// (Amazon Bedrock User Guide, "How tokens are counted in Amazon Bedrock").
+/// Returns the final quota tokens of `usage`: input + cache writes + output × burndown. Cache reads
+/// are free (Amazon Bedrock User Guide, "How tokens are counted in Amazon Bedrock").
 pub fn quota_tokens(usage: &Usage, burndown: u64) -> u64 {
     usage
         .input_tokens
@@ -75,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_in_the_cache_costs_its_own_price() {
+    fn an_hour_in_the_cache_has_its_own_price() {
         let usage = Usage { cache_write_input_tokens: 1_000, cache_write_1h_input_tokens: 400, ..Usage::default() };
         let prices = Prices { cache_write: 3.75, ..Prices::default() };
         assert_eq!(prices.cost_microusd(&usage), 2_250 + 2_400);

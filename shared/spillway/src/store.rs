@@ -2,6 +2,7 @@
 
 pub mod batches;
 mod cache;
+pub mod clock_skew;
 mod documents;
 mod errors;
 pub mod files;
@@ -9,9 +10,8 @@ pub mod history;
 pub mod idempotency;
 pub mod jobs;
 pub mod ledger;
-pub mod refusals;
+pub mod refusal_log;
 pub mod registry;
-pub mod skew;
 pub mod tables;
 
 use std::collections::HashMap;

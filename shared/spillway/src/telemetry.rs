@@ -118,9 +118,9 @@ pub struct ChargedEvent {
 }
 
 impl From<Charged> for ChargedEvent {
-    fn from(Charged { at_ms, charge }: Charged) -> Self {
+    fn from(Charged { at, charge }: Charged) -> Self {
         Self {
-            charged_at_ms: at_ms,
+            charged_at_ms: at.as_ms(),
             charged_minute_tokens: charge.minute_tokens,
             charged_day_tokens: charge.day_tokens,
             charged_microusd: charge.cost_microusd,

@@ -18,6 +18,7 @@ use spillway::{
         tables,
     },
     tenant::{ApiKey, CallerRecord, KeyRecord, Tenant},
+    units::{Millis, UnixMs},
 };
 use spillway_stand_ins::faults::{Effect, Fault};
 
@@ -46,9 +47,9 @@ impl Setup {
         Some(faults.stats().operations.get("GetItem").copied().unwrap_or_default())
     }
 
-    async fn new_key(&self, tenant: &str, expires_ms: Option<u64>) -> ApiKey {
+    async fn new_key(&self, tenant: &str, expires_at: Option<UnixMs>) -> ApiKey {
         let key = ApiKey::generate().expect("random bytes");
-        self.command.put_key(&KeyRecord::new(&key, tenant, expires_ms)).await.expect("written");
+        self.command.put_key(&KeyRecord::new(&key, tenant, expires_at)).await.expect("written");
         key
     }
 
@@ -72,7 +73,7 @@ async fn a_key_opens_its_tenant_and_nothing_else_does() {
     setup.command.put_tenant(&tenant("acme", 7)).await.expect("written");
     let key = setup.new_key("acme", None).await;
     let found = setup.registry.authenticate(&key).await.expect("read").expect("known");
-    assert_eq!((found.name.as_str(), found.hold_ms, found.version), ("acme", 7, 1));
+    assert_eq!((found.name.as_str(), found.hold, found.version), ("acme", Millis::from_ms(7), 1));
 
     let other = ApiKey::generate().expect("random bytes").expose();
     let secret = other.rsplit('-').next().expect("a secret");
@@ -87,11 +88,11 @@ async fn a_key_opens_its_tenant_and_nothing_else_does() {
 async fn a_key_ends_at_its_time_even_while_it_is_cached() {
     let setup = setup().await;
     setup.command.put_tenant(&tenant("acme", 0)).await.expect("written");
-    let key = setup.new_key("acme", Some(setup.clock.now_ms() + 1_500_000)).await;
+    let key = setup.new_key("acme", Some(setup.clock.now() + Millis::from_s(1_500))).await;
     assert_eq!(setup.tenant_of(&key).await.as_deref(), Some("acme"));
-    setup.clock.advance(1_499_000);
+    setup.clock.advance(Millis::from_ms(1_499_000));
     assert_eq!(setup.tenant_of(&key).await.as_deref(), Some("acme"));
-    setup.clock.advance(1_000);
+    setup.clock.advance(Millis::from_ms(1_000));
     assert_eq!(setup.tenant_of(&key).await, None);
 }
 
@@ -102,13 +103,13 @@ async fn a_change_holds_when_the_cache_has_aged() {
     let key = setup.new_key("acme", None).await;
     assert_eq!(setup.tenant_of(&key).await.as_deref(), Some("acme"));
     setup.command.put_tenant(&tenant("acme", 2)).await.expect("written");
-    setup.clock.advance(CACHE_MS);
+    setup.clock.advance(Millis::from_ms(CACHE_MS));
     let changed = setup.registry.tenant("acme").await.expect("read").expect("known");
-    assert_eq!((changed.hold_ms, changed.version), (2, 2));
+    assert_eq!((changed.hold, changed.version), (Millis::from_ms(2), 2));
 
     assert!(setup.command.revoke_key(key.id()).await.expect("written"));
     assert!(!setup.command.revoke_key(key.id()).await.expect("written"));
-    setup.clock.advance(CACHE_MS);
+    setup.clock.advance(Millis::from_ms(CACHE_MS));
     assert_eq!(setup.tenant_of(&key).await, None);
 }
 
@@ -130,7 +131,7 @@ async fn a_caller_stands_for_its_tenant_until_the_cache_has_aged_and_not_without
     assert!(setup.command.revoke_caller("one").await.expect("written"));
     assert!(!setup.command.revoke_caller("one").await.expect("written"));
     assert_eq!(tenant_of("one").await.as_deref(), Some("acme"), "kept for a moment");
-    setup.clock.advance(CACHE_MS);
+    setup.clock.advance(Millis::from_ms(CACHE_MS));
     assert_eq!(tenant_of("one").await, None);
 }
 
@@ -193,7 +194,7 @@ async fn a_tenant_made_anew_has_a_higher_version_and_none_of_the_old_keys() {
     assert_eq!(setup.command.tenants().await.expect("read").len(), 1);
 
     assert_eq!(setup.command.put_tenant(&tenant("acme", 1)).await, Ok(Written::Created { version: 3 }));
-    setup.clock.advance(CACHE_MS);
+    setup.clock.advance(Millis::from_ms(CACHE_MS));
     assert_eq!(setup.tenant_of(&key).await, None);
     assert_eq!(setup.tenant_of(&kept).await.as_deref(), Some("other"));
     assert_eq!(setup.command.keys_of("acme").await, Ok(Vec::new()));
@@ -269,11 +270,11 @@ async fn a_short_outage_of_the_store_is_nobodys_and_a_long_one_everybodys() {
     assert_eq!(setup.registry.catalogue().await.expect("read").models().count(), 1);
 
     faults.inject(Fault { operation: None, ..Fault::on("", Effect::Error500) });
-    setup.clock.advance(50_000);
+    setup.clock.advance(Millis::from_ms(50_000));
     assert_eq!(setup.tenant_of(&key).await.as_deref(), Some("acme"));
     assert_eq!(setup.registry.catalogue().await.expect("stale").models().count(), 1);
     assert!(matches!(setup.registry.tenant("new").await, Err(RegistryError(StoreError::Unavailable(_)))));
-    setup.clock.advance(10_000);
+    setup.clock.advance(Millis::from_ms(10_000));
     assert!(matches!(setup.registry.authenticate(&key).await, Err(RegistryError(StoreError::Unavailable(_)))));
     assert!(matches!(setup.registry.catalogue().await, Err(RegistryError(StoreError::Unavailable(_)))));
 

@@ -8,8 +8,9 @@ mod gcra;
 mod ring;
 mod swap;
 
-use spillway::quota::{
-    self, Charge, Image, Limit, Policy, Refusal, RefusedLimit, Reservation, Settled, Verdict, Write,
+use spillway::{
+    quota::{self, Charge, Image, Limit, Policy, Refusal, RefusedLimit, Reservation, Settled, Verdict, Write},
+    units::{Millis, UnixMs},
 };
 
 /// Encoding of an item's rate limits.
@@ -56,14 +57,14 @@ impl Encoding {
     /// Explains why the item refuses the charge.
     pub fn explain(self, policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> Verdict {
         let mut limits = match self {
-            Self::Staircase => return quota::explain(policy, charge, image, at_ms),
+            Self::Staircase => return quota::explain(policy, charge, image, UnixMs::from_ms(at_ms)),
             Self::Gcra => gcra::refused(policy, charge, image, at_ms),
             Self::FixedWindows => fixed_windows::refused(policy, charge, image, at_ms),
             Self::CompareAndSwap => swap::refused(policy, charge, image, at_ms),
         };
         if let Some(refused) = ring::refused(policy, image) {
             if limits.is_empty()
-                && let Some((slot, count)) = quota::reapable(image, at_ms)
+                && let Some((slot, count)) = quota::reapable(image, UnixMs::from_ms(at_ms))
             {
                 return Verdict::Reap(slot, count);
             }
@@ -75,7 +76,7 @@ impl Encoding {
     /// Returns the write that settles `reservation`.
     pub fn settle(self, policy: &Policy, reservation: &Reservation, settled: &Settled, now_ms: u64) -> Write {
         let mut write = match self {
-            Self::Staircase => return quota::settle(reservation, settled, now_ms),
+            Self::Staircase => return quota::settle(reservation, settled, UnixMs::from_ms(now_ms)),
             Self::Gcra => gcra::settle(policy, reservation, settled),
             Self::FixedWindows => fixed_windows::settle(reservation, settled),
             Self::CompareAndSwap => swap::settle(reservation, settled),
@@ -119,7 +120,7 @@ struct Rate {
 
 impl Rate {
     fn refused(&self, retry_after_ms: u64) -> RefusedLimit {
-        RefusedLimit { limit: self.limit, cap: self.per_minute, retry_after_ms }
+        RefusedLimit { limit: self.limit, cap: self.per_minute, retry_after: Millis::from_ms(retry_after_ms) }
     }
 }
 

@@ -7,7 +7,11 @@ use std::{
 };
 
 use fastrand::Rng;
-use spillway::quota::{self, Charge, Image, Policy, Refusal, Verdict};
+use spillway::{
+    quota::{Charge, Image, Policy, Refusal, Verdict},
+    store::ledger::is_recent,
+    units::Millis,
+};
 
 use super::{encoding::Encoding, load};
 
@@ -76,7 +80,7 @@ impl Process {
     ) -> Option<Refusal> {
         let (image, at_ms) = self.recent_refusals.get(&item)?;
         let Verdict::Refused(refusal) = encoding.explain(policy, charge, image, now_ms) else { return None };
-        quota::is_believed(&refusal, now_ms.saturating_sub(*at_ms)).then_some(refusal)
+        is_recent(&refusal, Millis::from_ms(now_ms.saturating_sub(*at_ms))).then_some(refusal)
     }
 }
 

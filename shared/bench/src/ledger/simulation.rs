@@ -187,14 +187,14 @@ fn open(scenario: &Scenario) -> (Vec<SimulatedAccount>, usize) {
     };
     let mut next = 0;
     for caller in &scenario.callers {
-        let account = broker::account_of(&caller.tenant);
+        let account = broker::account_for(&caller.tenant);
         let shards = scenario.hot_shards.filter(|_| caller.kind == Kind::Hot);
         next = add(SimulatedAccount::new(&account, &account, shards, next));
     }
     if let Some(model) = &scenario.model {
         let class = scenario.callers[0].tenant.class;
         for pool in model.rungs() {
-            let account = |is_excess| broker::account_of_pool(model, pool, pool.share_percent(class, is_excess));
+            let account = |is_excess| broker::account_for_pool(model, pool, pool.share_percent(class, is_excess));
             next = add(SimulatedAccount::new(&account(false), &account(true), None, next));
         }
     }

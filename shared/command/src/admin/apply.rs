@@ -37,7 +37,7 @@ pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Writ
         let former = registry.tenant(name).await?;
         let written = registry.put_tenant(tenant).await.with_context(|| format!("writing tenant {name}"))?;
         if let Some(version) = print_written(out, "tenant", name, written)? {
-            let former_shards = former.map_or(0, |former| broker::account_of(&former).shards);
+            let former_shards = former.map_or(0, |former| broker::account_for(&former).shards);
             changes.push(Change::Tenant { tenant: Tenant { version, ..tenant.clone() }, former_shards });
         }
     }
@@ -64,7 +64,7 @@ pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write
             let former = catalogue.models().find(|former| former.name == *name);
             let pools = former.iter().flat_map(|former| former.ladder.iter().map(|pool| (*former, pool)));
             let former_shards =
-                pools.map(|(former, pool)| (pool.name.clone(), broker::account_of_pool(former, pool, 100).shards));
+                pools.map(|(former, pool)| (pool.name.clone(), broker::account_for_pool(former, pool, 100).shards));
             changes.push(Change::Model {
                 former_shards: former_shards.collect(),
                 model: Model { version, ..model.clone() },

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use spillway::{
     store::registry::Registry,
     tenant::{ApiKey, KeyRecord},
+    units::UnixMs,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -28,7 +29,7 @@ pub async fn create(
     let expires_in_ms = expires_in.map(|time| u64::try_from(time.as_millis())).transpose()?;
     let expires_ms = expires_in_ms.map(|time_ms| now_ms.saturating_add(time_ms));
     let key = ApiKey::generate().context("the system cannot generate random bytes")?;
-    registry.put_key(&KeyRecord::new(&key, tenant, expires_ms)).await?;
+    registry.put_key(&KeyRecord::new(&key, tenant, expires_ms.map(UnixMs::from_ms))).await?;
     Ok(writeln!(out, "{}", key.expose())?)
 }
 
@@ -46,7 +47,7 @@ pub async fn revoke(registry: &Registry, id: &str, out: &mut impl Write) -> anyh
 /// Lists the keys of a tenant without their secrets.
 pub async fn list(registry: &Registry, tenant: &str, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
     let keys = registry.keys_of(tenant).await?;
-    let rows = keys.iter().map(|key| Ok([key.id.clone(), expiry(key.expires_ms, now_ms)?]));
+    let rows = keys.iter().map(|key| Ok([key.id.clone(), expiry(key.expires_at.map(UnixMs::as_ms), now_ms)?]));
     show::table(["KEY ID", "EXPIRES"], rows.collect::<anyhow::Result<Vec<_>>>()?, out)
 }
 

@@ -7,8 +7,9 @@ use spillway::{
     app::App,
     broker,
     quota::{Attribute, Image, LimitState},
-    store::refusals::Refused,
+    store::refusal_log::RefusalCount,
     tenant::Tenant,
+    units::UnixMs,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -27,13 +28,13 @@ pub async fn show(app: &App, name: &str, now_ms: u64, out: &mut impl Write) -> a
             found.with_context(|| format!("the parent {parent} does not exist, so every request is refused"))?;
         print_account(app, &parent, now_ms, out).await?;
     }
-    print_refusals(&app.refusals.of(name).await?, out)
+    print_refusals(&app.refusals.for_tenant(name).await?, out)
 }
 
 async fn print_account(app: &App, tenant: &Tenant, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
-    let account = broker::account_of(tenant);
+    let account = broker::account_for(tenant);
     let images = app.ledger.images(&account).await?;
-    let states = account.states(&images, now_ms);
+    let states = account.states(&images, UnixMs::from_ms(now_ms));
     match states.is_empty() {
         true => writeln!(out, "no limits")?,
         false => table(["LIMIT", "CAP", "USED", "LEFT", "ALL FREE"], states.into_iter().map(row), out)?,
@@ -56,7 +57,7 @@ async fn print_account(app: &App, tenant: &Tenant, now_ms: u64, out: &mut impl W
 }
 
 fn row(state: LimitState) -> [String; 5] {
-    let free_in = match state.reset_ms {
+    let free_in = match state.resets_in.as_ms() {
         0 => "now".to_owned(),
         reset_ms => format!("{:?}", Duration::from_secs(reset_ms.div_ceil(1_000))),
     };
@@ -69,13 +70,13 @@ fn row(state: LimitState) -> [String; 5] {
     ]
 }
 
-fn print_refusals(refused: &[Refused], out: &mut impl Write) -> anyhow::Result<()> {
+fn print_refusals(refused: &[RefusalCount], out: &mut impl Write) -> anyhow::Result<()> {
     if refused.is_empty() {
         return Ok(writeln!(out, "\nnever refused")?);
     }
     writeln!(out)?;
-    let row = |refused: &Refused| {
-        let last = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(refused.last_ms / 1_000 * 1_000);
+    let row = |refused: &RefusalCount| {
+        let last = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(refused.last_at.as_ms() / 1_000 * 1_000);
         let last = last.format(&Rfc3339).unwrap_or_default();
         [refused.limit.to_string(), refused.count.to_string(), last]
     };

@@ -11,8 +11,9 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use spillway::{
     app::App,
-    quota::{Attribute, Audit, Charge, Charged, Drift, EPOCH_MS, Image, flaws},
+    quota::{Attribute, Audit, Charge, Charged, Drift, EPOCH, Image, flaws},
     store::ledger::{pool_account, tenant_account},
+    units::UnixMs,
 };
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -71,7 +72,8 @@ pub async fn run(app: &App, args: &Args, now_ms: u64, out: &mut impl Write) -> a
         if args.events.is_empty() {
             continue;
         }
-        let findings = audits.remove(name).unwrap_or_default().compare(images, since_ms, now_ms);
+        let findings =
+            audits.remove(name).unwrap_or_default().compare(images, UnixMs::from_ms(since_ms), UnixMs::from_ms(now_ms));
         compared += findings.compared;
         differences += findings.drifts.len();
         for drift in findings.drifts {
@@ -126,7 +128,7 @@ impl Event {
             day_tokens: field("day_tokens")?,
             cost_microusd: field("microusd")?,
         };
-        Some(Charged { at_ms: field("at_ms")?, charge })
+        Some(Charged { at: UnixMs::from_ms(field("at_ms")?), charge })
     }
 }
 
@@ -134,8 +136,10 @@ fn describe(drift: &Drift, images: &[Image]) -> String {
     let Drift { attribute, recorded, recomputed } = *drift;
     let in_flight: u64 = images.iter().map(|image| image.get(Attribute::InFlight)).sum();
     let counter = match attribute {
-        Attribute::Requests(start) => format!("requests of the minute from {}", moment(start * EPOCH_MS / 1_000)),
-        Attribute::Tokens(start) => format!("tokens of the minute from {}", moment(start * EPOCH_MS / 1_000)),
+        Attribute::Requests(start) => {
+            format!("requests of the minute from {}", moment((EPOCH * start).as_ms() / 1_000))
+        }
+        Attribute::Tokens(start) => format!("tokens of the minute from {}", moment((EPOCH * start).as_ms() / 1_000)),
         Attribute::Day(day) => format!("tokens of the day from {}", moment(day * 86_400)),
         Attribute::Month(month) => format!("micro-USD of {}-{:02}", month / 12, month % 12 + 1),
         Attribute::SettledRequests => "requests settled".to_owned(),

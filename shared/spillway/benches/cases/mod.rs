@@ -1,11 +1,13 @@
-//! What the benchmarks of admission run: one tenant with all five limits, in the middle of its traffic.
+//! Cases of the admission benchmarks: a tenant with all limits, under load.
 
 use spillway::{
     quota::{Burst, Charge, Image, Limits, Policy, Reservation, Settled, Verdict, Write, explain, reserve, settle},
     store::ledger::{Compiled, compile},
+    units::{Millis, UnixMs},
 };
 
-const NOW_MS: u64 = 1_764_000_000_000;
+const NOW: UnixMs = UnixMs::from_ms(1_764_000_000_000);
+const MINUTE: Millis = Millis::from_s(60);
 
 pub struct Case {
     policy: Policy,
@@ -27,17 +29,17 @@ impl Case {
         let policy = Policy { limits, version: 7, burst, share_percent: 90 };
         let charge = Charge { requests: 1, minute_tokens: 1_500, day_tokens: 5_500, cost_microusd: 19_500 };
         let mut full = Image::default();
-        let mut now_ms = NOW_MS - 60_000;
-        let mut held = Reservation::new(charge, now_ms, now_ms + 60_000);
+        let mut now = NOW - MINUTE;
+        let mut held = Reservation::new(charge, now, now + MINUTE);
         while full.apply(&reserve(&policy, &held, None)) {
-            now_ms += 1_700;
-            held = Reservation::new(charge, now_ms, now_ms + 60_000);
+            now += Millis::from_ms(1_700);
+            held = Reservation::new(charge, now, now + MINUTE);
         }
         Self { policy, charge, full, held }
     }
 
     pub fn plan(&self) -> Write {
-        reserve(&self.policy, &Reservation::new(self.charge, NOW_MS, NOW_MS + 60_000), None)
+        reserve(&self.policy, &Reservation::new(self.charge, NOW, NOW + MINUTE), None)
     }
 
     pub fn plan_and_compile(&self) -> Compiled {
@@ -45,18 +47,18 @@ impl Case {
     }
 
     pub fn explain_a_refusal(&self) -> Verdict {
-        explain(&self.policy, &self.charge, &self.full, self.held.at_ms)
+        explain(&self.policy, &self.charge, &self.full, self.held.at)
     }
 
     pub fn settle_and_compile(&self) -> Compiled {
         let settled = Settled { charge: Charge { minute_tokens: 900, ..self.charge }, ..Settled::default() };
-        compile(&settle(&self.held, &settled, self.held.at_ms + 3_000))
+        compile(&settle(&self.held, &settled, self.held.at + Millis::from_s(3)))
     }
 
     pub fn compose_sixteen_and_compile(&self) -> Compiled {
         let small = Charge { requests: 1, minute_tokens: 10, day_tokens: 10, cost_microusd: 10 };
-        let one = reserve(&self.policy, &Reservation::new(small, NOW_MS, NOW_MS + 60_000), None);
-        let sixteen = (1..16).fold(one.clone(), |write, _| write.then(&one).unwrap_or(write));
+        let single = reserve(&self.policy, &Reservation::new(small, NOW, NOW + MINUTE), None);
+        let sixteen = (1..16).fold(single.clone(), |write, _| write.then(&single).unwrap_or(write));
         compile(&sixteen)
     }
 }

@@ -1,4 +1,4 @@
-//! Which ledger items stand for whom, and how their limits are spread.
+//! Ledger accounts of tenants, jobs and pools.
 
 use crate::{
     pool::{Model, Pool},
@@ -7,14 +7,15 @@ use crate::{
     tenant::Tenant,
 };
 
-/// The writes that a request costs its tenant: the reservation and the settlement.
+/// Ledger writes of a request on its tenant: the reservation and the settlement.
 const TENANT_WRITES: u64 = 2;
 
-/// The writes that a request costs a pool, with those that a pool in demand refuses: its shards are sized by attempts.
+/// Ledger writes of a request on a pool, including writes that a pool in demand refuses: attempts
+/// determine the number of shards.
 const POOL_WRITES: u64 = 4;
 
-/// The account of `tenant`.
-pub fn of_tenant(tenant: &Tenant) -> Account {
+/// Returns the account of `tenant`.
+pub fn for_tenant(tenant: &Tenant) -> Account {
     Account {
         name: tenant_account(&tenant.name),
         policy: Policy { limits: tenant.limits, version: tenant.version, burst: tenant.burst(), share_percent: 100 },
@@ -22,8 +23,8 @@ pub fn of_tenant(tenant: &Tenant) -> Account {
     }
 }
 
-/// The account of the jobs of `tenant` that run, if only so many may.
-pub fn of_drained(tenant: &Tenant) -> Option<Account> {
+/// Returns the account of the running jobs of `tenant`, if their number is limited.
+pub fn for_running_jobs(tenant: &Tenant) -> Option<Account> {
     let limits = Limits { in_flight: Some(tenant.drain_in_flight?), ..Limits::default() };
     Some(Account {
         name: drain_account(&tenant.name),
@@ -32,8 +33,8 @@ pub fn of_drained(tenant: &Tenant) -> Option<Account> {
     })
 }
 
-/// The account of `pool` of `model`, as far as a request may fill it that may take `share_percent` of it.
-pub fn of_pool(model: &Model, pool: &Pool, share_percent: u64) -> Account {
+/// Returns the account of `pool` of `model`, for a request that may fill `share_percent` of it.
+pub fn for_pool(model: &Model, pool: &Pool, share_percent: u64) -> Account {
     Account {
         name: pool_account(&model.name, &pool.name),
         policy: Policy { limits: pool.limits, version: model.version, burst: pool.burst(), share_percent },

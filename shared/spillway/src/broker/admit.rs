@@ -11,9 +11,10 @@ use crate::{
     quota::{Charge, Charged, History, LimitState, Receipt},
     store::{
         LedgerError,
-        ledger::{Held, Outcome, View},
+        ledger::{Held, ReserveOutcome, View},
     },
     tenant::{RightSizing, Tenant},
+    units::UnixMs,
 };
 
 /// A request that fits its tenant's limits, and its parent's.
@@ -49,7 +50,7 @@ impl Admitted {
             None => None,
         };
         let (tenant, parent) = tokio::join!(give_back(self.held), give_back_if_held(self.parent));
-        let if_charged = |charged: Charged| Some(charged).filter(|charged| !charged.charge.is_nothing());
+        let if_charged = |charged: Charged| Some(charged).filter(|charged| !charged.charge.is_zero());
         Receipt { tenant: if_charged(tenant), parent: parent.and_then(if_charged), ..Receipt::default() }
     }
 }
@@ -138,16 +139,16 @@ async fn reserve(app: &App, ask: &Ask, payers: &Payers, deadline_ms: u64) -> Res
     let plan = Plan::new(ask, tenant, parent.as_deref(), &history)?;
     let charge = |payer: &Tenant| plan.tenant_charge(payer, &ask.model);
     let Some(reserved) = payers.reserve(app, charge, deadline_ms).await? else { return Ok(None) };
-    let now_ms = app.clock.now_ms();
+    let now = app.clock.now();
     let Reserved { tenant: (held, view), parent: of_parent } = reserved;
     let is_parent_excess = parent.as_ref().zip(of_parent.as_ref());
-    let is_parent_excess = is_parent_excess.is_some_and(|(parent, (_, view))| is_excess(parent, view, now_ms));
+    let is_parent_excess = is_parent_excess.is_some_and(|(parent, (_, view))| is_excess(parent, view, now));
     Ok(Some(Admitted {
         deadline_ms,
         held,
         parent: of_parent.map(|(held, _)| held),
-        limits: view.states(now_ms),
-        is_excess: is_excess(tenant, &view, now_ms) || is_parent_excess,
+        limits: view.states(now),
+        is_excess: is_excess(tenant, &view, now) || is_parent_excess,
         regained_tokens: plan.regained_tokens(tenant, &ask.model),
         plan,
     }))
@@ -159,14 +160,14 @@ async fn reserve_on(
     charge: Charge,
     expires_ms: u64,
 ) -> Result<Option<(Held, View)>, Problem> {
-    let reserved = app.ledger.reserve(&accounts::of_tenant(payer), charge, expires_ms).await;
+    let reserved = app.ledger.reserve(&accounts::for_tenant(payer), charge, UnixMs::from_ms(expires_ms)).await;
     match reserved.map_err(LedgerError)? {
-        Outcome::Reserved(held, view) => Ok(Some((held, view))),
-        Outcome::Refused(refused, view) => {
-            Err(refusal::of_tenant(&payer.name, &refused, view.states(app.clock.now_ms())))
+        ReserveOutcome::Reserved(held, view) => Ok(Some((held, view))),
+        ReserveOutcome::Refused(refused, view) => {
+            Err(refusal::of_tenant(&payer.name, &refused, view.states(app.clock.now())))
         }
-        Outcome::Busy => Err(refusal::busy(&payer.name)),
-        Outcome::Stale => Ok(None),
+        ReserveOutcome::Busy => Err(refusal::busy(&payer.name)),
+        ReserveOutcome::Stale => Ok(None),
     }
 }
 
@@ -183,6 +184,6 @@ async fn history(app: &App, ask: &Ask, tenant: &Tenant) -> History {
 }
 
 /// Whether `payer` uses more than its committed share of the pools.
-fn is_excess(payer: &Tenant, view: &View, now_ms: u64) -> bool {
-    payer.committed_tokens_per_minute.is_some_and(|committed| view.minute_tokens(now_ms) > committed)
+fn is_excess(payer: &Tenant, view: &View, now: UnixMs) -> bool {
+    payer.committed_tokens_per_minute.is_some_and(|committed| view.minute_tokens(now) > committed)
 }

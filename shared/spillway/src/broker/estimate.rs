@@ -1,4 +1,4 @@
-//! What a request will cost, before anyone has answered it.
+//! Estimate of a request's cost before the model answers.
 
 use super::Ask;
 use crate::{
@@ -6,34 +6,36 @@ use crate::{
     pool::{Model, Pool},
     price::quota_tokens,
     problem::{Kind, Payer, Problem},
-    quota::{self, Charge, History, Limit, LimitName, Limits, ReserveRule, ReserveSettings, Turnout, Unit},
+    quota::{self, Charge, History, Limit, LimitName, Limits, Observation, ReserveRule, ReserveSettings, Unit},
     tenant::{RightSizing, Tenant},
     usage::Usage,
 };
 
-/// How a request will be sent and what is reserved for it.
+/// Plan for a request: its output limit, and the amounts to reserve.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The output limit that is put into what is sent, in tokens; `None` leaves it as it is.
+    /// Output limit to set in the request that is sent, in tokens; `None` leaves the request
+    /// unchanged.
     pub max_tokens: Option<u64>,
-    /// The cap, when it was set here, in tokens.
+    /// Output cap that was chosen here and not by the caller, in tokens.
     pub max_tokens_set: Option<u64>,
-    /// Estimated input and the output cap that the caller wants.
-    asked: Usage,
-    /// The same with the cap that is sent: what a pool must have room for.
+    /// Estimated input, and the output cap of the caller.
+    requested: Usage,
+    /// Estimated input, and the output cap that is sent. A pool must have room for it.
     sent: Usage,
-    /// The same with the output that is reserved on the tenant: less, where recent answers were shorter.
+    /// Estimated input, and the output that is reserved on the tenant. It is less than the cap if
+    /// recent answers were shorter.
     reserved: Usage,
-    /// Input tokens as estimated, before any correction.
+    /// Estimated input tokens before correction.
     estimated_input_tokens: u64,
 }
 
 impl Plan {
-    /// Plans `ask` under the limits of `tenant` and of its `parent`, sized by what `history` tells.
+    /// Plans `ask` under the limits of `tenant` and of its `parent`, sized by `history`.
     ///
     /// # Errors
-    /// The request is larger than a whole limit, or asks for more output than the model can give: it can never be
-    /// admitted.
+    /// Returns an error if the request can never be admitted: it is larger than a whole limit, or
+    /// asks for more output than the model supports.
     pub fn new(ask: &Ask, tenant: &Tenant, parent: Option<&Tenant>, history: &History) -> Result<Self, Problem> {
         let payers = || [Some(tenant), parent].into_iter().flatten();
         let tokenizer = ask.model.tokenizer();
@@ -41,17 +43,17 @@ impl Plan {
         let estimated_input_tokens = bodies.map(|body| quota::input_tokens(body, tokenizer)).sum();
         let input_tokens = history.correct(estimated_input_tokens);
         let fitting = payers().filter_map(|payer| fitting_output(&ask.model, &payer.limits, input_tokens)).min();
-        let (asked, mut max_tokens_set) = output_cap(ask, tenant, fitting)?;
-        let usual = history.p99_output_tokens.map_or(asked, |p99| p99.min(asked));
-        let sent = if tenant.right_sizing == RightSizing::Send { usual } else { asked };
-        if sent < asked && ask.request.input.output_bound() == OutputBound::Limit {
+        let (requested, mut max_tokens_set) = output_cap(ask, tenant, fitting)?;
+        let usual = history.p99_output_tokens.map_or(requested, |p99| p99.min(requested));
+        let sent = if tenant.right_sizing == RightSizing::Send { usual } else { requested };
+        if sent < requested && ask.request.input.output_bound() == OutputBound::Limit {
             max_tokens_set = Some(sent);
         }
         let usage = |output_tokens| Usage { input_tokens, output_tokens, ..Usage::default() };
         let plan = Self {
             max_tokens: max_tokens_set,
             max_tokens_set,
-            asked: usage(asked),
+            requested: usage(requested),
             sent: usage(sent),
             reserved: usage(usual),
             estimated_input_tokens,
@@ -65,36 +67,39 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The quota tokens per minute that `tenant` does not reserve because recent answers were shorter than what was asked.
+    /// Returns the quota tokens per minute that `tenant` does not reserve because recent answers
+    /// were shorter than the output cap.
     pub fn regained_tokens(&self, tenant: &Tenant, model: &Model) -> u64 {
-        let minute_tokens = |usage| dearest(usage, tenant, model).minute_tokens;
-        minute_tokens(&self.asked).saturating_sub(minute_tokens(&self.reserved))
+        let minute_tokens = |usage| max_charge(usage, tenant, model).minute_tokens;
+        minute_tokens(&self.requested).saturating_sub(minute_tokens(&self.reserved))
     }
 
-    /// How a request that was planned like this turned out, if `usage` is what it used.
-    pub fn turnout(&self, usage: &Usage) -> Turnout {
-        Turnout {
+    /// Returns the observation of a request with this plan and this actual `usage`.
+    pub fn observation(&self, usage: &Usage) -> Observation {
+        Observation {
             output_tokens: usage.output_tokens,
             estimated_input_tokens: self.estimated_input_tokens,
             measured_input_tokens: usage.all_input_tokens(),
         }
     }
 
-    /// What `tenant` reserves, by its own rules: the dearest that any pool of the ladder can turn out, burndown included,
-    /// unless it wants otherwise.
+    /// Returns the charge to reserve on `tenant` by its own rules: by default the most expensive of
+    /// all pools on the ladder, burndown included.
     pub fn tenant_charge(&self, tenant: &Tenant, model: &Model) -> Charge {
-        dearest(&self.reserved, tenant, model)
+        max_charge(&self.reserved, tenant, model)
     }
 
-    /// What `pool` reserves, by its own rules: the same as Bedrock does at the start of a call, unless it wants otherwise.
+    /// Returns the charge to reserve on `pool` by its own rules: by default as Bedrock reserves at
+    /// the start of a call.
     pub fn pool_charge(&self, pool: &Pool) -> Charge {
         charge(&self.sent, pool, &pool.reserve, ReserveRule::Mirror)
     }
 }
 
-fn dearest(usage: &Usage, tenant: &Tenant, model: &Model) -> Charge {
-    let of_pool = |pool| charge(usage, pool, &tenant.reserve, ReserveRule::Conservative);
-    model.ladder.iter().map(of_pool).reduce(Charge::dearest).unwrap_or_default()
+/// Returns the most expensive charge of `usage` over all pools of `model`.
+fn max_charge(usage: &Usage, tenant: &Tenant, model: &Model) -> Charge {
+    let pool_charge = |pool| charge(usage, pool, &tenant.reserve, ReserveRule::Conservative);
+    model.ladder.iter().map(pool_charge).reduce(Charge::max).unwrap_or_default()
 }
 
 fn charge(usage: &Usage, pool: &Pool, rules: &ReserveSettings, default: ReserveRule) -> Charge {
@@ -110,36 +115,40 @@ fn charge(usage: &Usage, pool: &Pool, rules: &ReserveSettings, default: ReserveR
     }
 }
 
-/// The output cap of `ask`, in tokens, and the same again if it was not the caller who set it: then it is the tenant's
-/// default, as far as that is `fitting`. Where no cap can be set, the answer may be as long as the model's longest.
+/// Returns the output cap of `ask` in tokens and, if the caller did not set it, the cap to set.
+/// That is the tenant's default, or `fitting` if that is lower. If no cap can be set, the answer
+/// may be as long as the model allows.
 fn output_cap(ask: &Ask, tenant: &Tenant, fitting: Option<u64>) -> Result<(u64, Option<u64>), Problem> {
-    let most = ask.model.max_output_tokens;
+    let max_output = ask.model.max_output_tokens;
     match ask.request.input.output_bound() {
         OutputBound::Nothing => return Ok((0, None)),
-        OutputBound::Unknown => return Ok((most, None)),
+        OutputBound::Unknown => return Ok((max_output, None)),
         OutputBound::Limit => {}
     }
     match ask.request.max_tokens {
-        Some(asked) if asked > most => {
-            let told = format!("max_tokens is {asked}, but {} gives at most {most} output tokens.", ask.model.name);
-            Err(Problem::invalid("max_tokens", told))
+        Some(max_tokens) if max_tokens > max_output => {
+            let message = format!(
+                "max_tokens is {max_tokens}, but {} supports at most {max_output} output tokens.",
+                ask.model.name
+            );
+            Err(Problem::invalid("max_tokens", message))
         }
-        Some(asked) => Ok((asked, None)),
+        Some(max_tokens) => Ok((max_tokens, None)),
         None => {
-            let set = tenant.default_max_tokens.min(most).min(fitting.unwrap_or(most)).max(1);
+            let set = tenant.default_max_tokens.min(max_output).min(fitting.unwrap_or(max_output)).max(1);
             Ok((set, Some(set)))
         }
     }
 }
 
-/// What `usage` really cost on `pool`.
+/// Returns the actual charge of `usage` on `pool`.
 pub fn actual(usage: &Usage, pool: &Pool) -> Charge {
     let tokens = quota_tokens(usage, pool.burndown);
     Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: pool.prices.cost_microusd(usage) }
 }
 
-/// The most output that still fits the smallest token limit, so that a small limit does not refuse a small request
-/// for an output cap that its caller never asked for.
+/// Returns the maximum output that fits the smallest token limit, so that a small limit does not
+/// refuse a small request for an output cap that its caller did not ask for.
 fn fitting_output(model: &Model, limits: &Limits, input_tokens: u64) -> Option<u64> {
     let burndown = model.ladder.iter().map(|pool| pool.burndown).max().unwrap_or(1).max(1);
     let smallest = limits.iter().filter(|(limit, _)| limit.unit() == Unit::Tokens).map(|(_, value)| value).min()?;
@@ -149,7 +158,7 @@ fn fitting_output(model: &Model, limits: &Limits, input_tokens: u64) -> Option<u
 fn too_large(payer: &str, limit: Limit, cap: u64, needed: &Usage) -> Problem {
     let name = limit.name();
     let kind = if limit.unit() == Unit::Microusd { Kind::BudgetExhausted } else { Kind::Invalid };
-    let told = format!(
+    let message = format!(
         "This request can never be admitted: about {} input tokens and max_tokens {} exceed the whole limit {name} of {cap} \
          of tenant {payer}. Lower max_tokens or shorten the input.",
         needed.input_tokens, needed.output_tokens
@@ -158,6 +167,6 @@ fn too_large(payer: &str, limit: Limit, cap: u64, needed: &Usage) -> Problem {
         param: Some("max_tokens".into()),
         limits: vec![LimitName::Account(limit)],
         payer: Some(Box::new(Payer { name: payer.into(), limit_states: Vec::new() })),
-        ..Problem::new(kind, told)
+        ..Problem::new(kind, message)
     }
 }

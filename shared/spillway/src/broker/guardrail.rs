@@ -46,12 +46,12 @@ pub async fn apply_guardrail(
     let reserved = reserve(app, tenant, charge, deadline_ms).await?;
     let applied = tokio::select! {
         biased;
-        () = app.clock.sleep_until(deadline_ms) => Err(Failure::timed_out()),
+        () = app.clock.sleep_until(crate::units::UnixMs::from_ms(deadline_ms)) => Err(Failure::timed_out()),
         applied = app.models.apply_guardrail(id, version, body) => applied,
     };
     let settled = match &applied {
-        Ok(_) => Settled { charge, ..Settled::nothing() },
-        Err(_) => Settled::nothing(),
+        Ok(_) => Settled { charge, ..Settled::refund() },
+        Err(_) => Settled::refund(),
     };
     let (held, view) = reserved.tenant;
     let parent = async {
@@ -66,7 +66,7 @@ pub async fn apply_guardrail(
         Failure::Throttled => refusal::of_guardrail(),
         failure => failure.into_problem(),
     })?;
-    Ok(Applied { body, limits: view.states(app.clock.now_ms()), receipt })
+    Ok(Applied { body, limits: view.states(app.clock.now()), receipt })
 }
 
 async fn reserve(app: &App, tenant: Arc<Tenant>, charge: Charge, deadline_ms: u64) -> Result<Reserved, Problem> {

@@ -20,7 +20,7 @@ pub fn of_tenant(tenant: &str, refusal: &Refusal, limit_states: Vec<LimitState>)
     let is_budget = refusal.limits.iter().any(|refused| refused.limit.unit() == Unit::Microusd);
     let message = format!("Tenant {tenant} has reached its limit: {}.", told.join(", "));
     Problem {
-        retry_after_ms: Some(refusal.retry_after_ms().max(1)),
+        retry_after_ms: Some(refusal.retry_after().as_ms().max(1)),
         limits: names,
         payer: Some(Box::new(Payer { name: tenant.into(), limit_states })),
         ..Problem::new(if is_budget { Kind::BudgetExhausted } else { Kind::Throttled }, message)

@@ -84,7 +84,7 @@ impl Delivery {
         let mut is_complete = false;
         let mut tells_usage = true;
         let clock = self.app.clock.clone();
-        let deadline = clock.sleep_until(self.deadline_ms);
+        let deadline = clock.sleep_until(crate::units::UnixMs::from_ms(self.deadline_ms));
         tokio::pin!(deadline);
         let ended = loop {
             let next = tokio::select! {
@@ -106,7 +106,7 @@ impl Delivery {
                         && tokio::select! {
                             biased;
                             sent = sender.send(Delta::Event(event)) => sent.is_ok(),
-                            () = clock.sleep_until(self.deadline_ms) => false,
+                            () = clock.sleep_until(crate::units::UnixMs::from_ms(self.deadline_ms)) => false,
                         };
                 }
                 Ok(None) if is_complete || !tells_usage => break None,

@@ -11,7 +11,7 @@ use crate::{
     quota::{self, Charged},
     store::{
         LedgerError,
-        ledger::{Held, Outcome},
+        ledger::{Held, ReserveOutcome},
     },
 };
 
@@ -153,7 +153,10 @@ fn turn(app: &App, ask: &Ask, pool: &Pool, waited: &mut Option<Place>) -> Result
 fn rungs(ask: &Ask) -> Result<Vec<&Pool>, Problem> {
     let all = if ask.patient_until_ms.is_some() { ask.model.rungs_by_price() } else { ask.model.rungs().collect() };
     let Some(tier) = &ask.request.service_tier else { return Ok(all) };
-    let pools: Vec<_> = all.into_iter().filter(|pool| pool.service_tier.as_ref() == Some(tier)).collect();
+    let pools: Vec<_> = all
+        .into_iter()
+        .filter(|pool| pool.service_tier.as_ref().is_some_and(|tier_of_pool| tier_of_pool.as_str() == tier))
+        .collect();
     if pools.is_empty() {
         let told = format!("Model {} has no pool of the tier {tier} here; leave the service tier out.", ask.model.name);
         return Err(Problem::invalid("service_tier", told));
@@ -196,14 +199,14 @@ async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resu
         return Ok(Room::Never);
     }
     let share_percent = pool.share_percent(ask.class, admitted.is_excess);
-    let account = accounts::of_pool(&ask.model, pool, share_percent);
-    match app.ledger.reserve(&account, charge, admitted.deadline_ms).await {
-        Ok(Outcome::Reserved(held, _)) => Ok(Room::Held(held)),
-        Ok(Outcome::Refused(refused, _)) => Ok(Room::Full { retry_after_ms: refused.retry_after_ms() }),
+    let account = accounts::for_pool(&ask.model, pool, share_percent);
+    match app.ledger.reserve(&account, charge, crate::units::UnixMs::from_ms(admitted.deadline_ms)).await {
+        Ok(ReserveOutcome::Reserved(held, _)) => Ok(Room::Held(held)),
+        Ok(ReserveOutcome::Refused(refused, _)) => Ok(Room::Full { retry_after_ms: refused.retry_after().as_ms() }),
         // One more try would only add to the heat: what is too hot to write to is too busy to serve.
-        Ok(Outcome::Busy) => Ok(Room::Full { retry_after_ms: BUSY_RETRY_MS }),
+        Ok(ReserveOutcome::Busy) => Ok(Room::Full { retry_after_ms: BUSY_RETRY_MS }),
         // The ladder changed under us; the next request reads it again.
-        Ok(Outcome::Stale) => {
+        Ok(ReserveOutcome::Stale) => {
             app.registry.forget_models();
             Ok(Room::Full { retry_after_ms: 1 })
         }
@@ -229,7 +232,7 @@ async fn invoke(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resul
     };
     tokio::select! {
         biased;
-        () = app.clock.sleep_until(admitted.deadline_ms) => Err(Failure::timed_out()),
+        () = app.clock.sleep_until(crate::units::UnixMs::from_ms(admitted.deadline_ms)) => Err(Failure::timed_out()),
         answered = answered => answered,
     }
 }

@@ -32,7 +32,7 @@ impl Settlement {
         let settle_one = async |held: Held, regained_tokens: u64| {
             let reserve = held.reservation().charge;
             let charge = match actual {
-                Some(actual) if broke => actual.dearest(reserve),
+                Some(actual) if broke => actual.max(reserve),
                 Some(actual) => actual,
                 None => reserve,
             };
@@ -59,7 +59,7 @@ impl Settlement {
 /// Settles one reservation; says what it comes to. A failure is not repeated: the write may have happened, and if it did
 /// not, the slot expires and the reserve stays charged. The log then names the request whose usage may be missing.
 pub async fn settle(app: &App, held: Held, settled: Settled, request_id: Option<&str>) -> Charged {
-    let charged = Charged { at_ms: held.reservation().at_ms, charge: settled.charge };
+    let charged = Charged { at: held.reservation().at, charge: settled.charge };
     if let Err(error) = app.ledger.settle(held, &settled).await {
         warn!(request_id, %error, "a reservation was not settled and will expire");
     }
@@ -69,7 +69,7 @@ pub async fn settle(app: &App, held: Held, settled: Settled, request_id: Option<
 /// Gives back a reservation that no answer came of: whole, or only its slot if a model may have been billed. Says what stays
 /// charged.
 pub async fn give_back(app: &App, held: Held, may_be_billed: bool) -> Charged {
-    let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::nothing() };
+    let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::refund() };
     settle(app, held, settled, None).await
 }
 
@@ -77,7 +77,7 @@ async fn learn(app: &App, ask: &Ask, plan: &estimate::Plan, usage: &Usage) {
     if ask.tenant.right_sizing == RightSizing::Off {
         return;
     }
-    if let Err(error) = app.histories.add(&ask.tenant.name, &ask.model.name, plan.turnout(usage)).await {
-        warn!(%error, "some turnouts are missing from a history");
+    if let Err(error) = app.histories.add(&ask.tenant.name, &ask.model.name, plan.observation(usage)).await {
+        warn!(%error, "failed to store observations of a history");
     }
 }

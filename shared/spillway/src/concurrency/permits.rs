@@ -79,7 +79,7 @@ impl Pacing {
             }
             tokio::select! {
                 () = left => {}
-                () = self.clock.sleep_until(wake_ms.min(until_ms)) => {}
+                () = self.clock.sleep_until(crate::units::UnixMs::from_ms(wake_ms.min(until_ms))) => {}
             }
         }
     }

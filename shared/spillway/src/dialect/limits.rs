@@ -59,7 +59,7 @@ fn push_limit(
     let Some(state) = state else { return };
     push(headers, limit, &state.cap.to_string());
     push(headers, remaining, &state.remaining().to_string());
-    push(headers, reset, &render_reset(Millis::from_ms(state.reset_ms)));
+    push(headers, reset, &render_reset(state.resets_in));
 }
 
 fn list(states: &[LimitState], item: impl Fn(&LimitState) -> String) -> String {
@@ -85,7 +85,7 @@ fn policy(state: &LimitState) -> String {
 /// One item of `RateLimit`: name, what is left, seconds until all is free.
 fn service_limit(state: &LimitState) -> String {
     let remaining = state.remaining().min(LARGEST_FIELD_INTEGER);
-    format!(r#""{}";r={remaining};t={}"#, state.limit.name(), state.reset_ms.div_ceil(1000))
+    format!(r#""{}";r={remaining};t={}"#, state.limit.name(), state.resets_in.as_s_rounded_up())
 }
 
 /// A duration as OpenAI writes it: `6m0s`, `1.5s`, `20ms`.
@@ -121,6 +121,7 @@ fn instant(now: UnixMs, wait: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Millis;
 
     fn rendered(dialect: Dialect, states: &[LimitState]) -> Vec<String> {
         let headers = headers(dialect, states, 1_000_000_000_250);
@@ -128,9 +129,9 @@ mod tests {
     }
 
     const STATES: [LimitState; 3] = [
-        LimitState { limit: Limit::RequestsPerMinute, cap: 100, used: 50, reset_ms: 29_001 },
-        LimitState { limit: Limit::TokensPerMinute, cap: 9000, used: 9500, reset_ms: 90_500 },
-        LimitState { limit: Limit::InFlight, cap: 40, used: 3, reset_ms: 0 },
+        LimitState { limit: Limit::RequestsPerMinute, cap: 100, used: 50, resets_in: Millis::from_ms(29_001) },
+        LimitState { limit: Limit::TokensPerMinute, cap: 9000, used: 9500, resets_in: Millis::from_ms(90_500) },
+        LimitState { limit: Limit::InFlight, cap: 40, used: 3, resets_in: Millis::ZERO },
     ];
 
     #[test]
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn times_out_of_range_do_not_panic() {
-        let states = [LimitState { limit: Limit::TokensPerMinute, cap: u64::MAX, used: 0, reset_ms: u64::MAX }];
+        let states = [LimitState { limit: Limit::TokensPerMinute, cap: u64::MAX, used: 0, resets_in: Millis::MAX }];
         assert_eq!(rendered(Dialect::Anthropic, &states).len(), 5);
     }
 }

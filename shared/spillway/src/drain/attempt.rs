@@ -34,7 +34,7 @@ pub enum Attempt {
 /// The registry cannot be reached.
 pub async fn longest_ms(app: &App) -> anyhow::Result<u64> {
     let catalogue = app.registry.catalogue().await?;
-    Ok(catalogue.models().map(|model| model.timeout_ms).max().unwrap_or_default())
+    Ok(catalogue.models().map(|model| model.timeout.as_ms()).max().unwrap_or_default())
 }
 
 /// Runs the job once, within `times`: no hold, no overflow, at the pace of the drain, and only as much of a pool as work that

@@ -6,10 +6,10 @@ use tracing::warn;
 
 use crate::{
     app::App,
-    broker::account_of_drained,
+    broker::account_for_running_jobs,
     job::Job,
     quota::{Charge, Settled},
-    store::ledger::{Held, Outcome},
+    store::ledger::{Held, ReserveOutcome},
     tenant::Tenant,
 };
 
@@ -36,15 +36,15 @@ const CHANGING_MS: u64 = 1_000;
 pub async fn take(app: &App, job: &Job, lease_ends_ms: u64) -> anyhow::Result<Slot> {
     // A tenant that is gone is the broker's to tell.
     let Some(tenant) = app.registry.tenant(&job.tenant).await? else { return Ok(Slot::Free) };
-    let (Some(at_once), Some(account)) = (tenant.drain_in_flight, account_of_drained(&tenant)) else {
+    let (Some(at_once), Some(account)) = (tenant.drain_in_flight, account_for_running_jobs(&tenant)) else {
         return Ok(Slot::Free);
     };
     let since_ms = app.clock.now_ms();
-    Ok(match app.ledger.reserve(&account, ONE, lease_ends_ms).await? {
-        Outcome::Reserved(held, _) => Slot::Held { held, tenant, since_ms },
-        Outcome::Refused(..) => Slot::NotYet { until_ms: app.pacing.turn(&tenant.name, at_once) },
-        Outcome::Busy => Slot::NotYet { until_ms: since_ms + CHANGING_MS },
-        Outcome::Stale => {
+    Ok(match app.ledger.reserve(&account, ONE, crate::units::UnixMs::from_ms(lease_ends_ms)).await? {
+        ReserveOutcome::Reserved(held, _) => Slot::Held { held, tenant, since_ms },
+        ReserveOutcome::Refused(..) => Slot::NotYet { until_ms: app.pacing.turn(&tenant.name, at_once) },
+        ReserveOutcome::Busy => Slot::NotYet { until_ms: since_ms + CHANGING_MS },
+        ReserveOutcome::Stale => {
             app.registry.forget(&tenant.name);
             Slot::NotYet { until_ms: since_ms + CHANGING_MS }
         }
@@ -56,7 +56,7 @@ impl Slot {
     pub async fn give_back(self, app: &App) {
         let Self::Held { held, tenant, since_ms } = self else { return };
         app.pacing.done(&tenant.name, app.clock.now_ms().saturating_sub(since_ms));
-        if let Err(error) = app.ledger.settle(held, &Settled::nothing()).await {
+        if let Err(error) = app.ledger.settle(held, &Settled::refund()).await {
             warn!(%error, "the slot of a job was not given back and will expire");
         }
     }

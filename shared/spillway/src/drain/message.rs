@@ -84,7 +84,7 @@ async fn job_in_time(app: &App, id: &str) -> anyhow::Result<Option<Job>> {
     let now_ms = app.clock.now_ms();
     match job.as_ref().map(|job| job.next(now_ms)) {
         Some(Next::Wait { until_ms }) if until_ms <= now_ms.saturating_add(MAX_EARLY_MS) => {
-            app.clock.sleep_until(until_ms).await;
+            app.clock.sleep_until(crate::units::UnixMs::from_ms(until_ms)).await;
             Ok(app.jobs.get(id).await?)
         }
         _ => Ok(job),

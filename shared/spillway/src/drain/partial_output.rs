@@ -104,7 +104,7 @@ impl<'a> Parts<'a> {
     async fn due(&self) {
         match self.pending.is_empty() {
             true => std::future::pending().await,
-            false => self.app.clock.sleep_until(self.due_ms).await,
+            false => self.app.clock.sleep_until(crate::units::UnixMs::from_ms(self.due_ms)).await,
         }
     }
 

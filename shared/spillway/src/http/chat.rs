@@ -14,7 +14,7 @@ use crate::{
     job, overflow,
     problem::{Kind, Problem},
     telemetry::{Outcome, RequestEvent},
-    tenant::{Class, MAX_HOLD_MS, Overflow},
+    tenant::{Class, MAX_HOLD, Overflow},
 };
 
 /// Answers a request to a model in the API that it came in.
@@ -94,17 +94,17 @@ async fn ask(
     let wait_ms = call.preferences.wait_ms;
     let when_full = when_full(app, call);
     let hold_ms = match when_full {
-        WhenFull::Refuse => wait_ms.unwrap_or(tenant.hold_ms),
+        WhenFull::Refuse => wait_ms.unwrap_or(tenant.hold.as_ms()),
         WhenFull::Queue => wait_ms.unwrap_or(0),
         // The time that the caller waits is spent in the queue.
-        WhenFull::Wait => tenant.hold_ms,
+        WhenFull::Wait => tenant.hold.as_ms(),
     };
     // A request that can wait takes no more of a pool than the jobs that wait already.
     let class = if when_full == WhenFull::Queue { Class::Batch } else { tenant.class };
     let ask = Ask {
         request_id: call.head.request_id.clone(),
         class,
-        hold_ms: hold_ms.min(MAX_HOLD_MS),
+        hold_ms: hold_ms.min(MAX_HOLD.as_ms()),
         deadline_ms: call.head.deadline_ms,
         patient_until_ms: None,
         event: event.clone(),

@@ -7,7 +7,7 @@ use crate::{
     idempotency::{IdempotencyKey, client_timeout_ms},
     job::Priority,
     problem::{Kind, Problem},
-    tenant::MAX_HOLD_MS,
+    tenant::MAX_HOLD,
 };
 
 const DEADLINE: &str = "spillway-deadline";
@@ -71,7 +71,7 @@ impl Preferences {
     /// How long a whole answer may wait in the queue while its caller stays connected, in milliseconds: as long as
     /// `Prefer: wait` says, but less than the client's own timeout, of which a tenth is left for the way back.
     pub fn patience_ms(&self) -> u64 {
-        let max_ms = self.client_timeout_ms.map_or(MAX_HOLD_MS, |timeout_ms| timeout_ms - timeout_ms / 10);
+        let max_ms = self.client_timeout_ms.map_or(MAX_HOLD.as_ms(), |timeout_ms| timeout_ms - timeout_ms / 10);
         self.wait_ms.unwrap_or(max_ms).min(max_ms)
     }
 }

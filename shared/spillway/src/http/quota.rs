@@ -9,15 +9,15 @@ use crate::{app::App, broker, problem::Problem, quota::Attribute, store::LedgerE
 /// The caller's limits and where they stand, and what it has used in all.
 pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let tenant = &call.tenant;
-    let account = broker::account_of(&tenant);
+    let account = broker::account_for(tenant);
     let images = app.ledger.images(&account).await.map_err(LedgerError)?;
     let limits: Vec<Value> = account
-        .states(&images, app.clock.now_ms())
+        .states(&images, app.clock.now())
         .into_iter()
         .map(|state| {
             json!({
                 "limit": state.limit, "cap": state.cap, "used": state.used, "remaining": state.remaining(),
-                "reset_ms": state.reset_ms,
+                "reset_ms": state.resets_in,
             })
         })
         .collect();

@@ -160,10 +160,10 @@ impl Held {
 
     /// Where the tenant's limits stand now; nothing if they cannot be read.
     async fn limit_headers(&self, call: &Call) -> Vec<(HeaderName, HeaderValue)> {
-        let account = broker::account_of(&call.tenant);
+        let account = broker::account_for(&call.tenant);
         let Ok(images) = self.app.ledger.images(&account).await else { return Vec::new() };
         let now_ms = self.app.clock.now_ms();
-        call.head.dialect.limit_headers(&account.states(&images, now_ms), now_ms)
+        call.head.dialect.limit_headers(&account.states(&images, crate::units::UnixMs::from_ms(now_ms)), now_ms)
     }
 }
 

@@ -172,7 +172,7 @@ mod tests {
     async fn the_oldest_answers_make_room_for_new_calls() {
         let recordings = Recordings::new(Clock::default());
         for n in 0..MOST_CALLS {
-            recordings.clock.advance(1);
+            recordings.clock.advance(crate::units::Millis::from_ms(1));
             new(&recordings, n).0.end();
         }
         assert!(is_joined(&recordings, MOST_CALLS - 1));
@@ -208,7 +208,7 @@ mod tests {
         running.into_iter().for_each(Recorder::end);
         drop(recordings.open(&named(usize::MAX)));
         assert!(held() <= MOST_BYTES / 2);
-        recordings.clock.advance(KEPT_MS);
+        recordings.clock.advance(crate::units::Millis::from_ms(KEPT_MS));
         drop(recordings.open(&named(usize::MAX)));
         assert_eq!(held(), 0);
     }

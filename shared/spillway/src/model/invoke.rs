@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     chat::{Answer, NativeInput, NativeReply, Output, Overlaid},
+    pool::ServiceTier,
     stored_headers::StoredHeaders,
     usage::{Reported, Usage},
 };
@@ -95,7 +96,7 @@ fn headers(call: &ModelCall<'_>, native: &NativeInput, accept: &'static str) -> 
         ("x-amzn-bedrock-guardrailidentifier", options.guardrail_id.as_deref()),
         ("x-amzn-bedrock-guardrailversion", options.guardrail_version.as_deref()),
         ("x-amzn-bedrock-trace", options.trace.as_deref()),
-        ("x-amzn-bedrock-service-tier", call.pool.service_tier.as_deref()),
+        ("x-amzn-bedrock-service-tier", call.pool.service_tier.as_ref().map(ServiceTier::as_str)),
         ("x-amzn-bedrock-request-metadata", Some(&metadata)),
     ]
     .into_iter()

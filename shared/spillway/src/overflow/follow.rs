@@ -149,7 +149,7 @@ impl Follower {
             }
         };
         let next_ms = now_ms + pause_ms.min(LONGEST_PAUSE_MS);
-        self.app.clock.sleep_until(next_ms.min(until_ms).max(now_ms + 1)).await;
+        self.app.clock.sleep_until(crate::units::UnixMs::from_ms(next_ms.min(until_ms).max(now_ms + 1))).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! All models, findable by every id that means them.
+//! Catalogue: all models, by every id of theirs.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,43 +11,44 @@ use super::Model;
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     models: BTreeMap<String, Arc<Model>>,
-    by_other_id: HashMap<String, Arc<Model>>,
+    by_alias: HashMap<String, Arc<Model>>,
 }
 
 impl Catalogue {
-    /// Makes every model findable by its name, its aliases and its pools' ids. Where one id means two models, names
-    /// win, then the model whose name sorts first; [`clashes`](Self::clashes) tells of them.
+    /// Indexes the models by their names, their aliases and the ids of their pools. If an id
+    /// belongs to two models, a name takes precedence, then the model whose name sorts first.
+    /// [`clashes`](Self::clashes) lists such ids.
     pub fn new(models: impl IntoIterator<Item = Model>) -> Self {
         let models: BTreeMap<_, _> = models.into_iter().map(|model| (model.name.clone(), Arc::new(model))).collect();
-        let mut by_other_id = HashMap::new();
+        let mut by_alias = HashMap::new();
         for model in models.values() {
-            for id in other_ids(model) {
-                by_other_id.entry(id.to_owned()).or_insert_with(|| Arc::clone(model));
+            for id in aliases_and_pool_ids(model) {
+                by_alias.entry(id.to_owned()).or_insert_with(|| Arc::clone(model));
             }
         }
-        Self { models, by_other_id }
+        Self { models, by_alias }
     }
 
-    /// The model that `id` means: a public name, an alias, or the id of one of its pools.
+    /// Returns the model with this id: a public name, an alias, or the id of a pool.
     pub fn resolve(&self, id: &str) -> Option<Arc<Model>> {
-        self.models.get(id).or_else(|| self.by_other_id.get(id)).cloned()
+        self.models.get(id).or_else(|| self.by_alias.get(id)).cloned()
     }
 
-    /// All models, by name.
+    /// Returns all models, sorted by name.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.models.values()
     }
 
-    /// The ids that mean more than one model, each told as a sentence that names both.
+    /// Describes the ids that belong to more than one model.
     pub fn clashes(&self) -> Vec<String> {
         let mut clashes = Vec::new();
         for model in self.models.values() {
-            let mut ids: Vec<_> = other_ids(model).collect();
+            let mut ids: Vec<_> = aliases_and_pool_ids(model).collect();
             ids.sort_unstable();
             ids.dedup();
             for id in ids {
-                if let Some(other) = self.resolve(id).filter(|other| other.name != model.name) {
-                    clashes.push(format!("{id:?} means model {:?} and model {:?}", other.name, model.name));
+                if let Some(owner) = self.resolve(id).filter(|owner| owner.name != model.name) {
+                    clashes.push(format!("{id:?} means model {:?} and model {:?}", owner.name, model.name));
                 }
             }
         }
@@ -55,7 +56,7 @@ impl Catalogue {
     }
 }
 
-fn other_ids(model: &Model) -> impl Iterator<Item = &str> {
+fn aliases_and_pool_ids(model: &Model) -> impl Iterator<Item = &str> {
     model.aliases.iter().map(String::as_str).chain(model.ladder.iter().map(|pool| pool.model_id.as_str()))
 }
 
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_means_two_models_is_told_with_both() {
+    fn an_id_of_two_models_is_reported_with_both() {
         let catalogue = Catalogue::new([model("a", &["b"], &["shared"]), model("b", &[], &["shared", "shared"])]);
         assert_eq!(
             catalogue.clashes(),
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn one_id_in_two_pools_of_one_model_is_no_clash() {
+    fn an_id_in_two_pools_of_a_model_is_not_a_clash() {
         let catalogue = Catalogue::new([model("a", &["id"], &["id", "id"])]);
         assert_eq!(catalogue.clashes(), Vec::<String>::new());
     }

@@ -1,41 +1,43 @@
-//! Counters recomputed from outcomes: what an account should hold, and where it does not.
+//! Audit: recomputes the counters of an account from the outcomes of its requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Attribute, Charged, Image, Limit, reserve::signed};
+use crate::units::UnixMs;
 
-/// The counters of one account as its outcomes make them.
+/// Counters of one account, recomputed from outcomes.
 #[derive(Debug, Clone, Default)]
 pub struct Audit {
     counters: BTreeMap<Attribute, i64>,
 }
 
-/// A counter that is not what the outcomes make it.
+/// A counter that differs from its recomputed value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drift {
-    /// Which counter.
+    /// The counter.
     pub attribute: Attribute,
-    /// What the ledger holds, over all shards.
+    /// Value in the ledger, summed over all shards.
     pub recorded: i64,
-    /// What the outcomes add up to.
+    /// Sum of the outcomes.
     pub recomputed: i64,
 }
 
-/// What an audit of one account found.
+/// Findings of an audit of one account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// How many counters were compared.
+    /// Number of counters that were compared.
     pub compared: usize,
-    /// Those that differ.
+    /// Counters that differ.
     pub drifts: Vec<Drift>,
 }
 
 impl Audit {
-    /// Adds what a request was `charged` in the end, with its input and output tokens if the model reported them.
+    /// Adds the final charge of a request, with its input and output tokens if the model reported
+    /// them.
     pub fn add(&mut self, charged: &Charged, usage: Option<(u64, u64)>) {
-        let Charged { at_ms, charge } = *charged;
+        let Charged { at, charge } = *charged;
         for limit in Limit::iter() {
-            for (_, counter) in limit.windows(at_ms) {
+            for (_, counter) in limit.windows(at) {
                 self.count(counter, charge.get(limit));
             }
         }
@@ -51,19 +53,20 @@ impl Audit {
         *self.counters.entry(attribute).or_default() += signed(amount);
     }
 
-    /// Compares with `images`, the account's items at `now_ms`, all counters that are still in use and whose time began at
-    /// `since_ms` or later, both in milliseconds since 1970: the outcomes from then on must all have been added.
-    pub fn compare(&self, images: &[Image], since_ms: u64, now_ms: u64) -> Findings {
+    /// Compares the recomputed counters with `images`, the account's items at `now`. It covers all
+    /// counters that are in use and whose window began at `since` or later. All outcomes since then
+    /// must have been added.
+    pub fn compare(&self, images: &[Image], since: UnixMs, now: UnixMs) -> Findings {
         let mut recorded: BTreeMap<Attribute, i64> = BTreeMap::new();
         for (attribute, value) in images.iter().flat_map(Image::iter) {
             *recorded.entry(attribute).or_default() += value;
         }
-        let is_meant = |attribute: &Attribute| {
-            begins_ms(attribute).is_some_and(|begins_ms| begins_ms >= since_ms) && is_in_use(attribute, now_ms)
+        let is_compared = |attribute: &Attribute| {
+            begins_at(attribute).is_some_and(|begins_at| begins_at >= since) && is_in_use(attribute, now)
         };
         let mut findings = Findings::default();
-        let all: BTreeSet<_> = recorded.keys().chain(self.counters.keys()).copied().collect();
-        for attribute in all.into_iter().filter(is_meant) {
+        let attributes: BTreeSet<_> = recorded.keys().chain(self.counters.keys()).copied().collect();
+        for attribute in attributes.into_iter().filter(is_compared) {
             let value = |counters: &BTreeMap<_, _>| counters.get(&attribute).copied().unwrap_or_default();
             let (recorded, recomputed) = (value(&recorded), value(&self.counters));
             findings.compared += 1;
@@ -75,24 +78,24 @@ impl Audit {
     }
 }
 
-/// When the time that a counter counts began, in milliseconds since 1970; 0 for those that count for ever, `None` for what
-/// counts no outcomes.
-fn begins_ms(attribute: &Attribute) -> Option<u64> {
+/// Returns when a counter began to count; 1970 for lifetime totals, `None` for attributes that do
+/// not count outcomes.
+fn begins_at(attribute: &Attribute) -> Option<UnixMs> {
     match *attribute {
         Attribute::SettledRequests | Attribute::SettledInput | Attribute::SettledOutput | Attribute::SettledCost => {
-            Some(0)
+            Some(UnixMs::default())
         }
-        attribute => attribute.period().map(|(period, window)| period.begins_ms(window)),
+        attribute => attribute.period().map(|(period, window)| period.begins_at(window)),
     }
 }
 
-/// Whether a counter is settled and not forgotten yet at `now_ms`.
-fn is_in_use(attribute: &Attribute, now_ms: u64) -> bool {
-    attribute.period().is_none_or(|(period, window)| window >= period.oldest_corrected(now_ms))
+/// Returns whether settlements still correct a counter at `now`.
+fn is_in_use(attribute: &Attribute, now: UnixMs) -> bool {
+    attribute.period().is_none_or(|(period, window)| window >= period.oldest_corrected(now))
 }
 
-/// What no sequence of writes can leave behind, in words: a negative counter, or requests in flight that no slot accounts
-/// for.
+/// Describes states that no sequence of writes can produce: a negative counter, or requests in
+/// flight that no slot accounts for.
 pub fn flaws(image: &Image) -> Vec<String> {
     let negative = image.iter().filter(|(_, value)| *value < 0);
     let mut flaws: Vec<String> =
@@ -111,38 +114,42 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::quota::{Burst, Charge, Limits, Policy, Reservation, Settled, reserve, settle};
+    use crate::{
+        quota::{Burst, Charge, Limits, Policy, Reservation, Settled, reserve, settle},
+        units::Millis,
+    };
 
-    const NOW_MS: u64 = 1_764_000_000_000;
+    const NOW: UnixMs = UnixMs::from_ms(1_764_000_000_000);
 
     fn charge(tokens: u64) -> Charge {
         Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: 2 * tokens }
     }
 
-    /// An account after requests that reserved and used these tokens, this long after each other, with its audit.
-    fn account(requests: &[(u64, u64, u64)]) -> (Image, Audit, u64) {
+    /// Runs requests on a new account, and audits it. Each request waits for the third number of
+    /// milliseconds, reserves the first number of tokens and uses the second.
+    fn account(requests: &[(u64, u64, u64)]) -> (Image, Audit, UnixMs) {
         let burst = Burst { requests_s: 60, tokens_s: 60, is_strict: false };
         let policy = Policy { limits: Limits::default(), version: 1, burst, share_percent: 100 };
-        let (mut image, mut audit, mut now_ms) = (Image::default(), Audit::default(), NOW_MS);
+        let (mut image, mut audit, mut now) = (Image::default(), Audit::default(), NOW);
         for (reserved, used, wait_ms) in requests {
-            now_ms += wait_ms;
-            let mut reservation = Reservation::new(charge(*reserved), now_ms, now_ms + 30_000);
+            now += Millis::from_ms(*wait_ms);
+            let mut reservation = Reservation::new(charge(*reserved), now, now + Millis::from_s(30));
             assert!(image.apply(&reserve(&policy, &reservation, None)));
             reservation.note_stale(&image);
             let settled = Settled { charge: charge(*used), ..Settled::default() };
-            assert!(image.apply(&settle(&reservation, &settled, now_ms + 10)));
-            audit.add(&Charged { at_ms: now_ms, charge: charge(*used) }, None);
+            assert!(image.apply(&settle(&reservation, &settled, now + Millis::from_ms(10))));
+            audit.add(&Charged { at: now, charge: charge(*used) }, None);
         }
-        (image, audit, now_ms + 10)
+        (image, audit, now + Millis::from_ms(10))
     }
 
     proptest! {
         #[test]
-        fn the_counters_of_settled_requests_are_what_their_outcomes_make_them(
+        fn the_counters_of_settled_requests_equal_their_recomputed_values(
             requests in proptest::collection::vec((1u64..500, 0u64..900, 0u64..40_000_000), 1..30),
         ) {
-            let (image, audit, now_ms) = account(&requests);
-            let findings = audit.compare(std::slice::from_ref(&image), 0, now_ms);
+            let (image, audit, now) = account(&requests);
+            let findings = audit.compare(std::slice::from_ref(&image), UnixMs::default(), now);
             prop_assert_eq!(&findings.drifts, &[]);
             prop_assert!(findings.compared >= 24, "{}", findings.compared);
             prop_assert_eq!(flaws(&image), Vec::<String>::new());
@@ -150,22 +157,23 @@ mod tests {
     }
 
     #[test]
-    fn a_charge_without_an_outcome_is_a_drift_of_every_counter_that_it_went_to() {
-        let (image, _, now_ms) = account(&[(10, 10, 0), (7, 5, 1_000)]);
+    fn a_charge_without_an_outcome_drifts_every_counter_that_it_was_added_to() {
+        let (image, _, now) = account(&[(10, 10, 0), (7, 5, 1_000)]);
         let (_, audit, _) = account(&[(10, 10, 0)]);
-        let drifts = audit.compare(&[image], 0, now_ms).drifts;
-        assert_eq!(drifts.len(), 2 * 12 + 2);
+        let drifts = audit.compare(&[image], UnixMs::default(), now).drifts;
+        let counters: usize = Limit::iter().map(|limit| limit.windows(NOW).count()).sum();
+        assert_eq!(drifts.len(), counters);
         assert!(drifts.iter().all(|drift| drift.recorded > drift.recomputed));
     }
 
     #[test]
-    fn what_began_before_the_outcomes_is_not_compared() {
-        let (image, _, now_ms) = account(&[(10, 10, 0)]);
-        assert_eq!(Audit::default().compare(&[image], NOW_MS + 60_000, now_ms), Findings::default());
+    fn counters_that_began_before_the_outcomes_are_not_compared() {
+        let (image, _, now) = account(&[(10, 10, 0)]);
+        assert_eq!(Audit::default().compare(&[image], NOW + Millis::from_s(60), now), Findings::default());
     }
 
     #[test]
-    fn a_slot_that_is_missing_is_a_flaw() {
+    fn a_missing_slot_is_a_flaw() {
         let image: Image =
             [(Attribute::InFlight, 2), (Attribute::Slot(7), 1), (Attribute::Day(3), -4)].into_iter().collect();
         assert_eq!(flaws(&image).len(), 2, "{:?}", flaws(&image));

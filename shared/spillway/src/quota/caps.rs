@@ -1,36 +1,37 @@
-//! How much each window may hold.
+//! Caps: the amount that each window may hold.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Charge, EPOCH_MS, EPOCHS, Limit, Limits, Period, Unit, period::epoch};
+use super::{Charge, EPOCH, EPOCHS, Limit, Limits, Period, Unit, period::epoch};
+use crate::units::UnixMs;
 
-/// The limits of one item together with how they are spread.
+/// Limits of one item, and how they are spread over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// The limits.
+    /// Limits of the item.
     pub limits: Limits,
-    /// Version of the limits; an older one is refused by the item itself.
+    /// Version of the limits. The item refuses writes under an older version.
     pub version: u64,
-    /// How much of a minute's limits may come at once.
+    /// Part of a minute's limits that may be used in one burst.
     pub burst: Burst,
-    /// How much of the limits this request may fill, in percent.
+    /// Share of the limits that this request may fill, in percent.
     pub share_percent: u64,
 }
 
-/// How much of a limit per minute may come at once, in seconds of its even pace: 60 for a whole minute's worth, 5 for
-/// an almost even flow.
+/// Size of a burst, in seconds of a limit's even rate: 60 allows a whole minute's worth in one
+/// burst, 5 an almost even flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Burst {
-    /// Of the requests per minute.
+    /// Burst of the requests per minute.
     pub requests_s: u64,
-    /// Of the tokens per minute.
+    /// Burst of the tokens per minute.
     pub tokens_s: u64,
-    /// Whether the limit must hold in every minute there is, not only in those that begin with an epoch: all caps are
-    /// then lowered by what an unaligned minute can hold more.
+    /// Whether the limit holds in every minute, not only in minutes that begin with an epoch. All
+    /// caps are then lowered by the excess that an unaligned minute can hold.
     pub is_strict: bool,
 }
 
-/// How an entry of the registry spreads its limits; what is absent has the default of its kind.
+/// Burst settings of a registry entry. An absent setting takes the default of the entry's kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BurstSettings {
@@ -43,14 +44,14 @@ pub struct BurstSettings {
     pub strict: bool,
 }
 
-/// The longest burst: what comes at once is never more than a whole minute's worth.
-pub const LONGEST_BURST_S: u64 = MINUTE_S;
+/// Maximum burst, in seconds: a whole minute's worth.
+pub const MAX_BURST_S: u64 = MINUTE_S;
 
-const EPOCH_S: u64 = EPOCH_MS / 1_000;
+const EPOCH_S: u64 = EPOCH.as_ms() / 1_000;
 const MINUTE_S: u64 = EPOCHS * EPOCH_S;
 
 impl BurstSettings {
-    /// The settings, with `default_s` for what is absent.
+    /// Fills absent settings with `default_s`.
     pub fn or(self, default_s: u64) -> Burst {
         Burst {
             requests_s: self.requests_s.unwrap_or(default_s),
@@ -61,7 +62,7 @@ impl BurstSettings {
 }
 
 impl Burst {
-    /// How much of a minute's limit on `unit` may come at once.
+    /// Returns the burst of a limit per minute that counts in `unit`.
     fn seconds(&self, unit: Unit) -> u64 {
         match unit {
             Unit::Requests => self.requests_s,
@@ -72,21 +73,24 @@ impl Burst {
 }
 
 impl Policy {
-    /// What window `window` may hold of `limit`, whose value is `value`, at `at_ms`.
-    pub(super) fn cap(&self, limit: Limit, value: u64, window: u64, at_ms: u64) -> u64 {
+    /// Returns the amount that window `window` may hold at `at` under `limit`, whose value is
+    /// `value`.
+    pub(super) fn cap(&self, limit: Limit, value: u64, window: u64, at: UnixMs) -> u64 {
         match limit.period() {
-            Some(Period::Minute) => self.minute_cap(limit, value, (epoch(at_ms) + 1).saturating_sub(window)),
+            Some(Period::Minute) => self.minute_cap(limit, value, (epoch(at) + 1).saturating_sub(window)),
             Some(Period::Day | Period::Month) => self.share(value),
-            // At least one request may run, whatever the share.
+            // At least one request may run under any share.
             None => self.share(value).max(1),
         }
     }
 
-    /// What a window of `age` epochs (1 = the newest) may hold of `limit`, a limit per minute whose value is `value`:
-    /// `min(value, value × (age + burst) / 60 s)`, times the share.
+    /// Returns the amount that a window of `age` epochs (1 = the newest) may hold under `limit`, a
+    /// limit per minute whose value is `value`: `min(value, value × (age + burst) / 60 s)`, times
+    /// the share.
     ///
-    /// A minute that begins inside an epoch touches one epoch more than a window has, so it can hold up to
-    /// `value + cap(1)`. Where it may not, all caps are lowered by `60 / (60 + 5 + burst)`.
+    /// A minute that begins inside an epoch touches one epoch more than a window has, so it can
+    /// hold up to `value + cap(1)`. A strict burst prevents that: it lowers all caps by
+    /// `60 / (60 + 5 + burst)`.
     pub(super) fn minute_cap(&self, limit: Limit, value: u64, age: u64) -> u64 {
         let burst_s = self.burst.seconds(limit.unit());
         let seconds = (age * EPOCH_S + burst_s).min(MINUTE_S);
@@ -101,13 +105,15 @@ impl Policy {
     }
 }
 
-/// What may be held already so that `amount` more fits under `cap`. Never negative: an amount above a graded cap needs an
-/// empty window instead of being impossible ([`too_large`] refuses what no window can take).
+/// Returns the amount that a window may already hold so that `amount` more fits under `cap`. It is
+/// never negative: an amount above a graded cap needs an empty window instead of being impossible.
+/// [`too_large`] refuses amounts that no window can hold.
 pub(super) fn room(cap: u64, amount: u64) -> u64 {
     cap.saturating_sub(amount)
 }
 
-/// The limits that `charge` exceeds all by itself, with their caps: it can never be admitted.
+/// Returns the limits that `charge` alone exceeds, with their values. Such a charge can never be
+/// admitted.
 pub fn too_large(limits: &Limits, charge: &Charge) -> Vec<(Limit, u64)> {
     limits.iter().filter(|(limit, cap)| charge.get(*limit) > *cap).collect()
 }

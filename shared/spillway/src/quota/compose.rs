@@ -1,10 +1,11 @@
-//! Two writes in one: what makes concurrent reservations on one item share a write.
+//! Composition of two writes into one, so that concurrent reservations on one item share a write.
 
 use super::{Condition, Update, Write};
 
 impl Write {
-    /// The write that does what this one and then `next` would do. Where it is refused, one of the two would have been
-    /// refused as well. `None` when no single write can do that: then they must be two.
+    /// Returns the write that has the effect of this write followed by `next`. If an item refuses
+    /// it, the item would have refused one of the two as well. Returns `None` if no single write
+    /// has that effect.
     pub fn then(&self, next: &Self) -> Option<Self> {
         let mut composed = self.clone();
         for condition in &next.conditions {
@@ -16,8 +17,8 @@ impl Write {
         Some(composed)
     }
 
-    /// What must hold before this write so that `condition` holds after it; `None` if that cannot be said, `Some(None)`
-    /// if it then always holds.
+    /// Returns the condition that must hold before this write so that `condition` holds after it:
+    /// `Some(None)` if it always holds then, `None` if no condition expresses that.
     fn before(&self, condition: Condition) -> Option<Option<Condition>> {
         let attribute = condition.attribute();
         let update = self.updates.iter().find(|update| update.attribute() == attribute);
@@ -29,7 +30,7 @@ impl Write {
         };
         let shifted = |bound: u64| i128::from(bound) - added;
         match condition {
-            // Below zero it would still let an absent attribute pass.
+            // A bound below zero would still admit an absent attribute.
             Condition::AtMost(_, bound) => {
                 let bound = u64::try_from(shifted(bound)).ok()?;
                 Some(Some(Condition::AtMost(attribute, bound)))
@@ -47,12 +48,12 @@ impl Write {
         let Some(condition) = condition else { return Some(()) };
         for known in &mut self.conditions {
             match (known, condition) {
-                (Condition::AtMost(name, bound), Condition::AtMost(other, least)) if *name == other => {
-                    *bound = (*bound).min(least);
+                (Condition::AtMost(name, bound), Condition::AtMost(next, next_bound)) if *name == next => {
+                    *bound = (*bound).min(next_bound);
                     return Some(());
                 }
-                (Condition::AtLeast(name, bound), Condition::AtLeast(other, most)) if *name == other => {
-                    *bound = (*bound).max(most);
+                (Condition::AtLeast(name, bound), Condition::AtLeast(next, next_bound)) if *name == next => {
+                    *bound = (*bound).max(next_bound);
                     return Some(());
                 }
                 _ => {}
@@ -69,7 +70,7 @@ impl Write {
         };
         match (known, update) {
             (Update::Add(_, sum), Update::Add(_, by)) => *sum = sum.checked_add(by)?,
-            (Update::Set(_, to), Update::Set(_, then)) => *to = then,
+            (Update::Set(_, to), Update::Set(_, next)) => *to = next,
             (Update::Remove(_), Update::Remove(_)) => {}
             _ => return None,
         }
@@ -115,33 +116,33 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
         #[test]
-        fn one_write_does_what_the_two_would_have_done(
+        fn a_composed_write_has_the_effect_of_its_two_parts(
             first in write(), second in write(),
             held in proptest::collection::vec((attribute(), 0i64..10), 0..6),
         ) {
             let Some(both) = first.then(&second) else { return Ok(()) };
             let image: Image = held.into_iter().collect();
-            let (mut at_once, mut in_turn) = (image.clone(), image);
-            let did_at_once = at_once.apply(&both);
-            let did_in_turn = in_turn.apply(&first) && in_turn.apply(&second);
-            prop_assert!(did_in_turn || !did_at_once, "admitted together what is refused in turn");
-            if did_at_once {
-                prop_assert_eq!(at_once, in_turn);
+            let (mut together, mut in_turn) = (image.clone(), image);
+            let applied_together = together.apply(&both);
+            let applied_in_turn = in_turn.apply(&first) && in_turn.apply(&second);
+            prop_assert!(applied_in_turn || !applied_together, "admitted together, refused in turn");
+            if applied_together {
+                prop_assert_eq!(together, in_turn);
             }
         }
     }
 
     #[test]
-    fn what_does_not_fit_together_is_not_composed() {
+    fn writes_that_do_not_fit_together_are_not_composed() {
         let six = Write {
             conditions: vec![Condition::AtMost(Attribute::Tokens(1), 4)],
             updates: vec![Update::Add(Attribute::Tokens(1), 6)],
         };
-        assert_eq!(six.then(&six), None, "an absent window would let both pass");
+        assert_eq!(six.then(&six), None, "an absent window would admit both");
     }
 
     #[test]
-    fn two_settlements_of_one_slot_need_two_requests_in_it() {
+    fn two_settlements_of_a_slot_require_two_requests_in_it() {
         let settle = Write {
             conditions: vec![Condition::AtLeast(Attribute::Slot(1), 1)],
             updates: vec![Update::Add(Attribute::Slot(1), -1)],

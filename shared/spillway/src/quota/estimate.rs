@@ -1,8 +1,8 @@
-//! How many input tokens a request will count for, before any model has seen it.
+//! Estimate of the input tokens of a request.
 //!
-//! A real tokenizer carries megabytes of vocabulary, so the text is not tokenized: [`scan`] counts in one pass what it
-//! is made of, and [`weights`] says what each of that costs in each family of models. `tests/tokenizers` measures the
-//! error against the real tokenizers.
+//! A real tokenizer needs megabytes of vocabulary, so the text is not tokenized. [`scan`] counts
+//! the features of the text in one pass, and [`weights`] gives the cost of each feature in each
+//! family of models. `tests/tokenizers` measures the error against the real tokenizers.
 
 mod feature;
 mod scan;
@@ -16,22 +16,23 @@ pub use tokenizer::Tokenizer;
 
 use feature::{Counts, Feature};
 
-/// What every request costs beside its messages. With a message and its block it makes 12; ctok measured 11 for
-/// Claude 4.7, and 7 for those before it.
+/// Tokens of a request beside its messages. With a message and its block they add up to 12; ctok
+/// measured 11 for Claude 4.7, and 7 for earlier models.
 const REQUEST_TOKENS: u64 = 4;
 
-/// The system message that the format of gpt-oss puts before every conversation (OpenAI, "OpenAI Harmony Response
-/// Format"): 61 tokens, and the line that tools add.
+/// System message that the format of gpt-oss puts before every conversation (OpenAI, "OpenAI
+/// Harmony Response Format"): 61 tokens, and the line that tools add.
 const HARMONY_TOKENS: u64 = 80;
 
-/// What a message or block costs beside its text.
+/// Tokens of a message or block beside its text.
 const BLOCK_TOKENS: u64 = 4;
 
-/// A document page is text and an image; we cannot count pages, so this many bytes of the file make a token.
+/// Bytes of a document per token. A page is text and an image, and pages cannot be counted.
 const DOCUMENT_BYTES_PER_TOKEN: u64 = 12;
 
-/// Estimated input tokens of a body: of a chat its messages, system prompts and tools, as Converse or the model's own
-/// format has them; of anything else all that stands in it.
+/// Returns the estimated input tokens of a body. In a chat these are its messages, system prompts
+/// and tools, in Converse's or the model's native format; in any other body they are all of its
+/// fields.
 pub fn input_tokens(body: &Map<String, Value>, tokenizer: Tokenizer) -> u64 {
     let mut tally = Tally { tokenizer, tokens: request_tokens(tokenizer), text: [0; Feature::COUNT] };
     if body.contains_key("messages") {
@@ -44,9 +45,9 @@ pub fn input_tokens(body: &Map<String, Value>, tokenizer: Tokenizer) -> u64 {
 
 struct Tally {
     tokenizer: Tokenizer,
-    /// What is known to cost so many tokens.
+    /// Parts with a known number of tokens.
     tokens: u64,
-    /// What is known only as text.
+    /// Features of the text.
     text: Counts,
 }
 
@@ -71,7 +72,7 @@ impl Tally {
                 items.iter().for_each(|item| self.value(item));
             }
             Value::Object(fields) => match fields.get("type").and_then(Value::as_str) {
-                // A block of Anthropic's, or a part of OpenAI's.
+                // A block in Anthropic's format, or a part in OpenAI's.
                 Some("image" | "image_url") => self.field("image", value),
                 Some("document") => self.field("document", value),
                 _ => fields.iter().for_each(|(name, value)| self.field(name, value)),
@@ -86,7 +87,7 @@ impl Tally {
             "document" | "video" | "audio" => self.tokens += binary_bytes(value).div_ceil(DOCUMENT_BYTES_PER_TOKEN),
             // A tool's arguments and its result: JSON that reaches the model as text.
             "input" | "json" => self.text(&value.to_string()),
-            // They tell what a block is, and are no text of the prompt.
+            // They describe a block and are not part of the prompt.
             "type" | "cache_control" => {}
             _ => self.value(value),
         }
@@ -118,8 +119,8 @@ fn request_tokens(tokenizer: Tokenizer) -> u64 {
     }
 }
 
-/// An image of the largest size that is not scaled down (Anthropic, "Vision"; for Amazon the largest of the examples in
-/// "Image understanding", Amazon Nova User Guide).
+/// Returns the tokens of an image of the largest size that is not scaled down (Anthropic, "Vision";
+/// for Amazon the largest of the examples in "Image understanding", Amazon Nova User Guide).
 fn image_tokens(tokenizer: Tokenizer) -> u64 {
     match tokenizer {
         Tokenizer::Claude47 | Tokenizer::Unknown => 4_784,
@@ -128,8 +129,9 @@ fn image_tokens(tokenizer: Tokenizer) -> u64 {
     }
 }
 
-/// The system prompt that Claude gets with tools: for each family the longest of its versions, which depends on whether
-/// the model may choose freely (Anthropic, "Tool use with Claude", Pricing).
+/// Returns the tokens of the system prompt that Claude gets with tools: the longest version of each
+/// family. It depends on whether the model may choose freely (Anthropic, "Tool use with Claude",
+/// Pricing).
 fn tool_prompt_tokens(tokenizer: Tokenizer, choice: Option<&Value>) -> u64 {
     let (free, bound) = match tokenizer {
         Tokenizer::Claude3 => (530, 589),

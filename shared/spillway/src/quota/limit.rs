@@ -1,15 +1,16 @@
-//! The limits: one row of [`SPECS`] for each. Everything else asks the table.
+//! Table of the limits: [`SPECS`] has one row for each. All other code iterates over the table.
 //!
-//! A new limit is a field of [`Limits`], a variant of [`Limit`] and a row of [`SPECS`]. If it counts in windows, it also
-//! needs an [`Attribute`] for its counters.
+//! A new limit needs a field of [`Limits`], a variant of [`Limit`] and a row of [`SPECS`]. If it is
+//! counted in windows, it also needs an [`Attribute`] for its counters.
 
 use std::{fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Attribute, Charge, Period};
+use crate::units::UnixMs;
 
-/// The limits of a tenant or a pool; `None` means unlimited.
+/// Limits of a tenant or a pool; `None` means unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -25,7 +26,7 @@ pub struct Limits {
     pub microusd_per_month: Option<u64>,
 }
 
-/// The limits by name, in the order in which callers and operators see them.
+/// Names of the limits, in the order in which callers and operators see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
@@ -41,7 +42,7 @@ pub enum Limit {
     InFlight,
 }
 
-/// What a limit counts.
+/// Unit that a limit counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Requests.
@@ -57,30 +58,30 @@ pub enum Unit {
 /// Everything that distinguishes one limit from another.
 struct Spec {
     limit: Limit,
-    /// The name in the registry, in headers and in errors.
+    /// Name in the registry, in headers and in errors.
     name: &'static str,
-    /// The unit and the period, as the command prints them after a number.
+    /// Unit and period, as the command prints them after a number.
     label: &'static str,
     unit: Unit,
     /// `None` for requests in flight, which are counted in [`super::slots`].
     windows: Option<Windows>,
-    /// The field of [`Limits`] that holds its value.
+    /// Field of [`Limits`] that holds its value.
     field: fn(&mut Limits) -> &mut Option<u64>,
-    /// The part of a charge that counts towards it.
+    /// Part of a charge that counts towards it.
     charge: fn(&mut Charge) -> &mut u64,
-    /// Its number in the stored log of refusals. A number is never used again.
+    /// Number in the stored log of refusals. Numbers are never reused.
     log_number: u64,
 }
 
-/// The windows that a limit counts charges in.
+/// Windows that a limit is counted in.
 #[derive(Clone, Copy)]
 struct Windows {
     period: Period,
-    /// The counter of the window with a number.
+    /// Returns the counter of the window with this number.
     counter: fn(u64) -> Attribute,
 }
 
-/// The table of the limits, in the order of [`Limit`].
+/// Specifications of the limits, in the order of [`Limit`].
 const SPECS: [Spec; 5] = [
     Spec {
         limit: Limit::RequestsPerMinute,
@@ -134,7 +135,8 @@ const SPECS: [Spec; 5] = [
     },
 ];
 
-/// The number of [`LimitName::ModelCapacity`] in the stored log of refusals. New limits get numbers above it.
+/// Number of [`LimitName::ModelCapacity`] in the stored log of refusals. New limits get higher
+/// numbers.
 const MODEL_CAPACITY_LOG_NUMBER: u64 = 5;
 
 // `Limit::spec` finds the row of a limit by its position.
@@ -147,29 +149,29 @@ const _: () = {
 };
 
 impl Limits {
-    /// Whether nothing is limited, so that nothing needs counting.
+    /// Returns whether no limit is set, so that nothing needs counting.
     pub fn is_unlimited(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The value of `limit`, if it is set.
+    /// Returns the value of `limit`, if it is set.
     pub fn get(mut self, limit: Limit) -> Option<u64> {
         *self.get_mut(limit)
     }
 
-    /// The value of `limit`, for changing it.
+    /// Returns a mutable reference to the value of `limit`.
     pub fn get_mut(&mut self, limit: Limit) -> &mut Option<u64> {
         (limit.spec().field)(self)
     }
 
-    /// The limits that are set, with their values.
+    /// Returns the limits that are set, with their values.
     pub fn iter(self) -> impl Iterator<Item = (Limit, u64)> {
         Limit::iter().filter_map(move |limit| Some((limit, self.get(limit)?)))
     }
 }
 
 impl Limit {
-    /// Every limit.
+    /// Returns all limits.
     pub fn iter() -> impl Iterator<Item = Self> {
         SPECS.iter().map(|spec| spec.limit)
     }
@@ -178,40 +180,41 @@ impl Limit {
         &SPECS[self as usize]
     }
 
-    /// The name that callers and operators see, the same as in the registry.
+    /// Returns the name that callers and operators see, which is also the name in the registry.
     pub fn name(self) -> &'static str {
         self.spec().name
     }
 
-    /// The unit and the period, such as `tokens/min`.
+    /// Returns the unit and the period, such as `tokens/min`.
     pub fn label(self) -> &'static str {
         self.spec().label
     }
 
-    /// What it counts.
+    /// Returns the unit that it counts in.
     pub fn unit(self) -> Unit {
         self.spec().unit
     }
 
-    /// How long a charge counts towards it; `None` if it does so while the request runs.
+    /// Returns how long a charge counts towards it; `None` if it counts while the request runs.
     pub fn period(self) -> Option<Period> {
         self.spec().windows.map(|windows| windows.period)
     }
 
-    /// The windows that a charge at `at_ms` adds to, the oldest first, each with its counter; none for requests in flight.
-    pub(super) fn windows(self, at_ms: u64) -> impl Iterator<Item = (u64, Attribute)> {
-        self.counters(Period::windows, at_ms)
+    /// Returns the windows that a charge at `at` adds to, the oldest first, each with its counter.
+    /// Requests in flight have none.
+    pub(super) fn windows(self, at: UnixMs) -> impl Iterator<Item = (u64, Attribute)> {
+        self.counters(Period::windows, at)
     }
 
-    /// Counters of windows that ended before `at_ms`, which a charge at that time removes.
-    pub(super) fn ended(self, at_ms: u64) -> impl Iterator<Item = Attribute> {
-        self.counters(Period::ended, at_ms).map(|(_, counter)| counter)
+    /// Returns the counters of windows that ended before `at`. A charge at that time removes them.
+    pub(super) fn ended(self, at: UnixMs) -> impl Iterator<Item = Attribute> {
+        self.counters(Period::ended, at).map(|(_, counter)| counter)
     }
 
-    /// One flat range, because a nested iterator costs admission twice as many instructions.
-    fn counters(self, windows: fn(Period, u64) -> Range<u64>, at_ms: u64) -> impl Iterator<Item = (u64, Attribute)> {
+    /// Maps one flat range: a nested iterator would triple the instructions of planning a write.
+    fn counters(self, windows: fn(Period, UnixMs) -> Range<u64>, at: UnixMs) -> impl Iterator<Item = (u64, Attribute)> {
         let (range, counter) = match self.spec().windows {
-            Some(Windows { period, counter }) => (windows(period, at_ms), counter),
+            Some(Windows { period, counter }) => (windows(period, at), counter),
             None => (0..0, Attribute::Slot as fn(u64) -> Attribute),
         };
         range.map(move |window| (window, counter(window)))
@@ -219,33 +222,33 @@ impl Limit {
 }
 
 impl Charge {
-    /// What counts towards `limit`.
+    /// Returns the amount that counts towards `limit`.
     pub fn get(mut self, limit: Limit) -> u64 {
         *self.get_mut(limit)
     }
 
-    /// What counts towards `limit`, for changing it.
+    /// Returns a mutable reference to the amount that counts towards `limit`.
     pub(super) fn get_mut(&mut self, limit: Limit) -> &mut u64 {
         (limit.spec().charge)(self)
     }
 }
 
-/// The name of what refused a request.
+/// Name of a limit that refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LimitName {
-    /// A limit of the tenant or of its organisation.
+    /// Limit of the tenant or of its organisation.
     Account(Limit),
-    /// All pools of the model are full.
+    /// Capacity of the model: all of its pools are full.
     ModelCapacity,
 }
 
 impl LimitName {
-    /// Every name.
+    /// Returns all names.
     pub fn iter() -> impl Iterator<Item = Self> {
         Limit::iter().map(Self::Account).chain([Self::ModelCapacity])
     }
 
-    /// The name that callers and operators see.
+    /// Returns the name that callers and operators see.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Account(limit) => limit.name(),
@@ -253,7 +256,7 @@ impl LimitName {
         }
     }
 
-    /// Its number in the stored log of refusals.
+    /// Returns the number in the stored log of refusals.
     pub(crate) fn log_number(self) -> u64 {
         match self {
             Self::Account(limit) => limit.spec().log_number,
@@ -261,7 +264,7 @@ impl LimitName {
         }
     }
 
-    /// Names separated by `separator`.
+    /// Joins the names with `separator`.
     pub fn join(names: &[Self], separator: &str) -> String {
         names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(separator)
     }
@@ -300,9 +303,9 @@ mod tests {
     }
 
     #[test]
-    fn every_counter_tells_its_limit_and_its_window() {
+    fn every_counter_maps_back_to_its_limit_and_window() {
         for limit in Limit::iter() {
-            for (window, counter) in limit.windows(1_764_000_002_500) {
+            for (window, counter) in limit.windows(UnixMs::from_ms(1_764_000_002_500)) {
                 assert_eq!(counter.window(), Some((limit, window)));
             }
         }

@@ -1,141 +1,142 @@
-//! How long a charge counts towards a limit, and the windows that it is counted in.
+//! Periods of limits, and the windows that charges are counted in.
 
 use std::ops::Range;
 
-use super::{EPOCH_MS, EPOCHS};
+use super::{EPOCH, EPOCHS};
+use crate::units::{Millis, UnixMs};
 
-/// Length of a UTC day in milliseconds.
-const DAY_MS: u64 = 86_400_000;
+/// Length of a UTC day.
+const DAY: Millis = Millis::from_s(24 * 60 * 60);
 
-/// How long a charge counts towards a limit.
+/// Time for which a charge counts towards a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Period {
-    /// A minute, in overlapping windows: each starts with an epoch and is [`EPOCHS`] epochs long. A window is numbered
-    /// by the epoch that it starts with.
+    /// A minute, in overlapping windows. Each window starts with an epoch and is [`EPOCHS`] epochs
+    /// long. Its number is that of its first epoch.
     Minute,
-    /// A UTC day. The days are numbered from 1970.
+    /// A UTC day. Days are numbered from 1970.
     Day,
-    /// A UTC calendar month. The months are numbered from January of year 0.
+    /// A UTC calendar month. Months are numbered from January of year 0.
     Month,
 }
 
 impl Period {
-    /// The windows that contain the moment `at_ms`, the oldest first: a charge at that time adds to each of them.
-    pub(super) fn windows(self, at_ms: u64) -> Range<u64> {
-        let newest = match self {
-            Self::Minute => return windows(epoch(at_ms)),
-            Self::Day => at_ms / DAY_MS,
-            Self::Month => month(at_ms),
+    /// Returns the windows that contain `at`, the oldest first. A charge at that time adds to each
+    /// of them.
+    pub(super) fn windows(self, at: UnixMs) -> Range<u64> {
+        let current = match self {
+            Self::Minute => return (epoch(at) + 1).saturating_sub(EPOCHS)..epoch(at) + 1,
+            Self::Day => day(at),
+            Self::Month => month(at),
         };
-        newest..newest + 1
+        current..current + 1
     }
 
-    /// When window `window` begins, in milliseconds since 1970.
-    pub(super) fn begins_ms(self, window: u64) -> u64 {
+    /// Returns when window `window` begins.
+    pub(super) fn begins_at(self, window: u64) -> UnixMs {
         match self {
-            Self::Minute => window * EPOCH_MS,
-            Self::Day => window * DAY_MS,
-            Self::Month => month_begins_ms(window),
+            Self::Minute => UnixMs::default() + EPOCH * window,
+            Self::Day => UnixMs::default() + DAY * window,
+            Self::Month => month_begins_at(window),
         }
     }
 
-    /// When window `window` ends, in milliseconds since 1970.
-    pub(super) fn ends_ms(self, window: u64) -> u64 {
+    /// Returns when window `window` ends.
+    pub(super) fn ends_at(self, window: u64) -> UnixMs {
         match self {
-            Self::Minute => (window + EPOCHS) * EPOCH_MS,
-            Self::Day | Self::Month => self.begins_ms(window + 1),
+            Self::Minute => self.begins_at(window + EPOCHS),
+            Self::Day | Self::Month => self.begins_at(window + 1),
         }
     }
 
-    /// The oldest window that a settlement at `now_ms` still corrects. A window of a minute that has ended may have been
-    /// removed: a refund would leave it negative. Days and months are kept for one more.
-    pub(super) fn oldest_corrected(self, now_ms: u64) -> u64 {
-        let current = self.windows(now_ms).start;
+    /// Returns the oldest window that a settlement at `now` still corrects. Days and months are
+    /// kept for one more period. A window of a minute that has ended may have been removed, and a
+    /// refund would leave it negative.
+    pub(super) fn oldest_corrected(self, now: UnixMs) -> u64 {
+        let current = self.windows(now).start;
         match self {
             Self::Minute => current,
             Self::Day | Self::Month => current.saturating_sub(1),
         }
     }
 
-    /// Whether no process needs window `window` at `now_ms`, whatever its clock says.
-    pub(super) fn is_stale(self, window: u64, now_ms: u64) -> bool {
+    /// Returns whether window `window` is out of use at `now` for every process, whatever its clock
+    /// skew.
+    pub(super) fn is_stale(self, window: u64, now: UnixMs) -> bool {
         match self {
-            Self::Minute => window < epoch(now_ms).saturating_sub(2 * EPOCHS),
-            Self::Day | Self::Month => window < self.oldest_corrected(now_ms),
+            Self::Minute => window < epoch(now).saturating_sub(2 * EPOCHS),
+            Self::Day | Self::Month => window < self.oldest_corrected(now),
         }
     }
 
-    /// Windows that have ended for every clock at `now_ms` and that traffic without a gap leaves behind. The last one that
-    /// ended stays, for writers whose clocks are behind.
-    pub(super) fn ended(self, now_ms: u64) -> Range<u64> {
+    /// Returns the windows that a charge at `now` removes because they have ended. The last window
+    /// that ended stays, for writers whose clocks are behind.
+    pub(super) fn ended(self, now: UnixMs) -> Range<u64> {
         match self {
-            Self::Minute => epoch(now_ms).saturating_sub(2 * EPOCHS)..epoch(now_ms).saturating_sub(EPOCHS),
+            Self::Minute => epoch(now).saturating_sub(2 * EPOCHS)..epoch(now).saturating_sub(EPOCHS),
             Self::Day | Self::Month => 0..0,
         }
     }
 
-    /// The length of its windows in seconds, where all have the same.
+    /// Returns the length of a window in seconds; `None` if windows differ in length.
     pub fn seconds(self) -> Option<u64> {
         match self {
-            Self::Minute => Some(EPOCHS * EPOCH_MS / 1_000),
-            Self::Day => Some(DAY_MS / 1_000),
+            Self::Minute => Some((EPOCH * EPOCHS).as_s_rounded_up()),
+            Self::Day => Some(DAY.as_s_rounded_up()),
             Self::Month => None,
         }
     }
 }
 
-/// The epoch of a moment.
-pub(super) fn epoch(at_ms: u64) -> u64 {
-    at_ms / EPOCH_MS
+/// Returns the number of the epoch that contains `at`.
+pub(super) fn epoch(at: UnixMs) -> u64 {
+    at / EPOCH
 }
 
-/// The UTC day of a moment, counted from 1970.
-pub(super) fn day(at_ms: u64) -> u64 {
-    at_ms / DAY_MS
+/// Returns the UTC day that contains `at`, counted from 1970.
+pub(super) fn day(at: UnixMs) -> u64 {
+    at / DAY
 }
 
-/// Starts of the windows that contain the epoch `now`, oldest first.
-fn windows(now: u64) -> Range<u64> {
-    (now + 1).saturating_sub(EPOCHS)..now + 1
-}
-
-/// The UTC month of a moment, counted from January of year 0.
-fn month(at_ms: u64) -> u64 {
-    let seconds = i64::try_from(at_ms / 1_000).unwrap_or(i64::MAX);
+/// Returns the UTC month that contains `at`, counted from January of year 0.
+fn month(at: UnixMs) -> u64 {
+    let seconds = i64::try_from(at.as_s()).unwrap_or(i64::MAX);
     let date = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH).date();
     u64::try_from(date.year()).unwrap_or(0) * 12 + u64::from(u8::from(date.month())) - 1
 }
 
-fn month_begins_ms(month: u64) -> u64 {
+fn month_begins_at(month: u64) -> UnixMs {
     let year = i32::try_from(month / 12).unwrap_or(i32::MAX);
     let number = u8::try_from(month % 12 + 1).unwrap_or(1);
     let first = time::Month::try_from(number).and_then(|month| time::Date::from_calendar_date(year, month, 1));
-    first.ok().and_then(|date| u64::try_from(date.midnight().assume_utc().unix_timestamp()).ok()).unwrap_or(0) * 1_000
+    let seconds = first.ok().and_then(|date| u64::try_from(date.midnight().assume_utc().unix_timestamp()).ok());
+    UnixMs::default() + Millis::from_s(seconds.unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// 2026-03-01T00:00:00Z.
+    const MARCH: UnixMs = UnixMs::from_ms(1_772_323_200_000);
+
     #[test]
-    fn a_window_contains_the_moments_from_its_beginning_to_its_end() {
-        // 2026-02-28T23:59:59.999Z and the millisecond after it.
-        for at_ms in [1_772_323_199_999, 1_772_323_200_000] {
+    fn the_windows_of_a_moment_contain_it() {
+        for at in [MARCH - Millis::from_ms(1), MARCH] {
             for period in [Period::Minute, Period::Day, Period::Month] {
-                for window in period.windows(at_ms) {
-                    assert!(period.begins_ms(window) <= at_ms && at_ms < period.ends_ms(window), "{period:?}");
-                    assert!(window >= period.oldest_corrected(at_ms) && !period.is_stale(window, at_ms), "{period:?}");
+                for window in period.windows(at) {
+                    assert!(period.begins_at(window) <= at && at < period.ends_at(window), "{period:?}");
+                    assert!(window >= period.oldest_corrected(at) && !period.is_stale(window, at), "{period:?}");
                 }
             }
         }
     }
 
     #[test]
-    fn what_has_ended_is_not_corrected_any_more() {
-        let at_ms = 1_772_323_200_000;
-        let ended: Vec<u64> = Period::Minute.ended(at_ms).collect();
+    fn an_ended_minute_is_not_corrected() {
+        let ended: Vec<u64> = Period::Minute.ended(MARCH).collect();
         assert_eq!(ended.len() as u64, EPOCHS);
-        assert!(ended.iter().all(|window| Period::Minute.ends_ms(*window) < at_ms));
-        assert!(ended.iter().all(|window| *window < Period::Minute.oldest_corrected(at_ms)));
+        assert!(ended.iter().all(|window| Period::Minute.ends_at(*window) < MARCH));
+        assert!(ended.iter().all(|window| *window < Period::Minute.oldest_corrected(MARCH)));
     }
 }

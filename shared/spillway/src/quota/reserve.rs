@@ -1,51 +1,53 @@
-//! The write that charges all limits at once.
+//! Reservation: the write that charges all limits together.
 
 use super::{Attribute, Charge, Condition, EPOCHS, Image, Limit, Policy, Update, Write, caps::room, slots};
+use crate::units::UnixMs;
 
-/// A charge that was made before the call. It is settled once, or its slot expires by itself.
+/// A charge made before the call. It is settled once, or its slot expires.
 #[must_use = "a reservation holds capacity until it is settled or expires"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// What was charged.
+    /// Amounts that are reserved.
     pub charge: Charge,
-    /// When it was charged: names the windows to settle.
-    pub at_ms: u64,
-    /// Its slot in the ring.
+    /// Time of the charge. It names the windows to settle.
+    pub at: UnixMs,
+    /// Slot in the ring.
     pub slot: u64,
-    /// Attributes that went out of use long ago; the settle removes them.
+    /// Attributes that have been out of use for long. The settlement removes them.
     pub stale: Vec<Attribute>,
 }
 
 impl Reservation {
-    /// A reservation of `charge` at `now_ms` that expires by itself at `expires_ms`.
-    pub fn new(charge: Charge, now_ms: u64, expires_ms: u64) -> Self {
-        Self { charge, at_ms: now_ms, slot: slots::slot_of(expires_ms), stale: Vec::new() }
+    /// Creates a reservation of `charge` at `now` that expires at `expires_at`.
+    pub fn new(charge: Charge, now: UnixMs, expires_at: UnixMs) -> Self {
+        Self { charge, at: now, slot: slots::slot_at(expires_at), stale: Vec::new() }
     }
 
-    /// Notes what `image` carries that no window in use needs any more, for the settle to remove. A gap in traffic
-    /// leaves such attributes behind, since [`reserve`] only removes the ones that it can name.
+    /// Notes the attributes of `image` that no window in use needs, for the settlement to remove. A
+    /// gap in traffic leaves such attributes behind, because [`reserve`] removes only attributes
+    /// that it can name.
     pub fn note_stale(&mut self, image: &Image) {
         let is_stale = |(attribute, value): &(Attribute, i64)| match *attribute {
-            Attribute::Slot(slot) => slots::is_forgettable(slot, *value, self.at_ms),
-            attribute => attribute.period().is_some_and(|(period, window)| period.is_stale(window, self.at_ms)),
+            Attribute::Slot(slot) => slots::is_forgettable(slot, *value, self.at),
+            attribute => attribute.period().is_some_and(|(period, window)| period.is_stale(window, self.at)),
         };
         self.stale = image.iter().filter(is_stale).map(|(attribute, _)| attribute).collect();
     }
 }
 
-/// The write that makes `reservation` under `policy`. With `reap`, a dead slot and the count that was seen in it, the
-/// same write also frees that slot.
+/// Returns the write that makes `reservation` under `policy`. With `reap`, a dead slot and its
+/// count, the same write also frees that slot.
 ///
 /// The caller has refused charges that are [`too_large`](super::too_large).
 pub fn reserve(policy: &Policy, reservation: &Reservation, reap: Option<(u64, u64)>) -> Write {
-    let Reservation { charge, at_ms, slot, .. } = reservation;
+    let Reservation { charge, at, slot, .. } = reservation;
     let reaped = reap.map_or(0, |(_, count)| count);
     let mut write = Write {
         conditions: Vec::with_capacity(2 * EPOCHS as usize + 5),
         updates: Vec::with_capacity(4 * EPOCHS as usize + 6),
     };
     write.conditions.push(Condition::AtMost(Attribute::Version, policy.version));
-    bounds(policy, charge, *at_ms).for_each(|Bound { attribute, at_most, .. }| {
+    bounds(policy, charge, *at).for_each(|Bound { attribute, at_most, .. }| {
         let freed = if attribute == Attribute::InFlight { reaped } else { 0 };
         write.conditions.push(Condition::AtMost(attribute, at_most + freed));
     });
@@ -59,37 +61,41 @@ pub fn reserve(policy: &Policy, reservation: &Reservation, reap: Option<(u64, u6
     }
     for limit in Limit::iter() {
         let amount = signed(charge.get(limit));
-        write.updates.extend(limit.windows(*at_ms).map(|(_, counter)| Update::Add(counter, amount)));
-        write.updates.extend(limit.ended(*at_ms).map(Update::Remove));
+        write.updates.extend(limit.windows(*at).map(|(_, counter)| Update::Add(counter, amount)));
+        write.updates.extend(limit.ended(*at).map(Update::Remove));
     }
     write
 }
 
-/// What an attribute may hold already so that a charge is admitted.
+/// Upper bound on an attribute for a charge to be admitted.
 pub(super) struct Bound {
     pub limit: Limit,
-    /// The value of the limit.
+    /// Value of the limit.
     pub value: u64,
-    /// The number of the window; 0 for requests in flight.
+    /// Number of the window; 0 for requests in flight.
     pub window: u64,
     pub attribute: Attribute,
+    /// Amount that the attribute may already hold.
     pub at_most: u64,
 }
 
-/// The bounds of all attributes that a limit of `policy` watches, for a charge at `at_ms`.
-pub(super) fn bounds(policy: &Policy, charge: &Charge, at_ms: u64) -> impl Iterator<Item = Bound> {
+/// Returns the bounds on all attributes that a limit of `policy` watches, for a charge at `at`.
+///
+/// Consume them with `for_each`: a `for` loop over this nested iterator takes twice the
+/// instructions.
+pub(super) fn bounds(policy: &Policy, charge: &Charge, at: UnixMs) -> impl Iterator<Item = Bound> {
     policy.limits.iter().flat_map(move |(limit, value)| {
         let amount = charge.get(limit);
         let bound = move |(window, attribute)| {
-            let at_most = room(policy.cap(limit, value, window, at_ms), amount);
+            let at_most = room(policy.cap(limit, value, window, at), amount);
             Bound { limit, value, window, attribute, at_most }
         };
         let in_flight = limit.period().is_none().then_some((0, Attribute::InFlight));
-        limit.windows(at_ms).chain(in_flight).map(bound)
+        limit.windows(at).chain(in_flight).map(bound)
     })
 }
 
-/// An amount as a counter takes it.
+/// Converts an amount to the type of the counters.
 pub(super) fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }

@@ -1,34 +1,35 @@
-//! The write that replaces an estimate by what really happened.
+//! Settlement: the write that replaces a reservation's estimate by the actual usage.
 
 use super::{Attribute, Charge, Condition, Limit, Reservation, Update, Write, reserve::signed, slots};
-use crate::usage::Usage;
+use crate::{units::UnixMs, usage::Usage};
 
-/// What really happened, as far as it is known.
+/// Actual cost of a request, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// What the request cost in the end. It may exceed the reserve: what is owed is charged without asking.
+    /// Final charge. It may exceed the reserve: the excess is charged without a condition.
     pub charge: Charge,
-    /// The tokens that the model reported, for the lifetime account; `None` when it reported none.
+    /// Tokens that the model reported, for the lifetime totals; `None` if it reported none.
     pub usage: Option<Usage>,
-    /// Output tokens that were asked for and not reserved, for the lifetime account.
+    /// Output tokens that the request asked for and did not reserve, for the lifetime totals.
     pub regained_tokens: u64,
 }
 
 impl Settled {
-    /// Nothing happened: the whole reservation is given back, its request included.
-    pub fn nothing() -> Self {
+    /// Refunds the whole reservation, its request included, because the model was not called.
+    pub fn refund() -> Self {
         Self::default()
     }
 
-    /// Nobody knows what happened: the reserve stays charged, since the model may have been billed.
+    /// Keeps the reserve charged, because the model may have been billed for an unknown amount.
     pub fn unknown(reservation: &Reservation) -> Self {
         Self { charge: reservation.charge, ..Self::default() }
     }
 }
 
-/// The write that settles `reservation`. It takes effect at most once: its condition is the reservation's own slot.
-pub fn settle(reservation: &Reservation, settled: &Settled, now_ms: u64) -> Write {
-    let mut write = settle_reaped(reservation, settled, now_ms);
+/// Returns the write that settles `reservation`. It takes effect at most once, because its
+/// condition is the reservation's own slot.
+pub fn settle(reservation: &Reservation, settled: &Settled, now: UnixMs) -> Write {
+    let mut write = settle_reaped(reservation, settled, now);
     let running = signed(reservation.charge.requests);
     write.conditions.push(Condition::AtLeast(Attribute::Slot(reservation.slot), reservation.charge.requests));
     write.updates.push(Update::Add(Attribute::InFlight, -running));
@@ -36,14 +37,14 @@ pub fn settle(reservation: &Reservation, settled: &Settled, now_ms: u64) -> Writ
     write
 }
 
-/// The same without the slot, for a reservation whose slot was reaped in the meantime.
-pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now_ms: u64) -> Write {
+/// Returns the write that settles a `reservation` whose slot has been reaped.
+pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now: UnixMs) -> Write {
     let mut write = Write::default();
     for limit in Limit::iter() {
         let correction = signed(settled.charge.get(limit)) - signed(reservation.charge.get(limit));
         let Some(period) = limit.period().filter(|_| correction != 0) else { continue };
-        let oldest = period.oldest_corrected(now_ms);
-        let corrected = limit.windows(reservation.at_ms).filter(|(window, _)| *window >= oldest);
+        let oldest = period.oldest_corrected(now);
+        let corrected = limit.windows(reservation.at).filter(|(window, _)| *window >= oldest);
         write.updates.extend(corrected.map(|(_, counter)| Update::Add(counter, correction)));
     }
     if let Some(usage) = settled.usage {
@@ -62,8 +63,9 @@ pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now_ms: u64) 
 }
 
 impl Reservation {
-    /// Whether its slot may have been reaped at `now_ms`. If not, a settle that finds no slot has already happened.
-    pub fn is_dead(&self, now_ms: u64) -> bool {
-        slots::is_dead(self.slot, now_ms)
+    /// Returns whether the slot may have been reaped at `now`. If it cannot have been, a settlement
+    /// that does not find the slot has already taken effect.
+    pub fn is_dead(&self, now: UnixMs) -> bool {
+        slots::is_dead(self.slot, now)
     }
 }

@@ -1,37 +1,43 @@
-//! The ring of in-flight slots: who is running, by the epoch in which the reservation expires.
+//! Ring of in-flight slots: running requests, counted by the epoch in which their reservations
+//! expire.
 
 use super::{Attribute, Condition, Image, Update, Write, reserve::signed};
+use crate::units::{Millis, UnixMs};
 
-/// Length of a slot epoch in milliseconds.
-const SLOT_MS: u64 = 15_000;
+/// Length of a slot's epoch.
+const SLOT: Millis = Millis::from_s(15);
 
-/// How long after its end a slot counts as dead, in milliseconds: twice as long as the clock of a writer can be off
-/// ([`MOST_SKEW_MS`]).
-pub const REAP_MARGIN_MS: u64 = 2 * MOST_SKEW_MS;
+/// Time after the end of a slot until it counts as dead: twice [`MAX_CLOCK_SKEW`].
+pub const REAP_MARGIN: Millis = Millis::from_ms(2 * MAX_CLOCK_SKEW.as_ms());
 
-/// How far the clock of a process that charges anything can be off, in milliseconds: it is compared with a time in whole
-/// seconds, and allowed one.
-pub const MOST_SKEW_MS: u64 = 2_000;
+/// Maximum clock skew of a process that charges anything. The clock is compared with a time in
+/// whole seconds, and may differ from it by one second.
+pub const MAX_CLOCK_SKEW: Millis = Millis::from_s(2);
 
-/// How long after its end an empty slot may be forgotten.
-const FORGET_MS: u64 = 60_000;
+/// Time after its end until an empty slot may be removed.
+const FORGET_AFTER: Millis = Millis::from_s(60);
 
-/// The slot of a reservation that expires at `expires_ms`.
-pub(super) fn slot_of(expires_ms: u64) -> u64 {
-    expires_ms / SLOT_MS
+/// Returns the slot of a reservation that expires at `expires_at`.
+pub(super) fn slot_at(expires_at: UnixMs) -> u64 {
+    expires_at / SLOT
 }
 
-/// Whether a slot's reservations are dead at `now_ms`.
-pub(super) fn is_dead(slot: u64, now_ms: u64) -> bool {
-    (slot + 1) * SLOT_MS + REAP_MARGIN_MS <= now_ms
+/// Returns when `slot` ends.
+fn ends_at(slot: u64) -> UnixMs {
+    UnixMs::default() + SLOT * (slot + 1)
 }
 
-/// The dead slot with the most reservations and how many those are, if any.
-pub fn reapable(image: &Image, now_ms: u64) -> Option<(u64, u64)> {
-    dead_slots(image, now_ms).max_by_key(|(_, count)| *count)
+/// Returns whether the reservations of a slot are dead at `now`.
+pub(super) fn is_dead(slot: u64, now: UnixMs) -> bool {
+    ends_at(slot) + REAP_MARGIN <= now
 }
 
-/// The write that frees a dead slot in which `count` reservations were seen, and does nothing else.
+/// Returns the dead slot with the most reservations, and their number.
+pub fn reapable(image: &Image, now: UnixMs) -> Option<(u64, u64)> {
+    dead_slots(image, now).max_by_key(|(_, count)| *count)
+}
+
+/// Returns the write that frees a dead slot that holds `count` reservations, and does nothing else.
 pub fn free(slot: u64, count: u64) -> Write {
     Write {
         conditions: vec![Condition::Equals(Attribute::Slot(slot), count)],
@@ -39,32 +45,32 @@ pub fn free(slot: u64, count: u64) -> Write {
     }
 }
 
-/// Requests really in flight: the count without what died.
-pub(super) fn live(image: &Image, now_ms: u64) -> u64 {
-    let dead: u64 = dead_slots(image, now_ms).map(|(_, count)| count).sum();
+/// Returns the number of requests that are in flight and not dead.
+pub(super) fn live(image: &Image, now: UnixMs) -> u64 {
+    let dead: u64 = dead_slots(image, now).map(|(_, count)| count).sum();
     image.get(Attribute::InFlight).saturating_sub(dead)
 }
 
-/// Whether a slot that holds `count` is empty and ended long ago.
-pub(super) fn is_forgettable(slot: u64, count: i64, now_ms: u64) -> bool {
-    count == 0 && (slot + 1) * SLOT_MS + FORGET_MS <= now_ms
+/// Returns whether a slot that holds `count` is empty and ended long ago.
+pub(super) fn is_forgettable(slot: u64, count: i64, now: UnixMs) -> bool {
+    count == 0 && ends_at(slot) + FORGET_AFTER <= now
 }
 
-/// When the last live slot ends, in milliseconds from now.
-pub(super) fn reset_ms(image: &Image, now_ms: u64) -> u64 {
+/// Returns the time from `now` until the last live slot ends.
+pub(super) fn resets_in(image: &Image, now: UnixMs) -> Millis {
     image
         .iter()
         .filter_map(|(attribute, value)| match attribute {
-            Attribute::Slot(slot) if value > 0 => Some(((slot + 1) * SLOT_MS).saturating_sub(now_ms)),
+            Attribute::Slot(slot) if value > 0 => Some(ends_at(slot) - now),
             _ => None,
         })
         .max()
-        .unwrap_or(0)
+        .unwrap_or_default()
 }
 
-fn dead_slots(image: &Image, now_ms: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+fn dead_slots(image: &Image, now: UnixMs) -> impl Iterator<Item = (u64, u64)> + '_ {
     image.iter().filter_map(move |(attribute, value)| match attribute {
-        Attribute::Slot(slot) if value > 0 && is_dead(slot, now_ms) => {
+        Attribute::Slot(slot) if value > 0 && is_dead(slot, now) => {
             u64::try_from(value).ok().map(|count| (slot, count))
         }
         _ => None,

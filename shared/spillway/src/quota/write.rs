@@ -1,13 +1,13 @@
-//! The closed set of conditions and updates that admission is made of, and its executor in memory.
+//! The closed set of conditions and updates for admission, and their execution in memory.
 
 use std::collections::BTreeMap;
 
 use super::{Limit, Period};
 
-/// One number of a ledger item.
+/// Name of a number in a ledger item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Attribute {
-    /// Version of the limits that the last writer knew.
+    /// Version of the last writer's limits.
     Version,
     /// Requests in flight: the sum of all slots.
     InFlight,
@@ -21,37 +21,38 @@ pub enum Attribute {
     Day(u64),
     /// Micro-USD charged in this UTC month, counted from January of year 0.
     Month(u64),
-    /// Requests settled with known usage, ever.
+    /// Lifetime total of requests settled with known usage.
     SettledRequests,
-    /// Input tokens settled, ever, cached ones included.
+    /// Lifetime total of settled input tokens, including cached tokens.
     SettledInput,
-    /// Output tokens settled, ever.
+    /// Lifetime total of settled output tokens.
     SettledOutput,
-    /// Micro-USD settled, ever.
+    /// Lifetime total of settled micro-USD.
     SettledCost,
-    /// Tokens that were asked for as output and not reserved, because recent answers were shorter, ever.
+    /// Lifetime total of output tokens that requests asked for and did not reserve, because recent
+    /// answers were shorter.
     Regained,
-    /// In a history: answers of this day whose length falls into this bucket, as `day × 64 + bucket`.
+    /// In a history: answers of a day whose length falls into a bucket, as `day × 64 + bucket`.
     Answers(u64),
-    /// In a history: input tokens estimated on this UTC day.
+    /// In a history: estimated input tokens of this UTC day.
     EstimatedInput(u64),
-    /// In a history: the same requests' input tokens as the model counted them.
+    /// In a history: input tokens of the same requests as the model counted them.
     MeasuredInput(u64),
-    /// In a record of refusals: how often this limit (by its number) refused.
+    /// In a refusal log: number of refusals by this limit, given by its number.
     Refusals(u64),
-    /// In a record of refusals: when this limit (by its number) last refused, in milliseconds since 1970.
-    RefusedAtMs(u64),
+    /// In a refusal log: time of the last refusal by this limit, in milliseconds since 1970.
+    RefusedAt(u64),
 }
 
 impl Attribute {
-    /// The attribute's name in the item: short, because names count towards the item's size.
+    /// Returns the name in the item. It is short, because names count towards the item's size.
     pub fn name(self) -> String {
         let mut name = String::new();
         self.push_name(&mut name);
         name
     }
 
-    /// Appends the attribute's name to `text`.
+    /// Appends the name in the item to `text`.
     pub fn push_name(self, text: &mut String) {
         match self {
             Self::Version => text.push('v'),
@@ -70,11 +71,12 @@ impl Attribute {
             Self::EstimatedInput(day) => push_base36(text, 'e', day),
             Self::MeasuredInput(day) => push_base36(text, 'a', day),
             Self::Refusals(limit) => push_base36(text, 'x', limit),
-            Self::RefusedAtMs(limit) => push_base36(text, 'y', limit),
+            Self::RefusedAt(limit) => push_base36(text, 'y', limit),
         }
     }
 
-    /// The limit and the window whose charges it counts; `None` if it counts something else.
+    /// Returns the limit and the window whose charges it counts; `None` if it counts something
+    /// else.
     pub fn window(self) -> Option<(Limit, u64)> {
         match self {
             Self::Requests(start) => Some((Limit::RequestsPerMinute, start)),
@@ -85,13 +87,14 @@ impl Attribute {
         }
     }
 
-    /// The same with the period of that limit.
+    /// Returns the period and the window whose charges it counts; `None` if it counts something
+    /// else.
     pub(super) fn period(self) -> Option<(Period, u64)> {
         let (limit, window) = self.window()?;
         Some((limit.period()?, window))
     }
 
-    /// Reads a name back; `None` for names that are not ours.
+    /// Parses a name; `None` if it is not the name of an attribute.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "v" => return Some(Self::Version),
@@ -105,7 +108,7 @@ impl Attribute {
         }
         let mut letters = name.chars();
         let kind = letters.next()?;
-        // `from_str_radix` alone would take a sign and capitals.
+        // `from_str_radix` alone would accept a sign and capitals.
         let digits =
             Some(letters.as_str()).filter(|digits| digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'z')))?;
         let index = u64::from_str_radix(digits, 36).ok()?;
@@ -119,13 +122,13 @@ impl Attribute {
             'e' => Some(Self::EstimatedInput(index)),
             'a' => Some(Self::MeasuredInput(index)),
             'x' => Some(Self::Refusals(index)),
-            'y' => Some(Self::RefusedAtMs(index)),
+            'y' => Some(Self::RefusedAt(index)),
             _ => None,
         }
     }
 }
 
-/// Appends `kind` and `index` in digits and small letters. 13 digits hold every `u64`.
+/// Appends `kind`, and `index` in base 36. 13 digits hold every `u64`.
 fn push_base36(text: &mut String, kind: char, mut index: u64) {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut digits = [b'0'; 13];
@@ -139,7 +142,7 @@ fn push_base36(text: &mut String, kind: char, mut index: u64) {
     text.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
 }
 
-/// What must hold of the old item. An absent attribute is 0.
+/// A condition on the old item. An absent attribute counts as 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// Absent, or at most this.
@@ -151,14 +154,14 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// The attribute that it is about.
+    /// Returns the attribute that it checks.
     pub fn attribute(&self) -> Attribute {
         match *self {
             Self::AtMost(attribute, _) | Self::AtLeast(attribute, _) | Self::Equals(attribute, _) => attribute,
         }
     }
 
-    /// Whether it holds for an attribute that is present with this value.
+    /// Returns whether it holds for an attribute that is present with this value.
     pub(super) fn holds_for(&self, value: i128) -> bool {
         match *self {
             Self::AtMost(_, bound) => value <= i128::from(bound),
@@ -175,10 +178,10 @@ impl Condition {
     }
 }
 
-/// How the item changes. Every right-hand side reads the old item.
+/// A change of the item. Every right-hand side reads the old item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Update {
-    /// Add to the attribute, which starts at 0.
+    /// Add to the attribute. An absent attribute starts at 0.
     Add(Attribute, i64),
     /// Replace the attribute.
     Set(Attribute, u64),
@@ -187,7 +190,7 @@ pub enum Update {
 }
 
 impl Update {
-    /// The attribute that it changes.
+    /// Returns the attribute that it changes.
     pub fn attribute(&self) -> Attribute {
         match *self {
             Self::Add(attribute, _) | Self::Set(attribute, _) | Self::Remove(attribute) => attribute,
@@ -195,7 +198,7 @@ impl Update {
     }
 }
 
-/// One conditional write: all conditions hold and all updates happen, or nothing does.
+/// One conditional write. If all conditions hold, all updates happen; otherwise none does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Write {
     /// Conditions on the old item.
@@ -204,27 +207,27 @@ pub struct Write {
     pub updates: Vec<Update>,
 }
 
-/// The numbers of one ledger item.
+/// Numbers of one ledger item.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image(BTreeMap<Attribute, i64>);
 
 impl Image {
-    /// The attribute's value; 0 when absent or negative.
+    /// Returns the value of an attribute; 0 if it is absent or negative.
     pub fn get(&self, attribute: Attribute) -> u64 {
         self.0.get(&attribute).map_or(0, |value| u64::try_from(*value).unwrap_or(0))
     }
 
-    /// All attributes with their raw values.
+    /// Returns all attributes with their raw values.
     pub fn iter(&self) -> impl Iterator<Item = (Attribute, i64)> + '_ {
         self.0.iter().map(|(attribute, value)| (*attribute, *value))
     }
 
-    /// Whether all conditions of `write` hold.
+    /// Returns whether all conditions of `write` hold.
     pub fn admits(&self, write: &Write) -> bool {
         write.conditions.iter().all(|condition| condition.holds(self.0.get(&condition.attribute()).copied()))
     }
 
-    /// Runs `write` on this image; false, and no change, when a condition does not hold.
+    /// Runs `write` on this image. Returns false and changes nothing if a condition does not hold.
     pub fn apply(&mut self, write: &Write) -> bool {
         if !self.admits(write) {
             return false;
@@ -258,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_name_reads_back(index in 0u64..u64::MAX / 2) {
+        fn every_name_parses_back(index in 0u64..u64::MAX / 2) {
             for attribute in [
                 Attribute::Slot(index),
                 Attribute::Requests(index),
@@ -269,7 +272,7 @@ mod tests {
                 Attribute::EstimatedInput(index),
                 Attribute::MeasuredInput(index),
                 Attribute::Refusals(index),
-                Attribute::RefusedAtMs(index),
+                Attribute::RefusedAt(index),
             ] {
                 prop_assert_eq!(Attribute::parse(&attribute.name()), Some(attribute));
             }
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_names_are_not_ours() {
+    fn foreign_names_are_not_parsed() {
         for name in ["", "pk", "z1", "r", "r-1", "r+1", "t 1"] {
             assert_eq!(Attribute::parse(name), None, "{name}");
         }

@@ -179,7 +179,7 @@ mod tests {
         let store = store(TTL_MS);
         assert_eq!(store.get(Ok(Some(1))).await, Ok(Some(1)));
         assert_eq!(store.get(Ok(Some(2))).await, Ok(Some(1)));
-        store.clock.advance(TTL_MS);
+        store.clock.advance(crate::units::Millis::from_ms(TTL_MS));
         assert_eq!(store.get(Ok(Some(3))).await, Ok(Some(3)));
         assert_eq!(store.readings(), 2);
     }
@@ -213,11 +213,11 @@ mod tests {
     async fn a_stale_value_outlives_a_failure_of_the_store_by_a_minute() {
         let store = store(2_000);
         assert_eq!(store.get(Ok(Some(1))).await, Ok(Some(1)));
-        store.clock.advance(30_000);
+        store.clock.advance(crate::units::Millis::from_ms(30_000));
         assert_eq!(store.get(Err(down())).await, Ok(Some(1)));
         assert_eq!(store.get(Err(down())).await, Ok(Some(1)));
         assert_eq!(store.readings(), 2, "nobody waits for the next failure within a second");
-        store.clock.advance(30_000);
+        store.clock.advance(crate::units::Millis::from_ms(30_000));
         assert_eq!(store.get(Err(down())).await, Err(down()));
     }
 

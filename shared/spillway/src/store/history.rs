@@ -1,7 +1,8 @@
-//! Histories: what recent requests of a tenant to a model turned out to be, for tenants that reserve by it.
+//! Histories of recent requests, by tenant and model, for tenants with right-sizing.
 //!
-//! They cost next to nothing: a history is read once a minute, and turnouts are written many at a time. What a process does
-//! not get to write before it ends is lost, which makes a history a little shorter.
+//! They cost little: a history is read once a minute, and observations are written in batches.
+//! Observations that a process has not written when it ends are lost, which makes the history a
+//! little shorter.
 
 use std::{
     collections::HashMap,
@@ -13,73 +14,74 @@ use aws_sdk_dynamodb::Client;
 use super::{
     StoreError,
     cache::Cache,
-    ledger::items::{Items, Updated},
+    ledger::items::{Items, UpdateOutcome},
 };
 use crate::{
     clock::Clock,
-    quota::{self, History, Image, Turnout},
+    quota::{self, History, Image, Observation},
+    units::Millis,
 };
 
-/// How long a history is used before it is read again, in milliseconds.
-const READ_EVERY_MS: u64 = 60_000;
+/// Time for which a history is used before it is read again.
+const READ_EVERY: Millis = Millis::from_s(60);
 
-/// How many turnouts are written at once.
-const WRITTEN_AT_ONCE: usize = 16;
+/// Number of observations in one write.
+const BATCH: usize = 16;
 
-/// How many histories are kept in memory.
-const KEPT: usize = 10_000;
+/// Maximum number of histories in memory.
+const MAX_CACHED: usize = 10_000;
 
-/// The histories in the ledger's table. Clones share what is read and what waits to be written.
+/// Histories in the ledger's table. Clones share the cache and the pending observations.
 #[derive(Clone)]
 pub struct Histories {
     items: Items,
     read: Arc<Cache<Image>>,
-    waiting: Arc<Mutex<HashMap<String, Vec<Turnout>>>>,
+    pending: Arc<Mutex<HashMap<String, Vec<Observation>>>>,
     clock: Clock,
 }
 
 impl Histories {
-    /// The histories in `table`. `client` must have retries disabled.
+    /// Creates the histories in `table`. `client` must have retries disabled.
     pub fn new(client: Client, table: &str, clock: Clock) -> Self {
         Self {
             items: Items::new(client, table),
-            read: Arc::new(Cache::new(KEPT, READ_EVERY_MS, clock.clone())),
-            waiting: Arc::default(),
+            read: Arc::new(Cache::new(MAX_CACHED, READ_EVERY.as_ms(), clock.clone())),
+            pending: Arc::default(),
             clock,
         }
     }
 
-    /// What recent requests of `tenant` to `model` tell.
+    /// Returns the history of recent requests of `tenant` to `model`.
     ///
     /// # Errors
-    /// The store could not be reached.
+    /// Returns an error if the store is unavailable.
     pub async fn recent(&self, tenant: &str, model: &str) -> Result<History, StoreError> {
         let image = self.image(&key(tenant, model)).await?;
-        Ok(History::read(&image, self.clock.now_ms()))
+        Ok(History::read(&image, self.clock.now()))
     }
 
-    /// Adds a request of `tenant` to `model` as it turned out.
+    /// Adds an observation of a request of `tenant` to `model`.
     ///
     /// # Errors
-    /// The store could not be reached; what waited to be written is lost.
-    pub async fn add(&self, tenant: &str, model: &str, turnout: Turnout) -> Result<(), StoreError> {
+    /// Returns an error if the store is unavailable. Pending observations are then lost.
+    pub async fn add(&self, tenant: &str, model: &str, observation: Observation) -> Result<(), StoreError> {
         let key = key(tenant, model);
-        let Some(turnouts) = self.due(&key, turnout) else { return Ok(()) };
-        let seen = self.image(&key).await?;
-        let write = quota::record(&turnouts, &seen, self.clock.now_ms());
+        let Some(observations) = self.due(&key, observation) else { return Ok(()) };
+        let image = self.image(&key).await?;
+        let write = quota::record(&observations, &image, self.clock.now());
         match self.items.update(&key, &write).await? {
-            Updated::Done(image) => self.read.put(&key, image),
-            Updated::Refused(_) | Updated::Busy => {}
+            UpdateOutcome::Done(image) => self.read.put(&key, image),
+            UpdateOutcome::Refused(_) | UpdateOutcome::Busy => {}
         }
         Ok(())
     }
 
-    /// All that waits for `key`, once it is worth a write.
-    fn due(&self, key: &str, turnout: Turnout) -> Option<Vec<Turnout>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let turnouts = waiting.entry(key.to_owned()).or_default();
-        turnouts.push(turnout);
-        (turnouts.len() >= WRITTEN_AT_ONCE).then(|| waiting.remove(key)).flatten()
+    /// Returns the pending observations for `key` once they fill a batch.
+    fn due(&self, key: &str, observation: Observation) -> Option<Vec<Observation>> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let observations = pending.entry(key.to_owned()).or_default();
+        observations.push(observation);
+        (observations.len() >= BATCH).then(|| pending.remove(key)).flatten()
     }
 
     async fn image(&self, key: &str) -> Result<Arc<Image>, StoreError> {

@@ -1,16 +1,17 @@
-//! The ledger: the counters that admission is decided on, one DynamoDB item for each shard of each tenant and pool.
+//! Ledger: the counters that admission is decided on, in one DynamoDB item for each shard of each
+//! tenant and pool.
 //!
-//! One `UpdateItem` charges or settles all limits of an item, for one request or for several that wait at once. The client
-//! must not retry by itself: `ADD` is not idempotent. When the ledger cannot be reached nothing is admitted (it fails
-//! closed).
+//! One `UpdateItem` charges or settles all limits of an item, for one request or for a group of
+//! concurrent requests. The client must not retry: `ADD` is not idempotent. While the ledger is
+//! unavailable, nothing is admitted (it fails closed).
 
 mod account;
-mod denials;
 mod expression;
+mod group_commit;
 pub(super) mod items;
-mod lanes;
-mod reserving;
-mod settling;
+mod recent_refusals;
+mod reserve;
+mod settle;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,33 +21,35 @@ use tokio::sync::oneshot;
 
 pub use account::{Account, View, drain_account, pool_account, tenant_account};
 pub use expression::{Compiled, compile};
+pub use recent_refusals::is_recent;
 
-use super::{StoreError, skew::Skew};
+use super::{StoreError, clock_skew::ClockSkew};
 use crate::{
     clock::Clock,
     quota::{Attribute, Charge, Condition, Image, Refusal, Reservation, Settled, Update, Write},
+    units::UnixMs,
 };
 use account::Shard;
-use denials::Denials;
-use items::{Items, Updated};
-use lanes::Lanes;
-use reserving::{Answer, Reserving};
-use settling::Settling;
+use group_commit::GroupCommit;
+use items::{Items, UpdateOutcome};
+use recent_refusals::RecentRefusals;
+use reserve::{PendingReserve, ReserveReply};
+use settle::PendingSettle;
 
-/// What came of an attempt to reserve.
+/// Outcome of an attempt to reserve.
 #[derive(Debug)]
-pub enum Outcome {
-    /// Charged.
+pub enum ReserveOutcome {
+    /// The reservation was made.
     Reserved(Held, View),
-    /// No room; nothing was changed.
+    /// There is no room. Nothing was changed.
     Refused(Refusal, View),
-    /// The item knows newer limits than the account brought.
+    /// The item has seen newer limits than those of the account.
     Stale,
-    /// The item takes no more writes for the moment; nothing was changed.
+    /// The item accepts no more writes at the moment. Nothing was changed.
     Busy,
 }
 
-/// A reservation together with the item it was made on.
+/// A reservation and the item that it was made on.
 #[must_use = "a reservation holds capacity until it is settled or expires"]
 #[derive(Debug)]
 pub struct Held {
@@ -55,66 +58,74 @@ pub struct Held {
 }
 
 impl Held {
-    /// What was reserved.
+    /// Returns the reservation.
     pub fn reservation(&self) -> &Reservation {
         &self.reservation
     }
 }
 
-/// The ledger table. Clones share what waits and what was refused.
+/// The ledger table. Clones share pending requests and recent refusals.
 #[derive(Clone)]
 pub struct Ledger {
-    desk: Desk,
-    reserving: Lanes<Reserving>,
-    settling: Lanes<Settling>,
-    skew: Skew,
+    writer: Writer,
+    reserves: GroupCommit<PendingReserve>,
+    settles: GroupCommit<PendingSettle>,
+    clock_skew: ClockSkew,
 }
 
-/// What those who wait for an item are served with.
+/// Writes groups of pending requests to their items.
 #[derive(Clone)]
-struct Desk {
+struct Writer {
     items: Items,
-    denials: Denials,
+    recent_refusals: RecentRefusals,
     clock: Clock,
 }
 
-/// The pause before a busy item is asked once more, where there is no other shard to ask.
+/// Pause before a busy item is tried again, if the account has no other shard.
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
 impl Ledger {
-    /// The ledger in `table`. `client` must have retries disabled.
-    pub fn new(client: Client, table: &str, clock: Clock, skew: Skew) -> Self {
-        let desk = Desk { items: Items::new(client, table), denials: Denials::new(clock.clone()), clock };
-        Self { desk, reserving: Lanes::default(), settling: Lanes::default(), skew }
+    /// Creates the ledger in `table`. `client` must have retries disabled.
+    pub fn new(client: Client, table: &str, clock: Clock, clock_skew: ClockSkew) -> Self {
+        let recent_refusals = RecentRefusals::new(clock.clone());
+        let writer = Writer { items: Items::new(client, table), recent_refusals, clock };
+        Self { writer, reserves: GroupCommit::default(), settles: GroupCommit::default(), clock_skew }
     }
 
-    /// Charges `charge` to every limit of `account`, or to none. The reservation expires by itself at `expires_ms`. A shard
-    /// that has no room or is busy leads to one other.
+    /// Charges `charge` to every limit of `account`, or to none. The reservation expires at
+    /// `expires_at` unless it is settled. If a shard has no room or is busy, one other shard is
+    /// tried.
     ///
     /// # Errors
-    /// The store could not be reached or did not answer in time: the charge may then have been made, and expires. Or this
-    /// machine's clock is too far off to charge by.
-    pub async fn reserve(&self, account: &Account, charge: Charge, expires_ms: u64) -> Result<Outcome, StoreError> {
-        self.skew.check()?;
+    /// Returns an error if the store is unavailable or does not answer in time: the charge may then
+    /// have been made, and expires. Also returns an error if the clock of this machine is too far
+    /// off.
+    pub async fn reserve(
+        &self,
+        account: &Account,
+        charge: Charge,
+        expires_at: UnixMs,
+    ) -> Result<ReserveOutcome, StoreError> {
+        self.clock_skew.check()?;
         let (first, second) = account.draw();
-        let outcome = self.reserve_on(&first, account.shards, charge, expires_ms).await?;
+        let outcome = self.reserve_on(&first, account.shards, charge, expires_at).await?;
         let second = match (&outcome, second) {
-            (Outcome::Refused(..) | Outcome::Busy, Some(second)) => second,
-            (Outcome::Busy, None) => {
+            (ReserveOutcome::Refused(..) | ReserveOutcome::Busy, Some(second)) => second,
+            (ReserveOutcome::Busy, None) => {
                 tokio::time::sleep(BUSY_PAUSE).await;
                 first
             }
             _ => return Ok(outcome),
         };
-        let other = self.reserve_on(&second, account.shards, charge, expires_ms).await?;
-        Ok(match (outcome, other) {
-            (Outcome::Refused(one, _), Outcome::Refused(other, view))
-                if other.retry_after_ms() <= one.retry_after_ms() =>
+        let retried = self.reserve_on(&second, account.shards, charge, expires_at).await?;
+        Ok(match (outcome, retried) {
+            (ReserveOutcome::Refused(first, _), ReserveOutcome::Refused(second, view))
+                if second.retry_after() <= first.retry_after() =>
             {
-                Outcome::Refused(other, view)
+                ReserveOutcome::Refused(second, view)
             }
-            (refused @ Outcome::Refused(..), Outcome::Refused(..) | Outcome::Busy) => refused,
-            (_, other) => other,
+            (refused @ ReserveOutcome::Refused(..), ReserveOutcome::Refused(..) | ReserveOutcome::Busy) => refused,
+            (_, retried) => retried,
         })
     }
 
@@ -123,72 +134,73 @@ impl Ledger {
         shard: &Shard,
         shards: u64,
         charge: Charge,
-        expires_ms: u64,
-    ) -> Result<Outcome, StoreError> {
+        expires_at: UnixMs,
+    ) -> Result<ReserveOutcome, StoreError> {
         let charge = shard.policy.fit(&charge);
-        if let Some((refusal, image)) = self.desk.denials.find(&shard.key, &shard.policy, &charge) {
-            return Ok(Outcome::Refused(refusal, View::new(image, shard, shards)));
+        if let Some((refusal, image)) = self.writer.recent_refusals.find(&shard.key, &shard.policy, &charge) {
+            return Ok(ReserveOutcome::Refused(refusal, View::new(image, shard, shards)));
         }
-        let (reply, answer) = oneshot::channel();
-        let one = Reserving { shard: shard.clone(), charge, expires_ms, reply };
-        let desk = self.desk.clone();
-        self.reserving.enter(&shard.key, one, move |key, waiting| {
-            let desk = desk.clone();
-            async move { desk.answer_all(&key, waiting).await }
+        let (reply, replied) = oneshot::channel();
+        let pending = PendingReserve { shard: shard.clone(), charge, expires_at, reply };
+        let writer = self.writer.clone();
+        self.reserves.submit(&shard.key, pending, move |key, group| {
+            let writer = writer.clone();
+            async move { writer.reserve_group(&key, group).await }
         });
-        Ok(match answer.await.map_err(|_| died())?? {
-            Answer::Reserved(reservation, image) => {
-                Outcome::Reserved(Held { key: shard.key.clone(), reservation }, View::new(image, shard, shards))
+        Ok(match replied.await.map_err(|_| writer_died())?? {
+            ReserveReply::Reserved(reservation, image) => {
+                ReserveOutcome::Reserved(Held { key: shard.key.clone(), reservation }, View::new(image, shard, shards))
             }
-            Answer::Refused(refusal, image) => Outcome::Refused(refusal, View::new(image, shard, shards)),
-            Answer::Stale => Outcome::Stale,
-            Answer::Busy => Outcome::Busy,
+            ReserveReply::Refused(refusal, image) => ReserveOutcome::Refused(refusal, View::new(image, shard, shards)),
+            ReserveReply::Stale => ReserveOutcome::Stale,
+            ReserveReply::Busy => ReserveOutcome::Busy,
         })
     }
 
-    /// Replaces the reserve by what really happened. Takes effect at most once, so an ambiguous failure is not
-    /// repeated: the slot expires by itself, and the reserve stays charged.
+    /// Replaces the reserve by the actual usage. It takes effect at most once, so an ambiguous
+    /// failure is not retried: the slot expires, and the reserve stays charged.
     ///
     /// # Errors
-    /// The store could not be reached or did not answer in time.
+    /// Returns an error if the store is unavailable or does not answer in time.
     pub async fn settle(&self, held: Held, settled: &Settled) -> Result<(), StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let one = Settling { reservation: held.reservation, settled: *settled, reply };
-        let desk = self.desk.clone();
-        self.settling.enter(&held.key, one, move |key, waiting| {
-            let desk = desk.clone();
-            async move { desk.settle_all(&key, waiting).await }
+        let (reply, replied) = oneshot::channel();
+        let pending = PendingSettle { reservation: held.reservation, settled: *settled, reply };
+        let writer = self.writer.clone();
+        self.settles.submit(&held.key, pending, move |key, group| {
+            let writer = writer.clone();
+            async move { writer.settle_group(&key, group).await }
         });
-        answer.await.map_err(|_| died())?
+        replied.await.map_err(|_| writer_died())?
     }
 
-    /// The items of `account` as they are.
+    /// Reads the items of `account`.
     ///
     /// # Errors
-    /// The store could not be reached.
+    /// Returns an error if the store is unavailable.
     pub async fn images(&self, account: &Account) -> Result<Vec<Image>, StoreError> {
-        try_join_all(account.keys().map(|key| async move { self.desk.items.get(&key).await })).await
+        try_join_all(account.keys().map(|key| async move { self.writer.items.get(&key).await })).await
     }
 
-    /// The items of all accounts, by account. For operators: it reads the whole table.
+    /// Reads the items of all accounts, by account. This is for operators: it scans the whole
+    /// table.
     ///
     /// # Errors
-    /// The store could not be reached.
+    /// Returns an error if the store is unavailable.
     pub async fn accounts(&self) -> Result<BTreeMap<String, Vec<Image>>, StoreError> {
         let mut accounts: BTreeMap<String, Vec<Image>> = BTreeMap::new();
-        for (key, image) in self.desk.items.all().await? {
-            if let Some(name) = account::name_of(&key) {
+        for (key, image) in self.writer.items.scan().await? {
+            if let Some(name) = account::name_from_key(&key) {
                 accounts.entry(name.to_owned()).or_default().push(image);
             }
         }
         Ok(accounts)
     }
 
-    /// Makes every admission under limits older than the account's fail and reload, from this moment on. `former_shards` is
-    /// how many items it was spread over under those.
+    /// Makes every later admission under limits older than the account's fail and reload them.
+    /// `former_shards` is the number of shards under the older limits.
     ///
     /// # Errors
-    /// The store could not be reached.
+    /// Returns an error if the store is unavailable.
     pub async fn fence(&self, account: &Account, former_shards: u64) -> Result<(), StoreError> {
         let version = account.policy.version;
         let write = Write {
@@ -197,14 +209,14 @@ impl Ledger {
         };
         let spread = Account { shards: account.shards.max(former_shards), ..account.clone() };
         for key in spread.keys() {
-            if let Updated::Busy = self.desk.items.update(&key, &write).await? {
-                return Err(StoreError::Unavailable(format!("{key} takes no more writes for the moment")));
+            if let UpdateOutcome::Busy = self.writer.items.update(&key, &write).await? {
+                return Err(StoreError::Unavailable(format!("ledger item {key} is busy")));
             }
         }
         Ok(())
     }
 }
 
-fn died() -> StoreError {
+fn writer_died() -> StoreError {
     StoreError::Unavailable("the task that writes to the ledger died".to_owned())
 }

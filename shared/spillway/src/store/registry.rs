@@ -48,8 +48,8 @@ impl Registry {
     /// Whose key this is; `None` if it is nobody's, or no longer works.
     pub async fn authenticate(&self, key: &ApiKey) -> Result<Option<Arc<Tenant>>, RegistryError> {
         let record = self.keys.get(key.id(), self.rows.get(Row::key(key.id()))).await?;
-        let record = record.unwrap_or_else(|| Arc::new(KeyRecord::of_nobody()));
-        if !record.admits(key, self.clock.now_ms()) {
+        let record = record.unwrap_or_else(|| Arc::new(KeyRecord::unknown()));
+        if !record.admits(key, self.clock.now()) {
             return Ok(None);
         }
         self.tenant(&record.tenant).await

@@ -6,7 +6,7 @@ use std::io;
 use serde_json::Value;
 
 use super::*;
-use crate::quota::Charge;
+use crate::{quota::Charge, units::UnixMs};
 
 /// A writer whose clones write to the same place.
 #[derive(Clone, Default)]
@@ -67,7 +67,7 @@ fn full_event() -> RequestEvent {
 }
 
 const CHARGED: Charged = Charged {
-    at_ms: 1_764_000_000_000,
+    at: UnixMs::from_ms(1_764_000_000_000),
     charge: Charge { requests: 1, minute_tokens: 121, day_tokens: 122, cost_microusd: 363 },
 };
 

@@ -1,25 +1,26 @@
-//! Callers: identities that a front door has verified, such as IAM roles, and that stand for a tenant as a key does.
+//! Callers: verified identities, such as IAM roles, that authenticate a tenant as a key does.
 
 use serde::{Deserialize, Serialize};
 
-const LONGEST_ID: usize = 1024;
+/// Maximum length of an identity.
+const MAX_ID: usize = 1024;
 
-/// A caller as the registry keeps it.
+/// A caller, as the registry stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallerRecord {
-    /// Its id, as [`caller_id`] gives it.
+    /// Id, as [`caller_id`] returns it.
     pub id: String,
-    /// Whose requests it sends.
+    /// Tenant of its requests.
     pub tenant: String,
 }
 
-/// The id under which a caller is known; `None` if it cannot be one. All sessions of a role are one caller, whether the
-/// role is named by its own ARN or by that of a session: `arn:aws:iam::ACCOUNT:role/ROLE`. The path of a role is left
-/// out, because its sessions do not tell it and names of roles are unique in an account (IAM User Guide, "IAM
-/// identifiers").
+/// Returns the id of the caller with this identity; `None` if the identity is malformed. All
+/// sessions of a role are the same caller, whether the identity is the ARN of the role or that of a
+/// session: `arn:aws:iam::ACCOUNT:role/ROLE`. The id omits the path of a role, because session ARNs
+/// do not contain it and role names are unique in an account (IAM User Guide, "IAM identifiers").
 pub fn caller_id(identity: &str) -> Option<String> {
-    if !(1..=LONGEST_ID).contains(&identity.len()) || !identity.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !(1..=MAX_ID).contains(&identity.len()) || !identity.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
     let parts: Vec<&str> = identity.splitn(6, ':').collect();
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_is_one_caller_however_it_is_named() {
+    fn all_arns_of_a_role_have_the_same_id() {
         let role = Some("arn:aws:iam::123456789012:role/App".to_owned());
         for identity in [
             "arn:aws:iam::123456789012:role/App",
@@ -51,12 +52,12 @@ mod tests {
         ] {
             assert_eq!(caller_id(identity), role, "{identity}");
         }
-        let other = caller_id("arn:aws-cn:sts::123456789012:assumed-role/App/s");
-        assert_eq!(other.as_deref(), Some("arn:aws-cn:iam::123456789012:role/App"));
+        let chinese = caller_id("arn:aws-cn:sts::123456789012:assumed-role/App/s");
+        assert_eq!(chinese.as_deref(), Some("arn:aws-cn:iam::123456789012:role/App"));
     }
 
     #[test]
-    fn everything_else_stands_for_itself() {
+    fn any_other_identity_is_its_own_id() {
         for identity in [
             "AKIAIOSFODNN7EXAMPLE",
             "arn:aws:iam::123456789012:user/team/ann",
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_caller_is_none() {
+    fn a_malformed_identity_has_no_id() {
         let long = "a".repeat(1025);
         for identity in
             ["", "two words", "ä", "arn:aws:iam::1:role/", "arn:aws:sts::1:assumed-role//s", "a\nb", long.as_str()]

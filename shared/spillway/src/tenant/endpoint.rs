@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use standardwebhooks::{Webhook, WebhookError};
 
 use super::EventType;
-use crate::check;
+use crate::validate;
 
 /// How many endpoints a tenant may have.
 pub const MOST_ENDPOINTS: usize = 10;
@@ -72,15 +72,15 @@ pub struct Endpoint {
     /// Where they are posted to.
     pub url: String,
     /// What it wants to hear of; empty means everything.
-    #[serde(default, skip_serializing_if = "check::is_default")]
+    #[serde(default, skip_serializing_if = "validate::is_default")]
     pub events: Vec<EventType>,
     /// What its events are signed with.
     pub secret: Secret,
     /// What they are signed with as well, for a while.
-    #[serde(default, skip_serializing_if = "check::is_default")]
+    #[serde(default, skip_serializing_if = "validate::is_default")]
     pub replaced: Option<Replaced>,
     /// When it answered a challenge, in milliseconds since 1970. Until then it gets nothing else.
-    #[serde(default, skip_serializing_if = "check::is_default")]
+    #[serde(default, skip_serializing_if = "validate::is_default")]
     pub verified_ms: Option<u64>,
 }
 
@@ -104,11 +104,12 @@ impl Endpoint {
         })
     }
 
-    /// What is wrong with this entry, each as `field: what would be right`. Where the URL leads is not looked at.
+    /// What is wrong with this entry, each as `field: what would be right`. Where the URL leads is
+    /// not looked at.
     pub fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        check::name("id", &self.id, 64, "_", &mut wrong);
-        check::name("tenant", &self.tenant, 64, "._-", &mut wrong);
+        validate::name("id", &self.id, 64, "_", &mut wrong);
+        validate::name("tenant", &self.tenant, 64, "._-", &mut wrong);
         if self.url.len() > LONGEST_URL {
             wrong.push(format!("url: it has {} bytes; at most {LONGEST_URL} can be used", self.url.len()));
         }
@@ -120,15 +121,16 @@ impl Endpoint {
         self.verified_ms.is_some() && (self.events.is_empty() || self.events.contains(&kind))
     }
 
-    /// The endpoint with a new secret. The one that it had signs as well for another `overlap_ms`; 0 ends it now.
+    /// The endpoint with a new secret. The one that it had signs as well for another `overlap_ms`;
+    /// 0 ends it now.
     pub fn rotated(&self, secret: Secret, overlap_ms: u64, now_ms: u64) -> Self {
         let until_ms = now_ms.saturating_add(overlap_ms.min(LONGEST_OVERLAP_MS));
         let replaced = (overlap_ms > 0).then(|| Replaced { secret: self.secret.clone(), until_ms });
         Self { secret, replaced, ..self.clone() }
     }
 
-    /// The value of `webhook-signature`: one signature per secret, the current one first (Standard Webhooks, "Webhook
-    /// headers").
+    /// The value of `webhook-signature`: one signature per secret, the current one first (Standard
+    /// Webhooks, "Webhook headers").
     ///
     /// # Errors
     /// A secret is not what this version makes.

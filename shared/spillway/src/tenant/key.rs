@@ -1,4 +1,4 @@
-//! Keys: `sk-spill-<key id>-<secret>`, shown once, kept as a hash.
+//! API keys: `sk-spill-<key id>-<secret>`, shown once and stored as a hash.
 
 use std::fmt::{self, Debug, Formatter};
 
@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::units::UnixMs;
+
 const SECRET_HEX_DIGITS: usize = 64;
-const LONGEST_ID: usize = 64;
+const MAX_ID: usize = 64;
 
 /// A key as a caller presents it. Its `Debug` never shows the secret.
 #[derive(Clone)]
@@ -16,25 +18,27 @@ pub struct ApiKey {
     secret: String,
 }
 
-/// A key as the registry keeps it.
+/// A key, as the registry stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
-    /// The public part of the key.
+    /// Public part of the key.
     pub id: String,
-    /// Whose key it is.
+    /// Tenant of the key.
     pub tenant: String,
     /// SHA-256 of the secret, in hex.
     pub secret_sha256: String,
-    /// When it stops working, in milliseconds since 1970; `None` means never.
-    pub expires_ms: Option<u64>,
+    /// Time when it stops working; `None` means never.
+    #[serde(rename = "expires_ms")]
+    pub expires_at: Option<UnixMs>,
 }
 
 impl ApiKey {
-    /// What every key begins with.
+    /// Prefix of every key.
     pub const PREFIX: &str = "sk-spill-";
 
-    /// A new key: a 12-digit id and a secret of 256 bits, both from the operating system's random source.
+    /// Generates a key: a 12-digit id and a secret of 256 bits, both from the operating system's
+    /// random source.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut id = [0; 6];
         let mut secret = [0; SECRET_HEX_DIGITS / 2];
@@ -43,23 +47,23 @@ impl ApiKey {
         Ok(Self { id: hex(&id), secret: hex(&secret) })
     }
 
-    /// Reads a key as a caller presents it; `None` if it cannot be one. The id may contain dashes, as the ids of
-    /// tenants do: the secret is what follows the last one.
+    /// Parses a key as a caller presents it; `None` if it is malformed. The id may contain dashes,
+    /// because tenant ids may: the secret follows the last dash.
     pub fn parse(presented: &str) -> Option<Self> {
         let (id, secret) = presented.strip_prefix(Self::PREFIX)?.rsplit_once('-')?;
-        let is_id = (1..=LONGEST_ID).contains(&id.len())
+        let is_id = (1..=MAX_ID).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         let is_secret =
             secret.len() == SECRET_HEX_DIGITS && secret.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         (is_id && is_secret).then(|| Self { id: id.to_owned(), secret: secret.to_owned() })
     }
 
-    /// The public part, by which the registry finds the key; fit for logs.
+    /// Returns the public part, by which the registry finds the key. It may be logged.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The whole key, to be shown once to whom it is for.
+    /// Returns the whole key, to be shown to its owner once.
     pub fn expose(&self) -> String {
         format!("{}{}-{}", Self::PREFIX, self.id, self.secret)
     }
@@ -72,29 +76,30 @@ impl Debug for ApiKey {
 }
 
 impl KeyRecord {
-    /// What the registry keeps of `key`. It works until `expires_ms`, in milliseconds since 1970.
-    pub fn new(key: &ApiKey, tenant: &str, expires_ms: Option<u64>) -> Self {
+    /// Creates the record of `key`, which works until `expires_at`.
+    pub fn new(key: &ApiKey, tenant: &str, expires_at: Option<UnixMs>) -> Self {
         Self {
             id: key.id.clone(),
             tenant: tenant.to_owned(),
             secret_sha256: hex(&Sha256::digest(&key.secret)),
-            expires_ms,
+            expires_at,
         }
     }
 
-    /// A record that admits no key, to compare with where there is none, so that an unknown key costs what a known
-    /// one does.
-    pub fn of_nobody() -> Self {
+    /// Creates a record that admits no key. An unknown key is compared with it, so that the check
+    /// takes as long as for a known key.
+    pub fn unknown() -> Self {
         // No secret is known to have this hash.
         let secret_sha256 = "0".repeat(SECRET_HEX_DIGITS);
-        Self { id: String::new(), tenant: String::new(), secret_sha256, expires_ms: None }
+        Self { id: String::new(), tenant: String::new(), secret_sha256, expires_at: None }
     }
 
-    /// Whether `key` is this one and still works. Takes the same time wherever the secrets differ.
-    pub fn admits(&self, key: &ApiKey, now_ms: u64) -> bool {
+    /// Returns whether `key` is this key and has not expired. Takes the same time wherever the
+    /// secrets differ.
+    pub fn admits(&self, key: &ApiKey, now: UnixMs) -> bool {
         let presented = hex(&Sha256::digest(&key.secret));
         let same_secret = bool::from(presented.as_bytes().ct_eq(self.secret_sha256.as_bytes()));
-        let in_time = self.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms);
+        let in_time = self.expires_at.is_none_or(|expires_at| now < expires_at);
         same_secret & (self.id == key.id) & in_time
     }
 }
@@ -109,27 +114,31 @@ mod tests {
 
     use super::*;
 
+    fn at(ms: u64) -> UnixMs {
+        UnixMs::from_ms(ms)
+    }
+
     fn key(id: &str) -> ApiKey {
         ApiKey::parse(&format!("sk-spill-{id}-{}", "5a".repeat(32))).expect("a key")
     }
 
     #[test]
-    fn a_generated_key_survives_being_shown_and_presented() {
+    fn a_generated_key_parses_back() {
         let key = ApiKey::generate().expect("random bytes");
         let presented = ApiKey::parse(&key.expose()).expect("parses");
         assert_eq!(presented.id().len(), 12);
         assert_eq!(presented.expose(), key.expose());
-        assert!(KeyRecord::new(&key, "acme", None).admits(&presented, 0));
+        assert!(KeyRecord::new(&key, "acme", None).admits(&presented, UnixMs::default()));
         assert_ne!(ApiKey::generate().expect("random bytes").expose(), key.expose());
     }
 
     #[test]
-    fn an_id_may_be_a_tenants_name() {
+    fn an_id_may_be_the_name_of_a_tenant() {
         assert_eq!(key("team-a.eu_1").id(), "team-a.eu_1");
     }
 
     #[test]
-    fn what_cannot_be_a_key_is_none() {
+    fn a_malformed_key_is_not_parsed() {
         let secret = "5a".repeat(32);
         for presented in [
             String::new(),
@@ -149,25 +158,25 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_secret_under_the_same_id_is_admitted_and_only_in_time() {
-        let record = KeyRecord::new(&key("a"), "acme", Some(1_000));
-        assert!(record.admits(&key("a"), 999));
-        assert!(!record.admits(&key("a"), 1_000));
-        assert!(!record.admits(&key("b"), 999));
-        assert!(!record.admits(&ApiKey::generate().expect("random bytes"), 999));
-        assert!(!KeyRecord::of_nobody().admits(&key("a"), 0));
+    fn a_record_admits_only_its_own_key_until_it_expires() {
+        let record = KeyRecord::new(&key("a"), "acme", Some(at(1_000)));
+        assert!(record.admits(&key("a"), at(999)));
+        assert!(!record.admits(&key("a"), at(1_000)));
+        assert!(!record.admits(&key("b"), at(999)));
+        assert!(!record.admits(&ApiKey::generate().expect("random bytes"), at(999)));
+        assert!(!KeyRecord::unknown().admits(&key("a"), at(0)));
     }
 
     #[test]
     fn a_record_with_a_damaged_hash_admits_nothing() {
         for secret_sha256 in ["", "5a", "ä"] {
             let record = KeyRecord { secret_sha256: secret_sha256.into(), ..KeyRecord::new(&key("a"), "acme", None) };
-            assert!(!record.admits(&key("a"), 0));
+            assert!(!record.admits(&key("a"), at(0)));
         }
     }
 
     #[test]
-    fn neither_a_key_nor_its_record_shows_the_secret() {
+    fn debug_output_does_not_show_the_secret() {
         let shown = format!("{:?} {:?}", key("a"), KeyRecord::new(&key("a"), "acme", None));
         assert!(!shown.contains(&"5a".repeat(32)), "{shown}");
         assert!(shown.contains("sk-spill-a-…"), "{shown}");

@@ -1,4 +1,5 @@
-//! What runs in memory runs alike on the wire: the same programs of writes, with all their refusals, give the same items.
+//! Writes have the same effect in memory and in DynamoDB: the same programs, with all their
+//! refusals, give the same items.
 
 use std::collections::HashMap;
 
@@ -18,11 +19,13 @@ use spillway::{
 
 use crate::world::{Traced, World, program};
 
-/// How many programs, and how many of them at once.
+/// Number of programs.
 const PROGRAMS: usize = 48;
-const AT_ONCE: usize = 8;
 
-/// What became of a write, and what the item holds then.
+/// Number of programs that run concurrently.
+const CONCURRENCY: usize = 8;
+
+/// Runs a write. Returns whether its conditions held, and the item after it.
 async fn update(client: &Client, table: &str, key: &str, write: &Write) -> (bool, Image) {
     let compiled = compile(write);
     let request = client
@@ -65,26 +68,27 @@ fn traces() -> Vec<Vec<Traced>> {
     traces
 }
 
-/// The driver decides by what came of each write and by the image that it returned, so programs whose writes agree in both
-/// agree in who is admitted, what refuses, and for how long.
+/// The driver decides by the outcome of each write and by the image that it returns. So programs
+/// whose writes agree in both agree in the admitted requests, the refusing limits and the waiting
+/// times.
 #[tokio::test]
-async fn a_program_runs_on_the_wire_as_it_does_in_memory() {
+async fn a_program_runs_in_dynamodb_as_it_does_in_memory() {
     let dynamodb = crate::start().await;
     let client = crate::client(&dynamodb);
     let traces = traces();
-    let count = |is_meant: &dyn Fn(&Traced) -> bool| traces.iter().flatten().filter(|one| is_meant(one)).count();
-    let frees = |one: &Traced| {
-        one.is_done && one.write.updates.iter().any(|update| matches!(update, Update::Remove(Attribute::Slot(_))))
+    let count = |has: &dyn Fn(&Traced) -> bool| traces.iter().flatten().filter(|traced| has(traced)).count();
+    let frees = |traced: &Traced| {
+        traced.is_done && traced.write.updates.iter().any(|update| matches!(update, Update::Remove(Attribute::Slot(_))))
     };
-    let (refused, freed) = (count(&|one| !one.is_done), count(&frees));
+    let (refused, freed) = (count(&|traced| !traced.is_done), count(&frees));
     assert!(refused > 200 && freed > 20, "{refused} refused, {freed} freed");
 
-    for (round, together) in traces.chunks(AT_ONCE).enumerate() {
+    for (round, together) in traces.chunks(CONCURRENCY).enumerate() {
         let replays = together.iter().enumerate().map(|(place, trace)| {
             let (client, table) = (&client, &dynamodb.table);
             async move {
                 for (number, Traced { shard, write, is_done, image }) in trace.iter().enumerate() {
-                    let key = format!("T#{}#{shard}", round * AT_ONCE + place);
+                    let key = format!("T#{}#{shard}", round * CONCURRENCY + place);
                     let (was_done, item) = update(client, table, &key, write).await;
                     assert_eq!(was_done, *is_done, "write {number} on {key}: {write:?}");
                     assert_eq!(item, *image, "write {number} on {key}: {write:?}");

@@ -3,7 +3,7 @@
 #[path = "../support/dynamodb.rs"]
 mod dynamodb;
 #[path = "../quota/item.rs"]
-#[allow(dead_code, reason = "the staircase's own tests use the rest of it")]
+#[allow(dead_code, reason = "the tests of quota use the rest of it")]
 mod item;
 #[path = "../support/world/mod.rs"]
 mod world;
@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::{Client, config::retry::RetryConfig};
 use dynamodb::Dynamodb;
 use spillway::{
     clock::Clock,
-    store::{ledger::Ledger, skew::Skew, tables},
+    store::{clock_skew::ClockSkew, ledger::Ledger, tables},
 };
 
 async fn start() -> Dynamodb {
@@ -25,12 +25,12 @@ async fn start() -> Dynamodb {
     dynamodb
 }
 
-/// A client of its own, that repeats nothing, as the ledger must have it.
+/// Creates a separate client without retries, which the ledger requires.
 fn client(dynamodb: &Dynamodb) -> Client {
     Client::from_conf(dynamodb.client.config().to_builder().retry_config(RetryConfig::disabled()).build())
 }
 
-/// The ledger as another process has it.
+/// Creates the ledger of another process.
 fn ledger(dynamodb: &Dynamodb, clock: &Clock) -> Ledger {
-    Ledger::new(client(dynamodb), &dynamodb.table, clock.clone(), Skew::new(clock.clone()))
+    Ledger::new(client(dynamodb), &dynamodb.table, clock.clone(), ClockSkew::new(clock.clone()))
 }

@@ -1,10 +1,11 @@
-//! The ledger says what the same algorithm says in memory, at the moments that the ledger chose.
+//! The ledger agrees with the same algorithm in memory, at the times that the ledger chose.
 
 use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use spillway::{
     clock::Clock,
-    quota::{Attribute, Charge, EPOCH_MS, Limit, Limits, Policy, Settled, too_large},
-    store::ledger::{Account, Held, Ledger, Outcome},
+    quota::{Attribute, Charge, EPOCH, Limit, Limits, Policy, Settled, too_large},
+    store::ledger::{Account, Held, Ledger, ReserveOutcome},
+    units::{Millis, UnixMs},
 };
 
 use crate::{
@@ -39,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The ledger and the item in memory that it is compared with.
+/// The ledger, and the item in memory to compare it with.
 struct Pair {
     ledger: Ledger,
     clock: Clock,
@@ -49,41 +50,40 @@ struct Pair {
 }
 
 impl Pair {
-    /// Whether an epoch ended while something was under way: then nobody knows which one it was stamped with.
-    fn crossed(&self, before_ms: u64) -> bool {
-        before_ms / EPOCH_MS != self.clock.now_ms() / EPOCH_MS
+    /// Returns whether an epoch has ended since `before`: then the epoch of the write is unknown.
+    fn crossed(&self, before: UnixMs) -> bool {
+        before / EPOCH != self.clock.now() / EPOCH
     }
 
-    /// Returns false if the comparison cannot go on.
+    /// Returns false if the comparison cannot continue.
     async fn reserve(&mut self, charge: Charge, lives_ms: u64) -> bool {
-        let before_ms = self.clock.now_ms();
-        let expires_ms = before_ms + lives_ms;
-        match self.ledger.reserve(&self.account, charge, expires_ms).await.expect("reached") {
-            Outcome::Reserved(held, _) => {
-                self.item.now_ms = held.reservation().at_ms;
-                let answer = self.item.reserve(charge, expires_ms - self.item.now_ms);
+        let before = self.clock.now();
+        let expires_at = before + Millis::from_ms(lives_ms);
+        match self.ledger.reserve(&self.account, charge, expires_at).await.expect("reached") {
+            ReserveOutcome::Reserved(held, _) => {
+                self.item.now = held.reservation().at;
+                let answer = self.item.reserve(charge, (expires_at - self.item.now).as_ms());
                 let Answer::Admitted(reservation) = answer else { panic!("{charge:?} is refused in memory") };
                 assert_eq!(&reservation, held.reservation());
                 self.held.push(held);
             }
-            Outcome::Refused(refusal, _) => {
-                if self.crossed(before_ms) {
+            ReserveOutcome::Refused(refusal, _) => {
+                if self.crossed(before) {
                     return false;
                 }
-                let after_ms = self.clock.now_ms();
-                self.item.now_ms = before_ms;
+                let after = self.clock.now();
+                self.item.now = before;
                 let answer = self.item.reserve(charge, lives_ms);
-                let Answer::Refused(limits, retry_after_ms) = answer else {
-                    panic!("{charge:?} is admitted in memory")
-                };
-                let named: Vec<(Limit, u64)> = refusal.limits.iter().map(|one| (one.limit, one.cap)).collect();
+                let Answer::Refused(limits, retry_after) = answer else { panic!("{charge:?} is admitted in memory") };
+                let named: Vec<(Limit, u64)> =
+                    refusal.limits.iter().map(|refused| (refused.limit, refused.cap)).collect();
                 assert_eq!(named, limits);
                 let is_exact = named.iter().all(|(limit, _)| *limit != Limit::InFlight);
-                let told_ms = refusal.retry_after_ms();
-                let passed_ms = retry_after_ms.saturating_sub(told_ms);
-                assert!(!is_exact || passed_ms <= after_ms - before_ms, "{told_ms} ms, {retry_after_ms} ms in memory");
+                let named_wait = refusal.retry_after();
+                let passed = retry_after - named_wait;
+                assert!(!is_exact || passed <= after - before, "{named_wait} ms, {retry_after} ms in memory");
             }
-            outcome => panic!("{outcome:?} with nobody else there"),
+            outcome => panic!("{outcome:?} without another process"),
         }
         true
     }
@@ -96,10 +96,10 @@ impl Pair {
         let reservation = held.reservation().clone();
         let reserved = reservation.charge;
         let charge = Charge { minute_tokens: reserved.minute_tokens * percent / 100, ..reserved };
-        self.item.now_ms = self.clock.now_ms();
+        self.item.now = self.clock.now();
         self.ledger.settle(held, &Settled { charge, ..Settled::default() }).await.expect("reached");
         self.item.settle(&reservation, charge);
-        !self.crossed(self.item.now_ms)
+        !self.crossed(self.item.now)
     }
 
     async fn take(&mut self, step: Step) -> bool {
@@ -114,7 +114,7 @@ impl Pair {
                 true
             }
             Step::Wait { ms } => {
-                self.clock.advance(ms);
+                self.clock.advance(Millis::from_ms(ms));
                 true
             }
         }
@@ -122,7 +122,7 @@ impl Pair {
 }
 
 #[tokio::test]
-async fn the_ledger_answers_as_the_algorithm_in_memory() {
+async fn the_ledger_agrees_with_the_algorithm_in_memory() {
     let dynamodb = crate::start().await;
     let mut runner = TestRunner::deterministic();
     let programs = (plan(), vec(step(), 10..40));
@@ -147,48 +147,48 @@ async fn the_ledger_answers_as_the_algorithm_in_memory() {
 
 const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
 
-fn at_once(version: u64, in_flight: u64) -> Account {
+fn account(version: u64, in_flight: u64) -> Account {
     let limits = Limits { in_flight: Some(in_flight), ..Limits::default() };
     Account { name: "T#acme".into(), policy: Policy { version, ..policy(limits, 12) }, shards: 1 }
 }
 
 async fn reserved(ledger: &Ledger, clock: &Clock, account: &Account) -> Held {
-    match ledger.reserve(account, ONE, clock.now_ms() + 60_000).await.expect("reached") {
-        Outcome::Reserved(held, _) => held,
+    match ledger.reserve(account, ONE, clock.now() + Millis::from_s(60)).await.expect("reached") {
+        ReserveOutcome::Reserved(held, _) => held,
         outcome => panic!("{outcome:?}"),
     }
 }
 
 #[tokio::test]
-async fn the_dead_of_several_slots_do_not_lock_out_a_lower_limit() {
+async fn dead_requests_in_several_slots_do_not_block_a_lower_limit() {
     let dynamodb = crate::start().await;
     let clock = Clock::default();
     let ledger = crate::ledger(&dynamodb, &clock);
     for _ in 0..6 {
-        let _dead = reserved(&ledger, &clock, &at_once(1, 6)).await;
-        clock.advance(15_000);
+        let _dead = reserved(&ledger, &clock, &account(1, 6)).await;
+        clock.advance(Millis::from_s(15));
     }
-    clock.advance(120_000);
-    let lower = at_once(2, 1);
+    clock.advance(Millis::from_s(120));
+    let lower = account(2, 1);
     ledger.fence(&lower, 1).await.expect("reached");
     let _alive = reserved(&ledger, &clock, &lower).await;
-    let outcome = ledger.reserve(&lower, ONE, clock.now_ms() + 60_000).await.expect("reached");
-    assert!(matches!(outcome, Outcome::Refused(..)), "{outcome:?}");
+    let outcome = ledger.reserve(&lower, ONE, clock.now() + Millis::from_s(60)).await.expect("reached");
+    assert!(matches!(outcome, ReserveOutcome::Refused(..)), "{outcome:?}");
     assert_eq!(ledger.images(&lower).await.expect("reached")[0].get(Attribute::InFlight), 1);
 }
 
 #[tokio::test]
-async fn a_late_settlement_with_nothing_to_correct_still_tidies_up() {
+async fn a_late_settlement_without_a_correction_removes_stale_attributes() {
     let dynamodb = crate::start().await;
-    let (clock, account) = (Clock::default(), at_once(1, 1));
+    let (clock, account) = (Clock::default(), account(1, 1));
     let ledger = crate::ledger(&dynamodb, &clock);
     let first = reserved(&ledger, &clock, &account).await;
     ledger.settle(first, &Settled { charge: ONE, ..Settled::default() }).await.expect("reached");
-    clock.advance(1_000_000);
+    clock.advance(Millis::from_s(1_000));
     let late = reserved(&ledger, &clock, &account).await;
     let stale = late.reservation().stale.clone();
     assert!(!stale.is_empty());
-    clock.advance(200_000);
+    clock.advance(Millis::from_s(200));
     let _reaps_it = reserved(&ledger, &clock, &account).await;
     ledger.settle(late, &Settled { charge: ONE, ..Settled::default() }).await.expect("taken");
     let images = ledger.images(&account).await.expect("reached");

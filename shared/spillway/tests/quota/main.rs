@@ -1,4 +1,4 @@
-//! The staircase against a plain list of charges, in memory.
+//! The staircase algorithm compared with a plain list of charges, in memory.
 
 #[path = "../support/world/mod.rs"]
 mod world;
@@ -15,7 +15,8 @@ mod waiting;
 
 use proptest::test_runner::{Config, RngAlgorithm};
 
-/// That many cases. The quicker generator is random enough, and the usual one takes half of the time in a debug build.
+/// Returns a configuration with this number of cases. The faster generator is random enough: the
+/// default one takes half of the time in a debug build.
 fn cases(cases: u32) -> Config {
     Config { cases, rng_algorithm: RngAlgorithm::XorShift, ..Config::default() }
 }

@@ -1,13 +1,14 @@
-//! The same programs with the ledger spoiled: the judge notices, and for the right reason.
+//! The same programs on mutants of the ledger: the judge detects each mutant, for the right reason.
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::world::{Invariant, Mutant, Program, program, run};
 
-/// Enough for the rarest: most are found within a hundred.
+/// Enough for the rarest mutant. Most are detected within a hundred cases.
 const CASES: u32 = 2_000;
 
-/// The reason why a program broke a promise, if one did: that one if it is told.
+/// Returns why a program violated an invariant, if one did: the `expected` invariant, or any if
+/// that is `None`.
 fn first_failure(mutant: Option<Mutant>, expected: Option<Invariant>) -> Option<String> {
     let config = Config { failure_persistence: None, max_shrink_iters: 0, ..crate::cases(CASES) };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::XorShift));
@@ -21,12 +22,12 @@ fn first_failure(mutant: Option<Mutant>, expected: Option<Invariant>) -> Option<
     match runner.run(&program(60), judge) {
         Ok(()) => None,
         Err(TestError::Fail(reason, _)) => Some(reason.message().to_owned()),
-        Err(TestError::Abort(reason)) => panic!("the harness gave up: {reason}"),
+        Err(TestError::Abort(reason)) => panic!("the harness aborted: {reason}"),
     }
 }
 
 #[test]
-fn every_mutant_breaks_the_promise_that_one_expects() {
+fn every_mutant_violates_the_expected_invariant() {
     for (mutant, expected) in Mutant::ALL {
         let failure = first_failure(Some(mutant), Some(expected));
         let failure = failure.unwrap_or_else(|| panic!("{mutant:?} did not break {expected:?}"));
@@ -36,6 +37,6 @@ fn every_mutant_breaks_the_promise_that_one_expects() {
 }
 
 #[test]
-fn without_a_mutant_the_same_programs_break_nothing() {
+fn the_same_programs_violate_no_invariant_without_a_mutant() {
     assert_eq!(first_failure(None, None), None);
 }

@@ -1,4 +1,4 @@
-//! Random programs break no promise.
+//! Random programs violate no invariant.
 
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
@@ -8,15 +8,15 @@ proptest! {
     #![proptest_config(crate::cases(3_000))]
 
     #[test]
-    fn no_program_breaks_a_promise(program in program(60)) {
+    fn no_program_violates_an_invariant(program in program(60)) {
         let world = run(&program, None);
         prop_assert!(world.judge.broken.is_empty(), "{:?}", world.judge.broken);
     }
 }
 
-/// Programs in which nothing happens would prove nothing.
+/// Programs that admit, refuse or reap nothing would prove nothing.
 #[test]
-fn the_programs_do_what_they_are_about() {
+fn programs_admit_refuse_and_reap() {
     let mut runner = TestRunner::deterministic();
     let (mut admitted, mut refused, mut reaped) = (0, 0, 0);
     for _ in 0..200 {

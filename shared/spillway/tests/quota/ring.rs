@@ -1,5 +1,5 @@
-//! The ring of requests in flight, model-checked: every interleaving of a few processes with clocks of their own, over two
-//! items, while the limits change. The writes are the product's own.
+//! Model check of the ring of requests in flight: every interleaving of a few processes with
+//! separate clocks on two items, while the limits change. The writes are the product's.
 
 mod model;
 mod state;
@@ -10,14 +10,15 @@ use model::{Fault, RingModel};
 use spillway::quota;
 use stateright::{Checker, HasDiscoveries, Model};
 
-/// As far as clocks may be off.
-const MOST_SKEW_MS: i64 = quota::MOST_SKEW_MS as i64;
+/// Maximum clock skew, in milliseconds.
+const MAX_SKEW_MS: i64 = quota::MAX_CLOCK_SKEW.as_ms() as i64;
 
-/// Two processes whose clocks are as far apart as they may be, and two slots' worth of limits that stay as they are.
+/// Returns a model of two processes with the maximum clock skew in opposite directions, and
+/// constant limits of two requests.
 fn ring(fault: Option<Fault>) -> RingModel {
     RingModel {
         fault,
-        skews_ms: vec![-MOST_SKEW_MS, MOST_SKEW_MS],
+        skews_ms: vec![-MAX_SKEW_MS, MAX_SKEW_MS],
         limits: [2, 2],
         changes: false,
         some_are_long: true,
@@ -34,22 +35,26 @@ fn check(model: RingModel) {
     checker.assert_properties();
 }
 
-/// The shortest way to break something, with what breaks.
+/// Returns the first property that fails, with the shortest path to the failure.
 fn first_failure(model: RingModel) -> Option<(&'static str, String)> {
     let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let failures: Vec<_> =
-        checker.model().properties().into_iter().filter(|one| one.expectation.discovery_is_failure()).collect();
-    let found = failures.iter().find_map(|one| checker.discovery(one.name).map(|path| (one.name, path)));
+    let failures: Vec<_> = checker
+        .model()
+        .properties()
+        .into_iter()
+        .filter(|property| property.expectation.discovery_is_failure())
+        .collect();
+    let found = failures.iter().find_map(|property| checker.discovery(property.name).map(|path| (property.name, path)));
     found.map(|(name, path)| (name, format!("{:?}", path.into_actions())))
 }
 
 #[test]
-fn under_limits_that_stay_every_promise_is_kept() {
+fn every_property_holds_under_constant_limits() {
     check(ring(None));
 }
 
 #[test]
-fn under_limits_that_are_lowered_every_promise_is_kept() {
+fn every_property_holds_under_lowered_limits() {
     check(RingModel { limits: [3, 2], changes: true, some_are_long: false, moments: 3, ..ring(None) });
 }
 
@@ -72,10 +77,10 @@ fn every_fault_of_the_ring_has_a_counter_example() {
     }
 }
 
-/// Why the margin must be twice as long as clocks may be off.
+/// Shows that the margin must be twice the maximum clock skew.
 #[test]
-fn clocks_that_are_further_off_than_half_the_margin_break_the_limit() {
-    let model = RingModel { skews_ms: vec![-2 * MOST_SKEW_MS, 2 * MOST_SKEW_MS], ..ring(None) };
+fn a_clock_skew_above_half_the_margin_breaks_the_limit() {
+    let model = RingModel { skews_ms: vec![-2 * MAX_SKEW_MS, 2 * MAX_SKEW_MS], ..ring(None) };
     let (name, path) = first_failure(model).expect("a counter-example");
     assert_eq!(name, model::LIMIT, "by {path}");
 }

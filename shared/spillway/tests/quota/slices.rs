@@ -1,28 +1,24 @@
-//! What the shards of an account hold adds up to what the account may hold.
+//! The slices of an account's shards add up to its limits.
 
 use proptest::prelude::*;
-use spillway::quota::{Charge, Limits, Policy, shards, too_large};
+use spillway::quota::{Charge, Limit, Limits, Policy, shards, too_large};
 
 use crate::world::{cap, plan};
 
-/// A limit of any size.
+/// Generates the value of a limit, of any size.
 fn limit() -> impl Strategy<Value = Option<u64>> {
     proptest::option::weighted(0.7, prop_oneof![1u64..100, 1u64..100_000, 1u64..1_000_000_000_000])
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (limit(), limit(), limit(), limit(), limit()).prop_map(|(requests, tokens, day, in_flight, month)| Limits {
-        requests_per_minute: requests,
-        tokens_per_minute: tokens,
-        tokens_per_day: day,
-        in_flight,
-        microusd_per_month: month,
+    let values: Vec<_> = Limit::iter().map(|_| limit()).collect();
+    values.prop_map(|values| {
+        let mut limits = Limits::default();
+        for (limit, value) in Limit::iter().zip(values) {
+            *limits.get_mut(limit) = value;
+        }
+        limits
     })
-}
-
-fn all(limits: &Limits) -> [Option<u64>; 5] {
-    let Limits { requests_per_minute, tokens_per_minute, tokens_per_day, in_flight, microusd_per_month } = *limits;
-    [requests_per_minute, tokens_per_minute, tokens_per_day, in_flight, microusd_per_month]
 }
 
 proptest! {
@@ -32,11 +28,11 @@ proptest! {
     fn the_slices_of_a_limit_add_up_to_it(limits in limits(), plan in plan(), shards in 1u64..=64) {
         let whole = Policy { limits, ..plan.policy(3, 81) };
         let slices: Vec<Policy> = (0..shards).map(|index| whole.slice(index, shards)).collect();
-        for (place, limit) in all(&limits).into_iter().enumerate() {
-            let parts: Option<Vec<u64>> = slices.iter().map(|slice| all(&slice.limits)[place]).collect();
+        for limit in Limit::iter() {
+            let parts: Option<Vec<u64>> = slices.iter().map(|slice| slice.limits.get(limit)).collect();
             let sum = parts.as_ref().map(|parts| parts.iter().sum::<u64>());
-            prop_assert_eq!(sum, limit);
-            let spread = parts.map(|parts| parts.iter().max().expect("one") - parts.iter().min().expect("one"));
+            prop_assert_eq!(sum, limits.get(limit));
+            let spread = parts.map(|parts| parts.iter().max().expect("a shard") - parts.iter().min().expect("a shard"));
             prop_assert!(spread.is_none_or(|spread| spread <= 1), "slices differ by {:?}", spread);
         }
         for slice in &slices {
@@ -51,17 +47,17 @@ proptest! {
         let whole = Policy {
             limits: Limits { tokens_per_minute: Some(limit), ..Limits::default() }, ..plan.policy(1, 90)
         };
-        let of_slice = |index| {
+        let slice_cap = |index| {
             let slice = whole.slice(index, shards);
             cap(&slice, slice.limits.tokens_per_minute.expect("limited"), plan.burst.tokens_s, age)
         };
-        let sum: u64 = (0..shards).map(of_slice).sum();
+        let sum: u64 = (0..shards).map(slice_cap).sum();
         let cap = cap(&whole, limit, plan.burst.tokens_s, age);
         prop_assert!(sum <= cap && cap - sum <= shards, "{sum} of {cap}");
     }
 
     #[test]
-    fn every_shard_gets_enough_for_any_request(limits in limits(), writes in 1u64..12, charge in (
+    fn every_shard_fits_any_request(limits in limits(), writes in 1u64..12, charge in (
         1u64..1_000_000_000, 1u64..1_000_000_000, 1u64..1_000_000_000,
     )) {
         let (minute_tokens, day_tokens, cost_microusd) = charge;
@@ -69,12 +65,12 @@ proptest! {
         let shards = shards(&limits, writes);
         let whole = crate::item::policy(limits, 12);
         for slice in (0..shards).map(|index| whole.slice(index, shards)) {
-            let least = if shards > 1 { 16 } else { 1 };
-            prop_assert!(all(&slice.limits).into_iter().flatten().all(|limit| limit >= least), "{:?}", slice);
+            let min = if shards > 1 { 16 } else { 1 };
+            prop_assert!(slice.limits.iter().all(|(_, value)| value >= min), "{:?}", slice);
             let fitted = slice.fit(&charge);
             prop_assert!(too_large(&slice.limits, &fitted).is_empty(), "{fitted:?} into {slice:?}");
             prop_assert_eq!(slice.fit(&fitted), fitted);
-            prop_assert_eq!(fitted.dearest(charge), charge, "never more than it was");
+            prop_assert_eq!(fitted.max(charge), charge, "never more than before");
             prop_assert!(!too_large(&slice.limits, &charge).is_empty() || fitted == charge, "cut without need");
         }
     }

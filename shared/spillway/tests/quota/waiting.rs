@@ -1,14 +1,18 @@
-//! When a refused request fits: at the named moment and not before; and all of a burst after a rest.
+//! Waiting: a refused request fits at the named time and not before, and after a rest the whole
+//! burst fits again.
 
 use proptest::{collection::vec, prelude::*};
-use spillway::quota::{Charge, EPOCH_MS, Limits, Policy, too_large};
+use spillway::{
+    quota::{Charge, EPOCH, Limits, Policy, too_large},
+    units::{Millis, UnixMs},
+};
 
 use crate::{
     item::{Answer, Item, charges},
     world::{MINUTE_MS, cap, plan},
 };
 
-/// A single caller's policy over one item.
+/// Generates the policy of a single caller on one item.
 fn policy() -> impl Strategy<Value = Policy> {
     (plan(), prop_oneof![3 => Just(100u64), 1 => Just(90), 1 => Just(81), 1 => Just(70)])
         .prop_map(|(plan, share_percent)| plan.policy(1, share_percent))
@@ -17,16 +21,16 @@ fn policy() -> impl Strategy<Value = Policy> {
 proptest! {
     #![proptest_config(crate::cases(2_000))]
 
-    /// All limits but the requests in flight, whose time nobody knows.
+    /// Covers all limits but requests in flight, whose release time is unknown.
     #[test]
-    fn a_refusal_names_the_first_moment_that_admits(
+    fn a_refusal_names_the_first_time_at_which_the_request_fits(
         policy in policy(),
         asks in vec((charges(600), 0u64..7_000, proptest::option::of(0u64..160)), 1..40),
     ) {
         let policy = Policy { limits: Limits { in_flight: None, ..policy.limits }, ..policy };
         let mut item = Item::new(policy);
         for (charge, wait_ms, settle_percent) in asks {
-            item.now_ms += wait_ms;
+            item.now += Millis::from_ms(wait_ms);
             if !too_large(&policy.limits, &charge).is_empty() { continue; }
             match (item.reserve(charge, 60_000), settle_percent) {
                 (Answer::Admitted(reservation), Some(percent)) => {
@@ -34,11 +38,11 @@ proptest! {
                     prop_assert!(item.settle(&reservation, Charge { minute_tokens, ..charge }), "not settled");
                 }
                 (Answer::Admitted(_), None) => {}
-                (Answer::Refused(_, retry_after_ms), _) => {
-                    let refused_ms = item.now_ms;
-                    item.now_ms = refused_ms + retry_after_ms - 1;
+                (Answer::Refused(_, retry_after), _) => {
+                    let refused_at = item.now;
+                    item.now = refused_at + retry_after - Millis::from_ms(1);
                     prop_assert!(matches!(item.reserve(charge, 60_000), Answer::Refused(..)), "admitted too early");
-                    item.now_ms = refused_ms + retry_after_ms;
+                    item.now = refused_at + retry_after;
                     prop_assert!(matches!(item.reserve(charge, 60_000), Answer::Admitted(_)), "refused at its time");
                 }
             }
@@ -49,8 +53,8 @@ proptest! {
 proptest! {
     #![proptest_config(crate::cases(1_000))]
 
-    /// Whoever settled, died or owes: a minute after the last request, and once the dead are counted as such, all that may
-    /// come at once does.
+    /// Requests may settle, die or incur debt. A minute after the last request, when dead requests
+    /// count as dead, a whole burst is admitted.
     #[test]
     fn after_a_rest_the_whole_burst_is_back(
         policy in policy(),
@@ -60,18 +64,18 @@ proptest! {
         let policy = Policy { limits, ..policy };
         let mut item = Item::new(policy);
         for (charge, lives_ms, wait_ms, settle_percent) in asks {
-            item.now_ms += wait_ms;
+            item.now += Millis::from_ms(wait_ms);
             if !too_large(&limits, &charge).is_empty() { continue; }
             if let (Answer::Admitted(reservation), Some(percent)) = (item.reserve(charge, lives_ms), settle_percent) {
                 let minute_tokens = charge.minute_tokens * percent / 100;
                 prop_assert!(item.settle(&reservation, Charge { minute_tokens, ..charge }), "not settled");
             }
         }
-        item.now_ms += MINUTE_MS;
-        let at_once = |limit: Option<u64>, burst_s| limit.map(|limit| cap(&policy, limit, burst_s, 1).max(1));
-        let of_ring = limits.in_flight.map(|limit| (limit * policy.share_percent / 100).max(1));
-        let requests = [at_once(limits.requests_per_minute, policy.burst.requests_s), of_ring, Some(50)];
-        let requests = requests.into_iter().flatten().min().expect("one at least");
+        item.now += Millis::from_ms(MINUTE_MS);
+        let burst = |limit: Option<u64>, burst_s| limit.map(|limit| cap(&policy, limit, burst_s, 1).max(1));
+        let in_flight = limits.in_flight.map(|limit| (limit * policy.share_percent / 100).max(1));
+        let requests = [burst(limits.requests_per_minute, policy.burst.requests_s), in_flight, Some(50)];
+        let requests = requests.into_iter().flatten().min().expect("a bound");
         let tokens = limits.tokens_per_minute.map_or(0, |limit| cap(&policy, limit, policy.burst.tokens_s, 1));
         for number in 0..requests {
             let share = tokens / requests + u64::from(number < tokens % requests);
@@ -83,11 +87,11 @@ proptest! {
 }
 
 #[test]
-fn a_refusal_at_an_edge_waits_for_the_next() {
+fn a_refusal_at_an_epoch_boundary_waits_for_the_next() {
     let limits = Limits { requests_per_minute: Some(12), ..Limits::default() };
     let mut item = Item::new(crate::item::policy(limits, 0));
-    item.now_ms = item.now_ms.next_multiple_of(EPOCH_MS);
+    item.now = UnixMs::from_ms(item.now.as_ms().next_multiple_of(EPOCH.as_ms()));
     let _ = item.admit(1);
-    let Answer::Refused(_, retry_after_ms) = item.reserve(crate::item::charge(1), 1_000) else { panic!("admitted") };
-    assert_eq!(retry_after_ms, EPOCH_MS);
+    let Answer::Refused(_, retry_after) = item.reserve(crate::item::charge(1), 1_000) else { panic!("admitted") };
+    assert_eq!(retry_after, EPOCH);
 }

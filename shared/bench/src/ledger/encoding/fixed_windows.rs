@@ -11,7 +11,7 @@ const MINUTE_MS: u64 = 60_000;
 pub fn reserve(policy: &Policy, reservation: &Reservation) -> Write {
     let mut write = Write::default();
     for rate in rates(policy, &reservation.charge) {
-        let minute = reservation.at_ms / MINUTE_MS;
+        let minute = reservation.at.as_ms() / MINUTE_MS;
         let counter = attribute(rate.limit, minute);
         write.conditions.push(Condition::AtMost(counter, rate.per_minute.saturating_sub(rate.amount)));
         write.updates.push(Update::Add(counter, rate.amount as i64));
@@ -28,7 +28,7 @@ pub fn refused(policy: &Policy, charge: &Charge, image: &Image, at_ms: u64) -> V
 }
 
 pub fn settle(reservation: &Reservation, settled: &Settled) -> Write {
-    let minute = reservation.at_ms / MINUTE_MS;
+    let minute = reservation.at.as_ms() / MINUTE_MS;
     let more = difference(reservation, settled).into_iter().filter(|(_, amount)| *amount != 0);
     let updates = more.map(|(limit, amount)| Update::Add(attribute(limit, minute), amount)).collect();
     Write { updates, ..Write::default() }

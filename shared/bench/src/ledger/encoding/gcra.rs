@@ -17,7 +17,7 @@ pub const BURST_US: u64 = 10_000_000;
 const SLACK_US: u64 = 200_000;
 
 pub fn reserve(policy: &Policy, reservation: &Reservation, known: Option<Snapshot<'_>>) -> Write {
-    let now_us = reservation.at_ms * 1_000;
+    let now_us = reservation.at.as_ms() * 1_000;
     let mut write = Write::default();
     for rate in rates(policy, &reservation.charge) {
         let used_until = attribute(rate.limit);

@@ -1,6 +1,9 @@
 //! The product's count of requests in flight, for the alternative encodings.
 
-use spillway::quota::{Attribute, Condition, Image, Limit, Policy, RefusedLimit, Reservation, Update, Write};
+use spillway::{
+    quota::{Attribute, Condition, Image, Limit, Policy, RefusedLimit, Reservation, Update, Write},
+    units::Millis,
+};
 
 pub fn reserve(write: &mut Write, policy: &Policy, reservation: &Reservation, reap: Option<(u64, u64)>) {
     let reaped = reap.map_or(0, |(_, count)| count);
@@ -18,7 +21,7 @@ pub fn reserve(write: &mut Write, policy: &Policy, reservation: &Reservation, re
 pub fn refused(policy: &Policy, image: &Image) -> Option<RefusedLimit> {
     let cap = policy.limits.in_flight?;
     let is_full = image.get(Attribute::InFlight) >= cap;
-    is_full.then_some(RefusedLimit { limit: Limit::InFlight, cap, retry_after_ms: 200 })
+    is_full.then_some(RefusedLimit { limit: Limit::InFlight, cap, retry_after: Millis::from_ms(200) })
 }
 
 pub fn settle(write: &mut Write, reservation: &Reservation) {

@@ -23,9 +23,9 @@ pub fn reserve(policy: &Policy, reservation: &Reservation, known: Option<Snapsho
         version => Condition::Equals(Attribute::Version, version),
     });
     write.updates.push(Update::Set(Attribute::Version, version + 1));
-    write.updates.push(Update::Set(AT_MS, reservation.at_ms.max(image.get(AT_MS))));
+    write.updates.push(Update::Set(AT_MS, reservation.at.as_ms().max(image.get(AT_MS))));
     for rate in rates(policy, &reservation.charge) {
-        let left = level(&rate, image, reservation.at_ms).saturating_sub(rate.amount * UNIT);
+        let left = level(&rate, image, reservation.at.as_ms()).saturating_sub(rate.amount * UNIT);
         write.updates.push(Update::Set(attribute(rate.limit), left));
     }
     write

@@ -2,7 +2,10 @@
 //! simulation limits do not change and no request waits past its deadline, so freeing a slot of a
 //! dead request always makes room for a request.
 
-use spillway::quota::{Charge, Policy, Reservation, Verdict, Write};
+use spillway::{
+    quota::{Charge, Policy, Reservation, Verdict, Write},
+    units::UnixMs,
+};
 
 use crate::ledger::encoding::{Encoding, Snapshot};
 
@@ -45,7 +48,8 @@ pub fn choose(encoding: Encoding, waiting: Vec<Waiting>, known: Known<'_>, now_m
     let mut predicted = known.current.map(|snapshot| snapshot.image.clone());
     let mut first_policy = None;
     for candidate in waiting {
-        let reservation = Reservation::new(candidate.charge, now_ms, candidate.expires_ms);
+        let reservation =
+            Reservation::new(candidate.charge, UnixMs::from_ms(now_ms), UnixMs::from_ms(candidate.expires_ms));
         let last_seen = known.current.or(known.remembered);
         let mut write = encoding.reserve(&candidate.policy, &reservation, last_seen, None);
         let is_first = choice.chosen.is_empty();

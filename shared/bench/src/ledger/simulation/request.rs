@@ -3,7 +3,10 @@
 
 use std::rc::Rc;
 
-use spillway::quota::{self, Charge, Image, Policy, Reservation, Settled};
+use spillway::{
+    quota::{self, Charge, Image, Policy, Reservation, Settled},
+    units::UnixMs,
+};
 
 use super::{Event, Simulation, settling::Debt};
 use crate::ledger::{
@@ -151,7 +154,8 @@ impl Simulation {
             return self.admitted(request);
         }
         let tenant = &self.scenario.callers[state.caller].tenant;
-        let used = quota::minute_tokens(image, self.clock_ms(state.process)) * self.accounts[state.account].shards;
+        let used = quota::minute_tokens(image, UnixMs::from_ms(self.clock_ms(state.process)))
+            * self.accounts[state.account].shards;
         let is_excess = tenant.committed_tokens_per_minute.is_some_and(|committed| used > committed);
         let state = self.requests.get_mut(request);
         (state.tenant, state.is_excess) = (Some(held), is_excess);
@@ -180,7 +184,7 @@ impl Simulation {
         }
         self.tally().overflowed[kind] += 1;
         let held = self.requests.get_mut(request).tenant.take();
-        self.settle(request, held.into_iter().collect(), Settled::nothing());
+        self.settle(request, held.into_iter().collect(), Settled::refund());
     }
 
     fn admitted(&mut self, request: usize) {

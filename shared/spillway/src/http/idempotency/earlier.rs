@@ -42,7 +42,7 @@ pub async fn earlier(attempt: &Attempt, lease: &Lease) -> Result<Earlier, Proble
         if attempt.call.head.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= again_ms) {
             return Err(Problem::new(Kind::Timeout, "The first attempt at this call has not ended in time."));
         }
-        clock.sleep_until(again_ms).await;
+        clock.sleep_until(crate::units::UnixMs::from_ms(again_ms)).await;
         pause_ms = (pause_ms * 3 / 2).min(longest_pause_ms);
         found = find(attempt).await;
         if is_explicit && matches!(found, Ok(None)) {

@@ -72,7 +72,7 @@ impl Lease {
             let wait_ms = if is_claimed { RENEW_MS } else { CLAIM_AFTER_MS };
             tokio::select! {
                 _ = &mut stopped => return is_claimed,
-                () = clock.sleep_until(clock.now_ms() + wait_ms) => {}
+                () = clock.sleep_until(crate::units::UnixMs::from_ms(clock.now_ms() + wait_ms)) => {}
             }
             match self.claim().await {
                 Ok(None) => is_claimed = true,

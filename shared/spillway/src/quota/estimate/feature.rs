@@ -1,6 +1,6 @@
-//! What text is made of, as far as it tells how many tokens it makes.
+//! Features of text that determine its number of tokens.
 
-/// Something in a text that costs tokens, each time it occurs.
+/// A feature of a text. Each occurrence costs tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
     /// One of the most frequent English words.
@@ -11,7 +11,8 @@ pub enum Feature {
     ProseLetterAfter4,
     /// A letter of such a word after the seventh.
     ProseLetterAfter7,
-    /// A word of ASCII letters beside signs, as in code: an identifier, or a part of one in camel case.
+    /// A word of ASCII letters beside signs, as in code: an identifier, or a part of one in camel
+    /// case.
     CodeWord,
     /// A letter of such a word after the fourth.
     CodeLetterAfter4,
@@ -39,7 +40,7 @@ pub enum Feature {
     Number,
     /// A digit.
     Digit,
-    /// Three digits of a run, or what is left of it.
+    /// Three digits of a run, or the rest of it.
     DigitTriple,
     /// A single space before a digit.
     SpaceBeforeDigit,
@@ -63,9 +64,9 @@ pub enum Feature {
     OtherSign,
     /// A sign of such a run that repeats the sign before it.
     RepeatedSign,
-    /// A character of Base64 or of something as random.
+    /// A character of Base64 or of similarly random text.
     Base64Character,
-    /// A character in there that repeats the character before it.
+    /// A character of such text that repeats the character before it.
     Base64Repeat,
     /// A character of a hexadecimal number that mixes digits and letters.
     HexCharacter,
@@ -122,9 +123,9 @@ pub enum Feature {
 }
 
 impl Feature {
-    /// How many features there are.
+    /// Number of features.
     pub const COUNT: usize = Self::OtherByte as usize + 1;
 }
 
-/// How often each feature occurs, in the order of [`Feature`].
+/// Number of occurrences of each feature, in the order of [`Feature`].
 pub type Counts = [u64; Feature::COUNT];

@@ -2,10 +2,10 @@
 
 use super::{
     feature::{Counts, Feature},
-    words::{Place, Words},
+    words::{Context, Words},
 };
 
-/// Counts what `text` is made of.
+/// Counts the features of `text`.
 pub fn features(text: &str) -> Counts {
     let mut scan = Scan { counts: [0; Feature::COUNT], words: Words::default(), before: '\n', random: None };
     let mut rest = text;
@@ -19,13 +19,13 @@ pub fn features(text: &str) -> Counts {
 struct Scan {
     counts: Counts,
     words: Words,
-    /// The character before the run.
+    /// Character before the current run.
     before: char,
-    /// What random characters it belongs to, if any.
+    /// Kind of random text that it belongs to, if any.
     random: Option<Feature>,
 }
 
-/// Characters that stand together.
+/// Class of characters that form a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Latin,
@@ -37,12 +37,12 @@ enum Class {
     Cyrillic,
     Arabic,
     Han,
-    /// Whatever counts by the character.
+    /// Characters that are counted one by one.
     Single,
 }
 
 impl Scan {
-    /// Counts the run at the beginning of `rest` and gives what follows it.
+    /// Counts the run at the beginning of `rest`, and returns the text after it.
     fn run<'a>(&mut self, first: char, rest: &'a str) -> &'a str {
         let random = match self.random {
             Some(feature) if is_base64(first) => Some((feature, base64_bytes(rest))),
@@ -118,7 +118,7 @@ impl Scan {
         while !rest.is_empty() {
             let (part, tail) = rest.split_at(part_bytes(rest));
             let is_prose = begins && ends && part.len() == run.len();
-            self.words.latin(part, if is_prose { Place::Prose } else { Place::Code }, &mut self.counts);
+            self.words.latin(part, if is_prose { Context::Prose } else { Context::Code }, &mut self.counts);
             rest = tail;
         }
     }
@@ -193,7 +193,8 @@ fn run_bytes(run_class: Class, first: char, rest: &str) -> usize {
     rest.find(|next| class(next) != run_class).unwrap_or(rest.len())
 }
 
-/// Bytes of the first part of a word in camel case: up to a capital after a small letter.
+/// Returns the length of the first part of a word in camel case, in bytes: up to a capital after a
+/// small letter.
 fn part_bytes(word: &str) -> usize {
     let mut was_small = false;
     let begins_part = |letter: char| {
@@ -205,18 +206,21 @@ fn part_bytes(word: &str) -> usize {
     word.find(begins_part).unwrap_or(word.len())
 }
 
-/// Unbroken runs are judged in blocks, so that what follows cannot change the judgement of much.
+/// Length of the blocks in which unbroken runs are judged, so that later text changes the judgement
+/// of one block at most.
 const RANDOM_BLOCK_BYTES: usize = 64;
 
-/// A shorter run is too short to be judged.
-const RANDOM_LEAST_BYTES: usize = 16;
+/// Minimum length of a run that can be judged.
+const RANDOM_MIN_BYTES: usize = 16;
 
-/// The bytes of random characters that `rest` begins with, and what they are. Small letters, capitals, digits and signs
-/// change at every other place there, which words, paths and identifiers never do; in a whole block, where nothing else
-/// goes on unbroken, fewer changes tell it too, or the repeated `A` of binary zeros, or nothing but capitals.
+/// Returns the length of the random characters at the beginning of `rest`, in bytes, and their
+/// feature. In random text every second character changes between small letters, capitals, digits
+/// and signs, which never happens in words, paths and identifiers. Other text does not fill a whole
+/// unbroken block, so there fewer changes suffice, or the repeated `A` of binary zeros, or only
+/// capitals.
 fn random_prefix(rest: &str) -> Option<(Feature, usize)> {
     let bytes = base64_bytes(rest);
-    if bytes < RANDOM_LEAST_BYTES {
+    if bytes < RANDOM_MIN_BYTES {
         return None;
     }
     let block = &rest.as_bytes()[..bytes];
@@ -235,7 +239,8 @@ fn random_prefix(rest: &str) -> Option<(Feature, usize)> {
     is_random.then_some((Feature::Base64Character, bytes))
 }
 
-/// Bytes of the unbroken run that `rest` begins with, at most those of a block.
+/// Returns the length of the unbroken run at the beginning of `rest`, in bytes, up to the length of
+/// a block.
 fn base64_bytes(rest: &str) -> usize {
     let block = &rest.as_bytes()[..rest.len().min(RANDOM_BLOCK_BYTES)];
     block.iter().position(|byte| !is_base64(char::from(*byte))).unwrap_or(block.len())

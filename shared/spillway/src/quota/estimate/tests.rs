@@ -20,12 +20,13 @@ fn of_body(body: &Value, tokenizer: Tokenizer) -> u64 {
     input_tokens(body.as_object().expect("an object"), tokenizer)
 }
 
-/// The tokens of `text` alone.
+/// Returns the tokens of `text` alone.
 fn of_text(text: &str, tokenizer: Tokenizer) -> u64 {
     weights::millitokens(&scan::features(text), tokenizer).div_ceil(1_000)
 }
 
-/// Fails unless each `per` characters of `text`, repeated, are about a token: as many, or up to a half more.
+/// Fails unless the repeated `text` is estimated at one token per `per` characters, or up to a half
+/// more.
 fn check(text: &str, tokenizer: Tokenizer, per: f64) {
     let text = text.repeat(50);
     let (tokens, least) = (of_text(&text, tokenizer) as f64, text.chars().count() as f64 / per);
@@ -133,7 +134,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What more text may take off: it can make the words before it English, or the last of them a part of something else.
+/// Amount by which additional text may lower the estimate: it can make the words before it English,
+/// or the last word a part of something else.
 const REJUDGED_TOKENS: u64 = 40;
 
 proptest! {

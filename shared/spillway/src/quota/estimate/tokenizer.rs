@@ -1,13 +1,14 @@
-//! Which tokenizer a model reads its input with.
+//! Tokenizers of models.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model_id::provider_and_model;
 
-/// A family of models that split text into tokens alike.
+/// A family of models that tokenize text alike.
 ///
-/// The estimate for the first eight is measured against their tokenizers by `tests/tokenizers`. For Claude that is
-/// [ctok], which rebuilds the counts of Anthropic's `count_tokens`; the others are published by their makers.
+/// The estimate for the first eight is measured against their tokenizers by `tests/tokenizers`. For
+/// Claude that is [ctok], which rebuilds the counts of Anthropic's `count_tokens`; the others are
+/// published by their makers.
 ///
 /// [ctok]: https://github.com/sanderland/ctok
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +16,8 @@ use crate::model_id::provider_and_model;
 pub enum Tokenizer {
     /// Claude 3 to Claude 4.6.
     Claude3,
-    /// Claude 4.7 and later, which makes about 30 % more tokens of the same text (Anthropic, "Glossary").
+    /// Claude 4.7 and later, which makes about 30 % more tokens of the same text (Anthropic,
+    /// "Glossary").
     Claude47,
     /// Llama 3 to 3.3.
     Llama3,
@@ -29,22 +31,23 @@ pub enum Tokenizer {
     Qwen3,
     /// The gpt-oss models.
     GptOss,
-    /// Amazon Nova and Titan. Amazon publishes no tokenizer and one ratio, 6 characters per token ("Prepare data for
-    /// fine-tuning your models", Amazon Bedrock User Guide); every feature of the text counts as much as in the published
-    /// tokenizer where it counts most.
+    /// Amazon Nova and Titan. Amazon publishes no tokenizer and one ratio, 6 characters per token
+    /// ("Prepare data for fine-tuning your models", Amazon Bedrock User Guide); every feature of
+    /// the text counts as much as in the published tokenizer where it counts most.
     Amazon,
-    /// Any other: every feature counts as much as in the measured family where it counts most.
+    /// Any other tokenizer: every feature counts as much as in the measured family where it counts
+    /// most.
     Unknown,
 }
 
 impl Tokenizer {
-    /// The tokenizer of a Bedrock model id, inference profile id, or the ARN of either. Other ARNs tell no model, and
-    /// not every model has a tokenizer that is known.
-    pub fn of_model_id(id: &str) -> Option<Self> {
-        provider_and_model(id).find_map(|(provider, model)| Self::of_provider(provider, model))
+    /// Returns the tokenizer for a Bedrock model id, an inference profile id, or the ARN of either;
+    /// `None` for other ARNs, which do not name a model, and for models whose tokenizer is unknown.
+    pub fn for_model_id(id: &str) -> Option<Self> {
+        provider_and_model(id).find_map(|(provider, model)| Self::for_provider(provider, model))
     }
 
-    /// A tokenizer that makes no fewer tokens of any text than either.
+    /// Returns a tokenizer whose number of tokens for any text is at least that of both.
     pub fn or_more(self, other: Self) -> Self {
         match (self, other) {
             _ if self == other => self,
@@ -53,10 +56,10 @@ impl Tokenizer {
         }
     }
 
-    fn of_provider(provider: &str, model: &str) -> Option<Self> {
+    fn for_provider(provider: &str, model: &str) -> Option<Self> {
         let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
         match provider {
-            "anthropic" => Some(of_claude(model)),
+            "anthropic" => Some(for_claude(model)),
             "amazon" if is(&["nova", "titan"]) => Some(Self::Amazon),
             "meta" if is(&["llama3"]) => Some(Self::Llama3),
             "mistral" if is(&MISTRAL_32K) => Some(Self::Mistral32k),
@@ -69,12 +72,12 @@ impl Tokenizer {
     }
 }
 
-/// The models with Mistral's tokenizers v1 to v7 (Mistral AI, "Tokenization").
+/// Prefixes of the models with Mistral's tokenizers v1 to v7 (Mistral AI, "Tokenization").
 const MISTRAL_32K: [&str; 5] = ["mistral-7b", "mixtral", "mistral-small-2402", "mistral-large-24", "pixtral-large"];
 
-/// Versions come as `claude-3-7-sonnet-…` or `claude-opus-4-7`; an eight-digit date follows. A Claude without a version is
-/// taken for the latest.
-fn of_claude(model: &str) -> Tokenizer {
+/// Returns the tokenizer of a Claude model. Versions are written as `claude-3-7-sonnet-…` or
+/// `claude-opus-4-7`; an eight-digit date follows. A Claude without a version counts as the latest.
+fn for_claude(model: &str) -> Tokenizer {
     let mut version =
         model.split(['-', ':']).filter(|part| part.len() <= 2).filter_map(|part| part.parse::<u32>().ok());
     match (version.next(), version.next()) {
@@ -88,11 +91,11 @@ mod tests {
     use super::*;
 
     fn check(id: &str, wanted: impl Into<Option<Tokenizer>>) {
-        assert_eq!(Tokenizer::of_model_id(id), wanted.into(), "{id}");
+        assert_eq!(Tokenizer::for_model_id(id), wanted.into(), "{id}");
     }
 
     #[test]
-    fn a_model_id_tells_its_tokenizer() {
+    fn a_model_id_determines_the_tokenizer() {
         check("anthropic.claude-3-haiku-20240307-v1:0", Tokenizer::Claude3);
         check("anthropic.claude-3-7-sonnet-20250219-v1:0", Tokenizer::Claude3);
         check("anthropic.claude-opus-4-20250514-v1:0", Tokenizer::Claude3);
@@ -111,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn inference_profiles_and_arns_tell_it_too() {
+    fn inference_profiles_and_arns_determine_the_tokenizer() {
         check("us.amazon.nova-micro-v1:0", Tokenizer::Amazon);
         check("global.anthropic.claude-sonnet-4-5-20250929-v1:0", Tokenizer::Claude3);
         check("us-gov.anthropic.claude-3-5-sonnet-20240620-v1:0", Tokenizer::Claude3);
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_no_model_or_an_unmeasured_one_tells_no_tokenizer() {
+    fn an_id_without_a_measured_model_has_no_tokenizer() {
         check("arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abc123", None);
         check("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123", None);
         check("arn:aws:bedrock", None);
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_claudes_the_later_makes_more_tokens_and_of_others_nobody_knows() {
+    fn two_tokenizers_combine_to_one_that_counts_no_fewer_tokens() {
         assert_eq!(Tokenizer::Claude3.or_more(Tokenizer::Claude47), Tokenizer::Claude47);
         assert_eq!(Tokenizer::Qwen3.or_more(Tokenizer::Qwen3), Tokenizer::Qwen3);
         assert_eq!(Tokenizer::Claude3.or_more(Tokenizer::Amazon), Tokenizer::Unknown);

@@ -1,14 +1,14 @@
-//! Words, and which languages vouch for them.
+//! Words, and the languages of the text around them.
 
 use super::feature::{Counts, Feature};
 
-/// Words that make a good part of any English text and hardly any of another language's, in alphabetical order.
+/// Words that are frequent in English and rare in other languages, in alphabetical order.
 const ENGLISH: [&str; 24] = [
     "and", "are", "be", "by", "can", "for", "from", "has", "have", "if", "is", "it", "not", "of", "or", "that", "the",
     "this", "to", "was", "when", "which", "with", "you",
 ];
 
-/// The same for German, Spanish, French, Italian and Portuguese together.
+/// Frequent words of German, Spanish, French, Italian and Portuguese.
 const WESTERN: [&str; 51] = [
     "auf", "che", "con", "da", "dans", "das", "de", "del", "della", "den", "der", "des", "di", "die", "du", "ein",
     "eine", "el", "em", "en", "est", "et", "il", "ist", "la", "las", "le", "les", "los", "mit", "nicht", "non", "os",
@@ -16,32 +16,33 @@ const WESTERN: [&str; 51] = [
     "werden", "zu",
 ];
 
-/// The same for Russian.
+/// Frequent words of Russian.
 const RUSSIAN: [&str; 16] =
     ["а", "был", "быть", "все", "для", "его", "если", "и", "или", "их", "как", "не", "он", "что", "чтобы", "это"];
 
-/// Running text is judged in stretches of so many words, so that one language does not hide another.
+/// Number of words in a window. Running text is judged in windows, so that one language does not
+/// hide another.
 const WINDOW_WORDS: u64 = 32;
 
-/// One frequent word vouches for so many letters of the text around it.
-const VOUCHED_LETTERS: u64 = 30;
+/// Number of letters of surrounding text that one frequent word attributes to its language.
+const ATTRIBUTED_LETTERS: u64 = 30;
 
-/// The same for Russian, whose small words are fewer.
-const VOUCHED_CYRILLIC_LETTERS: u64 = 60;
+/// The same for Russian, which has fewer small words.
+const ATTRIBUTED_CYRILLIC_LETTERS: u64 = 60;
 
-/// The stretch of running text in one alphabet that is not judged yet.
+/// Running text in one alphabet that is not judged yet.
 #[derive(Debug, Default)]
 struct Window {
     words: u64,
     letters: u64,
-    /// Words of the best known language of the alphabet.
+    /// Frequent words of the alphabet's best known language.
     best_known: u64,
-    /// Words of others that are known well.
+    /// Frequent words of other known languages.
     known: u64,
 }
 
 impl Window {
-    /// Takes in a word; whether the stretch is full.
+    /// Adds a word. Returns whether the window is full.
     fn take(&mut self, letters: u64, is_best_known: bool, is_known: bool) -> bool {
         self.letters += letters;
         self.best_known += u64::from(is_best_known);
@@ -51,16 +52,16 @@ impl Window {
     }
 }
 
-/// Where a word stands.
+/// Context of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// Between spaces and the signs of running text.
+pub enum Context {
+    /// Between spaces and the punctuation of running text.
     Prose,
     /// Beside other signs, or inside a name in camel case.
     Code,
 }
 
-/// Counts words, and judges in which languages they are.
+/// Counts words, and judges their languages.
 #[derive(Debug, Default)]
 pub struct Words {
     latin: Window,
@@ -69,7 +70,7 @@ pub struct Words {
 
 impl Words {
     /// Counts one Latin word, or one part of a word in camel case.
-    pub fn latin(&mut self, word: &str, place: Place, counts: &mut Counts) {
+    pub fn latin(&mut self, word: &str, context: Context, counts: &mut Counts) {
         let letters = word.chars().count() as u64;
         let is_english = ENGLISH.binary_search(&word).is_ok();
         if letters > 1 && word.bytes().all(|letter| letter.is_ascii_uppercase()) {
@@ -77,27 +78,27 @@ impl Words {
             counts[Feature::CapitalsLetter as usize] += letters;
             return;
         }
-        match place {
+        match context {
             _ if !word.is_ascii() => add_accented(word, letters, counts),
-            Place::Prose if is_english => counts[Feature::EnglishWord as usize] += 1,
-            Place::Prose => add_word(PROSE, letters, counts),
-            Place::Code => add_word(CODE, letters, counts),
+            Context::Prose if is_english => counts[Feature::EnglishWord as usize] += 1,
+            Context::Prose => add_word(PROSE, letters, counts),
+            Context::Code => add_word(CODE, letters, counts),
         }
         counts[Feature::Capitalized as usize] += u64::from(word.starts_with(char::is_uppercase));
         let is_western = WESTERN.binary_search(&word).is_ok();
-        if place == Place::Prose && self.latin.take(letters, is_english, is_western) {
+        if context == Context::Prose && self.latin.take(letters, is_english, is_western) {
             self.judge_latin(counts);
         }
     }
 
-    /// Counts one Cyrillic word of so many letters.
+    /// Counts one Cyrillic word with this number of letters.
     pub fn cyrillic(&mut self, word: &str, letters: u64, counts: &mut Counts) {
         if self.cyrillic.take(letters, RUSSIAN.binary_search(&word).is_ok(), false) {
             self.judge_cyrillic(counts);
         }
     }
 
-    /// Judges what is left at the end of a text.
+    /// Judges the rest of the text.
     pub fn finish(mut self, counts: &mut Counts) {
         self.judge_latin(counts);
         self.judge_cyrillic(counts);
@@ -105,15 +106,15 @@ impl Words {
 
     fn judge_latin(&mut self, counts: &mut Counts) {
         let window = std::mem::take(&mut self.latin);
-        let foreign = window.letters.saturating_sub(window.best_known * VOUCHED_LETTERS);
-        let western = foreign.min(window.known * VOUCHED_LETTERS);
+        let foreign = window.letters.saturating_sub(window.best_known * ATTRIBUTED_LETTERS);
+        let western = foreign.min(window.known * ATTRIBUTED_LETTERS);
         counts[Feature::WesternProseLetter as usize] += western;
         counts[Feature::OtherProseLetter as usize] += foreign - western;
     }
 
     fn judge_cyrillic(&mut self, counts: &mut Counts) {
         let window = std::mem::take(&mut self.cyrillic);
-        let other = window.letters.saturating_sub(window.best_known * VOUCHED_CYRILLIC_LETTERS);
+        let other = window.letters.saturating_sub(window.best_known * ATTRIBUTED_CYRILLIC_LETTERS);
         counts[Feature::OtherCyrillicLetter as usize] += other;
     }
 }

@@ -1,4 +1,4 @@
-//! Compiles a [`Write`] to DynamoDB's expressions, and reads items back.
+//! Compilation of a [`Write`] to DynamoDB's expressions, and parsing of items.
 
 use std::collections::HashMap;
 
@@ -6,26 +6,26 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::quota::{Attribute, Condition, Image, Update, Write};
 
-/// A write in DynamoDB's words.
+/// A write as DynamoDB's expressions.
 pub struct Compiled {
-    /// The update expression.
+    /// Update expression.
     pub update: String,
-    /// The condition expression, if there are conditions.
+    /// Condition expression, if there are conditions.
     pub condition: Option<String>,
-    /// The values that the two name.
+    /// Values that the two expressions name.
     pub values: HashMap<String, AttributeValue>,
 }
 
-/// Compiles `write`. Attribute names stand in the expressions as they are: they are letters and digits, and none is
-/// one of DynamoDB's reserved words.
+/// Compiles `write`. Attribute names are used as they are: they consist of letters and digits, and
+/// none is a reserved word of DynamoDB.
 pub fn compile(write: &Write) -> Compiled {
     let mut values = Values::default();
     let mut condition = String::with_capacity(64 * write.conditions.len());
-    for one in &write.conditions {
+    for clause in &write.conditions {
         if !condition.is_empty() {
             condition.push_str(" AND ");
         }
-        push_clause(&mut condition, one, &mut values);
+        push_clause(&mut condition, clause, &mut values);
     }
     let update = updates(&write.updates, &mut values);
     Compiled { update, condition: (!condition.is_empty()).then_some(condition), values: values.by_name() }
@@ -58,8 +58,8 @@ fn push_clause(text: &mut String, condition: &Condition, values: &mut Values) {
 
 fn updates(updates: &[Update], values: &mut Values) -> String {
     let mut text = String::with_capacity(16 * updates.len());
-    let of_verb = |verb: &str, text: &mut String, is_meant: fn(&Update) -> bool, values: &mut Values| {
-        for (number, update) in updates.iter().filter(|update| is_meant(update)).enumerate() {
+    let push_verb = |verb: &str, text: &mut String, has_verb: fn(&Update) -> bool, values: &mut Values| {
+        for (number, update) in updates.iter().filter(|update| has_verb(update)).enumerate() {
             match number {
                 0 if text.is_empty() => text.push_str(verb),
                 0 => {
@@ -82,18 +82,20 @@ fn updates(updates: &[Update], values: &mut Values) -> String {
             }
         }
     };
-    of_verb("SET ", &mut text, |update| matches!(update, Update::Set(..)), values);
-    of_verb("ADD ", &mut text, |update| matches!(update, Update::Add(..)), values);
-    of_verb("REMOVE ", &mut text, |update| matches!(update, Update::Remove(_)), values);
+    push_verb("SET ", &mut text, |update| matches!(update, Update::Set(..)), values);
+    push_verb("ADD ", &mut text, |update| matches!(update, Update::Add(..)), values);
+    push_verb("REMOVE ", &mut text, |update| matches!(update, Update::Remove(_)), values);
     text
 }
 
-/// Counters are `i64`, so a bound above all of those is as good as the largest.
+/// Converts a bound to the type of the counters. A bound above `i64::MAX` always holds, as
+/// `i64::MAX` does.
 fn counter(bound: u64) -> i64 {
     i64::try_from(bound).unwrap_or(i64::MAX)
 }
 
-/// The values of an expression, each named once, after its place. They are few, so they are looked for one by one.
+/// Values of an expression. Each value is named once, after its position. They are few, so a linear
+/// search finds them.
 #[derive(Default)]
 struct Values {
     values: Vec<(i64, String)>,
@@ -102,11 +104,11 @@ struct Values {
 impl Values {
     fn push(&mut self, text: &mut String, value: i64) {
         let known = self.values.iter().position(|(known, _)| *known == value);
-        let place = known.unwrap_or_else(|| {
+        let position = known.unwrap_or_else(|| {
             self.values.push((value, format!(":{}", self.values.len())));
             self.values.len() - 1
         });
-        text.push_str(&self.values[place].1);
+        text.push_str(&self.values[position].1);
     }
 
     fn by_name(self) -> HashMap<String, AttributeValue> {
@@ -114,7 +116,7 @@ impl Values {
     }
 }
 
-/// Reads the numbers of an item; what is not ours is left out.
+/// Reads the numbers of an item, without attributes that are not counters.
 pub(super) fn image(item: &HashMap<String, AttributeValue>) -> Image {
     item.iter()
         .filter_map(|(name, value)| {
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_reads_as_one_update() {
+    fn a_write_compiles_to_one_update() {
         let compiled = compile(&Write {
             conditions: vec![
                 Condition::AtMost(Attribute::InFlight, 39),
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_without_conditions_needs_no_condition() {
+    fn a_write_without_conditions_has_no_condition_expression() {
         let compiled =
             compile(&Write { conditions: Vec::new(), updates: vec![Update::Add(Attribute::SettledRequests, 1)] });
         assert_eq!((compiled.condition, compiled.update.as_str()), (None, "ADD sr :0"));

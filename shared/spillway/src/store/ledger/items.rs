@@ -1,4 +1,4 @@
-//! The items of the ledger's table: one conditional write, or one reading.
+//! Items of the ledger's table: conditional writes and reads.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,13 +15,13 @@ use crate::{
     store::StoreError,
 };
 
-/// What became of a write.
-pub(in crate::store) enum Updated {
-    /// Done; this is the item now.
+/// Outcome of a write.
+pub(in crate::store) enum UpdateOutcome {
+    /// The write happened. Holds the new item.
     Done(Image),
-    /// Not done, because a condition did not hold; this is the item.
+    /// A condition did not hold. Holds the old item.
     Refused(Image),
-    /// Surely not done: the store refused the write before it tried.
+    /// The store refused the write before it tried, so the write has certainly not happened.
     Busy,
 }
 
@@ -36,7 +36,7 @@ impl Items {
         Self { client, table: table.into() }
     }
 
-    pub(in crate::store) async fn update(&self, key: &str, write: &Write) -> Result<Updated, StoreError> {
+    pub(in crate::store) async fn update(&self, key: &str, write: &Write) -> Result<UpdateOutcome, StoreError> {
         let compiled = expression::compile(write);
         let request = self
             .client
@@ -45,12 +45,13 @@ impl Items {
             .key("pk", AttributeValue::S(key.into()))
             .update_expression(compiled.update)
             .set_condition_expression(compiled.condition)
-            // A write that only removes names no values, and DynamoDB refuses an empty list of them.
+            // A write that only removes attributes names no values, and DynamoDB refuses an empty
+            // map.
             .set_expression_attribute_values(Some(compiled.values).filter(|values| !values.is_empty()))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match request.send().await {
-            Ok(reply) => Ok(Updated::Done(image(reply.attributes()))),
+            Ok(reply) => Ok(UpdateOutcome::Done(image(reply.attributes()))),
             Err(error) => classify(error),
         }
     }
@@ -60,27 +61,27 @@ impl Items {
         let reply = request.key("pk", AttributeValue::S(key.into())).send().await?;
         Ok(image(reply.item()))
     }
-}
 
-impl Items {
-    /// All items, by key.
-    pub(in crate::store) async fn all(&self) -> Result<Vec<(String, Image)>, StoreError> {
+    /// Reads all items, by key.
+    pub(in crate::store) async fn scan(&self) -> Result<Vec<(String, Image)>, StoreError> {
         let request = self.client.scan().table_name(&*self.table).consistent_read(true);
         let mut items = request.into_paginator().items().send();
-        let mut all = Vec::new();
+        let mut images = Vec::new();
         while let Some(item) = items.next().await {
             let item = item?;
             let key = item.get("pk").and_then(|key| key.as_s().ok()).cloned().unwrap_or_default();
-            all.push((key, expression::image(&item)));
+            images.push((key, expression::image(&item)));
         }
-        Ok(all)
+        Ok(images)
     }
 }
 
-fn classify(error: SdkError<UpdateItemError>) -> Result<Updated, StoreError> {
+fn classify(error: SdkError<UpdateItemError>) -> Result<UpdateOutcome, StoreError> {
     match error.as_service_error() {
-        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => Ok(Updated::Refused(image(failed.item()))),
-        Some(service) if service.code().is_some_and(is_throttle) => Ok(Updated::Busy),
+        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+            Ok(UpdateOutcome::Refused(image(failed.item())))
+        }
+        Some(service) if service.code().is_some_and(is_throttle) => Ok(UpdateOutcome::Busy),
         _ => Err(error.into()),
     }
 }

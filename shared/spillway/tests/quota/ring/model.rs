@@ -1,10 +1,13 @@
-//! Who may do what next, and what must hold.
+//! Actions of the model, and the properties that must hold.
 
 use std::{collections::HashMap, sync::Mutex};
 
-use spillway::quota::{
-    Attribute, Burst, Charge, Condition, Image, Limits, Policy, REAP_MARGIN_MS, Refusal, Reservation, Settled, Update,
-    Verdict, Write, explain, free, reserve, settle,
+use spillway::{
+    quota::{
+        Attribute, Burst, Charge, Condition, Image, Limits, Policy, REAP_MARGIN, Refusal, Reservation, Settled, Update,
+        Verdict, Write, explain, free, reserve, settle,
+    },
+    units::UnixMs,
 };
 use stateright::{Model, Property};
 
@@ -14,7 +17,7 @@ use super::state::{Phase, Process, Reap, Request, Ring, State};
 const SLOT_END_MS: u64 = 1_764_000_000_000;
 const SLOT_MS: u64 = 15_000;
 
-const MARGIN_MS: u64 = REAP_MARGIN_MS;
+const MARGIN_MS: u64 = REAP_MARGIN.as_ms();
 
 pub const LIMIT: &str = "no item has more requests running than a version of the limits allows it";
 pub const COUNT: &str = "the requests in flight are the sum of the slots";
@@ -24,18 +27,18 @@ pub const FREES: &str = "an item that holds only the dead admits";
 pub const TAKEN: &str = "the slot of a dead request is taken by another";
 pub const FULL: &str = "both items are full";
 
-/// How the ring can be got wrong.
+/// A fault of the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Slots are freed from their beginning on.
     EarlyReap,
-    /// The margin is one skew instead of two.
+    /// The margin is one clock skew instead of two.
     MarginOfOneSkew,
-    /// A slot is freed whatever it holds by now.
+    /// A slot is freed without a condition on its count.
     UnconditionalReap,
-    /// A settlement takes effect twice: DynamoDB repeats it and both are taken.
+    /// A settlement takes effect twice, because DynamoDB retries it.
     DoubleSettle,
-    /// A settlement does not ask for its slot.
+    /// A settlement has no condition on its slot.
     UnconditionalSettle,
     /// The version of the limits is not checked.
     NoVersion,
@@ -43,20 +46,21 @@ pub enum Fault {
     NoReap,
 }
 
-/// What a process asks for, and when by its clock.
-type Asked = (u64, Request, Option<Reap>);
+/// Time of a write by the clock of its process, its request, and the slot that it frees.
+type WriteKey = (u64, Request, Option<Reap>);
 
 pub struct RingModel {
     pub fault: Option<Fault>,
-    /// How far each process's clock is off, in milliseconds.
+    /// Clock skew of each process, in milliseconds.
     pub skews_ms: Vec<i64>,
-    /// What may run at once under the first and under the second version of the limits, on both items together.
+    /// Limits of the first and of the second version, for both items together.
     pub limits: [u64; 2],
-    /// How many moments there are.
+    /// Number of moments.
     pub moments: usize,
-    /// What was compiled already: building the whole write of a reservation takes longer than all else here.
-    pub writes: Mutex<HashMap<Asked, Write>>,
-    /// Whether the limits change at all.
+    /// Cache of writes: building the write of a reservation takes longer than the rest of the
+    /// model.
+    pub writes: Mutex<HashMap<WriteKey, Write>>,
+    /// Whether the limits change.
     pub changes: bool,
     /// Whether some requests outlive the slot that they begin in.
     pub some_are_long: bool,
@@ -71,16 +75,16 @@ pub enum Action {
         shard: usize,
         is_long: bool,
     },
-    /// Goes on after a refusal.
+    /// Continues after a refusal.
     GoOn {
         process: usize,
     },
-    /// Settles, early or late. Whether it hears of it makes no difference to it.
+    /// Settles, early or late. Whether it gets a reply makes no difference.
     Settle {
         process: usize,
     },
-    /// Dies while its request runs; another process with the same clock takes its place. Once that request would have
-    /// ended, this is also how it looks when a settlement is lost.
+    /// Dies while its request runs. Another process with the same clock replaces it. Once the
+    /// request would have ended, a lost settlement looks the same.
     Crash {
         process: usize,
     },
@@ -93,14 +97,14 @@ pub enum Action {
 }
 
 impl RingModel {
-    /// The true time of a moment: around everything that somebody's clock may make of the ends of slots.
+    /// Returns the true time of a moment. The moments are around the ends of slots by every clock.
     fn now_ms(&self, moment: usize) -> u64 {
         let skew_ms = self.skews_ms.iter().map(|skew_ms| skew_ms.unsigned_abs()).max().unwrap_or_default();
-        let of_slot = |slot: u64| {
+        let slot_moments = |slot: u64| {
             let end_ms = SLOT_END_MS + slot * SLOT_MS;
             [end_ms + skew_ms - 2, end_ms + MARGIN_MS - skew_ms, end_ms + MARGIN_MS + skew_ms]
         };
-        let mut moments: Vec<u64> = (0..3).flat_map(of_slot).collect();
+        let mut moments: Vec<u64> = (0..3).flat_map(slot_moments).collect();
         moments.sort_unstable();
         moments.dedup();
         moments[moment]
@@ -121,7 +125,7 @@ impl RingModel {
         let mut writes = self.writes.lock().expect("no panic");
         let compiled = || {
             let policy = self.policy(request.version, request.shard);
-            let reservation = Reservation::new(ONE, at_ms, request.expires_ms);
+            let reservation = Reservation::new(ONE, UnixMs::from_ms(at_ms), UnixMs::from_ms(request.expires_ms));
             let mut write = match reap {
                 Some(Reap { slot, count, only_frees: true }) => free(slot, count),
                 reap => reserve(&policy, &reservation, reap.map(|reap| (reap.slot, reap.count))),
@@ -136,7 +140,7 @@ impl RingModel {
         writes.entry((at_ms, request, reap)).or_insert_with(compiled).clone()
     }
 
-    /// The process's next write to the item that it asks.
+    /// Runs the next write of a process to its item.
     fn ask(&self, state: &mut State, process: usize) {
         let Process { version, phase: Phase::Asking { shard, other, is_long, reap } } = state.processes[process] else {
             return;
@@ -173,7 +177,7 @@ impl RingModel {
 
     fn judged(&self, request: &Request, at_ms: u64, image: &Image) -> Verdict {
         let Request { shard, version, expires_ms } = *request;
-        let verdict = explain(&self.policy(version, shard), &ONE, image, at_ms);
+        let verdict = explain(&self.policy(version, shard), &ONE, image, UnixMs::from_ms(at_ms));
         let after_ms = match self.fault {
             Some(Fault::EarlyReap) => 0,
             Some(Fault::MarginOfOneSkew) => SLOT_MS + MARGIN_MS / 2,
@@ -197,13 +201,14 @@ impl RingModel {
 
     fn settle(&self, state: &mut State, process: usize) {
         let Phase::Running(request) = state.processes[process].phase else { return };
-        let reservation = Reservation::new(ONE, request.expires_ms, request.expires_ms);
+        let expires_at = UnixMs::from_ms(request.expires_ms);
+        let reservation = Reservation::new(ONE, expires_at, expires_at);
         let settled = Settled { charge: ONE, ..Settled::default() };
-        let mut write = Ring::part_of(settle(&reservation, &settled, self.clock(state, process)));
+        let mut write = Ring::part_of(settle(&reservation, &settled, UnixMs::from_ms(self.clock(state, process))));
         if self.fault == Some(Fault::UnconditionalSettle) {
             write.conditions.clear();
         }
-        // Refused because it was reaped: what is repeated then does not touch the ring.
+        // If it is refused because the slot was reaped, the second attempt does not touch the ring.
         let is_done = state.items[request.shard].apply(&write);
         if is_done && self.fault == Some(Fault::DoubleSettle) {
             state.items[request.shard].apply(&write);
@@ -222,28 +227,30 @@ impl RingModel {
         self.clock(state, process) < request.expires_ms
     }
 
-    /// Whether an item has more requests running that were admitted under `version` than that allows it.
+    /// Returns whether an item runs more requests admitted under `version` than that version
+    /// allows.
     fn is_over(&self, state: &State, version: u64, shard: usize) -> bool {
         let running = state.processes.iter().enumerate().filter_map(|(process, known)| match known.phase {
             Phase::Running(request) => Some((process, request)),
             _ => None,
         });
         let alike = |(_, request): &(usize, Request)| (request.version, request.shard) == (version, shard);
-        let all = running.chain(state.orphans.iter().copied()).filter(alike);
-        let live = all.filter(|(process, request)| self.is_live(state, *process, request)).count() as u64;
+        let requests = running.chain(state.orphans.iter().copied()).filter(alike);
+        let live = requests.filter(|(process, request)| self.is_live(state, *process, request)).count() as u64;
         self.policy(version, shard).limits.in_flight.is_none_or(|limit| live > limit)
     }
 
-    /// Whether each item whose slots are all dead, by every clock, admits a request under the newest limits.
+    /// Returns whether each item whose slots are all dead by every clock admits a request under the
+    /// newest limits.
     fn frees_itself(&self, state: &State) -> bool {
         let now_ms = (0..self.skews_ms.len()).map(|process| self.clock(state, process)).min().expect("a process");
         let is_dead = |(slot, _): (u64, i64)| (slot + 1) * SLOT_MS + MARGIN_MS <= now_ms;
-        let of_the_dead = |shard: &usize| state.items[*shard].slots().filter(|(_, count)| *count > 0).all(is_dead);
-        (0..2).filter(of_the_dead).all(|shard| {
+        let is_all_dead = |shard: &usize| state.items[*shard].slots().filter(|(_, count)| *count > 0).all(is_dead);
+        (0..2).filter(is_all_dead).all(|shard| {
             let asking = Phase::Asking { shard, other: None, is_long: false, reap: None };
             let mut state =
                 State { processes: vec![Process { version: state.version, phase: asking }], ..state.clone() };
-            // At most one write to be refused, one for each of the slots, and one to be admitted.
+            // At most one refused write, one for each slot, and one that is admitted.
             for _ in 0..10 {
                 self.ask(&mut state, 0);
             }
@@ -252,7 +259,7 @@ impl RingModel {
     }
 }
 
-/// What every request of the model costs.
+/// Charge of every request of the model.
 const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
 
 impl Model for RingModel {

@@ -1,11 +1,11 @@
-//! One moment of the model: the clock, the registry, two items, and what each process is about.
+//! State of the model: the clock, the registry, two items, and the processes.
 
 use std::collections::BTreeMap;
 
 use spillway::quota::{Attribute, Image, Write};
 
-/// The attributes of an item that say who runs, and under which limits. Nothing else is conditioned on where only the
-/// requests in flight are limited.
+/// Attributes of an item for requests in flight and the version of the limits. If only requests in
+/// flight are limited, no write has a condition on other attributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Ring(BTreeMap<Attribute, i64>);
 
@@ -36,37 +36,37 @@ impl Ring {
         })
     }
 
-    /// The part of `write` that is about the ring.
+    /// Returns the part of `write` that concerns the ring.
     pub fn part_of(mut write: Write) -> Write {
-        let is_ours = |attribute| matches!(attribute, Attribute::Version | Attribute::InFlight | Attribute::Slot(_));
-        write.conditions.retain(|condition| is_ours(condition.attribute()));
-        write.updates.retain(|update| is_ours(update.attribute()));
+        let is_of_ring = |attribute| matches!(attribute, Attribute::Version | Attribute::InFlight | Attribute::Slot(_));
+        write.conditions.retain(|condition| is_of_ring(condition.attribute()));
+        write.updates.retain(|update| is_of_ring(update.attribute()));
         write
     }
 }
 
-/// A request that was admitted.
+/// An admitted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Request {
     pub shard: usize,
     pub version: u64,
-    /// By the clock of its process; always the last moment of its slot.
+    /// Expiry by the clock of its process; always the last moment of its slot.
     pub expires_ms: u64,
 }
 
-/// What a process is about to free before or while it reserves.
+/// Slot that a process frees before or while it reserves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reap {
     pub slot: u64,
     pub count: u64,
-    /// It makes no room for the reservation by itself.
+    /// The write only frees the slot.
     pub only_frees: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     Idle,
-    /// It was refused by `shard`, or not asked yet; if that refuses for good, it asks the `other`.
+    /// It tries `shard`. If that refuses, it tries the `other`.
     Asking {
         shard: usize,
         other: Option<usize>,
@@ -78,25 +78,25 @@ pub enum Phase {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Process {
-    /// The version of the limits that it knows.
+    /// Version of the limits that it knows.
     pub version: u64,
     pub phase: Phase,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
-    /// How many of the model's moments have passed.
+    /// Number of moments that have passed.
     pub moment: usize,
-    /// The version of the limits in the registry.
+    /// Version of the limits in the registry.
     pub version: u64,
-    /// How many items the operator's fence has reached.
+    /// Number of items that the operator's fence has reached.
     pub fenced: usize,
     pub items: [Ring; 2],
     pub processes: Vec<Process>,
-    /// Requests whose process died, as long as the model may still be working for them, with the clock of that process.
+    /// Requests of dead processes that may still run at the model, with the clock of the process.
     pub orphans: Vec<(usize, Request)>,
-    /// A slot of the dead was freed.
+    /// Whether a dead slot was freed.
     pub has_reaped: bool,
-    /// Old limits admitted something on an item that the fence had reached.
+    /// Whether an item that the fence had reached admitted a request under old limits.
     pub has_admitted_stale: bool,
 }

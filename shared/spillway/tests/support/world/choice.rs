@@ -1,6 +1,9 @@
-//! Who goes with the next write to an item: what the product's desk decides between two writes.
+//! Choice of the requests for the next write to an item, as the product's ledger makes it.
 
-use spillway::quota::{Charge, Image, Policy, Reservation, Verdict, Write, explain, free, reserve};
+use spillway::{
+    quota::{Charge, Image, Policy, Reservation, Verdict, Write, explain, free, reserve},
+    units::UnixMs,
+};
 
 use super::{
     World,
@@ -8,7 +11,7 @@ use super::{
     program::Ask,
 };
 
-/// Who goes with the next write.
+/// The next write, and the requests that it admits.
 #[derive(Default)]
 pub(super) struct Choice {
     pub write: Write,
@@ -16,9 +19,9 @@ pub(super) struct Choice {
     pub rest: Vec<Ask>,
     pub refused: Vec<Ask>,
     pub stale: Vec<Ask>,
-    /// The dead slot that the write frees.
+    /// Dead slot that the write frees.
     pub reap: Option<(u64, u64)>,
-    /// It does nothing else: those who are chosen are to be chosen again.
+    /// The write only frees the slot. The chosen requests must be chosen again.
     pub only_frees: bool,
 }
 
@@ -36,12 +39,16 @@ impl World {
         let mut predicted = seen.cloned();
         for ask in waiting {
             if shard >= index(self.plan(process).shards) {
-                // The newer limits that it read meanwhile have no such shard.
+                // The process has read newer limits, under which the shard does not exist.
                 choice.refused.push(ask);
                 continue;
             }
             let policy = self.policy(process, shard, ask.share_percent);
-            let reservation = Reservation::new(policy.fit(&ask.charge), now_ms, expires_ms(&ask, now_ms));
+            let reservation = Reservation::new(
+                policy.fit(&ask.charge),
+                UnixMs::from_ms(now_ms),
+                UnixMs::from_ms(expires_ms(&ask, now_ms)),
+            );
             let mut write = self.reserve_write(&policy, &reservation, choice.reap);
             let is_first = choice.chosen.is_empty();
             if let (Some(image), Some(predicted)) = (seen, &predicted)
@@ -73,7 +80,7 @@ impl World {
             }
             if is_first {
                 choice.write = write.clone();
-            } else if !self.goes_along(&mut choice, &policy, &write) {
+            } else if !self.joins(&mut choice, &policy, &write) {
                 choice.rest.push(ask);
                 continue;
             }
@@ -85,7 +92,7 @@ impl World {
         choice
     }
 
-    fn goes_along(&self, choice: &mut Choice, policy: &Policy, write: &Write) -> bool {
+    fn joins(&self, choice: &mut Choice, policy: &Policy, write: &Write) -> bool {
         let is_alike = choice.chosen.first().is_some_and(|(_, first, _)| first == policy);
         if !is_alike || choice.reap.is_some() {
             return false;
@@ -121,7 +128,7 @@ impl World {
     }
 
     fn judged(&self, policy: &Policy, charge: &Charge, image: &Image, now_ms: u64) -> Verdict {
-        let verdict = explain(policy, charge, image, now_ms);
+        let verdict = explain(policy, charge, image, UnixMs::from_ms(now_ms));
         match self.mutant {
             Some(mutant) => mutant.spoil_verdict(verdict, image, now_ms),
             None => verdict,

@@ -1,8 +1,11 @@
-//! The processes: they reserve and settle in memory as `store::ledger` does in DynamoDB.
+//! The processes. They reserve and settle in memory as `store::ledger` does in DynamoDB.
 
-use spillway::quota::{
-    Attribute, Charge, Condition, Image, Policy, Reservation, Settled, Update, Verdict, Write, explain, reserve,
-    settle, settle_reaped, too_large,
+use spillway::{
+    quota::{
+        Attribute, Charge, Condition, Image, Policy, Reservation, Settled, Update, Verdict, Write, explain, reserve,
+        settle, settle_reaped, too_large,
+    },
+    units::UnixMs,
 };
 
 use super::{
@@ -11,13 +14,13 @@ use super::{
     program::{Ask, Ending, Plan, Program, START_MS, Step},
 };
 
-/// How often a round is tried while others get in between, as in the product.
-const ATTEMPTS: usize = 4;
+/// Maximum number of attempts at a write while other processes interfere, as in the product.
+const MAX_ATTEMPTS: usize = 4;
 
-/// The most items of an account.
-const ITEMS: usize = 4;
+/// Maximum number of items of an account.
+const MAX_ITEMS: usize = 4;
 
-/// One write, what came of it, and what the item held after it.
+/// One write, its outcome, and the item after it.
 pub struct Traced {
     pub shard: usize,
     pub write: Write,
@@ -29,11 +32,11 @@ struct Running {
     process: usize,
     shard: usize,
     reservation: Reservation,
-    /// Its place in the judge's list.
+    /// Position in the judge's list.
     index: usize,
 }
 
-/// One that is about to free a slot.
+/// A request that is about to free a slot.
 struct Freeing {
     process: usize,
     shard: usize,
@@ -45,21 +48,21 @@ pub struct World {
     pub(super) mutant: Option<Mutant>,
     now_ms: u64,
     skews_ms: [i64; 3],
-    /// What the registry held, by version - 1.
+    /// Limits in the registry, by version - 1.
     pub(super) plans: Vec<Plan>,
-    /// By process: the version that it knows.
+    /// Version that each process knows.
     pub(super) known: [u64; 3],
     running: Vec<Running>,
     freeing: Vec<Freeing>,
     pub items: Vec<Image>,
     pub judge: Judge,
-    /// All writes so far, if somebody wants them.
+    /// All writes so far, if they are recorded.
     pub trace: Option<Vec<Traced>>,
-    /// How many were admitted.
+    /// Number of admitted requests.
     pub admitted: usize,
-    /// How many were refused by both items that they asked.
+    /// Number of requests that were refused by all items that they tried.
     pub refused: usize,
-    /// How many slots were freed for others.
+    /// Number of freed slots.
     pub reaped: usize,
 }
 
@@ -73,7 +76,7 @@ impl World {
             known: [1; 3],
             running: Vec::new(),
             freeing: Vec::new(),
-            items: vec![Image::default(); ITEMS],
+            items: vec![Image::default(); MAX_ITEMS],
             judge: Judge::default(),
             trace: None,
             admitted: 0,
@@ -91,7 +94,7 @@ impl World {
                     self.round(process, shard, vec![ask], Some(reap), false);
                 }
             }
-            Step::Settle { which, percent, ending } => self.end(*which, *ending, |reserved| of(reserved, *percent)),
+            Step::Settle { which, percent, ending } => self.end(*which, *ending, |reserved| scaled(reserved, *percent)),
             Step::Undo { which, ending } => self.end(*which, *ending, |_| Charge::default()),
             Step::Die { which } => drop(take(&mut self.running, *which)),
             Step::Wait { ms } => self.now_ms += ms,
@@ -114,12 +117,12 @@ impl World {
         self.plans.len() as u64
     }
 
-    /// The limits that a process knows.
+    /// Returns the limits that a process knows.
     pub(super) fn plan(&self, process: usize) -> &Plan {
         &self.plans[usize::try_from(self.known[process]).expect("small") - 1]
     }
 
-    /// Runs one write on an item; whether it was done.
+    /// Runs a write on an item. Returns whether its conditions held.
     fn write(&mut self, shard: usize, write: &Write) -> bool {
         let before = self.items[shard].clone();
         let is_done = self.items[shard].apply(write);
@@ -141,12 +144,13 @@ impl World {
         let all = usize::try_from(former.max(plan.shards)).expect("small");
         for shard in 0..all.min(fenced) {
             if self.write(shard, &fence) {
-                self.judge.tell(shard, version);
+                self.judge.note_version(shard, version);
             }
         }
     }
 
-    /// Asks one item and, for those that it refuses, another. Who learns of newer limits reads them and asks again.
+    /// Tries one item and, for the requests that it refuses, another. A process that learns of
+    /// newer limits reads them and tries again.
     fn reserve(&mut self, process: usize, draw: (u64, u64), asks: Vec<Ask>, hesitates: bool) {
         let Plan { limits, shards, .. } = *self.plan(process);
         let asks: Vec<Ask> = asks.into_iter().filter(|ask| too_large(&limits, &ask.charge).is_empty()).collect();
@@ -159,7 +163,8 @@ impl World {
         self.refused += left.len();
     }
 
-    /// Answers all that wait for one item, as the product's desk does; returns those that it has no room for.
+    /// Replies to all pending requests for an item, as the product's ledger does. Returns the
+    /// requests that were refused.
     fn round(
         &mut self,
         process: usize,
@@ -200,7 +205,7 @@ impl World {
             }
             attempts += 1;
             let chosen = choice.chosen.into_iter().map(|(ask, ..)| ask);
-            if attempts == ATTEMPTS {
+            if attempts == MAX_ATTEMPTS {
                 refused.extend(chosen);
                 (seen, attempts) = (None, 0);
                 continue;
@@ -225,8 +230,8 @@ impl World {
                 shard,
                 policy: plan.policy(version, ask.share_percent).slice(shard as u64, plan.shards),
                 charge: reservation.charge,
-                at_ms: reservation.at_ms,
-                ends_ms: expires_ms(&ask, reservation.at_ms).saturating_add_signed(-self.skews_ms[process]),
+                at_ms: reservation.at.as_ms(),
+                ends_ms: expires_ms(&ask, reservation.at.as_ms()).saturating_add_signed(-self.skews_ms[process]),
             };
             let index = self.judge.admit(admission, &all, self.now_ms);
             self.running.push(Running { process, shard, reservation, index });
@@ -238,7 +243,7 @@ impl World {
         let Some(Running { process, shard, reservation, index }) = take(&mut self.running, which) else { return };
         let now_ms = self.clock(process);
         let settled = Settled { charge: actual(&reservation.charge), ..Settled::default() };
-        self.judge.over(index);
+        self.judge.end(index);
         let is_written = match ending {
             Ending::Lost => false,
             Ending::Settled => self.settle(shard, &reservation, &settled, now_ms),
@@ -249,11 +254,12 @@ impl World {
                 }
                 is_written
             }
-            // Its own answer says that it was taken, unless the slot may be reaped: then the product cannot tell.
+            // The refusal shows that the first attempt took effect, unless the slot may have been
+            // reaped: then the product cannot know.
             Ending::SaidRefused => {
                 let is_written = self.settle_once(shard, &reservation, &settled, now_ms);
                 if is_written && self.mutant == Some(Mutant::HastySettleReaped) {
-                    self.write(shard, &settle_reaped(&reservation, &settled, now_ms));
+                    self.write(shard, &settle_reaped(&reservation, &settled, UnixMs::from_ms(now_ms)));
                 }
                 is_written
             }
@@ -266,8 +272,8 @@ impl World {
 
     fn settle(&mut self, shard: usize, reservation: &Reservation, settled: &Settled, now_ms: u64) -> bool {
         self.settle_once(shard, reservation, settled, now_ms)
-            || reservation.is_dead(now_ms) && {
-                let write = settle_reaped(reservation, settled, now_ms);
+            || reservation.is_dead(UnixMs::from_ms(now_ms)) && {
+                let write = settle_reaped(reservation, settled, UnixMs::from_ms(now_ms));
                 let write =
                     self.mutant.map_or(write.clone(), |mutant| mutant.spoil_settle(write, reservation, settled));
                 self.write(shard, &write)
@@ -275,7 +281,7 @@ impl World {
     }
 
     fn settle_once(&mut self, shard: usize, reservation: &Reservation, settled: &Settled, now_ms: u64) -> bool {
-        let write = settle(reservation, settled, now_ms);
+        let write = settle(reservation, settled, UnixMs::from_ms(now_ms));
         let write = match self.mutant {
             Some(mutant) => mutant.spoil_settle(write, reservation, settled),
             None => write,
@@ -289,7 +295,7 @@ pub(super) fn expires_ms(ask: &Ask, now_ms: u64) -> u64 {
     if ask.fills_slot { (at_ms / 15_000 + 1) * 15_000 - 1 } else { at_ms }
 }
 
-fn of(reserved: &Charge, percent: u64) -> Charge {
+fn scaled(reserved: &Charge, percent: u64) -> Charge {
     Charge {
         requests: reserved.requests,
         minute_tokens: reserved.minute_tokens * percent / 100,
@@ -302,6 +308,6 @@ pub(super) fn index(shard: u64) -> usize {
     usize::try_from(shard).expect("small")
 }
 
-fn take<T>(all: &mut Vec<T>, which: usize) -> Option<T> {
-    (!all.is_empty()).then(|| all.swap_remove(which % all.len()))
+fn take<T>(items: &mut Vec<T>, which: usize) -> Option<T> {
+    (!items.is_empty()).then(|| items.swap_remove(which % items.len()))
 }

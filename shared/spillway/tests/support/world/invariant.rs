@@ -1,27 +1,29 @@
-//! What must never happen, by name.
+//! Invariants of the ledger.
 
 use std::fmt;
 
-/// A promise of the ledger that a program can break.
+/// An invariant that a program could violate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
-    /// At an admission no window holds more than its cap, except that one request alone may be larger than it.
+    /// At an admission, no window holds more than its cap, except that a single request may be
+    /// larger.
     WindowWithinCap,
-    /// No 60 seconds, wherever they begin, hold more than the bound that [`super::judge`] states.
+    /// No 60 seconds, aligned or not, hold more than the bound that [`super::judge`] states.
     MinuteWithinBound,
-    /// A UTC day and a month are never exceeded by what was reserved.
+    /// The reservations of a UTC day or month never exceed its limit.
     TotalWithinLimit,
     /// No counter is below zero.
     NothingNegative,
-    /// No more requests run at once than may, on any item and under any version of the limits.
+    /// The requests in flight never exceed the limit, on any item and under any version of the
+    /// limits.
     LiveWithinLimit,
     /// The requests in flight of an item are the sum of its slots.
     CountIsSlots,
     /// A refused write changes nothing.
     RefusalChangesNothing,
-    /// What an item knows to be old limits admits nothing.
+    /// An item admits nothing under limits older than it has seen.
     NoStaleAdmission,
-    /// The counters are what the list of charges adds up to.
+    /// The counters are the sums of the list of charges.
     CountersAreTheList,
 }
 

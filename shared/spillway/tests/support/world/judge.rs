@@ -1,58 +1,61 @@
-//! The list of charges, and what it says about the items.
+//! The judge: a list of all charges, and the state of the items that follows from it.
 //!
-//! What a minute may hold: take any 60 seconds by the clocks of the writers (any 60 s less twice their skew by the true
-//! time), touching the epochs e₀ to e₁₂. When the last request of e₁ to e₁₂ was admitted on an item, all of these were in
-//! the window from e₁, so they were at most `cap(12)`, or that request alone; and those of e₀ were at most `cap(1)`, or one
-//! request alone. So all 60 s hold at most `max(cap(12), n) + max(cap(1), n)` on each item, n being the largest request
-//! admitted there: for one item at most `limit + max(cap(1), n)`. Where `is_strict` lowers the caps so that
-//! `cap(12) + cap(1) <= limit`, and no request is larger than `cap(1)`, they hold at most the limit. It counts what was
-//! reserved, or what was used if that was less: what is used beyond the reserve is debt, charged without asking.
+//! Bound on a minute: take any 60 seconds by the clocks of the writers (any 60 s less twice their
+//! skew by the true time), which touch the epochs e₀ to e₁₂. When the last request of e₁ to e₁₂ was
+//! admitted on an item, all requests of these epochs were in the window from e₁. So they were at
+//! most `cap(12)`, or that request alone. The requests of e₀ were at most `cap(1)`, or one request
+//! alone. So 60 s hold at most `max(cap(12), n) + max(cap(1), n)` on each item, where n is the
+//! largest request admitted there. For one item that is at most `limit + max(cap(1), n)`. If
+//! `is_strict` lowers the caps so that `cap(12) + cap(1) <= limit`, and no request is larger than
+//! `cap(1)`, 60 s hold at most the limit. The bound counts the reserve, or the usage if that is
+//! less: usage beyond the reserve is debt, which is charged without a condition.
 //!
-//! Limits that change: all of it holds for the requests of each version of the limits by themselves. So during a change
-//! there is at most what the old limits and the new ones allow together.
+//! Changes of limits: the bound holds for the requests of each version of the limits separately. So
+//! during a change, a minute holds at most the sum of the old and the new limits.
 
 use std::collections::BTreeMap;
 
-use spillway::quota::{Attribute, Charge, EPOCH_MS, EPOCHS, Image, Policy};
+use spillway::quota::{Attribute, Charge, EPOCHS, Image, Policy};
 
-use super::{Invariant, MINUTE_MS};
+use super::{EPOCH_MS, Invariant, MINUTE_MS};
 
-/// What a window of `age` epochs may hold of `limit`, of which `burst_s` may come at once: written down again, so that
-/// the items are not judged by their own words.
+/// Returns the amount that a window of `age` epochs may hold under `limit` with a burst of
+/// `burst_s`. It repeats the product's formula, so that the judge is independent of the product.
 pub fn cap(policy: &Policy, limit: u64, burst_s: u64, age: u64) -> u64 {
     let (minute_s, epoch_s) = (60, EPOCH_MS / 1_000);
-    let of_s = if policy.burst.is_strict { minute_s + epoch_s + burst_s } else { minute_s };
-    limit * (age * epoch_s + burst_s).min(minute_s) * policy.share_percent / (of_s * 100)
+    let whole_s = if policy.burst.is_strict { minute_s + epoch_s + burst_s } else { minute_s };
+    limit * (age * epoch_s + burst_s).min(minute_s) * policy.share_percent / (whole_s * 100)
 }
 
-/// One admission, as the judge is told of it.
+/// An admission.
 pub struct Admission {
     pub shard: usize,
-    /// What the item had to hold it to.
+    /// Policy that the item had to enforce.
     pub policy: Policy,
     pub charge: Charge,
-    /// By the clock of its process.
+    /// Time by the clock of its process.
     pub at_ms: u64,
-    /// When its process gives up, by the true clock.
+    /// Time when its process gives up, by the true clock.
     pub ends_ms: u64,
 }
 
 struct Entry {
     admission: Admission,
-    /// What it cost in the end, and when that was written down, by the clock of its process.
+    /// Final cost, and the time of the settlement by the clock of its process.
     settled: Option<(Charge, u64)>,
     is_running: bool,
 }
 
-/// The number of a moment's day or month.
+/// Returns the number of the day or month of a moment.
 type Period = fn(u64) -> u64;
 
-/// What a limit counts.
+/// Returns the amount that a limit counts.
 type Amount = fn(&Charge) -> u64;
 const REQUESTS: Amount = |charge| charge.requests;
 const TOKENS: Amount = |charge| charge.minute_tokens;
 
-/// The largest caps and request among the admissions on one item under one version of the limits.
+/// Largest caps and largest request among the admissions on one item under one version of the
+/// limits.
 #[derive(Default, Clone, Copy)]
 struct Peak {
     newest: u64,
@@ -65,8 +68,8 @@ pub struct Judge {
     entries: Vec<Entry>,
     /// By limit (0 requests, 1 tokens), version and item.
     peaks: BTreeMap<(usize, u64, usize), Peak>,
-    /// The highest version that each item was told.
-    told: BTreeMap<usize, u64>,
+    /// Highest version that each item has seen.
+    versions: BTreeMap<usize, u64>,
     pub broken: BTreeMap<Invariant, String>,
 }
 
@@ -77,21 +80,21 @@ impl Judge {
         }
     }
 
-    /// An item was told of `version`.
-    pub fn tell(&mut self, shard: usize, version: u64) {
-        let told = self.told.entry(shard).or_default();
-        *told = version.max(*told);
+    /// Notes that an item has seen `version`.
+    pub fn note_version(&mut self, shard: usize, version: u64) {
+        let highest = self.versions.entry(shard).or_default();
+        *highest = version.max(*highest);
     }
 
-    /// Judges an admission at the true time `now_ms`. `all` are the policies of all shards under its version, at a full
-    /// share. Returns its place in the list.
+    /// Judges an admission at the true time `now_ms`. `all` are the policies of all shards under
+    /// its version, at a full share. Returns its position in the list.
     pub fn admit(&mut self, admission: Admission, all: &[Policy], now_ms: u64) -> usize {
         let Admission { shard, policy, .. } = admission;
-        let told = self.told.get(&shard).copied().unwrap_or_default();
-        self.require(policy.version >= told, Invariant::NoStaleAdmission, || {
-            format!("{} after {told}", policy.version)
+        let highest = self.versions.get(&shard).copied().unwrap_or_default();
+        self.require(policy.version >= highest, Invariant::NoStaleAdmission, || {
+            format!("{} after {highest}", policy.version)
         });
-        self.tell(shard, policy.version);
+        self.note_version(shard, policy.version);
         self.windows(&admission, 0);
         self.windows(&admission, 1);
         self.totals(&admission);
@@ -153,10 +156,11 @@ impl Judge {
         }
     }
 
-    /// All 60 s around the newest admission: the worst of them ends with an admission.
+    /// Judges all 60 s around the newest admission. The worst of them end with an admission.
     fn minute(&mut self, kind: usize, all: &[Policy], at_ms: u64) {
         let Some(version) = all.first().map(|policy| policy.version) else { return };
-        let Some(limit) = all.iter().map(|one| per_minute(one, kind).map(|(limit, ..)| limit)).sum::<Option<u64>>()
+        let Some(limit) =
+            all.iter().map(|policy| per_minute(policy, kind).map(|(limit, ..)| limit)).sum::<Option<u64>>()
         else {
             return;
         };
@@ -170,19 +174,19 @@ impl Judge {
         let ends = || of_version().map(|entry| entry.admission.at_ms).filter(|end_ms| *end_ms >= at_ms);
         let in_minute = |end_ms: u64| {
             let within = |entry: &&Entry| (end_ms - (MINUTE_MS - 1)..=end_ms).contains(&entry.admission.at_ms);
-            of_version().filter(within).map(|entry| entry.least(amount)).sum::<u64>()
+            of_version().filter(within).map(|entry| entry.bounded(amount)).sum::<u64>()
         };
-        let most = ends().map(in_minute).max().unwrap_or_default();
-        let why = || format!("{most} of {bound}, limit {kind} of {limit}, strict {is_strict}");
-        self.require(most <= bound, Invariant::MinuteWithinBound, why);
+        let max = ends().map(in_minute).max().unwrap_or_default();
+        let why = || format!("{max} of {bound}, limit {kind} of {limit}, strict {is_strict}");
+        self.require(max <= bound, Invariant::MinuteWithinBound, why);
     }
 
-    /// The request at `index` is over, whatever its settlement did.
-    pub fn over(&mut self, index: usize) {
+    /// Notes that the request at `index` has ended, whether its settlement took effect or not.
+    pub fn end(&mut self, index: usize) {
         self.entries[index].is_running = false;
     }
 
-    /// The settlement of the request at `index` was written at `now_ms` by the clock of its process.
+    /// Notes the settlement of the request at `index` at `now_ms` by the clock of its process.
     pub fn settle(&mut self, index: usize, actual: Charge, now_ms: u64) {
         self.entries[index].settled = Some((actual, now_ms));
     }
@@ -208,7 +212,7 @@ impl Judge {
         }
     }
 
-    /// What the list has for the window from `start` of an item.
+    /// Returns the sum of the list for the window of an item from `start`.
     fn window(&self, shard: usize, start: u64, amount: Amount) -> u64 {
         let epochs = start..start + EPOCHS;
         let is_in =
@@ -218,7 +222,8 @@ impl Judge {
 }
 
 impl Entry {
-    /// A settlement corrects the windows that are in use by the clock of whoever settles.
+    /// Returns the charge in a window. A settlement corrects the windows that are in use by the
+    /// clock of its process.
     fn in_window(&self, start: u64) -> Charge {
         match self.settled {
             Some((actual, now_ms)) if start + EPOCHS > now_ms / EPOCH_MS => actual,
@@ -226,7 +231,8 @@ impl Entry {
         }
     }
 
-    /// It corrects the day and the month while they are the present or the last.
+    /// Returns the charge in a day or month. A settlement corrects the current and the last day and
+    /// month.
     fn total(&self, period: Period) -> Charge {
         match self.settled {
             Some((actual, now_ms)) if period(self.admission.at_ms) + 1 >= period(now_ms) => actual,
@@ -234,7 +240,8 @@ impl Entry {
         }
     }
 
-    fn least(&self, amount: Amount) -> u64 {
+    /// Returns the reserve, or the usage if that is less.
+    fn bounded(&self, amount: Amount) -> u64 {
         let reserved = amount(&self.admission.charge);
         self.settled.map_or(reserved, |(actual, _)| amount(&actual).min(reserved))
     }

@@ -1,26 +1,24 @@
-//! Ways to get the ledger wrong: each spoils the product's writes or what the driver does with them, here and nowhere else.
+//! Mutants of the ledger: each corrupts the product's writes or the driver's use of them.
 
-use spillway::quota::{
-    Attribute, Condition, EPOCH_MS, EPOCHS, Image, Policy, Reservation, Settled, Update, Verdict, Write,
-};
+use spillway::quota::{Attribute, Condition, EPOCHS, Image, Policy, Reservation, Settled, Update, Verdict, Write};
 
-use super::{Invariant, judge::cap};
+use super::{EPOCH_MS, Invariant, judge::cap};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
-    /// A settlement gives back twice what was not used.
+    /// A settlement refunds the unused reserve twice.
     DoubleRefund,
-    /// A settlement does not ask for its slot.
+    /// A settlement has no condition on its slot.
     UnconditionalSettle,
-    /// A settlement also corrects windows that went out of use.
+    /// A settlement also corrects windows that are out of use.
     RefundIntoExpiredWindows,
     /// A settlement without an answer is sent again.
     ResentSettle,
-    /// A refused settlement is repeated without its slot, whether that may have been reaped or not.
+    /// A refused settlement is repeated without its slot, even if the slot cannot have been reaped.
     HastySettleReaped,
-    /// One window is charged and not checked.
+    /// A window is charged and not checked.
     DroppedWindow,
-    /// A request larger than a cap does not need an empty window: what a bound below zero admits.
+    /// A request larger than a cap does not need an empty window, as with a bound below zero.
     NoFloor,
     /// The version of the limits is not checked.
     NoVersion,
@@ -28,22 +26,22 @@ pub enum Mutant {
     NoDay,
     /// Slots are freed from their beginning on.
     EarlyReap,
-    /// Slots are freed at their end, without a margin for clocks that differ.
+    /// Slots are freed at their end, without a margin for clock skew.
     NoReapMargin,
-    /// A slot is freed whatever it holds by now.
+    /// A slot is freed without a condition on its count.
     UnconditionalReap,
-    /// A slot is freed and stays counted.
+    /// A slot is freed, but its requests stay counted.
     ForgetfulReap,
-    /// What goes along with others is checked as if it went alone.
+    /// Later requests in a group are not checked.
     BlindBatch,
     /// Every shard holds all of the limits.
     UnslicedShards,
-    /// The caps of limits that are strict are not lowered.
+    /// The caps of strict limits are not lowered.
     LaxStrictness,
 }
 
 impl Mutant {
-    /// All of them, each with what the judge must find broken.
+    /// All mutants, each with the invariant that it must violate.
     pub const ALL: [(Self, Invariant); 16] = [
         (Self::DoubleRefund, Invariant::WindowWithinCap),
         (Self::UnconditionalSettle, Invariant::NothingNegative),
@@ -72,9 +70,9 @@ impl Mutant {
         policy
     }
 
-    /// Spoils the write that makes `reservation`.
+    /// Corrupts the write that makes `reservation`.
     pub fn spoil_reserve(self, mut write: Write, policy: &Policy, reservation: &Reservation) -> Write {
-        let epoch = reservation.at_ms / EPOCH_MS;
+        let epoch = reservation.at.as_ms() / EPOCH_MS;
         let keeps = |condition: &Condition| match (self, *condition) {
             (Self::DroppedWindow, Condition::AtMost(Attribute::Tokens(start), _)) => start != epoch - 3,
             (Self::NoFloor, Condition::AtMost(Attribute::Tokens(start), 0)) => {
@@ -96,7 +94,7 @@ impl Mutant {
         write
     }
 
-    /// Spoils the write that only frees a slot.
+    /// Corrupts the write that only frees a slot.
     pub fn spoil_free(self, mut write: Write) -> Write {
         if self == Self::UnconditionalReap {
             write.conditions.clear();
@@ -104,24 +102,24 @@ impl Mutant {
         write
     }
 
-    /// Spoils a settlement.
+    /// Corrupts a settlement.
     pub fn spoil_settle(self, mut write: Write, reservation: &Reservation, settled: &Settled) -> Write {
         match self {
             Self::DoubleRefund => write.updates.iter_mut().for_each(double),
             Self::UnconditionalSettle => write.conditions.clear(),
             Self::RefundIntoExpiredWindows => {
                 let by = signed(settled.charge.minute_tokens) - signed(reservation.charge.minute_tokens);
-                let epoch = reservation.at_ms / EPOCH_MS;
+                let epoch = reservation.at.as_ms() / EPOCH_MS;
                 write.updates.retain(|update| !matches!(update.attribute(), Attribute::Tokens(_)));
-                let all = epoch + 1 - EPOCHS..=epoch;
-                write.updates.extend(all.map(|start| Update::Add(Attribute::Tokens(start), by)));
+                let windows = epoch + 1 - EPOCHS..=epoch;
+                write.updates.extend(windows.map(|start| Update::Add(Attribute::Tokens(start), by)));
             }
             _ => {}
         }
         write
     }
 
-    /// Two writes in one.
+    /// Corrupts the composition of two writes.
     pub fn spoil_composed(self, composed: Option<Write>, first: &Write, next: &Write) -> Option<Write> {
         if self != Self::BlindBatch {
             return composed;
@@ -130,7 +128,7 @@ impl Mutant {
         first.then(&unconditional)
     }
 
-    /// What the driver makes of a refused reservation.
+    /// Corrupts the verdict on a refused reservation.
     pub fn spoil_verdict(self, verdict: Verdict, image: &Image, now_ms: u64) -> Verdict {
         let after_ms = match self {
             Self::EarlyReap => 0,

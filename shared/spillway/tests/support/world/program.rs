@@ -1,15 +1,15 @@
-//! Random programs: who does what, and when.
+//! Random programs of requests, settlements, failures and changes of limits.
 
 use proptest::{collection::vec, prelude::*};
 use spillway::quota::{Burst, Charge, Limits, Policy};
 
-/// When a program starts, in milliseconds since 1970: in the middle of an epoch, a slot and a day.
+/// Start of a program, in milliseconds since 1970: in the middle of an epoch, a slot and a day.
 pub const START_MS: u64 = 1_764_000_002_500;
 
-/// How far a process's clock may be off, in milliseconds.
-const SKEW_MS: i64 = 100;
+/// Maximum clock skew of a process, in milliseconds.
+const MAX_SKEW_MS: i64 = 100;
 
-/// Limits of an account as the registry holds them, with the shards that it is spread over.
+/// Limits of an account in the registry, and its number of shards.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub limits: Limits,
@@ -17,24 +17,24 @@ pub struct Plan {
     pub shards: u64,
 }
 
-/// One request that wants to be admitted.
+/// A request for admission.
 #[derive(Debug, Clone)]
 pub struct Ask {
     pub charge: Charge,
-    /// How much of the limits its class may fill.
+    /// Share of the limits that its class may fill.
     pub share_percent: u64,
     pub lives_ms: u64,
-    /// It lives exactly as long as its slot instead.
+    /// Whether it ends exactly with its slot instead.
     pub fills_slot: bool,
 }
 
-/// How a request's settlement goes.
+/// Outcome of a request's settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Settled,
-    /// The store took it, and the answer was lost.
+    /// The store took it, and the reply was lost.
     Ambiguous,
-    /// The store repeated it within itself, and answers with the repetition's refusal.
+    /// The store retried it internally, and replies with the refusal of the retry.
     SaidRefused,
     /// It never reached the store.
     Lost,
@@ -42,13 +42,15 @@ pub enum Ending {
 
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// The requests wait for the same item at once; `draw` says which and which other.
+    /// The requests wait for the same item concurrently. `draw` chooses the item and the second
+    /// item.
     Reserve {
         process: usize,
         draw: (u64, u64),
         asks: Vec<Ask>,
     },
-    /// As `Reserve` with one request, which stops before it frees a dead slot, and goes on at a `Free`.
+    /// As `Reserve` with one request, which stops before it frees a dead slot, and resumes at a
+    /// `Free`.
     Hesitate {
         process: usize,
         draw: (u64, u64),
@@ -57,33 +59,33 @@ pub enum Step {
     Free {
         which: usize,
     },
-    /// One of those under way ends with this share of its reserve, in percent (over 100: debt).
+    /// A running request ends with this share of its reserve, in percent (over 100: debt).
     Settle {
         which: usize,
         percent: u64,
         ending: Ending,
     },
-    /// One is given back whole.
+    /// A running request is refunded.
     Undo {
         which: usize,
         ending: Ending,
     },
-    /// One's process dies: nobody settles it.
+    /// The process of a running request dies, so the request is never settled.
     Die {
         which: usize,
     },
     Wait {
         ms: u64,
     },
-    /// Until about the next edge between epochs.
+    /// Waits until about the next boundary between epochs.
     WaitForEdge {
         off_ms: i64,
     },
-    /// Until about when the next slot ends, or may be reaped.
+    /// Waits until about the time when the next slot ends, or may be reaped.
     WaitForSlot {
         off_ms: i64,
     },
-    /// New limits; the fence reaches that many of the items before the operator's process dies.
+    /// New limits. The fence reaches this number of items before the operator's process dies.
     Change {
         plan: Plan,
         fenced: usize,
@@ -107,9 +109,10 @@ impl Plan {
     }
 }
 
-/// Each shard gets at least one of everything, as `quota::shards` sees to (it gives each at least sixteen requests).
+/// Each shard gets at least one of each limit. `quota::shards` gives each at least sixteen
+/// requests.
 pub fn plan() -> impl Strategy<Value = Plan> {
-    let maybe = |most: u64| proptest::option::weighted(0.7, 1..most);
+    let maybe = |max: u64| proptest::option::weighted(0.7, 1..max);
     let limits = (maybe(40), maybe(2_000), maybe(20_000), maybe(9), maybe(20_000));
     let burst_s = || prop_oneof![Just(0), Just(5), Just(60), 0u64..=60];
     (limits, burst_s(), burst_s(), any::<bool>(), 1u64..=4).prop_map(
@@ -171,10 +174,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Programs of up to `most_steps` steps.
-pub fn program(most_steps: usize) -> impl Strategy<Value = Program> {
-    let skew = || prop_oneof![Just(-SKEW_MS), Just(0), Just(SKEW_MS), -SKEW_MS..=SKEW_MS];
-    (plan(), [skew(), skew(), skew()], vec(step(), 1..=most_steps)).prop_map(|(plan, skews_ms, steps)| Program {
+/// Generates programs of up to `max_steps` steps.
+pub fn program(max_steps: usize) -> impl Strategy<Value = Program> {
+    let skew = || prop_oneof![Just(-MAX_SKEW_MS), Just(0), Just(MAX_SKEW_MS), -MAX_SKEW_MS..=MAX_SKEW_MS];
+    (plan(), [skew(), skew(), skew()], vec(step(), 1..=max_steps)).prop_map(|(plan, skews_ms, steps)| Program {
         plan,
         skews_ms,
         steps,

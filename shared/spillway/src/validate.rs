@@ -1,29 +1,31 @@
-//! What names, counts and prices may be. Each check adds what is wrong to a list, so that all of it is told at once.
+//! Validation of names, amounts and prices. Each check adds its errors to a list, so that all
+//! errors are reported together.
 
 use std::{fmt::Display, ops::RangeInclusive};
 
 use crate::{
     price::Prices,
-    quota::{BurstSettings, LONGEST_BURST_S, Limits},
+    quota::{BurstSettings, Limits, MAX_BURST_S},
 };
 
-/// The most of anything that can be asked for, allowed or charged: larger numbers are typing errors, and sums of
-/// these stay far from overflow.
-pub(crate) const MOST: u64 = 1_000_000_000_000;
+/// Maximum of any amount that can be requested, allowed or charged. Larger numbers are typing
+/// errors, and sums of smaller numbers cannot overflow.
+pub(crate) const MAX_AMOUNT: u64 = 1_000_000_000_000;
 
-/// Whether a setting is as it is when absent. Such are not written, so that functions which do not know them yet can still
-/// read the entry.
+/// Returns whether a setting has its default value. Defaults are not written, so that functions of
+/// an older version can still read the entry.
 pub(crate) fn is_default<T: Default + PartialEq>(setting: &T) -> bool {
     *setting == T::default()
 }
 
-/// Checks that `name` has 1 to `longest` characters, each an ASCII letter, a digit or one of `others`.
-pub(crate) fn name(field: &str, name: &str, longest: usize, others: &str, wrong: &mut Vec<String>) {
-    let allowed = |char: char| char.is_ascii_alphanumeric() || others.contains(char);
-    if name.is_empty() || name.len() > longest || !name.chars().all(allowed) {
-        let others: Vec<String> = others.chars().map(String::from).collect();
-        let others = others.join(" ");
-        wrong.push(format!("{field}: {name:?} must be 1 to {longest} of a-z A-Z 0-9 {others}"));
+/// Checks that `name` has 1 to `max_length` characters, each an ASCII letter, a digit or one of
+/// `signs`.
+pub(crate) fn name(field: &str, name: &str, max_length: usize, signs: &str, wrong: &mut Vec<String>) {
+    let allowed = |char: char| char.is_ascii_alphanumeric() || signs.contains(char);
+    if name.is_empty() || name.len() > max_length || !name.chars().all(allowed) {
+        let signs: Vec<String> = signs.chars().map(String::from).collect();
+        let signs = signs.join(" ");
+        wrong.push(format!("{field}: {name:?} must be 1 to {max_length} of a-z A-Z 0-9 {signs}"));
     }
 }
 
@@ -39,27 +41,27 @@ pub(crate) fn range<T: PartialOrd + Display>(
     }
 }
 
-/// Checks that every limit that is set can admit something.
+/// Checks that every limit admits something.
 pub(crate) fn limits(field: &str, limits: &Limits, wrong: &mut Vec<String>) {
     for (limit, value) in limits.iter() {
         let limit = limit.name();
         match value {
             0 => wrong.push(format!("{field}.{limit}: 0 admits nothing; leave it out for no limit")),
-            value => range(format_args!("{field}.{limit}"), value, 1..=MOST, wrong),
+            value => range(format_args!("{field}.{limit}"), value, 1..=MAX_AMOUNT, wrong),
         }
     }
 }
 
-/// Checks that no more than a minute's worth of a limit comes at once.
+/// Checks that a burst is at most a minute's worth of a limit.
 pub(crate) fn burst(field: &str, burst: &BurstSettings, wrong: &mut Vec<String>) {
     for (name, seconds) in [("requests_s", burst.requests_s), ("tokens_s", burst.tokens_s)] {
         if let Some(seconds) = seconds {
-            range(format_args!("{field}.{name}"), seconds, 0..=LONGEST_BURST_S, wrong);
+            range(format_args!("{field}.{name}"), seconds, 0..=MAX_BURST_S, wrong);
         }
     }
 }
 
-/// Checks that every price is a number of USD per million tokens that somebody could mean.
+/// Checks that every price is a plausible number of USD per million tokens.
 pub(crate) fn prices(field: &str, prices: &Prices, wrong: &mut Vec<String>) {
     let Prices { input, output, cache_read, cache_write, cache_write_1h } = *prices;
     for (price, value) in [
