@@ -11,6 +11,7 @@ use crate::{
     quota::{Charge, Settled},
     store::ledger::{Held, Outcome},
     tenant::Tenant,
+    units::Millis,
 };
 
 /// Whether one more job of a tenant may run.
@@ -42,7 +43,7 @@ pub async fn take(app: &App, job: &Job, lease_ends_ms: u64) -> anyhow::Result<Sl
     let since_ms = app.clock.now_ms();
     Ok(match app.ledger.reserve(&account, ONE, lease_ends_ms).await? {
         Outcome::Reserved(held, _) => Slot::Held { held, tenant, since_ms },
-        Outcome::Refused(..) => Slot::NotYet { until_ms: app.pacing.turn(&tenant.name, at_once) },
+        Outcome::Refused(..) => Slot::NotYet { until_ms: app.concurrency.next_retry(&tenant.name, at_once).as_ms() },
         Outcome::Busy => Slot::NotYet { until_ms: since_ms + CHANGING_MS },
         Outcome::Stale => {
             app.registry.forget(&tenant.name);
@@ -55,7 +56,7 @@ impl Slot {
     /// Gives it back. What fails to be given back expires with the lease.
     pub async fn give_back(self, app: &App) {
         let Self::Held { held, tenant, since_ms } = self else { return };
-        app.pacing.done(&tenant.name, app.clock.now_ms().saturating_sub(since_ms));
+        app.concurrency.record_job(&tenant.name, Millis::from_ms(app.clock.now_ms().saturating_sub(since_ms)));
         if let Err(error) = app.ledger.settle(held, &Settled::nothing()).await {
             warn!(%error, "the slot of a job was not given back and will expire");
         }
