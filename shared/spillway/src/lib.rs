@@ -1,48 +1,48 @@
 //! Spillway: admit, route, invoke, settle – or overflow.
 //!
-//! The modules stand in the order in which they may import each other: a module imports only modules above it. The test
-//! `tests/tidy.rs` enforces this.
+//! The modules are listed in import order: a module imports only modules above it. The test in
+//! `tests/tidy/layers.rs` enforces this.
 
 // Facts and decisions. No async, no AWS, no clock: time is an argument.
-pub mod batch;
-pub mod chat;
-mod check;
-pub mod dialect;
-mod error_chain;
-pub mod job;
-mod model_id;
-pub mod pool;
-pub mod price;
-pub mod problem;
-pub mod quota;
-pub mod stored_headers;
-pub mod tenant;
 pub mod units;
+mod error_chain;
+mod model_id;
+pub mod stored_headers;
 pub mod usage;
+pub mod price;
+pub mod quota;
+pub mod problem;
+mod check;
+pub mod tenant;
+pub mod chat;
+pub mod pool;
+pub mod dialect;
+pub mod job;
+pub mod batch;
 
 // What a process runs with.
-pub mod clock;
 pub mod config;
+pub mod clock;
 
 // Services: one place for each.
+pub mod queue;
 pub mod blobs;
+pub mod store;
 pub mod model;
 pub mod outbound;
-pub mod queue;
-pub mod store;
 
 // State of one process.
-pub mod app;
+pub mod telemetry;
 pub mod concurrency;
 pub mod idempotency;
-pub mod telemetry;
+pub mod app;
 
 // The product.
 pub mod broker;
-pub mod overflow;
 pub mod webhook;
+pub mod overflow;
 
-// How it is reached.
-pub mod drain;
+// Entry points.
 pub mod http;
+pub mod drain;
 pub mod lambda;

@@ -15,19 +15,14 @@ use fastrand::Rng;
 use serde_json::json;
 use spillway::{
     app::App,
-    dialect,
+    dialect::{Api, Dialect},
     drain::{self, DrainEvent},
     job::{Call, NewJob, Priority, Status},
     queue::{Message, Queue},
     tenant::Class,
 };
 
-use super::{
-    deployment::Deployment,
-    figures,
-    request::{Api, Request},
-    settings::Settings,
-};
+use super::{deployment::Deployment, figures, request::Request, settings::Settings};
 
 /// Arguments of `spillway-bench overflow efficiency`.
 #[derive(Debug, Clone, clap::Args)]
@@ -156,7 +151,7 @@ async fn measure(deployment: &Deployment, jobs: u64, at_once: u64, rng: &mut Rng
 /// Stores a ready job and sends its message.
 async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<String> {
     let request = Request {
-        api: Api::OpenAi,
+        dialect: Dialect::OpenAi,
         model: MODEL.to_owned(),
         is_stream: rng.bool(),
         output_tokens: 20,
@@ -164,7 +159,7 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
     };
     let now_ms = app.clock.now_ms();
     let call = Call {
-        api: dialect::Api::ChatCompletions,
+        api: Api::ChatCompletions,
         model: None,
         path: request.path(),
         headers: Vec::new(),

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::deployment::{Deployment, MODEL, MODEL_ID};
 
-/// API that a caller uses.
+/// API that a caller uses, with the direct call that it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Api {
+pub enum ApiPair {
     /// OpenAI's chat completions. Bedrock does not have this API, so the direct call is Converse.
     OpenAi,
     /// Anthropic's messages, which reach Claude unchanged. The direct call is InvokeModel.
@@ -18,7 +18,7 @@ pub enum Api {
 /// A kind of request.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    pub api: Api,
+    pub api: ApiPair,
     pub body_bytes: usize,
     pub is_stream: bool,
 }
@@ -37,7 +37,7 @@ impl Case {
     /// Returns all measured cases.
     pub fn every() -> Vec<Self> {
         let mut cases = Vec::new();
-        for api in [Api::OpenAi, Api::Anthropic, Api::Converse] {
+        for api in [ApiPair::OpenAi, ApiPair::Anthropic, ApiPair::Converse] {
             for is_stream in [false, true] {
                 cases.extend([1_000, 100_000].map(|body_bytes| Self { api, body_bytes, is_stream }));
             }
@@ -48,9 +48,9 @@ impl Case {
     /// Returns its name for tables.
     pub fn name(&self) -> String {
         let api = match self.api {
-            Api::OpenAi => "OpenAI",
-            Api::Anthropic => "Anthropic",
-            Api::Converse => "Converse",
+            ApiPair::OpenAi => "OpenAI",
+            ApiPair::Anthropic => "Anthropic",
+            ApiPair::Converse => "Converse",
         };
         let whole = if self.is_stream { "streamed" } else { "whole" };
         format!("{api}, {} KB, {whole}", self.body_bytes / 1_000)
@@ -59,10 +59,10 @@ impl Case {
     /// Returns the request to the simulator.
     pub fn direct(&self, deployment: &Deployment) -> Call {
         let (path, body): (_, fn(&str) -> Value) = match (self.api, self.is_stream) {
-            (Api::OpenAi | Api::Converse, false) => ("converse", converse),
-            (Api::OpenAi | Api::Converse, true) => ("converse-stream", converse),
-            (Api::Anthropic, false) => ("invoke", claude),
-            (Api::Anthropic, true) => ("invoke-with-response-stream", claude),
+            (ApiPair::OpenAi | ApiPair::Converse, false) => ("converse", converse),
+            (ApiPair::OpenAi | ApiPair::Converse, true) => ("converse-stream", converse),
+            (ApiPair::Anthropic, false) => ("invoke", claude),
+            (ApiPair::Anthropic, true) => ("invoke-with-response-stream", claude),
         };
         let url = format!("{}/model/{MODEL_ID}/{path}", deployment.simulator_url);
         self.call(deployment, url, body)
@@ -73,16 +73,18 @@ impl Case {
         let stream = self.is_stream;
         let at = |path: &str| format!("{}{path}", deployment.broker_url);
         match (self.api, stream) {
-            (Api::OpenAi, _) => self.call(deployment, at("/v1/chat/completions"), |text| {
+            (ApiPair::OpenAi, _) => self.call(deployment, at("/v1/chat/completions"), |text| {
                 json!({"model": MODEL, "stream": stream, "max_completion_tokens": MAX_TOKENS,
                     "messages": [{"role": "user", "content": text}]})
             }),
-            (Api::Anthropic, _) => self.call(deployment, at("/v1/messages"), |text| {
+            (ApiPair::Anthropic, _) => self.call(deployment, at("/v1/messages"), |text| {
                 json!({"model": MODEL, "stream": stream, "max_tokens": MAX_TOKENS,
                     "messages": [{"role": "user", "content": text}]})
             }),
-            (Api::Converse, false) => self.call(deployment, at(&format!("/model/{MODEL}/converse")), converse),
-            (Api::Converse, true) => self.call(deployment, at(&format!("/model/{MODEL}/converse-stream")), converse),
+            (ApiPair::Converse, false) => self.call(deployment, at(&format!("/model/{MODEL}/converse")), converse),
+            (ApiPair::Converse, true) => {
+                self.call(deployment, at(&format!("/model/{MODEL}/converse-stream")), converse)
+            }
         }
     }
 
