@@ -166,7 +166,7 @@ async fn most_of_what_waits_for_a_pool_waits_in_the_queue() {
     let mut most_waiting = 0;
     let all_end = eventually("all jobs end", async || {
         // What begins in between is no longer waiting.
-        let running = || deployment.world.app.pacing.running() as u64;
+        let running = || deployment.world.app.concurrency.running() as u64;
         let (before, received) = (running(), deployment.received_from(JOBS).await);
         most_waiting = most_waiting.max(received.saturating_sub(before.max(running())));
         deployment.messages_in(JOBS).await == 0

@@ -9,7 +9,7 @@ use aws_sdk_bedrockruntime::config::{Credentials, StalledStreamProtectionConfig}
 use crate::{
     blobs::Blobs,
     clock::Clock,
-    concurrency::Pacing,
+    concurrency::ConcurrencyLimiter,
     config::Config,
     idempotency::Recordings,
     model::Models,
@@ -48,8 +48,8 @@ pub struct App {
     /// Without a bucket, bodies that are too large for a row cannot wait.
     pub blobs: Option<Blobs>,
     pub models: Models,
-    /// How fast this process's jobs may call the models.
-    pub pacing: Pacing,
+    /// Limits the calls that the jobs of this process make.
+    pub concurrency: ConcurrencyLimiter,
     pub telemetry: Telemetry,
     /// What stands before every path of the API; empty means nothing does.
     pub path_prefix: Arc<str>,
@@ -171,7 +171,7 @@ impl App {
             outbound: Outbound::default(),
             blobs,
             models: Models::new(clients.bedrock_runtime),
-            pacing: Pacing::new(clock.clone()),
+            concurrency: ConcurrencyLimiter::new(clock.clone()),
             telemetry,
             path_prefix: config.path_prefix.as_str().into(),
             clock,

@@ -156,15 +156,15 @@ async fn note_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
 
 async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64) -> Result<Served, Problem> {
     let began_ms = app.clock.now_ms();
-    let place = route::wait_for_place(&app, &ask).await?;
+    let permit = route::wait_for_permit(&app, &ask).await?;
     let attempted_ms = app.clock.now_ms();
     let admitted = admit::admit(&app, &ask).await?;
     let mut event = ask.event.clone();
-    event.hold_ms = held_ms.or_else(|| place.is_some().then(|| attempted_ms.saturating_sub(began_ms)));
+    event.hold_ms = held_ms.or_else(|| permit.is_some().then(|| attempted_ms.saturating_sub(began_ms)));
     event.reserved_tokens = Some(admitted.reserved_tokens());
     event.regained_tokens = Some(admitted.regained_tokens).filter(|regained| *regained > 0);
     event.admit_ms = Some(app.clock.now_ms().saturating_sub(attempted_ms));
-    match route::route(&app, &ask, &admitted, place).await {
+    match route::route(&app, &ask, &admitted, permit).await {
         Ok(routed) => respond::respond(&app, Arc::clone(&ask), admitted, routed, event, started_ms).await,
         Err(failed) => {
             let mut receipt = admitted.give_back(&app, failed.may_be_billed).await;

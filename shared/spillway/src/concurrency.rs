@@ -1,7 +1,12 @@
-//! How many calls the jobs of this process make to a pool at the same time.
+//! Concurrency control: how many calls the jobs of this process make to a pool at the same time.
+//!
+//! A [`ConcurrencyLimiter`] keeps one [`ConcurrencyWindow`] for each pool. A call needs a
+//! [`Permit`] of its pool's window.
 
-mod permits;
+mod limiter;
+mod retry_pacer;
 mod window;
 
-pub use permits::{Pacing, Place, Run};
-pub use window::{Blocked, End, Entry, LARGEST_SIZE, Turns, Window};
+pub use limiter::{ConcurrencyLimiter, Permit, RunningWork};
+pub use retry_pacer::RetryPacer;
+pub use window::{CallOutcome, ConcurrencyWindow, MAX_WINDOW_SIZE, Started, TryAcquireError};

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     app::App,
     chat::StreamEvent,
-    concurrency::{End, Place},
+    concurrency::{CallOutcome, Permit},
     model::{EventStream, Failure},
     problem::Problem,
     telemetry::{Outcome, RequestEvent},
@@ -50,7 +50,7 @@ pub async fn respond(
     let (max_tokens_set, limits) = (admitted.plan.max_tokens_set, admitted.limits.clone());
     let deadline_ms = admitted.deadline_ms;
     let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), ask };
-    let delivery = Delivery { app: app.clone(), settlement, place: routed.place, event, started_ms, deadline_ms };
+    let delivery = Delivery { app: app.clone(), settlement, permit: routed.permit, event, started_ms, deadline_ms };
     let reply = match routed.response {
         Response::Whole(answer) => {
             delivery.end(answer.usage, Outcome::Answered).await;
@@ -69,8 +69,8 @@ pub async fn respond(
 struct Delivery {
     app: App,
     settlement: Settlement,
-    /// Held until the model is done.
-    place: Option<Place>,
+    /// Released when the model is done.
+    permit: Option<Permit>,
     event: RequestEvent,
     started_ms: u64,
     deadline_ms: u64,
@@ -114,8 +114,8 @@ impl Delivery {
                 Err(failure) => break Some(failure),
             }
         };
-        if let (Some(Failure::Throttled), Some(place)) = (&ended, self.place.take()) {
-            place.leave(End::Throttled);
+        if let (Some(Failure::Throttled), Some(permit)) = (&ended, self.permit.take()) {
+            permit.release(CallOutcome::Throttled);
         }
         let problem = ended.map(Failure::into_problem);
         let outcome = match &problem {
@@ -130,9 +130,10 @@ impl Delivery {
     }
 
     async fn end(self, usage: Option<Usage>, outcome: Outcome) {
-        let Self { app, settlement, place, mut event, started_ms, .. } = self;
-        if let Some(place) = place {
-            place.leave(if outcome == Outcome::Failed { End::Other } else { End::Answered });
+        let Self { app, settlement, permit, mut event, started_ms, .. } = self;
+        if let Some(permit) = permit {
+            let is_failed = outcome == Outcome::Failed;
+            permit.release(if is_failed { CallOutcome::Ignored } else { CallOutcome::Answered });
         }
         let receipt = settlement.settle(&app, usage, outcome == Outcome::Failed).await;
         event.cost_microusd = receipt.tenant.map(|charged| charged.charge.cost_microusd);

@@ -4,7 +4,7 @@ use super::{Ask, accounts, admit::Admitted, refusal, settlement};
 use crate::{
     app::App,
     chat::Answer,
-    concurrency::{Blocked, End, Place},
+    concurrency::{CallOutcome, Permit, TryAcquireError},
     model::{EventStream, Failure, ModelCall},
     pool::Pool,
     problem::Problem,
@@ -13,6 +13,7 @@ use crate::{
         LedgerError,
         ledger::{Held, ReserveOutcome},
     },
+    units::{Millis, UnixMs},
 };
 
 /// A pool that took the request.
@@ -20,8 +21,8 @@ pub struct Routed<'a> {
     pub pool: &'a Pool,
     /// The reservation on the pool; `None` when it has no limits.
     pub held: Option<Held>,
-    /// Its place in the drain's pace, if it is a job that can wait.
-    pub place: Option<Place>,
+    /// The concurrency permit of a job that can wait.
+    pub permit: Option<Permit>,
     /// How many pools were called, this one included.
     pub calls: u32,
     pub response: Response,
@@ -59,31 +60,31 @@ struct Obstacles {
     unavailable: Option<Problem>,
 }
 
-/// Waits for a place at a pool, if `ask` keeps the pace of the drain.
+/// Waits for a concurrency permit of a pool, if `ask` is a job that can wait.
 ///
 /// # Errors
-/// No pool has a place in time.
-pub async fn wait_for_place(app: &App, ask: &Ask) -> Result<Option<Place>, Problem> {
+/// Returns an error if no pool has a permit in time.
+pub async fn wait_for_permit(app: &App, ask: &Ask) -> Result<Option<Permit>, Problem> {
     let Some(until_ms) = ask.patient_until_ms else { return Ok(None) };
-    match app.pacing.place(&ask.model, &rungs(ask)?, until_ms).await {
-        Ok(place) => Ok(Some(place)),
-        Err(retry_after_ms) => Err(refusal::of_pools(&ask.model.name, retry_after_ms)),
+    match app.concurrency.acquire(&ask.model, &rungs(ask)?, UnixMs::from_ms(until_ms)).await {
+        Ok(permit) => Ok(Some(permit)),
+        Err(retry_after) => Err(refusal::of_pools(&ask.model.name, retry_after.as_ms())),
     }
 }
 
 /// Tries the pools of the model's ladder in order: a full, throttled or unavailable one leads to the next; anything else
-/// ends the request. `place` is where it waited for its turn.
+/// ends the request. `permit` is the permit that the job waited for.
 pub async fn route<'a>(
     app: &App,
     ask: &'a Ask,
     admitted: &Admitted,
-    mut place: Option<Place>,
+    mut permit: Option<Permit>,
 ) -> Result<Routed<'a>, Failed> {
     let mut obstacles = Obstacles::default();
     let mut calls = 0;
     for pool in rungs(ask).map_err(Failed::unbilled)? {
-        let place = match turn(app, ask, pool, &mut place) {
-            Ok(place) => place,
+        let permit = match permit_for(app, ask, pool, &mut permit) {
+            Ok(permit) => permit,
             Err(retry_after_ms) => {
                 obstacles.full(retry_after_ms);
                 continue;
@@ -95,15 +96,15 @@ pub async fn route<'a>(
             Room::Never => continue,
             Room::Full { retry_after_ms } => {
                 obstacles.full(retry_after_ms);
-                if let Some(place) = place {
-                    place.leave(End::NoRoom { retry_after_ms });
+                if let Some(permit) = permit {
+                    permit.release(CallOutcome::Refused { retry_after: Millis::from_ms(retry_after_ms) });
                 }
                 continue;
             }
         };
         calls += 1;
         let failure = match invoke(app, ask, admitted, pool).await {
-            Ok(response) => return Ok(Routed { pool, held, place, calls, response }),
+            Ok(response) => return Ok(Routed { pool, held, permit, calls, response }),
             Err(failure) => failure,
         };
         let may_be_billed = matches!(failure, Failure::Failed(_));
@@ -113,14 +114,14 @@ pub async fn route<'a>(
         };
         match failure {
             Failure::Throttled => {
-                let rests_ms = match place {
-                    Some(place) => place.leave(End::Throttled),
+                let cool_down = match permit {
+                    Some(permit) => permit.release(CallOutcome::Throttled),
                     None => {
-                        app.pacing.press(&ask.model, pool);
-                        0
+                        app.concurrency.record_throttle(&ask.model, pool);
+                        Millis::ZERO
                     }
                 };
-                obstacles.full(rests_ms.max(refusal::THROTTLED_RETRY_MS));
+                obstacles.full(cool_down.as_ms().max(refusal::THROTTLED_RETRY_MS));
             }
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
             Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
@@ -132,20 +133,21 @@ pub async fn route<'a>(
     Err(Failed::unbilled(obstacles.into_problem(&ask.model.name)))
 }
 
-/// The place to call `pool` from: that where a job waited, or another one that is free; none for who does not keep pace.
+/// Returns the permit to call `pool`: `acquired` if it is for this pool, or else a free one. A request whose caller
+/// waits needs none.
 ///
 /// # Errors
-/// It is not its turn there, for so long, in milliseconds.
-fn turn(app: &App, ask: &Ask, pool: &Pool, waited: &mut Option<Place>) -> Result<Option<Place>, u64> {
+/// Returns the time in milliseconds after which the pool probably has a permit.
+fn permit_for(app: &App, ask: &Ask, pool: &Pool, acquired: &mut Option<Permit>) -> Result<Option<Permit>, u64> {
     if ask.patient_until_ms.is_none() {
         return Ok(None);
     }
-    if waited.as_ref().is_some_and(|place| place.is_at(&ask.model, pool)) {
-        return Ok(waited.take());
+    if acquired.as_ref().is_some_and(|permit| permit.is_for(&ask.model, pool)) {
+        return Ok(acquired.take());
     }
-    app.pacing.try_place(&ask.model, pool).map(Some).map_err(|blocked| {
-        let (Blocked::Resting { until_ms } | Blocked::Full { until_ms }) = blocked;
-        until_ms.saturating_sub(app.clock.now_ms())
+    app.concurrency.try_acquire(&ask.model, pool).map(Some).map_err(|error| {
+        let (TryAcquireError::CoolingDown { until } | TryAcquireError::NoPermits { until }) = error;
+        until.as_ms().saturating_sub(app.clock.now_ms())
     })
 }
 

@@ -113,7 +113,7 @@ async fn serve(
         model,
         request,
     };
-    let _run = ask.patient_until_ms.is_none().then(|| app.pacing.run());
+    let _running = ask.patient_until_ms.is_none().then(|| app.concurrency.start_work());
     let served = broker::serve(app, ask).await.inspect_err(|problem| record_charged(app, event, problem))?;
     let headers = served.headers(&ignored);
     match served.reply {

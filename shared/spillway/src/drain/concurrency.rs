@@ -11,6 +11,7 @@ use crate::{
     quota::{Charge, Settled},
     store::ledger::{Held, ReserveOutcome},
     tenant::Tenant,
+    units::Millis,
 };
 
 /// Whether one more job of a tenant may run.
@@ -42,7 +43,9 @@ pub async fn take(app: &App, job: &Job, lease_ends_ms: u64) -> anyhow::Result<Sl
     let since_ms = app.clock.now_ms();
     Ok(match app.ledger.reserve(&account, ONE, crate::units::UnixMs::from_ms(lease_ends_ms)).await? {
         ReserveOutcome::Reserved(held, _) => Slot::Held { held, tenant, since_ms },
-        ReserveOutcome::Refused(..) => Slot::NotYet { until_ms: app.pacing.turn(&tenant.name, at_once) },
+        ReserveOutcome::Refused(..) => {
+            Slot::NotYet { until_ms: app.concurrency.next_retry(&tenant.name, at_once).as_ms() }
+        }
         ReserveOutcome::Busy => Slot::NotYet { until_ms: since_ms + CHANGING_MS },
         ReserveOutcome::Stale => {
             app.registry.forget(&tenant.name);
@@ -55,7 +58,7 @@ impl Slot {
     /// Gives it back. What fails to be given back expires with the lease.
     pub async fn give_back(self, app: &App) {
         let Self::Held { held, tenant, since_ms } = self else { return };
-        app.pacing.done(&tenant.name, app.clock.now_ms().saturating_sub(since_ms));
+        app.concurrency.record_job(&tenant.name, Millis::from_ms(app.clock.now_ms().saturating_sub(since_ms)));
         if let Err(error) = app.ledger.settle(held, &Settled::refund()).await {
             warn!(%error, "the slot of a job was not given back and will expire");
         }

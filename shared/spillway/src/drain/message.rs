@@ -38,7 +38,7 @@ pub async fn handle(app: &App, message: &Message, budget: TimeBudget) -> Handled
 
 async fn try_handle(app: &App, queue: &Queue, message: &Message, budget: TimeBudget) -> anyhow::Result<Handled> {
     if is_batch_id(&message.body) {
-        let _run = app.pacing.run();
+        let _running = app.concurrency.start_work();
         batch::handle(app, queue, &message.body, budget.deadline_ms()).await?;
         return Ok(Handled::Done);
     }

@@ -39,12 +39,12 @@ pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: Cancella
     let mut jobs = JoinSet::new();
     while !shutdown.is_cancelled() {
         while jobs.try_join_next().is_some() {}
-        let most = vacancies(concurrency.max(1), jobs.len(), app.pacing.running());
+        let most = vacancies(concurrency.max(1), jobs.len(), app.concurrency.running());
         if most == 0 {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 _ = jobs.join_next() => {}
-                () = app.pacing.one_more_runs() => {}
+                () = app.concurrency.work_started() => {}
             }
             continue;
         }
