@@ -8,8 +8,8 @@ use crate::support::{
     Deployment,
     answer::{Answer, deployment, pool, three_chats, used},
     chat,
-    jobs::ONE,
-    time::{eventually, refused},
+    jobs::ONE_REQUEST,
+    time::{assert_refused, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -28,8 +28,9 @@ impl Deployment {
         self.dynamodb_operations().await[operation].as_u64().unwrap_or(0)
     }
 
-    /// How many ledger writes `times` of these requests cost together, once the registry cache is warm; nothing may be
-    /// read then. The cache cools down after 2 s, so on a slow machine it takes a few tries to stay within.
+    /// How many ledger writes `times` of these requests cost together, once the registry cache is
+    /// warm; nothing may be read then. The cache cools down after 2 s, so on a slow machine it
+    /// takes a few tries to stay within.
     async fn writes_of(&self, times: u64, body: &Value, status: u16) -> u64 {
         for _ in 0..10 {
             assert_eq!(self.ask(CHAT, "t", body).await.status, status);
@@ -70,17 +71,17 @@ async fn an_admitted_request_costs_two_writes_and_two_more_on_a_pool_with_limits
 async fn a_refusal_costs_one_write_and_the_next_ones_cost_none_for_a_moment() {
     for (limit, believed_ms) in [("requests_per_minute", 500), ("in_flight", 100)] {
         let deployment = start(&format!("{{ {limit} = 1 }}"), "limits = { tokens_per_minute = 100000 }").await;
-        let _running = deployment.occupy("t", ONE, 600_000).await;
-        refused(&deployment.chat("t", 5, 5).await, limit);
+        let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
+        assert_refused(&deployment.chat("t", 5, 5).await, limit);
         for _ in 0..3 {
             let before = deployment.count("UpdateItem").await;
             deployment.world.advance(believed_ms);
-            refused(&deployment.chat("t", 5, 5).await, limit);
+            assert_refused(&deployment.chat("t", 5, 5).await, limit);
             assert_eq!(deployment.count("UpdateItem").await - before, 1, "{limit}");
         }
     }
     let deployment = start("{ requests_per_minute = 1 }", "").await;
-    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
     let writes = deployment.writes_of(5, &chat(5, 5), 429).await;
     assert!(writes < 5, "{writes} writes for five refusals within half a second of the first");
 }
@@ -88,13 +89,13 @@ async fn a_refusal_costs_one_write_and_the_next_ones_cost_none_for_a_moment() {
 #[tokio::test]
 async fn refusals_are_recorded_in_one_write_every_five_seconds() {
     let deployment = start("{ requests_per_minute = 1 }", "").await;
-    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
     let before = deployment.count("UpdateItem").await;
     for _ in 0..10 {
-        refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+        assert_refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
     }
     deployment.world.advance(5_000);
-    refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+    assert_refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
     let records = deployment.world.app.refusals.of("t").await.expect("the ledger");
     assert_eq!((records.len(), records[0].limit.as_str(), records[0].count), (1, "requests_per_minute", 11));
     let writes = deployment.count("UpdateItem").await - before;
@@ -103,15 +104,16 @@ async fn refusals_are_recorded_in_one_write_every_five_seconds() {
 
 #[tokio::test]
 async fn a_remembered_refusal_ends_at_the_time_that_it_told() {
-    // Where the machine is slow, the window passes in real time before the second refusal; then it is tried again.
+    // Where the machine is slow, the window passes in real time before the second refusal; then it
+    // is tried again.
     for _ in 0..10 {
         let deployment = start("{ requests_per_minute = 1 }", "").await;
-        let _running = deployment.occupy("t", ONE, 30_000).await;
-        let wait_ms = refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+        let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
+        let wait_ms = assert_refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
         deployment.world.advance(wait_ms - 400);
         let second = deployment.chat("t", 5, 5).await;
         if second.status() == 429 {
-            deployment.world.advance(refused(&second, "requests_per_minute"));
+            deployment.world.advance(assert_refused(&second, "requests_per_minute"));
             let third = deployment.chat("t", 5, 5).await;
             assert_eq!(third.status(), 200, "half a second has not passed, but the window has");
             return;
@@ -124,8 +126,8 @@ async fn a_remembered_refusal_ends_at_the_time_that_it_told() {
 async fn what_is_given_back_here_is_not_refused_from_memory() {
     let deployment = start("{ in_flight = 1 }", "").await;
     for _ in 0..5 {
-        let running = deployment.occupy("t", ONE, 600_000).await;
-        refused(&deployment.chat("t", 5, 5).await, "in_flight");
+        let running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
+        assert_refused(&deployment.chat("t", 5, 5).await, "in_flight");
         deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("settled");
         assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     }
@@ -135,7 +137,8 @@ async fn what_is_given_back_here_is_not_refused_from_memory() {
 async fn a_full_pool_costs_the_tenants_reservation_and_its_return() {
     let deployment = start("{ in_flight = 10 }", "limits = { requests_per_minute = 12 }").await;
     while deployment.ask(CHAT, "t", &chat(5, 5)).await.status == 200 {}
-    // A pool's refusal is believed for half a second, which a slow machine may take for the request alone.
+    // A pool's refusal is believed for half a second, which a slow machine may take for the request
+    // alone.
     let mut writes = Vec::new();
     for passed_ms in [500, 0, 0, 0, 0, 0, 0, 0, 0] {
         let before = deployment.count("UpdateItem").await;
@@ -200,7 +203,7 @@ async fn a_reservation_of_unknown_fate_is_an_error_and_frees_its_slot_by_its_dea
     assert!((1..=3).contains(&writes), "those that wait together go together, and nothing is sent twice: {writes}");
     deployment.world.stand_ins.dynamodb_faults().clear();
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
-    refused(&deployment.chat("t", 5, 5).await, "in_flight");
+    assert_refused(&deployment.chat("t", 5, 5).await, "in_flight");
     // The model's 30 s, rounded up to a slot of 15 s, and a margin for clocks that differ.
     deployment.world.advance(30_000 + 15_000 + REAP_MARGIN_MS);
     assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
@@ -237,7 +240,7 @@ async fn a_settlement_that_fails_leaves_the_reserve_charged_and_its_slot_to_the_
     assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);
     assert_eq!(deployment.count("UpdateItem").await, 2);
     assert!(used(&deployment.quota("t").await, "tokens_per_day") > 500);
-    refused(&deployment.chat("t", 5, 5).await, "in_flight");
+    assert_refused(&deployment.chat("t", 5, 5).await, "in_flight");
     deployment.world.advance(30_000 + 15_000 + REAP_MARGIN_MS);
     let before = used(&deployment.quota("t").await, "tokens_per_day");
     assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);

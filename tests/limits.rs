@@ -1,4 +1,5 @@
-//! Limits hold at every moment, by the simulator's own account, and a refusal says truthfully when to come back.
+//! Limits hold at every moment, by the simulator's own account, and a refusal says truthfully when
+//! to come back.
 
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use spillway::quota::{Charge, REAP_MARGIN_MS};
 
 use crate::support::{
     Deployment, chat, one_tenant,
-    time::{next, refused, reserved_tokens},
+    time::{assert_refused, next_response, reserved_tokens},
 };
 
-/// Models that take 20 s of the stand-ins' clock, so that a burst is answered only when the test lets time pass.
+/// Models that take 20 s of the stand-ins' clock, so that a burst is answered only when the test
+/// lets time pass.
 const SLOW: &str = "[simulator]\ntime_to_first_token_ms = 20000";
 
 const NOTHING: Charge = Charge { requests: 0, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
@@ -21,22 +23,24 @@ async fn start(limits: &str, simulator: &str) -> Deployment {
     deployment
 }
 
-/// What one chat of these tests reserves, in micro-USD: the prices are 1 and 2 USD per million tokens.
+/// What one chat of these tests reserves, in micro-USD: the prices are 1 and 2 USD per million
+/// tokens.
 fn reserved_microusd(output_tokens: u64) -> u64 {
     reserved_tokens(&chat(output_tokens, output_tokens)) + output_tokens
 }
 
-/// Sends 200 chats at once, of which `admitted` fit under `limit`; gives the waits that the others were told.
+/// Sends 200 chats at once, of which `admitted` fit under `limit`; gives the waits that the others
+/// were told.
 async fn two_hundred(deployment: &Deployment, body: &Value, limit: &str, admitted: usize) -> Vec<u64> {
     let mut answers = deployment.burst(200, "t", body);
     let mut waits = Vec::new();
     for _ in admitted..200 {
-        waits.push(refused(&next(&mut answers).await, limit));
+        waits.push(assert_refused(&next_response(&mut answers).await, limit));
     }
     deployment.simulator_when(|account| account["tenants"]["t"]["in_flight"] == admitted).await;
     deployment.world.advance(20_000);
     while !answers.is_empty() {
-        assert_eq!(next(&mut answers).await.status(), 200);
+        assert_eq!(next_response(&mut answers).await.status(), 200);
     }
     waits
 }
@@ -73,11 +77,11 @@ async fn of_two_hundred_at_once_exactly_the_minutes_requests_are_admitted() {
     let mut answers = deployment.burst(200, "t", &chat(5, 5));
     let mut admitted = 0;
     while !answers.is_empty() {
-        let answer = next(&mut answers).await;
+        let answer = next_response(&mut answers).await;
         if answer.status() == 200 {
             admitted += 1;
         } else {
-            refused(&answer, "requests_per_minute");
+            assert_refused(&answer, "requests_per_minute");
         }
     }
     assert_eq!(admitted, 7);
@@ -97,9 +101,9 @@ async fn a_refused_request_fits_at_the_time_it_was_told_and_not_before() {
     for (limit, cap, charge) in cases {
         let deployment = start(&format!("{{ {limit} = {cap} }}"), "").await;
         let _never_settled = deployment.occupy("t", charge, 30_000).await;
-        let wait_ms = refused(&deployment.chat("t", 20, 20).await, limit);
+        let wait_ms = assert_refused(&deployment.chat("t", 20, 20).await, limit);
         deployment.world.advance(wait_ms - 4_000);
-        let rest_ms = refused(&deployment.chat("t", 20, 20).await, limit);
+        let rest_ms = assert_refused(&deployment.chat("t", 20, 20).await, limit);
         deployment.world.advance(rest_ms);
         assert_eq!(deployment.chat("t", 20, 20).await.status(), 200, "{limit} after {wait_ms} ms");
     }
@@ -167,11 +171,11 @@ async fn a_limit_of_one_admits_exactly_one() {
         let deployment = start(&format!("{{ {limit} = 1 }}"), SLOW).await;
         let mut answers = deployment.burst(5, "t", &chat(5, 5));
         for _ in 0..4 {
-            refused(&next(&mut answers).await, limit);
+            assert_refused(&next_response(&mut answers).await, limit);
         }
         deployment.simulator_when(|account| account["tenants"]["t"]["in_flight"] == 1).await;
         deployment.world.advance(20_000);
-        assert_eq!(deployment.quickly(next(&mut answers)).await.status(), 200, "{limit}");
+        assert_eq!(deployment.quickly(next_response(&mut answers)).await.status(), 200, "{limit}");
         assert_eq!(deployment.simulator().await["total"]["requests"], 1, "{limit}");
     }
     for (limit, status) in [("tokens_per_minute", 400), ("tokens_per_day", 400), ("microusd_per_month", 402)] {
@@ -217,10 +221,10 @@ async fn a_request_that_cannot_be_held_long_enough_is_refused_at_once() {
         request.send().await.expect("an answer")
     };
     let before_ms = deployment.world.app.clock.now_ms();
-    refused(&ask("wait=0").await, "in_flight");
-    refused(&ask("wait=1").await, "in_flight");
+    assert_refused(&ask("wait=0").await, "in_flight");
+    assert_refused(&ask("wait=1").await, "in_flight");
     assert!(deployment.world.app.clock.now_ms() - before_ms < 3_000, "nobody waits for what cannot come in time");
-    refused(&deployment.quickly(ask("wait=9")).await, "in_flight");
+    assert_refused(&deployment.quickly(ask("wait=9")).await, "in_flight");
     let waited_ms = deployment.world.app.clock.now_ms() - before_ms;
     assert!((5_000..12_000).contains(&waited_ms), "{waited_ms}");
 }
@@ -230,7 +234,7 @@ async fn a_dead_reservation_frees_its_slot_by_its_deadline() {
     let deployment = start("{ in_flight = 1 }", "").await;
     drop(deployment.occupy("t", Charge { requests: 1, ..NOTHING }, 10_000).await);
     deployment.world.advance(8_000);
-    refused(&deployment.chat("t", 5, 5).await, "in_flight");
+    assert_refused(&deployment.chat("t", 5, 5).await, "in_flight");
     // The deadline, rounded up to a slot of 15 s, and a margin for clocks that differ.
     deployment.world.advance(2_000 + 15_000 + REAP_MARGIN_MS);
     assert_eq!(deployment.quota("t").await["limits"][0]["used"], 0);

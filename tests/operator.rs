@@ -1,4 +1,5 @@
-//! What operators see of the ledger: the quota of a tenant, and whether the counters are what happened.
+//! What operators see of the ledger: the quota of a tenant, and whether the counters are what
+//! happened.
 
 use clap::Parser;
 use spillway_command::admin::{self, Admin};
@@ -7,7 +8,7 @@ use crate::support::{
     Deployment,
     answer::{deployment, pool},
     chat,
-    jobs::ONE,
+    jobs::ONE_REQUEST,
     recorded::Recorded,
 };
 
@@ -77,7 +78,7 @@ async fn the_counters_are_what_the_events_of_all_requests_add_up_to() {
 async fn a_charge_that_no_event_explains_is_reported_with_its_counter() {
     let observed = start(LIMITS, &pool("p", "on_demand", "sim.model", "")).await;
     assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), 200);
-    drop(observed.deployment.occupy("t", ONE, 1_000).await);
+    drop(observed.deployment.occupy("t", ONE_REQUEST, 1_000).await);
     let (told, is_right) = observed.verify().await;
     assert!(!is_right);
     assert!(told.contains("T#t: requests of the minute from") && told.contains("2, recomputed 1"), "{told}");

@@ -7,9 +7,9 @@ use crate::support::{
     Deployment,
     answer::{charged, pool, three_chats, used},
     chat,
-    jobs::ONE,
+    jobs::ONE_REQUEST,
     key,
-    time::refused,
+    time::assert_refused,
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -40,7 +40,7 @@ async fn members_share_what_their_organisation_may_use() {
     }
     let of_a = deployment.chat("a", 5, 5).await;
     assert_eq!(of_a.headers()["x-spillway-limit-of"], "a", "its own limit is asked first");
-    refused(&of_a, "requests_per_minute");
+    assert_refused(&of_a, "requests_per_minute");
     for (path, body) in three_chats(5, Some(5)) {
         let answer = deployment.ask(path, "b", &body).await;
         assert_eq!((answer.status, answer.header("x-spillway-limit-of")), (429, "org"), "{path}");
@@ -51,11 +51,11 @@ async fn members_share_what_their_organisation_may_use() {
 #[tokio::test]
 async fn a_refusal_by_the_organisation_changes_nothing_for_its_member() {
     let deployment = organisation("{ in_flight = 1 }", "{ in_flight = 5, tokens_per_day = 100000 }", "{}").await;
-    let running = deployment.occupy("org", ONE, 600_000).await;
+    let running = deployment.occupy("org", ONE_REQUEST, 600_000).await;
     let before = charged(&deployment.quota("a").await);
     let answer = deployment.chat("a", 5, 5).await;
     assert_eq!(answer.headers()["x-spillway-limit-of"], "org");
-    refused(&answer, "in_flight");
+    assert_refused(&answer, "in_flight");
     assert_eq!(charged(&deployment.quota("a").await), before);
     deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("room again");
     assert_eq!(deployment.chat("a", 5, 5).await.status(), 200);
@@ -104,7 +104,7 @@ async fn a_changed_limit_of_the_organisation_holds_for_the_next_request_of_a_mem
     elsewhere.ledger.fence(&spillway::broker::account_of(&org), 1).await.expect("fenced");
     let answer = deployment.chat("a", 5, 5).await;
     assert_eq!(answer.headers()["x-spillway-limit-of"], "org");
-    refused(&answer, "requests_per_minute");
+    assert_refused(&answer, "requests_per_minute");
 }
 
 #[tokio::test]

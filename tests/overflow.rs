@@ -1,4 +1,5 @@
-//! Overflow: a request that can wait becomes a job, and its answer is what the call would have given.
+//! Overflow: a request that can wait becomes a job, and its answer is what the call would have
+//! given.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use crate::support::{
     Deployment,
     answer::{Answer, three_chats},
     chat,
-    jobs::{DEAD, JOBS, ONE},
-    time::{eventually, refused},
+    jobs::{DEAD_LETTER_QUEUE, JOB_QUEUE, ONE_REQUEST},
+    time::{assert_refused, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -22,9 +23,9 @@ const ONE_A_MINUTE: &str = "limits = { requests_per_minute = 1 }";
 #[tokio::test]
 async fn a_request_that_can_wait_becomes_a_job_only_when_there_is_no_room() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
+    assert_eq!(deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
 
-    let accepted = deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await;
+    let accepted = deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await;
     let body = accepted.json();
     let id = body["id"].as_str().expect("an id");
     assert_eq!((accepted.status, accepted.header("location")), (202, format!("/v1/jobs/{id}").as_str()));
@@ -34,13 +35,13 @@ async fn a_request_that_can_wait_becomes_a_job_only_when_there_is_no_room() {
     assert!((1..=60_000).contains(&wait_ms), "{wait_ms}");
     assert_eq!(accepted.header("retry-after"), wait_ms.div_ceil(1_000).to_string());
 
-    refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+    assert_refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
 }
 
 #[tokio::test]
 async fn a_store_that_falls_silent_keeps_neither_a_caller_nor_a_job_for_ever() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
+    assert_eq!(deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
     let silent = Fault { times: Some(1), ..Fault::on("PutItem", Effect::TimeoutAfter) };
     deployment.world.stand_ins.dynamodb_faults().inject(silent.clone());
     let submitted = tokio::time::timeout(Duration::from_secs(30), deployment.submit(CHAT, "t", &chat(5, 5))).await;
@@ -48,23 +49,23 @@ async fn a_store_that_falls_silent_keeps_neither_a_caller_nor_a_job_for_ever() {
 
     // The next one is the drain's claim.
     deployment.world.stand_ins.dynamodb_faults().inject(silent);
-    let ended = tokio::time::timeout(Duration::from_secs(60), deployment.end_of(&id)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), deployment.final_status(&id)).await;
     assert_eq!(ended.expect("an end in time"), "succeeded");
 }
 
 #[tokio::test]
 async fn a_tenant_without_overflow_is_refused_even_if_it_can_wait() {
     let deployment = Deployment::with_tenants(&format!("{ONE_A_MINUTE}\noverflow = \"refuse\"")).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
-    let answer = deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
+    let answer = deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await;
     assert_eq!((answer.status, answer.header("x-spillway-limit")), (429, "requests_per_minute"));
-    assert_eq!(deployment.messages_in(JOBS).await, 0);
+    assert_eq!(deployment.messages_in(JOB_QUEUE).await, 0);
 }
 
 #[tokio::test]
 async fn a_request_that_can_wait_is_held_first_if_it_says_so() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
-    let running = deployment.occupy("t", ONE, 600_000).await;
+    let running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
     let ask = async || {
         let request = deployment.post(CHAT, "t", &chat(5, 5)).header("prefer", "respond-async, wait=8");
         deployment.quickly(Answer::to(request)).await
@@ -81,8 +82,8 @@ async fn a_request_that_can_wait_is_held_first_if_it_says_so() {
 #[tokio::test]
 async fn a_wait_that_the_job_would_not_survive_is_refused() {
     let deployment = Deployment::with_tenants(&format!("{ONE_A_MINUTE}\njob_ttl_s = 20")).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
-    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 429);
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
+    assert_eq!(deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await.status, 429);
 }
 
 #[tokio::test]
@@ -93,7 +94,7 @@ async fn a_jobs_result_is_what_the_call_would_have_given() {
         assert_eq!(called.status, 200, "{path}: {}", called.text());
         let id = deployment.submit(&path, "t", &body).await;
         assert_eq!(deployment.result("t", &id).await.status, 409, "not yet: {path}");
-        assert_eq!(deployment.end_of(&id).await, "succeeded", "{path}");
+        assert_eq!(deployment.final_status(&id).await, "succeeded", "{path}");
 
         let result = deployment.result("t", &id).await;
         for header in ["content-type", "x-spillway-pool"] {
@@ -103,7 +104,7 @@ async fn a_jobs_result_is_what_the_call_would_have_given() {
         assert_eq!(comparable(&deployment.result("t", &id).await), comparable(&result), "it can be read again");
         deployment.world.advance(60_000);
     }
-    assert_eq!((deployment.messages_in(JOBS).await, deployment.messages_in(DEAD).await), (0, 0));
+    assert_eq!((deployment.messages_in(JOB_QUEUE).await, deployment.messages_in(DEAD_LETTER_QUEUE).await), (0, 0));
     assert_eq!(deployment.simulator().await["total"]["requests"], 16);
 }
 
@@ -167,7 +168,7 @@ fn scrubbed(value: Value) -> Value {
 #[tokio::test]
 async fn a_job_is_its_tenants_own() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     for id in [id.as_str(), "018f0000-0000-7000-8000-000000000000", "nothing", &format!("{id}%23request")] {
         assert_eq!(deployment.job("u", id).await.status, 404, "{id}");
@@ -175,27 +176,27 @@ async fn a_job_is_its_tenants_own() {
         assert_eq!(deployment.cancel("u", id).await.status, 404, "{id}");
     }
     assert_eq!(deployment.job("t", &id).await.json()["status"], "queued");
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
     assert_eq!(deployment.result("u", &id).await.status, 404);
 }
 
 #[tokio::test]
 async fn a_job_can_be_cancelled_until_it_is_claimed() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let cancelled = deployment.cancel("t", &id).await;
     assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("cancelled")));
     assert_eq!(deployment.cancel("t", &id).await.status, 200, "cancelling again changes nothing");
-    assert_eq!(deployment.end_of(&id).await, "cancelled");
-    eventually("its message is dropped", async || deployment.messages_in(JOBS).await == 0).await;
+    assert_eq!(deployment.final_status(&id).await, "cancelled");
+    eventually("its message is dropped", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
     let result = deployment.result("t", &id).await;
     assert!(result.status == 409 && result.text().contains("cancelled"), "{}", result.text());
 
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
     assert_eq!(deployment.cancel("t", &id).await.status, 409, "too late");
     assert_eq!(deployment.job("t", &id).await.json()["status"], "succeeded");
 }
@@ -203,13 +204,13 @@ async fn a_job_can_be_cancelled_until_it_is_claimed() {
 #[tokio::test]
 async fn a_job_without_room_is_sent_again_for_exactly_the_time_it_was_told() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let first = deployment.stored(&id).await;
     let wait_ms = first.ready_ms - deployment.world.app.clock.now_ms();
     // The queue's clock comes later, so that another request takes the room for sure.
     deployment.world.app.clock.advance(wait_ms);
-    let _faster = deployment.occupy("t", ONE, 30_000).await;
+    let _faster = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     deployment.world.stand_in_clock.advance(wait_ms + 1_000);
     let mut deferred = deployment.stored(&id).await;
     eventually("it finds no room", async || {
@@ -222,27 +223,27 @@ async fn a_job_without_room_is_sent_again_for_exactly_the_time_it_was_told() {
     assert!(off_ms < 1_000, "{off_ms}");
     assert_eq!(deferred.attempts, 0, "a deferral is no failure");
     assert_eq!(deployment.job("t", &id).await.json()["estimated_start_ms"], deferred.ready_ms);
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
     assert_eq!(deployment.stored(&id).await.attempts, 1);
-    assert_eq!(deployment.messages_in(DEAD).await, 0);
+    assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
 }
 
 #[tokio::test]
 async fn a_job_may_wait_for_room_far_more_often_than_a_message_may_fail() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
-    let running = deployment.occupy("t", ONE, 3_600_000).await;
+    let running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     for deferrals in 1..=7 {
         let due_ms = deployment.stored(&id).await.ready_ms;
         deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);
         let is_deferred = |job: &spillway::job::Job| job.deferrals >= deferrals && job.status.name() == "queued";
         assert_eq!(deployment.stored_when(&id, is_deferred).await.attempts, 0);
-        assert_eq!(deployment.messages_in(DEAD).await, 0);
+        assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
     }
     deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("room again");
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
-    eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
-    assert_eq!(deployment.messages_in(DEAD).await, 0);
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
+    eventually("no message is left", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
+    assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
 }
 
 #[tokio::test]
@@ -255,9 +256,9 @@ async fn a_job_that_fails_for_good_keeps_its_error_and_leaves_a_dead_letter() {
             body["model"] = json!("refuses");
         }
         let called = deployment.ask(&path, "t", &body).await;
-        let _running = deployment.occupy("t", ONE, 30_000).await;
+        let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
         let id = deployment.submit(&path, "t", &body).await;
-        assert_eq!(deployment.end_of(&id).await, "failed", "{path}");
+        assert_eq!(deployment.final_status(&id).await, "failed", "{path}");
         let result = deployment.result("t", &id).await;
         assert_eq!((result.status, comparable(&result)), (400, comparable(&called)), "{path}");
         assert_eq!(result.header("x-amzn-errortype"), called.header("x-amzn-errortype"), "{path}");
@@ -266,10 +267,11 @@ async fn a_job_that_fails_for_good_keeps_its_error_and_leaves_a_dead_letter() {
         failed.push(id);
         deployment.world.advance(60_000);
     }
-    eventually("the messages are dead letters", async || deployment.messages_in(DEAD).await == 3).await;
-    assert_eq!(deployment.messages_in(JOBS).await, 0);
+    eventually("the messages are dead letters", async || deployment.messages_in(DEAD_LETTER_QUEUE).await == 3).await;
+    assert_eq!(deployment.messages_in(JOB_QUEUE).await, 0);
     let sqs = deployment.sqs().await;
-    let url = sqs.get_queue_url().queue_name(DEAD).send().await.expect("a queue").queue_url.expect("a URL");
+    let url =
+        sqs.get_queue_url().queue_name(DEAD_LETTER_QUEUE).send().await.expect("a queue").queue_url.expect("a URL");
     let letters = sqs.receive_message().queue_url(url).max_number_of_messages(10).send().await.expect("letters");
     let mut bodies: Vec<String> = letters.messages.unwrap_or_default().into_iter().filter_map(|one| one.body).collect();
     bodies.sort();
@@ -282,9 +284,9 @@ async fn a_job_that_fails_for_good_keeps_its_error_and_leaves_a_dead_letter() {
 async fn a_job_outlasts_an_outage_of_the_model() {
     for outage in [json!({ "unavailable": true }), json!({ "region_down": true }), json!({ "throttle": true })] {
         let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
-        let running = deployment.occupy("t", ONE, 3_600_000).await;
+        let running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
         let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-        deployment.disturb(std::slice::from_ref(&outage)).await;
+        deployment.set_model_faults(std::slice::from_ref(&outage)).await;
         deployment.world.app.ledger.settle(running, &Settled::nothing()).await.expect("room again");
         for deferrals in 1..=6 {
             let due_ms = deployment.stored(&id).await.ready_ms;
@@ -292,9 +294,9 @@ async fn a_job_outlasts_an_outage_of_the_model() {
             let status = deployment.stored_when(&id, |job| job.deferrals >= deferrals || job.status.is_final()).await;
             assert!(!status.status.is_final(), "{outage}: {:?}", status.error);
         }
-        deployment.disturb(&[]).await;
-        assert_eq!(deployment.end_of(&id).await, "succeeded", "{outage}");
-        assert_eq!(deployment.messages_in(DEAD).await, 0, "{outage}");
+        deployment.set_model_faults(&[]).await;
+        assert_eq!(deployment.final_status(&id).await, "succeeded", "{outage}");
+        assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0, "{outage}");
         let account = deployment.simulator().await["total"].clone();
         assert_eq!(account["succeeded"], 1, "{outage}: {account}");
     }
@@ -304,9 +306,9 @@ async fn a_job_outlasts_an_outage_of_the_model() {
 async fn a_model_that_errs_is_tried_three_times_and_no_more() {
     for (times, status, attempts) in [(2, "succeeded", 3), (9, "failed", 3)] {
         let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-        let _running = deployment.occupy("t", ONE, 30_000).await;
+        let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
         let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-        deployment.disturb(&[json!({ "error": "ModelErrorException", "times": times })]).await;
+        deployment.set_model_faults(&[json!({ "error": "ModelErrorException", "times": times })]).await;
         for _ in 0..attempts {
             deployment.world.advance(61_000);
             let attempt = deployment.stored(&id).await.attempts + 1;
@@ -320,7 +322,7 @@ async fn a_model_that_errs_is_tried_three_times_and_no_more() {
         assert_eq!(deployment.simulator().await["total"]["requests"], 3);
         let dead = if status == "succeeded" { 0 } else { 1 };
         eventually("its message is where it belongs", async || {
-            deployment.messages_in(DEAD).await == dead && deployment.messages_in(JOBS).await == 0
+            deployment.messages_in(DEAD_LETTER_QUEUE).await == dead && deployment.messages_in(JOB_QUEUE).await == 0
         })
         .await;
     }
@@ -329,7 +331,7 @@ async fn a_model_that_errs_is_tried_three_times_and_no_more() {
 #[tokio::test]
 async fn a_stream_that_breaks_is_a_failed_attempt_and_not_half_a_result() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let mut body = chat(50, 50);
     body["model"] = json!("breaks");
     body["stream"] = json!(true);
@@ -347,7 +349,7 @@ async fn a_stream_that_breaks_is_a_failed_attempt_and_not_half_a_result() {
 #[tokio::test]
 async fn a_job_that_finds_no_room_in_its_time_expires() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }\njob_ttl_s = 60").await;
-    let _running = deployment.occupy("t", ONE, 3_600_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let expires_ms = deployment.stored(&id).await.expires_ms;
     while deployment.world.app.clock.now_ms() < expires_ms {
@@ -357,7 +359,7 @@ async fn a_job_that_finds_no_room_in_its_time_expires() {
     }
     // Not from the middle of an attempt: the time would be advanced by its whole lease.
     deployment.stored_when(&id, |job| job.status.name() != "running").await;
-    assert_eq!(deployment.end_of(&id).await, "expired");
+    assert_eq!(deployment.final_status(&id).await, "expired");
     let job = deployment.job("t", &id).await.json();
     assert!(
         job["finished_ms"].as_u64().is_some_and(|at_ms| (expires_ms..expires_ms + 10_000).contains(&at_ms)),
@@ -365,7 +367,7 @@ async fn a_job_that_finds_no_room_in_its_time_expires() {
     );
     let result = deployment.result("t", &id).await;
     assert!(result.status == 409 && result.text().contains("expired"), "{}", result.text());
-    eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
-    assert_eq!(deployment.messages_in(DEAD).await, 0);
+    eventually("no message is left", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
+    assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
 }

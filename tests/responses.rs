@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Deployment,
     answer::{Answer, Events, used},
-    jobs::{JOBS, two_tenants},
+    jobs::{JOB_QUEUE, two_tenants},
     one_tenant,
 };
 
@@ -79,11 +79,11 @@ async fn what_needs_a_store_is_refused() {
 async fn a_response_that_can_wait_becomes_a_job_and_is_told_as_a_response() {
     let deployment = Deployment::with_tenants("limits = { requests_per_minute = 1 }").await;
     let body = ask("[[output_tokens=5]]", &json!({ "instructions": "Be brief." }));
-    assert_eq!(deployment.ask_patiently(PATH, "t", &body).await.status, 200, "there is room");
-    let accepted = deployment.ask_patiently(PATH, "t", &body).await;
-    assert_eq!((accepted.status, deployment.messages_in(JOBS).await), (202, 1));
+    assert_eq!(deployment.ask_respond_async(PATH, "t", &body).await.status, 200, "there is room");
+    let accepted = deployment.ask_respond_async(PATH, "t", &body).await;
+    assert_eq!((accepted.status, deployment.messages_in(JOB_QUEUE).await), (202, 1));
     let id = accepted.json()["id"].as_str().expect("an id").to_owned();
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
     let response = deployment.result("t", &id).await.json();
     assert_eq!((&response["id"], &response["object"]), (&json!(format!("resp_{id}")), &json!("response")));
     assert_eq!((&response["status"], &response["instructions"]), (&json!("completed"), &json!("Be brief.")));

@@ -11,7 +11,8 @@ use crate::support::{
 
 const PATH: &str = "/v1/chat/completions";
 
-/// A deployment at noon with a tenant that has this `right_sizing` and this limit of tokens per minute.
+/// A deployment at noon with a tenant that has this `right_sizing` and this limit of tokens per
+/// minute.
 async fn start(right_sizing: &str, tokens_per_minute: u64) -> Deployment {
     let fields = format!(
         "right_sizing = \"{right_sizing}\"\nlimits = {{ tokens_per_minute = {tokens_per_minute}, in_flight = 10 }}"
