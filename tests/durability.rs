@@ -230,8 +230,11 @@ async fn no_accepted_job_is_lost_or_answered_twice_when_the_process_is_killed() 
     let seed = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     println!("seed {seed}");
     let record = Arc::new(Mutex::new(ClientRecord::default()));
-    let caller =
-        |process: &Process| TestClient { http: client_with_timeout(), url: process.url.clone(), record: Arc::clone(&record) };
+    let caller = |process: &Process| TestClient {
+        http: client_with_timeout(),
+        url: process.url.clone(),
+        record: Arc::clone(&record),
+    };
     let mut cut_calls = 0;
     for round in 0..KILLS {
         let process = installation.start().await;
