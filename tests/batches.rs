@@ -14,14 +14,14 @@ use crate::support::{
     Deployment,
     answer::Answer,
     chat,
-    jobs::{JOBS, ONE, batch_of},
+    jobs::{JOB_QUEUE, ONE_REQUEST, batch_of},
     key,
     time::eventually,
 };
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// The input of a batch of chats with these models, named by their places.
+/// Returns the input of a batch: a chat for each of these models, with the custom id `line-N`.
 fn lines(models: &[&str]) -> String {
     let line = |(number, model): (usize, &&str)| {
         let body = Value::Object(chat(5, 5).as_object().expect("an object").clone());
@@ -35,7 +35,7 @@ fn lines(models: &[&str]) -> String {
 impl Deployment {
     async fn upload(&self, tenant: &str, content: &str) -> String {
         let part =
-            |rest: &str, value: &str| format!("--b\r\ncontent-disposition: form-data; name={rest}\r\n\r\n{value}\r\n");
+            |name: &str, value: &str| format!("--b\r\ncontent-disposition: form-data; name={name}\r\n\r\n{value}\r\n");
         let file = part("file; filename=\"batch.jsonl\"", content);
         let form = format!("{}{file}--b--\r\n", part("purpose", "batch"));
         let request = self.http.post(format!("{}/v1/files", self.world.url)).bearer_auth(key(tenant));
@@ -50,7 +50,7 @@ impl Deployment {
         self.post("/v1/batches", tenant, &body)
     }
 
-    /// A batch of these models; gives its id.
+    /// Submits a batch of chats with these models. Returns its id.
     async fn begin(&self, tenant: &str, models: &[&str]) -> String {
         let file = self.upload(tenant, &lines(models)).await;
         id_of(&Answer::to(self.batch_request(tenant, &file)).await)
@@ -60,20 +60,20 @@ impl Deployment {
         self.world.app.batches.get(id).await.expect("the store").expect("a batch")
     }
 
-    async fn batch_when(&self, id: &str, is_so: impl Fn(&Batch) -> bool) -> Batch {
-        let found = async {
+    async fn batch_when(&self, id: &str, condition: impl Fn(&Batch) -> bool) -> Batch {
+        let polling = async {
             loop {
                 let batch = self.stored_batch(id).await;
-                if is_so(&batch) {
+                if condition(&batch) {
                     return batch;
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        self.quickly(found).await
+        self.quickly(polling).await
     }
 
-    async fn end_of_batch(&self, id: &str) -> Batch {
+    async fn finished_batch(&self, id: &str) -> Batch {
         self.batch_when(id, |batch| batch.is_told).await
     }
 
@@ -105,10 +105,10 @@ fn jsonl(answer: &Answer) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_batch_ends_with_its_answers_in_one_file_and_its_errors_in_another() {
+async fn a_batch_writes_its_answers_to_one_file_and_its_errors_to_another() {
     let deployment = Deployment::with_tenants("").await;
     let id = deployment.begin("t", &["m", "m", "missing", "m"]).await;
-    deployment.end_of_batch(&id).await;
+    deployment.finished_batch(&id).await;
     let shown = deployment.read_json("t", &format!("/v1/batches/{id}")).await;
     assert_eq!((&shown["status"], &shown["object"]), (&json!("completed"), &json!("batch")));
     assert_eq!(shown["request_counts"], json!({ "total": 4, "completed": 3, "failed": 1 }));
@@ -123,16 +123,16 @@ async fn a_batch_ends_with_its_answers_in_one_file_and_its_errors_in_another() {
     assert_eq!(errors.len(), 1);
     assert_eq!((&errors[0]["custom_id"], &errors[0]["response"]["status_code"]), (&json!("line-2"), &json!(404)));
 
-    assert_eq!(deployment.model_calls().await, 3, "each line once");
+    assert_eq!(deployment.model_calls().await, 3, "each line is called once");
     assert_eq!(deployment.quota("t").await["settled"]["requests"], json!(3));
     let jobs = deployment.read_json("t", "/v1/jobs").await;
-    assert_eq!(jobs["data"], json!([]), "lines are found by their batch");
+    assert_eq!(jobs["data"], json!([]), "the list of jobs omits the lines of batches");
     let listed = deployment.read_json("t", "/v1/batches").await;
     assert_eq!((&listed["data"][0]["id"], &listed["has_more"]), (&json!(id), &json!(false)));
 }
 
 #[tokio::test]
-async fn files_are_kept_listed_and_deleted_for_their_tenant_alone() {
+async fn files_are_stored_listed_and_deleted_for_their_tenant_only() {
     let deployment = Deployment::with_tenants("").await;
     let content = lines(&["m"]);
     let mut files = Vec::new();
@@ -141,8 +141,8 @@ async fn files_are_kept_listed_and_deleted_for_their_tenant_alone() {
         deployment.world.advance(10);
     }
     let file = deployment.read_json("t", &format!("/v1/files/{}", files[0])).await;
-    let told = [&file["object"], &file["purpose"], &file["filename"], &file["bytes"]];
-    assert_eq!(told, [&json!("file"), &json!("batch"), &json!("batch.jsonl"), &json!(content.len())]);
+    let fields = [&file["object"], &file["purpose"], &file["filename"], &file["bytes"]];
+    assert_eq!(fields, [&json!("file"), &json!("batch"), &json!("batch.jsonl"), &json!(content.len())]);
     let read = Answer::to(deployment.get(&format!("/v1/files/{}/content", files[0]), "t")).await;
     assert_eq!(read.text(), content);
     let ids = |page: &Value| -> Vec<String> {
@@ -162,8 +162,8 @@ async fn files_are_kept_listed_and_deleted_for_their_tenant_alone() {
     for path in [format!("/v1/files/{}", files[0]), format!("/v1/files/{}/content", files[0])] {
         assert_eq!(Answer::to(deployment.get(&path, "u")).await.status, 404, "{path}");
     }
-    let foreign = Answer::to(deployment.batch_request("u", &files[0])).await;
-    assert_eq!((foreign.status, &foreign.json()["error"]["param"]), (404, &json!("input_file_id")));
+    let refused = Answer::to(deployment.batch_request("u", &files[0])).await;
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (404, &json!("input_file_id")));
     let url = format!("{}/v1/files/{}", deployment.world.url, files[0]);
     let deleted = Answer::to(deployment.http.delete(&url).bearer_auth(key("t"))).await;
     assert_eq!(deleted.json(), json!({ "id": files[0], "object": "file", "deleted": true }));
@@ -173,43 +173,43 @@ async fn files_are_kept_listed_and_deleted_for_their_tenant_alone() {
     assert_eq!(
         Answer::to(deployment.get(&format!("/v1/files/{}", files[1]), "t")).await.status,
         404,
-        "its time is over"
+        "the file has expired"
     );
 }
 
 #[tokio::test]
-async fn bad_lines_fail_a_batch_before_any_of_it_runs() {
+async fn bad_lines_fail_a_batch_before_any_line_runs() {
     let deployment = Deployment::with_tenants("").await;
-    let good = lines(&["m"]);
-    let file = deployment.upload("t", &format!("{good}{good}{{\n{}", good.replace(CHAT, "/v1/embeddings"))).await;
+    let valid = lines(&["m"]);
+    let file = deployment.upload("t", &format!("{valid}{valid}{{\n{}", valid.replace(CHAT, "/v1/embeddings"))).await;
     let id = id_of(&Answer::to(deployment.batch_request("t", &file)).await);
-    deployment.end_of_batch(&id).await;
+    deployment.finished_batch(&id).await;
     let shown = deployment.read_json("t", &format!("/v1/batches/{id}")).await;
     assert_eq!((&shown["status"], &shown["request_counts"]["total"]), (&json!("failed"), &json!(0)));
     let errors = shown["errors"]["data"].as_array().expect("errors");
-    let told: Vec<_> = errors.iter().map(|error| (error["code"].as_str(), error["line"].as_u64())).collect();
+    let codes: Vec<_> = errors.iter().map(|error| (error["code"].as_str(), error["line"].as_u64())).collect();
     let expected = [("duplicate_custom_id", 2), ("invalid_json_line", 3), ("url_mismatch", 4)];
-    assert_eq!(told, expected.map(|(code, line)| (Some(code), Some(line))));
+    assert_eq!(codes, expected.map(|(code, line)| (Some(code), Some(line))));
     assert_eq!(deployment.model_calls().await, 0);
 }
 
 #[tokio::test]
-async fn a_batch_of_messages_has_a_result_for_every_request() {
+async fn a_message_batch_has_a_result_for_every_request() {
     let deployment = Deployment::with_tenants("").await;
     let request = |id: &str, model: &str| {
         let messages = json!([{ "role": "user", "content": "[[output_tokens=5]]" }]);
         json!({ "custom_id": id, "params": { "model": model, "max_tokens": 5, "messages": messages } })
     };
     let body = json!({ "requests": [request("a", "m"), request("b", "missing"), request("c", "m")] });
-    let begun = Answer::to(deployment.post("/v1/messages/batches", "t", &body)).await;
-    let id = id_of(&begun);
+    let submitted = Answer::to(deployment.post("/v1/messages/batches", "t", &body)).await;
+    let id = id_of(&submitted);
     assert!(id.starts_with("msgbatch_"));
     assert_eq!(
-        (&begun.json()["processing_status"], &begun.json()["results_url"]),
+        (&submitted.json()["processing_status"], &submitted.json()["results_url"]),
         (&json!("in_progress"), &Value::Null)
     );
-    assert_eq!(begun.json()["request_counts"]["processing"], 3);
-    deployment.end_of_batch(&id).await;
+    assert_eq!(submitted.json()["request_counts"]["processing"], 3);
+    deployment.finished_batch(&id).await;
     let shown = deployment.read_json("t", &format!("/v1/messages/batches/{id}")).await;
     assert_eq!(shown["processing_status"], "ended");
     let counts = json!({ "processing": 0, "succeeded": 2, "errored": 1, "canceled": 0, "expired": 0 });
@@ -226,9 +226,13 @@ async fn a_batch_of_messages_has_a_result_for_every_request() {
     for path in [format!("/v1/messages/batches/{id}"), format!("/v1/messages/batches/{id}/results")] {
         assert_eq!(Answer::to(deployment.get(&path, "u")).await.status, 404, "{path}");
     }
-    assert_eq!(Answer::to(deployment.get(&format!("/v1/batches/{id}"), "t")).await.status, 404, "the other API's");
-    let gone = format!("{}/v1/messages/batches/{id}", deployment.world.url);
-    let deleted = Answer::to(deployment.http.delete(&gone).bearer_auth(key("t"))).await;
+    assert_eq!(
+        Answer::to(deployment.get(&format!("/v1/batches/{id}"), "t")).await.status,
+        404,
+        "the batch belongs to the other API"
+    );
+    let batch_url = format!("{}/v1/messages/batches/{id}", deployment.world.url);
+    let deleted = Answer::to(deployment.http.delete(&batch_url).bearer_auth(key("t"))).await;
     assert_eq!(deleted.json(), json!({ "id": id, "type": "message_batch_deleted" }));
     assert_eq!(Answer::to(deployment.http.get(url).bearer_auth(key("t"))).await.status, 404);
 }
@@ -261,34 +265,34 @@ async fn message_batches_are_listed_in_both_directions() {
 }
 
 #[tokio::test]
-async fn a_cancelled_batch_runs_nothing_more_and_counts_every_line() {
+async fn a_cancelled_batch_runs_no_more_lines_and_counts_all_of_them() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
-    let _running = deployment.occupy("t", Charge { requests: 1, ..ONE }, 3_600_000).await;
+    let _running = deployment.occupy("t", Charge { requests: 1, ..ONE_REQUEST }, 3_600_000).await;
     let id = deployment.begin("t", &["m"; 5]).await;
     deployment.batch_when(&id, |batch| batch.expanded == 5).await;
     let url = format!("/v1/batches/{id}/cancel");
     let cancelled = Answer::to(deployment.post(&url, "t", &json!({}))).await.json();
     assert_eq!(cancelled["status"], "cancelling", "{cancelled}");
-    let ended = deployment.end_of_batch(&id).await;
+    let ended = deployment.finished_batch(&id).await;
     assert_eq!((ended.status, ended.counts), (Status::Cancelled, Counts { cancelled: 5, ..Counts::default() }));
     let shown = deployment.read_json("t", &format!("/v1/batches/{id}")).await;
     assert_eq!(shown["output_file_id"], Value::Null);
     let errors = deployment.content("t", shown["error_file_id"].as_str().expect("an error file")).await;
     assert!(errors.len() == 5 && errors.iter().all(|line| line["error"]["code"] == "batch_cancelled"), "{errors:?}");
     assert_eq!(deployment.model_calls().await, 0);
-    let again = Answer::to(deployment.post(&url, "t", &json!({}))).await;
-    assert_eq!((again.status, &again.json()["status"]), (200, &json!("cancelled")));
+    let repeated = Answer::to(deployment.post(&url, "t", &json!({}))).await;
+    assert_eq!((repeated.status, &repeated.json()["status"]), (200, &json!("cancelled")));
     assert_eq!(Answer::to(deployment.post(&url, "u", &json!({}))).await.status, 404);
 }
 
 #[tokio::test]
-async fn lines_that_find_no_room_until_the_deadline_expire_with_their_batch() {
+async fn lines_that_find_no_room_before_the_deadline_expire_with_their_batch() {
     let deployment = Deployment::with_tenants("limits = { requests_per_minute = 2 }").await;
     let file = deployment.upload("t", &lines(&["m"; 4])).await;
     let request = deployment.batch_request("t", &file).header("spillway-deadline", "30");
     let id = id_of(&Answer::to(request).await);
     deployment.batch_when(&id, |batch| batch.expanded == 4).await;
-    let ended = deployment.end_of_batch(&id).await;
+    let ended = deployment.finished_batch(&id).await;
     assert_eq!((ended.status, ended.counts.ended()), (Status::Expired, 4));
     assert!(ended.counts.completed == 2 && ended.counts.expired == 2, "{:?}", ended.counts);
     let errors = deployment.content("t", &ended.error_file.expect("an error file")).await;
@@ -301,42 +305,43 @@ async fn a_tenants_limits_hold_while_its_batch_runs() {
     let deployment = Deployment::with_tenants("limits = { requests_per_minute = 3 }").await;
     let id = deployment.begin("t", &["m"; 5]).await;
     deployment.batch_when(&id, |batch| batch.expanded == 5).await;
-    let three = async || deployment.counts(&id).await.completed == 3;
-    deployment.quickly(eventually("three lines have ended", three)).await;
-    assert_eq!(deployment.model_calls().await, 3, "no more in the first minute");
+    let have_ended = async || deployment.counts(&id).await.completed == 3;
+    deployment.quickly(eventually("three lines end", have_ended)).await;
+    assert_eq!(deployment.model_calls().await, 3, "no more calls in the first minute");
     deployment.world.advance(60_000);
-    let ended = deployment.end_of_batch(&id).await;
+    let ended = deployment.finished_batch(&id).await;
     assert_eq!(ended.counts, Counts { completed: 5, ..Counts::default() });
     assert_eq!(deployment.model_calls().await, 5);
 }
 
 #[tokio::test]
-async fn a_batch_that_is_carried_on_twice_makes_nothing_twice() {
+async fn expanding_a_batch_twice_runs_each_line_once() {
     let deployment = Deployment::with_tenants("").await;
     let id = deployment.begin("t", &["m"; 20]).await;
-    let turns = (0..6).map(|_| drain::handle(&deployment.world.app, batch_of(&[&id]), None));
-    for turn in futures_util::future::join_all(turns).await {
-        turn.expect("handled");
+    let drains = (0..6).map(|_| drain::handle(&deployment.world.app, batch_of(&[&id]), None));
+    for handled in futures_util::future::join_all(drains).await {
+        handled.expect("handled");
     }
-    // As if it had been interrupted before it noted how far it got.
-    let ended = deployment.end_of_batch(&id).await;
+    // As if the expansion had been interrupted before it stored its progress.
+    let ended = deployment.finished_batch(&id).await;
     assert_eq!(ended.counts, Counts { completed: 20, ..Counts::default() });
-    let again = Batch { status: Status::InProgress, expanded: 0, ended_ms: None, is_told: false, ..ended.clone() };
+    let interrupted =
+        Batch { status: Status::InProgress, expanded: 0, ended_ms: None, is_told: false, ..ended.clone() };
     let app = &deployment.world.app;
     app.blobs.as_ref().expect("a bucket").put(&ended.input_key(), lines(&["m"; 20]).into()).await.expect("stored");
-    app.batches.replace(&ended, again).await.expect("the store").expect("unchanged");
+    app.batches.replace(&ended, interrupted).await.expect("the store").expect("unchanged");
     drain::handle(app, batch_of(&[&id]), None).await.expect("handled");
-    let ended_again = deployment.end_of_batch(&id).await;
+    let ended_again = deployment.finished_batch(&id).await;
     assert_eq!((ended_again.counts, &ended_again.output_file), (ended.counts, &ended.output_file));
     assert_eq!(deployment.model_calls().await, 20);
     assert_eq!(deployment.content("t", &ended.output_file.expect("an output")).await.len(), 20);
 }
 
 #[tokio::test]
-async fn the_sweep_carries_on_a_batch_whose_message_was_lost() {
+async fn the_sweep_resumes_a_batch_whose_message_was_lost() {
     let deployment = Deployment::with_tenants("").await;
     let id = deployment.begin("t", &["m"]).await;
-    let ended = deployment.end_of_batch(&id).await;
+    let ended = deployment.finished_batch(&id).await;
     let app = &deployment.world.app;
     app.blobs.as_ref().expect("a bucket").put(&ended.input_key(), lines(&["m"]).into()).await.expect("stored");
     let stuck = Batch {
@@ -347,48 +352,49 @@ async fn the_sweep_carries_on_a_batch_whose_message_was_lost() {
         ..ended.clone()
     };
     app.batches.replace(&ended, stuck).await.expect("the store").expect("unchanged");
-    assert_eq!(drain::sweep(app).await.expect("swept"), 0, "not yet");
+    assert_eq!(drain::sweep(app).await.expect("swept"), 0, "it is not overdue yet");
     deployment.world.advance(121_000);
     drain::sweep(app).await.expect("swept");
-    assert_eq!(deployment.end_of_batch(&id).await.status, Status::Completed);
+    assert_eq!(deployment.finished_batch(&id).await.status, Status::Completed);
 }
 
 #[tokio::test]
-async fn a_named_batch_is_accepted_once() {
+async fn a_batch_with_an_idempotency_key_is_accepted_once() {
     let deployment = Deployment::with_tenants("").await;
     let file = deployment.upload("t", &lines(&["m"; 3])).await;
-    let named = || deployment.batch_request("t", &file).header("idempotency-key", "nightly-7");
-    let (first, second) = tokio::join!(Answer::to(named()), Answer::to(named()));
+    let request = || deployment.batch_request("t", &file).header("idempotency-key", "nightly-7");
+    let (first, second) = tokio::join!(Answer::to(request()), Answer::to(request()));
     let id = id_of(&first);
     assert_eq!(id_of(&second), id);
-    deployment.end_of_batch(&id).await;
-    assert_eq!(id_of(&Answer::to(named()).await), id);
+    deployment.finished_batch(&id).await;
+    assert_eq!(id_of(&Answer::to(request()).await), id);
     let other_file = deployment.upload("t", &lines(&["m"])).await;
-    let other = deployment.batch_request("t", &other_file).header("idempotency-key", "nightly-7");
-    let refused = Answer::to(other).await;
+    let conflicting = deployment.batch_request("t", &other_file).header("idempotency-key", "nightly-7");
+    let refused = Answer::to(conflicting).await;
     assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("Idempotency-Key")));
     assert_eq!(deployment.read_json("t", "/v1/batches").await["data"].as_array().map(Vec::len), Some(1));
     assert_eq!(deployment.model_calls().await, 3);
-    // Two drains may have made the lines jobs, and a second message about one that runs looks again when its lease is over.
+    // Two drains may have made the jobs. A second message for a running job comes back after its
+    // lease.
     deployment.world.advance(60_000);
-    eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
+    eventually("no message is left", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
 }
 
 #[tokio::test]
-async fn of_two_batches_with_one_name_at_once_the_accepted_one_runs_its_own_lines() {
+async fn of_two_concurrent_batches_with_one_idempotency_key_only_the_accepted_batch_runs() {
     let deployment = Deployment::with_tenants("").await;
     let (few, many) = (deployment.upload("t", &lines(&["m"])).await, deployment.upload("t", &lines(&["m"; 3])).await);
     for name in 0..6 {
-        let late = Fault { times: Some(2), ..Fault::on("PutObject", Effect::DelayMs(100)) };
-        deployment.world.stand_ins.s3_faults().inject(late);
-        let named = |file| deployment.batch_request("t", file).header("idempotency-key", format!("name-{name}"));
-        let (one, other) = tokio::join!(Answer::to(named(&few)), Answer::to(named(&many)));
-        let mut statuses = [one.status, other.status];
+        let delay = Fault { times: Some(2), ..Fault::on("PutObject", Effect::DelayMs(100)) };
+        deployment.world.stand_ins.s3_faults().inject(delay);
+        let request = |file| deployment.batch_request("t", file).header("idempotency-key", format!("name-{name}"));
+        let (first, second) = tokio::join!(Answer::to(request(&few)), Answer::to(request(&many)));
+        let mut statuses = [first.status, second.status];
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 400]);
-        let accepted = if one.status == 200 { one } else { other };
-        let batch = deployment.end_of_batch(&id_of(&accepted)).await;
-        let wanted = if batch.input_file.as_ref() == Some(&few) { 1 } else { 3 };
-        assert_eq!((batch.total, deployment.counts(&batch.id).await.completed), (wanted, wanted));
+        let accepted = if first.status == 200 { first } else { second };
+        let batch = deployment.finished_batch(&id_of(&accepted)).await;
+        let expected = if batch.input_file.as_ref() == Some(&few) { 1 } else { 3 };
+        assert_eq!((batch.total, deployment.counts(&batch.id).await.completed), (expected, expected));
     }
 }

@@ -1,4 +1,4 @@
-//! A chat in each dialect: shape, usage and headers, keys, paths and protocols.
+//! A chat in each dialect: format, usage and headers, keys, paths and protocols.
 
 use serde_json::json;
 
@@ -10,11 +10,12 @@ use crate::support::{
 
 const LIMITS: &str = "{ requests_per_minute = 100, tokens_per_minute = 10000, in_flight = 5 }";
 
-/// What the simulator counts for the prompt `[[output_tokens=N]]` of one digit: a message and 19 bytes.
+/// Tokens that the simulator counts for the prompt `[[output_tokens=N]]` with one digit: a message
+/// of 19 bytes.
 const PROMPT_TOKENS: u64 = 9;
 
 #[tokio::test]
-async fn each_dialect_answers_in_its_own_shape() {
+async fn each_dialect_answers_in_its_own_format() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let [openai, anthropic, bedrock] = three_chats(5, Some(8));
 
@@ -49,7 +50,7 @@ async fn each_dialect_answers_in_its_own_shape() {
 }
 
 #[tokio::test]
-async fn what_is_settled_is_what_the_simulator_served() {
+async fn the_settled_usage_equals_the_usage_counted_by_the_simulator() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     for (path, body) in three_chats(5, Some(800)) {
         assert_eq!(deployment.ask(path, "t", &body).await.status, 200);
@@ -65,29 +66,29 @@ async fn what_is_settled_is_what_the_simulator_served() {
 }
 
 #[tokio::test]
-async fn every_answer_names_its_pool_its_request_and_where_the_limits_stand() {
+async fn every_answer_reports_its_pool_its_request_id_and_the_state_of_the_limits() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     for (path, body) in three_chats(5, Some(8)) {
         let answer = deployment.ask(path, "t", &body).await;
         assert_eq!(answer.header("content-type"), "application/json");
         assert_eq!(answer.header("x-spillway-pool"), "on-demand");
-        assert_eq!(answer.header("x-spillway-max-tokens"), "", "{path} named its limit itself");
+        assert_eq!(answer.header("x-spillway-max-tokens"), "", "{path}: the request sets the limit");
         assert_eq!(answer.header("x-request-id").len(), 36, "{path}");
         let policy = answer.header("ratelimit-policy");
         assert!(policy.contains(r#""requests_per_minute";q=100;w=60"#), "{policy}");
         assert!(policy.contains(r#""in_flight";q=5"#), "{policy}");
         assert!(answer.header("ratelimit").contains(r#""in_flight";r=4;"#), "{}", answer.header("ratelimit"));
-        let own = match path {
+        let (limit, remaining, count) = match path {
             "/v1/chat/completions" => ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-requests", "99"),
             "/v1/messages" => ("anthropic-ratelimit-tokens-limit", "anthropic-ratelimit-requests-remaining", "98"),
             _ => continue,
         };
-        assert_eq!((answer.header(own.0), answer.header(own.1)), ("10000", own.2));
+        assert_eq!((answer.header(limit), answer.header(remaining)), ("10000", count));
     }
 }
 
 #[tokio::test]
-async fn an_unset_output_limit_becomes_the_tenants_default_and_the_answer_says_so() {
+async fn an_unset_output_limit_becomes_the_tenants_default_and_the_answer_reports_it() {
     let settings = deployment("default_max_tokens = 7", &pool("on-demand", "on_demand", "sim.model", ""));
     let deployment = Deployment::start(&settings).await;
     for (path, body) in three_chats(100, None) {
@@ -104,25 +105,25 @@ async fn a_default_output_limit_shrinks_to_fit_a_small_token_limit() {
         let deployment = Deployment::start(&one_tenant("{ tokens_per_minute = 150 }")).await;
         let answer = deployment.ask(path, "t", &body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let set: u64 = answer.header("x-spillway-max-tokens").parse().expect("a number");
-        assert!((1..100).contains(&set), "{path}: {set}");
+        let max_tokens: u64 = answer.header("x-spillway-max-tokens").parse().expect("a number");
+        assert!((1..100).contains(&max_tokens), "{path}: {max_tokens}");
         assert!(answer.header("ratelimit").contains(r#""tokens_per_minute";r=0;"#), "{}", answer.header("ratelimit"));
-        assert_eq!(deployment.quota("t").await["settled"]["output_tokens"], set);
+        assert_eq!(deployment.quota("t").await["settled"]["output_tokens"], max_tokens);
     }
 }
 
 #[tokio::test]
-async fn a_key_is_taken_from_each_of_its_three_headers() {
+async fn a_key_is_accepted_in_each_of_three_headers() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let url = format!("{}/v1/chat/completions", deployment.world.url);
     let signature = "AWS4-HMAC-SHA256 Credential=spillway/20261123/us-east-1/bedrock/aws4_request, Signature=00";
-    let all: [&[(&str, &str)]; 4] = [
+    let all_headers: [&[(&str, &str)]; 4] = [
         &[("authorization", &format!("Bearer {}", key("t")))],
         &[("authorization", &format!("bearer  {}", key("t")))],
         &[("x-api-key", &key("t"))],
         &[("authorization", signature), ("x-amz-security-token", &key("t"))],
     ];
-    for headers in all {
+    for headers in all_headers {
         let request =
             headers.iter().fold(deployment.http.post(&url), |request, (name, value)| request.header(*name, *value));
         let answer = Answer::to(request.json(&chat(5, 8))).await;
@@ -131,7 +132,7 @@ async fn a_key_is_taken_from_each_of_its_three_headers() {
 }
 
 #[tokio::test]
-async fn the_prefixes_of_vendors_lead_to_the_same_routes() {
+async fn vendor_prefixes_lead_to_the_same_routes() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let [(_, openai), (_, anthropic), _] = three_chats(5, Some(8));
     let answer = deployment.ask("/openai/v1/chat/completions", "t", &openai).await;
@@ -151,7 +152,7 @@ async fn a_header_of_one_vendor_does_not_change_the_dialect_of_anothers_path() {
 }
 
 #[tokio::test]
-async fn a_bedrock_model_id_is_understood_however_it_is_encoded() {
+async fn a_bedrock_model_id_is_accepted_in_every_encoding() {
     const ARN: &str = "arn:aws:bedrock:us-east-1:000000000000:provisioned-model/abc0";
     const ID: &str = "anthropic.claude-haiku-4-5-20251001-v1:0";
     let pools = pool("provisioned", "provisioned", ARN, "") + &pool("on-demand", "on_demand", ID, "");
@@ -204,13 +205,13 @@ async fn the_aws_sdk_reads_refusals_as_its_own_exceptions() {
     let converse = |model: &str| client.converse().model_id(model).messages(aws_message("[[output_tokens=5]]")).send();
     let error = converse("other").await.expect_err("no such model").into_service_error();
     assert!(error.is_resource_not_found_exception(), "{error:?}");
-    converse("m").await.expect("room for one");
-    let error = converse("m").await.expect_err("no room for two").into_service_error();
+    converse("m").await.expect("room for one request");
+    let error = converse("m").await.expect_err("no room for two requests").into_service_error();
     assert!(error.is_throttling_exception(), "{error:?}");
 }
 
 #[tokio::test]
-async fn one_port_speaks_http_1_and_http_2() {
+async fn one_port_serves_http_1_and_http_2() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let url = format!("{}/v1/chat/completions", deployment.world.url);
     let http_2 = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
@@ -222,7 +223,7 @@ async fn one_port_speaks_http_1_and_http_2() {
 }
 
 #[tokio::test]
-async fn a_tool_call_comes_back_in_the_words_of_its_dialect() {
+async fn a_tool_call_is_returned_in_the_format_of_its_dialect() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let prompt = r#"[[tool=weather {"city":"Oslo"}]]"#;
     let schema = json!({ "type": "object", "properties": { "city": { "type": "string" } } });
@@ -247,7 +248,7 @@ async fn a_tool_call_comes_back_in_the_words_of_its_dialect() {
 }
 
 #[tokio::test]
-async fn parameters_without_effect_are_named() {
+async fn ignored_parameters_are_reported() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let mut body = chat(5, 8);
     body["seed"] = json!(1);
@@ -258,17 +259,17 @@ async fn parameters_without_effect_are_named() {
 }
 
 #[tokio::test]
-async fn what_a_caller_says_for_the_invocation_log_cannot_name_another_tenant() {
+async fn a_caller_cannot_name_another_tenant_in_the_invocation_log() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let [.., (path, mut body)] = three_chats(5, Some(8));
-    body["requestMetadata"] = json!({ "tenant": "somebody-else", "team": "blue" });
+    body["requestMetadata"] = json!({ "tenant": "another-tenant", "team": "blue" });
     assert_eq!(deployment.ask(path, "t", &body).await.status, 200);
     let tenants = deployment.simulator().await["tenants"].clone();
     assert_eq!(tenants.as_object().map(|tenants| tenants.keys().cloned().collect()), Some(vec!["t".to_owned()]));
 }
 
 #[tokio::test]
-async fn the_routes_of_liveness_need_no_key() {
+async fn liveness_routes_need_no_key() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let answer = Answer::to(deployment.http.get(format!("{}/healthz", deployment.world.url))).await;
     assert_eq!((answer.status, answer.json()), (200, json!({ "status": "ok" })));

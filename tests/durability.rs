@@ -1,4 +1,4 @@
-//! Nothing accepted is lost when the process is killed, and nothing is cut off when it is asked to stop.
+//! A killed process loses no accepted job, and a process that is asked to stop cuts off no request.
 
 use std::{
     collections::BTreeMap,
@@ -18,14 +18,14 @@ use crate::support::{
     time::{eventually, happens_within},
 };
 
-/// A running `spillway local`, killed when it is dropped.
+/// A running `spillway local`, which is killed when dropped.
 struct Process {
     child: Child,
     url: String,
 }
 
 impl Process {
-    /// Starts the binary as a user does; returns when it says that it is ready.
+    /// Starts the binary as a user does. Returns when it reports that it is ready.
     async fn start(config: &Path, data: &Path) -> Self {
         let (config, data) = (config.to_owned(), data.to_owned());
         let started = tokio::task::spawn_blocking(move || {
@@ -40,7 +40,7 @@ impl Process {
                 .expect("the binary");
             let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
             let ready = lines.find_map(|line| line.expect("text").strip_prefix("ready ").map(str::to_owned));
-            Self { child, url: ready.expect("it says when it is ready") }
+            Self { child, url: ready.expect("a line that says ready") }
         });
         within(started).await.expect("started")
     }
@@ -53,16 +53,16 @@ impl Process {
         Answer::to(http.get(format!("{}{path}", self.url)).bearer_auth(key("t"))).await
     }
 
-    /// What is in flight, according to the quota.
+    /// Returns the number of requests in flight according to the quota.
     async fn in_flight(&self, http: &Client) -> u64 {
         let quota = self.get(http, "/v1/quota").await.json();
         crate::support::answer::used(&quota, "in_flight")
     }
 
-    /// Ends the process as a crash would (SIGKILL).
+    /// Ends the process as a crash does (SIGKILL).
     fn kill(mut self) {
         self.child.kill().expect("killed");
-        self.child.wait().expect("gone");
+        self.child.wait().expect("an exit status");
     }
 
     /// Asks the process to stop, as Ctrl-C does.
@@ -84,19 +84,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It has ended already, unless its test failed.
+        // The process has already ended unless its test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A folder with a configuration, and room for the state.
-struct Place {
+/// A temporary folder with a configuration and the state of the process.
+struct Installation {
     folder: tempfile::TempDir,
 }
 
-impl Place {
-    fn with(config: &str) -> Self {
+impl Installation {
+    fn with_config(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("config.toml"), config).expect("written");
         Self { folder }
@@ -108,31 +108,31 @@ impl Place {
     }
 }
 
-/// What clients of the processes were told.
+/// The jobs and results that the clients have seen.
 #[derive(Default)]
-struct Told {
-    /// Ids of accepted jobs, each with the word that only its own answer holds.
+struct ClientRecord {
+    /// Ids of accepted jobs, each with the word that only its answer contains.
     accepted: BTreeMap<String, String>,
-    /// When each job ended, and its answer.
+    /// Time of the end and answer of each job.
     results: BTreeMap<String, (Value, String)>,
 }
 
-impl Told {
+impl ClientRecord {
     fn unanswered(&self) -> Vec<String> {
         self.accepted.keys().filter(|id| !self.results.contains_key(*id)).cloned().collect()
     }
 }
 
-/// A client of the process that runs now. Its calls give `None` when the process is gone.
+/// A client of the current process. Its calls return `None` once the process has ended.
 #[derive(Clone)]
-struct Caller {
+struct TestClient {
     http: Client,
     url: String,
-    told: Arc<Mutex<Told>>,
+    record: Arc<Mutex<ClientRecord>>,
 }
 
-impl Caller {
-    /// Sends chats that can wait, one after the other, as long as it gets answers.
+impl TestClient {
+    /// Sends chats with `Prefer: respond-async` in sequence until the process ends.
     async fn load(self, name: String) {
         for number in 0_u32.. {
             if self.ask(format!("{name}-{number}")).await.is_none() {
@@ -150,19 +150,19 @@ impl Caller {
         if answer.status() == 202 {
             let job: Value = answer.json().await.ok()?;
             let id = job["id"].as_str().expect("an id").to_owned();
-            self.told.lock().expect("no panic").accepted.insert(id, word);
+            self.record.lock().expect("no panic").accepted.insert(id, word);
         } else {
             assert_eq!(answer.status(), 200);
         }
         Some(())
     }
 
-    /// Collects results as long as it gets answers.
+    /// Collects results until the process ends.
     async fn collect(self) {
         loop {
-            let unanswered = self.told.lock().expect("no panic").unanswered();
+            let unanswered = self.record.lock().expect("no panic").unanswered();
             for id in unanswered {
-                if self.look_at(&id).await.is_none() {
+                if self.check_result(&id).await.is_none() {
                     return;
                 }
             }
@@ -170,23 +170,23 @@ impl Caller {
         }
     }
 
-    /// Notes the job's result if it has one; if it had one before, it must still be the same.
-    async fn look_at(&self, id: &str) -> Option<()> {
+    /// Records the job's result, if any. Fails if the result has changed.
+    async fn check_result(&self, id: &str) -> Option<()> {
         let (_, job) = self.get(&format!("/v1/jobs/{id}")).await?;
         let job: Value = serde_json::from_str(&job).expect("JSON");
-        let was_answered = self.told.lock().expect("no panic").results.contains_key(id);
+        let was_answered = self.record.lock().expect("no panic").results.contains_key(id);
         match job["status"].as_str() {
             Some("queued" | "running") if !was_answered => return Some(()),
             Some("succeeded") => {}
-            _ => panic!("an accepted job ended badly, or began again: {job}"),
+            _ => panic!("an accepted job failed or started again: {job}"),
         }
         let (status, result) = self.get(&format!("/v1/jobs/{id}/result")).await?;
-        let mut told = self.told.lock().expect("no panic");
-        let word = &told.accepted[id];
+        let mut record = self.record.lock().expect("no panic");
+        let word = &record.accepted[id];
         assert!(status == 200 && result.contains(word.as_str()), "{word}: {result}");
-        let found = (job["finished_ms"].clone(), result);
-        let known = told.results.entry(id.to_owned()).or_insert_with(|| found.clone());
-        assert_eq!(*known, found, "one answer and no other");
+        let result = (job["finished_ms"].clone(), result);
+        let recorded = record.results.entry(id.to_owned()).or_insert_with(|| result.clone());
+        assert_eq!(*recorded, result, "the answer has changed");
         Some(())
     }
 
@@ -196,12 +196,12 @@ impl Caller {
     }
 }
 
-/// A client that does not wait for ever when another process takes the port of one that was killed.
-fn impatient() -> Client {
+/// Returns a client with a timeout, because another process may take the port of a killed process.
+fn client_with_timeout() -> Client {
     Client::builder().timeout(Duration::from_secs(20)).build().expect("a client")
 }
 
-/// A number that looks random and depends on `n` alone (the finalizer of SplitMix64).
+/// Returns a pseudorandom number that depends only on `n` (the finalizer of SplitMix64).
 fn random(n: u64) -> u64 {
     let mut mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -211,97 +211,102 @@ fn random(n: u64) -> u64 {
 
 const KILLS: u64 = 10;
 
-/// Clients at once, of which the model lets six in. The tenant's own limit leaves room for all that dies in between:
-/// otherwise every job would wait for the end of dead slots, and then for the end of its own pauses.
+/// Concurrent clients; the model admits six. The tenant's limit leaves room for all killed calls.
+/// Otherwise every job would wait until their slots are freed, and then until the end of its
+/// deferrals.
 const CLIENTS: u32 = 16;
 const SETTINGS: &str = "[simulator]\ntime_to_first_token_ms = 300\n\
                         [[simulator.pools]]\nmodel_id = \"sim.model\"\nin_flight = 6";
 const IN_FLIGHT: u64 = 1_000;
 
-/// How long the last process may take for all that the others left behind: a lease (30 s for the turn, the model's 4 s and
-/// 15 s), and the deferrals of jobs that stand in each other's way.
-const AFTERMATH: Duration = Duration::from_secs(120);
+/// Time that the last process has to finish all remaining jobs: a lease (30 s to start, 4 s for the
+/// model and 15 s) and the deferrals of jobs that block each other.
+const RECOVERY_TIME: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_accepted_job_is_lost_or_answered_twice_when_the_process_is_killed() {
     let settings = one_tenant(&format!("{{ in_flight = {IN_FLIGHT} }}")).replace("30000", "4000");
-    let place = Place::with(&format!("{settings}{SETTINGS}"));
+    let installation = Installation::with_config(&format!("{settings}{SETTINGS}"));
     let seed = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     println!("seed {seed}");
-    let told = Arc::new(Mutex::new(Told::default()));
-    let caller = |process: &Process| Caller { http: impatient(), url: process.url.clone(), told: Arc::clone(&told) };
-    let mut died = 0;
+    let record = Arc::new(Mutex::new(ClientRecord::default()));
+    let caller = |process: &Process| TestClient {
+        http: client_with_timeout(),
+        url: process.url.clone(),
+        record: Arc::clone(&record),
+    };
+    let mut cut_calls = 0;
     for round in 0..KILLS {
-        let process = place.start().await;
+        let process = installation.start().await;
         let caller = caller(&process);
-        died = died.max(process.in_flight(&caller.http).await);
+        cut_calls = cut_calls.max(process.in_flight(&caller.http).await);
         let mut tasks = vec![tokio::spawn(caller.clone().collect())];
         tasks.extend((0..CLIENTS).map(|client| tokio::spawn(caller.clone().load(format!("word-{round}-{client}")))));
-        // On a busy machine the first calls take their time.
+        // On a busy machine the first calls may be slow.
         eventually("calls run", async || process.in_flight(&caller.http).await > 0).await;
         let kill_after_ms = 200 + random(seed.wrapping_add(round)) % 1_000;
         tokio::time::sleep(Duration::from_millis(kill_after_ms)).await;
         if round % 2 == 1 {
-            // A moment of its own choosing may find nothing under way, round after round.
+            // A random moment may find no call in progress in any round.
             eventually("calls run again", async || process.in_flight(&caller.http).await > 0).await;
         }
-        died = died.max(process.in_flight(&caller.http).await);
+        cut_calls = cut_calls.max(process.in_flight(&caller.http).await);
         process.kill();
         for task in tasks {
-            task.await.expect("nobody met anything but what was right, and then the end");
+            task.await.expect("correct answers until the process ended");
         }
-        let told = told.lock().expect("no panic");
-        let (accepted, answered) = (told.accepted.len(), told.results.len());
+        let record = record.lock().expect("no panic");
+        let (accepted, answered) = (record.accepted.len(), record.results.len());
         println!(
-            "round {round}: killed after {kill_after_ms} ms; {accepted} jobs accepted, {answered} answered, {died} calls cut"
+            "round {round}: killed after {kill_after_ms} ms; {accepted} jobs accepted, {answered} answered, {cut_calls} calls cut"
         );
     }
 
-    let process = place.start().await;
+    let process = installation.start().await;
     let caller = caller(&process);
     let started = Instant::now();
     let collecting = tokio::spawn(caller.clone().collect());
     let are_all_answered =
-        happens_within(AFTERMATH, async || told.lock().expect("no panic").unanswered().is_empty()).await;
+        happens_within(RECOVERY_TIME, async || record.lock().expect("no panic").unanswered().is_empty()).await;
     collecting.abort();
-    let unanswered = told.lock().expect("no panic").unanswered();
+    let unanswered = record.lock().expect("no panic").unanswered();
     for id in unanswered {
-        println!("without an answer: {}", process.get(&caller.http, &format!("/v1/jobs/{id}")).await.text());
+        println!("job without an answer: {}", process.get(&caller.http, &format!("/v1/jobs/{id}")).await.text());
     }
     assert!(are_all_answered);
-    let ids: Vec<String> = told.lock().expect("no panic").accepted.keys().cloned().collect();
+    let ids: Vec<String> = record.lock().expect("no panic").accepted.keys().cloned().collect();
     println!("all {} jobs were answered {:?} after the last start", ids.len(), started.elapsed());
-    assert!(ids.len() >= 10, "too few jobs to show anything");
+    assert!(ids.len() >= 10, "too few jobs for a meaningful test");
     for id in ids {
-        caller.look_at(&id).await.expect("the process runs");
+        caller.check_result(&id).await.expect("the process runs");
     }
 
-    assert!(died > 0, "no process was killed in the middle of a call");
-    eventually("dead reservations free their slots", async || process.in_flight(&caller.http).await == 0).await;
+    assert!(cut_calls > 0, "no process was killed during a call");
+    eventually("the slots of killed calls are freed", async || process.in_flight(&caller.http).await == 0).await;
     assert_eq!(Answer::to(process.chat(&caller.http, &chat(5, 5))).await.status, 200);
     process.kill();
 }
 
 #[tokio::test]
-async fn ctrl_c_finishes_what_is_in_flight_and_settles_it() {
+async fn ctrl_c_finishes_and_settles_the_requests_in_flight() {
     let settings = one_tenant("{ in_flight = 4 }");
-    let place = Place::with(&format!("{settings}[simulator]\ntokens_per_second = 40"));
-    let process = place.start().await;
+    let installation = Installation::with_config(&format!("{settings}[simulator]\ntokens_per_second = 40"));
+    let process = installation.start().await;
     let http = Client::new();
     let mut body = chat(60, 60);
     body["stream"] = json!(true);
     let mut stream = Events::of(process.chat(&http, &body).send().await.expect("a stream"));
-    assert!(stream.next().await.is_some(), "it has begun");
-    let whole = tokio::spawn(process.chat(&http, &chat(40, 40)).send());
-    eventually("both run", async || process.in_flight(&http).await == 2).await;
+    assert!(stream.next().await.is_some(), "the stream begins");
+    let unary = tokio::spawn(process.chat(&http, &chat(40, 40)).send());
+    eventually("both calls run", async || process.in_flight(&http).await == 2).await;
 
     process.interrupt();
     let events = stream.rest().await;
     assert_eq!(events.last().map(|(_, data)| data.as_str()), Some("[DONE]"));
-    assert_eq!(whole.await.expect("no panic").expect("an answer").status(), 200);
+    assert_eq!(unary.await.expect("no panic").expect("an answer").status(), 200);
     assert_eq!(process.exit_code().await, Some(0));
 
-    let process = place.start().await;
+    let process = installation.start().await;
     let quota = process.get(&http, "/v1/quota").await.json();
     assert_eq!((&quota["settled"]["output_tokens"], process.in_flight(&http).await), (&json!(100), 0));
 }

@@ -1,10 +1,10 @@
-//! Every sample event does what its name says.
+//! The sample events in `events/` and their outcomes.
 
 use std::{collections::BTreeMap, path::Path};
 
 use spillway_command::replay::events;
 
-/// What comes of each file: the status and the pool, or how many messages failed.
+/// Expected outcome of each file: the status and the pool, or the number of failed messages.
 const EXPECTED: [(&str, &str); 30] = [
     ("function-url-iam-role.json", "200 OK from provisioned"),
     ("function-url-messages-stream.json", "200 OK from provisioned"),
@@ -39,24 +39,28 @@ const EXPECTED: [(&str, &str); 30] = [
 ];
 
 #[tokio::test]
-async fn every_sample_event_comes_to_what_it_is_for() {
+async fn every_sample_event_has_its_expected_outcome() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events");
-    let mut came = BTreeMap::new();
-    let note = |replayed: events::Replayed| {
-        came.insert(replayed.file, (replayed.got, replayed.body));
+    let mut replays = BTreeMap::new();
+    let record = |replayed: events::Replayed| {
+        replays.insert(replayed.file, (replayed.got, replayed.body));
     };
-    events::replay(&folder, note).await.expect("events");
+    events::replay(&folder, record).await.expect("events");
 
     let files = std::fs::read_dir(&folder).expect("the samples").count();
-    assert_eq!(came.len(), files, "a file in events/ is not replayed");
-    let outcomes: BTreeMap<&str, &str> = came.iter().map(|(file, (got, _))| (file.as_str(), got.as_str())).collect();
-    assert_eq!(outcomes, BTreeMap::from(EXPECTED), "an event without an entry, or an entry that does not hold");
+    assert_eq!(replays.len(), files, "a file in events/ is not replayed");
+    let outcomes: BTreeMap<&str, &str> = replays.iter().map(|(file, (got, _))| (file.as_str(), got.as_str())).collect();
+    assert_eq!(outcomes, BTreeMap::from(EXPECTED), "an event without an entry, or an outdated entry");
 
-    let told = &came["rest-iam-unknown-role.json"].1;
-    assert!(told.contains("No tenant has the caller arn:aws:iam::123456789012:role/Nobody"), "{told}");
-    let body_of = |file: &str| &came[file].1;
+    let body = &replays["rest-iam-unknown-role.json"].1;
+    assert!(body.contains("No tenant has the caller arn:aws:iam::123456789012:role/Nobody"), "{body}");
+    let body_of = |file: &str| &replays[file].1;
     assert!(body_of("rest-chat-completions-stream.json").ends_with("data: [DONE]\n\n"));
     assert!(body_of("rest-messages-stream.json").contains("event: message_stop"));
     assert!(body_of("function-url-messages-stream.json").contains("event: message_stop"));
-    assert_eq!(body_of("sqs-bad-body.json"), body_of("sqs-one-job.json"), "the broken one of two is a dead letter");
+    assert_eq!(
+        body_of("sqs-bad-body.json"),
+        body_of("sqs-one-job.json"),
+        "the unreadable message of the two is a dead letter"
+    );
 }

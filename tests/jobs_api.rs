@@ -1,4 +1,4 @@
-//! Jobs as their owner manages them: lists, places in the queue, deadlines, priorities, names.
+//! The jobs API: lists, positions in the queue, deadlines, priorities and idempotency keys.
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::support::{
     Deployment,
     answer::Answer,
     chat,
-    jobs::{JOBS, ONE},
+    jobs::{JOB_QUEUE, ONE_REQUEST},
     time::eventually,
 };
 
@@ -16,8 +16,8 @@ const CHAT: &str = "/v1/chat/completions";
 
 const ONE_A_MINUTE: &str = "limits = { requests_per_minute = 1 }";
 
-/// A request that can wait, for jobs under more terms than that.
-fn patient(deployment: &Deployment, tenant: &str) -> RequestBuilder {
+/// Builds a request with `Prefer: respond-async`, to which tests add headers.
+fn async_request(deployment: &Deployment, tenant: &str) -> RequestBuilder {
     deployment.post(CHAT, tenant, &chat(5, 5)).header("prefer", "respond-async")
 }
 
@@ -34,20 +34,23 @@ fn ids(page: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn jobs_are_listed_by_status_and_time_page_by_page() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 600_000).await;
-    let _other = deployment.occupy("u", ONE, 600_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
+    let _running_u = deployment.occupy("u", ONE_REQUEST, 600_000).await;
     let mut submitted = Vec::new();
     for _ in 0..5 {
-        submitted.push(id_of(patient(&deployment, "t")).await);
+        submitted.push(id_of(async_request(&deployment, "t")).await);
         deployment.world.advance(10);
     }
-    let of_other = id_of(patient(&deployment, "u")).await;
+    let job_of_u = id_of(async_request(&deployment, "u")).await;
     deployment.cancel("t", &submitted[2]).await;
 
     let list = async |query: &str| Answer::to(deployment.get(&format!("/v1/jobs{query}"), "t")).await.json();
-    let all = list("").await;
-    assert_eq!(ids(&all), submitted.iter().rev().map(String::as_str).collect::<Vec<_>>(), "the newest first");
-    assert_eq!((&all["object"], &all["has_more"], &all["next_after"]), (&json!("list"), &json!(false), &Value::Null));
+    let page = list("").await;
+    assert_eq!(ids(&page), submitted.iter().rev().map(String::as_str).collect::<Vec<_>>(), "newest first");
+    assert_eq!(
+        (&page["object"], &page["has_more"], &page["next_after"]),
+        (&json!("list"), &json!(false), &Value::Null)
+    );
     assert_eq!(ids(&list("?status=cancelled,expired").await), [submitted[2].as_str()]);
 
     let first = list("?order=asc&limit=2&status=queued").await;
@@ -61,53 +64,53 @@ async fn jobs_are_listed_by_status_and_time_page_by_page() {
     let before = list(&format!("?created_before_ms={created_ms}&limit=1")).await;
     assert_eq!(ids(&before), [&*submitted[2]]);
 
-    let foreign = Answer::to(deployment.get(&format!("/v1/jobs?after={of_other}"), "t")).await;
-    assert_eq!(foreign.status, 404, "a place in somebody else's list is none");
+    let refused = Answer::to(deployment.get(&format!("/v1/jobs?after={job_of_u}"), "t")).await;
+    assert_eq!(refused.status, 404, "a job of another tenant is no position in the list");
     let unknown = Answer::to(deployment.get("/v1/jobs?status=done", "t")).await;
     assert_eq!((unknown.status, unknown.json()["error"]["param"].clone()), (400, json!("status")));
 }
 
 #[tokio::test]
-async fn a_waiting_job_knows_its_place_and_when_it_can_start() {
+async fn a_queued_job_reports_its_position_and_its_estimated_wait() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
     let mut submitted = Vec::new();
     for _ in 0..3 {
-        submitted.push(id_of(patient(&deployment, "t")).await);
+        submitted.push(id_of(async_request(&deployment, "t")).await);
         deployment.world.advance(10);
     }
     let third = deployment.job("t", &submitted[2]).await.json();
     assert_eq!(third["position"], 3);
-    assert!(third["estimated_wait_ms"].as_u64() >= Some(120_000), "one a minute, and two before it: {third}");
-    let urgent = id_of(patient(&deployment, "t").header("spillway-priority", "high")).await;
+    assert!(third["estimated_wait_ms"].as_u64() >= Some(120_000), "one request a minute, and two jobs ahead: {third}");
+    let urgent = id_of(async_request(&deployment, "t").header("spillway-priority", "high")).await;
     assert_eq!(deployment.job("t", &urgent).await.json()["position"], 1);
     assert_eq!(deployment.job("t", &submitted[2]).await.json()["position"], 4);
 }
 
 #[tokio::test]
-async fn a_more_urgent_job_goes_first_whatever_message_comes() {
+async fn a_more_urgent_job_runs_first_whichever_message_arrives() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
     let mut submitted = Vec::new();
     for priority in ["low", "normal", "high"] {
-        submitted.push(id_of(patient(&deployment, "t").header("spillway-priority", priority)).await);
+        submitted.push(id_of(async_request(&deployment, "t").header("spillway-priority", priority)).await);
         deployment.world.advance(10);
     }
-    for (place, next) in submitted.iter().rev().enumerate() {
+    for (finished_before, next) in submitted.iter().rev().enumerate() {
         deployment.world.advance(61_000);
         deployment.stored_when(next, |job| job.status == Status::Succeeded).await;
         let finished = Answer::to(deployment.get("/v1/jobs?status=succeeded", "t")).await.json();
-        assert_eq!(ids(&finished).len(), place + 1, "high, normal, low: {finished}");
+        assert_eq!(ids(&finished).len(), finished_before + 1, "high, normal, low: {finished}");
     }
-    eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
+    eventually("no message is left", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
 }
 
 #[tokio::test]
-async fn a_job_that_has_not_begun_at_its_deadline_ends_expired_and_uncharged() {
+async fn a_job_that_has_not_started_by_its_deadline_expires_uncharged() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
-    let running = Charge { requests: 1, ..ONE };
+    let running = Charge { requests: 1, ..ONE_REQUEST };
     let _running = deployment.occupy("t", running, 3_600_000).await;
-    let id = id_of(patient(&deployment, "t").header("spillway-deadline", "90")).await;
+    let id = id_of(async_request(&deployment, "t").header("spillway-deadline", "90")).await;
     let job = deployment.stored(&id).await;
     // The deadline counts from the arrival of the request, a moment before its job is created.
     let left_ms = job.expires_ms - job.created_ms;
@@ -121,26 +124,26 @@ async fn a_job_that_has_not_begun_at_its_deadline_ends_expired_and_uncharged() {
 }
 
 #[tokio::test]
-async fn terms_that_cannot_be_understood_are_refused_even_if_there_is_room() {
+async fn invalid_job_headers_are_refused_even_if_there_is_room() {
     let deployment = Deployment::with_tenants("").await;
     for (header, value) in [("spillway-deadline", "tomorrow"), ("spillway-priority", "urgent")] {
-        let refused = Answer::to(patient(&deployment, "t").header(header, value)).await;
+        let refused = Answer::to(async_request(&deployment, "t").header(header, value)).await;
         assert_eq!((refused.status, refused.json()["error"]["param"].clone()), (400, json!(header)));
     }
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
 }
 
 #[tokio::test]
-async fn a_named_submission_makes_one_job_even_in_another_process() {
+async fn submissions_with_one_idempotency_key_make_one_job() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 600_000).await;
-    let named = || patient(&deployment, "t").header("idempotency-key", "order-7");
-    let (first, second) = tokio::join!(id_of(named()), id_of(named()));
+    let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
+    let request = || async_request(&deployment, "t").header("idempotency-key", "order-7");
+    let (first, second) = tokio::join!(id_of(request()), id_of(request()));
     assert_eq!(first, second);
-    // After the hour for which answers are kept by their key, the job is still known by it.
+    // Answers are kept by their key for an hour. The job is still found by the key after that.
     deployment.world.advance(2 * 3_600_000);
-    let _running = deployment.occupy("t", ONE, 600_000).await;
-    assert_eq!(id_of(named()).await, first);
+    let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
+    assert_eq!(id_of(request()).await, first);
     let listed = Answer::to(deployment.get("/v1/jobs", "t")).await.json();
     assert_eq!(ids(&listed), [first]);
 }

@@ -1,4 +1,4 @@
-//! The ladder: which pool answers, which failures lead to the next one, and what stays charged.
+//! The ladder: which pool answers, which errors lead to the next pool, and what stays charged.
 
 use std::time::Duration;
 
@@ -12,23 +12,24 @@ use crate::support::{
 
 const PATH: &str = "/v1/chat/completions";
 
-/// The tenant's limits in every test here, so that what it is charged can be seen.
+/// The tenant's limits in all tests of this file, which show its charges.
 const FIELDS: &str = "class = \"interactive\"\n\
     limits = { requests_per_minute = 100, tokens_per_minute = 10000, in_flight = 10, microusd_per_month = 1000000 }";
 
-/// A deployment with the pool `first`, which is called as `model_id` and has `limits`, before an unlimited `second`.
+/// Starts a deployment with the pool `first`, which calls `model_id` and has `limits`, before the
+/// unlimited pool `second`.
 async fn two_pools(model_id: &str, limits: &str, simulator: &str) -> Deployment {
     let pools = pool("second", "on_demand", "second", "") + &pool("first", "provisioned", model_id, limits);
     let simulator = format!("[simulator]\n{simulator}\n[[simulator.pools]]\nmodel_id = \"second\"\n");
     Deployment::start(&(deployment(FIELDS, &pools) + &simulator)).await
 }
 
-/// How many calls a model has had, according to the simulator.
+/// Returns the number of calls of a model, according to the simulator.
 fn calls(simulator: &Value, model_id: &str) -> u64 {
     simulator["models"][model_id]["requests"].as_u64().unwrap_or(0)
 }
 
-/// Whose answer it is; fails for anything but an answer.
+/// Returns the pool that answered. Fails unless the request succeeded.
 fn pool_of(answer: &Answer) -> &str {
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.header("x-spillway-pool")
@@ -61,10 +62,10 @@ async fn a_full_pool_leads_to_the_next_until_it_has_room_again() {
 }
 
 #[tokio::test]
-async fn a_pool_that_could_never_take_the_request_is_passed_by() {
+async fn a_pool_that_is_too_small_for_the_request_is_skipped() {
     let deployment = two_pools("sim.first", "limits = { tokens_per_minute = 300 }", "").await;
-    assert_eq!(pool_of(&deployment.chat_whole(5, 500).await), "second");
-    assert_eq!(pool_of(&deployment.chat_whole(5, 20).await), "first");
+    assert_eq!(pool_of(&deployment.unary_chat(5, 500).await), "second");
+    assert_eq!(pool_of(&deployment.unary_chat(5, 20).await), "first");
 }
 
 #[tokio::test]
@@ -85,7 +86,11 @@ async fn a_pool_that_cannot_answer_now_leads_to_the_next_and_costs_nothing() {
             expected += 1;
             assert_eq!(pool_of(&deployment.ask(path, "t", &body).await), "second", "{model_id} {fault} {path}");
             let simulator = deployment.simulator().await;
-            assert_eq!(calls(&simulator, model_id), expected, "{fault}: the first pool is given back each time");
+            assert_eq!(
+                calls(&simulator, model_id),
+                expected,
+                "{fault}: the reservation of the first pool is released each time"
+            );
         }
         let quota = deployment.quota("t").await;
         assert_eq!((used(&quota, "requests_per_minute"), used(&quota, "tokens_per_minute")), (3, 3 * 14));
@@ -93,7 +98,7 @@ async fn a_pool_that_cannot_answer_now_leads_to_the_next_and_costs_nothing() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_request_ends_it_at_once_and_costs_nothing() {
+async fn a_permanent_error_ends_the_request_immediately_and_costs_nothing() {
     let expected = [("sim.refuses", [400, 400, 400]), ("sim.denied", [502, 502, 424])];
     for (model_id, statuses) in expected {
         let deployment = two_pools(model_id, "limits = { in_flight = 1 }", "").await;
@@ -109,12 +114,12 @@ async fn an_error_of_the_request_ends_it_at_once_and_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_timeout_of_the_model_is_not_tried_again_and_stays_charged() {
+async fn a_model_timeout_is_not_retried_and_stays_charged() {
     for ((path, body), status) in three_chats(5, Some(500)).into_iter().zip([504, 504, 408]) {
         let deployment = two_pools("sim.timeout", "limits = { in_flight = 1 }", "").await;
         let answer = deployment.ask(path, "t", &body).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
-        assert_eq!(answer.header("retry-after"), "", "nobody is told to send it again");
+        assert_eq!(answer.header("retry-after"), "", "no caller is asked to retry");
         let quota = deployment.quota("t").await;
         assert_eq!((used(&quota, "in_flight"), used(&quota, "requests_per_minute")), (0, 1));
         assert!(used(&quota, "tokens_per_minute") > 500, "{quota}");
@@ -123,11 +128,11 @@ async fn a_timeout_of_the_model_is_not_tried_again_and_stays_charged() {
 }
 
 #[tokio::test]
-async fn a_silent_model_is_given_up_when_its_time_is_over_and_stays_charged() {
+async fn a_call_to_a_silent_model_times_out_and_stays_charged() {
     let settings = deployment(FIELDS, &pool("only", "on_demand", "sim.stalls", "")).replace("30000", "1000");
     let deployment = Deployment::start(&settings).await;
     let started = std::time::Instant::now();
-    let answer = deployment.chat_whole(5, 500).await;
+    let answer = deployment.unary_chat(5, 500).await;
     assert_eq!(answer.status, 504, "{}", answer.text());
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     let quota = deployment.quota("t").await;
@@ -136,41 +141,42 @@ async fn a_silent_model_is_given_up_when_its_time_is_over_and_stays_charged() {
 }
 
 #[tokio::test]
-async fn when_all_pools_are_full_the_answer_says_when_and_costs_nothing() {
+async fn a_refusal_by_full_pools_says_when_to_retry_and_costs_nothing() {
     let pools = pool("full", "provisioned", "sim.throttled", "")
         + &pool("small", "on_demand", "sim.small", "limits = { requests_per_minute = 1 }");
     let deployment = Deployment::start(&deployment(FIELDS, &pools)).await;
-    assert_eq!(pool_of(&deployment.chat_whole(5, 8).await), "small");
+    assert_eq!(pool_of(&deployment.unary_chat(5, 8).await), "small");
     let before = charged(&deployment.quota("t").await);
     for (path, body) in three_chats(5, Some(8)) {
         let answer = deployment.ask(path, "t", &body).await;
         assert_eq!((answer.status, answer.header("x-spillway-limit")), (429, "model_capacity"), "{path}");
-        // The throttled pool is the nearest hope: nobody knows when it has room, so it is worth a try soon.
+        // The throttled pool may have room first. Its retry time is unknown, so the caller may
+        // retry soon.
         assert_eq!((answer.header("retry-after-ms"), answer.header("retry-after")), ("2000", "2"), "{path}");
     }
     assert_eq!(charged(&deployment.quota("t").await), before);
     deployment.world.advance(60_000);
-    assert_eq!(pool_of(&deployment.chat_whole(5, 8).await), "small");
+    assert_eq!(pool_of(&deployment.unary_chat(5, 8).await), "small");
 }
 
 #[tokio::test]
-async fn a_retry_at_the_time_that_a_full_pool_named_succeeds() {
+async fn a_retry_at_the_time_named_by_a_full_pool_succeeds() {
     let pools = pool("small", "on_demand", "sim.small", "limits = { requests_per_minute = 12 }");
     let deployment = Deployment::start(&deployment(FIELDS, &pools)).await;
     let mut refused = 0;
     while refused < 5 {
-        let answer = deployment.chat_whole(5, 8).await;
+        let answer = deployment.unary_chat(5, 8).await;
         if answer.status == 429 {
             refused += 1;
             let wait_ms: u64 = answer.header("retry-after-ms").parse().expect("a number");
             deployment.world.advance(wait_ms);
-            assert_eq!(pool_of(&deployment.chat_whole(5, 8).await), "small", "after {wait_ms} ms");
+            assert_eq!(pool_of(&deployment.unary_chat(5, 8).await), "small", "after {wait_ms} ms");
         }
     }
 }
 
 #[tokio::test]
-async fn when_no_pool_can_be_reached_the_caller_may_try_again_and_pays_nothing() {
+async fn a_caller_may_retry_when_no_pool_is_available_and_pays_nothing() {
     for model_id in ["sim.errors", "first"] {
         let pools = pool("only", "on_demand", model_id, "");
         let simulator = "[[simulator.pools]]\nmodel_id = \"first\"\nfault = { region_down = true }";
@@ -186,17 +192,17 @@ async fn when_no_pool_can_be_reached_the_caller_may_try_again_and_pays_nothing()
 }
 
 #[tokio::test]
-async fn a_request_larger_than_every_pool_is_told_so_and_costs_nothing() {
+async fn a_request_larger_than_every_pool_is_refused_and_costs_nothing() {
     let pools = pool("small", "on_demand", "sim.small", "limits = { tokens_per_minute = 100 }");
     let deployment = Deployment::start(&deployment(FIELDS, &pools)).await;
     let before = charged(&deployment.quota("t").await);
-    let answer = deployment.chat_whole(5, 500).await;
+    let answer = deployment.unary_chat(5, 500).await;
     assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!("max_tokens")), "{}", answer.text());
     assert_eq!(charged(&deployment.quota("t").await), before);
 }
 
 impl Deployment {
-    async fn chat_whole(&self, output_tokens: u64, max_tokens: u64) -> Answer {
+    async fn unary_chat(&self, output_tokens: u64, max_tokens: u64) -> Answer {
         self.ask(PATH, "t", &chat(output_tokens, max_tokens)).await
     }
 }

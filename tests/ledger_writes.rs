@@ -1,4 +1,4 @@
-//! What the ledger costs, counted on the wire, and what a store that fails can and cannot do.
+//! The writes of the ledger, counted on the wire, and its behaviour when DynamoDB fails.
 
 use serde_json::{Value, json};
 use spillway::quota::{Attribute, REAP_MARGIN, Settled};
@@ -8,13 +8,13 @@ use crate::support::{
     Deployment,
     answer::{Answer, deployment, pool, three_chats, used},
     chat,
-    jobs::ONE,
-    time::{eventually, refused},
+    jobs::ONE_REQUEST,
+    time::{assert_refused, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// A deployment at noon whose model has one pool with `pool_fields`.
+/// Starts a deployment at noon whose model has one pool with `pool_fields`.
 async fn start(limits: &str, pool_fields: &str) -> Deployment {
     let pool = pool("on-demand", "on_demand", "sim.model", pool_fields);
     let deployment = Deployment::start(&deployment(&format!("limits = {limits}"), &pool)).await;
@@ -23,13 +23,12 @@ async fn start(limits: &str, pool_fields: &str) -> Deployment {
 }
 
 impl Deployment {
-    /// How often DynamoDB was asked for this.
+    /// Returns the number of DynamoDB requests of this operation.
     async fn count(&self, operation: &str) -> u64 {
         self.dynamodb_operations().await[operation].as_u64().unwrap_or(0)
     }
 
-    /// How many ledger writes `times` of these requests cost together, once the registry cache is warm; nothing may be
-    /// read then. The cache cools down after 2 s, so on a slow machine it takes a few tries to stay within.
+    /// Returns the number of ledger writes of `times` such requests with a warm registry cache. Fails if they read. The cache expires after 2 s, so a slow machine needs a few tries.
     async fn writes_of(&self, times: u64, body: &Value, status: u16) -> u64 {
         for _ in 0..10 {
             assert_eq!(self.ask(CHAT, "t", body).await.status, status);
@@ -42,7 +41,7 @@ impl Deployment {
                 return after - writes;
             }
         }
-        panic!("the hot path reads");
+        panic!("requests with a warm cache read from DynamoDB");
     }
 
     async fn reads(&self) -> u64 {
@@ -67,20 +66,20 @@ async fn an_admitted_request_costs_two_writes_and_two_more_on_a_pool_with_limits
 }
 
 #[tokio::test]
-async fn a_refusal_costs_one_write_and_the_next_ones_cost_none_for_a_moment() {
-    for (limit, believed_ms) in [("requests_per_minute", 500), ("in_flight", 100)] {
+async fn a_refusal_costs_one_write_and_the_refusals_soon_after_it_cost_none() {
+    for (limit, valid_ms) in [("requests_per_minute", 500), ("in_flight", 100)] {
         let deployment = start(&format!("{{ {limit} = 1 }}"), "limits = { tokens_per_minute = 100000 }").await;
-        let _running = deployment.occupy("t", ONE, 600_000).await;
-        refused(&deployment.chat("t", 5, 5).await, limit);
+        let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
+        assert_refused(&deployment.chat("t", 5, 5).await, limit);
         for _ in 0..3 {
             let before = deployment.count("UpdateItem").await;
-            deployment.world.advance(believed_ms);
-            refused(&deployment.chat("t", 5, 5).await, limit);
+            deployment.world.advance(valid_ms);
+            assert_refused(&deployment.chat("t", 5, 5).await, limit);
             assert_eq!(deployment.count("UpdateItem").await - before, 1, "{limit}");
         }
     }
     let deployment = start("{ requests_per_minute = 1 }", "").await;
-    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
     let writes = deployment.writes_of(5, &chat(5, 5), 429).await;
     assert!(writes < 5, "{writes} writes for five refusals within half a second of the first");
 }
@@ -88,58 +87,58 @@ async fn a_refusal_costs_one_write_and_the_next_ones_cost_none_for_a_moment() {
 #[tokio::test]
 async fn refusals_are_recorded_in_one_write_every_five_seconds() {
     let deployment = start("{ requests_per_minute = 1 }", "").await;
-    let _running = deployment.occupy("t", ONE, 600_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
     let before = deployment.count("UpdateItem").await;
     for _ in 0..10 {
-        refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+        assert_refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
     }
     deployment.world.advance(5_000);
-    refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+    assert_refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
     let records = deployment.world.app.refusals.for_tenant("t").await.expect("the ledger");
     assert_eq!((records.len(), records[0].limit.as_str(), records[0].count), (1, "requests_per_minute", 11));
     let writes = deployment.count("UpdateItem").await - before;
-    assert!((3..=2 + 11).contains(&writes), "two records, and at most a write for each refusal: {writes}");
+    assert!((3..=2 + 11).contains(&writes), "two records, and at most one write for each refusal: {writes}");
 }
 
 #[tokio::test]
-async fn a_remembered_refusal_ends_at_the_time_that_it_told() {
-    // Where the machine is slow, the window passes in real time before the second refusal; then it is tried again.
+async fn a_recent_refusal_ends_at_its_retry_time() {
+    // On a slow machine the window may end in real time before the second refusal. Then the test tries again.
     for _ in 0..10 {
         let deployment = start("{ requests_per_minute = 1 }", "").await;
-        let _running = deployment.occupy("t", ONE, 30_000).await;
-        let wait_ms = refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+        let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
+        let wait_ms = assert_refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
         deployment.world.advance(wait_ms - 400);
         let second = deployment.chat("t", 5, 5).await;
         if second.status() == 429 {
-            deployment.world.advance(refused(&second, "requests_per_minute"));
+            deployment.world.advance(assert_refused(&second, "requests_per_minute"));
             let third = deployment.chat("t", 5, 5).await;
-            assert_eq!(third.status(), 200, "half a second has not passed, but the window has");
+            assert_eq!(third.status(), 200, "the window has ended, though half a second has not passed");
             return;
         }
     }
-    panic!("no refusal was young enough");
+    panic!("no second refusal came in time");
 }
 
 #[tokio::test]
-async fn what_is_given_back_here_is_not_refused_from_memory() {
+async fn a_slot_that_this_process_frees_is_available_immediately() {
     let deployment = start("{ in_flight = 1 }", "").await;
     for _ in 0..5 {
-        let running = deployment.occupy("t", ONE, 600_000).await;
-        refused(&deployment.chat("t", 5, 5).await, "in_flight");
+        let running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
+        assert_refused(&deployment.chat("t", 5, 5).await, "in_flight");
         deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("settled");
         assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     }
 }
 
 #[tokio::test]
-async fn a_full_pool_costs_the_tenants_reservation_and_its_return() {
+async fn a_refusal_by_a_full_pool_costs_the_tenants_reservation_and_its_release() {
     let deployment = start("{ in_flight = 10 }", "limits = { requests_per_minute = 12 }").await;
     while deployment.ask(CHAT, "t", &chat(5, 5)).await.status == 200 {}
-    // A pool's refusal is believed for half a second, which a slow machine may take for the request alone.
+    // A pool's refusal is valid for half a second. On a slow machine the request alone may take longer.
     let mut writes = Vec::new();
-    for passed_ms in [500, 0, 0, 0, 0, 0, 0, 0, 0] {
+    for elapsed_ms in [500, 0, 0, 0, 0, 0, 0, 0, 0] {
         let before = deployment.count("UpdateItem").await;
-        deployment.world.advance(passed_ms);
+        deployment.world.advance(elapsed_ms);
         assert_eq!(deployment.ask(CHAT, "t", &chat(5, 5)).await.status, 429);
         writes.push(deployment.count("UpdateItem").await - before);
     }
@@ -148,7 +147,7 @@ async fn a_full_pool_costs_the_tenants_reservation_and_its_return() {
 }
 
 #[tokio::test]
-async fn a_throttled_reservation_is_tried_once_more() {
+async fn a_throttled_reservation_is_retried_once() {
     let deployment = start("{ requests_per_minute = 10 }", "").await;
     deployment.inject(Effect::Throttle, 0, 1);
     assert_eq!(deployment.ask(CHAT, "t", &chat(5, 5)).await.status, 200);
@@ -157,7 +156,7 @@ async fn a_throttled_reservation_is_tried_once_more() {
 }
 
 #[tokio::test]
-async fn a_throttled_pool_leads_to_the_next_without_another_try() {
+async fn a_throttled_reservation_of_a_pool_leads_to_the_next_pool_without_a_retry() {
     let pools = [("first", "sim.first"), ("second", "sim.second")].map(|(name, id)| {
         let fields = if name == "first" { "limits = { tokens_per_minute = 100000 }" } else { "" };
         pool(name, "on_demand", id, fields)
@@ -169,7 +168,7 @@ async fn a_throttled_pool_leads_to_the_next_without_another_try() {
 }
 
 #[tokio::test]
-async fn nothing_is_admitted_by_a_ledger_that_stays_busy() {
+async fn a_ledger_that_stays_throttled_admits_nothing() {
     let deployment = start("{ requests_per_minute = 10 }", "").await;
     deployment.inject(Effect::Throttle, 0, 100);
     for (path, body) in three_chats(5, Some(5)) {
@@ -182,7 +181,7 @@ async fn nothing_is_admitted_by_a_ledger_that_stays_busy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reservation_of_unknown_fate_is_an_error_and_frees_its_slot_by_its_deadline() {
+async fn a_reservation_with_unknown_outcome_is_an_error_and_frees_its_slot_by_its_deadline() {
     let deployment = start("{ in_flight = 3 }", "").await;
     deployment.inject(Effect::TimeoutAfter, 0, 3);
     let chats = three_chats(5, Some(5));
@@ -193,22 +192,22 @@ async fn a_reservation_of_unknown_fate_is_an_error_and_frees_its_slot_by_its_dea
     );
     for (answer, path) in <[Answer; 3]>::from(answers).iter().zip(chats.map(|(path, _)| path)) {
         assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{path}");
-        let told = answer.text();
-        assert!(told.contains("The ledger cannot be reached"), "{told}");
+        let text = answer.text();
+        assert!(text.contains("The ledger cannot be reached"), "{text}");
     }
     let writes = deployment.count("UpdateItem").await;
-    assert!((1..=3).contains(&writes), "those that wait together go together, and nothing is sent twice: {writes}");
+    assert!((1..=3).contains(&writes), "waiting requests share a write, and no write is sent twice: {writes}");
     deployment.world.stand_ins.dynamodb_faults().clear();
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
-    refused(&deployment.chat("t", 5, 5).await, "in_flight");
-    // The model's 30 s, rounded up to a slot of 15 s, and a margin for clocks that differ.
+    assert_refused(&deployment.chat("t", 5, 5).await, "in_flight");
+    // The model's 30 s, rounded up to a slot of 15 s, and a margin for clock skew.
     deployment.world.advance(30_000 + 15_000 + REAP_MARGIN.as_ms());
     assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     assert_eq!(used(&deployment.quota("t").await, "in_flight"), 0);
 }
 
 #[tokio::test]
-async fn a_reservation_that_fails_is_an_error_and_charges_nothing() {
+async fn a_failed_reservation_is_an_error_and_charges_nothing() {
     let deployment = start("{ in_flight = 1 }", "").await;
     deployment.inject(Effect::Error500, 0, 1);
     assert_eq!(deployment.chat("t", 5, 5).await.status(), 503);
@@ -217,7 +216,7 @@ async fn a_reservation_that_fails_is_an_error_and_charges_nothing() {
 }
 
 #[tokio::test]
-async fn a_settlement_of_unknown_fate_is_not_sent_again() {
+async fn a_settlement_with_unknown_outcome_is_not_sent_again() {
     for effect in [Effect::TimeoutAfter, Effect::CutAfter] {
         let deployment = start("{ in_flight = 1, tokens_per_minute = 10000 }", "").await;
         deployment.inject(effect, 1, 1);
@@ -231,23 +230,23 @@ async fn a_settlement_of_unknown_fate_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_settlement_that_fails_leaves_the_reserve_charged_and_its_slot_to_the_deadline() {
+async fn a_failed_settlement_leaves_its_tokens_charged_and_its_slot_taken_until_the_deadline() {
     let deployment = start("{ in_flight = 1, tokens_per_day = 10000 }", "").await;
     deployment.inject(Effect::Error500, 1, 1);
     assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);
     assert_eq!(deployment.count("UpdateItem").await, 2);
     assert!(used(&deployment.quota("t").await, "tokens_per_day") > 500);
-    refused(&deployment.chat("t", 5, 5).await, "in_flight");
+    assert_refused(&deployment.chat("t", 5, 5).await, "in_flight");
     deployment.world.advance(30_000 + 15_000 + REAP_MARGIN.as_ms());
     let before = used(&deployment.quota("t").await, "tokens_per_day");
     assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);
     let quota = deployment.quota("t").await;
-    assert!(used(&quota, "tokens_per_day") > before, "what was freed was the slot, not the tokens");
+    assert!(used(&quota, "tokens_per_day") > before, "the slot was freed, but not the tokens");
     assert_eq!((used(&quota, "in_flight"), &quota["settled"]["requests"]), (0, &json!(1)));
 }
 
 #[tokio::test]
-async fn a_throttled_settlement_is_tried_again() {
+async fn a_throttled_settlement_is_retried() {
     let deployment = start("{ in_flight = 1 }", "").await;
     deployment.inject(Effect::Throttle, 1, 2);
     assert_eq!(deployment.chat("t", 5, 500).await.status(), 200);
@@ -259,18 +258,18 @@ async fn a_throttled_settlement_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_registry_that_cannot_be_read_is_remembered_for_a_minute() {
+async fn the_registry_cache_is_used_for_a_minute_while_the_registry_is_unavailable() {
     let deployment = start("{ requests_per_minute = 100 }", "").await;
     assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
     for operation in ["GetItem", "Query"] {
         deployment.world.stand_ins.dynamodb_faults().inject(Fault::on(operation, Effect::Error500));
     }
     deployment.world.advance(30_000);
-    assert_eq!(deployment.chat("t", 5, 5).await.status(), 200, "half a minute");
+    assert_eq!(deployment.chat("t", 5, 5).await.status(), 200, "the cache is half a minute old");
     deployment.world.advance(31_000);
     for (path, body) in three_chats(5, Some(5)) {
-        let unknown = deployment.ask(path, "t", &body).await;
-        assert_eq!((unknown.status, unknown.header("retry-after")), (503, "1"), "{path}");
+        let refused = deployment.ask(path, "t", &body).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, "1"), "{path}");
     }
     deployment.world.stand_ins.dynamodb_faults().clear();
     eventually("the registry is read again", async || {

@@ -1,4 +1,4 @@
-//! Limits hold at every moment, by the simulator's own account, and a refusal says truthfully when to come back.
+//! Limits hold at every moment, as counted by the simulator, and a refusal reports the correct retry time.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use spillway::quota::{Charge, REAP_MARGIN};
 
 use crate::support::{
     Deployment, chat, one_tenant,
-    time::{next, refused, reserved_tokens},
+    time::{assert_refused, next_response, reserved_tokens},
 };
 
-/// Models that take 20 s of the stand-ins' clock, so that a burst is answered only when the test lets time pass.
+/// Models that take 20 s of the stand-ins' clock, so that they answer only when the test advances the clock.
 const SLOW: &str = "[simulator]\ntime_to_first_token_ms = 20000";
 
 const NOTHING: Charge = Charge { requests: 0, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
@@ -21,46 +21,46 @@ async fn start(limits: &str, simulator: &str) -> Deployment {
     deployment
 }
 
-/// What one chat of these tests reserves, in micro-USD: the prices are 1 and 2 USD per million tokens.
+/// Returns the micro-USD that a chat reserves at prices of 1 and 2 USD per million tokens.
 fn reserved_microusd(output_tokens: u64) -> u64 {
     reserved_tokens(&chat(output_tokens, output_tokens)) + output_tokens
 }
 
-/// Sends 200 chats at once, of which `admitted` fit under `limit`; gives the waits that the others were told.
-async fn two_hundred(deployment: &Deployment, body: &Value, limit: &str, admitted: usize) -> Vec<u64> {
+/// Sends 200 concurrent chats, of which `admitted` fit under `limit`. Returns the waits of all refusals.
+async fn send_two_hundred(deployment: &Deployment, body: &Value, limit: &str, admitted: usize) -> Vec<u64> {
     let mut answers = deployment.burst(200, "t", body);
     let mut waits = Vec::new();
     for _ in admitted..200 {
-        waits.push(refused(&next(&mut answers).await, limit));
+        waits.push(assert_refused(&next_response(&mut answers).await, limit));
     }
     deployment.simulator_when(|account| account["tenants"]["t"]["in_flight"] == admitted).await;
     deployment.world.advance(20_000);
     while !answers.is_empty() {
-        assert_eq!(next(&mut answers).await.status(), 200);
+        assert_eq!(next_response(&mut answers).await.status(), 200);
     }
     waits
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_hundred_at_once_never_more_than_forty_are_in_flight() {
+async fn of_two_hundred_concurrent_requests_never_more_than_forty_are_in_flight() {
     let deployment = start("{ in_flight = 40 }", SLOW).await;
-    let waits = two_hundred(&deployment, &chat(10, 10), "in_flight", 40).await;
-    let account = deployment.simulator().await["tenants"]["t"].clone();
-    assert_eq!((&account["requests"], &account["peak_in_flight"]), (&json!(40), &json!(40)), "{account}");
+    let waits = send_two_hundred(&deployment, &chat(10, 10), "in_flight", 40).await;
+    let statistics = deployment.simulator().await["tenants"]["t"].clone();
+    assert_eq!((&statistics["requests"], &statistics["peak_in_flight"]), (&json!(40), &json!(40)), "{statistics}");
 
     deployment.world.advance(waits.into_iter().max().unwrap_or_default());
     assert_eq!(deployment.quickly(deployment.chat("t", 10, 10)).await.status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_hundred_at_once_exactly_those_tokens_are_admitted_that_fit_the_minute() {
+async fn of_two_hundred_concurrent_requests_exactly_the_tokens_of_a_minute_are_admitted() {
     let body = chat(50, 50);
     let limit = 11 * reserved_tokens(&body) - 1;
     let deployment = start(&format!("{{ tokens_per_minute = {limit} }}"), SLOW).await;
-    let waits = two_hundred(&deployment, &body, "tokens_per_minute", 10).await;
-    let account = deployment.simulator().await["tenants"]["t"].clone();
-    assert_eq!((&account["requests"], &account["output_tokens"]), (&json!(10), &json!(500)), "{account}");
-    let worst_minute = account["worst_minute_quota_tokens"].as_u64().expect("tokens");
+    let waits = send_two_hundred(&deployment, &body, "tokens_per_minute", 10).await;
+    let statistics = deployment.simulator().await["tenants"]["t"].clone();
+    assert_eq!((&statistics["requests"], &statistics["output_tokens"]), (&json!(10), &json!(500)), "{statistics}");
+    let worst_minute = statistics["worst_minute_quota_tokens"].as_u64().expect("tokens");
     assert!((500..=limit).contains(&worst_minute), "{worst_minute} of {limit}");
 
     deployment.world.advance(waits.into_iter().max().unwrap_or_default());
@@ -68,16 +68,16 @@ async fn of_two_hundred_at_once_exactly_those_tokens_are_admitted_that_fit_the_m
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_hundred_at_once_exactly_the_minutes_requests_are_admitted() {
+async fn of_two_hundred_concurrent_requests_exactly_the_requests_of_a_minute_are_admitted() {
     let deployment = start("{ requests_per_minute = 7 }", "").await;
     let mut answers = deployment.burst(200, "t", &chat(5, 5));
     let mut admitted = 0;
     while !answers.is_empty() {
-        let answer = next(&mut answers).await;
+        let answer = next_response(&mut answers).await;
         if answer.status() == 200 {
             admitted += 1;
         } else {
-            refused(&answer, "requests_per_minute");
+            assert_refused(&answer, "requests_per_minute");
         }
     }
     assert_eq!(admitted, 7);
@@ -85,28 +85,28 @@ async fn of_two_hundred_at_once_exactly_the_minutes_requests_are_admitted() {
 }
 
 #[tokio::test]
-async fn a_refused_request_fits_at_the_time_it_was_told_and_not_before() {
+async fn a_refused_request_fits_at_its_retry_time_and_not_before() {
     let body = chat(20, 20);
     let tokens = reserved_tokens(&body);
-    let whole_tokens = Charge { minute_tokens: tokens, day_tokens: tokens, ..NOTHING };
+    let token_charge = Charge { minute_tokens: tokens, day_tokens: tokens, ..NOTHING };
     let cases = [
         ("requests_per_minute", 1, Charge { requests: 1, ..NOTHING }),
-        ("tokens_per_minute", tokens, whole_tokens),
-        ("tokens_per_day", tokens, whole_tokens),
+        ("tokens_per_minute", tokens, token_charge),
+        ("tokens_per_day", tokens, token_charge),
     ];
     for (limit, cap, charge) in cases {
         let deployment = start(&format!("{{ {limit} = {cap} }}"), "").await;
-        let _never_settled = deployment.occupy("t", charge, 30_000).await;
-        let wait_ms = refused(&deployment.chat("t", 20, 20).await, limit);
+        let _unsettled = deployment.occupy("t", charge, 30_000).await;
+        let wait_ms = assert_refused(&deployment.chat("t", 20, 20).await, limit);
         deployment.world.advance(wait_ms - 4_000);
-        let rest_ms = refused(&deployment.chat("t", 20, 20).await, limit);
+        let rest_ms = assert_refused(&deployment.chat("t", 20, 20).await, limit);
         deployment.world.advance(rest_ms);
         assert_eq!(deployment.chat("t", 20, 20).await.status(), 200, "{limit} after {wait_ms} ms");
     }
 }
 
 #[tokio::test]
-async fn an_exhausted_budget_is_told_so_that_nobody_retries() {
+async fn the_error_for_an_exhausted_budget_keeps_clients_from_retrying() {
     let cost = reserved_microusd(100);
     let deployment = start(&format!("{{ microusd_per_month = {cost} }}"), "").await;
     assert_eq!(deployment.chat("t", 100, 100).await.status(), 200);
@@ -136,7 +136,7 @@ async fn an_exhausted_budget_is_told_so_that_nobody_retries() {
 }
 
 #[tokio::test]
-async fn a_refusal_changes_nothing() {
+async fn a_refusal_changes_no_counter() {
     let body = chat(20, 20);
     let cases = [
         ("requests_per_minute", 1),
@@ -162,34 +162,33 @@ async fn a_refusal_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_of_one_admits_exactly_one() {
+async fn a_limit_of_one_admits_exactly_one_request() {
     for limit in ["requests_per_minute", "in_flight"] {
         let deployment = start(&format!("{{ {limit} = 1 }}"), SLOW).await;
         let mut answers = deployment.burst(5, "t", &chat(5, 5));
         for _ in 0..4 {
-            refused(&next(&mut answers).await, limit);
+            assert_refused(&next_response(&mut answers).await, limit);
         }
         deployment.simulator_when(|account| account["tenants"]["t"]["in_flight"] == 1).await;
         deployment.world.advance(20_000);
-        assert_eq!(deployment.quickly(next(&mut answers)).await.status(), 200, "{limit}");
+        assert_eq!(deployment.quickly(next_response(&mut answers)).await.status(), 200, "{limit}");
         assert_eq!(deployment.simulator().await["total"]["requests"], 1, "{limit}");
     }
     for (limit, status) in [("tokens_per_minute", 400), ("tokens_per_day", 400), ("microusd_per_month", 402)] {
         let deployment = start(&format!("{{ {limit} = 1 }}"), "").await;
-        let never = deployment.chat("t", 5, 5).await;
-        assert_eq!(never.status(), status, "{limit}");
-        assert_eq!(never.headers()["x-spillway-limit"], limit);
-        assert!(never.headers().get("retry-after").is_none(), "waiting does not help: {limit}");
+        let refused = deployment.chat("t", 5, 5).await;
+        assert_eq!(refused.status(), status, "{limit}");
+        assert_eq!(refused.headers()["x-spillway-limit"], limit);
+        assert!(refused.headers().get("retry-after").is_none(), "waiting does not help: {limit}");
         assert_eq!(deployment.ledger("t").await.iter().count(), 0, "{limit}");
     }
 }
 
 #[tokio::test]
-async fn a_request_is_held_for_room_as_long_as_its_tenant_or_itself_allows() {
-    let holding = one_tenant("{ in_flight = 1 }").replace("name = \"t\"", "name = \"t\"\nhold_ms = 10_000");
-    let deployment = Deployment::start(&holding).await;
-    let held = [None, Some("wait=10")];
-    for prefer in held {
+async fn a_request_is_held_for_room_if_its_tenant_or_its_prefer_header_allows_it() {
+    let settings = one_tenant("{ in_flight = 1 }").replace("name = \"t\"", "name = \"t\"\nhold_ms = 10_000");
+    let deployment = Deployment::start(&settings).await;
+    for prefer in [None, Some("wait=10")] {
         let running = deployment.occupy("t", Charge { requests: 1, ..NOTHING }, 600_000).await;
         let mut request = deployment.post("/v1/chat/completions", "t", &chat(5, 5));
         if let Some(prefer) = prefer {
@@ -197,7 +196,7 @@ async fn a_request_is_held_for_room_as_long_as_its_tenant_or_itself_allows() {
         }
         let held = tokio::spawn(request.send());
         tokio::time::sleep(Duration::from_millis(200)).await;
-        assert!(!held.is_finished(), "it waits");
+        assert!(!held.is_finished(), "the request is held");
         let nothing = spillway::quota::Settled::refund();
         deployment.world.app.ledger.settle(running, &nothing).await.expect("room again");
         let answer = deployment.quickly(held).await.expect("no panic").expect("an answer");
@@ -206,32 +205,35 @@ async fn a_request_is_held_for_room_as_long_as_its_tenant_or_itself_allows() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_held_long_enough_is_refused_at_once() {
-    let holding = one_tenant("{ in_flight = 1, requests_per_minute = 100 }");
-    let deployment = Deployment::start(&holding.replace("name = \"t\"", "name = \"t\"\nhold_ms = 10_000")).await;
+async fn a_request_that_cannot_be_held_long_enough_is_refused_immediately() {
+    let settings = one_tenant("{ in_flight = 1, requests_per_minute = 100 }");
+    let deployment = Deployment::start(&settings.replace("name = \"t\"", "name = \"t\"\nhold_ms = 10_000")).await;
     deployment.advance_to_noon();
-    let all = Charge { requests: 1, ..NOTHING };
-    let _running = deployment.occupy("t", all, 600_000).await;
+    let charge = Charge { requests: 1, ..NOTHING };
+    let _running = deployment.occupy("t", charge, 600_000).await;
     let ask = async |prefer: &'static str| {
         let request = deployment.post("/v1/chat/completions", "t", &chat(5, 5)).header("prefer", prefer);
         request.send().await.expect("an answer")
     };
     let before_ms = deployment.world.app.clock.now_ms();
-    refused(&ask("wait=0").await, "in_flight");
-    refused(&ask("wait=1").await, "in_flight");
-    assert!(deployment.world.app.clock.now_ms() - before_ms < 3_000, "nobody waits for what cannot come in time");
-    refused(&deployment.quickly(ask("wait=9")).await, "in_flight");
+    assert_refused(&ask("wait=0").await, "in_flight");
+    assert_refused(&ask("wait=1").await, "in_flight");
+    assert!(
+        deployment.world.app.clock.now_ms() - before_ms < 3_000,
+        "no caller waits for room that cannot come in time"
+    );
+    assert_refused(&deployment.quickly(ask("wait=9")).await, "in_flight");
     let waited_ms = deployment.world.app.clock.now_ms() - before_ms;
     assert!((5_000..12_000).contains(&waited_ms), "{waited_ms}");
 }
 
 #[tokio::test]
-async fn a_dead_reservation_frees_its_slot_by_its_deadline() {
+async fn an_abandoned_reservation_frees_its_slot_by_its_deadline() {
     let deployment = start("{ in_flight = 1 }", "").await;
     drop(deployment.occupy("t", Charge { requests: 1, ..NOTHING }, 10_000).await);
     deployment.world.advance(8_000);
-    refused(&deployment.chat("t", 5, 5).await, "in_flight");
-    // The deadline, rounded up to a slot of 15 s, and a margin for clocks that differ.
+    assert_refused(&deployment.chat("t", 5, 5).await, "in_flight");
+    // The deadline, rounded up to a slot of 15 s, and a margin for clock skew.
     deployment.world.advance(2_000 + 15_000 + REAP_MARGIN.as_ms());
     assert_eq!(deployment.quota("t").await["limits"][0]["used"], 0);
     assert_eq!(deployment.chat("t", 5, 5).await.status(), 200);
@@ -239,13 +241,13 @@ async fn a_dead_reservation_frees_its_slot_by_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_neither_keeps_its_slot_nor_escapes_the_bill() {
+async fn a_client_that_disconnects_frees_its_slot_and_is_charged() {
     for stream in [false, true] {
         let deployment = start("{ in_flight = 1 }", SLOW).await;
         let mut body = chat(30, 40);
         body["stream"] = json!(stream);
         let request = deployment.post("/v1/chat/completions", "t", &body).timeout(Duration::from_millis(500));
-        assert!(request.send().await.is_err(), "the client gives up");
+        assert!(request.send().await.is_err(), "the client disconnects");
         deployment.simulator_when(|account| account["total"]["in_flight"] == 1).await;
         deployment.world.advance(20_000);
         let quota = deployment.quota_when("t", |quota| quota["settled"]["output_tokens"] == 30).await;

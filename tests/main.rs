@@ -1,4 +1,4 @@
-//! The whole product over the stand-ins, called as its clients call it.
+//! End-to-end tests: the whole product over the stand-ins, called as its clients call it.
 
 mod background;
 mod bad_input;

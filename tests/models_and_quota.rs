@@ -1,4 +1,4 @@
-//! What a key may see and use, and how soon a change of the registry holds in a running system.
+//! The models and limits of a key, and how soon a registry change applies to a running system.
 
 use serde_json::{Value, json};
 use spillway::tenant::{ApiKey, KeyRecord};
@@ -11,14 +11,14 @@ use crate::support::{
 
 const PATH: &str = "/v1/chat/completions";
 
-/// How soon a change must hold, in milliseconds.
+/// Time by which a registry change must apply, in milliseconds.
 const SOON_MS: u64 = 5_000;
 
 fn ids(models: &Value) -> Vec<&str> {
     models["data"].as_array().expect("data").iter().filter_map(|model| model["id"].as_str()).collect()
 }
 
-/// Three models, of which `t` may call two.
+/// Starts a deployment with three models, of which `t` may call two.
 async fn three_models() -> Deployment {
     let model = |name: &str| format!("[[models]]\nname = \"{name}\"\n{}", pool("p", "on_demand", name, ""));
     let settings = deployment("models = [\"m\", \"b\"]", &pool("p", "on_demand", "sim.model", ""));
@@ -26,7 +26,7 @@ async fn three_models() -> Deployment {
 }
 
 #[tokio::test]
-async fn models_are_listed_in_the_shape_of_each_vendor() {
+async fn models_are_listed_in_the_format_of_each_vendor() {
     let deployment = three_models().await;
     let openai = Answer::to(deployment.get("/v1/models", "t")).await.json();
     assert_eq!((&openai["object"], ids(&openai)), (&json!("list"), vec!["b", "m"]));
@@ -58,28 +58,28 @@ async fn a_model_that_a_tenant_may_not_call_does_not_exist_for_it() {
         assert_eq!(deployment.ask(PATH, "t", &body).await.status, 404);
         assert_eq!(Answer::to(deployment.get(&format!("/v1/models/{name}"), "t")).await.status, 404);
         let sent = aws_client(&deployment).converse().model_id(name).messages(aws_message("a")).send().await;
-        assert!(sent.expect_err("not for this key").into_service_error().is_resource_not_found_exception());
+        assert!(sent.expect_err("a model of another tenant").into_service_error().is_resource_not_found_exception());
     }
     body["model"] = json!("b");
     assert_eq!(deployment.ask(PATH, "t", &body).await.status, 200);
 }
 
 #[tokio::test]
-async fn the_quota_tells_every_limit_and_what_was_settled() {
+async fn the_quota_reports_every_limit_and_the_settled_usage() {
     let limits = "{ requests_per_minute = 10, tokens_per_minute = 1000, tokens_per_day = 5000, in_flight = 3, \
                   microusd_per_month = 700 }";
     let deployment = Deployment::start(&one_tenant(limits)).await;
     let caps = [10, 1000, 5000, 700, 3];
     let names = ["requests_per_minute", "tokens_per_minute", "tokens_per_day", "microusd_per_month", "in_flight"];
-    for (answers, use_of) in [(0, [0, 0, 0, 0, 0]), (1, [1, 14, 14, 19, 0]), (2, [2, 28, 28, 38, 0])] {
+    for (answers, used_amounts) in [(0, [0, 0, 0, 0, 0]), (1, [1, 14, 14, 19, 0]), (2, [2, 28, 28, 38, 0])] {
         let quota = deployment.quota("t").await;
         assert_eq!((&quota["tenant"], &quota["class"]), (&json!("t"), &json!("standard")));
         let states = quota["limits"].as_array().expect("limits");
         assert_eq!(states.len(), names.len());
-        for (at, name) in names.iter().enumerate() {
+        for (index, name) in names.iter().enumerate() {
             let state = states.iter().find(|state| state["limit"] == *name).expect("every limit");
-            assert_eq!((&state["cap"], &state["used"]), (&json!(caps[at]), &json!(use_of[at])), "{name}");
-            assert_eq!(state["remaining"], caps[at] - use_of[at], "{name}");
+            assert_eq!((&state["cap"], &state["used"]), (&json!(caps[index]), &json!(used_amounts[index])), "{name}");
+            assert_eq!(state["remaining"], caps[index] - used_amounts[index], "{name}");
             assert!(state["reset_ms"].is_u64(), "{name}");
         }
         let settled = json!({
@@ -91,7 +91,7 @@ async fn the_quota_tells_every_limit_and_what_was_settled() {
 }
 
 #[tokio::test]
-async fn what_is_used_is_free_again_at_the_reset() {
+async fn a_used_limit_is_free_again_at_its_reset() {
     let deployment = Deployment::start(&one_tenant("{ requests_per_minute = 1 }")).await;
     assert_eq!(deployment.chat("t", 5, 8).await.status(), 200);
     assert_eq!(deployment.chat("t", 5, 8).await.status(), 429);
@@ -103,7 +103,7 @@ async fn what_is_used_is_free_again_at_the_reset() {
 }
 
 #[tokio::test]
-async fn a_changed_limit_holds_soon_without_a_restart() {
+async fn a_changed_limit_applies_soon_without_a_restart() {
     let deployment = Deployment::start(&one_tenant("{ requests_per_minute = 2 }")).await;
     let operator = deployment.another_app().await.registry;
     for status in [200, 200, 429] {
@@ -172,7 +172,7 @@ async fn a_new_key_works_soon_and_until_it_expires() {
     let expires_at = deployment.world.app.clock.now() + spillway::units::Millis::from_s(3_600);
     operator.put_key(&KeyRecord::new(&second, "t", Some(expires_at))).await.expect("written");
     deployment.world.advance(SOON_MS);
-    assert_eq!(deployment.chat("second", 5, 8).await.status(), 200, "two keys of one tenant work side by side");
+    assert_eq!(deployment.chat("second", 5, 8).await.status(), 200, "two keys of one tenant work concurrently");
     assert_eq!(deployment.chat("t", 5, 8).await.status(), 200);
     deployment.world.advance(3_600_000);
     assert_eq!(deployment.chat("second", 5, 8).await.status(), 401);
@@ -200,7 +200,7 @@ async fn the_registry_is_read_once_for_many_requests() {
     for _ in 0..20 {
         assert_eq!(deployment.chat("t", 5, 8).await.status(), 200);
     }
-    // On a slow machine the two seconds of the cache can end on the way.
+    // On a slow machine the cache may expire, after two seconds, during the test.
     let [got_now, queried_now, scanned_now] = reads().await;
     assert!(got_now - got < 20 && queried_now - queried < 20, "{got} {queried} {got_now} {queried_now}");
     assert_eq!(scanned_now, scanned);

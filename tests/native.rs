@@ -1,4 +1,4 @@
-//! Bodies that go to the model as they are, what they cost, and what is told without a model.
+//! Bodies that are sent to the model unconverted, their cost, and requests that need no model.
 
 use aws_sdk_bedrockruntime::{
     primitives::Blob,
@@ -16,7 +16,7 @@ use crate::support::{
 
 const FIELDS: &str = "limits = { requests_per_minute = 100, tokens_per_minute = 100000, in_flight = 10 }";
 
-/// What the simulator counts for the prompt `[[output_tokens=N]]` of one digit.
+/// Tokens that the simulator counts for the prompt `[[output_tokens=N]]` with one digit.
 const PROMPT_TOKENS: u64 = 9;
 
 const CLAUDE: &str = "anthropic.claude-sonnet-4-5-20250929-v1:0";
@@ -30,13 +30,13 @@ fn messages(output_tokens: u64) -> Value {
         "messages": [{ "role": "user", "content": format!("[[output_tokens={output_tokens}]]") }] })
 }
 
-/// The types of Anthropic's events.
+/// Returns the types of Anthropic's events.
 fn types(events: &[(String, String)]) -> Vec<&str> {
     events.iter().map(|(name, _)| name.as_str()).collect()
 }
 
 #[tokio::test]
-async fn claude_answers_a_message_itself_whole_or_streamed() {
+async fn a_message_for_claude_is_sent_to_the_model_unconverted_whole_or_streamed() {
     let deployment = claude().await;
     let [_, (path, mut body), _] = three_chats(5, Some(50));
     let whole = deployment.ask(path, "t", &body).await;
@@ -48,7 +48,7 @@ async fn claude_answers_a_message_itself_whole_or_streamed() {
     let events = Events::of(response).rest().await;
     let (first, last) = (events.first().expect("events"), events.last().expect("events"));
     assert_eq!((first.0.as_str(), last.0.as_str()), ("message_start", "message_stop"), "{:?}", types(&events));
-    assert_eq!(last.1, r#"{"type":"message_stop"}"#, "Bedrock's own metrics stay here");
+    assert_eq!(last.1, r#"{"type":"message_stop"}"#, "Bedrock's metrics are removed");
     let start: Value = serde_json::from_str(&first.1).expect("JSON");
     assert_eq!(start["message"]["usage"]["input_tokens"], PROMPT_TOKENS);
 }
@@ -56,20 +56,20 @@ async fn claude_answers_a_message_itself_whole_or_streamed() {
 #[tokio::test]
 async fn the_same_request_costs_the_same_in_every_api_whole_or_streamed() {
     let deployment = claude().await;
-    let mut asked = three_chats(5, Some(50)).map(|(path, body)| (path, body)).to_vec();
+    let mut requests = three_chats(5, Some(50)).map(|(path, body)| (path, body)).to_vec();
     for (path, body) in three_chats(5, Some(50)) {
         let mut body = body;
         if path == "/model/m/converse" {
-            asked.push(("/model/m/converse-stream", body));
+            requests.push(("/model/m/converse-stream", body));
         } else {
             body["stream"] = json!(true);
-            asked.push((path, body));
+            requests.push((path, body));
         }
     }
-    asked.push(("/model/m/invoke", messages(5)));
-    asked.push(("/model/m/invoke-with-response-stream", messages(5)));
+    requests.push(("/model/m/invoke", messages(5)));
+    requests.push(("/model/m/invoke-with-response-stream", messages(5)));
     let mut before = deployment.quota("t").await;
-    for (path, body) in asked {
+    for (path, body) in requests {
         let answer = deployment.ask(path, "t", &body).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         let after = deployment.quota_when("t", |quota| used(quota, "in_flight") == 0).await;
@@ -84,7 +84,7 @@ async fn the_same_request_costs_the_same_in_every_api_whole_or_streamed() {
 }
 
 #[tokio::test]
-async fn an_aws_sdk_invokes_a_model_and_reads_what_it_used() {
+async fn an_aws_sdk_invokes_a_model_and_reads_its_usage() {
     let deployment = claude().await;
     let client = aws_client(&deployment);
     let body = Blob::new(messages(5).to_string());
@@ -104,7 +104,7 @@ async fn an_aws_sdk_invokes_a_model_and_reads_what_it_used() {
 }
 
 #[tokio::test]
-async fn an_invoke_without_content_type_is_answered_with_the_models_headers() {
+async fn invoke_model_without_a_content_type_returns_the_models_headers() {
     let deployment = claude().await;
     let url = format!("{}/model/m/invoke", deployment.world.url);
     let request = deployment.http.post(url).bearer_auth(crate::support::key("t")).body(messages(5).to_string());
@@ -116,7 +116,7 @@ async fn an_invoke_without_content_type_is_answered_with_the_models_headers() {
 }
 
 #[tokio::test]
-async fn a_body_without_an_output_limit_is_given_one_and_the_answer_says_so() {
+async fn a_body_without_an_output_limit_gets_the_default_and_the_answer_reports_it() {
     let fields = format!("{FIELDS}\ndefault_max_tokens = 30");
     let deployment = Deployment::start(&deployment(&fields, &pool("only", "on_demand", CLAUDE, ""))).await;
     let mut body = messages(40);
@@ -132,10 +132,10 @@ async fn a_body_without_an_output_limit_is_given_one_and_the_answer_says_so() {
 }
 
 #[tokio::test]
-async fn a_bad_body_is_told_in_the_models_own_words_and_costs_nothing() {
+async fn a_bad_body_gets_the_models_own_error_and_costs_nothing() {
     let deployment = claude().await;
-    let wrong = json!({ "anthropic_version": "bedrock-2023-05-31", "max_tokens": 5, "messages": [] });
-    let answer = deployment.ask("/model/m/invoke", "t", &wrong).await;
+    let invalid = json!({ "anthropic_version": "bedrock-2023-05-31", "max_tokens": 5, "messages": [] });
+    let answer = deployment.ask("/model/m/invoke", "t", &invalid).await;
     assert_eq!((answer.status, answer.header("x-amzn-errortype")), (400, "ValidationException"));
     assert!(answer.text().contains("at least one message"), "{}", answer.text());
     let quota = deployment.quota("t").await;
@@ -158,7 +158,7 @@ async fn tokens_are_counted_free_of_charge_in_both_dialects() {
 }
 
 #[tokio::test]
-async fn what_bedrock_cannot_count_is_estimated_and_said_so() {
+async fn tokens_that_bedrock_cannot_count_are_estimated_and_the_answer_reports_it() {
     let arn = "arn:aws:bedrock:us-east-1:000000000000:provisioned-model/abcdefabcdef";
     let deployment = Deployment::start(&deployment(FIELDS, &pool("only", "provisioned", arn, ""))).await;
     let [_, (_, body), _] = three_chats(5, None);
@@ -168,34 +168,34 @@ async fn what_bedrock_cannot_count_is_estimated_and_said_so() {
 }
 
 #[tokio::test]
-async fn a_service_tier_chooses_among_the_pools_that_have_it() {
+async fn a_service_tier_selects_among_the_pools_that_have_it() {
     let pools = pool("usual", "on_demand", "sim.usual", "")
         + &pool("cheap", "on_demand", "sim.cheap", "service_tier = \"flex\"");
     let deployment = Deployment::start(&deployment(FIELDS, &pools)).await;
-    let [(path, mut body), _, (converse, mut inner)] = three_chats(5, Some(50));
+    let [(path, mut body), _, (converse_path, mut converse)] = three_chats(5, Some(50));
     assert_eq!(deployment.ask(path, "t", &body).await.header("x-spillway-pool"), "usual");
     body["service_tier"] = json!("flex");
     assert_eq!(deployment.ask(path, "t", &body).await.header("x-spillway-pool"), "cheap");
-    inner["serviceTier"] = json!({ "type": "flex" });
-    assert_eq!(deployment.ask(converse, "t", &inner).await.header("x-spillway-pool"), "cheap");
+    converse["serviceTier"] = json!({ "type": "flex" });
+    assert_eq!(deployment.ask(converse_path, "t", &converse).await.header("x-spillway-pool"), "cheap");
     body["service_tier"] = json!("priority");
     let refused = deployment.ask(path, "t", &body).await;
     assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("service_tier")));
 }
 
 #[tokio::test]
-async fn the_models_of_a_tenant_are_told_as_inference_profiles() {
+async fn the_models_of_a_tenant_are_listed_as_inference_profiles() {
     let deployment = claude().await;
     let list = Answer::to(deployment.get("/inference-profiles?type=SYSTEM_DEFINED", "t")).await.json();
     assert_eq!(list["inferenceProfileSummaries"][0]["inferenceProfileId"], "m");
-    let one = Answer::to(deployment.get(&format!("/inference-profiles/{CLAUDE}"), "t")).await;
-    assert_eq!((one.status, &one.json()["status"]), (200, &json!("ACTIVE")));
-    let other = Answer::to(deployment.get("/inference-profiles/nothing", "t")).await;
-    assert_eq!((other.status, other.header("x-amzn-errortype")), (404, "ResourceNotFoundException"));
+    let found = Answer::to(deployment.get(&format!("/inference-profiles/{CLAUDE}"), "t")).await;
+    assert_eq!((found.status, &found.json()["status"]), (200, &json!("ACTIVE")));
+    let unknown = Answer::to(deployment.get("/inference-profiles/nothing", "t")).await;
+    assert_eq!((unknown.status, unknown.header("x-amzn-errortype")), (404, "ResourceNotFoundException"));
 }
 
 #[tokio::test]
-async fn a_message_for_claude_waits_as_a_job_and_keeps_its_betas() {
+async fn a_message_for_claude_becomes_a_job_and_keeps_its_beta_headers() {
     let fields = "limits = { requests_per_minute = 1 }";
     let deployment = Deployment::start(&deployment(fields, &pool("only", "on_demand", CLAUDE, ""))).await;
     let [_, (path, body), _] = three_chats(5, Some(50));
@@ -206,7 +206,7 @@ async fn a_message_for_claude_waits_as_a_job_and_keeps_its_betas() {
     let id = accepted.json()["id"].as_str().expect("an id").to_owned();
     let kept = deployment.stored(&id).await.call.headers;
     assert!(kept.contains(&("anthropic-beta".into(), "context-1m-2025-08-07".into())), "{kept:?}");
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
     let result = deployment.result("t", &id).await;
     assert!(result.json()["id"].as_str().is_some_and(|id| id.starts_with("msg_bdrk_")), "{}", result.text());
 }
@@ -227,7 +227,7 @@ async fn texts_are_embedded_by_titan_and_by_cohere() {
         let packed = packed["data"][1]["embedding"].as_str().expect("base64").to_owned();
         let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, packed).expect("base64");
         let unpacked: Vec<f32> =
-            bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().expect("four"))).collect();
+            bytes.chunks(4).map(|chunk| f32::from_le_bytes(chunk.try_into().expect("4 bytes"))).collect();
         assert_eq!(unpacked, vector);
         let total = deployment.simulator().await["total"].clone();
         assert_eq!(total["succeeded"].as_u64(), Some(2 * calls), "{total}");
@@ -237,7 +237,7 @@ async fn texts_are_embedded_by_titan_and_by_cohere() {
 }
 
 #[tokio::test]
-async fn a_guardrail_is_applied_as_one_request_without_tokens() {
+async fn applying_a_guardrail_counts_as_one_request_without_tokens() {
     let deployment = claude().await;
     let client = aws_client(&deployment);
     let apply = |text: &str| {
@@ -248,8 +248,8 @@ async fn a_guardrail_is_applied_as_one_request_without_tokens() {
     };
     let passed = within(apply("harmless")).await.expect("an answer");
     assert_eq!(passed.action(), &GuardrailAction::None);
-    let stopped = within(apply("sim-blocked")).await.expect("an answer");
-    assert_eq!(stopped.action(), &GuardrailAction::GuardrailIntervened);
+    let blocked = within(apply("sim-blocked")).await.expect("an answer");
+    assert_eq!(blocked.action(), &GuardrailAction::GuardrailIntervened);
     let quota = deployment.quota("t").await;
     assert_eq!((used(&quota, "requests_per_minute"), used(&quota, "tokens_per_minute")), (2, 0));
     let path = "/guardrail/NOT/version/1/apply";
@@ -260,7 +260,7 @@ async fn a_guardrail_is_applied_as_one_request_without_tokens() {
 }
 
 #[tokio::test]
-async fn thoughts_and_parallel_calls_come_through_in_every_dialect() {
+async fn thinking_and_parallel_tool_calls_reach_the_caller() {
     let deployment = claude().await;
     let prompt = "[[thinking_tokens=4]] [[tool=weather]] [[tool=time]]";
     let schema = json!({ "type": "object", "properties": {} });
@@ -285,5 +285,5 @@ async fn thoughts_and_parallel_calls_come_through_in_every_dialect() {
     let response = within(deployment.post("/v1/chat/completions", "t", &body).send()).await.expect("a stream");
     let events = Events::of(response).rest().await;
     let second = events.iter().any(|(_, data)| data.contains(r#""tool_calls":[{"index":1,"#));
-    assert!(second, "no second call: {events:?}");
+    assert!(second, "no second tool call: {events:?}");
 }

@@ -1,4 +1,4 @@
-//! What operators see of the ledger: the quota of a tenant, and whether the counters are what happened.
+//! The operator's view of the ledger: the quota of a tenant, and whether the counters match the events.
 
 use clap::Parser;
 use spillway_command::admin::{self, Admin};
@@ -7,7 +7,7 @@ use crate::support::{
     Deployment,
     answer::{deployment, pool},
     chat,
-    jobs::ONE,
+    jobs::ONE_REQUEST,
     recorded::Recorded,
 };
 
@@ -34,14 +34,14 @@ async fn start(tenant: &str, pools: &str) -> Observed {
 }
 
 impl Observed {
-    /// What the command prints, and whether it succeeds.
+    /// Runs a command. Returns its output and whether it succeeded.
     async fn command(&self, arguments: &[&str]) -> (String, bool) {
         let cli = Cli::try_parse_from(["spillway"].iter().chain(arguments)).expect("a command");
         let app = self.deployment.another_app().await;
         let mut out = Vec::new();
         let now_ms = self.deployment.world.app.clock.now_ms();
-        let done = admin::execute(cli.command, &app, now_ms, &mut out).await;
-        (String::from_utf8(out).expect("text"), done.is_ok())
+        let result = admin::execute(cli.command, &app, now_ms, &mut out).await;
+        (String::from_utf8(out).expect("text"), result.is_ok())
     }
 
     async fn verify(&self) -> (String, bool) {
@@ -55,7 +55,7 @@ const LIMITS: &str = "limits = { requests_per_minute = 100, tokens_per_minute = 
                       in_flight = 5, microusd_per_month = 900000 }";
 
 #[tokio::test]
-async fn the_counters_are_what_the_events_of_all_requests_add_up_to() {
+async fn the_counters_equal_the_sum_of_the_events_of_all_requests() {
     let pools = pool("small", "provisioned", "sim.small", "limits = { requests_per_minute = 40 }")
         + &pool("breaks", "on_demand", "sim.breaks", "limits = { tokens_per_minute = 100000 }\nburndown = 5");
     let observed = start(LIMITS, &pools).await;
@@ -66,43 +66,43 @@ async fn the_counters_are_what_the_events_of_all_requests_add_up_to() {
         statuses.push(observed.deployment.ask(PATH, "t", body).await.status);
         observed.deployment.world.advance(100);
     }
-    let (told, is_right) = observed.verify().await;
-    assert!(is_right, "{statuses:?}\n{told}");
-    assert!(told.contains("3 accounts, 24 outcomes"), "{told}");
-    let compared: u64 = told.split_whitespace().nth(4).and_then(|count| count.parse().ok()).expect("a count");
-    assert!(compared > 50, "{told}");
+    let (output, is_correct) = observed.verify().await;
+    assert!(is_correct, "{statuses:?}\n{output}");
+    assert!(output.contains("3 accounts, 24 outcomes"), "{output}");
+    let compared: u64 = output.split_whitespace().nth(4).and_then(|count| count.parse().ok()).expect("a count");
+    assert!(compared > 50, "{output}");
 }
 
 #[tokio::test]
-async fn a_charge_that_no_event_explains_is_reported_with_its_counter() {
+async fn a_charge_without_an_event_is_reported_with_its_counter() {
     let observed = start(LIMITS, &pool("p", "on_demand", "sim.model", "")).await;
     assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), 200);
-    drop(observed.deployment.occupy("t", ONE, 1_000).await);
-    let (told, is_right) = observed.verify().await;
-    assert!(!is_right);
-    assert!(told.contains("T#t: requests of the minute from") && told.contains("2, recomputed 1"), "{told}");
+    drop(observed.deployment.occupy("t", ONE_REQUEST, 1_000).await);
+    let (output, is_correct) = observed.verify().await;
+    assert!(!is_correct);
+    assert!(output.contains("T#t: requests of the minute from") && output.contains("2, recomputed 1"), "{output}");
 }
 
 #[tokio::test]
-async fn a_ledger_without_events_is_still_checked_for_what_cannot_be() {
+async fn a_ledger_without_events_is_checked_for_impossible_counters() {
     let observed = start(LIMITS, &pool("p", "on_demand", "sim.model", "")).await;
     assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), 200);
-    let (told, is_right) = observed.command(&["ledger", "verify"]).await;
-    assert!(is_right && told.contains("1 accounts, 0 outcomes, 0 counters compared: 0 differences"), "{told}");
+    let (output, is_correct) = observed.command(&["ledger", "verify"]).await;
+    assert!(is_correct && output.contains("1 accounts, 0 outcomes, 0 counters compared: 0 differences"), "{output}");
 }
 
 #[tokio::test]
-async fn the_quota_shows_limits_use_and_what_refused_last() {
+async fn the_quota_command_shows_limits_usage_and_recent_refusals() {
     let observed =
         start("limits = { requests_per_minute = 2, in_flight = 3 }", &pool("p", "on_demand", "sim.model", "")).await;
-    let (told, _) = observed.command(&["quota", "t"]).await;
-    assert!(told.contains("never refused"), "{told}");
+    let (output, _) = observed.command(&["quota", "t"]).await;
+    assert!(output.contains("never refused"), "{output}");
     for status in [200, 200, 429, 429, 429] {
         assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), status);
     }
     observed.deployment.world.advance(5_000);
     assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), 429);
-    let (told, _) = observed.command(&["quota", "t"]).await;
+    let (output, _) = observed.command(&["quota", "t"]).await;
     for line in [
         "tenant t, class standard",
         "requests_per_minute  2    2     0",
@@ -111,7 +111,7 @@ async fn the_quota_shows_limits_use_and_what_refused_last() {
         "settled: 2 requests",
         "requests_per_minute  4      20",
     ] {
-        assert!(told.contains(line), "{line} is missing:\n{told}");
+        assert!(output.contains(line), "{line} is missing:\n{output}");
     }
     assert!(!observed.command(&["quota", "nobody"]).await.1);
 }

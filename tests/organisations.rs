@@ -1,4 +1,4 @@
-//! Tenants with a parent: both limits hold, all or nothing, and a refusal names whose limit it was.
+//! Tenants with a parent: the limits of both hold, both or neither is charged, and a refusal names the tenant of the limit.
 
 use serde_json::json;
 use spillway::quota::Settled;
@@ -7,14 +7,14 @@ use crate::support::{
     Deployment,
     answer::{charged, pool, three_chats, used},
     chat,
-    jobs::ONE,
+    jobs::ONE_REQUEST,
     key,
-    time::refused,
+    time::assert_refused,
 };
 
 const PATH: &str = "/v1/chat/completions";
 
-/// Two members `a` and `b` of `org`, at noon.
+/// Starts a deployment at noon with the members `a` and `b` of the organisation `org`.
 async fn organisation(org: &str, a: &str, b: &str) -> Deployment {
     let tenants = [("org", org), ("a", a), ("b", b)].map(|(name, limits)| {
         let parent = if name == "org" { "" } else { "parent = \"org\"\n" };
@@ -33,14 +33,14 @@ async fn organisation(org: &str, a: &str, b: &str) -> Deployment {
 }
 
 #[tokio::test]
-async fn members_share_what_their_organisation_may_use() {
+async fn members_share_the_limits_of_their_organisation() {
     let deployment = organisation("{ requests_per_minute = 3 }", "{ requests_per_minute = 2 }", "{}").await;
     for tenant in ["a", "a", "b"] {
         assert_eq!(deployment.chat(tenant, 5, 5).await.status(), 200, "{tenant}");
     }
-    let of_a = deployment.chat("a", 5, 5).await;
-    assert_eq!(of_a.headers()["x-spillway-limit-of"], "a", "its own limit is asked first");
-    refused(&of_a, "requests_per_minute");
+    let refused = deployment.chat("a", 5, 5).await;
+    assert_eq!(refused.headers()["x-spillway-limit-of"], "a", "the member's limit comes first");
+    assert_refused(&refused, "requests_per_minute");
     for (path, body) in three_chats(5, Some(5)) {
         let answer = deployment.ask(path, "b", &body).await;
         assert_eq!((answer.status, answer.header("x-spillway-limit-of")), (429, "org"), "{path}");
@@ -49,20 +49,20 @@ async fn members_share_what_their_organisation_may_use() {
 }
 
 #[tokio::test]
-async fn a_refusal_by_the_organisation_changes_nothing_for_its_member() {
+async fn a_refusal_by_the_organisation_does_not_charge_its_member() {
     let deployment = organisation("{ in_flight = 1 }", "{ in_flight = 5, tokens_per_day = 100000 }", "{}").await;
-    let running = deployment.occupy("org", ONE, 600_000).await;
+    let running = deployment.occupy("org", ONE_REQUEST, 600_000).await;
     let before = charged(&deployment.quota("a").await);
     let answer = deployment.chat("a", 5, 5).await;
     assert_eq!(answer.headers()["x-spillway-limit-of"], "org");
-    refused(&answer, "in_flight");
+    assert_refused(&answer, "in_flight");
     assert_eq!(charged(&deployment.quota("a").await), before);
     deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("room again");
     assert_eq!(deployment.chat("a", 5, 5).await.status(), 200);
 }
 
 #[tokio::test]
-async fn what_a_member_uses_is_settled_on_its_organisation_too() {
+async fn the_usage_of_a_member_is_also_settled_on_its_organisation() {
     let limits = "{ tokens_per_day = 100000, in_flight = 10 }";
     let deployment = organisation(limits, limits, limits).await;
     let mut stream = chat(5, 500);
@@ -70,19 +70,19 @@ async fn what_a_member_uses_is_settled_on_its_organisation_too() {
     for (tenant, body) in [("a", chat(5, 500)), ("b", stream)] {
         assert_eq!(deployment.ask(PATH, tenant, &body).await.status, 200);
     }
-    let of_both: u64 = [deployment.quota("a").await, deployment.quota("b").await]
+    let members_total: u64 = [deployment.quota("a").await, deployment.quota("b").await]
         .iter()
         .map(|quota| used(quota, "tokens_per_day"))
         .sum();
     let org = deployment.ledger("org").await;
     let account = deployment.account("org").await;
     let states = account.states(&[org], deployment.world.app.clock.now());
-    assert_eq!((states[0].used, states[1].used), (of_both, 0));
-    assert_eq!(of_both, deployment.simulator().await["total"]["quota_tokens"].as_u64().expect("tokens"));
+    assert_eq!((states[0].used, states[1].used), (members_total, 0));
+    assert_eq!(members_total, deployment.simulator().await["total"]["quota_tokens"].as_u64().expect("tokens"));
 }
 
 #[tokio::test]
-async fn a_request_that_could_never_fit_the_organisation_is_told_so() {
+async fn the_error_for_a_request_that_can_never_fit_names_the_organisation() {
     let deployment = organisation("{ tokens_per_minute = 300 }", "{}", "{}").await;
     let answer = deployment.ask(PATH, "a", &chat(5, 500)).await;
     assert_eq!((answer.status, answer.header("x-spillway-limit-of")), (400, "org"));
@@ -91,24 +91,24 @@ async fn a_request_that_could_never_fit_the_organisation_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_changed_limit_of_the_organisation_holds_for_the_next_request_of_a_member() {
+async fn a_changed_limit_of_the_organisation_applies_to_the_next_request_of_a_member() {
     let deployment = organisation("{ requests_per_minute = 100 }", "{}", "{}").await;
     assert_eq!(deployment.chat("a", 5, 5).await.status(), 200);
     let app = &deployment.world.app;
-    let mut org = (*app.registry.tenant("org").await.expect("read").expect("there")).clone();
+    let mut org = (*app.registry.tenant("org").await.expect("read").expect("a tenant")).clone();
     org.limits.requests_per_minute = Some(1);
-    // As the command does it, from another process: the registry first, then the fence.
-    let elsewhere = deployment.another_app().await;
-    elsewhere.registry.put_tenant(&org).await.expect("written");
+    // As the command does from another process: first the registry, then the fence.
+    let operator = deployment.another_app().await;
+    operator.registry.put_tenant(&org).await.expect("written");
     org.version += 1;
-    elsewhere.ledger.fence(&spillway::broker::account_for(&org), 1).await.expect("fenced");
+    operator.ledger.fence(&spillway::broker::account_for(&org), 1).await.expect("fenced");
     let answer = deployment.chat("a", 5, 5).await;
     assert_eq!(answer.headers()["x-spillway-limit-of"], "org");
-    refused(&answer, "requests_per_minute");
+    assert_refused(&answer, "requests_per_minute");
 }
 
 #[tokio::test]
-async fn nothing_is_admitted_for_an_organisation_that_is_gone() {
+async fn a_deleted_organisation_admits_nothing() {
     let deployment = organisation("{}", "{}", "{}").await;
     deployment.world.app.registry.delete_tenant("org").await.expect("deleted");
     let answer = deployment.ask(PATH, "a", &chat(5, 5)).await;

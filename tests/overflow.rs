@@ -1,4 +1,4 @@
-//! Overflow: a request that can wait becomes a job, and its answer is what the call would have given.
+//! Overflow: a request that opts in becomes a job, whose result equals the answer of a direct call.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use crate::support::{
     Deployment,
     answer::{Answer, three_chats},
     chat,
-    jobs::{DEAD, JOBS, ONE},
-    time::{eventually, refused},
+    jobs::{DEAD_LETTER_QUEUE, JOB_QUEUE, ONE_REQUEST},
+    time::{assert_refused, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// One request each minute.
+/// A limit of one request per minute.
 const ONE_A_MINUTE: &str = "limits = { requests_per_minute = 1 }";
 
 #[tokio::test]
-async fn a_request_that_can_wait_becomes_a_job_only_when_there_is_no_room() {
+async fn a_request_that_opts_in_becomes_a_job_only_when_there_is_no_room() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
+    assert_eq!(deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
 
-    let accepted = deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await;
+    let accepted = deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await;
     let body = accepted.json();
     let id = body["id"].as_str().expect("an id");
     assert_eq!((accepted.status, accepted.header("location")), (202, format!("/v1/jobs/{id}").as_str()));
@@ -34,44 +34,44 @@ async fn a_request_that_can_wait_becomes_a_job_only_when_there_is_no_room() {
     assert!((1..=60_000).contains(&wait_ms), "{wait_ms}");
     assert_eq!(accepted.header("retry-after"), wait_ms.div_ceil(1_000).to_string());
 
-    refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
+    assert_refused(&deployment.chat("t", 5, 5).await, "requests_per_minute");
 }
 
 #[tokio::test]
-async fn a_store_that_falls_silent_keeps_neither_a_caller_nor_a_job_for_ever() {
+async fn a_store_that_stops_responding_blocks_neither_a_caller_nor_a_job_forever() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
+    assert_eq!(deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await.status, 200, "there is room");
     let silent = Fault { times: Some(1), ..Fault::on("PutItem", Effect::TimeoutAfter) };
     deployment.world.stand_ins.dynamodb_faults().inject(silent.clone());
     let submitted = tokio::time::timeout(Duration::from_secs(30), deployment.submit(CHAT, "t", &chat(5, 5))).await;
     let id = submitted.expect("an answer in time");
 
-    // The next one is the drain's claim.
+    // The next write is the drain's claim.
     deployment.world.stand_ins.dynamodb_faults().inject(silent);
-    let ended = tokio::time::timeout(Duration::from_secs(60), deployment.end_of(&id)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), deployment.final_status(&id)).await;
     assert_eq!(ended.expect("an end in time"), "succeeded");
 }
 
 #[tokio::test]
-async fn a_tenant_without_overflow_is_refused_even_if_it_can_wait() {
+async fn a_tenant_without_overflow_is_refused_even_if_its_request_opts_in() {
     let deployment = Deployment::with_tenants(&format!("{ONE_A_MINUTE}\noverflow = \"refuse\"")).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
-    let answer = deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
+    let answer = deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await;
     assert_eq!((answer.status, answer.header("x-spillway-limit")), (429, "requests_per_minute"));
-    assert_eq!(deployment.messages_in(JOBS).await, 0);
+    assert_eq!(deployment.messages_in(JOB_QUEUE).await, 0);
 }
 
 #[tokio::test]
-async fn a_request_that_can_wait_is_held_first_if_it_says_so() {
+async fn a_request_that_opts_in_is_held_first_if_it_asks_to_wait() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
-    let running = deployment.occupy("t", ONE, 600_000).await;
+    let running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
     let ask = async || {
         let request = deployment.post(CHAT, "t", &chat(5, 5)).header("prefer", "respond-async, wait=8");
         deployment.quickly(Answer::to(request)).await
     };
     let before_ms = deployment.world.app.clock.now_ms();
     assert_eq!(ask().await.status, 202, "no room within 8 s");
-    assert!(deployment.world.app.clock.now_ms() - before_ms > 5_000, "it was held");
+    assert!(deployment.world.app.clock.now_ms() - before_ms > 5_000, "the request was held");
     let nothing = Settled::refund();
     let (free, held) = tokio::join!(deployment.world.app.ledger.settle(running, &nothing), ask());
     free.expect("room again");
@@ -79,35 +79,35 @@ async fn a_request_that_can_wait_is_held_first_if_it_says_so() {
 }
 
 #[tokio::test]
-async fn a_wait_that_the_job_would_not_survive_is_refused() {
+async fn a_request_is_refused_if_its_job_would_expire_before_there_is_room() {
     let deployment = Deployment::with_tenants(&format!("{ONE_A_MINUTE}\njob_ttl_s = 20")).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
-    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 429);
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
+    assert_eq!(deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await.status, 429);
 }
 
 #[tokio::test]
-async fn a_jobs_result_is_what_the_call_would_have_given() {
+async fn the_result_of_a_job_equals_the_answer_of_a_direct_call() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
     for (path, body) in all_chats() {
-        let called = deployment.ask(&path, "t", &body).await;
-        assert_eq!(called.status, 200, "{path}: {}", called.text());
+        let direct = deployment.ask(&path, "t", &body).await;
+        assert_eq!(direct.status, 200, "{path}: {}", direct.text());
         let id = deployment.submit(&path, "t", &body).await;
-        assert_eq!(deployment.result("t", &id).await.status, 409, "not yet: {path}");
-        assert_eq!(deployment.end_of(&id).await, "succeeded", "{path}");
+        assert_eq!(deployment.result("t", &id).await.status, 409, "{path}: the job has not ended");
+        assert_eq!(deployment.final_status(&id).await, "succeeded", "{path}");
 
         let result = deployment.result("t", &id).await;
         for header in ["content-type", "x-spillway-pool"] {
-            assert_eq!(result.header(header), called.header(header), "{path}");
+            assert_eq!(result.header(header), direct.header(header), "{path}");
         }
-        assert_eq!((result.status, comparable(&result)), (200, comparable(&called)), "{path}");
-        assert_eq!(comparable(&deployment.result("t", &id).await), comparable(&result), "it can be read again");
+        assert_eq!((result.status, comparable(&result)), (200, comparable(&direct)), "{path}");
+        assert_eq!(comparable(&deployment.result("t", &id).await), comparable(&result), "the result can be read again");
         deployment.world.advance(60_000);
     }
-    assert_eq!((deployment.messages_in(JOBS).await, deployment.messages_in(DEAD).await), (0, 0));
+    assert_eq!((deployment.messages_in(JOB_QUEUE).await, deployment.messages_in(DEAD_LETTER_QUEUE).await), (0, 0));
     assert_eq!(deployment.simulator().await["total"]["requests"], 16);
 }
 
-/// All chat routes, each without and with a stream.
+/// Returns all chat routes, each without and with a stream.
 fn all_chats() -> Vec<(String, Value)> {
     let mut chats = Vec::new();
     let response = json!({ "model": "m", "input": "[[output_tokens=12]]", "max_output_tokens": 20 });
@@ -124,7 +124,7 @@ fn all_chats() -> Vec<(String, Value)> {
     chats
 }
 
-/// The JSON objects of a body without what differs between any two calls: ids and times.
+/// Returns the JSON objects of a body without ids and times, which differ between any two calls.
 fn comparable(answer: &Answer) -> Vec<Value> {
     let objects: Vec<String> = match answer.header("content-type") {
         "application/json" => vec![answer.text()],
@@ -138,11 +138,12 @@ fn comparable(answer: &Answer) -> Vec<Value> {
     objects.into_iter().map(|object| scrubbed(serde_json::from_str(&object).unwrap_or(Value::String(object)))).collect()
 }
 
-/// The payloads of event-stream frames: two lengths and a checksum, headers, payload, a checksum.
+/// Returns the payloads of event-stream frames: two lengths and a checksum, headers, payload, a checksum.
 fn frames(mut bytes: &[u8]) -> Vec<String> {
     let mut payloads = Vec::new();
     while !bytes.is_empty() {
-        let length = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes")) as usize;
+        let length =
+            |offset: usize| u32::from_be_bytes(bytes[offset..offset + 4].try_into().expect("4 bytes")) as usize;
         let (whole, headers) = (length(0), length(4));
         payloads.push(String::from_utf8(bytes[12 + headers..whole - 4].to_vec()).expect("UTF-8"));
         bytes = &bytes[whole..];
@@ -160,14 +161,14 @@ fn scrubbed(value: Value) -> Value {
             .map(|(name, value)| (name, scrubbed(value)))
             .collect(),
         Value::Array(items) => items.into_iter().map(scrubbed).collect(),
-        other => other,
+        scalar => scalar,
     }
 }
 
 #[tokio::test]
-async fn a_job_is_its_tenants_own() {
+async fn a_job_is_visible_to_its_tenant_only() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     for id in [id.as_str(), "018f0000-0000-7000-8000-000000000000", "nothing", &format!("{id}%23request")] {
         assert_eq!(deployment.job("u", id).await.status, 404, "{id}");
@@ -175,78 +176,78 @@ async fn a_job_is_its_tenants_own() {
         assert_eq!(deployment.cancel("u", id).await.status, 404, "{id}");
     }
     assert_eq!(deployment.job("t", &id).await.json()["status"], "queued");
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
     assert_eq!(deployment.result("u", &id).await.status, 404);
 }
 
 #[tokio::test]
 async fn a_job_can_be_cancelled_until_it_is_claimed() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let cancelled = deployment.cancel("t", &id).await;
     assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("cancelled")));
     assert_eq!(deployment.cancel("t", &id).await.status, 200, "cancelling again changes nothing");
-    assert_eq!(deployment.end_of(&id).await, "cancelled");
-    eventually("its message is dropped", async || deployment.messages_in(JOBS).await == 0).await;
+    assert_eq!(deployment.final_status(&id).await, "cancelled");
+    eventually("its message is deleted", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
     let result = deployment.result("t", &id).await;
     assert!(result.status == 409 && result.text().contains("cancelled"), "{}", result.text());
 
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
-    assert_eq!(deployment.cancel("t", &id).await.status, 409, "too late");
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
+    assert_eq!(deployment.cancel("t", &id).await.status, 409, "the job has ended");
     assert_eq!(deployment.job("t", &id).await.json()["status"], "succeeded");
 }
 
 #[tokio::test]
-async fn a_job_without_room_is_sent_again_for_exactly_the_time_it_was_told() {
+async fn a_job_that_finds_no_room_is_deferred_until_its_retry_time() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let first = deployment.stored(&id).await;
     let wait_ms = first.ready_ms - deployment.world.app.clock.now_ms();
-    // The queue's clock comes later, so that another request takes the room for sure.
+    // The queue's clock advances later, so that another request takes the room first.
     deployment.world.app.clock.advance(spillway::units::Millis::from_ms(wait_ms));
-    let _faster = deployment.occupy("t", ONE, 30_000).await;
+    let _faster_request = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     deployment.world.stand_in_clock.advance(wait_ms + 1_000);
     let mut deferred = deployment.stored(&id).await;
-    eventually("it finds no room", async || {
+    eventually("the job finds no room", async || {
         deferred = deployment.stored(&id).await;
         deferred.deferrals == 1 && deferred.status.name() == "queued"
     })
     .await;
-    // Both times are counted from a refusal and noted a moment later.
-    let off_ms = deferred.ready_ms.abs_diff(first.ready_ms + 60_000);
-    assert!(off_ms < 1_000, "{off_ms}");
+    // Both times start at a refusal and are stored slightly later.
+    let difference_ms = deferred.ready_ms.abs_diff(first.ready_ms + 60_000);
+    assert!(difference_ms < 1_000, "{difference_ms}");
     assert_eq!(deferred.attempts, 0, "a deferral is no failure");
     assert_eq!(deployment.job("t", &id).await.json()["estimated_start_ms"], deferred.ready_ms);
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
     assert_eq!(deployment.stored(&id).await.attempts, 1);
-    assert_eq!(deployment.messages_in(DEAD).await, 0);
+    assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
 }
 
 #[tokio::test]
-async fn a_job_may_wait_for_room_far_more_often_than_a_message_may_fail() {
+async fn a_job_may_be_deferred_more_often_than_a_message_may_fail() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
-    let running = deployment.occupy("t", ONE, 3_600_000).await;
+    let running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     for deferrals in 1..=7 {
         let due_ms = deployment.stored(&id).await.ready_ms;
         deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);
         let is_deferred = |job: &spillway::job::Job| job.deferrals >= deferrals && job.status.name() == "queued";
         assert_eq!(deployment.stored_when(&id, is_deferred).await.attempts, 0);
-        assert_eq!(deployment.messages_in(DEAD).await, 0);
+        assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
     }
     deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("room again");
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
-    eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
-    assert_eq!(deployment.messages_in(DEAD).await, 0);
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
+    eventually("no message is left", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
+    assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
 }
 
 #[tokio::test]
-async fn a_job_that_fails_for_good_keeps_its_error_and_leaves_a_dead_letter() {
+async fn a_job_that_fails_permanently_keeps_its_error_and_leaves_a_dead_letter() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
     let mut failed = Vec::new();
     for (path, mut body) in three_chats(5, Some(5)) {
@@ -254,24 +255,26 @@ async fn a_job_that_fails_for_good_keeps_its_error_and_leaves_a_dead_letter() {
         if body.get("model").is_some() {
             body["model"] = json!("refuses");
         }
-        let called = deployment.ask(&path, "t", &body).await;
-        let _running = deployment.occupy("t", ONE, 30_000).await;
+        let direct = deployment.ask(&path, "t", &body).await;
+        let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
         let id = deployment.submit(&path, "t", &body).await;
-        assert_eq!(deployment.end_of(&id).await, "failed", "{path}");
+        assert_eq!(deployment.final_status(&id).await, "failed", "{path}");
         let result = deployment.result("t", &id).await;
-        assert_eq!((result.status, comparable(&result)), (400, comparable(&called)), "{path}");
-        assert_eq!(result.header("x-amzn-errortype"), called.header("x-amzn-errortype"), "{path}");
+        assert_eq!((result.status, comparable(&result)), (400, comparable(&direct)), "{path}");
+        assert_eq!(result.header("x-amzn-errortype"), direct.header("x-amzn-errortype"), "{path}");
         let error = deployment.job("t", &id).await.json()["error"].clone();
         assert!(error.as_str().is_some_and(|error| error.starts_with("Bedrock: ")), "{error}");
         failed.push(id);
         deployment.world.advance(60_000);
     }
-    eventually("the messages are dead letters", async || deployment.messages_in(DEAD).await == 3).await;
-    assert_eq!(deployment.messages_in(JOBS).await, 0);
+    eventually("the messages are dead letters", async || deployment.messages_in(DEAD_LETTER_QUEUE).await == 3).await;
+    assert_eq!(deployment.messages_in(JOB_QUEUE).await, 0);
     let sqs = deployment.sqs().await;
-    let url = sqs.get_queue_url().queue_name(DEAD).send().await.expect("a queue").queue_url.expect("a URL");
+    let url =
+        sqs.get_queue_url().queue_name(DEAD_LETTER_QUEUE).send().await.expect("a queue").queue_url.expect("a URL");
     let letters = sqs.receive_message().queue_url(url).max_number_of_messages(10).send().await.expect("letters");
-    let mut bodies: Vec<String> = letters.messages.unwrap_or_default().into_iter().filter_map(|one| one.body).collect();
+    let mut bodies: Vec<String> =
+        letters.messages.unwrap_or_default().into_iter().filter_map(|letter| letter.body).collect();
     bodies.sort();
     failed.sort();
     assert_eq!(bodies, failed);
@@ -279,34 +282,34 @@ async fn a_job_that_fails_for_good_keeps_its_error_and_leaves_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn a_job_outlasts_an_outage_of_the_model() {
+async fn a_job_survives_an_outage_of_the_model() {
     for outage in [json!({ "unavailable": true }), json!({ "region_down": true }), json!({ "throttle": true })] {
         let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
-        let running = deployment.occupy("t", ONE, 3_600_000).await;
+        let running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
         let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-        deployment.disturb(std::slice::from_ref(&outage)).await;
+        deployment.set_model_faults(std::slice::from_ref(&outage)).await;
         deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("room again");
         for deferrals in 1..=6 {
             let due_ms = deployment.stored(&id).await.ready_ms;
             deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);
-            let status = deployment.stored_when(&id, |job| job.deferrals >= deferrals || job.status.is_final()).await;
-            assert!(!status.status.is_final(), "{outage}: {:?}", status.error);
+            let job = deployment.stored_when(&id, |job| job.deferrals >= deferrals || job.status.is_final()).await;
+            assert!(!job.status.is_final(), "{outage}: {:?}", job.error);
         }
-        deployment.disturb(&[]).await;
-        assert_eq!(deployment.end_of(&id).await, "succeeded", "{outage}");
-        assert_eq!(deployment.messages_in(DEAD).await, 0, "{outage}");
-        let account = deployment.simulator().await["total"].clone();
-        assert_eq!(account["succeeded"], 1, "{outage}: {account}");
+        deployment.set_model_faults(&[]).await;
+        assert_eq!(deployment.final_status(&id).await, "succeeded", "{outage}");
+        assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0, "{outage}");
+        let total = deployment.simulator().await["total"].clone();
+        assert_eq!(total["succeeded"], 1, "{outage}: {total}");
     }
 }
 
 #[tokio::test]
-async fn a_model_that_errs_is_tried_three_times_and_no_more() {
+async fn a_failing_model_is_called_three_times_and_no_more() {
     for (times, status, attempts) in [(2, "succeeded", 3), (9, "failed", 3)] {
         let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-        let _running = deployment.occupy("t", ONE, 30_000).await;
+        let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
         let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-        deployment.disturb(&[json!({ "error": "ModelErrorException", "times": times })]).await;
+        deployment.set_model_faults(&[json!({ "error": "ModelErrorException", "times": times })]).await;
         for _ in 0..attempts {
             deployment.world.advance(61_000);
             let attempt = deployment.stored(&id).await.attempts + 1;
@@ -318,18 +321,19 @@ async fn a_model_that_errs_is_tried_three_times_and_no_more() {
         let result = deployment.result("t", &id).await;
         assert_eq!(result.status, if status == "succeeded" { 200 } else { 502 });
         assert_eq!(deployment.simulator().await["total"]["requests"], 3);
-        let dead = if status == "succeeded" { 0 } else { 1 };
-        eventually("its message is where it belongs", async || {
-            deployment.messages_in(DEAD).await == dead && deployment.messages_in(JOBS).await == 0
+        let dead_letters = if status == "succeeded" { 0 } else { 1 };
+        eventually("its message is deleted or a dead letter", async || {
+            deployment.messages_in(DEAD_LETTER_QUEUE).await == dead_letters
+                && deployment.messages_in(JOB_QUEUE).await == 0
         })
         .await;
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_is_a_failed_attempt_and_not_half_a_result() {
+async fn a_broken_stream_is_a_failed_attempt_and_not_a_partial_result() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let mut body = chat(50, 50);
     body["model"] = json!("breaks");
     body["stream"] = json!(true);
@@ -345,9 +349,9 @@ async fn a_stream_that_breaks_is_a_failed_attempt_and_not_half_a_result() {
 }
 
 #[tokio::test]
-async fn a_job_that_finds_no_room_in_its_time_expires() {
+async fn a_job_that_finds_no_room_before_its_deadline_expires() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }\njob_ttl_s = 60").await;
-    let _running = deployment.occupy("t", ONE, 3_600_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let expires_ms = deployment.stored(&id).await.expires_ms;
     while deployment.world.app.clock.now_ms() < expires_ms {
@@ -355,9 +359,9 @@ async fn a_job_that_finds_no_room_in_its_time_expires() {
         deployment.world.advance(2_000);
         tokio::time::sleep(std::time::Duration::from_millis(30)).await;
     }
-    // Not from the middle of an attempt: the time would be advanced by its whole lease.
+    // Wait until no attempt runs. Otherwise the clock would be advanced by the whole lease of the attempt.
     deployment.stored_when(&id, |job| job.status.name() != "running").await;
-    assert_eq!(deployment.end_of(&id).await, "expired");
+    assert_eq!(deployment.final_status(&id).await, "expired");
     let job = deployment.job("t", &id).await.json();
     assert!(
         job["finished_ms"].as_u64().is_some_and(|at_ms| (expires_ms..expires_ms + 10_000).contains(&at_ms)),
@@ -365,7 +369,7 @@ async fn a_job_that_finds_no_room_in_its_time_expires() {
     );
     let result = deployment.result("t", &id).await;
     assert!(result.status == 409 && result.text().contains("expired"), "{}", result.text());
-    eventually("no message is left", async || deployment.messages_in(JOBS).await == 0).await;
-    assert_eq!(deployment.messages_in(DEAD).await, 0);
+    eventually("no message is left", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
+    assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
 }

@@ -1,11 +1,11 @@
-//! OpenAI's responses over the wire: a conversation with a tool, a stream, refusals, and a job.
+//! OpenAI's responses over HTTP: a conversation with a tool, a stream, refusals, and a job.
 
 use serde_json::{Value, json};
 
 use crate::support::{
     Deployment,
     answer::{Answer, Events, used},
-    jobs::{JOBS, two_tenants},
+    jobs::{JOB_QUEUE, two_tenants},
     one_tenant,
 };
 
@@ -19,7 +19,7 @@ fn ask(prompt: &str, extra: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_conversation_with_a_tool_is_carried_by_its_items() {
+async fn a_conversation_with_a_tool_continues_with_its_items() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let tools =
         json!([{ "type": "function", "name": "weather", "parameters": { "type": "object", "properties": {} } }]);
@@ -58,7 +58,7 @@ async fn a_stream_ends_with_the_response_and_its_usage() {
 }
 
 #[tokio::test]
-async fn callers_read_an_error_when_a_stream_fails() {
+async fn a_stream_that_fails_ends_with_an_error() {
     let deployment = Deployment::start(&two_tenants("limits = { requests_per_minute = 100 }")).await;
     let body = ask("[[output_tokens=200]]", &json!({ "stream": true, "model": "breaks" }));
     let events = Events::of(deployment.post(PATH, "t", &body).send().await.expect("an answer")).rest().await;
@@ -67,7 +67,7 @@ async fn callers_read_an_error_when_a_stream_fails() {
 }
 
 #[tokio::test]
-async fn what_needs_a_store_is_refused() {
+async fn parameters_that_need_stored_responses_are_refused() {
     let deployment = Deployment::start(&one_tenant(LIMITS)).await;
     let answer = deployment.ask(PATH, "t", &ask("Hi", &json!({ "previous_response_id": "resp_1" }))).await;
     assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!("previous_response_id")));
@@ -76,14 +76,14 @@ async fn what_needs_a_store_is_refused() {
 }
 
 #[tokio::test]
-async fn a_response_that_can_wait_becomes_a_job_and_is_told_as_a_response() {
+async fn a_response_that_opts_in_becomes_a_job_whose_result_is_a_response() {
     let deployment = Deployment::with_tenants("limits = { requests_per_minute = 1 }").await;
     let body = ask("[[output_tokens=5]]", &json!({ "instructions": "Be brief." }));
-    assert_eq!(deployment.ask_patiently(PATH, "t", &body).await.status, 200, "there is room");
-    let accepted = deployment.ask_patiently(PATH, "t", &body).await;
-    assert_eq!((accepted.status, deployment.messages_in(JOBS).await), (202, 1));
+    assert_eq!(deployment.ask_respond_async(PATH, "t", &body).await.status, 200, "there is room");
+    let accepted = deployment.ask_respond_async(PATH, "t", &body).await;
+    assert_eq!((accepted.status, deployment.messages_in(JOB_QUEUE).await), (202, 1));
     let id = accepted.json()["id"].as_str().expect("an id").to_owned();
-    assert_eq!(deployment.end_of(&id).await, "succeeded");
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
     let response = deployment.result("t", &id).await.json();
     assert_eq!((&response["id"], &response["object"]), (&json!(format!("resp_{id}")), &json!("response")));
     assert_eq!((&response["status"], &response["instructions"]), (&json!("completed"), &json!("Be brief.")));

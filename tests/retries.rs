@@ -15,14 +15,15 @@ use crate::support::{
     chat,
     jobs::two_tenants,
     recorded::Recorded,
-    time::{eventually, refused},
+    time::{assert_refused, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 const CONVERSE: &str = "/model/m/converse";
 
-/// A second per token: what is not sent at once is not sent before the simulator's clock is advanced.
+/// A second per token: what is not sent at once is not sent before the simulator's clock is
+/// advanced.
 const SLOW: &str = "[simulator]\ntokens_per_second = 1\n";
 
 /// How long it takes the broker to notice that a connection was closed.
@@ -86,7 +87,8 @@ impl Observed {
         assert!(asked.await.is_err_and(|error| error.is_cancelled()));
     }
 
-    /// Fails unless the tenant was charged for one call with 40 tokens of output, and nothing is held any more.
+    /// Fails unless the tenant was charged for one call with 40 tokens of output, and nothing is
+    /// held any more.
     async fn is_charged_once(&self, tenant: &str) {
         let quota = self.quota_when(tenant, |quota| used(quota, "in_flight") == 0).await;
         assert_eq!(used(&quota, "requests_per_minute"), 1, "{quota}");
@@ -202,7 +204,7 @@ async fn a_retry_of_what_failed_runs() {
     assert_eq!(observed.chat("t", 5, 5).await.status(), 200);
     for named in ["amz-sdk-invocation-id", "idempotency-key"] {
         let ask = || observed.post(CHAT, "t", &chat(5, 5)).header(named, "one").send();
-        let wait_ms = refused(&ask().await.expect("an answer"), "requests_per_minute");
+        let wait_ms = assert_refused(&ask().await.expect("an answer"), "requests_per_minute");
         observed.world.advance(wait_ms);
         let answer = Answer::read(ask().await.expect("an answer")).await;
         assert!(answer.status == 200 && !is_replayed(&answer), "{}", answer.text());

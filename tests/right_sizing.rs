@@ -1,4 +1,4 @@
-//! Reserving what recent answers took, for tenants that want it.
+//! Right-sizing: tenants can opt in to reservations based on the tokens of recent answers.
 
 use serde_json::json;
 use spillway::quota::Observation;
@@ -11,7 +11,7 @@ use crate::support::{
 
 const PATH: &str = "/v1/chat/completions";
 
-/// A deployment at noon with a tenant that has this `right_sizing` and this limit of tokens per minute.
+/// Starts a deployment at noon with a tenant that has `right_sizing` and a limit of `tokens_per_minute`.
 async fn start(right_sizing: &str, tokens_per_minute: u64) -> Deployment {
     let fields = format!(
         "right_sizing = \"{right_sizing}\"\nlimits = {{ tokens_per_minute = {tokens_per_minute}, in_flight = 10 }}"
@@ -23,12 +23,12 @@ async fn start(right_sizing: &str, tokens_per_minute: u64) -> Deployment {
 }
 
 impl Deployment {
-    /// Writes down a hundred answers of twenty tokens, as if other processes had given them.
-    async fn remember_a_hundred_answers(&self) {
+    /// Records a hundred answers of twenty tokens, as if other processes had returned them.
+    async fn record_a_hundred_answers(&self) {
         let observation = Observation { output_tokens: 20, estimated_input_tokens: 30, measured_input_tokens: 30 };
-        let elsewhere = self.another_app().await;
+        let other_process = self.another_app().await;
         for _ in 0..112 {
-            elsewhere.histories.add("t", "m", observation).await.expect("the ledger");
+            other_process.histories.add("t", "m", observation).await.expect("the ledger");
         }
     }
 
@@ -38,23 +38,23 @@ impl Deployment {
 }
 
 #[tokio::test]
-async fn what_a_hundred_answers_took_is_what_the_next_request_reserves() {
+async fn the_next_request_reserves_the_tokens_that_a_hundred_answers_took() {
     let deployment = start("reserve", 500_000).await;
     for _ in 0..112 {
         assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
     }
     let learning = deployment.regained().await;
-    // Every process reads what was written within a minute.
+    // Every process reads new records within a minute.
     deployment.world.advance(60_000);
     assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
     let regained = deployment.regained().await - learning;
-    assert!((970..=980).contains(&regained), "a thousand were asked, about twenty reserved: {regained}");
+    assert!((970..=980).contains(&regained), "a thousand tokens were requested, about twenty reserved: {regained}");
 }
 
 #[tokio::test]
-async fn the_model_is_asked_for_as_much_as_ever_and_what_exceeds_the_reserve_is_charged() {
+async fn the_model_gets_the_callers_output_limit_and_tokens_above_the_reservation_are_charged() {
     let deployment = start("reserve", 500_000).await;
-    deployment.remember_a_hundred_answers().await;
+    deployment.record_a_hundred_answers().await;
     let answer = deployment.ask(PATH, "t", &chat(700, 1_000)).await;
     assert_eq!((answer.status, answer.header("x-spillway-max-tokens")), (200, ""));
     assert_eq!(answer.json()["usage"]["completion_tokens"], 700);
@@ -63,9 +63,9 @@ async fn the_model_is_asked_for_as_much_as_ever_and_what_exceeds_the_reserve_is_
 }
 
 #[tokio::test]
-async fn a_tenant_that_allows_it_sends_no_more_than_it_reserves() {
+async fn a_tenant_that_opts_in_sends_the_model_the_output_limit_that_it_reserves() {
     let deployment = start("send", 500_000).await;
-    deployment.remember_a_hundred_answers().await;
+    deployment.record_a_hundred_answers().await;
     let answer = deployment.ask(PATH, "t", &chat(700, 1_000)).await;
     let sent: u64 = answer.header("x-spillway-max-tokens").parse().expect("the cap that was sent");
     assert!((20..=24).contains(&sent), "{sent}");
@@ -74,11 +74,11 @@ async fn a_tenant_that_allows_it_sends_no_more_than_it_reserves() {
 }
 
 #[tokio::test]
-async fn right_sizing_admits_more_under_the_same_limit() {
+async fn right_sizing_admits_more_requests_under_the_same_limit() {
     let mut admitted = Vec::new();
     for right_sizing in ["off", "reserve"] {
         let deployment = start(right_sizing, 4_000).await;
-        deployment.remember_a_hundred_answers().await;
+        deployment.record_a_hundred_answers().await;
         let mut answered = 0;
         while deployment.chat("t", 20, 1_000).await.status() == 200 {
             answered += 1;

@@ -1,4 +1,5 @@
-//! Streams: the first words come at once, every end is well-formed, and what was reserved is settled.
+//! Streams: the first words come at once, every end is well-formed, and what was reserved is
+//! settled.
 
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ const PROMPT_TOKENS: u64 = 9;
 /// How long it takes the broker to notice that a connection was closed.
 const NOTICED: Duration = Duration::from_millis(400);
 
-/// A second per token: what is not sent at once is not sent before the simulator's clock is advanced.
+/// A second per token: what is not sent at once is not sent before the simulator's clock is
+/// advanced.
 const SLOW: &str = "[simulator]\ntokens_per_second = 1\n";
 
 async fn one_pool(model_id: &str, simulator: &str) -> Deployment {
@@ -132,7 +134,8 @@ async fn aws_sdks_read_the_first_words_before_the_model_has_finished() {
     is_settled_as_used(&deployment.quota("t").await);
 }
 
-/// Model ids whose streams fail after their first words, each with OpenAI's code and Anthropic's type of the error.
+/// Model ids whose streams fail after their first words, each with OpenAI's code and Anthropic's
+/// type of the error.
 const FAILING: [(&str, &str, &str); 2] = [
     ("sim.breaks", "model_error", "api_error"),
     ("sim.throttles-mid-stream", "rate_limit_exceeded", "rate_limit_error"),

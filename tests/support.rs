@@ -26,17 +26,17 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Starts what `settings` (TOML, as for `spillway local --config`) describe, in memory.
+    /// Starts a deployment in memory from `settings` (TOML, as for `spillway local --config`).
     pub async fn start(settings: &str) -> Self {
         Self::start_with(settings, Telemetry::off()).await
     }
 
-    /// The same, with its events sent to `telemetry`.
+    /// Starts a deployment that sends its events to `telemetry`.
     pub async fn start_with(settings: &str, telemetry: Telemetry) -> Self {
         Self::start_world(settings, telemetry, None).await
     }
 
-    /// The same without events, which also answers over HTTPS.
+    /// Starts a deployment that sends no events and also serves HTTPS.
     pub async fn start_with_tls(settings: &str) -> Self {
         Self::start_world(settings, Telemetry::off(), Some(0)).await
     }
@@ -52,10 +52,10 @@ impl Deployment {
             drain_concurrency: spillway::drain::CONCURRENCY,
             telemetry,
         };
-        Self { world: World::start(options).await.expect("a world"), http: Client::new() }
+        Self { world: World::start(options).await.expect("a deployment"), http: Client::new() }
     }
 
-    /// The same tables as another process sees them, which shares nothing else with this one.
+    /// Returns the app of another process, which shares only the tables with this one.
     pub async fn another_app(&self) -> App {
         let stand_ins = &self.world.stand_ins;
         let endpoints = Endpoints {
@@ -73,34 +73,34 @@ impl Deployment {
         app
     }
 
-    /// A POST with the key of `tenant`, as [`key`] makes it.
+    /// Builds a POST request with the key of `tenant`, as made by [`key`].
     pub fn post(&self, path: &str, tenant: &str, body: &Value) -> RequestBuilder {
         self.http.post(format!("{}{path}", self.world.url)).bearer_auth(key(tenant)).json(body)
     }
 
-    /// A GET with the key of `tenant`.
+    /// Builds a GET request with the key of `tenant`.
     pub fn get(&self, path: &str, tenant: &str) -> RequestBuilder {
         self.http.get(format!("{}{path}", self.world.url)).bearer_auth(key(tenant))
     }
 
-    /// An OpenAI chat that is answered with `output_tokens` tokens.
+    /// Sends an OpenAI chat that is answered with `output_tokens` tokens.
     pub async fn chat(&self, tenant: &str, output_tokens: u64, max_tokens: u64) -> Response {
         self.post("/v1/chat/completions", tenant, &chat(output_tokens, max_tokens)).send().await.expect("an answer")
     }
 
-    /// The simulator's own account.
+    /// Returns the statistics of the simulator.
     pub async fn simulator(&self) -> Value {
         json_of(self.http.get(format!("{}/_sim/stats", self.world.stand_ins.bedrock_url())).send().await).await
     }
 
-    /// What DynamoDB was asked to do, by operation.
+    /// Returns the number of DynamoDB requests by operation.
     pub async fn dynamodb_operations(&self) -> Value {
         let stats =
             json_of(self.http.get(format!("{}/_sim/stats", self.world.stand_ins.dynamodb_url())).send().await).await;
         stats["operations"].clone()
     }
 
-    /// `GET /v1/quota` of `tenant`.
+    /// Returns `GET /v1/quota` of `tenant`.
     pub async fn quota(&self, tenant: &str) -> Value {
         json_of(self.get("/v1/quota", tenant).send().await).await
     }
@@ -110,18 +110,19 @@ async fn json_of(response: reqwest::Result<Response>) -> Value {
     response.expect("an answer").json().await.expect("JSON")
 }
 
-/// The key of a tenant in tests.
+/// Returns the test key of a tenant.
 pub fn key(tenant: &str) -> String {
     format!("sk-spill-{tenant}-{}", "0123456789abcdef".repeat(4))
 }
 
-/// The body of an OpenAI chat that is answered with `output_tokens` tokens.
+/// Returns the body of an OpenAI chat that is answered with `output_tokens` tokens.
 pub fn chat(output_tokens: u64, max_tokens: u64) -> Value {
     let prompt = format!("[[output_tokens={output_tokens}]]");
     json!({ "model": "m", "max_tokens": max_tokens, "messages": [{ "role": "user", "content": prompt }] })
 }
 
-/// Settings with one tenant `t` under `limits` (a TOML inline table) and the model `m` on one unlimited pool.
+/// Returns settings with one tenant `t` under `limits` (a TOML inline table) and the model `m` on
+/// one unlimited pool.
 pub fn one_tenant(limits: &str) -> String {
     format!(
         r#"

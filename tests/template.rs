@@ -20,7 +20,8 @@ impl Template {
         Self(fs::read_to_string(file).expect("a template"))
     }
 
-    /// The lines below `head`, which stands alone on its line, up to the next one that is not deeper.
+    /// The lines below `head`, which stands alone on its line, up to the next one that is not
+    /// deeper.
     fn below(&self, head: &str) -> Self {
         let depth = |line: &str| line.len() - line.trim_start().len();
         let mut lines = self.0.lines().skip_while(|line| line.trim() != head);

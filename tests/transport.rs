@@ -1,4 +1,5 @@
-//! How requests arrive: over TLS, signed instead of with a key, below a path prefix, and in every shape that HTTP allows.
+//! How requests arrive: over TLS, signed instead of with a key, below a path prefix, and in every
+//! shape that HTTP allows.
 
 use std::net::SocketAddr;
 
@@ -24,7 +25,8 @@ use crate::support::{
     tls::{connect, trusting},
 };
 
-/// The tenants `t` and `u`, each with a key and with an access key id of its own name, and the model `m`.
+/// The tenants `t` and `u`, each with a key and with an access key id of its own name, and the
+/// model `m`.
 fn settings() -> String {
     let fields = "limits = { requests_per_minute = 100, tokens_per_minute = 100000, in_flight = 10 }";
     let pool = pool("only", "on_demand", "sim.model", "");

@@ -1,4 +1,5 @@
-//! Tenants whose requests wait: a synchronous call without room is answered by a job while its connection is kept alive.
+//! Tenants whose requests wait: a synchronous call without room is answered by a job while its
+//! connection is kept alive.
 
 mod streams;
 
@@ -11,7 +12,7 @@ use crate::support::{
     Deployment,
     answer::{Answer, three_chats, used, within},
     chat,
-    jobs::{DEAD, JOBS, ONE},
+    jobs::{DEAD_LETTER_QUEUE, JOB_QUEUE, ONE_REQUEST},
     time::eventually,
 };
 
@@ -94,7 +95,7 @@ async fn an_answer_that_was_waited_for_is_the_synchronous_one() {
     for (path, body, is_stream) in all_chats(12) {
         let called = deployment.ask(&path, "t", &body).await;
         assert_eq!(called.status, 200, "{path}: {}", called.text());
-        let _running = deployment.occupy("t", ONE, 20_000).await;
+        let _running = deployment.occupy("t", ONE_REQUEST, 20_000).await;
         let waited = deployment.soon(Answer::to(deployment.post(&path, "t", &body))).await;
         assert_eq!(waited.status, 200, "{path}: {}", waited.text());
         for header in ["content-type", "x-spillway-max-tokens", "x-spillway-ignored", "retry-after", "location"] {
@@ -117,20 +118,20 @@ async fn an_answer_that_was_waited_for_is_the_synchronous_one() {
     let quota = deployment.quota("t").await;
     assert_eq!((&quota["settled"]["requests"], &quota["settled"]["output_tokens"]), (&json!(16), &json!(16 * 12)));
     assert_eq!(used(&quota, "in_flight"), 0);
-    assert_eq!((deployment.messages_in(JOBS).await, deployment.messages_in(DEAD).await), (0, 0));
+    assert_eq!((deployment.messages_in(JOB_QUEUE).await, deployment.messages_in(DEAD_LETTER_QUEUE).await), (0, 0));
 }
 
 #[tokio::test]
 async fn who_said_that_it_can_wait_still_gets_a_job() {
     let deployment = Deployment::with_tenants(WAITS).await;
-    let _running = deployment.occupy("t", ONE, 20_000).await;
-    assert_eq!(deployment.ask_patiently(CHAT, "t", &chat(5, 5)).await.status, 202);
+    let _running = deployment.occupy("t", ONE_REQUEST, 20_000).await;
+    assert_eq!(deployment.ask_respond_async(CHAT, "t", &chat(5, 5)).await.status, 202);
 }
 
 #[tokio::test]
 async fn who_waits_in_vain_is_refused_and_its_job_is_cancelled() {
     let deployment = Deployment::with_tenants(WAITS).await;
-    deployment.disturb(&[json!({ "throttle": true })]).await;
+    deployment.set_model_faults(&[json!({ "throttle": true })]).await;
     let before_ms = deployment.world.app.clock.now_ms();
     let answer = deployment.soon(Answer::to(deployment.post(CHAT, "t", &chat(5, 5)))).await;
     let waited_ms = deployment.world.app.clock.now_ms() - before_ms;
@@ -139,7 +140,7 @@ async fn who_waits_in_vain_is_refused_and_its_job_is_cancelled() {
     assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|wait_s| wait_s > 0));
     let job = deployment.jobs_of("t").await.remove(0);
     assert!(job["status"] == "cancelled" || job["status"] == "expired", "{job}");
-    let gone = eventually("its message is gone", async || deployment.messages_in(JOBS).await == 0);
+    let gone = eventually("its message is gone", async || deployment.messages_in(JOB_QUEUE).await == 0);
     deployment.soon(gone).await;
     let quota = deployment.quota("t").await;
     assert_eq!((&quota["settled"]["requests"], used(&quota, "in_flight")), (&json!(0), 0), "nothing is charged");
@@ -148,7 +149,7 @@ async fn who_waits_in_vain_is_refused_and_its_job_is_cancelled() {
 #[tokio::test]
 async fn a_wait_beyond_the_callers_patience_is_refused_at_once() {
     let deployment = Deployment::with_tenants("overflow = \"wait\"\nlimits = { requests_per_minute = 1 }").await;
-    let _running = deployment.occupy("t", ONE, 30_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     assert_eq!(deployment.ask(CHAT, "t", &chat(5, 5)).await.status, 429, "there is room in a minute");
     assert_eq!(deployment.jobs_of("t").await, [] as [Value; 0]);
     // OpenAI's and Anthropic's clients tell that they wait ten minutes.
@@ -169,7 +170,7 @@ async fn a_failure_that_was_waited_for_is_the_synchronous_one() {
             body["model"] = json!("refuses");
         }
         let called = deployment.ask(&path, "t", &body).await;
-        let _running = deployment.occupy("t", ONE, 20_000).await;
+        let _running = deployment.occupy("t", ONE_REQUEST, 20_000).await;
         let waited = deployment.quickly(Answer::to(deployment.post(&path, "t", &body))).await;
         assert_eq!((waited.status, called.status), (400, 400), "{path}");
         assert_eq!(waited.header("x-amzn-errortype"), called.header("x-amzn-errortype"));
@@ -177,14 +178,18 @@ async fn a_failure_that_was_waited_for_is_the_synchronous_one() {
         assert_eq!(told(&waited), told(&called));
         deployment.world.advance(60_000);
     }
-    assert_eq!((deployment.messages_in(JOBS).await, deployment.messages_in(DEAD).await), (0, 0), "nobody misses them");
+    assert_eq!(
+        (deployment.messages_in(JOB_QUEUE).await, deployment.messages_in(DEAD_LETTER_QUEUE).await),
+        (0, 0),
+        "nobody misses them"
+    );
 }
 
 #[tokio::test]
 async fn a_model_that_errs_is_not_asked_again_for_who_waits() {
     let deployment = Deployment::with_tenants(WAITS).await;
-    let _running = deployment.occupy("t", ONE, 20_000).await;
-    deployment.disturb(&[json!({ "error": "ModelErrorException", "times": 9 })]).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 20_000).await;
+    deployment.set_model_faults(&[json!({ "error": "ModelErrorException", "times": 9 })]).await;
     let answer = deployment.quickly(Answer::to(deployment.post(CHAT, "t", &chat(5, 5)))).await;
     assert_eq!((answer.status, answer.header("x-should-retry")), (502, "false"), "{}", answer.text());
     assert_eq!(deployment.simulator().await["total"]["requests"], 1);
@@ -193,7 +198,7 @@ async fn a_model_that_errs_is_not_asked_again_for_who_waits() {
 #[tokio::test]
 async fn a_job_whose_caller_has_gone_is_cancelled_while_it_waits() {
     let deployment = Deployment::with_tenants(WAITS).await;
-    let _running = deployment.occupy("t", ONE, 20_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 20_000).await;
     let caller = tokio::spawn(deployment.post(CHAT, "t", &chat(5, 5)).send());
     let job = deployment.first_job_of("t").await;
     caller.abort();
@@ -201,14 +206,14 @@ async fn a_job_whose_caller_has_gone_is_cancelled_while_it_waits() {
         async || deployment.job("t", job["id"].as_str().expect("an id")).await.json()["status"] == "cancelled";
     eventually("its job is cancelled", is_cancelled).await;
     deployment.world.advance(61_000);
-    eventually("its message is dropped", async || deployment.messages_in(JOBS).await == 0).await;
+    eventually("its message is dropped", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
 }
 
 #[tokio::test]
 async fn a_caller_that_can_come_back_finds_its_answer() {
     let deployment = Deployment::with_tenants(WAITS).await;
-    let _running = deployment.occupy("t", ONE, 20_000).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 20_000).await;
     let attempt = |number: u32| {
         let request = deployment.post(CHAT, "t", &chat(5, 5)).header("amz-sdk-invocation-id", "one-call");
         request.header("amz-sdk-request", format!("attempt={number}; max=3"))

@@ -1,4 +1,5 @@
-//! Webhooks: the end of a job is told to its tenant's servers, signed, until they take it – and to nobody else.
+//! Webhooks: the end of a job is told to its tenant's servers, signed, until they take it – and to
+//! nobody else.
 
 use aws_sdk_sqs::types::QueueAttributeName::ApproximateNumberOfMessagesDelayed as Delayed;
 use bytes::Bytes;
@@ -72,8 +73,8 @@ async fn paced<F: Future>(deployment: &Deployment, step_ms: u64, future: F) -> F
     }
 }
 
-/// The first `count` requests, with the time moving by `step_ms` again and again, but only while the message of the next one
-/// is delayed: never during a delivery.
+/// The first `count` requests, with the time moving by `step_ms` again and again, but only while
+/// the message of the next one is delayed: never during a delivery.
 async fn told_later(deployment: &Deployment, receiver: &Receiver, count: usize, step_ms: u64) -> Vec<Received> {
     let sqs = deployment.sqs().await;
     let queue = deployment.world.app.webhooks.clone().expect("a queue");
@@ -137,7 +138,7 @@ async fn the_end_of_a_job_is_told_once_with_a_valid_signature_and_without_its_te
     let endpoint = deployment.endpoint("t", &receiver.url, &[]).await;
     deployment.endpoint("u", &other.url, &[]).await;
     let job = run(&deployment, CHAT, &chat(7, 7)).await;
-    let told = receiver.first(1).await.remove(0);
+    let told = receiver.first_requests(1).await.remove(0);
 
     let secret = endpoint.secret.expose();
     let reference = standardwebhooks::Webhook::new(secret).expect("a secret");
@@ -167,7 +168,7 @@ async fn responses_and_batches_are_told_as_openai_tells_them() {
     let app = &deployment.world.app;
     let batch = Event::of_batch(EventType::BatchCompleted, "batch_1", app.clock.now_ms());
     webhook::announce(app, "t", &batch).await.expect("announced");
-    let told: Vec<Value> = receiver.first(3).await.iter().map(Received::json).collect();
+    let told: Vec<Value> = receiver.first_requests(3).await.iter().map(Received::json).collect();
     for (kind, id) in [
         ("response.completed", format!("resp_{}", whole.id)),
         ("response.incomplete", format!("resp_{}", cut.id)),
@@ -189,10 +190,10 @@ async fn every_way_to_end_is_told() {
     let cancelled = accepted(&deployment, CHAT, &chat(5, 5)).await;
     assert_eq!(deployment.cancel("t", &cancelled.id).await.status, 200);
     let expired = accepted(&deployment, CHAT, &chat(5, 5)).await;
-    receiver.first(2).await;
+    receiver.first_requests(2).await;
     deployment.world.advance(3_600_000);
     handle(&deployment.world.app, batch_of(&[&expired.id]), None).await.expect("handled");
-    let told: Vec<Value> = receiver.first(3).await.iter().map(Received::json).collect();
+    let told: Vec<Value> = receiver.first_requests(3).await.iter().map(Received::json).collect();
     for (kind, id) in [("job.failed", failed.id), ("job.cancelled", cancelled.id), ("job.expired", expired.id)] {
         assert!(told.iter().any(|event| event["type"] == kind && event["data"]["id"] == id), "{kind}: {told:?}");
     }
@@ -206,9 +207,9 @@ async fn an_endpoint_is_told_only_of_what_it_wants() {
     deployment.endpoint("t", &every.url, &[]).await;
     run(&deployment, CHAT, &chat(5, 5)).await;
     run(&deployment, RESPONSES, &response(20)).await;
-    let all = every.first(2).await;
+    let all = every.first_requests(2).await;
     is_delivered(&deployment).await;
-    let some = receiver.first(1).await;
+    let some = receiver.first_requests(1).await;
     assert_eq!((some.len(), some[0].json()["type"].as_str()), (1, Some("response.completed")));
     assert!(all.iter().any(|told| told.header("webhook-id") == some[0].header("webhook-id")), "one event, one id");
 }
@@ -231,7 +232,7 @@ async fn an_end_that_was_not_told_is_found_by_the_sweep() {
 
     deployment.world.advance(RESEND_AFTER_MS);
     sweep(app).await.expect("swept");
-    let told = receiver.first(1).await.remove(0);
+    let told = receiver.first_requests(1).await.remove(0);
     assert_eq!((&told.json()["type"], &told.json()["data"]["id"]), (&json!("job.succeeded"), &json!(id)));
     assert_eq!(deployment.stored(&id).await.announce, None);
     assert!(app.jobs.overdue(10, u64::MAX / 2).await.expect("read").is_empty(), "nothing is left to be done");
@@ -245,7 +246,7 @@ async fn an_end_that_is_told_twice_is_told_with_the_same_id_and_body() {
     let untold = Job { announce: Some(EventType::JobSucceeded), ..job };
     deployment.world.advance(5_000);
     webhook::announce_job(&deployment.world.app, &untold).await.expect("told again");
-    let told = receiver.first(2).await;
+    let told = receiver.first_requests(2).await;
     assert_eq!(told[0].header("webhook-id"), told[1].header("webhook-id"));
     assert_eq!(told[0].body, told[1].body);
 }
@@ -275,7 +276,7 @@ async fn an_endpoint_that_fails_is_asked_again_at_the_times_of_the_schedule() {
     let busy = (429, vec![("retry-after", "3600".to_owned())]);
     receiver.will_answer([status(500), redirect, busy, status(503)]);
     run(&deployment, CHAT, &chat(5, 5)).await;
-    receiver.first(1).await;
+    receiver.first_requests(1).await;
 
     // The third answer asks for an hour instead of half of one.
     for (attempt, pause_ms) in [(2, 5_000), (3, 300_000), (4, 3_600_000), (5, 7_200_000)] {
@@ -303,7 +304,7 @@ async fn an_endpoint_that_is_gone_is_not_asked_again() {
     deployment.endpoint("t", &receiver.url, &[]).await;
     receiver.will_answer([status(410)]);
     run(&deployment, CHAT, &chat(5, 5)).await;
-    receiver.first(1).await;
+    receiver.first_requests(1).await;
     is_delivered(&deployment).await;
     assert_eq!(deployment.messages_in(DEAD_WEBHOOKS).await, 0);
 }
@@ -318,7 +319,7 @@ async fn an_event_that_nobody_takes_goes_to_the_dead_letter_queue() {
     queue.send(&last, "t", 0).await.expect("sent");
     let dead = async || deployment.messages_in(DEAD_WEBHOOKS).await == 1;
     paced(&deployment, 5_000, eventually("it is given up", dead)).await;
-    let attempts = receiver.first(3).await.len();
+    let attempts = receiver.first_requests(3).await.len();
     assert_eq!(attempts, 3, "the last attempt is made as often as SQS shows the message");
 }
 
@@ -376,7 +377,7 @@ async fn an_endpoint_is_told_nothing_until_it_has_answered_a_challenge() {
     let listed = command(&deployment, &["list", "t"]).await.expect("listed");
     assert!(listed.contains(&row("yes")) && !listed.contains(&secret), "{listed}");
     let job = run(&deployment, CHAT, &chat(5, 5)).await;
-    let told = receiver.first(3).await.remove(2);
+    let told = receiver.first_requests(3).await.remove(2);
     assert_eq!(told.json()["data"]["id"], json!(job.id));
     assert_ne!(challenges[0].json()["data"]["challenge"], receiver.received()[1].json()["data"]["challenge"]);
 }
@@ -391,7 +392,7 @@ async fn while_a_secret_is_replaced_both_sign() {
     assert_ne!(old, new);
     let told = async |count: usize| {
         run(&deployment, CHAT, &chat(5, 5)).await;
-        receiver.first(count).await.remove(count - 1)
+        receiver.first_requests(count).await.remove(count - 1)
     };
     let both = told(2).await;
     assert!(both.is_signed_with(&old) && both.is_signed_with(&new), "{}", both.header("webhook-signature"));
@@ -449,7 +450,7 @@ async fn neither_events_nor_logs_hold_a_secret_a_signature_or_a_path() {
     deployment.endpoint("t", "http://127.0.0.1:1/s3cr3t-path", &[]).await;
     receiver.will_answer([status(500), status(410)]);
     run(&deployment, CHAT, &chat(5, 5)).await;
-    paced(&deployment, 500, receiver.first(2)).await;
+    paced(&deployment, 500, receiver.first_requests(2)).await;
     let written = || String::from_utf8_lossy(&[events.lines(), logs.lines()].concat()).into_owned();
     eventually("it is written", async || written().contains("410 Gone")).await;
     let written = written();

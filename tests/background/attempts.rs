@@ -1,4 +1,4 @@
-//! Background responses whose drain dies while it streams.
+//! Background responses whose drain dies while it streams their output.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -15,8 +15,8 @@ use crate::support::{
     jobs::{batch_of, new_job},
 };
 
-/// A response that streams and whose message is lost, so that nobody but the test runs it.
-async fn silent(deployment: &Deployment, output_tokens: u64) -> Job {
+/// Submits a streaming response without sending its message, so that only the test runs it.
+async fn submit_without_message(deployment: &Deployment, output_tokens: u64) -> Job {
     let now_ms = deployment.world.app.clock.now_ms();
     let new = new_job(PATH, &ask(output_tokens, &json!({ "stream": true })), now_ms);
     deployment.world.app.jobs.submit_for(Reader::Background, &new).await.expect("a job")
@@ -26,7 +26,7 @@ fn response_id(job: &Job) -> String {
     format!("resp_{}", job.answer_id())
 }
 
-/// Signs of life are comments, which the SDKs skip.
+/// Returns the events without keep-alives, which are comments that the SDKs skip.
 fn without_comments(events: Vec<(String, String)>) -> Vec<(String, String)> {
     events.into_iter().filter(|(_, data)| !data.is_empty()).collect()
 }
@@ -44,61 +44,65 @@ impl Deployment {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_follows_a_drain_that_dies_goes_on_with_the_next_if_it_tells_the_same() {
+async fn a_stream_continues_with_the_next_drain_if_both_send_the_same_events() {
     let deployment = slow(20).await;
-    let job = silent(&deployment, 200).await;
+    let job = submit_without_message(&deployment, 200).await;
     let mut events = deployment.follow(&job).await;
     let (app, event) = (deployment.world.app.clone(), batch_of(&[&job.id]));
     let drain = tokio::spawn(async move { handle(&app, event, None).await });
-    let mut told = Vec::new();
-    while told.len() < 7 {
-        told.push(deployment.quickly(events.next()).await.expect("an event"));
+    let mut received = Vec::new();
+    while received.len() < 7 {
+        received.push(deployment.quickly(events.next()).await.expect("an event"));
     }
     drain.abort();
     assert!(drain.await.is_err(), "it died");
     deployment.world.advance(76_000);
     let (rest, ()) = tokio::join!(deployment.quickly(events.rest()), deployment.run(&job));
-    told.extend(without_comments(rest));
+    received.extend(without_comments(rest));
     assert_eq!(deployment.stored(&job.id).await.answered_at_fence, Some(2));
-    assert_eq!(told, deployment.events(&response_id(&job), None).await);
+    assert_eq!(received, deployment.events(&response_id(&job), None).await);
     let resumed = deployment.events(&response_id(&job), Some(5)).await;
-    assert_eq!(resumed, told[6..], "what the first attempt told is the same");
+    assert_eq!(resumed, received[6..], "the first attempt sent the same events");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_events_of_two_attempts_that_differ_are_never_mixed() {
+async fn events_of_two_differing_attempts_are_never_mixed() {
     let deployment = Deployment::with_tenants(ROOM).await;
     let app = &deployment.world.app;
-    let job = silent(&deployment, 20).await;
+    let job = submit_without_message(&deployment, 20).await;
     let mut events = deployment.follow(&job).await;
-    let mut told = vec![events.next().await.expect("created"), events.next().await.expect("queued")];
-    // An attempt that says something else, and dies.
+    let mut received = vec![events.next().await.expect("created"), events.next().await.expect("queued")];
+    // An attempt that sends other events and dies.
     let Ok(Claim::Run { job, .. }) = app.jobs.claim(&job.id, 45_000, app.clock.now_ms()).await else {
-        panic!("it can be claimed");
+        panic!("the job cannot be claimed");
     };
-    told.extend((2..6).map(|number| ("other".to_owned(), json!({ "sequence_number": number }).to_string())));
-    let piece: String = told.iter().map(|(name, data)| format!("event: {name}\ndata: {data}\n\n")).collect();
+    received.extend((2..6).map(|number| ("other".to_owned(), json!({ "sequence_number": number }).to_string())));
+    let stored: String = received.iter().map(|(name, data)| format!("event: {name}\ndata: {data}\n\n")).collect();
     app.jobs.begin_stream(&job, &[], app.clock.now_ms()).await.expect("begun");
-    app.jobs.put_part(&job, 0, &Bytes::from(piece), app.clock.now_ms()).await.expect("stored");
-    for expected in &told[2..] {
+    app.jobs.put_part(&job, 0, &Bytes::from(stored), app.clock.now_ms()).await.expect("stored");
+    for expected in &received[2..] {
         assert_eq!(deployment.quickly(events.next()).await.as_ref(), Some(expected));
     }
     deployment.world.advance(46_000);
     deployment.run(&job).await;
 
     let end = without_comments(deployment.quickly(events.rest()).await);
-    assert_eq!((names(&end), number(&end[0])), (vec!["error"], 5), "it is no event of the response");
+    assert_eq!((names(&end), number(&end[0])), (vec!["error"], 5), "the error is no event of the response");
     let error: Value = serde_json::from_str(&end[0].1).expect("JSON");
     assert_eq!(error["error"]["code"], "unavailable", "{error}");
-    let all = deployment.events(&response_id(&job), None).await;
-    assert_eq!(names(&all).last(), Some(&"response.completed"));
+    let events = deployment.events(&response_id(&job), None).await;
+    assert_eq!(names(&events).last(), Some(&"response.completed"));
     for after in [3, 5] {
         let refused = deployment.events(&response_id(&job), Some(after)).await;
-        assert_eq!((names(&refused), number(&refused[0])), (vec!["error"], after), "they may be the other attempt's");
+        assert_eq!(
+            (names(&refused), number(&refused[0])),
+            (vec!["error"], after),
+            "the events may belong to the other attempt"
+        );
     }
     for after in [0, 2, 6, 9] {
         let rest = deployment.events(&response_id(&job), Some(after as u64)).await;
-        assert_eq!(rest, all[after + 1..], "{after}: they can only be this attempt's");
+        assert_eq!(rest, events[after + 1..], "{after}: the events can only belong to this attempt");
     }
     let retrieved = deployment.retrieve("t", &response_id(&job), "").await.json();
     assert_eq!(retrieved["status"], "completed");

@@ -1,4 +1,4 @@
-//! Answers as tests read them, and what they find in the quota afterwards.
+//! Answers, server-sent events, quotas, and the settings of a deployment.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::{Deployment, key};
 
-/// How long anything in a test may take; far more than it does, so that a slow machine fails nothing.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit of every step in a test. It is far longer than any step takes, so that no test fails
+/// on a slow machine.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// An answer, read to its end.
+/// A response that was read to its end.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -20,7 +21,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Sends `request` and reads the answer to its end.
+    /// Sends `request` and reads the response to its end.
     pub async fn to(request: RequestBuilder) -> Self {
         Self::read(within(request.send()).await.expect("an answer")).await
     }
@@ -31,40 +32,41 @@ impl Answer {
         Self { status, headers, body: within(response.bytes()).await.expect("a whole body") }
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.text()))
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// A header; empty if there is none.
+    /// Returns the header `name`, or an empty string if there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("a visible value"))
     }
 }
 
-/// Fails the test if `future` takes longer than anything may.
+/// Awaits `future`. Fails the test if it exceeds the time limit.
 pub async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+    tokio::time::timeout(TIME_LIMIT, future).await.expect("in time")
 }
 
-/// Server-sent events as they come.
+/// A reader of server-sent events.
 pub struct Events {
     response: Response,
     text: String,
 }
 
 impl Events {
-    /// The events of `response`.
+    /// Reads the events of `response`.
     pub fn of(response: Response) -> Self {
         Self { response, text: String::new() }
     }
 
-    /// The next event, as its name (empty if it has none) and its data; `None` at the end of the stream.
+    /// Returns the name (empty if it has none) and the data of the next event, or `None` at the end
+    /// of the stream.
     pub async fn next(&mut self) -> Option<(String, String)> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -81,7 +83,7 @@ impl Events {
         }
     }
 
-    /// All events that are still to come.
+    /// Returns all remaining events.
     pub async fn rest(mut self) -> Vec<(String, String)> {
         let mut events = Vec::new();
         while let Some(event) = self.next().await {
@@ -92,55 +94,56 @@ impl Events {
 }
 
 impl Deployment {
-    /// POSTs `body` with the key of `tenant` and reads the answer to its end.
+    /// POSTs `body` with the key of `tenant` and reads the response to its end.
     pub async fn ask(&self, path: &str, tenant: &str, body: &Value) -> Answer {
         Answer::to(self.post(path, tenant, body)).await
     }
 
-    /// The quota of `tenant` as soon as `is_so` holds for it.
-    pub async fn quota_when(&self, tenant: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let found = async {
+    /// Returns the quota of `tenant` as soon as it fulfils `condition`.
+    pub async fn quota_when(&self, tenant: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let polling = async {
             loop {
                 let quota = self.quota(tenant).await;
-                if is_so(&quota) {
+                if condition(&quota) {
                     return quota;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        within(found).await
+        within(polling).await
     }
 
-    /// The simulator's account as soon as `is_so` holds for it.
-    pub async fn simulator_when(&self, is_so: impl Fn(&Value) -> bool) -> Value {
-        let found = async {
+    /// Returns the statistics of the simulator as soon as they fulfil `condition`.
+    pub async fn simulator_when(&self, condition: impl Fn(&Value) -> bool) -> Value {
+        let polling = async {
             loop {
-                let account = self.simulator().await;
-                if is_so(&account) {
-                    return account;
+                let statistics = self.simulator().await;
+                if condition(&statistics) {
+                    return statistics;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        within(found).await
+        within(polling).await
     }
 }
 
-/// How much of a limit is used, according to a quota.
+/// Returns how much of `limit` is used, according to `quota`.
 pub fn used(quota: &Value, limit: &str) -> u64 {
     let states = quota["limits"].as_array().expect("limits");
     let state = states.iter().find(|state| state["limit"] == limit).unwrap_or_else(|| panic!("no {limit} in {quota}"));
     state["used"].as_u64().expect("a count")
 }
 
-/// What a quota says is used and settled, without the times, which pass.
+/// Returns the used and settled amounts of `quota`, without its times, which change with the clock.
 pub fn charged(quota: &Value) -> Value {
     let states = quota["limits"].as_array().expect("limits");
     let used: Vec<Value> = states.iter().map(|state| json!([state["limit"], state["used"]])).collect();
     json!({ "used": used, "settled": quota["settled"] })
 }
 
-/// Settings with one tenant `t` that has `fields` (TOML), and the model `m` on `pools` (TOML tables `models.ladder`).
+/// Returns settings with one tenant `t` that has `fields` (TOML), and the model `m` on `pools`
+/// (TOML tables `models.ladder`).
 pub fn deployment(fields: &str, pools: &str) -> String {
     format!(
         "[keys]\nt = \"{}\"\n[[tenants]]\nname = \"t\"\n{fields}\n[[models]]\nname = \"m\"\ntimeout_ms = 30000\n{pools}\n",
@@ -148,7 +151,7 @@ pub fn deployment(fields: &str, pools: &str) -> String {
     )
 }
 
-/// A pool of the ladder, as TOML; `fields` are further ones.
+/// Returns a pool of the ladder as TOML. `fields` are additional fields.
 pub fn pool(name: &str, kind: &str, model_id: &str, fields: &str) -> String {
     format!(
         "[[models.ladder]]\nname = \"{name}\"\nkind = \"{kind}\"\nmodel_id = \"{model_id}\"\n\
@@ -156,8 +159,8 @@ pub fn pool(name: &str, kind: &str, model_id: &str, fields: &str) -> String {
     )
 }
 
-/// The three dialects' paths of a unary chat with model `m`, each with a body that is answered with `output_tokens`
-/// tokens and allows `max_tokens`, if any.
+/// Returns the path of a unary chat with model `m` in each of the three dialects, with a body that
+/// allows `max_tokens`, if given, and is answered with `output_tokens` tokens.
 pub fn three_chats(output_tokens: u64, max_tokens: Option<u64>) -> [(&'static str, Value); 3] {
     let prompt = format!("[[output_tokens={output_tokens}]]");
     let mut messages = json!({ "model": "m", "messages": [{ "role": "user", "content": prompt }] });
@@ -169,7 +172,7 @@ pub fn three_chats(output_tokens: u64, max_tokens: Option<u64>) -> [(&'static st
     [("/v1/chat/completions", messages.clone()), ("/v1/messages", messages), ("/model/m/converse", converse)]
 }
 
-/// An AWS SDK's client of the API: the key travels as session token, nothing is retried.
+/// Returns an AWS SDK client that sends the key as its session token and does not retry.
 pub fn aws_client(deployment: &Deployment) -> aws_sdk_bedrockruntime::Client {
     use aws_sdk_bedrockruntime::config::{Config, Credentials, Region, retry::RetryConfig};
     let credentials = Credentials::new("spillway", "spillway", Some(key("t")), None, "test");
@@ -182,7 +185,7 @@ pub fn aws_client(deployment: &Deployment) -> aws_sdk_bedrockruntime::Client {
     aws_sdk_bedrockruntime::Client::from_conf(config.build())
 }
 
-/// A user's message as the AWS SDK builds it.
+/// Returns a user message, built with the AWS SDK.
 pub fn aws_message(text: &str) -> aws_sdk_bedrockruntime::types::Message {
     use aws_sdk_bedrockruntime::types::{ContentBlock, ConversationRole, Message};
     let content = ContentBlock::Text(text.to_owned());

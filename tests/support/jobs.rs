@@ -1,4 +1,4 @@
-//! Jobs as tests make and watch them.
+//! Jobs: submitting them, waiting for their end, and counting their messages.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use spillway::{
 
 use super::{Deployment, answer::Answer, key};
 
-/// The queue of jobs.
-pub const JOBS: &str = "spillway-jobs";
+/// Name of the job queue.
+pub const JOB_QUEUE: &str = "spillway-jobs";
 
-/// Where the messages of jobs go that failed for good.
-pub const DEAD: &str = "spillway-jobs-dead";
+/// Name of the queue of dead letters, which has a message for each job that failed permanently.
+pub const DEAD_LETTER_QUEUE: &str = "spillway-jobs-dead";
 
-/// A job of the tenant `t` that is ready at `now_ms` and asks `path` in OpenAI's dialect.
+/// Returns a job of the tenant `t` that is ready at `now_ms` and calls `path`.
 pub fn new_job(path: &str, body: &Value, now_ms: u64) -> NewJob {
     NewJob {
         id: None,
@@ -46,11 +46,11 @@ pub fn new_job(path: &str, body: &Value, now_ms: u64) -> NewJob {
     }
 }
 
-/// One request and nothing else.
-pub const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
+/// The charge of one request without tokens or cost.
+pub const ONE_REQUEST: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
 
-/// Settings with the tenants `t` and `u`, who both have `fields` (TOML), and three models: `m` answers, `refuses` finds
-/// every request invalid, `breaks` cuts every stream.
+/// Returns settings with the tenants `t` and `u`, which both have `fields` (TOML), and three
+/// models: `m` answers, `refuses` rejects every request as invalid, and `breaks` cuts every stream.
 pub fn two_tenants(fields: &str) -> String {
     let tenant = |name: &str| format!("[[tenants]]\nname = \"{name}\"\n{fields}\n");
     let model = |name: &str, model_id: &str| {
@@ -71,74 +71,74 @@ pub fn two_tenants(fields: &str) -> String {
 }
 
 impl Deployment {
-    /// Starts [`two_tenants`] at noon.
+    /// Starts a deployment of [`two_tenants`] at noon.
     pub async fn with_tenants(fields: &str) -> Self {
         let deployment = Self::start(&two_tenants(fields)).await;
         deployment.advance_to_noon();
         deployment
     }
 
-    /// Sends a request that can wait.
-    pub async fn ask_patiently(&self, path: &str, tenant: &str, body: &Value) -> Answer {
+    /// Sends a request with `Prefer: respond-async`.
+    pub async fn ask_respond_async(&self, path: &str, tenant: &str, body: &Value) -> Answer {
         Answer::to(self.post(path, tenant, body).header("prefer", "respond-async")).await
     }
 
-    /// Sends a request that can wait and finds no room; gives the job that it becomes.
+    /// Sends a request with `Prefer: respond-async` that finds no room. Returns the id of its job.
     pub async fn submit(&self, path: &str, tenant: &str, body: &Value) -> String {
-        let accepted = self.ask_patiently(path, tenant, body).await;
+        let accepted = self.ask_respond_async(path, tenant, body).await;
         assert_eq!(accepted.status, 202, "{}", accepted.text());
         accepted.json()["id"].as_str().expect("an id").to_owned()
     }
 
-    /// `GET /v1/jobs/{id}`.
+    /// Returns `GET /v1/jobs/{id}`.
     pub async fn job(&self, tenant: &str, id: &str) -> Answer {
         Answer::to(self.get(&format!("/v1/jobs/{id}"), tenant)).await
     }
 
-    /// `GET /v1/jobs/{id}/result`.
+    /// Returns `GET /v1/jobs/{id}/result`.
     pub async fn result(&self, tenant: &str, id: &str) -> Answer {
         Answer::to(self.get(&format!("/v1/jobs/{id}/result"), tenant)).await
     }
 
-    /// `DELETE /v1/jobs/{id}`.
+    /// Returns `DELETE /v1/jobs/{id}`.
     pub async fn cancel(&self, tenant: &str, id: &str) -> Answer {
         let url = format!("{}/v1/jobs/{id}", self.world.url);
         Answer::to(self.http.delete(url).bearer_auth(key(tenant))).await
     }
 
-    /// The job as the store has it.
+    /// Returns the job from the store.
     pub async fn stored(&self, id: &str) -> Job {
         self.world.app.jobs.get(id).await.expect("the store").expect("a job")
     }
 
-    /// The stored job as soon as `is_so` holds for it, while time passes quickly.
-    pub async fn stored_when(&self, id: &str, is_so: impl Fn(&Job) -> bool) -> Job {
-        let found = async {
+    /// Returns the stored job as soon as it fulfils `condition`. Time passes quickly until then.
+    pub async fn stored_when(&self, id: &str, condition: impl Fn(&Job) -> bool) -> Job {
+        let polling = async {
             loop {
                 let job = self.stored(id).await;
-                if is_so(&job) {
+                if condition(&job) {
                     return job;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        self.quickly(found).await
+        self.quickly(polling).await
     }
 
-    /// Lets the time pass until the job is due, then the time that it takes; gives its status in the end.
-    pub async fn end_of(&self, id: &str) -> &'static str {
+    /// Advances the clocks until the job is due and then until it ends. Returns its final status.
+    pub async fn final_status(&self, id: &str) -> &'static str {
         let job = self.stored(id).await;
-        // A message is never early, since its delay is rounded up to a second.
+        // A message is never early because its delay is rounded up to a second.
         self.world.advance(job.ready_ms.saturating_sub(self.world.app.clock.now_ms()) + 1_000);
         self.stored_when(id, |job| job.status.is_final()).await.status.name()
     }
 
-    /// A client of the queues.
+    /// Returns a client of the queues.
     pub async fn sqs(&self) -> aws_sdk_sqs::Client {
         self.clients().await.sqs
     }
 
-    /// Clients of the stand-ins.
+    /// Returns clients of the stand-ins.
     pub async fn clients(&self) -> Clients {
         let endpoints = Endpoints {
             dynamodb: self.world.stand_ins.dynamodb_url(),
@@ -149,12 +149,12 @@ impl Deployment {
         Clients::new(&loopback().await, Some(&endpoints))
     }
 
-    /// How many messages a queue holds, whether or not they can be received now.
+    /// Returns the number of messages in a queue, whether or not they can be received now.
     pub async fn messages_in(&self, queue: &str) -> u64 {
         self.messages(queue, vec![Visible, Delayed, Hidden]).await
     }
 
-    /// How many messages of a queue have been received and are not done with.
+    /// Returns the number of messages of a queue that have been received and not yet deleted.
     pub async fn received_from(&self, queue: &str) -> u64 {
         self.messages(queue, vec![Hidden]).await
     }
@@ -167,8 +167,9 @@ impl Deployment {
         attributes.values().map(|count| count.parse::<u64>().expect("a number")).sum()
     }
 
-    /// Disturbs the simulated models, as the simulator's control route takes it; the empty list ends all disturbances.
-    pub async fn disturb(&self, faults: &[Value]) {
+    /// Sets the faults of the simulated models, in the format of the simulator's control route. An
+    /// empty list removes all faults.
+    pub async fn set_model_faults(&self, faults: &[Value]) {
         let url = format!("{}/_sim/faults", self.world.stand_ins.bedrock_url());
         self.http.delete(&url).send().await.expect("an answer").error_for_status().expect("no faults");
         for fault in faults {
@@ -177,7 +178,8 @@ impl Deployment {
     }
 }
 
-/// An event as SQS invokes the drain Lambda with it, with one message for each of `job_ids`.
+/// Returns the event with which SQS invokes the drain Lambda, with one message for each of
+/// `job_ids`.
 pub fn batch_of(job_ids: &[&str]) -> spillway::drain::DrainEvent {
     let record = |id: &&str| json!({ "messageId": format!("message-{id}"), "receiptHandle": "none", "body": id });
     serde_json::from_value(json!({ "Records": job_ids.iter().map(record).collect::<Vec<_>>() })).expect("an event")

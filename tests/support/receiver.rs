@@ -1,4 +1,4 @@
-//! A server of a tenant that is told of events.
+//! A tenant's server that receives webhooks.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Deployment, time::eventually};
 
-/// A request as it came in.
+/// A request that the server received.
 #[derive(Debug, Clone)]
 pub struct Received {
     pub at_ms: u64,
@@ -42,7 +42,7 @@ impl Received {
         self.headers.get(name).map_or("", |value| value.to_str().expect("a visible value"))
     }
 
-    /// Whether one of its signatures is of `secret`.
+    /// Whether `secret` made one of its signatures.
     pub fn is_signed_with(&self, secret: &str) -> bool {
         let timestamp_s = self.header("webhook-timestamp").parse().expect("a timestamp");
         let webhook = standardwebhooks::Webhook::new(secret).expect("a secret");
@@ -51,10 +51,11 @@ impl Received {
     }
 }
 
-/// What is answered: a status, and headers.
-type Scripted = (u16, Vec<(&'static str, String)>);
+/// A scripted response: its status and headers.
+type ScriptedResponse = (u16, Vec<(&'static str, String)>);
 
-/// It answers a challenge with the challenge, and everything else with 200 unless it was told otherwise.
+/// A server that answers a challenge with the challenge, and every other request with 200 unless a
+/// response is scripted.
 pub struct Receiver {
     pub url: String,
     state: Arc<State>,
@@ -64,11 +65,11 @@ pub struct Receiver {
 struct State {
     clock: Clock,
     received: Mutex<Vec<Received>>,
-    answers: Mutex<VecDeque<Scripted>>,
+    answers: Mutex<VecDeque<ScriptedResponse>>,
 }
 
 impl Receiver {
-    /// Listens on loopback; its times are those of `deployment`.
+    /// Listens on loopback. Its clock is the clock of `deployment`.
     pub async fn start(deployment: &Deployment) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
@@ -79,25 +80,25 @@ impl Receiver {
         Self { url, state, _stop: stop.drop_guard() }
     }
 
-    /// Answers the next requests so, in this order.
-    pub fn will_answer(&self, answers: impl IntoIterator<Item = Scripted>) {
+    /// Scripts the responses to the next requests, in this order.
+    pub fn will_answer(&self, answers: impl IntoIterator<Item = ScriptedResponse>) {
         self.state.answers.lock().expect("no panic").extend(answers);
     }
 
-    /// All that was received so far.
+    /// Returns all requests received so far.
     pub fn received(&self) -> Vec<Received> {
         self.state.received.lock().expect("no panic").clone()
     }
 
-    /// The first `count` requests, once there are so many.
-    pub async fn first(&self, count: usize) -> Vec<Received> {
+    /// Waits until `count` requests have arrived. Returns all requests received so far.
+    pub async fn first_requests(&self, count: usize) -> Vec<Received> {
         eventually("the events arrive", async || self.received().len() >= count).await;
         self.received()
     }
 }
 
-/// An answer with this status.
-pub fn status(status: u16) -> Scripted {
+/// Returns a scripted response with this status and no headers.
+pub fn status(status: u16) -> ScriptedResponse {
     (status, Vec::new())
 }
 
@@ -129,7 +130,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
 }
 
 impl Deployment {
-    /// An endpoint of `tenant` at `url` that has been verified.
+    /// Registers a verified endpoint of `tenant` at `url`.
     pub async fn endpoint(&self, tenant: &str, url: &str, events: &[EventType]) -> Endpoint {
         let endpoint = Endpoint::new(tenant, url, events.to_vec()).expect("random bytes");
         let endpoint = Endpoint { verified_ms: Some(1), ..endpoint };

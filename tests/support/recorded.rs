@@ -1,4 +1,4 @@
-//! The events of a deployment, as they are written.
+//! A writer that records events or logs.
 
 use std::{
     io::Write,
@@ -7,17 +7,17 @@ use std::{
 
 use serde_json::Value;
 
-/// Where events go; clones share it.
+/// The recorded lines. Clones share them.
 #[derive(Clone, Default)]
 pub struct Recorded(Arc<Mutex<Vec<u8>>>);
 
 impl Recorded {
-    /// All lines so far.
+    /// Returns all lines so far.
     pub fn lines(&self) -> Vec<u8> {
         self.0.lock().expect("not poisoned").clone()
     }
 
-    /// All events so far.
+    /// Returns all events so far.
     pub fn events(&self) -> Vec<Value> {
         let lines = String::from_utf8(self.lines()).expect("text");
         lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()

@@ -1,4 +1,4 @@
-//! Time and room in a test's deployment: clocks that are moved by hand, and capacity that is taken on purpose.
+//! Time and room in a deployment: clocks that tests advance, and capacity that tests occupy.
 
 use std::time::Duration;
 
@@ -15,23 +15,23 @@ use tokio::task::JoinSet;
 
 use super::Deployment;
 
-/// How long a test waits for something that must happen, in real time.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for an expected condition, in real time.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl Deployment {
-    /// Moves all clocks to the next noon (UTC) and a second, so that no epoch, day or month ends in the middle of a
-    /// test.
+    /// Advances all clocks to one second after the next noon (UTC), so that no epoch, day or month
+    /// ends during a test.
     pub fn advance_to_noon(&self) {
         let into_day_ms = self.world.app.clock.now_ms() % DAY_MS;
         self.world.advance((DAY_MS + DAY_MS / 2 + 1_000 - into_day_ms) % DAY_MS);
     }
 
-    /// What `future` gives, with the clocks moving four times as fast as real ones meanwhile: models that take their
-    /// time answer, and held requests wake.
+    /// Awaits `future` while the clocks run four times as fast as real time, so that slow models
+    /// answer and held requests wake.
     pub async fn quickly<F: Future>(&self, future: F) -> F::Output {
-        let quick = async {
+        let advance = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(25)).await;
                 self.world.advance(75);
@@ -39,12 +39,12 @@ impl Deployment {
         };
         tokio::select! {
             output = future => output,
-            () = quick => unreachable!("time does not end"),
-            () = tokio::time::sleep(PATIENCE) => panic!("it did not happen in time"),
+            () = advance => unreachable!("the clocks run forever"),
+            () = tokio::time::sleep(TIME_LIMIT) => panic!("the future did not end in time"),
         }
     }
 
-    /// Sends `count` requests at once.
+    /// Sends `count` concurrent requests.
     pub fn burst(&self, count: usize, tenant: &str, body: &Value) -> JoinSet<Response> {
         let mut requests = JoinSet::new();
         for _ in 0..count {
@@ -54,19 +54,19 @@ impl Deployment {
         requests
     }
 
-    /// The ledger account of a tenant.
+    /// Returns the ledger account of a tenant.
     pub async fn account(&self, tenant: &str) -> Account {
         let tenant = self.world.app.registry.tenant(tenant).await.expect("the registry").expect("a tenant");
         broker::account_for(&tenant)
     }
 
-    /// The ledger item of a tenant.
+    /// Returns the ledger item of a tenant.
     pub async fn ledger(&self, tenant: &str) -> Image {
         let images = self.world.app.ledger.images(&self.account(tenant).await).await.expect("the ledger");
-        <[Image; 1]>::try_from(images).expect("limits that one item carries").into_iter().next().expect("one")
+        <[Image; 1]>::try_from(images).expect("limits that fit in one item").into_iter().next().expect("an item")
     }
 
-    /// Reserves `charge` on a tenant, as a request would that has not ended yet.
+    /// Reserves `charge` on a tenant, as an unfinished request does.
     pub async fn occupy(&self, tenant: &str, charge: Charge, for_ms: u64) -> Held {
         let expires_at = self.world.app.clock.now() + Millis::from_ms(for_ms);
         match self.world.app.ledger.reserve(&self.account(tenant).await, charge, expires_at).await {
@@ -76,36 +76,37 @@ impl Deployment {
     }
 }
 
-/// The next answer of a burst.
-pub async fn next(requests: &mut JoinSet<Response>) -> Response {
-    let next = tokio::time::timeout(PATIENCE, requests.join_next()).await.expect("an answer in time");
-    next.expect("a request is left").expect("no panic")
+/// Returns the next response to a burst.
+pub async fn next_response(requests: &mut JoinSet<Response>) -> Response {
+    let next = tokio::time::timeout(TIME_LIMIT, requests.join_next()).await.expect("an answer in time");
+    next.expect("a remaining request").expect("no panic")
 }
 
 /// Waits, in real time, until `condition` holds.
 pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
-    assert!(happens_within(PATIENCE, condition).await, "not in time: {what}");
+    assert!(happens_within(TIME_LIMIT, condition).await, "not in time: {what}");
 }
 
-/// Waits, in real time, until `condition` holds; whether it did, within `patience`.
-pub async fn happens_within(patience: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
-    let waited = async {
+/// Waits, in real time, until `condition` holds. Returns whether it did within `time_limit`.
+pub async fn happens_within(time_limit: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
+    let polling = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(patience, waited).await.is_ok()
+    tokio::time::timeout(time_limit, polling).await.is_ok()
 }
 
-/// The quota tokens that an OpenAI chat reserves on a model without burndown, whose pools tell no tokenizer.
+/// Returns the quota tokens that an OpenAI chat reserves on a model without burndown and with an
+/// unknown tokenizer.
 pub fn reserved_tokens(body: &Value) -> u64 {
     let draft = Api::ChatCompletions.read(body.to_string().as_bytes(), None, false).expect("a chat");
     let (request, _) = draft.request(None, &HeaderMap::new()).expect("a chat");
     input_tokens(&request.input.bodies()[0], Tokenizer::Unknown) + request.max_tokens.expect("a cap")
 }
 
-/// Checks that this is a refusal for now, by `limit`, in every header that says so; gives the wait, in milliseconds.
-pub fn refused(response: &Response, limit: &str) -> u64 {
+/// Checks every header of a temporary refusal by `limit`. Returns its wait in milliseconds.
+pub fn assert_refused(response: &Response, limit: &str) -> u64 {
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     assert_eq!((response.status().as_u16(), header("x-spillway-limit")), (429, limit));
     let wait_ms: u64 = header("retry-after-ms").parse().expect("milliseconds");

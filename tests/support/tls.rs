@@ -23,7 +23,7 @@ use tokio_rustls::{
     },
 };
 
-/// An HTTP client for an AWS SDK that trusts `ca_file` and nothing else.
+/// Returns an HTTP client for an AWS SDK that trusts only `ca_file`.
 pub fn trusting(ca_file: &Path) -> SharedHttpClient {
     let trust = TrustStore::empty().with_pem_certificate(std::fs::read(ca_file).expect("a certificate"));
     let context = TlsContext::builder().with_trust_store(trust).build().expect("a context");
@@ -37,7 +37,7 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Sends `request` and gives its answer.
+    /// Sends `request` and returns the response.
     pub async fn send(&mut self, request: Request<String>) -> Response<Incoming> {
         let sent = match self {
             Self::Http1(connection) => connection.send_request(request).await,
@@ -47,8 +47,8 @@ impl Connection {
     }
 }
 
-/// Connects to the server called `name` at `address`, trusting `ca_file` alone, with `version` (`h2` or `http/1.1`) the only
-/// protocol that is offered.
+/// Connects to the server called `name` at `address`. Trusts only `ca_file` and offers only the
+/// protocol `version` (`h2` or `http/1.1`).
 pub async fn connect(address: SocketAddr, name: &str, version: &str, ca_file: &Path) -> std::io::Result<Connection> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca_file).expect("a certificate")).expect("a root");

@@ -1,4 +1,5 @@
-//! Streams that wait: kept alive until they begin, told as they come, and ended by the dialect's own error.
+//! Streams that wait: kept alive until they begin, told as they come, and ended by the dialect's
+//! own error.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::support::{
     Deployment,
     answer::{Answer, Events},
     chat,
-    jobs::{DEAD, JOBS, ONE, two_tenants},
+    jobs::{DEAD_LETTER_QUEUE, JOB_QUEUE, ONE_REQUEST, two_tenants},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -35,7 +36,7 @@ fn all_streams(model: &str, output_tokens: u64) -> Vec<(String, Value)> {
 async fn a_stream_without_room_is_kept_alive_until_it_begins() {
     let deployment = Deployment::with_tenants(WAITS).await;
     for (path, body) in all_streams("m", 12) {
-        let _running = deployment.occupy("t", ONE, 60_000).await;
+        let _running = deployment.occupy("t", ONE_REQUEST, 60_000).await;
         let answer = deployment.soon(Answer::to(deployment.post(&path, "t", &body))).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         assert!(is_kept_alive(&answer.text()), "{path}: {}", answer.text());
@@ -51,7 +52,7 @@ async fn a_stream_that_was_waited_for_is_told_as_it_comes() {
     let deployment = Deployment::start(&format!("{}\n{simulator}", two_tenants(WAITS))).await;
     deployment.advance_to_noon();
     // The model's pool is full for a moment.
-    deployment.disturb(&[json!({ "throttle": true, "times": 1 })]).await;
+    deployment.set_model_faults(&[json!({ "throttle": true, "times": 1 })]).await;
     let mut body = chat(200, 200);
     body["stream"] = json!(true);
     let response = deployment.quickly(deployment.post(CHAT, "t", &body).send()).await.expect("an answer");
@@ -68,7 +69,7 @@ async fn a_stream_that_was_waited_for_is_told_as_it_comes() {
 async fn a_stream_that_fails_after_its_head_ends_with_the_dialects_error() {
     let deployment = Deployment::with_tenants(WAITS).await;
     for (path, body) in all_streams("refuses", 5) {
-        let _running = deployment.occupy("t", ONE, 60_000).await;
+        let _running = deployment.occupy("t", ONE_REQUEST, 60_000).await;
         let answer = deployment.soon(Answer::to(deployment.post(&path, "t", &body))).await;
         let text = answer.text();
         assert!(answer.status == 200 && is_kept_alive(&text), "{path}: {text}");
@@ -81,7 +82,7 @@ async fn a_stream_that_fails_after_its_head_ends_with_the_dialects_error() {
         assert!(is_told && text.contains("Bedrock: "), "{path}: {text}");
         deployment.world.advance(60_000);
     }
-    assert_eq!((deployment.messages_in(JOBS).await, deployment.messages_in(DEAD).await), (0, 0));
+    assert_eq!((deployment.messages_in(JOB_QUEUE).await, deployment.messages_in(DEAD_LETTER_QUEUE).await), (0, 0));
 }
 
 #[tokio::test]
@@ -89,10 +90,10 @@ async fn a_stream_that_fails_before_its_head_has_its_own_status() {
     let deployment = Deployment::with_tenants(WAITS).await;
     let wrong = json!({ "error": "ValidationException" });
     for (path, body) in all_streams("m", 5) {
-        deployment.disturb(std::slice::from_ref(&wrong)).await;
+        deployment.set_model_faults(std::slice::from_ref(&wrong)).await;
         let called = deployment.ask(&path, "t", &body).await;
         // The model's pool is full for a moment.
-        deployment.disturb(&[json!({ "throttle": true, "times": 1 }), wrong.clone()]).await;
+        deployment.set_model_faults(&[json!({ "throttle": true, "times": 1 }), wrong.clone()]).await;
         let waited = deployment.quickly(Answer::to(deployment.post(&path, "t", &body))).await;
         assert_eq!((waited.status, called.status), (400, 400), "{path}: {}", waited.text());
     }
@@ -103,7 +104,7 @@ async fn a_stream_that_fails_before_its_head_has_its_own_status() {
 async fn a_stream_that_breaks_is_not_begun_again_under_its_reader() {
     let deployment = Deployment::with_tenants(WAITS).await;
     for (path, body) in all_streams("breaks", 50) {
-        let _running = deployment.occupy("t", ONE, 60_000).await;
+        let _running = deployment.occupy("t", ONE_REQUEST, 60_000).await;
         let answer = deployment.soon(Answer::to(deployment.post(&path, "t", &body))).await;
         let text = answer.text();
         assert!(text.contains("error") || text.contains("exception"), "{path}: {text}");
@@ -127,7 +128,7 @@ async fn a_stream_that_breaks_is_not_begun_again_under_its_reader() {
 #[tokio::test]
 async fn a_stream_waits_as_long_as_a_job_may_and_is_then_refused() {
     let deployment = Deployment::with_tenants(&format!("{WAITS}\njob_ttl_s = 100")).await;
-    deployment.disturb(&[json!({ "throttle": true })]).await;
+    deployment.set_model_faults(&[json!({ "throttle": true })]).await;
     let mut body = chat(5, 5);
     body["stream"] = json!(true);
     let answer = deployment.soon(Answer::to(deployment.post(CHAT, "t", &body))).await;
