@@ -1,4 +1,5 @@
-//! One attempt has one deadline: its in-flight slot, its job's lease, its call and its stream all end by it.
+//! One attempt has one deadline: its in-flight slot, its job's lease, its call and its stream all
+//! end by it.
 
 use std::{
     sync::{Arc, Mutex},
@@ -16,7 +17,8 @@ use crate::support::{
     time::{eventually, happens_within},
 };
 
-/// How long the stream of a test takes to end once it is cut off, in real time; far less than its next token takes.
+/// How long the stream of a test takes to end once it is cut off, in real time; far less than its
+/// next token takes.
 const CUT_OFF: Duration = Duration::from_millis(900);
 
 /// A model whose calls may take 30 s, behind a tenant that may have one request in flight.
@@ -59,7 +61,8 @@ impl StreamReader {
         self.events.lock().expect("no panic").len()
     }
 
-    /// Lets a second pass, in which the model makes a token, and waits until its event is read or the stream is over.
+    /// Lets a second pass, in which the model makes a token. Waits until its event is read or the
+    /// stream is over.
     async fn after_a_second(&self, deployment: &Deployment) {
         let before = self.count();
         deployment.world.advance(1_000);

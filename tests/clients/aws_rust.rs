@@ -1,4 +1,5 @@
-//! The AWS SDK for Rust, as a program of the client matrix: prints the outcome of each of its cells as a line of JSON,
+//! The AWS SDK for Rust, as a program of the client matrix: prints the outcome of each of its
+//! cells as a line of JSON,
 //! like `cells.py`.
 
 use std::{future::Future, time::Instant};

@@ -36,7 +36,7 @@ const PURE: [&str; 23] = [
 ];
 
 /// What a pure file does not contain.
-const EFFECTS: [&str; 6] = ["async ", "aws_sdk", "SystemTime", "Instant::now", "std::env", "tokio::"];
+const EFFECTS: [&str; 7] = ["async fn", "async move", "aws_sdk", "SystemTime", "Instant::now", "std::env", "tokio::"];
 
 fn effects(source: &Source) -> Vec<String> {
     let product = source.text.split("mod tests").next().unwrap_or_default();

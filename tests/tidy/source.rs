@@ -5,6 +5,53 @@ use std::{fs, path::PathBuf};
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{Attribute, Item};
 
+/// Files and folders that were written before the rules of names and prose, and still break them.
+/// The list only gets shorter: a test fails for an entry that breaks no rule any more.
+pub const UNREVISED: [&str; 37] = [
+    "functions/drain",
+    "shared/bench/src/overflow/chaos/reconciliation",
+    "shared/spillway/src/app",
+    "shared/spillway/src/batch",
+    "shared/spillway/src/blobs",
+    "shared/spillway/src/broker",
+    "shared/spillway/src/config",
+    "shared/spillway/src/dialect",
+    "shared/spillway/src/drain",
+    "shared/spillway/src/http",
+    "shared/spillway/src/idempotency",
+    "shared/spillway/src/job",
+    "shared/spillway/src/lambda",
+    "shared/spillway/src/outbound",
+    "shared/spillway/src/overflow",
+    "shared/spillway/src/queue",
+    "shared/spillway/src/quota",
+    "shared/spillway/src/store",
+    "shared/spillway/src/telemetry",
+    "shared/spillway/src/tenant",
+    "shared/spillway/src/webhook",
+    "shared/spillway/tests/jobs",
+    "shared/spillway/tests/registry",
+    "shared/spillway/tests/support",
+    "tests/bad_input",
+    "tests/events",
+    "tests/ledger_writes",
+    "tests/limits",
+    "tests/operator",
+    "tests/organisations",
+    "tests/overflow",
+    "tests/retries",
+    "tests/right_sizing",
+    "tests/template",
+    "tests/transport",
+    "tests/waiting",
+    "tests/webhooks",
+];
+
+/// Whether the rules of names and prose do not apply to this file yet.
+pub fn is_unrevised(source: &Source) -> bool {
+    UNREVISED.iter().any(|place| source.path.starts_with(place))
+}
+
 /// A text file and its path from the root of the repository.
 pub struct Source {
     pub path: String,
@@ -44,7 +91,8 @@ pub fn rust_files(folder: &str) -> Vec<Source> {
     files(folder, &["rs"])
 }
 
-/// All files below `folder` with one of these extensions, by path. Installed packages and build output are left out.
+/// All files below `folder` with one of these extensions, by path. Installed packages and build
+/// output are left out.
 pub fn files(folder: &str, extensions: &[&str]) -> Vec<Source> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];

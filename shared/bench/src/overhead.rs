@@ -29,8 +29,8 @@ pub struct Args {
 }
 
 /// Maximum round trips to AWS per request: the tenant and the pool are each reserved and settled,
-/// and the model is called. Reads do not count: the registry is read every two seconds, regardless of
-/// the number of requests.
+/// and the model is called. Reads do not count: the registry is read every two seconds,
+/// regardless of the number of requests.
 const MAX_ROUND_TRIPS: f64 = 5.0;
 
 /// Measures every case and prints a row for each.

@@ -196,7 +196,7 @@ async fn a_key_is_shown_once_and_works_until_it_is_revoked() {
     assert_eq!(setup.printed(&["keys", "revoke", key.id()]).await, format!("revoked key {}\n", key.id()));
     assert!(setup.app.registry.authenticate(&key).await.expect("read").is_none());
     assert!(setup.refused(&["keys", "revoke", key.id()]).await.contains("there is no key"));
-    assert!(setup.refused(&["keys", "create", "nobody"]).await.contains("there is no tenant nobody"));
+    assert!(setup.refused(&["keys", "create", "absent"]).await.contains("there is no tenant absent"));
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn a_role_calls_as_a_tenant_until_it_is_revoked() {
     assert_eq!(tenant().await, None);
     assert!(setup.refused(&["callers", "revoke", role]).await.contains("there is no caller arn:aws:iam"));
     assert!(
-        setup.refused(&["callers", "allow", role, "--tenant", "nobody"]).await.contains("there is no tenant nobody")
+        setup.refused(&["callers", "allow", role, "--tenant", "absent"]).await.contains("there is no tenant absent")
     );
     assert!(setup.refused(&["callers", "allow", "two words", "--tenant", "acme"]).await.contains("must be the ARN"));
 }

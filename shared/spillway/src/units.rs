@@ -1,7 +1,7 @@
 //! Points in time and lengths of time, both in whole milliseconds.
 //!
-//! Arithmetic saturates: a sum beyond the largest value means "never", and a time that has passed is zero milliseconds
-//! away.
+//! Arithmetic saturates: a sum beyond the largest value means "never", and a time that has passed
+//! is zero milliseconds away.
 
 use std::{
     fmt,
@@ -12,8 +12,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time: milliseconds since 1970-01-01T00:00:00Z, without leap seconds (POSIX.1-2024, "Seconds Since the
-/// Epoch").
+/// A point in time: milliseconds since 1970-01-01T00:00:00Z, without leap seconds (POSIX.1-2024,
+/// "Seconds Since the Epoch").
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixMs(u64);
@@ -47,7 +47,7 @@ impl Millis {
     /// No time at all.
     pub const ZERO: Self = Self(0);
 
-    /// Longer than any other.
+    /// Longer than any length.
     pub const MAX: Self = Self(u64::MAX);
 
     /// A length of `ms` milliseconds.
@@ -110,22 +110,22 @@ impl Sub for UnixMs {
 impl Add for Millis {
     type Output = Self;
 
-    fn add(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0))
+    fn add(self, length: Self) -> Self {
+        Self(self.0.saturating_add(length.0))
     }
 }
 
 impl AddAssign for Millis {
-    fn add_assign(&mut self, other: Self) {
-        *self = *self + other;
+    fn add_assign(&mut self, length: Self) {
+        *self = *self + length;
     }
 }
 
 impl Sub for Millis {
     type Output = Self;
 
-    fn sub(self, other: Self) -> Self {
-        Self(self.0.saturating_sub(other.0))
+    fn sub(self, length: Self) -> Self {
+        Self(self.0.saturating_sub(length.0))
     }
 }
 
@@ -145,7 +145,7 @@ impl Div<u64> for Millis {
     }
 }
 
-/// How many whole times `period` fits into the time since 1970: the number of the epoch of that length.
+/// Number of the epoch, if epochs of the length `period` are counted from 1970.
 impl Div<Millis> for UnixMs {
     type Output = u64;
 

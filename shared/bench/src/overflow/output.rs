@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::process::LineSink;
 
-/// Charges in a request event. The field names are those of `spillway::telemetry::RequestEvent`.
+/// Charges in a request event. The field names come from `spillway::telemetry::RequestEvent`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Event {
     /// Process that printed the event.

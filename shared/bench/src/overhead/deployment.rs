@@ -56,11 +56,11 @@ impl RoundTrips {
     }
 
     /// Returns the sum.
-    pub fn plus(self, other: Self) -> Self {
+    pub fn plus(self, added: Self) -> Self {
         Self {
-            reads: self.reads + other.reads,
-            writes: self.writes + other.writes,
-            model_calls: self.model_calls + other.model_calls,
+            reads: self.reads + added.reads,
+            writes: self.writes + added.writes,
+            model_calls: self.model_calls + added.model_calls,
         }
     }
 }

@@ -35,7 +35,7 @@ fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339).map_err(|_| format!("{text} is not a time such as 2026-11-24T00:00:00Z"))
 }
 
-/// Charges in a request event. The field names are those of `spillway::telemetry::RequestEvent`.
+/// Charges in a request event. The field names come from `spillway::telemetry::RequestEvent`.
 #[derive(Deserialize)]
 struct Event {
     tenant: Option<String>,

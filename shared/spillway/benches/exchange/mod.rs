@@ -10,7 +10,7 @@ use spillway::{
     usage::Usage,
 };
 
-const TEXT: &str = "Whoever pays for capacity wants to see it used before \"anything else\" is bought.\n";
+const TEXT: &str = "An operator that pays for capacity wants to see it used before \"anything else\" is bought.\n";
 
 fn text(bytes: usize) -> String {
     TEXT.chars().cycle().take(bytes).collect()

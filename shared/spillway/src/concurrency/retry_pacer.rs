@@ -11,7 +11,7 @@ pub(super) const MAX_RETRY_DELAY: Millis = Millis::from_s(900);
 /// Assumed duration of a call or job until one has been measured.
 const TYPICAL_DURATION: Millis = Millis::from_s(3);
 
-/// Gives each waiting job of a tenant a retry time of its own: the times are as far apart as jobs
+/// Gives each waiting job of a tenant a separate retry time: the times are as far apart as jobs
 /// finish, so that not all jobs retry at the same time for one free slot.
 #[derive(Debug, Clone, Default)]
 pub struct RetryPacer {

@@ -94,7 +94,7 @@ async fn apply_guardrail_refuses_an_invalid_body() {
 #[tokio::test]
 async fn a_blocked_prompt_never_reaches_the_model_and_costs_no_tokens() {
     let bedrock = Bedrock::start_with("[[pools]]\nmodel_id = \"m\"\ntokens_per_minute = 1").await;
-    let call = bedrock.converse("m", "tell me sim-blocked").guardrail_config(guardrail("simguard"));
+    let call = bedrock.converse("m", "say sim-blocked").guardrail_config(guardrail("simguard"));
     let answer = call.send().await.unwrap();
     assert_eq!((answer.stop_reason(), text(&answer).as_str()), (&StopReason::GuardrailIntervened, MESSAGE));
     assert_eq!(usage(&answer), (0, 0, 0));
@@ -113,7 +113,7 @@ async fn a_blocked_stream_has_the_guardrail_message_and_stops() {
         .guardrail_version("1")
         .trace(GuardrailTrace::Enabled)
         .build();
-    let call = bedrock.converse_stream("m", "tell me sim-blocked").guardrail_config(config);
+    let call = bedrock.converse_stream("m", "say sim-blocked").guardrail_config(config);
     let (events, error) = drain(&mut open(call).await).await;
     assert_eq!(error, None);
     let deltas = events.iter().filter_map(|event| event.as_content_block_delta().ok()?.delta()?.as_text().ok());

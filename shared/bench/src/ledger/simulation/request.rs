@@ -87,7 +87,7 @@ impl Simulation {
         self.reserve_on(request, caller);
     }
 
-    /// Tries a random shard of `account`. This and the following steps are those of
+    /// Tries a random shard of `account`. This and the following steps are the steps of
     /// `Ledger::reserve`.
     fn reserve_on(&mut self, request: usize, account: usize) {
         let shards = self.accounts[account].shards;

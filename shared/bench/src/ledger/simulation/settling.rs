@@ -63,7 +63,7 @@ impl Simulation {
         self.send(round);
     }
 
-    /// Composes a write for all settlements that can share it: those with the slot of the first
+    /// Composes a write for all settlements that can share it: all with the slot of the first
     /// settlement.
     fn compose(&self, round: &mut Settling) {
         let now_ms = self.clock_ms(round.process);

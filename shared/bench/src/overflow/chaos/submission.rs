@@ -99,14 +99,14 @@ impl Submitted {
         Ok(())
     }
 
-    fn add(&mut self, other: Self) {
-        self.jobs.extend(other.jobs);
-        self.answered += other.answered;
-        self.answered_tokens.0 += other.answered_tokens.0;
-        self.answered_tokens.1 += other.answered_tokens.1;
-        for (status, count) in other.refused {
+    fn add(&mut self, added: Self) {
+        self.jobs.extend(added.jobs);
+        self.answered += added.answered;
+        self.answered_tokens.0 += added.answered_tokens.0;
+        self.answered_tokens.1 += added.answered_tokens.1;
+        for (status, count) in added.refused {
             *self.refused.entry(status).or_default() += count;
         }
-        self.lost += other.lost;
+        self.lost += added.lost;
     }
 }

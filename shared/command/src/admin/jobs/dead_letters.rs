@@ -20,7 +20,7 @@ pub struct Selection {
     pub approximate_count: u64,
 }
 
-/// Receives up to `max_messages` messages and selects those for which `is_selected` holds.
+/// Receives up to `max_messages` messages and selects the ones for which `is_selected` holds.
 ///
 /// # Errors
 /// Returns an error if the queue is unavailable.
