@@ -125,8 +125,10 @@ async fn a_job_is_not_called_again_while_its_call_may_still_run() {
     deployment.world.advance(57_000);
     eventually("the answer begins", async || app.jobs.part(&job.id, 1, 0).await.expect("the store").is_some()).await;
 
-    // Past the lease. The model would be done after 114 s.
-    deployment.world.advance(51_000);
+    // Past the deadline, then past the lease. The model would be done after 114 s.
+    deployment.world.advance(6_000);
+    happens_within(CUT_OFF, async || first.is_finished()).await;
+    deployment.world.advance(45_000);
     let second = drain();
     second.await.expect("no panic").expect("handled");
     assert_eq!(deployment.simulator().await["total"]["requests"], 1, "the call is made and billed once");

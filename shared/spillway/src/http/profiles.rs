@@ -23,7 +23,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
 /// `GET /inference-profiles/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let tenant = &call.tenant;
-    let model = broker::find_model(app, &tenant, id).await?;
+    let model = broker::find_model(app, tenant, id).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &profile(&model.name)))
 }
 
