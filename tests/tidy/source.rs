@@ -7,9 +7,8 @@ use syn::{Attribute, Item};
 
 /// Files and folders that were written before the rules of names and prose, and still break them.
 /// The list only gets shorter: a test fails for an entry that breaks no rule any more.
-pub const UNREVISED: [&str; 37] = [
+pub const UNREVISED: [&str; 36] = [
     "functions/drain",
-    "shared/bench/src/overflow/chaos/reconciliation",
     "shared/spillway/src/app",
     "shared/spillway/src/batch",
     "shared/spillway/src/blobs",

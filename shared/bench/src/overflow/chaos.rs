@@ -12,6 +12,7 @@ mod reconciliation;
 mod report;
 mod submission;
 mod subset_sum;
+mod tokens;
 
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use spillway::{job::Job, quota::Image, store::ledger::tenant_account};
 
-use super::{reconciliation::Tokens, submission::Submitted};
+use super::{submission::Submitted, tokens::Tokens};
 use crate::overflow::{deployment::Deployment, output::Output};
 
 /// Everything that the reconciliation compares.

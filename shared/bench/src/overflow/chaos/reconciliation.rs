@@ -15,16 +15,9 @@ use spillway::{
 use super::{
     evidence::{Call, Evidence, ObservedJob},
     subset_sum,
+    tokens::Tokens,
 };
 use crate::overflow::output::Event;
-
-/// Requests and their tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tokens {
-    pub requests: u64,
-    pub input: u64,
-    pub output: u64,
-}
 
 /// Fate of a call that a model started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,31 +67,6 @@ pub struct Reconciliation {
 /// that does not arrive.
 const MAX_SETTLING_MS: u64 = 15_000;
 
-impl Tokens {
-    /// Returns the sum.
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            requests: self.requests + other.requests,
-            input: self.input + other.input,
-            output: self.output + other.output,
-        }
-    }
-
-    /// Returns the difference; `None` if `other` is larger.
-    pub fn minus(self, other: Self) -> Option<Self> {
-        Some(Self {
-            requests: self.requests.checked_sub(other.requests)?,
-            input: self.input.checked_sub(other.input)?,
-            output: self.output.checked_sub(other.output)?,
-        })
-    }
-
-    /// Whether no count is larger than in `other`.
-    pub fn is_within(self, other: Self) -> bool {
-        other.minus(self).is_some()
-    }
-}
-
 /// Evidence of a request.
 #[derive(Default)]
 struct RequestEvidence<'a> {
@@ -145,7 +113,7 @@ pub fn reconcile(evidence: &Evidence) -> Reconciliation {
 }
 
 impl Reconciliation {
-    /// Finds the fate of every call of one request.
+    /// Finds the fate of every call of a request.
     fn judge<'a>(
         &mut self,
         id: &str,
@@ -161,19 +129,10 @@ impl Reconciliation {
         let has_result = stored.is_some();
         for event in reported {
             let Some(tokens) = event.tokens() else { continue };
-            // The same request may have run twice. The process that reports a call has made it.
-            let is_same_process = |call: &&Call| call.app == event.process;
-            let whole =
-                calls.iter().position(|call| is_same_process(call) && call.succeeded() && call.tokens() == tokens);
-            // A stream that broke off may have reported its input tokens.
-            let is_broken_off =
-                |call: &&Call| is_same_process(call) && !call.succeeded() && call.input_tokens == tokens.input;
-            let broken_off = || calls.iter().position(&is_broken_off);
-            let Some(index) = whole.or_else(broken_off) else {
+            let Some(call) = take_reported(&mut calls, event, tokens) else {
                 self.unexplained.push(format!("{id}: {tokens:?} were settled, but no call used them"));
                 continue;
             };
-            let call = calls.remove(index);
             let fate = match (job, call.succeeded()) {
                 (_, false) => Fate::BrokenOff,
                 (None, true) => Fate::Direct,
@@ -192,16 +151,11 @@ impl Reconciliation {
         for call in calls {
             let report = given_up.iter().position(|process| *process == call.app.as_deref());
             report.map(|index| given_up.swap_remove(index));
-            let fate = match call.succeeded() {
-                _ if report.is_some() => {
-                    if call.succeeded() {
-                        Fate::GivenUp
-                    } else {
-                        Fate::BrokenOff
-                    }
-                }
-                _ if is_killed(call, kills) => Fate::Killed,
-                _ => {
+            let fate = match (report.is_some(), call.succeeded()) {
+                (true, true) => Fate::GivenUp,
+                (true, false) => Fate::BrokenOff,
+                (false, _) if is_killed(call, kills) => Fate::Killed,
+                (false, _) => {
                     self.unexplained.push(format!("{id}: no process reported {call:?}"));
                     Fate::Unexplained
                 }
@@ -283,6 +237,17 @@ impl Reconciliation {
         let flaws = images.iter().flat_map(spillway::quota::flaws);
         self.unexplained.extend(flaws.map(|flaw| format!("{tenant}: {flaw}")));
     }
+}
+
+/// Takes the call that `event` reports out of `calls`.
+fn take_reported<'a>(calls: &mut Vec<&'a Call>, event: &Event, tokens: Tokens) -> Option<&'a Call> {
+    // The same request may have run twice. The process that reports a call has made it.
+    let is_same_process = |call: &&Call| call.app == event.process;
+    let whole = calls.iter().position(|call| is_same_process(call) && call.succeeded() && call.tokens() == tokens);
+    // A stream that broke off may have reported its input tokens.
+    let is_broken_off = |call: &&Call| is_same_process(call) && !call.succeeded() && call.input_tokens == tokens.input;
+    let index = whole.or_else(|| calls.iter().position(is_broken_off))?;
+    Some(calls.remove(index))
 }
 
 /// Whether the broker of a call was killed during the call, or before the call was certainly

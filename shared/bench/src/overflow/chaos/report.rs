@@ -7,7 +7,8 @@ use spillway::job::{MAX_ATTEMPTS, Status};
 use super::{
     Args,
     evidence::Evidence,
-    reconciliation::{Fate, Reconciliation, Tokens},
+    reconciliation::{Fate, Reconciliation},
+    tokens::Tokens,
 };
 use crate::overflow::output::RESENT;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reconciliation::Tokens;
+use super::tokens::Tokens;
 
 /// Maximum number of sums to search.
 const MAX_SUMS: usize = 500_000;
