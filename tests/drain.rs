@@ -9,6 +9,7 @@ use spillway::{
     clock::Clock,
     drain::{DrainEvent, handle, sweep},
     queue::Queue,
+    units::Millis,
 };
 
 use crate::support::{
@@ -220,8 +221,8 @@ async fn a_job_starts_at_the_beginning_of_an_invocation_however_short_it_is() {
     let id = submit_without_message(&deployment).await;
     // Jobs start at the beginning of an invocation, however long their models may take.
     let app = &deployment.world.app;
-    let now_ms = app.clock.now_ms();
-    handle(app, batch_of(&[&id]), Some(now_ms + 10_000)).await.expect("handled");
+    let deadline = app.clock.now() + Millis::from_s(10);
+    handle(app, batch_of(&[&id]), Some(deadline)).await.expect("handled");
     assert_eq!(deployment.stored(&id).await.status.name(), "succeeded");
 }
 

@@ -13,6 +13,7 @@ use spillway::{
     app::{self, App, Clients, Endpoints},
     config::Config,
     telemetry::Telemetry,
+    units::Millis,
 };
 use spillway_command::{
     settings::Settings,
@@ -49,7 +50,7 @@ impl Deployment {
             data: None,
             port: 0,
             tls_port,
-            drain_concurrency: spillway::drain::CONCURRENCY,
+            drain_concurrency: spillway::drain::DEFAULT_CONCURRENCY,
             telemetry,
         };
         Self { world: World::start(options).await.expect("a deployment"), http: Client::new() }
@@ -65,7 +66,7 @@ impl Deployment {
             bedrock_runtime: stand_ins.bedrock_url(),
         };
         let clients = Clients::new(&app::loopback().await, Some(&endpoints));
-        let config = Config { registry_cache_ms: 0, ..Config::from_lookup(|_| None).expect("defaults") };
+        let config = Config { registry_cache_ttl: Millis::ZERO, ..Config::from_lookup(|_| None).expect("defaults") };
         let app = App::new(&config, clients, Telemetry::off());
         app.clock.advance(spillway::units::Millis::from_ms(
             self.world.app.clock.now_ms().saturating_sub(app.clock.now_ms()),

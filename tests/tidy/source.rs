@@ -7,25 +7,18 @@ use syn::{Attribute, Item};
 
 /// Files and folders that were written before the rules of names and prose, and still break them.
 /// The list only gets shorter: a test fails for an entry that breaks no rule any more.
-pub const UNREVISED: [&str; 36] = [
-    "functions/drain",
-    "shared/spillway/src/app",
+pub const UNREVISED: [&str; 29] = [
     "shared/spillway/src/batch",
     "shared/spillway/src/blobs",
-    "shared/spillway/src/broker",
-    "shared/spillway/src/config",
     "shared/spillway/src/dialect",
-    "shared/spillway/src/drain",
     "shared/spillway/src/http",
     "shared/spillway/src/idempotency",
     "shared/spillway/src/job",
-    "shared/spillway/src/lambda",
     "shared/spillway/src/outbound",
     "shared/spillway/src/overflow",
     "shared/spillway/src/queue",
     "shared/spillway/src/quota",
     "shared/spillway/src/store",
-    "shared/spillway/src/telemetry",
     "shared/spillway/src/tenant",
     "shared/spillway/src/webhook",
     "shared/spillway/tests/jobs",

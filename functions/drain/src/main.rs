@@ -1,4 +1,4 @@
-//! The drain Lambda: finishes the jobs that SQS hands over, and sends again those whose message was lost.
+//! The drain Lambda: runs the jobs in the messages of SQS, and sends lost messages again.
 
 use spillway::lambda;
 

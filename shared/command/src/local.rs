@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use spillway::{drain::CONCURRENCY, telemetry::Telemetry};
+use spillway::{drain::DEFAULT_CONCURRENCY, telemetry::Telemetry};
 
 use crate::{
     settings::Settings,
@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long)]
     events: bool,
     /// Number of jobs to run concurrently
-    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = crate::serve::concurrency)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY, value_parser = crate::serve::concurrency)]
     drain_concurrency: usize,
 }
 
@@ -41,7 +41,7 @@ impl Default for Args {
             config: None,
             data: None,
             events: false,
-            drain_concurrency: CONCURRENCY,
+            drain_concurrency: DEFAULT_CONCURRENCY,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use spillway::{
     app::App,
-    drain::{self, CONCURRENCY},
+    drain::{self, DEFAULT_CONCURRENCY},
     http::handle,
 };
 use tokio::net::TcpListener;
@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long)]
     trust_access_key_ids: bool,
     /// Number of jobs to run concurrently
-    #[arg(long, value_name = "N", default_value_t = CONCURRENCY, value_parser = concurrency)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY, value_parser = concurrency)]
     drain_concurrency: usize,
     /// Milliseconds by which the broker's clock is ahead
     #[arg(long, value_name = "N", default_value_t = 0, hide = true)]

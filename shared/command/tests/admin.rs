@@ -9,6 +9,7 @@ use spillway::{
     store::tables,
     telemetry::Telemetry,
     tenant::ApiKey,
+    units::Millis,
 };
 use spillway_command::admin::{self, Admin, Change};
 use spillway_stand_ins::dynamodb;
@@ -37,7 +38,7 @@ async fn setup() -> Setup {
     tokio::spawn(dynamodb::serve(listener, dynamodb::Options::default(), stop.clone()));
     let endpoints = Endpoints { dynamodb: url.clone(), sqs: url.clone(), s3: url.clone(), bedrock_runtime: url };
     let clients = Clients::new(&app::loopback().await, Some(&endpoints));
-    let config = Config { registry_cache_ms: 0, ..Config::from_lookup(|_| None).expect("defaults") };
+    let config = Config { registry_cache_ttl: Millis::ZERO, ..Config::from_lookup(|_| None).expect("defaults") };
     tables::create_registry(&clients.dynamodb, &config.registry_table).await.expect("a table");
     let app = App::new(&config, clients, Telemetry::off());
     Setup { app, folder: tempfile::tempdir().expect("a folder"), _stop: stop.drop_guard() }

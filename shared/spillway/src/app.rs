@@ -1,4 +1,4 @@
-//! Everything a process needs, put together once: the only constructor.
+//! The parts of a process, constructed in one place.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     telemetry::{self, Telemetry},
 };
 
-/// The broker's parts. Clones share them.
+/// The parts of a process. Clones share them.
 #[derive(Clone)]
 pub struct App {
     pub clock: Clock,
@@ -33,29 +33,30 @@ pub struct App {
     pub jobs: Jobs,
     pub batches: Batches,
     pub files: Files,
-    /// The calls that a repetition can join, in this process.
+    /// Calls of this process that a retry can join.
     pub recordings: Recordings,
-    /// The same across processes.
+    /// Calls of all processes that a retry can join.
     pub answers: Answers,
-    /// Without a queue nothing overflows.
+    /// Queue of jobs. Without it, no request overflows.
     pub queue: Option<Queue>,
-    /// Where the messages of jobs go that failed for good.
+    /// Dead-letter queue for the messages of jobs that failed permanently.
     pub dead_letters: Option<Queue>,
-    /// The queue of webhooks to deliver; without one nobody is told that a job has ended.
+    /// Queue of webhooks to deliver. Without it, no webhooks are sent.
     pub webhooks: Option<Queue>,
-    /// The client for the endpoints of tenants.
+    /// HTTP client for the webhook endpoints of tenants.
     pub outbound: Outbound,
-    /// Without a bucket, bodies that are too large for a row cannot wait.
+    /// Bucket for bodies that are too large for a row. Without it, requests with such bodies cannot
+    /// overflow.
     pub blobs: Option<Blobs>,
     pub models: Models,
     /// Limits the calls that the jobs of this process make.
     pub concurrency: ConcurrencyLimiter,
     pub telemetry: Telemetry,
-    /// What stands before every path of the API; empty means nothing does.
+    /// Prefix of every API path; empty for none.
     pub path_prefix: Arc<str>,
 }
 
-/// Where the services are, when the environment does not say it.
+/// Endpoints of the services, where they are not the default endpoints.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     pub dynamodb: String,
@@ -64,25 +65,28 @@ pub struct Endpoints {
     pub bedrock_runtime: String,
 }
 
-/// How long one ledger write may take. A request that waits longer is worth less than the answer that there is a problem.
+/// Timeout of a ledger write. After it, an immediate error is worth more to the caller than a
+/// longer wait.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long one attempt to read or write the registry or a job may take. Without a bound, a connection that went silent would
-/// hold its caller, or one of the drain's places, for ever. The SDK tries again, which every such write allows.
+/// Timeout of one attempt to read or write the registry or a job. Without it, a silent connection
+/// would block its caller, or a job slot of the drain, forever. The SDK retries, which is safe for
+/// all of these writes.
 const STORE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same for the queue, where a receive may rightly wait for 20 seconds.
+/// Timeout of one attempt at a queue operation. A long poll legitimately waits for 20 seconds.
 const QUEUE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same for the bucket, whose largest objects take a while.
+/// Timeout of one attempt at a bucket operation. The largest objects take several seconds.
 const BUCKET_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// AWS as the environment describes it: region, credentials and `AWS_ENDPOINT_URL_…`.
+/// Loads the AWS configuration from the environment: region, credentials and `AWS_ENDPOINT_URL_…`.
 pub async fn aws() -> SdkConfig {
     aws_config::load_defaults(BehaviorVersion::latest()).await
 }
 
-/// AWS as it answers on loopback: any region and credentials will do, and nothing may wait for a metadata service.
+/// Returns an AWS configuration for services on loopback. They accept any region and credentials,
+/// and no call waits for a metadata service.
 pub async fn loopback() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -91,24 +95,26 @@ pub async fn loopback() -> SdkConfig {
         .await
 }
 
-/// The clients of the services. They are cheap: each connects when it is first used.
+/// Clients of the services. They are cheap to create: each connects on first use.
 pub struct Clients {
-    /// For the registry and the jobs: the SDK may retry.
+    /// For the registry and the jobs. The SDK may retry.
     pub dynamodb: aws_sdk_dynamodb::Client,
-    /// For the ledger: the SDK must not retry, since `ADD` is not idempotent. Nor may an answer wait long for its row.
+    /// For the ledger. The SDK must not retry, because `ADD` is not idempotent. The timeout is
+    /// short, because callers wait for these writes.
     pub ledger: aws_sdk_dynamodb::Client,
     pub sqs: aws_sdk_sqs::Client,
     pub s3: aws_sdk_s3::Client,
-    /// The SDK must not retry, nor re-send what stalls: each call may be billed.
+    /// For the models. The SDK must not retry, nor send a stalled request again: each call may be
+    /// billed.
     pub bedrock_runtime: aws_sdk_bedrockruntime::Client,
-    /// What DynamoDB's replies say of the clock.
+    /// Clock skew, measured by DynamoDB's replies.
     pub skew: ClockSkew,
-    /// The clock that they are compared with.
+    /// The clock that the replies are compared with.
     pub clock: Clock,
 }
 
 impl Clients {
-    /// Clients for `aws`, at `endpoints` where given.
+    /// Creates clients for `aws`, at `endpoints` if given.
     pub fn new(aws: &SdkConfig, endpoints: Option<&Endpoints>) -> Self {
         let clock = Clock::default();
         let skew = ClockSkew::new(clock.clone());
@@ -124,7 +130,7 @@ impl Clients {
         if let Some(endpoints) = endpoints {
             dynamodb = dynamodb.endpoint_url(&endpoints.dynamodb);
             sqs = sqs.endpoint_url(&endpoints.sqs);
-            // Buckets have no host names of their own on loopback.
+            // On loopback, buckets have no host names.
             s3 = s3.endpoint_url(&endpoints.s3).force_path_style(true);
             bedrock_runtime = bedrock_runtime.endpoint_url(&endpoints.bedrock_runtime);
         }
@@ -145,13 +151,17 @@ impl Clients {
 }
 
 impl App {
-    /// Puts the parts together.
+    /// Creates the parts.
     pub fn new(config: &Config, clients: Clients, telemetry: Telemetry) -> Self {
         let clock = clients.clock;
         let queue = |url: &Option<String>| url.as_deref().map(|url| Queue::new(clients.sqs.clone(), url));
         let blobs = config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket));
-        let registry =
-            Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ms, clock.clone());
+        let registry = Registry::new(
+            clients.dynamodb.clone(),
+            &config.registry_table,
+            config.registry_cache_ttl.as_ms(),
+            clock.clone(),
+        );
         let (batches, files) = (clients.dynamodb.clone(), clients.dynamodb.clone());
         let jobs = Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone());
         let webhooks = queue(&config.webhook_queue_url);
@@ -178,10 +188,10 @@ impl App {
         }
     }
 
-    /// The app that the environment describes, with events on stdout and logs on stderr.
+    /// Creates the app from the environment, with events on stdout and logs on stderr.
     ///
     /// # Errors
-    /// A variable has a value that cannot be used.
+    /// Returns an error if a variable has an invalid value.
     pub async fn from_env() -> anyhow::Result<Self> {
         let config = Config::from_env().context("reading the environment")?;
         telemetry::init_logs(&config);

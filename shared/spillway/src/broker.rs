@@ -1,13 +1,13 @@
-//! Admit, route, invoke, settle – or say why not.
+//! Admits, routes, invokes and settles a request.
 //!
-//! [`serve`] is the product in one function. The API calls it for a waiting client, the drain calls it for a job;
-//! overflow is what the caller makes of a [`Kind::Throttled`](crate::problem::Kind) problem.
+//! [`serve`] is the product in one function. The API calls it for a waiting client, the drain calls
+//! it for a job. If it returns a [`Kind::Throttled`] problem, its caller decides whether the
+//! request overflows into a job.
 
 mod accounts;
 mod admit;
 mod count;
 mod estimate;
-mod find;
 mod guardrail;
 mod problems;
 mod respond;
@@ -22,10 +22,9 @@ use tracing::warn;
 pub use accounts::{
     for_pool as account_for_pool, for_running_jobs as account_for_running_jobs, for_tenant as account_for,
 };
-pub use count::{Count, count_tokens};
+pub use count::{TokenCount, count_tokens};
 use estimate::Plan;
-pub use find::find_model;
-pub use guardrail::{Applied, apply_guardrail};
+pub use guardrail::{GuardrailResult, apply_guardrail};
 pub use problems::behind_jobs;
 pub use respond::{Delta, Deltas};
 
@@ -38,66 +37,67 @@ use crate::{
     stored_headers::StoredHeaders,
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
-    units::UnixMs,
+    units::{Millis, UnixMs},
 };
 
-/// A request that is ready to be served.
+/// A request to a model, ready to be served.
 #[derive(Debug, Clone)]
-pub struct Ask {
-    /// Names the request in answers, logs and Bedrock's invocation log.
+pub struct ModelRequest {
+    /// Id of the request in answers, logs and Bedrock's invocation log.
     pub request_id: String,
-    /// Who asks.
+    /// The tenant that is charged.
     pub tenant: Arc<Tenant>,
-    /// For which model.
+    /// The requested model.
     pub model: Arc<Model>,
-    /// What.
-    pub request: chat::Request,
-    /// How much of a pool it may take.
+    /// The request in the form in which it is sent to the model.
+    pub chat: chat::Request,
+    /// Class of the request, which determines the share of a pool that it may fill.
     pub class: Class,
-    /// How long it may wait here for room, in milliseconds.
-    pub hold_ms: u64,
-    /// When it must be over, in milliseconds since 1970, because its process or its job's lease ends; `None` when only the
-    /// model's own timeout counts.
-    pub deadline_ms: Option<u64>,
-    /// For a job that can wait: until when it may do so here for its turn at a pool, in milliseconds since 1970. Its pools are
-    /// called at the drain's pace, the cheapest first. `None` when somebody waits for the answer.
-    pub patient_until_ms: Option<u64>,
-    /// What is known of the request so far; completed and recorded when it is answered.
+    /// Maximum time to wait here for room.
+    pub hold: Millis,
+    /// Time when the process or the job's lease ends, so that the request must be over; `None` if
+    /// only the model's timeout counts.
+    pub deadline: Option<UnixMs>,
+    /// For a job that can wait: the end of its wait for a concurrency permit. Such a job calls the
+    /// cheapest pool first. `None` if a caller waits for the answer, which needs no permit.
+    pub permit_deadline: Option<UnixMs>,
+    /// The request event so far. It is completed and recorded when the request has been answered.
     pub event: RequestEvent,
 }
 
-impl Ask {
-    /// The deadline of an attempt that is admitted at `now_ms`: when the model's time is up, or this process's. It is
-    /// fixed once, so that reservations, call and stream end together.
-    fn attempt_deadline_ms(&self, now_ms: u64) -> u64 {
-        let model_ms = now_ms.saturating_add(self.model.timeout.as_ms());
-        self.deadline_ms.map_or(model_ms, |deadline_ms| deadline_ms.min(model_ms))
+impl ModelRequest {
+    /// Returns the deadline of an attempt that is admitted at `now`: the end of the model's timeout
+    /// or of the process, whichever comes first. It is fixed once, so that reservations, call and
+    /// stream end together.
+    fn attempt_deadline(&self, now: UnixMs) -> UnixMs {
+        let timeout_ends = now + self.model.timeout;
+        self.deadline.map_or(timeout_ends, |deadline| deadline.min(timeout_ends))
     }
 }
 
-/// An answer under way.
+/// An answer, complete or still arriving.
 #[derive(Debug)]
 pub struct Served {
     /// The answer.
     pub reply: Reply,
-    /// The pool that gives it.
+    /// The pool that answers.
     pub pool: String,
-    /// The output cap that was set because the request named none, in tokens.
+    /// Output cap that was set because the caller set none, in tokens.
     pub max_tokens_set: Option<u64>,
-    /// Where the tenant's limits stand.
-    pub limits: Vec<LimitState>,
+    /// State of the tenant's limits.
+    pub limit_states: Vec<LimitState>,
 }
 
-/// An answer, whole or in pieces.
+/// An answer, whole or streamed.
 #[derive(Debug)]
 pub enum Reply {
-    /// Complete and settled.
+    /// A complete answer. It is settled.
     Whole(Answer),
-    /// Being produced; settled when the last piece has been read or the reader has gone.
+    /// A stream. It is settled when the model has sent its last event, even if the reader has left.
     Stream {
-        /// The headers of the model's reply that its caller may want (`x-amzn-bedrock-*`).
+        /// Headers of the model's reply for the caller (`x-amzn-bedrock-*`).
         headers: StoredHeaders,
-        /// The pieces.
+        /// The events of the stream.
         deltas: Deltas,
     },
 }
@@ -118,70 +118,74 @@ impl From<Problem> for ServeError {
     }
 }
 
-/// Serves `ask`: waits for room for up to `hold_ms`, then calls the model. Every reservation made
+/// Serves `request`: waits for room for up to `hold`, then calls the model. Every reservation made
 /// on the way is settled, or expires if this process dies.
 ///
 /// # Errors
 /// Returns the problem to report to the caller. [`Kind::Throttled`] is "not now" and carries the
 /// time of the next try; nothing was charged.
-pub async fn serve(app: &App, ask: Ask) -> Result<Served, ServeError> {
-    let started_ms = app.clock.now_ms();
-    let hold_until_ms = started_ms + ask.hold_ms;
-    let ask = Arc::new(ask);
-    let mut held_ms = None;
+pub async fn serve(app: &App, request: ModelRequest) -> Result<Served, ServeError> {
+    let started = app.clock.now();
+    let hold_ends = started + request.hold;
+    let request = Arc::new(request);
+    let mut held = None;
     loop {
-        // In a task of its own: a caller that goes away stops neither the model nor the bill, so the answer is awaited
-        // and settled all the same.
-        let attempt = tokio::spawn(attempt(app.clone(), Arc::clone(&ask), held_ms, started_ms));
+        // A separate task: a caller that disconnects stops neither the model nor the bill, so the
+        // attempt continues without the caller and is settled.
+        let attempt = tokio::spawn(attempt(app.clone(), Arc::clone(&request), held, started));
         let failed = match attempt.await {
             Ok(Ok(served)) => return Ok(served),
             Ok(Err(failed)) => failed,
             Err(died) => return Err(problems::task_died(&died).into()),
         };
-        let now_ms = app.clock.now_ms();
-        held_ms = Some(now_ms.saturating_sub(started_ms));
-        let retry_at = failed.problem.retry_after.map(|wait| UnixMs::from_ms(now_ms) + wait);
-        match retry_at {
-            Some(at) if failed.problem.kind == Kind::Throttled && at.as_ms() <= hold_until_ms => {
-                app.clock.sleep_until(at).await;
+        let now = app.clock.now();
+        held = Some(now - started);
+        match failed.problem.retry_after.map(|wait| now + wait) {
+            Some(retry_at) if failed.problem.kind == Kind::Throttled && retry_at <= hold_ends => {
+                app.clock.sleep_until(retry_at).await;
             }
             _ => {
-                note_refusal(app, &ask.tenant, &failed.problem).await;
+                log_refusal(app, &request.tenant, &failed.problem).await;
                 return Err(failed);
             }
         }
     }
 }
 
-/// Whether `ask` could be admitted if nothing else were under way. Nothing is reserved.
+/// Checks whether `request` could be admitted without competing requests. Nothing is reserved.
 ///
 /// # Errors
-/// It is larger than a whole limit, of its tenant or its parent.
-pub async fn check(app: &App, ask: &Ask) -> Result<(), Problem> {
-    admit::check(app, ask).await
+/// Returns an error if the request is larger than a whole limit of its tenant or of the parent.
+pub async fn check(app: &App, request: &ModelRequest) -> Result<(), Problem> {
+    admit::check(app, request).await
 }
 
-/// Records a "not now" for operators, on the tenant that was refused, whoever's limits they were. A "never" is the
-/// caller's own affair.
-async fn note_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
+/// Records a "not now" in the refusal log of `tenant`, even if the limits belong to its parent or
+/// to a pool. A "never" is the caller's mistake and is not recorded.
+async fn log_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
     let (Some(refused_by), Some(_)) = (&problem.refused_by, problem.retry_after) else { return };
     if let Err(error) = app.refusals.add(&tenant.name, &refused_by.limit_names()).await {
-        warn!(%error, "a refusal was not recorded");
+        warn!(%error, "failed to record a refusal");
     }
 }
 
-async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64) -> Result<Served, ServeError> {
-    let began_ms = app.clock.now_ms();
-    let permit = route::wait_for_permit(&app, &ask).await?;
-    let attempted_ms = app.clock.now_ms();
-    let admitted = admit::admit(&app, &ask).await?;
-    let mut event = ask.event.clone();
-    event.hold_ms = held_ms.or_else(|| permit.is_some().then(|| attempted_ms.saturating_sub(began_ms)));
+async fn attempt(
+    app: App,
+    request: Arc<ModelRequest>,
+    held: Option<Millis>,
+    started: UnixMs,
+) -> Result<Served, ServeError> {
+    let attempt_started = app.clock.now();
+    let permit = route::wait_for_permit(&app, &request).await?;
+    let permit_acquired = app.clock.now();
+    let admitted = admit::admit(&app, &request).await?;
+    let mut event = request.event.clone();
+    event.hold_ms = held.or_else(|| permit.is_some().then(|| permit_acquired - attempt_started));
     event.reserved_tokens = Some(admitted.reserved_tokens());
     event.regained_tokens = Some(admitted.regained_tokens).filter(|regained| *regained > 0);
-    event.admit_ms = Some(app.clock.now_ms().saturating_sub(attempted_ms));
-    match route::route(&app, &ask, &admitted, permit).await {
-        Ok(routed) => Ok(respond::respond(&app, Arc::clone(&ask), admitted, routed, event, started_ms).await),
+    event.admit_ms = Some(app.clock.now() - permit_acquired);
+    match route::route(&app, &request, &admitted, permit).await {
+        Ok(routed) => Ok(respond::respond(&app, Arc::clone(&request), admitted, routed, event, started).await),
         Err(failed) => {
             let mut receipt = admitted.give_back(&app, failed.may_be_billed).await;
             let (name, charged) = failed.pool.unzip();

@@ -1,47 +1,51 @@
-//! Settings: the only reader of the environment.
+//! Configuration from environment variables. Nothing else reads the environment.
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-/// What a Spillway process is told by its environment. The AWS SDK reads its own variables (`AWS_REGION`,
-/// `AWS_ENDPOINT_URL_…`, credentials) itself.
+use crate::units::Millis;
+
+/// Configuration of a Spillway process. The AWS SDK reads its variables (`AWS_REGION`,
+/// `AWS_ENDPOINT_URL_…`, credentials) directly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `SPILLWAY_REGISTRY_TABLE`: the table of tenants, keys and models.
+    /// `SPILLWAY_REGISTRY_TABLE`: DynamoDB table of tenants, keys and models.
     pub registry_table: String,
-    /// `SPILLWAY_LEDGER_TABLE`: the table of counters.
+    /// `SPILLWAY_LEDGER_TABLE`: DynamoDB table of counters.
     pub ledger_table: String,
-    /// `SPILLWAY_JOBS_TABLE`: the table of jobs and their answers.
+    /// `SPILLWAY_JOBS_TABLE`: DynamoDB table of jobs and their answers.
     pub jobs_table: String,
-    /// `SPILLWAY_QUEUE_URL`: the SQS queue of jobs; without one, nothing overflows.
+    /// `SPILLWAY_QUEUE_URL`: SQS queue of jobs. Without it, no request overflows.
     pub queue_url: Option<String>,
-    /// `SPILLWAY_DEAD_LETTER_QUEUE_URL`: the SQS queue for the messages of jobs that failed for good.
+    /// `SPILLWAY_DEAD_LETTER_QUEUE_URL`: SQS queue for the messages of jobs that failed
+    /// permanently.
     pub dead_letter_queue_url: Option<String>,
-    /// `SPILLWAY_WEBHOOK_QUEUE_URL`: the SQS queue of webhooks; without one, nobody is told that a job has ended.
+    /// `SPILLWAY_WEBHOOK_QUEUE_URL`: SQS queue of webhooks. Without it, no webhooks are sent.
     pub webhook_queue_url: Option<String>,
-    /// `SPILLWAY_BUCKET`: the S3 bucket of bodies that are too large for a row; without one, they cannot wait.
+    /// `SPILLWAY_BUCKET`: S3 bucket for bodies that are too large for a row. Without it, requests
+    /// with such bodies cannot overflow.
     pub bucket: Option<String>,
-    /// `SPILLWAY_REGISTRY_CACHE_MS`: how long registry entries are used before they are read again, in milliseconds.
-    pub registry_cache_ms: u64,
-    /// `SPILLWAY_PATH_PREFIX`: what stands before every path of the API, such as `/llm`; empty means nothing does.
+    /// `SPILLWAY_REGISTRY_CACHE_MS`: time after which cached registry entries are read again.
+    pub registry_cache_ttl: Millis,
+    /// `SPILLWAY_PATH_PREFIX`: prefix of every API path, such as `/llm`; empty for none.
     pub path_prefix: String,
-    /// `RUST_LOG`, else `AWS_LAMBDA_LOG_LEVEL`: which log lines are written, as a `tracing` filter.
+    /// `RUST_LOG`, else `AWS_LAMBDA_LOG_LEVEL`: `tracing` filter of the log.
     pub log_filter: String,
-    /// `AWS_LAMBDA_LOG_FORMAT`: how log lines are written.
+    /// `AWS_LAMBDA_LOG_FORMAT`: format of log lines.
     pub log_format: LogFormat,
 }
 
-/// The shape of a log line.
+/// Format of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text, for people.
     #[default]
     Text,
-    /// For machines, one object a line.
+    /// One JSON object per line, for machines.
     Json,
 }
 
-/// A variable whose value cannot be used.
+/// A variable with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{variable} is {value:?}; it must be {must_be}")]
 pub struct BadVariable {
@@ -50,16 +54,22 @@ pub struct BadVariable {
     must_be: &'static str,
 }
 
-const MAX_REGISTRY_CACHE_MS: u64 = 60_000;
-const LONGEST_PATH_PREFIX: usize = 128;
+const MAX_REGISTRY_CACHE_TTL: Millis = Millis::from_s(60);
+const MAX_PATH_PREFIX_BYTES: usize = 128;
 
 impl Config {
     /// Reads the environment of this process. An empty variable counts as absent.
+    ///
+    /// # Errors
+    /// Returns an error if a variable has an invalid value.
     pub fn from_env() -> Result<Self, BadVariable> {
         Self::from_lookup(|variable| std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned()))
     }
 
     /// Reads variables through `lookup`.
+    ///
+    /// # Errors
+    /// Returns an error if a variable has an invalid value.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, BadVariable> {
         let read = |variable: &'static str| lookup(variable).filter(|value| !value.is_empty());
         let table = |variable: &'static str, default: &str| match read(variable) {
@@ -78,7 +88,7 @@ impl Config {
             dead_letter_queue_url: queue("SPILLWAY_DEAD_LETTER_QUEUE_URL")?,
             webhook_queue_url: queue("SPILLWAY_WEBHOOK_QUEUE_URL")?,
             bucket: read("SPILLWAY_BUCKET").map(bucket).transpose()?,
-            registry_cache_ms: read("SPILLWAY_REGISTRY_CACHE_MS").map_or(Ok(2_000), registry_cache_ms)?,
+            registry_cache_ttl: read("SPILLWAY_REGISTRY_CACHE_MS").map_or(Ok(Millis::from_s(2)), registry_cache_ttl)?,
             path_prefix: read("SPILLWAY_PATH_PREFIX").map_or(Ok(String::new()), path_prefix)?,
             log_filter: log_filter(read("RUST_LOG"), read("AWS_LAMBDA_LOG_LEVEL"))?,
             log_format: read("AWS_LAMBDA_LOG_FORMAT").map_or(Ok(LogFormat::default()), log_format)?,
@@ -98,7 +108,8 @@ fn queue_url(variable: &'static str, value: String) -> Result<String, BadVariabl
     Err(BadVariable { variable, value, must_be })
 }
 
-/// Bucket names as Amazon S3 User Guide, "General purpose bucket naming rules", has them, without dots.
+/// Checks a bucket name (Amazon S3 User Guide, "General purpose bucket naming rules"), without
+/// dots.
 fn bucket(value: String) -> Result<String, BadVariable> {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let is_edge = |byte: Option<u8>| byte.is_some_and(|byte| is_inner(byte) && byte != b'-');
@@ -110,9 +121,9 @@ fn bucket(value: String) -> Result<String, BadVariable> {
     Err(BadVariable { variable: "SPILLWAY_BUCKET", value, must_be })
 }
 
-fn registry_cache_ms(value: String) -> Result<u64, BadVariable> {
-    match value.parse() {
-        Ok(cache_ms) if cache_ms <= MAX_REGISTRY_CACHE_MS => Ok(cache_ms),
+fn registry_cache_ttl(value: String) -> Result<Millis, BadVariable> {
+    match value.parse().map(Millis::from_ms) {
+        Ok(ttl) if ttl <= MAX_REGISTRY_CACHE_TTL => Ok(ttl),
         _ => {
             let must_be = "a whole number of milliseconds from 0 to 60000";
             Err(BadVariable { variable: "SPILLWAY_REGISTRY_CACHE_MS", value, must_be })
@@ -125,7 +136,8 @@ fn path_prefix(value: String) -> Result<String, BadVariable> {
         let is_plain = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte));
         is_plain && !matches!(segment, "" | "." | "..")
     };
-    if value.len() <= LONGEST_PATH_PREFIX && value.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_segment))
+    if value.len() <= MAX_PATH_PREFIX_BYTES
+        && value.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_segment))
     {
         return Ok(value);
     }
@@ -144,7 +156,7 @@ fn log_filter(rust_log: Option<String>, lambda_level: Option<String>) -> Result<
     let Some(value) = lambda_level else { return Ok("info".to_owned()) };
     match value.to_ascii_lowercase().as_str() {
         level @ ("trace" | "debug" | "info" | "warn" | "error") => Ok(level.to_owned()),
-        // Lambda has one level more than `tracing`.
+        // Lambda has a level that `tracing` does not have.
         "fatal" => Ok("error".to_owned()),
         _ => {
             let must_be = "one of TRACE, DEBUG, INFO, WARN, ERROR, FATAL";
@@ -178,7 +190,7 @@ mod tests {
         assert_eq!(defaults.ledger_table, "spillway-ledger");
         assert_eq!(defaults.jobs_table, "spillway-jobs");
         assert_eq!(defaults.queue_url, None);
-        assert_eq!(defaults.registry_cache_ms, 2_000);
+        assert_eq!(defaults.registry_cache_ttl, Millis::from_s(2));
         assert_eq!(defaults.path_prefix, "");
         assert_eq!((defaults.log_filter.as_str(), defaults.log_format), ("info", LogFormat::Text));
         assert_eq!(config(&[("SPILLWAY_QUEUE_URL", ""), ("AWS_LAMBDA_LOG_LEVEL", "")]), Ok(defaults));
@@ -186,7 +198,7 @@ mod tests {
 
     #[test]
     fn every_variable_is_read() {
-        let all = config(&[
+        let config = config(&[
             ("SPILLWAY_REGISTRY_TABLE", "r-1"),
             ("SPILLWAY_LEDGER_TABLE", "l.1"),
             ("SPILLWAY_JOBS_TABLE", "j_1"),
@@ -199,7 +211,7 @@ mod tests {
             ("AWS_LAMBDA_LOG_LEVEL", "FATAL"),
             ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
         ])
-        .expect("all are valid");
+        .expect("valid variables");
         let expected = Config {
             registry_table: "r-1".into(),
             ledger_table: "l.1".into(),
@@ -208,22 +220,22 @@ mod tests {
             dead_letter_queue_url: Some("http://127.0.0.1:9/0/dead".into()),
             webhook_queue_url: Some("http://127.0.0.1:9/0/hooks".into()),
             bucket: Some("b-1".into()),
-            registry_cache_ms: 0,
+            registry_cache_ttl: Millis::ZERO,
             path_prefix: "/llm/v2~a".into(),
             log_filter: "error".into(),
             log_format: LogFormat::Json,
         };
-        assert_eq!(all, expected);
+        assert_eq!(config, expected);
     }
 
     #[test]
-    fn rust_log_wins_over_the_lambda_level() {
-        let both = config(&[("RUST_LOG", "spillway=debug"), ("AWS_LAMBDA_LOG_LEVEL", "ERROR")]).expect("valid");
-        assert_eq!(both.log_filter, "spillway=debug");
+    fn rust_log_takes_precedence_over_the_lambda_level() {
+        let config = config(&[("RUST_LOG", "spillway=debug"), ("AWS_LAMBDA_LOG_LEVEL", "ERROR")]).expect("valid");
+        assert_eq!(config.log_filter, "spillway=debug");
     }
 
     #[test]
-    fn a_bad_value_is_answered_with_its_variable_and_what_would_be_right() {
+    fn the_error_for_a_bad_value_names_the_variable_and_valid_values() {
         for (variable, value) in [
             ("SPILLWAY_REGISTRY_TABLE", "no"),
             ("SPILLWAY_LEDGER_TABLE", "a table"),

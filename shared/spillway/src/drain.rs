@@ -1,8 +1,10 @@
-//! Finishes what overflowed. A message names a job; the job is claimed, served by the same broker as a live request, and
-//! its answer stored.
+//! The drain: runs the jobs of requests that overflowed.
 //!
-//! Deferral is not failure: a job that finds no room is sent again with the time that it was given, and its old message
-//! is done with, so that receive counts only count real failures.
+//! A message of the queue names a job. The drain claims the job, serves its request with the same
+//! broker as a live request, and stores the answer.
+//!
+//! A deferral is not a failure. If a job finds no room, the drain sends a new message with the
+//! refusal's delay and deletes the old message. So the receive counts of SQS count failures only.
 
 mod attempt;
 mod batch;
@@ -23,34 +25,36 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-pub use pump::{CONCURRENCY, pump};
+pub use pump::{DEFAULT_CONCURRENCY, pump};
 pub use sweep::sweep;
 pub use time_budget::{AttemptTimes, TimeBudget};
 
 use crate::{
     app::App,
     queue::{Handled, Message},
+    units::UnixMs,
     webhook,
 };
 
-/// What the drain Lambda is invoked with.
+/// An event of the drain Lambda.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum DrainEvent {
     /// A batch of messages.
     Batch(SqsEvent),
-    /// The schedule: look for jobs whose message was lost.
+    /// The schedule: find jobs whose message was lost.
     Sweep {
-        /// Always true; it tells a sweep from a batch.
+        /// Always true. It distinguishes the schedule from a batch.
         sweep: bool,
     },
 }
 
-/// Handles a batch, all its messages at once, or sweeps. Messages that are not reported as failures are done with.
+/// Handles all messages of a batch concurrently, or sweeps. A message that is not reported as a
+/// failure is deleted by Lambda.
 ///
 /// # Errors
-/// The sweep could not read the store.
-pub async fn handle(app: &App, event: DrainEvent, deadline_ms: Option<u64>) -> anyhow::Result<SqsBatchResponse> {
+/// Returns an error if the sweep fails.
+pub async fn handle(app: &App, event: DrainEvent, deadline: Option<UnixMs>) -> anyhow::Result<SqsBatchResponse> {
     let mut response = SqsBatchResponse::default();
     let batch = match event {
         DrainEvent::Batch(batch) => batch,
@@ -60,12 +64,12 @@ pub async fn handle(app: &App, event: DrainEvent, deadline_ms: Option<u64>) -> a
         }
     };
     let (webhooks, jobs): (Vec<_>, Vec<_>) = batch.records.into_iter().partition(|record| is_webhook(app, record));
-    let webhooks: Vec<Message> = webhooks.into_iter().map(message_of).collect();
+    let webhooks: Vec<Message> = webhooks.into_iter().map(from_record).collect();
     let delivered = webhook::handle_batch(app, &webhooks).await;
-    let jobs: Vec<Message> = jobs.into_iter().map(message_of).collect();
-    let handled = run(app, &jobs, deadline_ms).await;
-    let outcomes = webhooks.into_iter().zip(delivered).chain(jobs.into_iter().zip(handled));
-    for (message, _) in outcomes.filter(|(_, handled)| *handled == Handled::Failed) {
+    let jobs: Vec<Message> = jobs.into_iter().map(from_record).collect();
+    let handled = handle_jobs(app, &jobs, deadline).await;
+    let results = webhooks.into_iter().zip(delivered).chain(jobs.into_iter().zip(handled));
+    for (message, _) in results.filter(|(_, handled)| *handled == Handled::Failed) {
         let mut failure = BatchItemFailure::default();
         failure.item_identifier = message.id;
         response.batch_item_failures.push(failure);
@@ -73,31 +77,31 @@ pub async fn handle(app: &App, event: DrainEvent, deadline_ms: Option<u64>) -> a
     Ok(response)
 }
 
-/// Handles messages about jobs at once; what became of each, in the same order.
-async fn run(app: &App, messages: &[Message], deadline_ms: Option<u64>) -> Vec<Handled> {
-    let budget = TimeBudget::new(app.clock.now_ms(), deadline_ms);
-    let room = Arc::new(Semaphore::new(CONCURRENCY));
-    let handled: Vec<AbortOnDropHandle<Handled>> = messages
+/// Handles messages about jobs concurrently. Returns the results in the order of the messages.
+async fn handle_jobs(app: &App, messages: &[Message], deadline: Option<UnixMs>) -> Vec<Handled> {
+    let budget = TimeBudget::new(app.clock.now(), deadline);
+    let semaphore = Arc::new(Semaphore::new(DEFAULT_CONCURRENCY));
+    let tasks: Vec<AbortOnDropHandle<Handled>> = messages
         .iter()
         .map(|message| {
-            let (message, app, room) = (message.clone(), app.clone(), Arc::clone(&room));
+            let (message, app, semaphore) = (message.clone(), app.clone(), Arc::clone(&semaphore));
             AbortOnDropHandle::new(tokio::spawn(async move {
-                let _place = room.acquire_owned().await;
+                let _permit = semaphore.acquire_owned().await;
                 message::handle(&app, &message, budget).await
             }))
         })
         .collect();
-    let mut outcomes = Vec::with_capacity(messages.len());
-    for handled in handled {
-        outcomes.push(handled.await.unwrap_or_else(|error| {
-            error!(%error, "a message was not handled to its end");
+    let mut results = Vec::with_capacity(messages.len());
+    for task in tasks {
+        results.push(task.await.unwrap_or_else(|error| {
+            error!(%error, "the task of a message ended early");
             Handled::Failed
         }));
     }
-    outcomes
+    results
 }
 
-fn message_of(record: SqsMessage) -> Message {
+fn from_record(record: SqsMessage) -> Message {
     let receive_count = record.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok());
     Message {
         id: record.message_id.unwrap_or_default(),
@@ -107,9 +111,10 @@ fn message_of(record: SqsMessage) -> Message {
     }
 }
 
-/// Whether a message came from the webhook queue: a queue's name is the last part of its ARN and of its URL.
+/// Whether a message is from the webhook queue. The name of a queue is the last part of its ARN and
+/// of its URL.
 fn is_webhook(app: &App, record: &SqsMessage) -> bool {
-    let of_record = record.event_source_arn.as_deref().and_then(|arn| arn.rsplit(':').next());
-    let of_queue = app.webhooks.as_ref().and_then(|queue| queue.url().rsplit('/').next());
-    of_record.is_some() && of_record == of_queue
+    let source_name = record.event_source_arn.as_deref().and_then(|arn| arn.rsplit(':').next());
+    let queue_name = app.webhooks.as_ref().and_then(|queue| queue.url().rsplit('/').next());
+    source_name.is_some() && source_name == queue_name
 }

@@ -1,8 +1,8 @@
-//! An error and all that caused it, in one line: the AWS SDK's errors say little themselves.
+//! Error messages with their causes. The AWS SDK's errors are not informative without them.
 
 use std::error::Error;
 
-/// `error: its cause: the cause's cause`.
+/// Returns the error and all its causes in one line, separated by colons.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,5 @@
-//! The Lambda front: events in, [`http::handle`](crate::http::handle) or [`drain`](crate::drain) out.
+//! Entry points of the Lambda functions: pass events to [`http::handle`](crate::http::handle) or to
+//! [`drain`](crate::drain).
 
 mod request;
 
@@ -14,28 +15,29 @@ use crate::{
     app::App,
     drain::{self, DrainEvent},
     http::{Body, Deadline, handle},
+    units::{Millis, UnixMs},
 };
 
-/// Runs a function's main: starts the runtime and the app of the environment, then serves.
+/// Runs a Lambda function: starts the runtime, creates the app from the environment, and serves.
 ///
 /// # Errors
-/// The environment cannot be used, or the Lambda runtime ended.
+/// Returns an error if the environment is invalid, or the Lambda runtime ends.
 pub fn run<F: Future<Output = Result<(), Error>>>(serve: impl FnOnce(App) -> F) -> Result<(), Error> {
-    // A function of this size has a part of one CPU, and the broker waits more than it computes.
+    // A function of this size has a fraction of a CPU, and the broker mostly waits.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { serve(App::from_env().await?).await })
 }
 
-/// Serves API Gateway, Function URL and load balancer events, streaming every response.
+/// Serves events of API Gateway, Function URLs and load balancers. Streams every response.
 ///
 /// # Errors
-/// The Lambda runtime ended.
+/// Returns an error if the Lambda runtime ends.
 pub async fn serve_http(app: App) -> Result<(), Error> {
     let handler = service_fn(move |event: LambdaEvent<LambdaRequest>| {
         let app = app.clone();
         async move {
             let request = request::read(event.payload).with_lambda_context(event.context);
-            // Boxed, because the compiler gives up on the layout of futures nested this deep.
+            // Boxed, because the compiler cannot compute the layout of futures nested this deep.
             Ok::<_, Infallible>(streamed(Box::pin(answer(&app, request)).await))
         }
     });
@@ -48,16 +50,16 @@ fn streamed(response: Response<Body>) -> StreamResponse<BodyDataStream<Body>> {
     StreamResponse { metadata_prelude, stream: body.into_data_stream() }
 }
 
-/// Serves SQS batches and the sweep's schedule.
+/// Serves SQS batches and the schedule of the sweep.
 ///
 /// # Errors
-/// The Lambda runtime ended.
+/// Returns an error if the Lambda runtime ends.
 pub async fn serve_queue(app: App) -> Result<(), Error> {
     let handler = service_fn(move |event: LambdaEvent<DrainEvent>| {
         let app = app.clone();
         async move {
-            let deadline_ms = deadline_ms(&app, event.context.deadline);
-            Ok::<_, Error>(drain::handle(&app, event.payload, deadline_ms).await?)
+            let deadline = usable_deadline(&app, event.context.deadline);
+            Ok::<_, Error>(drain::handle(&app, event.payload, deadline).await?)
         }
     });
     lambda_runtime::run_concurrent(handler).await
@@ -68,35 +70,37 @@ pub async fn answer(app: &App, mut request: Request) -> Response<Body> {
     if let Some(caller) = request::caller(&request) {
         request.extensions_mut().insert(caller);
     }
-    let deadline = request.lambda_context_ref().and_then(|context| deadline_ms(app, context.deadline));
-    if let Some(deadline_ms) = deadline {
-        request.extensions_mut().insert(Deadline(deadline_ms));
+    let deadline = request.lambda_context_ref().and_then(|context| usable_deadline(app, context.deadline));
+    if let Some(deadline) = deadline {
+        request.extensions_mut().insert(Deadline(deadline.as_ms()));
     }
     handle(app, request).await
 }
 
-/// What is kept of the invocation's time for settling and answering, in milliseconds.
-const RESERVE_MS: u64 = 2_000;
+/// Time of an invocation that is reserved for settling and answering.
+const MARGIN: Millis = Millis::from_s(2);
 
-/// The invocation's deadline. One in the past means that nobody knows it: the local emulator sends such.
-fn deadline_ms(app: &App, deadline_ms: u64) -> Option<u64> {
-    let usable_ms = deadline_ms.saturating_sub(RESERVE_MS);
-    (usable_ms > app.clock.now_ms()).then_some(usable_ms)
+/// Returns the deadline of an invocation, less the margin. A deadline in the past means that there
+/// is none: the local emulator sends such deadlines.
+fn usable_deadline(app: &App, deadline_ms: u64) -> Option<UnixMs> {
+    let deadline = UnixMs::from_ms(deadline_ms) - MARGIN;
+    (deadline > app.clock.now()).then_some(deadline)
 }
 
-/// An event as Lambda would deliver it to one of the two functions.
-pub enum Event {
+/// An event as Lambda delivers it to one of the two functions.
+pub enum FunctionEvent {
     /// For `api`.
     Http(Box<Request>),
     /// For `drain`.
     Queue(DrainEvent),
 }
 
-impl Event {
-    /// Reads an event from JSON.
+impl FunctionEvent {
+    /// Parses an event from JSON.
     ///
     /// # Errors
-    /// It is neither an HTTP event of API Gateway or a Function URL, nor an SQS batch, nor the sweep's schedule.
+    /// Returns an error if it is neither an HTTP event of API Gateway or a Function URL, nor an SQS
+    /// batch, nor the schedule of the sweep.
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
         match serde_json::from_str(json) {
             Ok(event) => Ok(Self::Queue(event)),

@@ -65,7 +65,8 @@ impl Millis {
         self.0
     }
 
-    /// The number of seconds, rounded up: a caller that waits for so many does not come too early.
+    /// The number of seconds, rounded up: a caller that waits for this time does not return too
+    /// early.
     pub const fn as_s_rounded_up(self) -> u64 {
         self.0.div_ceil(1_000)
     }

@@ -44,7 +44,7 @@ pub struct LocalOptions {
 
 impl Default for LocalOptions {
     fn default() -> Self {
-        Self { keeps_state: false, drain_concurrency: spillway::drain::CONCURRENCY }
+        Self { keeps_state: false, drain_concurrency: spillway::drain::DEFAULT_CONCURRENCY }
     }
 }
 

@@ -20,6 +20,7 @@ use spillway::{
     job::{Call, NewJob, Priority, Status},
     queue::{Message, Queue},
     tenant::Class,
+    units::Millis,
 };
 
 use super::{deployment::Deployment, figures, request::Request, settings::Settings};
@@ -206,7 +207,7 @@ async fn invoke(app: &App, queue: &Queue, messages: Vec<Message>, totals: &mut T
     let records: Vec<_> = messages.iter().map(record).collect();
     let event: DrainEvent = serde_json::from_value(json!({ "Records": records }))?;
     let began = Instant::now();
-    let handled = drain::handle(app, event, Some(app.clock.now_ms() + INVOCATION_MS)).await?;
+    let handled = drain::handle(app, event, Some(app.clock.now() + Millis::from_ms(INVOCATION_MS))).await?;
     totals.billed += began.elapsed();
     totals.invocations += 1;
     ensure!(handled.batch_item_failures.is_empty(), "{} messages failed", handled.batch_item_failures.len());

@@ -9,7 +9,7 @@ use spillway::{
     dialect::Api,
     drain,
     job::{Call, NewJob, Priority},
-    lambda::{self, Event},
+    lambda::{self, FunctionEvent},
     telemetry::Telemetry,
     tenant::CallerRecord,
 };
@@ -70,7 +70,7 @@ pub async fn replay(path: &Path, mut on_result: impl FnMut(Replayed)) -> anyhow:
         data: None,
         port: 0,
         tls_port: None,
-        drain_concurrency: spillway::drain::CONCURRENCY,
+        drain_concurrency: spillway::drain::DEFAULT_CONCURRENCY,
         telemetry: Telemetry::off(),
     };
     let world = World::start(options).await?;
@@ -80,7 +80,7 @@ pub async fn replay(path: &Path, mut on_result: impl FnMut(Replayed)) -> anyhow:
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let job = if text.contains("${JOB}") { waiting_job(&world).await? } else { String::new() };
         let text = text.replace("${KEY}", &key).replace("${JOB}", &job);
-        let event = Event::parse(&text).with_context(|| format!("{} is not an event", path.display()))?;
+        let event = FunctionEvent::parse(&text).with_context(|| format!("{} is not an event", path.display()))?;
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         on_result(send(&world, file, event).await?);
     }
@@ -127,9 +127,9 @@ async fn waiting_job(world: &World) -> anyhow::Result<String> {
     Ok(world.app.jobs.submit(&job).await?.id)
 }
 
-async fn send(world: &World, file: String, event: Event) -> anyhow::Result<Replayed> {
+async fn send(world: &World, file: String, event: FunctionEvent) -> anyhow::Result<Replayed> {
     match event {
-        Event::Http(request) => {
+        FunctionEvent::Http(request) => {
             let sent = format!("{} {}", request.method(), request.uri().path());
             let response = lambda::answer(&world.app, *request).await;
             let pool = response.headers().get("x-spillway-pool").and_then(|pool| pool.to_str().ok());
@@ -138,7 +138,7 @@ async fn send(world: &World, file: String, event: Event) -> anyhow::Result<Repla
             let body = response.into_body().collect().await?.to_bytes();
             Ok(Replayed { file, sent, got, body: String::from_utf8_lossy(&body).into_owned() })
         }
-        Event::Queue(event) => {
+        FunctionEvent::Queue(event) => {
             let response = drain::handle(&world.app, event, None).await?;
             let got = format!("{} failed", response.batch_item_failures.len());
             Ok(Replayed { file, sent: "drain".into(), got, body: serde_json::to_string(&response)? })

@@ -1,10 +1,11 @@
-//! The limits of the tenant and of the organisation it belongs to: both hold, or nothing is charged.
+//! Admission: reserves on the tenant and on its organisation. Both have room, or nothing is
+//! charged.
 
 use std::sync::Arc;
 
 use tracing::warn;
 
-use super::{Ask, Plan, accounts, problems, settlement};
+use super::{ModelRequest, Plan, accounts, problems, settlement};
 use crate::{
     app::App,
     problem::Problem,
@@ -17,32 +18,34 @@ use crate::{
     units::UnixMs,
 };
 
-/// A request that fits its tenant's limits, and its parent's.
+/// A request that fits the limits of its tenant and of the parent.
 #[must_use = "an admission holds capacity until it is settled"]
 pub struct Admitted {
     pub plan: Plan,
-    /// When the attempt must be over, in milliseconds since 1970: its reservations expire then, and its call and its stream
-    /// are cut off.
-    pub deadline_ms: u64,
+    /// Deadline of the attempt: its reservations expire then, and its call and its stream are cut
+    /// off.
+    pub deadline: UnixMs,
+    /// The reservation on the tenant.
     pub held: Held,
     /// The reservation on the tenant's parent, if it has one.
     pub parent: Option<Held>,
-    /// Where the tenant's limits stand.
-    pub limits: Vec<LimitState>,
+    /// State of the tenant's limits.
+    pub limit_states: Vec<LimitState>,
     /// Whether the tenant, or its parent, is above its committed share of the pools.
     pub is_excess: bool,
-    /// Quota tokens that the tenant did not reserve because its recent answers were shorter than what was asked.
+    /// Quota tokens that the tenant did not reserve because recent answers were shorter than the
+    /// output cap.
     pub regained_tokens: u64,
 }
 
 impl Admitted {
-    /// Quota tokens reserved on the tenant.
+    /// Returns the quota tokens reserved on the tenant.
     pub fn reserved_tokens(&self) -> u64 {
         self.held.reservation().charge.minute_tokens
     }
 
-    /// Gives the reservations back because no pool answered: whole, or only their slots if a model may have been billed.
-    /// Says what stays charged.
+    /// Gives the reservations back because no pool answered: all of them, or only their slots if a
+    /// model may have been billed. Returns the remaining charges.
     pub async fn give_back(self, app: &App, may_be_billed: bool) -> Receipt {
         let give_back = async |held: Held| settlement::give_back(app, held, may_be_billed).await;
         let give_back_if_held = async |held: Option<Held>| match held {
@@ -55,74 +58,76 @@ impl Admitted {
     }
 }
 
-/// Who pays for a request.
+/// The tenant and the organisation that are charged for a request.
 pub struct Payers {
     tenant: Arc<Tenant>,
     parent: Option<Arc<Tenant>>,
 }
 
-/// What is reserved on them, and where their limits stand.
+/// The reservations on the payers, each with the view of its limits.
 pub struct Reserved {
     pub tenant: (Held, View),
     pub parent: Option<(Held, View)>,
 }
 
-/// Reserves for `ask` on its tenant and on that one's parent. When the ledger knows newer limits than the registry cache,
-/// those are read and tried once.
+/// Reserves for `request` on its tenant and on the parent. If the ledger has seen newer limits than
+/// the registry cache, reloads the limits and tries again, once.
 ///
 /// # Errors
-/// The request can never fit, does not fit now, or the ledger cannot be reached.
-pub async fn admit(app: &App, ask: &Ask) -> Result<Admitted, Problem> {
-    let deadline_ms = ask.attempt_deadline_ms(app.clock.now_ms());
-    let payers = Payers::of(app, ask.tenant.clone()).await?;
-    if let Some(admitted) = reserve(app, ask, &payers, deadline_ms).await? {
+/// Returns an error if the request can never fit, does not fit now, or the ledger is unavailable.
+pub async fn admit(app: &App, request: &ModelRequest) -> Result<Admitted, Problem> {
+    let deadline = request.attempt_deadline(app.clock.now());
+    let payers = Payers::for_tenant(app, request.tenant.clone()).await?;
+    if let Some(admitted) = reserve(app, request, &payers, deadline).await? {
         return Ok(admitted);
     }
-    let payers = payers.read_again(app).await?;
-    reserve(app, ask, &payers, deadline_ms).await?.ok_or_else(problems::limits_changing)
+    let payers = payers.reload(app).await?;
+    reserve(app, request, &payers, deadline).await?.ok_or_else(problems::limits_changing)
 }
 
-/// Plans `ask` without reserving anything.
+/// Plans `request` without reserving anything.
 ///
 /// # Errors
-/// The request can never fit.
-pub async fn check(app: &App, ask: &Ask) -> Result<(), Problem> {
-    let Payers { tenant, parent } = Payers::of(app, ask.tenant.clone()).await?;
-    Plan::new(ask, &tenant, parent.as_deref(), &History::default()).map(drop)
+/// Returns an error if the request can never fit.
+pub async fn check(app: &App, request: &ModelRequest) -> Result<(), Problem> {
+    let Payers { tenant, parent } = Payers::for_tenant(app, request.tenant.clone()).await?;
+    Plan::new(request, &tenant, parent.as_deref(), &History::default()).map(drop)
 }
 
 impl Payers {
-    pub async fn of(app: &App, tenant: Arc<Tenant>) -> Result<Self, Problem> {
+    /// Reads the parent of `tenant`.
+    pub async fn for_tenant(app: &App, tenant: Arc<Tenant>) -> Result<Self, Problem> {
         let Some(name) = &tenant.parent else { return Ok(Self { tenant, parent: None }) };
         let parent = app.registry.tenant(name).await?;
         let parent = parent.ok_or_else(|| problems::parent_missing(&tenant.name, name))?;
         Ok(Self { tenant, parent: Some(parent) })
     }
 
-    pub async fn read_again(self, app: &App) -> Result<Self, Problem> {
+    /// Reads the tenant and the parent again, past the cache.
+    pub async fn reload(self, app: &App) -> Result<Self, Problem> {
         for stale in [Some(&self.tenant), self.parent.as_ref()].into_iter().flatten() {
             app.registry.forget(&stale.name);
         }
-        let tenant = app.registry.tenant(&self.tenant.name).await;
-        let tenant = tenant?;
-        Self::of(app, tenant.ok_or_else(problems::tenant_deleted)?).await
+        let tenant = app.registry.tenant(&self.tenant.name).await?;
+        Self::for_tenant(app, tenant.ok_or_else(problems::tenant_deleted)?).await
     }
 
-    /// Reserves on both what `charge` says, or on neither; `None` if the limits of one of them are out of date.
+    /// Reserves `charge` on both payers, or on neither. Returns `None` if the limits of one payer
+    /// are out of date.
     ///
     /// # Errors
-    /// One of them has no room, or the ledger cannot be reached.
+    /// Returns an error if one payer has no room, or the ledger is unavailable.
     pub async fn reserve(
         &self,
         app: &App,
         charge: impl Fn(&Tenant) -> Charge,
-        expires_ms: u64,
+        expires_at: UnixMs,
     ) -> Result<Option<Reserved>, Problem> {
-        let Some(tenant) = reserve_on(app, &self.tenant, charge(&self.tenant), expires_ms).await? else {
+        let Some(tenant) = reserve_on(app, &self.tenant, charge(&self.tenant), expires_at).await? else {
             return Ok(None);
         };
         let Some(parent) = &self.parent else { return Ok(Some(Reserved { tenant, parent: None })) };
-        match reserve_on(app, parent, charge(parent), expires_ms).await {
+        match reserve_on(app, parent, charge(parent), expires_at).await {
             Ok(Some(parent)) => Ok(Some(Reserved { tenant, parent: Some(parent) })),
             refused => {
                 settlement::give_back(app, tenant.0, false).await;
@@ -132,53 +137,60 @@ impl Payers {
     }
 }
 
-/// `None` if the limits of one of the payers are out of date.
-async fn reserve(app: &App, ask: &Ask, payers: &Payers, deadline_ms: u64) -> Result<Option<Admitted>, Problem> {
+/// Plans `request` and reserves for it. Returns `None` if the limits of one payer are out of date.
+async fn reserve(
+    app: &App,
+    request: &ModelRequest,
+    payers: &Payers,
+    deadline: UnixMs,
+) -> Result<Option<Admitted>, Problem> {
     let Payers { tenant, parent } = payers;
-    let history = history(app, ask, tenant).await;
-    let plan = Plan::new(ask, tenant, parent.as_deref(), &history)?;
-    let charge = |payer: &Tenant| plan.tenant_charge(payer, &ask.model);
-    let Some(reserved) = payers.reserve(app, charge, deadline_ms).await? else { return Ok(None) };
+    let history = history(app, request, tenant).await;
+    let plan = Plan::new(request, tenant, parent.as_deref(), &history)?;
+    let charge = |payer: &Tenant| plan.tenant_charge(payer, &request.model);
+    let Some(reserved) = payers.reserve(app, charge, deadline).await? else { return Ok(None) };
     let now = app.clock.now();
-    let Reserved { tenant: (held, view), parent: of_parent } = reserved;
-    let is_parent_excess = parent.as_ref().zip(of_parent.as_ref());
+    let Reserved { tenant: (held, view), parent: held_on_parent } = reserved;
+    let is_parent_excess = parent.as_ref().zip(held_on_parent.as_ref());
     let is_parent_excess = is_parent_excess.is_some_and(|(parent, (_, view))| is_excess(parent, view, now));
     Ok(Some(Admitted {
-        deadline_ms,
+        deadline,
         held,
-        parent: of_parent.map(|(held, _)| held),
-        limits: view.states(now),
+        parent: held_on_parent.map(|(held, _)| held),
+        limit_states: view.states(now),
         is_excess: is_excess(tenant, &view, now) || is_parent_excess,
-        regained_tokens: plan.regained_tokens(tenant, &ask.model),
+        regained_tokens: plan.regained_tokens(tenant, &request.model),
         plan,
     }))
 }
 
+/// Reserves `charge` on `payer`. Returns `None` if its limits are out of date.
 async fn reserve_on(
     app: &App,
     payer: &Tenant,
     charge: Charge,
-    expires_ms: u64,
+    expires_at: UnixMs,
 ) -> Result<Option<(Held, View)>, Problem> {
-    let reserved = app.ledger.reserve(&accounts::for_tenant(payer), charge, UnixMs::from_ms(expires_ms)).await;
-    match reserved.map_err(LedgerError)? {
+    let outcome = app.ledger.reserve(&accounts::for_tenant(payer), charge, expires_at).await;
+    match outcome.map_err(LedgerError)? {
         ReserveOutcome::Reserved(held, view) => Ok(Some((held, view))),
-        ReserveOutcome::Refused(refused, view) => {
-            Err(problems::limits_reached(&payer.name, &refused, view.states(app.clock.now())))
+        ReserveOutcome::Refused(refusal, view) => {
+            Err(problems::limits_reached(&payer.name, &refusal, view.states(app.clock.now())))
         }
         ReserveOutcome::Busy => Err(problems::ledger_contended(&payer.name)),
         ReserveOutcome::Stale => Ok(None),
     }
 }
 
-/// What recent requests tell about this one, if its tenant wants to know. Without an answer it reserves what it asks for.
-async fn history(app: &App, ask: &Ask, tenant: &Tenant) -> History {
+/// Returns the history of recent requests to the model, if `tenant` uses right-sizing. If it cannot
+/// be read, the request reserves its full output cap.
+async fn history(app: &App, request: &ModelRequest, tenant: &Tenant) -> History {
     if tenant.right_sizing == RightSizing::Off {
         return History::default();
     }
-    let recent = app.histories.recent(&tenant.name, &ask.model.name).await;
+    let recent = app.histories.recent(&tenant.name, &request.model.name).await;
     recent.unwrap_or_else(|error| {
-        warn!(%error, "a history was not read");
+        warn!(%error, "failed to read a history");
         History::default()
     })
 }

@@ -1,6 +1,6 @@
 //! Estimate of a request's cost before the model answers.
 
-use super::Ask;
+use super::ModelRequest;
 use crate::{
     chat::OutputBound,
     pool::{Model, Pool},
@@ -14,10 +14,7 @@ use crate::{
 /// Plan for a request: its output limit, and the amounts to reserve.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Output limit to set in the request that is sent, in tokens; `None` leaves the request
-    /// unchanged.
-    pub max_tokens: Option<u64>,
-    /// Output cap that was chosen here and not by the caller, in tokens.
+    /// Output cap to set in the request that is sent, in tokens; `None` leaves the caller's.
     pub max_tokens_set: Option<u64>,
     /// Estimated input, and the output cap of the caller.
     requested: Usage,
@@ -31,27 +28,31 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `ask` under the limits of `tenant` and of its `parent`, sized by `history`.
+    /// Plans `request` under the limits of `tenant` and of its `parent`, sized by `history`.
     ///
     /// # Errors
     /// Returns an error if the request can never be admitted: it is larger than a whole limit, or
     /// asks for more output than the model supports.
-    pub fn new(ask: &Ask, tenant: &Tenant, parent: Option<&Tenant>, history: &History) -> Result<Self, Problem> {
+    pub fn new(
+        request: &ModelRequest,
+        tenant: &Tenant,
+        parent: Option<&Tenant>,
+        history: &History,
+    ) -> Result<Self, Problem> {
         let payers = || [Some(tenant), parent].into_iter().flatten();
-        let tokenizer = ask.model.tokenizer();
-        let bodies = ask.request.input.bodies().iter();
+        let tokenizer = request.model.tokenizer();
+        let bodies = request.chat.input.bodies().iter();
         let estimated_input_tokens = bodies.map(|body| quota::input_tokens(body, tokenizer)).sum();
         let input_tokens = history.correct(estimated_input_tokens);
-        let fitting = payers().filter_map(|payer| fitting_output(&ask.model, &payer.limits, input_tokens)).min();
-        let (requested, mut max_tokens_set) = output_cap(ask, tenant, fitting)?;
+        let fitting = payers().filter_map(|payer| fitting_output(&request.model, &payer.limits, input_tokens)).min();
+        let (requested, mut max_tokens_set) = output_cap(request, tenant, fitting)?;
         let usual = history.p99_output_tokens.map_or(requested, |p99| p99.min(requested));
         let sent = if tenant.right_sizing == RightSizing::Send { usual } else { requested };
-        if sent < requested && ask.request.input.output_bound() == OutputBound::Limit {
+        if sent < requested && request.chat.input.output_bound() == OutputBound::Limit {
             max_tokens_set = Some(sent);
         }
         let usage = |output_tokens| Usage { input_tokens, output_tokens, ..Usage::default() };
         let plan = Self {
-            max_tokens: max_tokens_set,
             max_tokens_set,
             requested: usage(requested),
             sent: usage(sent),
@@ -59,7 +60,7 @@ impl Plan {
             estimated_input_tokens,
         };
         for payer in payers() {
-            let exceeded = quota::too_large(&payer.limits, &plan.tenant_charge(payer, &ask.model));
+            let exceeded = quota::too_large(&payer.limits, &plan.tenant_charge(payer, &request.model));
             if let Some((limit, cap)) = exceeded.first() {
                 return Err(too_large(&payer.name, *limit, *cap, &plan.reserved));
             }
@@ -115,21 +116,21 @@ fn charge(usage: &Usage, pool: &Pool, rules: &ReserveSettings, default: ReserveR
     }
 }
 
-/// Returns the output cap of `ask` in tokens and, if the caller did not set it, the cap to set.
+/// Returns the output cap of `request` in tokens and, if the caller did not set it, the cap to set.
 /// That is the tenant's default, or `fitting` if that is lower. If no cap can be set, the answer
 /// may be as long as the model allows.
-fn output_cap(ask: &Ask, tenant: &Tenant, fitting: Option<u64>) -> Result<(u64, Option<u64>), Problem> {
-    let max_output = ask.model.max_output_tokens;
-    match ask.request.input.output_bound() {
+fn output_cap(request: &ModelRequest, tenant: &Tenant, fitting: Option<u64>) -> Result<(u64, Option<u64>), Problem> {
+    let max_output = request.model.max_output_tokens;
+    match request.chat.input.output_bound() {
         OutputBound::Nothing => return Ok((0, None)),
         OutputBound::Unknown => return Ok((max_output, None)),
         OutputBound::Limit => {}
     }
-    match ask.request.max_tokens {
+    match request.chat.max_tokens {
         Some(max_tokens) if max_tokens > max_output => {
             let message = format!(
                 "max_tokens is {max_tokens}, but {} supports at most {max_output} output tokens.",
-                ask.model.name
+                request.model.name
             );
             Err(Problem::invalid("max_tokens", message))
         }

@@ -1,11 +1,11 @@
-//! From the pool to the caller: deltas as they come, and the settlement after the last.
+//! Passes a pool's response to the caller, and settles when the model is done.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::{
-    Ask, Reply, Served,
+    ModelRequest, Reply, Served,
     admit::Admitted,
     route::{Response, Routed},
     settlement::Settlement,
@@ -16,77 +16,82 @@ use crate::{
     concurrency::{CallOutcome, Permit},
     model::{EventStream, Failure},
     problem::Problem,
-    telemetry::{Outcome, RequestEvent},
+    telemetry::{RequestEvent, RequestOutcome},
+    units::UnixMs,
     usage::Usage,
 };
 
-/// A piece of an answer under way.
+/// An item of a streamed answer.
 #[derive(Debug)]
 pub enum Delta {
-    /// What the model produced.
+    /// An event of the model.
     Event(StreamEvent),
-    /// Nothing follows: the answer is complete and settled, or it broke off.
+    /// The last item: the answer is complete and settled, or it broke off.
     End(Result<(), Problem>),
 }
 
-/// The pieces of an answer. Without an end, the reader was too slow and did not get all of it.
+/// The items of a streamed answer. If the channel closes without an end, the reader was too slow
+/// and did not get the whole answer.
 pub type Deltas = mpsc::Receiver<Delta>;
 
-/// How many events may wait for a slow reader before the model is made to wait.
-const DELTAS_AHEAD: usize = 64;
+/// Number of events that are buffered for a slow reader. Then the model is read no faster than the
+/// reader reads.
+const MAX_BUFFERED_EVENTS: usize = 64;
 
-/// Hands the pool's response to the caller and sees to it that both reservations are settled, whether or not the caller
-/// stays to the end: Bedrock bills to the end.
+/// Passes the pool's response to the caller, and settles both reservations. It does so even if the
+/// caller does not stay to the end, because Bedrock bills to the end.
 pub async fn respond(
     app: &App,
-    ask: Arc<Ask>,
+    request: Arc<ModelRequest>,
     admitted: Admitted,
     routed: Routed<'_>,
     mut event: RequestEvent,
-    started_ms: u64,
+    started: UnixMs,
 ) -> Served {
     let pool = routed.pool.name.clone();
     event.attempts = Some(routed.calls);
-    let (max_tokens_set, limits) = (admitted.plan.max_tokens_set, admitted.limits.clone());
-    let deadline_ms = admitted.deadline_ms;
-    let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), ask };
-    let delivery = Delivery { app: app.clone(), settlement, permit: routed.permit, event, started_ms, deadline_ms };
+    let (max_tokens_set, limit_states) = (admitted.plan.max_tokens_set, admitted.limit_states.clone());
+    let deadline = admitted.deadline;
+    let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), request };
+    let responder = Responder { app: app.clone(), settlement, permit: routed.permit, event, started, deadline };
     let reply = match routed.response {
         Response::Whole(answer) => {
-            delivery.end(answer.usage, Outcome::Answered).await;
+            responder.end(answer.usage, RequestOutcome::Answered).await;
             Reply::Whole(answer)
         }
         Response::Stream(stream) => {
-            let (sender, deltas) = mpsc::channel(DELTAS_AHEAD);
+            let (sender, deltas) = mpsc::channel(MAX_BUFFERED_EVENTS);
             let headers = stream.headers().clone();
-            tokio::spawn(delivery.pump(*stream, sender));
+            tokio::spawn(responder.forward(*stream, sender));
             Reply::Stream { headers, deltas }
         }
     };
-    Served { reply, pool, max_tokens_set, limits }
+    Served { reply, pool, max_tokens_set, limit_states }
 }
 
-struct Delivery {
+/// The state of one response.
+struct Responder {
     app: App,
     settlement: Settlement,
     /// Released when the model is done.
     permit: Option<Permit>,
     event: RequestEvent,
-    started_ms: u64,
-    deadline_ms: u64,
+    started: UnixMs,
+    deadline: UnixMs,
 }
 
-impl Delivery {
-    /// Passes every event on; when the reader is gone it reads on alone, to learn the usage.
-    async fn pump(mut self, mut stream: EventStream, sender: mpsc::Sender<Delta>) {
+impl Responder {
+    /// Forwards every event to the reader. When the reader has left, reads on alone to learn the
+    /// usage.
+    async fn forward(mut self, mut stream: EventStream, sender: mpsc::Sender<Delta>) {
         let mut usage = None;
         let mut has_reader = true;
         let mut is_complete = false;
-        let mut tells_usage = true;
+        let mut reports_usage = true;
         let clock = self.app.clock.clone();
-        let deadline = clock.sleep_until(crate::units::UnixMs::from_ms(self.deadline_ms));
+        let deadline = clock.sleep_until(self.deadline);
         tokio::pin!(deadline);
-        let ended = loop {
+        let failure = loop {
             let next = tokio::select! {
                 biased;
                 () = &mut deadline => break Some(Failure::timed_out()),
@@ -95,33 +100,32 @@ impl Delivery {
             match next {
                 Ok(Some(event)) => {
                     if self.event.time_to_first_token_ms.is_none() && event.is_output() {
-                        let waited_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);
-                        self.event.time_to_first_token_ms = Some(waited_ms);
+                        self.event.time_to_first_token_ms = Some(clock.now() - self.started);
                     }
                     is_complete |= event.report(&mut usage);
-                    // Some models do not say through InvokeModel what they used.
-                    tells_usage = matches!(event, StreamEvent::Converse { .. }) || usage.is_some();
-                    // One that neither reads nor leaves may not hold the model up for ever.
+                    // Some models do not report their usage through InvokeModel.
+                    reports_usage = matches!(event, StreamEvent::Converse { .. }) || usage.is_some();
+                    // A reader that neither reads nor leaves must not delay the model forever.
                     has_reader = has_reader
                         && tokio::select! {
                             biased;
                             sent = sender.send(Delta::Event(event)) => sent.is_ok(),
-                            () = clock.sleep_until(crate::units::UnixMs::from_ms(self.deadline_ms)) => false,
+                            () = clock.sleep_until(self.deadline) => false,
                         };
                 }
-                Ok(None) if is_complete || !tells_usage => break None,
+                Ok(None) if is_complete || !reports_usage => break None,
                 Ok(None) => break Some(Failure::cut()),
                 Err(failure) => break Some(failure),
             }
         };
-        if let (Some(Failure::Throttled), Some(permit)) = (&ended, self.permit.take()) {
+        if let (Some(Failure::Throttled), Some(permit)) = (&failure, self.permit.take()) {
             permit.release(CallOutcome::Throttled);
         }
-        let problem = ended.map(Failure::into_problem);
+        let problem = failure.map(Failure::into_problem);
         let outcome = match &problem {
-            Some(_) => Outcome::Failed,
-            None if has_reader => Outcome::Answered,
-            None => Outcome::Cancelled,
+            Some(_) => RequestOutcome::Failed,
+            None if has_reader => RequestOutcome::Answered,
+            None => RequestOutcome::Cancelled,
         };
         self.end(usage, outcome).await;
         if has_reader {
@@ -129,19 +133,20 @@ impl Delivery {
         }
     }
 
-    async fn end(self, usage: Option<Usage>, outcome: Outcome) {
-        let Self { app, settlement, permit, mut event, started_ms, .. } = self;
+    /// Settles, and records the request event.
+    async fn end(self, usage: Option<Usage>, outcome: RequestOutcome) {
+        let Self { app, settlement, permit, mut event, started, .. } = self;
+        let is_failed = outcome == RequestOutcome::Failed;
         if let Some(permit) = permit {
-            let is_failed = outcome == Outcome::Failed;
             permit.release(if is_failed { CallOutcome::Ignored } else { CallOutcome::Answered });
         }
-        let receipt = settlement.settle(&app, usage, outcome == Outcome::Failed).await;
+        let receipt = settlement.settle(&app, usage, is_failed).await;
         event.cost_microusd = receipt.tenant.map(|charged| charged.charge.cost_microusd);
         event.charge(&receipt);
         event.input_tokens = usage.map(|usage| usage.all_input_tokens());
         event.output_tokens = usage.map(|usage| usage.output_tokens);
         event.outcome = outcome;
-        event.duration_ms = app.clock.now_ms().saturating_sub(started_ms);
+        event.duration_ms = app.clock.now() - started;
         app.telemetry.record(event);
     }
 }

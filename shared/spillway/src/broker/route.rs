@@ -1,6 +1,6 @@
-//! The ladder: pool after pool, until one answers.
+//! The ladder: tries one pool after the other until a pool answers.
 
-use super::{Ask, accounts, admit::Admitted, problems, settlement};
+use super::{ModelRequest, accounts, admit::Admitted, problems, settlement};
 use crate::{
     app::App,
     chat::Answer,
@@ -13,25 +13,25 @@ use crate::{
         LedgerError,
         ledger::{Held, ReserveOutcome},
     },
-    units::{Millis, UnixMs},
+    units::Millis,
 };
 
-/// A pool that took the request.
+/// A pool that accepted the request, and its response.
 pub struct Routed<'a> {
     pub pool: &'a Pool,
-    /// The reservation on the pool; `None` when it has no limits.
+    /// The reservation on the pool; `None` if it has no limits.
     pub held: Option<Held>,
     /// The concurrency permit of a job that can wait.
     pub permit: Option<Permit>,
-    /// How many pools were called, this one included.
+    /// Number of pools that were called, including this one.
     pub calls: u32,
     pub response: Response,
 }
 
-/// What the pool gives.
+/// The response of a pool.
 pub enum Response {
     Whole(Answer),
-    /// Its first event has arrived.
+    /// The first event has arrived.
     Stream(Box<EventStream>),
 }
 
@@ -40,7 +40,7 @@ pub struct Failed {
     pub problem: Problem,
     /// Whether a model may have worked on the request.
     pub may_be_billed: bool,
-    /// The pool that may have, and what stays charged on it.
+    /// The pool that may be billed, and the charge that remains on it.
     pub pool: Option<(String, Option<Charged>)>,
 }
 
@@ -50,60 +50,60 @@ impl Failed {
     }
 }
 
-/// When a pool whose ledger items are too hot to write to is worth another try.
-const BUSY_RETRY_MS: u64 = 1_000;
+/// Time until the next try of a pool whose ledger items have too many concurrent writes.
+const CONTENDED_RETRY_AFTER: Millis = Millis::from_s(1);
 
-/// What stood in the way so far.
+/// The reasons why the pools so far did not take the request.
 #[derive(Default)]
 struct Obstacles {
-    soonest_retry_ms: Option<u64>,
+    min_retry_after: Option<Millis>,
     unavailable: Option<Problem>,
 }
 
-/// Waits for a concurrency permit of a pool, if `ask` is a job that can wait.
+/// Waits for a concurrency permit of a pool, if `request` is a job that can wait.
 ///
 /// # Errors
 /// Returns an error if no pool has a permit in time.
-pub async fn wait_for_permit(app: &App, ask: &Ask) -> Result<Option<Permit>, Problem> {
-    let Some(until_ms) = ask.patient_until_ms else { return Ok(None) };
-    match app.concurrency.acquire(&ask.model, &rungs(ask)?, UnixMs::from_ms(until_ms)).await {
+pub async fn wait_for_permit(app: &App, request: &ModelRequest) -> Result<Option<Permit>, Problem> {
+    let Some(deadline) = request.permit_deadline else { return Ok(None) };
+    match app.concurrency.acquire(&request.model, &rungs(request)?, deadline).await {
         Ok(permit) => Ok(Some(permit)),
-        Err(retry_after) => Err(problems::pools_full(&ask.model.name, retry_after)),
+        Err(retry_after) => Err(problems::pools_full(&request.model.name, retry_after)),
     }
 }
 
-/// Tries the pools of the model's ladder in order: a full, throttled or unavailable one leads to the next; anything else
-/// ends the request. `permit` is the permit that the job waited for.
+/// Tries the pools of the model's ladder in order. A full, throttled or unavailable pool leads to
+/// the next; any other failure ends the request. `permit` is the permit that the job waited for.
 pub async fn route<'a>(
     app: &App,
-    ask: &'a Ask,
+    request: &'a ModelRequest,
     admitted: &Admitted,
     mut permit: Option<Permit>,
 ) -> Result<Routed<'a>, Failed> {
     let mut obstacles = Obstacles::default();
     let mut calls = 0;
-    for pool in rungs(ask).map_err(Failed::unbilled)? {
-        let permit = match permit_for(app, ask, pool, &mut permit) {
+    for pool in rungs(request).map_err(Failed::unbilled)? {
+        let permit = match permit_for(app, request, pool, &mut permit) {
             Ok(permit) => permit,
-            Err(retry_after_ms) => {
-                obstacles.full(retry_after_ms);
+            Err(retry_after) => {
+                obstacles.add_full(retry_after);
                 continue;
             }
         };
-        let held = match reserve(app, ask, admitted, pool).await? {
-            Room::Free => None,
+        let held = match reserve(app, request, admitted, pool).await? {
+            Room::Unlimited => None,
             Room::Held(held) => Some(held),
-            Room::Never => continue,
-            Room::Full { retry_after_ms } => {
-                obstacles.full(retry_after_ms);
+            Room::TooSmall => continue,
+            Room::Full { retry_after } => {
+                obstacles.add_full(retry_after);
                 if let Some(permit) = permit {
-                    permit.release(CallOutcome::Refused { retry_after: Millis::from_ms(retry_after_ms) });
+                    permit.release(CallOutcome::Refused { retry_after });
                 }
                 continue;
             }
         };
         calls += 1;
-        let failure = match invoke(app, ask, admitted, pool).await {
+        let failure = match invoke(app, request, admitted, pool).await {
             Ok(response) => return Ok(Routed { pool, held, permit, calls, response }),
             Err(failure) => failure,
         };
@@ -113,16 +113,7 @@ pub async fn route<'a>(
             None => None,
         };
         match failure {
-            Failure::Throttled => {
-                let cool_down = match permit {
-                    Some(permit) => permit.release(CallOutcome::Throttled),
-                    None => {
-                        app.concurrency.record_throttle(&ask.model, pool);
-                        Millis::ZERO
-                    }
-                };
-                obstacles.full(cool_down.as_ms().max(problems::THROTTLED_RETRY_AFTER.as_ms()));
-            }
+            Failure::Throttled => obstacles.add_full(record_throttle(app, request, pool, permit)),
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
             Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(problem) => {
@@ -130,102 +121,122 @@ pub async fn route<'a>(
             }
         }
     }
-    Err(Failed::unbilled(obstacles.into_problem(&ask.model.name)))
+    Err(Failed::unbilled(obstacles.into_problem(&request.model.name)))
 }
 
-/// Returns the permit to call `pool`: `acquired` if it is for this pool, or else a free one. A request whose caller
-/// waits needs none.
+/// Records that `pool` throttled a call, so that jobs call it less. Returns the time until the next
+/// try.
+fn record_throttle(app: &App, request: &ModelRequest, pool: &Pool, permit: Option<Permit>) -> Millis {
+    let cool_down = match permit {
+        Some(permit) => permit.release(CallOutcome::Throttled),
+        None => {
+            app.concurrency.record_throttle(&request.model, pool);
+            Millis::ZERO
+        }
+    };
+    cool_down.max(problems::THROTTLED_RETRY_AFTER)
+}
+
+/// Returns the permit to call `pool`: `acquired` if it is for this pool, or else a free permit. A
+/// request whose caller waits needs none.
 ///
 /// # Errors
-/// Returns the time in milliseconds after which the pool probably has a permit.
-fn permit_for(app: &App, ask: &Ask, pool: &Pool, acquired: &mut Option<Permit>) -> Result<Option<Permit>, u64> {
-    if ask.patient_until_ms.is_none() {
+/// Returns the time after which the pool probably has a permit.
+fn permit_for(
+    app: &App,
+    request: &ModelRequest,
+    pool: &Pool,
+    acquired: &mut Option<Permit>,
+) -> Result<Option<Permit>, Millis> {
+    if request.permit_deadline.is_none() {
         return Ok(None);
     }
-    if acquired.as_ref().is_some_and(|permit| permit.is_for(&ask.model, pool)) {
+    if acquired.as_ref().is_some_and(|permit| permit.is_for(&request.model, pool)) {
         return Ok(acquired.take());
     }
-    app.concurrency.try_acquire(&ask.model, pool).map(Some).map_err(|error| {
+    app.concurrency.try_acquire(&request.model, pool).map(Some).map_err(|error| {
         let (TryAcquireError::CoolingDown { until } | TryAcquireError::NoPermits { until }) = error;
-        until.as_ms().saturating_sub(app.clock.now_ms())
+        until - app.clock.now()
     })
 }
 
-/// The pools that may take the request, in order.
-fn rungs(ask: &Ask) -> Result<Vec<&Pool>, Problem> {
-    let all = if ask.patient_until_ms.is_some() { ask.model.rungs_by_price() } else { ask.model.rungs().collect() };
-    let Some(tier) = &ask.request.service_tier else { return Ok(all) };
-    let pools: Vec<_> = all
-        .into_iter()
-        .filter(|pool| pool.service_tier.as_ref().is_some_and(|tier_of_pool| tier_of_pool.as_str() == tier))
-        .collect();
+/// Returns the pools that may take the request, in the order in which they are tried.
+fn rungs(request: &ModelRequest) -> Result<Vec<&Pool>, Problem> {
+    let model = &request.model;
+    let rungs = if request.permit_deadline.is_some() { model.rungs_by_price() } else { model.rungs().collect() };
+    let Some(tier) = &request.chat.service_tier else { return Ok(rungs) };
+    let has_tier = |pool: &&Pool| pool.service_tier.as_ref().is_some_and(|pool_tier| pool_tier.as_str() == tier);
+    let pools: Vec<_> = rungs.into_iter().filter(has_tier).collect();
     if pools.is_empty() {
-        let told = format!("Model {} has no pool of the tier {tier} here; leave the service tier out.", ask.model.name);
-        return Err(Problem::invalid("service_tier", told));
+        let message = format!("Model {} has no pool of the service tier {tier}. Leave service_tier out.", model.name);
+        return Err(Problem::invalid("service_tier", message));
     }
     Ok(pools)
 }
 
 impl Obstacles {
-    fn full(&mut self, retry_after_ms: u64) {
-        self.soonest_retry_ms =
-            Some(self.soonest_retry_ms.map_or(retry_after_ms, |soonest| soonest.min(retry_after_ms)));
+    fn add_full(&mut self, retry_after: Millis) {
+        self.min_retry_after = Some(self.min_retry_after.map_or(retry_after, |min| min.min(retry_after)));
     }
 
     fn into_problem(self, model: &str) -> Problem {
-        match (self.soonest_retry_ms, self.unavailable) {
-            (Some(retry_after_ms), _) => problems::pools_full(model, Millis::from_ms(retry_after_ms)),
+        match (self.min_retry_after, self.unavailable) {
+            (Some(retry_after), _) => problems::pools_full(model, retry_after),
             (None, Some(problem)) => Problem { retry_after: Some(problems::THROTTLED_RETRY_AFTER), ..problem },
             (None, None) => problems::larger_than_every_pool(model),
         }
     }
 }
 
+/// Whether a pool has room for a request.
 enum Room {
     /// The pool has no limits.
-    Free,
+    Unlimited,
     Held(Held),
     Full {
-        retry_after_ms: u64,
+        retry_after: Millis,
     },
-    /// The request is larger than the pool.
-    Never,
+    /// The request is larger than the pool's limits.
+    TooSmall,
 }
 
-async fn reserve(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Result<Room, Failed> {
+/// Reserves for the request on `pool`.
+async fn reserve(app: &App, request: &ModelRequest, admitted: &Admitted, pool: &Pool) -> Result<Room, Failed> {
     if pool.limits.is_unlimited() {
-        return Ok(Room::Free);
+        return Ok(Room::Unlimited);
     }
     let charge = admitted.plan.pool_charge(pool);
     if !quota::too_large(&pool.limits, &charge).is_empty() {
-        return Ok(Room::Never);
+        return Ok(Room::TooSmall);
     }
-    let share_percent = pool.share_percent(ask.class, admitted.is_excess);
-    let account = accounts::for_pool(&ask.model, pool, share_percent);
-    match app.ledger.reserve(&account, charge, crate::units::UnixMs::from_ms(admitted.deadline_ms)).await {
+    let share_percent = pool.share_percent(request.class, admitted.is_excess);
+    let account = accounts::for_pool(&request.model, pool, share_percent);
+    match app.ledger.reserve(&account, charge, admitted.deadline).await {
         Ok(ReserveOutcome::Reserved(held, _)) => Ok(Room::Held(held)),
-        Ok(ReserveOutcome::Refused(refused, _)) => Ok(Room::Full { retry_after_ms: refused.retry_after().as_ms() }),
-        // One more try would only add to the heat: what is too hot to write to is too busy to serve.
-        Ok(ReserveOutcome::Busy) => Ok(Room::Full { retry_after_ms: BUSY_RETRY_MS }),
-        // The ladder changed under us; the next request reads it again.
+        Ok(ReserveOutcome::Refused(refusal, _)) => Ok(Room::Full { retry_after: refusal.retry_after() }),
+        // A retry would only add to the contention: a pool with too many concurrent writes is too
+        // busy to serve.
+        Ok(ReserveOutcome::Busy) => Ok(Room::Full { retry_after: CONTENDED_RETRY_AFTER }),
+        // The ladder has changed. The next request reads it again.
         Ok(ReserveOutcome::Stale) => {
             app.registry.forget_models();
-            Ok(Room::Full { retry_after_ms: 1 })
+            Ok(Room::Full { retry_after: Millis::from_ms(1) })
         }
         Err(error) => Err(Failed::unbilled(LedgerError(error).into())),
     }
 }
 
-async fn invoke(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Result<Response, Failure> {
+/// Calls `pool`. A stream is returned when its first event has arrived.
+async fn invoke(app: &App, request: &ModelRequest, admitted: &Admitted, pool: &Pool) -> Result<Response, Failure> {
     let call = ModelCall {
         pool,
-        input: &ask.request.input,
-        max_tokens: admitted.plan.max_tokens,
-        tenant: &ask.tenant.name,
-        request_id: &ask.request_id,
+        input: &request.chat.input,
+        max_tokens: admitted.plan.max_tokens_set,
+        tenant: &request.tenant.name,
+        request_id: &request.request_id,
     };
-    let answered = async {
-        if !ask.request.stream {
+    let response = async {
+        if !request.chat.stream {
             return app.models.answer(&call).await.map(Response::Whole);
         }
         let mut stream = app.models.stream(&call).await?;
@@ -234,7 +245,7 @@ async fn invoke(app: &App, ask: &Ask, admitted: &Admitted, pool: &Pool) -> Resul
     };
     tokio::select! {
         biased;
-        () = app.clock.sleep_until(crate::units::UnixMs::from_ms(admitted.deadline_ms)) => Err(Failure::timed_out()),
-        answered = answered => answered,
+        () = app.clock.sleep_until(admitted.deadline) => Err(Failure::timed_out()),
+        response = response => response,
     }
 }

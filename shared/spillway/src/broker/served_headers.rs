@@ -1,12 +1,12 @@
-//! The `x-spillway-*` response headers that say how a request was served.
+//! `x-spillway-*` response headers about how a request was served.
 
 use http::{HeaderName, HeaderValue};
 
 use super::Served;
 
 impl Served {
-    /// Headers with the pool that answered, the output cap if the caller set none, and the parameters without effect
-    /// (`ignored`, separated by commas).
+    /// Returns headers with the pool that answered, the output cap if the caller set none, and the
+    /// parameters without effect (`ignored`, separated by commas).
     pub fn headers(&self, ignored: &str) -> Vec<(HeaderName, HeaderValue)> {
         let max_tokens = self.max_tokens_set.map(|tokens| tokens.to_string());
         let headers = [

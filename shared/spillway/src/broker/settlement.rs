@@ -1,10 +1,11 @@
-//! Replaces estimates by what really happened, on the tenant, its parent and the pool at once.
+//! Settlement: replaces estimates by actual usage, on the tenant, its parent and the pool
+//! concurrently.
 
 use std::sync::Arc;
 
 use tracing::warn;
 
-use super::{Ask, admit::Admitted, estimate};
+use super::{ModelRequest, admit::Admitted, estimate};
 use crate::{
     app::App,
     pool::Pool,
@@ -14,70 +15,74 @@ use crate::{
     usage::Usage,
 };
 
-/// Everything that an answer owes when it ends.
+/// The reservations to settle when an answer ends.
 #[must_use = "an answer that is not settled holds its capacity until it expires"]
 pub struct Settlement {
-    pub ask: Arc<Ask>,
+    pub request: Arc<ModelRequest>,
     pub admitted: Admitted,
+    /// The reservation on the pool; `None` if it has no limits.
     pub held: Option<Held>,
     pub pool: Pool,
 }
 
 impl Settlement {
-    /// Settles all reservations and says what is charged in the end. Without `usage` the answer broke off: the reserve stays
-    /// charged, since it is at least what the model may bill. If it `broke` off with usage, the larger of the two is charged.
-    pub async fn settle(self, app: &App, usage: Option<Usage>, broke: bool) -> Receipt {
-        let Self { ask, admitted, held, pool } = self;
+    /// Settles all reservations and returns the final charges. Without `usage` the answer broke
+    /// off: the reserve stays charged, since it is at least the amount that the model may bill. If
+    /// `is_broken` with usage, the larger of the two is charged.
+    pub async fn settle(self, app: &App, usage: Option<Usage>, is_broken: bool) -> Receipt {
+        let Self { request, admitted, held, pool } = self;
         let actual = usage.map(|usage| estimate::actual(&usage, &pool));
-        let settle_one = async |held: Held, regained_tokens: u64| {
+        let settle_held = async |held: Held, regained_tokens: u64| {
             let reserve = held.reservation().charge;
             let charge = match actual {
-                Some(actual) if broke => actual.max(reserve),
+                Some(actual) if is_broken => actual.max(reserve),
                 Some(actual) => actual,
                 None => reserve,
             };
-            settle(app, held, Settled { charge, usage, regained_tokens }, Some(&ask.request_id)).await
+            settle(app, held, Settled { charge, usage, regained_tokens }, Some(&request.request_id)).await
         };
         let settle_if_held = async |held: Option<Held>| match held {
-            Some(held) => Some(settle_one(held, 0).await),
+            Some(held) => Some(settle_held(held, 0).await),
             None => None,
         };
-        let (tenant, parent, of_pool, ()) = tokio::join!(
-            settle_one(admitted.held, admitted.regained_tokens),
+        let (tenant, parent, pool_charge, ()) = tokio::join!(
+            settle_held(admitted.held, admitted.regained_tokens),
             settle_if_held(admitted.parent),
             settle_if_held(held),
             async {
                 if let Some(usage) = usage {
-                    learn(app, &ask, &admitted.plan, &usage).await;
+                    record_observation(app, &request, &admitted.plan, &usage).await;
                 }
             }
         );
-        Receipt { tenant: Some(tenant), parent, pool: of_pool, pool_name: Some(pool.name) }
+        Receipt { tenant: Some(tenant), parent, pool: pool_charge, pool_name: Some(pool.name) }
     }
 }
 
-/// Settles one reservation; says what it comes to. A failure is not repeated: the write may have happened, and if it did
-/// not, the slot expires and the reserve stays charged. The log then names the request whose usage may be missing.
+/// Settles one reservation and returns the final charge. A failed write is not repeated, because it
+/// may have taken effect. If it did not, the slot expires and the reserve stays charged. The log
+/// then names the request with the missing usage.
 pub async fn settle(app: &App, held: Held, settled: Settled, request_id: Option<&str>) -> Charged {
     let charged = Charged { at: held.reservation().at, charge: settled.charge };
     if let Err(error) = app.ledger.settle(held, &settled).await {
-        warn!(request_id, %error, "a reservation was not settled and will expire");
+        warn!(request_id, %error, "failed to settle a reservation; it will expire");
     }
     charged
 }
 
-/// Gives back a reservation that no answer came of: whole, or only its slot if a model may have been billed. Says what stays
-/// charged.
+/// Gives back a reservation without an answer: all of it, or only its slot if a model may have been
+/// billed. Returns the remaining charge.
 pub async fn give_back(app: &App, held: Held, may_be_billed: bool) -> Charged {
     let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::refund() };
     settle(app, held, settled, None).await
 }
 
-async fn learn(app: &App, ask: &Ask, plan: &estimate::Plan, usage: &Usage) {
-    if ask.tenant.right_sizing == RightSizing::Off {
+/// Adds the request to the history of its tenant and model, unless right-sizing is off.
+async fn record_observation(app: &App, request: &ModelRequest, plan: &estimate::Plan, usage: &Usage) {
+    if request.tenant.right_sizing == RightSizing::Off {
         return;
     }
-    if let Err(error) = app.histories.add(&ask.tenant.name, &ask.model.name, plan.observation(usage)).await {
+    if let Err(error) = app.histories.add(&request.tenant.name, &request.model.name, plan.observation(usage)).await {
         warn!(%error, "failed to store observations of a history");
     }
 }

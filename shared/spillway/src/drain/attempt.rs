@@ -1,11 +1,15 @@
-//! Runs a job as if its request came in now, and keeps what the caller would have been sent.
+//! An attempt at a job: serves its request as if it came in now, and returns the response that the
+//! caller would have received.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::{partial_output::PartialOutput, time_budget::AttemptTimes};
 use crate::{
     app::App,
-    broker::{self, Ask, Reply, ServeError},
+    broker::{self, ModelRequest, Reply, ServeError},
     chat,
     dialect::{Api, Context, Echo, Rendered},
     job::{Job, Outcome, Reader, Reason, StoredResult},
@@ -14,64 +18,66 @@ use crate::{
     quota::Receipt,
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
+    units::Millis,
 };
-use std::sync::Arc;
 
-use super::{partial_output::Parts, time_budget::AttemptTimes};
-
-/// What an attempt to run a job came to.
-pub enum Attempt {
-    /// It has its answer.
+/// The outcome of an attempt.
+pub enum AttemptOutcome {
+    /// The model answered.
     Answered(StoredResult),
-    /// There is no room for another `wait_ms` milliseconds, or nobody who could answer: it was `refused`. Nothing was billed.
-    NoRoom { refused: Problem, wait_ms: u64 },
-    /// It failed; `is_final` if another attempt would fail the same way.
+    /// There is no room, or no service is available, for `retry_after`. `refusal` is the problem.
+    /// Nothing was billed.
+    NoRoom { refusal: Problem, retry_after: Millis },
+    /// The attempt failed; `is_final` if another attempt would fail the same way.
     Failed { error: String, reason: Reason, result: StoredResult, is_final: bool },
 }
 
-/// How long a call may take at most, in milliseconds: as long as any model may.
+/// Returns the maximum duration of a call: the longest timeout of all models.
 ///
 /// # Errors
-/// The registry cannot be reached.
-pub async fn longest_ms(app: &App) -> anyhow::Result<u64> {
+/// Returns an error if the registry is unavailable.
+pub async fn max_call(app: &App) -> anyhow::Result<Millis> {
     let catalogue = app.registry.catalogue().await?;
-    Ok(catalogue.models().map(|model| model.timeout.as_ms()).max().unwrap_or_default())
+    Ok(catalogue.models().map(|model| model.timeout).max().unwrap_or_default())
 }
 
-/// Runs the job once, within `times`: no hold, no overflow, at the pace of the drain, and only as much of a pool as work that
-/// can wait may take.
+/// Serves the job's request once, within `times`. The request has no hold and does not overflow,
+/// and it can fill only the share of a pool that is for work that can wait.
 ///
-/// It calls each pool of the ladder once at most, and no further one after a call that may be billed.
-pub async fn attempt(app: &App, job: &Job, body: &Bytes, times: AttemptTimes) -> Attempt {
-    let mut parts = Parts::new(app, job);
-    let served = serve(app, job, body, times, &mut parts).await;
-    // Who waits is told of a failure as if there had been no queue: a call that may have been billed is not made again, and
-    // what has been read cannot be taken back.
+/// An attempt calls each pool of the ladder at most once, and no further pool after a call that may
+/// be billed.
+pub async fn attempt(app: &App, job: &Job, body: &Bytes, times: AttemptTimes) -> AttemptOutcome {
+    let mut partial_output = PartialOutput::new(app, job);
+    let served = serve(app, job, body, times, &mut partial_output).await;
+    // A caller that waits gets the failure as if there had been no queue: a call that may have been
+    // billed is not repeated, and output that was read cannot be taken back.
     let is_waiting = job.reader == Reader::Waiting;
     match served {
-        Ok(result) => Attempt::Answered(result),
+        Ok(result) => AttemptOutcome::Answered(result),
         Err(problem) => match (problem.kind, problem.retry_after) {
-            (Kind::Throttled | Kind::Unavailable, Some(wait)) if !(is_waiting && parts.is_begun()) => {
-                Attempt::NoRoom { refused: problem, wait_ms: wait.as_ms() }
+            (Kind::Throttled | Kind::Unavailable, Some(retry_after))
+                if !(is_waiting && partial_output.is_started()) =>
+            {
+                AttemptOutcome::NoRoom { refusal: problem, retry_after }
             }
-            // A model that answers when its time is up would do so again.
-            (Kind::Timeout, _) if parts.has_output() => failed(job, &problem, true),
+            // A model that is still answering at its timeout would do so again.
+            (Kind::Timeout, _) if partial_output.has_output() => failed(job, &problem, true),
             _ => failed(job, &problem, is_waiting),
         },
     }
 }
 
-fn failed(job: &Job, problem: &Problem, is_last: bool) -> Attempt {
+fn failed(job: &Job, problem: &Problem, is_last: bool) -> AttemptOutcome {
     let is_final = is_last
         || !matches!(problem.kind, Kind::Unavailable | Kind::Timeout | Kind::Model | Kind::Internal | Kind::Throttled);
     let result = stored(job.call.api.dialect().problem(&job.id, problem), []);
-    Attempt::Failed { error: problem.message.clone(), reason: Reason::of(problem.kind), result, is_final }
+    AttemptOutcome::Failed { error: problem.message.clone(), reason: Reason::of(problem.kind), result, is_final }
 }
 
-/// What is stored of an answer that does not fit.
+/// Returns the outcome of a job whose answer of `bytes` is larger than `limit`.
 pub fn too_large_to_store(job: &Job, bytes: usize, limit: usize) -> Outcome {
-    let told = format!("The answer of {bytes} bytes is larger than the {limit} bytes that a job can keep.");
-    let problem = Problem::new(Kind::Model, told);
+    let message = format!("The answer has {bytes} bytes. A job can store at most {limit} bytes.");
+    let problem = Problem::new(Kind::Model, message);
     let result = stored(job.call.api.dialect().problem(&job.id, &problem), []);
     Outcome::Failed { error: problem.message, result }
 }
@@ -81,14 +87,14 @@ async fn serve(
     job: &Job,
     body: &Bytes,
     times: AttemptTimes,
-    parts: &mut Parts<'_>,
+    partial_output: &mut PartialOutput<'_>,
 ) -> Result<StoredResult, Problem> {
-    let Reading { tenant, model, request, api, echo } = read(app, job, body).await?;
-    let ignored = request.ignored.join(", ");
+    let JobRequest { tenant, model, chat, api, echo } = read(app, job, body).await?;
+    let ignored = chat.ignored.join(", ");
     let context = Context {
         request_id: job.answer_id(),
-        model: request.model.clone(),
-        // The same for every attempt, so that who follows a stream can go on with another.
+        model: chat.model.clone(),
+        // The same in every attempt, so that a reader of the stream can continue with the next one.
         created_s: job.created_ms / 1_000,
         echo,
     };
@@ -100,22 +106,22 @@ async fn serve(
         model: Some(model.name.clone()),
         route: Some("drain"),
         class: Some(job.class.name()),
-        stream: request.stream,
+        stream: chat.stream,
         ..RequestEvent::default()
     };
-    let ask = Ask {
+    let request = ModelRequest {
         request_id: job.id.clone(),
         class: job.class,
-        hold_ms: 0,
-        deadline_ms: Some(times.deadline_ms),
-        patient_until_ms: (job.class == Class::Batch).then_some(times.patient_until_ms),
+        hold: Millis::ZERO,
+        deadline: Some(times.deadline),
+        permit_deadline: (job.class == Class::Batch).then_some(times.permit_deadline),
         event: event.clone(),
         tenant,
         model,
-        request,
+        chat,
     };
-    let _running = ask.patient_until_ms.is_none().then(|| app.concurrency.start_work());
-    let served = match broker::serve(app, ask).await {
+    let _running = request.permit_deadline.is_none().then(|| app.concurrency.start_work());
+    let served = match broker::serve(app, request).await {
         Ok(served) => served,
         Err(ServeError { problem, receipt }) => {
             if let Some(receipt) = receipt {
@@ -124,13 +130,12 @@ async fn serve(
             return Err(problem);
         }
     };
-    let headers = served.headers(&ignored);
+    let mut headers = served.headers(&ignored);
     match served.reply {
         Reply::Whole(answer) => Ok(stored(api.answer(&context, &answer), headers)),
-        Reply::Stream { headers: of_model, deltas } => {
-            let mut headers = headers;
-            headers.extend(api.stream_headers(&job.id, &of_model));
-            let body = parts.collect(api.stream(context), deltas, texts(&headers)).await?;
+        Reply::Stream { headers: model_headers, deltas } => {
+            headers.extend(api.stream_headers(&job.id, &model_headers));
+            let body = partial_output.collect(api.stream(context), deltas, texts(&headers)).await?;
             Ok(stored(Rendered { status: StatusCode::OK, headers, body }, []))
         }
     }
@@ -142,29 +147,29 @@ fn record_charge(app: &App, mut event: RequestEvent, receipt: &Receipt) {
     app.telemetry.record(event);
 }
 
-/// A job's request, read again.
-struct Reading {
+/// The request of a job.
+struct JobRequest {
     tenant: Arc<Tenant>,
     model: Arc<Model>,
     api: Api,
-    request: chat::Request,
+    chat: chat::Request,
     echo: Echo,
 }
 
-/// Reads the job's request again. Its tenant, its model or its rights may have changed while it waited.
-async fn read(app: &App, job: &Job, body: &[u8]) -> Result<Reading, Problem> {
-    let tenant = app.registry.tenant(&job.tenant).await;
-    let tenant = tenant?;
+/// Reads the request of a job. Its tenant, its model or its permissions may have changed while it
+/// waited.
+async fn read(app: &App, job: &Job, body: &[u8]) -> Result<JobRequest, Problem> {
+    let tenant = app.registry.tenant(&job.tenant).await?;
     let tenant =
-        tenant.ok_or_else(|| Problem::new(Kind::Unauthenticated, "The job's tenant does not exist any more."))?;
+        tenant.ok_or_else(|| Problem::new(Kind::Unauthenticated, "The tenant of this job no longer exists."))?;
     let api = job.call.api;
     let draft = api.read(body, job.call.model.as_deref(), job.call.stream)?;
-    let model = broker::find_model(app, &tenant, draft.model()).await?;
+    let model = app.registry.catalogue().await?.resolve_for(&tenant, draft.model())?;
     let headers = job.call.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
-    let (mut request, echo) = draft.request(model.format(), &headers.collect())?;
-    // The numbers of its events must not depend on when somebody reads them.
-    request.stream |= job.reader == Reader::Background;
-    Ok(Reading { tenant, model, api, request, echo })
+    let (mut chat, echo) = draft.request(model.format(), &headers.collect())?;
+    // The numbers of a background response's events must not depend on when it is read.
+    chat.stream |= job.reader == Reader::Background;
+    Ok(JobRequest { tenant, model, api, chat, echo })
 }
 
 fn stored(rendered: Rendered, more: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> StoredResult {

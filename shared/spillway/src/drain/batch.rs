@@ -1,5 +1,6 @@
-//! Carries a batch on: reads its lines, makes each a job, and when the last has ended writes what they came to. Every step can
-//! be interrupted and repeated; what is left undone goes on with another message.
+//! Processes a batch: validates its lines, submits each line as a job, and writes the result files
+//! when the last job has ended. Every step can be interrupted and repeated. Unfinished work
+//! continues with another message.
 
 mod finish;
 mod lines;
@@ -11,150 +12,155 @@ use crate::{
     app::App,
     batch::{Batch, Counts, Line, LineError, Status, read},
     blobs::Blobs,
-    job::{self},
+    job,
     queue::Queue,
     tenant::EventType,
+    units::{Millis, UnixMs},
     webhook::{self, Event},
 };
 
-/// How long one message works on a batch before it sends the next, in milliseconds: less than messages are hidden.
-const TURN_MS: u64 = 20_000;
+/// Maximum time that one message works on a batch before it sends the next message. It is shorter
+/// than the visibility timeout.
+const MAX_RUN: Millis = Millis::from_s(20);
 
-/// What is kept of an invocation's time for the step that is under way when it is over, in milliseconds.
-const STEP_MS: u64 = 5_000;
+/// Time of an invocation that is reserved for the last step.
+const STEP_MARGIN: Millis = Millis::from_s(5);
 
-/// How many lines are made jobs, or read, at once.
-const AT_ONCE: usize = 32;
+/// Number of lines that are submitted or read concurrently.
+const CONCURRENT_LINES: usize = 32;
 
-/// A turn at one batch.
-struct Turn<'a> {
+/// The work of one message on one batch.
+struct BatchRun<'a> {
     app: &'a App,
     queue: &'a Queue,
     blobs: &'a Blobs,
-    until_ms: u64,
-    /// The batch's lines, once they were needed.
+    ends: UnixMs,
+    /// The lines of the batch, once they have been read.
     lines: Option<Vec<Line>>,
 }
 
-/// What a step came to.
-enum Step {
-    /// The batch stands like this now.
+/// The result of a step.
+enum Progress {
+    /// The batch has changed to this.
     Changed(Box<Batch>),
-    /// There is more to do, in another turn.
-    More,
-    /// Nothing is to be done until a line ends.
-    Nothing,
+    /// The time of this message is over, and there is more to do.
+    OutOfTime,
+    /// There is nothing to do until a line ends.
+    Waiting,
 }
 
-/// Does what a message about the batch `id` means now. It may come twice, late, or at two drains at once.
+/// Handles a message about the batch `id`. The message may arrive twice, late, or in two drains
+/// concurrently.
 ///
 /// # Errors
-/// A service cannot be reached.
-pub async fn handle(app: &App, queue: &Queue, id: &str, deadline_ms: Option<u64>) -> anyhow::Result<()> {
-    let blobs = app.blobs.as_ref().context("SPILLWAY_BUCKET is not set, so no batch can be carried on")?;
+/// Returns an error if a service is unavailable.
+pub async fn handle(app: &App, queue: &Queue, id: &str, deadline: Option<UnixMs>) -> anyhow::Result<()> {
+    let blobs = app.blobs.as_ref().context("SPILLWAY_BUCKET is not set, so no batch can be processed")?;
     let Some(mut batch) = app.batches.get(id).await? else {
-        debug!(batch_id = id, "a message names a batch that is gone");
+        debug!(batch_id = id, "no batch for a message");
         return Ok(());
     };
-    let until_ms = app.clock.now_ms() + TURN_MS;
-    let until_ms = deadline_ms.map_or(until_ms, |deadline_ms| deadline_ms.saturating_sub(STEP_MS).min(until_ms));
-    let mut turn = Turn { app, queue, blobs, until_ms, lines: None };
+    let run_ends = app.clock.now() + MAX_RUN;
+    let ends = deadline.map_or(run_ends, |deadline| (deadline - STEP_MARGIN).min(run_ends));
+    let mut run = BatchRun { app, queue, blobs, ends, lines: None };
     while batch.is_open() {
-        match turn.step(&batch).await? {
-            Step::Changed(changed) => batch = *changed,
-            Step::Nothing => return Ok(()),
-            Step::More => return Ok(queue.send(&batch.id, &batch.tenant, 0).await?),
+        match run.step(&batch).await? {
+            Progress::Changed(changed) => batch = *changed,
+            Progress::Waiting => return Ok(()),
+            Progress::OutOfTime => return Ok(queue.send(&batch.id, &batch.tenant, 0).await?),
         }
     }
     Ok(())
 }
 
-impl Turn<'_> {
-    async fn step(&mut self, batch: &Batch) -> anyhow::Result<Step> {
+impl BatchRun<'_> {
+    /// Takes the next step of the batch.
+    async fn step(&mut self, batch: &Batch) -> anyhow::Result<Progress> {
         match batch.status {
             Status::Validating => self.validate(batch).await,
-            Status::InProgress if batch.expanded < batch.total => self.expand(batch).await,
-            Status::InProgress => self.look(batch).await,
-            // Nobody knows yet of any line.
+            Status::InProgress if batch.expanded < batch.total => self.submit_lines(batch).await,
+            Status::InProgress => self.check_lines(batch).await,
+            // The lines have not been read, so no job exists.
             Status::Cancelling if batch.total == 0 => {
                 let now_ms = self.app.clock.now_ms();
                 let cancelled = batch.finalizing(Counts::default(), now_ms).ended(None, None, now_ms);
                 self.end(batch, cancelled).await
             }
-            Status::Cancelling => self.call_off(batch, job::Status::Cancelled).await,
+            Status::Cancelling => self.end_queued_lines(batch, job::Status::Cancelled).await,
             Status::Finalizing => self.finish(batch).await,
-            Status::Failed => self.tell(batch, EventType::BatchFailed).await,
-            Status::Completed => self.tell(batch, EventType::BatchCompleted).await,
-            Status::Expired => self.tell(batch, EventType::BatchExpired).await,
-            Status::Cancelled => self.tell(batch, EventType::BatchCancelled).await,
+            Status::Failed => self.notify(batch, EventType::BatchFailed).await,
+            Status::Completed => self.notify(batch, EventType::BatchCompleted).await,
+            Status::Expired => self.notify(batch, EventType::BatchExpired).await,
+            Status::Cancelled => self.notify(batch, EventType::BatchCancelled).await,
         }
     }
 
-    /// Reads the lines, before any of them becomes a job.
-    async fn validate(&mut self, batch: &Batch) -> anyhow::Result<Step> {
+    /// Reads and checks all lines, before the first is submitted.
+    async fn validate(&mut self, batch: &Batch) -> anyhow::Result<Progress> {
         let now_ms = self.app.clock.now_ms();
         let input = self.blobs.get(&batch.input_key()).await?;
-        let read = input.map_or_else(|| Err(vec![gone()]), |input| read(&input, batch.api.path()));
+        let read = input.map_or_else(|| Err(vec![input_missing()]), |input| read(&input, batch.api.path()));
         match read {
             Ok(lines) => {
                 let total = u64::try_from(lines.len()).unwrap_or(u64::MAX);
                 self.lines = Some(lines);
-                self.change(batch, batch.validated(total, now_ms)).await
+                self.replace(batch, batch.validated(total, now_ms)).await
             }
             Err(errors) => self.end(batch, batch.refused(errors, now_ms)).await,
         }
     }
 
-    /// Sees whether all lines have ended, and ends those whose time is over.
-    async fn look(&mut self, batch: &Batch) -> anyhow::Result<Step> {
+    /// Checks whether all lines have ended. Ends the queued lines of a batch that has expired.
+    async fn check_lines(&mut self, batch: &Batch) -> anyhow::Result<Progress> {
         let now_ms = self.app.clock.now_ms();
         let counts = self.app.batches.counts(&batch.id).await?;
         if counts.ended() >= batch.total {
-            return self.change(batch, batch.finalizing(counts, now_ms)).await;
+            return self.replace(batch, batch.finalizing(counts, now_ms)).await;
         }
         if now_ms >= batch.expires_ms {
-            return self.call_off(batch, job::Status::Expired).await;
+            return self.end_queued_lines(batch, job::Status::Expired).await;
         }
-        // The sweep looks again, should the end of the last line not be told.
-        match self.change(batch, batch.seen(now_ms)).await? {
-            Step::Changed(there) if there.status != batch.status => Ok(Step::Changed(there)),
-            _ => Ok(Step::Nothing),
+        // If the message about the end of the last line is lost, the sweep checks the lines again.
+        match self.replace(batch, batch.seen(now_ms)).await? {
+            Progress::Changed(current) if current.status != batch.status => Ok(Progress::Changed(current)),
+            _ => Ok(Progress::Waiting),
         }
     }
 
-    /// Writes `changed`; if the batch has changed meanwhile, goes on with that.
-    async fn change(&self, batch: &Batch, changed: Batch) -> anyhow::Result<Step> {
+    /// Replaces `batch` by `changed`. If the batch was changed in the meantime, continues with its
+    /// current state.
+    async fn replace(&self, batch: &Batch, changed: Batch) -> anyhow::Result<Progress> {
         Ok(match self.app.batches.replace(batch, changed).await? {
-            Ok(batch) | Err(Some(batch)) => Step::Changed(Box::new(batch)),
-            Err(None) => Step::Nothing,
+            Ok(batch) | Err(Some(batch)) => Progress::Changed(Box::new(batch)),
+            Err(None) => Progress::Waiting,
         })
     }
 
-    /// Writes the end of a batch.
-    async fn end(&self, batch: &Batch, ended: Batch) -> anyhow::Result<Step> {
+    /// Stores the end of a batch, and deletes its lines.
+    async fn end(&self, batch: &Batch, ended: Batch) -> anyhow::Result<Progress> {
         let ended = match self.app.batches.replace(batch, ended).await? {
             Ok(ended) => ended,
-            Err(Some(batch)) => return Ok(Step::Changed(Box::new(batch))),
-            Err(None) => return Ok(Step::Nothing),
+            Err(Some(batch)) => return Ok(Progress::Changed(Box::new(batch))),
+            Err(None) => return Ok(Progress::Waiting),
         };
         if let Err(error) = self.blobs.delete(&ended.input_key()).await {
-            warn!(batch_id = ended.id, %error, "the lines of a batch that has ended were not deleted");
+            warn!(batch_id = ended.id, %error, "failed to delete the lines of an ended batch");
         }
-        debug!(batch_id = ended.id, status = ended.status.name(), "a batch has ended");
-        Ok(Step::Changed(Box::new(ended)))
+        debug!(batch_id = ended.id, status = ended.status.name(), "a batch ended");
+        Ok(Progress::Changed(Box::new(ended)))
     }
 
-    /// Tells the end of a batch, then notes that it did.
-    async fn tell(&self, batch: &Batch, kind: EventType) -> anyhow::Result<Step> {
+    /// Sends the webhooks about the end of a batch, and marks the batch as notified.
+    async fn notify(&self, batch: &Batch, kind: EventType) -> anyhow::Result<Progress> {
         let ended_ms = batch.ended_ms.unwrap_or(batch.created_ms);
         webhook::announce(self.app, &batch.tenant, &Event::of_batch(kind, &batch.id, ended_ms)).await?;
-        self.change(batch, batch.told()).await
+        self.replace(batch, batch.told()).await
     }
 
-    /// The lines of the batch.
+    /// Returns the lines of the batch.
     async fn lines(&mut self, batch: &Batch) -> anyhow::Result<&[Line]> {
         if self.lines.is_none() {
-            let input = self.blobs.get(&batch.input_key()).await?.context("the lines of a batch are gone")?;
+            let input = self.blobs.get(&batch.input_key()).await?.context("the lines of a batch no longer exist")?;
             let lines = read(&input, batch.api.path()).ok().context("the lines of a batch have changed")?;
             self.lines = Some(lines);
         }
@@ -162,11 +168,11 @@ impl Turn<'_> {
     }
 }
 
-fn gone() -> LineError {
+fn input_missing() -> LineError {
     LineError {
         code: "file_not_found".to_owned(),
         line: None,
-        message: "The input file is gone. Upload it again.".to_owned(),
+        message: "The input file no longer exists. Upload it again.".to_owned(),
         param: Some("input_file_id".to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! How many jobs of one tenant run at once, over all drains.
+//! The limit of jobs of one tenant that run concurrently in all drains.
 
 use std::sync::Arc;
 
@@ -11,56 +11,54 @@ use crate::{
     quota::{Charge, Settled},
     store::ledger::{Held, ReserveOutcome},
     tenant::Tenant,
-    units::Millis,
+    units::{Millis, UnixMs},
 };
 
-/// Whether one more job of a tenant may run.
+/// Whether one more job of a tenant can run.
 pub enum Slot {
-    /// The tenant says nothing about it.
-    Free,
-    /// It may, and this is given back when it is done.
-    Held { held: Held, tenant: Arc<Tenant>, since_ms: u64 },
-    /// Not before this time, in milliseconds since 1970.
-    NotYet { until_ms: u64 },
+    /// The tenant has no limit.
+    Unlimited,
+    /// The job can run. It gives the slot back when it is done.
+    Held { held: Held, tenant: Arc<Tenant>, since: UnixMs },
+    /// The tenant runs as many jobs as it may.
+    Full { retry_at: UnixMs },
 }
 
-/// One request of a tenant, and nothing of its limits.
-const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
+/// The charge of a running job.
+const ONE_REQUEST: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
 
-/// When limits that are being changed are worth another look, in milliseconds.
-const CHANGING_MS: u64 = 1_000;
+/// Time until the next try if the limit is being changed, or its ledger item is contended.
+const RETRY_AFTER: Millis = Millis::from_s(1);
 
-/// Takes a slot for `job` that frees itself at `lease_ends_ms`, should this process die.
+/// Takes a slot for `job`. It becomes free at `lease_ends` if this process dies.
 ///
 /// # Errors
-/// The registry or the ledger cannot be reached.
-pub async fn take(app: &App, job: &Job, lease_ends_ms: u64) -> anyhow::Result<Slot> {
-    // A tenant that is gone is the broker's to tell.
-    let Some(tenant) = app.registry.tenant(&job.tenant).await? else { return Ok(Slot::Free) };
-    let (Some(at_once), Some(account)) = (tenant.drain_in_flight, account_for_running_jobs(&tenant)) else {
-        return Ok(Slot::Free);
+/// Returns an error if the registry or the ledger is unavailable.
+pub async fn take(app: &App, job: &Job, lease_ends: UnixMs) -> anyhow::Result<Slot> {
+    // If the tenant no longer exists, the attempt reports it.
+    let Some(tenant) = app.registry.tenant(&job.tenant).await? else { return Ok(Slot::Unlimited) };
+    let (Some(max_in_flight), Some(account)) = (tenant.drain_in_flight, account_for_running_jobs(&tenant)) else {
+        return Ok(Slot::Unlimited);
     };
-    let since_ms = app.clock.now_ms();
-    Ok(match app.ledger.reserve(&account, ONE, crate::units::UnixMs::from_ms(lease_ends_ms)).await? {
-        ReserveOutcome::Reserved(held, _) => Slot::Held { held, tenant, since_ms },
-        ReserveOutcome::Refused(..) => {
-            Slot::NotYet { until_ms: app.concurrency.next_retry(&tenant.name, at_once).as_ms() }
-        }
-        ReserveOutcome::Busy => Slot::NotYet { until_ms: since_ms + CHANGING_MS },
+    let since = app.clock.now();
+    Ok(match app.ledger.reserve(&account, ONE_REQUEST, lease_ends).await? {
+        ReserveOutcome::Reserved(held, _) => Slot::Held { held, tenant, since },
+        ReserveOutcome::Refused(..) => Slot::Full { retry_at: app.concurrency.next_retry(&tenant.name, max_in_flight) },
+        ReserveOutcome::Busy => Slot::Full { retry_at: since + RETRY_AFTER },
         ReserveOutcome::Stale => {
             app.registry.forget(&tenant.name);
-            Slot::NotYet { until_ms: since_ms + CHANGING_MS }
+            Slot::Full { retry_at: since + RETRY_AFTER }
         }
     })
 }
 
 impl Slot {
-    /// Gives it back. What fails to be given back expires with the lease.
+    /// Gives the slot back. If this fails, the slot becomes free when the lease ends.
     pub async fn give_back(self, app: &App) {
-        let Self::Held { held, tenant, since_ms } = self else { return };
-        app.concurrency.record_job(&tenant.name, Millis::from_ms(app.clock.now_ms().saturating_sub(since_ms)));
+        let Self::Held { held, tenant, since } = self else { return };
+        app.concurrency.record_job(&tenant.name, app.clock.now() - since);
         if let Err(error) = app.ledger.settle(held, &Settled::refund()).await {
-            warn!(%error, "the slot of a job was not given back and will expire");
+            warn!(%error, "failed to give back the slot of a job; it will expire");
         }
     }
 }

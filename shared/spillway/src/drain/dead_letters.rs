@@ -1,4 +1,4 @@
-//! What is said of a job that failed for good: a message in the dead-letter queue, with the reason.
+//! Dead letters: messages of jobs that failed permanently, with the reason.
 
 use tracing::{debug, warn};
 
@@ -8,9 +8,10 @@ use crate::{
     queue::{Handled, Letter, Message, Queue},
 };
 
-/// Moves the message of a job that failed for good to the dead-letter queue. Without one, or if it cannot be reached, the
-/// message fails until SQS moves it, without waiting in between; unless it is another job's, whose turn this one had.
-pub async fn bury(app: &App, queue: &Queue, message: &Message, job: Option<&Job>, reason: Reason) -> Handled {
+/// Moves the message of a job that failed permanently to the dead-letter queue. If there is no such
+/// queue, or it is unavailable, the message fails without a pause until SQS moves it. A message
+/// that ran another job of its tenant is not moved.
+pub async fn dead_letter(app: &App, queue: &Queue, message: &Message, job: Option<&Job>, reason: Reason) -> Handled {
     let body = job.map_or(&message.body, |job| &job.id);
     if send(app, body, job, reason).await || *body != message.body {
         return Handled::Done;
@@ -19,12 +20,13 @@ pub async fn bury(app: &App, queue: &Queue, message: &Message, job: Option<&Job>
     Handled::Failed
 }
 
-/// Sends the letter of a job whose message is gone.
-pub async fn write(app: &App, job: &Job, reason: Reason) -> bool {
-    send(app, &job.id, Some(job), reason).await
+/// Sends a dead letter for a job whose message no longer exists.
+pub async fn dead_letter_job(app: &App, job: &Job, reason: Reason) {
+    send(app, &job.id, Some(job), reason).await;
 }
 
-/// Whether there is a letter now, or none is wanted: how a line of a batch failed, its batch tells.
+/// Sends a dead letter. Returns whether it was sent or is not needed: a batch reports the failures
+/// of its lines.
 async fn send(app: &App, body: &str, job: Option<&Job>, reason: Reason) -> bool {
     if job.is_some_and(|job| job.member.is_some()) {
         return true;
@@ -34,11 +36,11 @@ async fn send(app: &App, body: &str, job: Option<&Job>, reason: Reason) -> bool 
     let letter = Letter { body, tenant: job.map(|job| job.tenant.as_str()), reason: reason.code(), failed_ms };
     match dead_letters.send_letter(&letter).await {
         Ok(()) => {
-            debug!(job_id = job.map(|job| &job.id), reason = reason.code(), "a job failed for good");
+            debug!(job_id = job.map(|job| &job.id), reason = reason.code(), "a job failed permanently");
             true
         }
         Err(error) => {
-            warn!(%error, reason = reason.code(), "a dead letter was not sent");
+            warn!(%error, reason = reason.code(), "failed to send a dead letter");
             false
         }
     }

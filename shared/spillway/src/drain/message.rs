@@ -1,9 +1,9 @@
-//! One message: claim its job, run it, and leave job and message as they should be.
+//! Handles one message: claims its job, runs it, and updates job and message.
 
 use tracing::{debug, error, warn};
 
 use super::{
-    attempt::{self, Attempt},
+    attempt::{self, AttemptOutcome},
     batch,
     concurrency::{self, Slot},
     dead_letters, priority,
@@ -16,165 +16,192 @@ use crate::{
     overflow::{self, MAX_EARLY_MS, delay_ms},
     queue::{Handled, Message, Queue},
     store::{StoreError, jobs::Claim},
+    units::{Millis, UnixMs},
 };
 
-/// How long a job whose attempt failed rests before the next one, in milliseconds, times the attempts so far.
-const RETRY_MS: u64 = 5_000;
+/// Delay until the next attempt after a failed one, multiplied by the number of attempts so far.
+const RETRY_DELAY: Millis = Millis::from_s(5);
 
-/// Handles one message. It may come twice, late, or at two drains at once: the claim decides.
+/// Handles one message. It may arrive twice, late, or in two drains concurrently. Only one claim of
+/// the job succeeds.
 pub async fn handle(app: &App, message: &Message, budget: TimeBudget) -> Handled {
     let Some(queue) = &app.queue else {
-        error!("SPILLWAY_QUEUE_URL is not set, so a job that must wait could not be sent again");
+        error!("SPILLWAY_QUEUE_URL is not set, so a job cannot be deferred");
         return Handled::Failed;
     };
-    match try_handle(app, queue, message, budget).await {
+    match (MessageHandler { app, queue, message, budget }).handle().await {
         Ok(handled) => handled,
         Err(error) => {
-            warn!(job_id = shown(&message.body), error = format!("{error:#}"), "a message could not be handled");
+            warn!(job_id = loggable(&message.body), error = format!("{error:#}"), "failed to handle a message");
             Handled::Failed
         }
     }
 }
 
-async fn try_handle(app: &App, queue: &Queue, message: &Message, budget: TimeBudget) -> anyhow::Result<Handled> {
-    if is_batch_id(&message.body) {
-        let _running = app.concurrency.start_work();
-        batch::handle(app, queue, &message.body, budget.deadline_ms()).await?;
-        return Ok(Handled::Done);
-    }
-    let Some(job) = job_in_time(app, &message.body).await? else {
-        error!(job_id = shown(&message.body), "a message names no job");
-        let is_id = uuid::Uuid::try_parse(&message.body).is_ok();
-        let reason = if is_id { Reason::UnknownJob } else { Reason::UnreadableMessage };
-        return Ok(dead_letters::bury(app, queue, message, None, reason).await);
-    };
-    let call_ms = attempt::longest_ms(app).await?;
-    let now_ms = app.clock.now_ms();
-    let times = budget.attempt(call_ms, now_ms);
-    match job.next(now_ms) {
-        // It failed before; if this message was seen before as well, the drain may have died between the two.
-        Next::Drop(Status::Failed) if message.receive_count > 1 => {
-            return Ok(dead_letters::bury(app, queue, message, Some(&job), Reason::Failed).await);
-        }
-        Next::Drop(_) => return Ok(Handled::Done),
-        Next::Run if !budget.may_begin(call_ms, now_ms) => {
-            // Not as a failure, which would count as one of its receives.
-            queue.send(&job.id, &job.tenant, 0).await?;
+/// Handles one message.
+struct MessageHandler<'a> {
+    app: &'a App,
+    queue: &'a Queue,
+    message: &'a Message,
+    budget: TimeBudget,
+}
+
+impl MessageHandler<'_> {
+    async fn handle(&self) -> anyhow::Result<Handled> {
+        let id = &self.message.body;
+        if is_batch_id(id) {
+            let _running = self.app.concurrency.start_work();
+            batch::handle(self.app, self.queue, id, self.budget.deadline()).await?;
             return Ok(Handled::Done);
         }
-        Next::Run => {}
-        Next::Wait { .. } | Next::Expire | Next::GiveUp => {
-            return claim(app, queue, message, &job, times).await;
-        }
-    }
-    let slot = concurrency::take(app, &job, times.lease_ends_ms).await?;
-    if let Slot::NotYet { until_ms } = slot {
-        app.jobs.postpone(&job, until_ms).await?;
-        queue.send(&job.id, &job.tenant, until_ms.saturating_sub(now_ms)).await?;
-        return Ok(Handled::Done);
-    }
-    let handled = claim(app, queue, message, &job, times).await;
-    slot.give_back(app).await;
-    handled
-}
-
-/// The job, as it stands when its time has come, if that is soon.
-async fn job_in_time(app: &App, id: &str) -> anyhow::Result<Option<Job>> {
-    let job = app.jobs.get(id).await?;
-    let now_ms = app.clock.now_ms();
-    match job.as_ref().map(|job| job.next(now_ms)) {
-        Some(Next::Wait { until_ms }) if until_ms <= now_ms.saturating_add(MAX_EARLY_MS) => {
-            app.clock.sleep_until(crate::units::UnixMs::from_ms(until_ms)).await;
-            Ok(app.jobs.get(id).await?)
-        }
-        _ => Ok(job),
-    }
-}
-
-async fn claim(app: &App, queue: &Queue, message: &Message, job: &Job, times: AttemptTimes) -> anyhow::Result<Handled> {
-    let now_ms = app.clock.now_ms();
-    let lease_ms = times.lease_ends_ms.saturating_sub(now_ms);
-    match priority::claim(app, queue, job, lease_ms, now_ms).await? {
-        Claim::Run { job, body } => {
-            if let Err(error) = queue.hide_at_least(&message.receipt_handle, lease_ms).await {
-                warn!(%error, "a message may be seen again before its job is done");
+        let Some(job) = self.read_job().await? else {
+            error!(job_id = loggable(id), "no job for a message");
+            let is_id = uuid::Uuid::try_parse(id).is_ok();
+            let reason = if is_id { Reason::UnknownJob } else { Reason::UnreadableMessage };
+            return Ok(self.dead_letter(None, reason).await);
+        };
+        let max_call = attempt::max_call(self.app).await?;
+        let now = self.app.clock.now();
+        let times = self.budget.attempt(max_call, now);
+        match job.next(now.as_ms()) {
+            // The job failed before. If this message was received before as well, the drain may
+            // have died before it sent the dead letter.
+            Next::Drop(Status::Failed) if self.message.receive_count > 1 => {
+                Ok(self.dead_letter(Some(&job), Reason::Failed).await)
             }
-            let attempt = attempt::attempt(app, &job, &body, times).await;
-            conclude(app, queue, message, &job, attempt).await
+            Next::Drop(_) => Ok(Handled::Done),
+            Next::Run if !self.budget.can_start(max_call, now) => {
+                // A new message, because a failure would count as one of the receives.
+                self.queue.send(&job.id, &job.tenant, 0).await?;
+                Ok(Handled::Done)
+            }
+            Next::Run => self.run(&job, times).await,
+            Next::Wait { .. } | Next::Expire | Next::GiveUp => self.claim(&job, times).await,
         }
-        Claim::NotYet { until_ms } => {
-            queue.send(&job.id, &job.tenant, until_ms.saturating_sub(now_ms)).await?;
-            Ok(Handled::Done)
+    }
+
+    /// Reads the job. If it is almost ready, waits and reads it again.
+    async fn read_job(&self) -> anyhow::Result<Option<Job>> {
+        let id = &self.message.body;
+        let job = self.app.jobs.get(id).await?;
+        let now_ms = self.app.clock.now_ms();
+        match job.as_ref().map(|job| job.next(now_ms)) {
+            Some(Next::Wait { until_ms }) if until_ms <= now_ms.saturating_add(MAX_EARLY_MS) => {
+                self.app.clock.sleep_until(UnixMs::from_ms(until_ms)).await;
+                Ok(self.app.jobs.get(id).await?)
+            }
+            _ => Ok(job),
         }
-        Claim::Ended(status) => {
-            overflow::notify_end(app, job).await;
-            match status {
-                Status::Failed => {
-                    Ok(dead_letters::bury(app, queue, message, Some(job), Reason::AttemptsExhausted).await)
+    }
+
+    /// Runs the job if its tenant may run one more.
+    async fn run(&self, job: &Job, times: AttemptTimes) -> anyhow::Result<Handled> {
+        let now = self.app.clock.now();
+        let slot = concurrency::take(self.app, job, times.lease_ends).await?;
+        if let Slot::Full { retry_at } = slot {
+            self.app.jobs.postpone(job, retry_at.as_ms()).await?;
+            self.queue.send(&job.id, &job.tenant, (retry_at - now).as_ms()).await?;
+            return Ok(Handled::Done);
+        }
+        let handled = self.claim(job, times).await;
+        slot.give_back(self.app).await;
+        handled
+    }
+
+    /// Claims the job, or a more urgent one, and runs it.
+    async fn claim(&self, job: &Job, times: AttemptTimes) -> anyhow::Result<Handled> {
+        let now = self.app.clock.now();
+        let lease = times.lease_ends - now;
+        match priority::claim_most_urgent(self.app, self.queue, job, lease, now).await? {
+            Claim::Run { job, body } => {
+                if let Err(error) = self.queue.hide_at_least(&self.message.receipt_handle, lease.as_ms()).await {
+                    warn!(%error, "a message may become visible before its job is done");
                 }
-                _ => Ok(Handled::Done),
+                let outcome = attempt::attempt(self.app, &job, &body, times).await;
+                self.conclude(&job, outcome).await
             }
+            Claim::NotYet { until_ms } => {
+                self.queue.send(&job.id, &job.tenant, until_ms.saturating_sub(now.as_ms())).await?;
+                Ok(Handled::Done)
+            }
+            Claim::Ended(status) => {
+                overflow::notify_end(self.app, job).await;
+                match status {
+                    Status::Failed => Ok(self.dead_letter(Some(job), Reason::AttemptsExhausted).await),
+                    _ => Ok(Handled::Done),
+                }
+            }
+            Claim::Missing => Ok(Handled::Failed),
         }
-        Claim::Missing => Ok(Handled::Failed),
     }
-}
 
-async fn conclude(app: &App, queue: &Queue, message: &Message, job: &Job, attempt: Attempt) -> anyhow::Result<Handled> {
-    let now_ms = app.clock.now_ms();
-    match attempt {
-        Attempt::Answered(result) => {
-            finish(app, job, Outcome::Succeeded(result)).await?;
-            debug!(job_id = job.id, "a job succeeded");
-            Ok(Handled::Done)
-        }
-        Attempt::NoRoom { refused, wait_ms } => {
-            let ready_ms = job.deferred_until(wait_ms, now_ms);
-            if app.jobs.defer(job, ready_ms).await? {
-                queue.send(&job.id, &job.tenant, delay_ms(&refused, ready_ms.saturating_sub(now_ms))).await?;
+    /// Ends, defers or retries the job, depending on the outcome of the attempt.
+    async fn conclude(&self, job: &Job, outcome: AttemptOutcome) -> anyhow::Result<Handled> {
+        let now_ms = self.app.clock.now_ms();
+        match outcome {
+            AttemptOutcome::Answered(result) => {
+                self.finish(job, Outcome::Succeeded(result)).await?;
+                debug!(job_id = job.id, "a job succeeded");
+                Ok(Handled::Done)
             }
-            Ok(Handled::Done)
-        }
-        Attempt::Failed { error, reason, result, is_final } => {
-            if is_final || job.attempts >= MAX_ATTEMPTS {
-                // Who waits is told, and nobody else misses it.
-                if !finish(app, job, Outcome::Failed { error, result }).await? || job.reader == Reader::Waiting {
+            AttemptOutcome::NoRoom { refusal, retry_after } => {
+                let ready_ms = job.deferred_until(retry_after.as_ms(), now_ms);
+                if self.app.jobs.defer(job, ready_ms).await? {
+                    let delay_ms = delay_ms(&refusal, ready_ms.saturating_sub(now_ms));
+                    self.queue.send(&job.id, &job.tenant, delay_ms).await?;
+                }
+                Ok(Handled::Done)
+            }
+            AttemptOutcome::Failed { error, reason, result, is_final } if is_final || job.attempts >= MAX_ATTEMPTS => {
+                let is_finished = self.finish(job, Outcome::Failed { error, result }).await?;
+                // A waiting caller gets the error, so a dead letter is not needed.
+                if !is_finished || job.reader == Reader::Waiting {
                     return Ok(Handled::Done);
                 }
-                return Ok(dead_letters::bury(app, queue, message, Some(job), reason).await);
+                Ok(self.dead_letter(Some(job), reason).await)
             }
-            let rest_ms = RETRY_MS * u64::from(job.attempts);
-            app.jobs.retry(job, now_ms + rest_ms).await?;
-            if job.id != message.body {
-                // It had the turn of another one, to which the message belongs.
-                queue.send(&job.id, &job.tenant, rest_ms).await?;
-                return Ok(Handled::Done);
-            }
-            queue.hide(message, rest_ms / 1_000).await;
-            Ok(Handled::Failed)
+            AttemptOutcome::Failed { .. } => self.retry(job, now_ms).await,
         }
+    }
+
+    /// Schedules the next attempt.
+    async fn retry(&self, job: &Job, now_ms: u64) -> anyhow::Result<Handled> {
+        let delay_ms = (RETRY_DELAY * u64::from(job.attempts)).as_ms();
+        self.app.jobs.retry(job, now_ms + delay_ms).await?;
+        if job.id != self.message.body {
+            // The message belongs to another job, which this more urgent job overtook.
+            self.queue.send(&job.id, &job.tenant, delay_ms).await?;
+            return Ok(Handled::Done);
+        }
+        self.queue.hide(self.message, delay_ms / 1_000).await;
+        Ok(Handled::Failed)
+    }
+
+    /// Stores the outcome. Returns `false` if another drain has claimed the job in the meantime. If
+    /// the answer is too large to store, the job fails.
+    async fn finish(&self, job: &Job, outcome: Outcome) -> anyhow::Result<bool> {
+        let now_ms = self.app.clock.now_ms();
+        let is_stored = match self.app.jobs.finish(job, &outcome, now_ms).await {
+            Err(StoreError::TooLarge { bytes, limit, .. }) => {
+                let outcome = attempt::too_large_to_store(job, bytes, limit);
+                self.app.jobs.finish(job, &outcome, now_ms).await?
+            }
+            result => result?,
+        };
+        if is_stored {
+            overflow::notify_end(self.app, job).await;
+        } else {
+            warn!(job_id = job.id, "another drain has claimed the job; dropping this answer");
+        }
+        Ok(is_stored)
+    }
+
+    async fn dead_letter(&self, job: Option<&Job>, reason: Reason) -> Handled {
+        dead_letters::dead_letter(self.app, self.queue, self.message, job, reason).await
     }
 }
 
-/// Stores the outcome; `false` if another drain has the job by now. An answer that is too large to store is a failure of its
-/// own.
-async fn finish(app: &App, job: &Job, outcome: Outcome) -> anyhow::Result<bool> {
-    let now_ms = app.clock.now_ms();
-    let stored = match app.jobs.finish(job, &outcome, now_ms).await {
-        Err(StoreError::TooLarge { bytes, limit, .. }) => {
-            let outcome = attempt::too_large_to_store(job, bytes, limit);
-            app.jobs.finish(job, &outcome, now_ms).await?
-        }
-        stored => stored?,
-    };
-    if stored {
-        overflow::notify_end(app, job).await;
-    } else {
-        warn!(job_id = job.id, "another drain has taken the job over; this answer is dropped");
-    }
-    Ok(stored)
-}
-
-/// A message that is no job id may hold anything.
-fn shown(body: &str) -> &str {
+/// Returns a job id as it is, and replaces any other text, which could contain anything.
+fn loggable(body: &str) -> &str {
     if uuid::Uuid::try_parse(body).is_ok() { body } else { "not a job id" }
 }

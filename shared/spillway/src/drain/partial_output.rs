@@ -1,4 +1,5 @@
-//! The stream of a job: collected as a whole, and where somebody follows it, stored piece by piece while it comes.
+//! Partial output: collects the stream of a job, and stores it part by part while it arrives if a
+//! reader follows it.
 
 use bytes::{Bytes, BytesMut};
 use tracing::warn;
@@ -10,52 +11,54 @@ use crate::{
     job::Job,
     problem::{Kind, Problem},
     store::jobs::MAX_ROW_BODY_BYTES,
+    units::{Millis, UnixMs},
 };
 
-/// How far apart two pieces are stored, in milliseconds.
-const EVERY_MS: u64 = 1_000;
+/// Minimum interval between two stored parts.
+const STORE_INTERVAL: Millis = Millis::from_s(1);
 
-/// The pieces of one attempt.
-pub struct Parts<'a> {
+/// The partial output of one attempt.
+pub struct PartialOutput<'a> {
     app: &'a App,
     job: &'a Job,
     headers: Vec<(String, String)>,
+    /// Bytes that are not stored yet.
     pending: BytesMut,
-    /// The number of the next piece.
-    next: u64,
-    due_ms: u64,
-    is_begun: bool,
+    /// The number of the next part.
+    next_part: u64,
+    next_store: UnixMs,
+    is_started: bool,
     has_output: bool,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> PartialOutput<'a> {
     pub fn new(app: &'a App, job: &'a Job) -> Self {
         Self {
             app,
             job,
             headers: Vec::new(),
             pending: BytesMut::new(),
-            next: 0,
-            due_ms: 0,
-            is_begun: false,
+            next_part: 0,
+            next_store: UnixMs::default(),
+            is_started: false,
             has_output: false,
         }
     }
 
-    /// Whether somebody may have read a piece.
-    pub fn is_begun(&self) -> bool {
-        self.is_begun
+    /// Whether a reader may have read a part.
+    pub fn is_started(&self) -> bool {
+        self.is_started
     }
 
-    /// Whether the model has begun its answer.
+    /// Whether the model has produced output.
     pub fn has_output(&self) -> bool {
         self.has_output
     }
 
-    /// A stream with `headers`, as a client would have received it in the end. One that breaks is a failed attempt.
+    /// Returns the body of a stream with `headers`, as a client would have received it.
     ///
     /// # Errors
-    /// The stream broke.
+    /// Returns an error if the stream breaks off.
     pub async fn collect(
         &mut self,
         mut encoder: Encoder,
@@ -68,7 +71,7 @@ impl<'a> Parts<'a> {
             let delta = tokio::select! {
                 biased;
                 delta = deltas.recv() => delta,
-                () = self.due() => {
+                () = self.store_due() => {
                     self.store().await;
                     continue;
                 }
@@ -80,12 +83,12 @@ impl<'a> Parts<'a> {
                     body.extend_from_slice(&bytes);
                     self.add(&bytes).await;
                 }
-                Some(Delta::End(ended)) => {
-                    ended?;
+                Some(Delta::End(end)) => {
+                    end?;
                     body.extend_from_slice(&encoder.finish());
                     return Ok(body.freeze());
                 }
-                None => return Err(Problem::new(Kind::Timeout, "The answer took longer than the model may take.")),
+                None => return Err(Problem::new(Kind::Timeout, "The answer did not end before the model's timeout.")),
             }
         }
     }
@@ -95,38 +98,38 @@ impl<'a> Parts<'a> {
             return;
         }
         self.pending.extend_from_slice(bytes);
-        if self.app.clock.now_ms() >= self.due_ms {
+        if self.app.clock.now() >= self.next_store {
             self.store().await;
         }
     }
 
-    /// Returns when something has waited long enough.
-    async fn due(&self) {
+    /// Returns when pending bytes are due to be stored.
+    async fn store_due(&self) {
         match self.pending.is_empty() {
             true => std::future::pending().await,
-            false => self.app.clock.sleep_until(crate::units::UnixMs::from_ms(self.due_ms)).await,
+            false => self.app.clock.sleep_until(self.next_store).await,
         }
     }
 
-    /// Stores what there is. What cannot be stored now is tried again with the next piece; at the latest, whoever follows
-    /// finds it in the answer.
+    /// Stores the pending bytes. If that fails, they are stored with the next part. At the latest,
+    /// a reader finds them in the complete answer.
     async fn store(&mut self) {
-        let now_ms = self.app.clock.now_ms();
-        self.due_ms = now_ms + EVERY_MS;
-        if !self.is_begun {
-            self.is_begun = true;
-            if let Err(error) = self.app.jobs.begin_stream(self.job, &self.headers, now_ms).await {
-                self.is_begun = false;
-                return warn!(job_id = self.job.id, %error, "the stream of a job was not begun");
+        let now = self.app.clock.now();
+        self.next_store = now + STORE_INTERVAL;
+        if !self.is_started {
+            self.is_started = true;
+            if let Err(error) = self.app.jobs.begin_stream(self.job, &self.headers, now.as_ms()).await {
+                self.is_started = false;
+                return warn!(job_id = self.job.id, %error, "failed to store the headers of a job's stream");
             }
         }
         while !self.pending.is_empty() {
-            let piece = Bytes::copy_from_slice(&self.pending[..self.pending.len().min(MAX_ROW_BODY_BYTES)]);
-            if let Err(error) = self.app.jobs.put_part(self.job, self.next, &piece, now_ms).await {
-                return warn!(job_id = self.job.id, %error, "a piece of a job's stream was not stored");
+            let part = Bytes::copy_from_slice(&self.pending[..self.pending.len().min(MAX_ROW_BODY_BYTES)]);
+            if let Err(error) = self.app.jobs.put_part(self.job, self.next_part, &part, now.as_ms()).await {
+                return warn!(job_id = self.job.id, %error, "failed to store a part of a job's stream");
             }
-            self.next += 1;
-            drop(self.pending.split_to(piece.len()));
+            self.next_part += 1;
+            drop(self.pending.split_to(part.len()));
         }
     }
 }

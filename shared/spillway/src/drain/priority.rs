@@ -1,5 +1,5 @@
-//! Whose turn it is. A message is a turn of its tenant: if a more urgent job of the same tenant waits, that one takes it, and
-//! the message's own job gets another message.
+//! Priority: a message runs the most urgent ready job of its tenant. If that is not the job that
+//! the message names, the named job gets a new message.
 
 use tracing::warn;
 
@@ -8,34 +8,44 @@ use crate::{
     job::Job,
     queue::Queue,
     store::jobs::{Claim, Waiting},
+    units::{Millis, UnixMs},
 };
 
-/// How many jobs before the message's own are looked at: other drains look at the same ones.
-const MOST: usize = 10;
+/// Maximum number of jobs ahead of the named job that are considered. Other drains consider the
+/// same jobs.
+const MAX_CANDIDATES: usize = 10;
 
-/// Claims the job that takes the turn of `own`: the most urgent one that can begin, or itself.
+/// Claims the most urgent job of the tenant that can run instead of `job`, or `job` itself.
 ///
 /// # Errors
-/// The store or the queue cannot be reached.
-pub async fn claim(app: &App, queue: &Queue, own: &Job, lease_ms: u64, now_ms: u64) -> anyhow::Result<Claim> {
-    if own.can_be_overtaken() {
-        for other in app.jobs.before(own, MOST).await?.iter().filter(|other| takes_turn(other, own, now_ms)) {
-            match app.jobs.claim(&other.id, lease_ms, now_ms).await {
-                Ok(Claim::Run { job, body }) => {
-                    queue.send(&own.id, &own.tenant, 0).await?;
-                    return Ok(Claim::Run { job, body });
+/// Returns an error if the store or the queue is unavailable.
+pub async fn claim_most_urgent(
+    app: &App,
+    queue: &Queue,
+    job: &Job,
+    lease: Millis,
+    now: UnixMs,
+) -> anyhow::Result<Claim> {
+    let (lease_ms, now_ms) = (lease.as_ms(), now.as_ms());
+    if job.can_be_overtaken() {
+        let candidates = app.jobs.before(job, MAX_CANDIDATES).await?;
+        for candidate in candidates.iter().filter(|candidate| is_more_urgent(candidate, job, now)) {
+            match app.jobs.claim(&candidate.id, lease_ms, now_ms).await {
+                Ok(Claim::Run { job: claimed, body }) => {
+                    queue.send(&job.id, &job.tenant, 0).await?;
+                    return Ok(Claim::Run { job: claimed, body });
                 }
                 Ok(_) => {}
-                // As when its body is gone. The job of this message can begin all the same.
-                Err(error) => warn!(job_id = other.id, %error, "a more urgent job cannot take its turn"),
+                // For example, if its body was deleted. The named job can still run.
+                Err(error) => warn!(job_id = candidate.id, %error, "failed to claim a more urgent job"),
             }
         }
     }
-    Ok(app.jobs.claim_seen(own.clone(), lease_ms, now_ms).await?)
+    Ok(app.jobs.claim_seen(job.clone(), lease_ms, now_ms).await?)
 }
 
-/// Whether `other`, which is before `own`, is there because it is more urgent and not only older: those have messages of
-/// their own on the way.
-fn takes_turn(other: &Waiting, own: &Job, now_ms: u64) -> bool {
-    other.priority.behind_ms() < own.priority.behind_ms() && other.ready_ms <= now_ms
+/// Whether `candidate` is ready, and ahead of `job` because of its priority and not only because of
+/// its age. Older jobs have their own messages.
+fn is_more_urgent(candidate: &Waiting, job: &Job, now: UnixMs) -> bool {
+    candidate.priority.behind_ms() < job.priority.behind_ms() && candidate.ready_ms <= now.as_ms()
 }

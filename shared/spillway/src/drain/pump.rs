@@ -1,4 +1,5 @@
-//! Carries messages from the queue to the drain where no event source mapping does it: on a laptop and in a container.
+//! Receives messages and passes them to the drain, where no event source mapping does so: on a
+//! laptop and in a container.
 
 use std::time::Duration;
 
@@ -10,37 +11,40 @@ use super::{attempt, message, sweep::sweep, time_budget::TimeBudget};
 use crate::{
     app::App,
     queue::{Handled, Message, Queue},
+    units::UnixMs,
     webhook,
 };
 
-/// How many jobs run at once in one process, as `BatchSize` of the event source mapping has it, unless it is told otherwise.
-pub const CONCURRENCY: usize = 20;
+/// Default number of jobs that run concurrently in one process, the same as `BatchSize` of the
+/// event source mapping.
+pub const DEFAULT_CONCURRENCY: usize = 20;
 
-/// How many messages SQS gives at once at most, and how many jobs may wait here for a pool.
-const MOST_RECEIVED: usize = 10;
+/// Maximum number of messages that SQS returns for one receive, and of jobs that wait here for a
+/// concurrency permit.
+const MAX_RECEIVED: usize = 10;
 
-/// How long one receive waits for a message, in seconds; also how long a shutdown can take to be noticed.
-const WAIT_S: u32 = 2;
+/// Duration of a long poll, in seconds. A shutdown is noticed after at most this time.
+const LONG_POLL_S: u32 = 2;
 
-/// How often the sweep runs.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Interval between sweeps.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// After a failed receive.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Pause after a failed receive.
+const RECEIVE_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// Receives and handles messages, `concurrency` at once, until `shutdown`, then waits for the jobs that run. Webhooks are
-/// delivered beside them.
+/// Receives and handles messages, `concurrency` at the same time, until `shutdown`. Then waits for
+/// the running jobs. Webhooks are delivered in separate tasks.
 pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: CancellationToken) {
     let webhooks = app.webhooks.clone();
     let webhooks = webhooks.map(|queue| tokio::spawn(webhook::pump(app.clone(), queue, shutdown.clone())));
     let sweeper = tokio::spawn(sweep_regularly(app.clone(), shutdown.clone()));
-    let queue = hiding(&app, queue).await;
+    let queue = with_visibility_timeout(&app, queue).await;
     let app = App { queue: Some(queue.clone()), ..app };
     let mut jobs = JoinSet::new();
     while !shutdown.is_cancelled() {
         while jobs.try_join_next().is_some() {}
-        let most = vacancies(concurrency.max(1), jobs.len(), app.concurrency.running());
-        if most == 0 {
+        let max_messages = vacancies(concurrency.max(1), jobs.len(), app.concurrency.running());
+        if max_messages == 0 {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 _ = jobs.join_next() => {}
@@ -50,7 +54,7 @@ pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: Cancella
         }
         let received = tokio::select! {
             () = shutdown.cancelled() => break,
-            received = queue.receive(most, WAIT_S) => received,
+            received = queue.receive(max_messages, LONG_POLL_S) => received,
         };
         match received {
             Ok(messages) => {
@@ -60,8 +64,8 @@ pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: Cancella
                 }
             }
             Err(error) => {
-                warn!(%error, "no messages could be received");
-                tokio::time::sleep(PAUSE).await;
+                warn!(%error, "failed to receive messages");
+                tokio::time::sleep(RECEIVE_BACK_OFF).await;
             }
         }
     }
@@ -69,58 +73,58 @@ pub async fn pump(app: App, queue: Queue, concurrency: usize, shutdown: Cancella
     if let Some(webhooks) = webhooks
         && let Err(error) = webhooks.await
     {
-        error!(%error, "the delivery of webhooks ended badly");
+        error!(%error, "the task of webhook deliveries ended early");
     }
     if let Err(error) = sweeper.await {
-        error!(%error, "the sweep ended badly");
+        error!(%error, "the task of the sweep ended early");
     }
 }
 
-/// How many messages may be received where `concurrency` jobs may be here, `here` are, and `running` of them run.
+/// Returns how many messages may be received, if the process may hold `concurrency` jobs and holds
+/// `held` jobs, of which `running` run.
 ///
-/// The queue is fair to tenants, a process is not: a job behind twenty of another tenant waits for room for all of those. So only
-/// as many wait here for a pool as one receive brings, and the others in the queue.
-fn vacancies(concurrency: usize, here: usize, running: usize) -> u32 {
-    let waiting = here.saturating_sub(running);
-    let vacancies = concurrency.saturating_sub(here).min(MOST_RECEIVED.saturating_sub(waiting));
+/// The queue is fair to tenants, a process is not: a job behind twenty jobs of another tenant waits
+/// until there is room for all of them. So a process holds at most one receive of jobs that wait
+/// for a permit, and leaves the rest in the queue.
+fn vacancies(concurrency: usize, held: usize, running: usize) -> u32 {
+    let waiting = held.saturating_sub(running);
+    let vacancies = concurrency.saturating_sub(held).min(MAX_RECEIVED.saturating_sub(waiting));
     u32::try_from(vacancies).unwrap_or(u32::MAX)
 }
 
-/// The queue with messages hidden a little longer than a claim lasts: when this process dies, its jobs are seen again
-/// as soon as they can be claimed again.
-async fn hiding(app: &App, queue: Queue) -> Queue {
-    match attempt::longest_ms(app).await {
-        Ok(longest_ms) => {
-            let lease_s = TimeBudget::new(0, None).attempt(longest_ms, 0).lease_ends_ms.div_ceil(1_000);
-            queue.hiding_for(u32::try_from(lease_s + 1).unwrap_or(u32::MAX))
+/// Returns the queue with a visibility timeout slightly longer than a lease. If this process dies,
+/// the messages of its jobs become visible as soon as the jobs can be claimed again.
+async fn with_visibility_timeout(app: &App, queue: Queue) -> Queue {
+    match attempt::max_call(app).await {
+        Ok(max_call) => {
+            let start = UnixMs::default();
+            let lease = TimeBudget::new(start, None).attempt(max_call, start).lease_ends - start;
+            queue.hiding_for(u32::try_from(lease.as_s_rounded_up() + 1).unwrap_or(u32::MAX))
         }
         Err(error) => {
-            warn!(
-                error = format!("{error:#}"),
-                "the models cannot be read, so the queue's own visibility timeout holds"
-            );
+            warn!(error = format!("{error:#}"), "failed to read the models; using the visibility timeout of the queue");
             queue
         }
     }
 }
 
 async fn handle(app: &App, queue: &Queue, message: &Message) {
-    let budget = TimeBudget::new(app.clock.now_ms(), None);
+    let budget = TimeBudget::new(app.clock.now(), None);
     if message::handle(app, message, budget).await == Handled::Done
         && let Err(error) = queue.delete(&message.receipt_handle).await
     {
-        warn!(%error, "a message that is done with was not deleted");
+        warn!(%error, "failed to delete a handled message");
     }
 }
 
 async fn sweep_regularly(app: App, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {
                 if let Err(error) = sweep(&app).await {
-                    warn!(error = format!("{error:#}"), "a sweep failed");
+                    warn!(error = format!("{error:#}"), "the sweep failed");
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Finds jobs whose message never appeared, or whose end was not told: sends it again, tells it, or ends what is over.
+//! The sweep: finds overdue jobs, sends lost messages and overdue notifications again, and ends
+//! expired jobs.
 
 use anyhow::Context;
 use futures_util::{StreamExt, stream};
@@ -15,40 +16,41 @@ use crate::{
     webhook,
 };
 
-/// How many jobs one sweep looks at, at most.
-const MOST: usize = 1_000;
+/// Maximum number of jobs in one sweep.
+const MAX_JOBS: usize = 1_000;
 
-/// How many of them at once.
-const AT_ONCE: usize = 16;
+/// Number of jobs that are handled concurrently.
+const CONCURRENT_JOBS: usize = 16;
 
-/// Takes care of every overdue job; gives how many messages were sent again. A message too many is harmless: the claim
-/// decides. One that cannot be taken care of keeps none of the others from it.
+/// Handles every overdue job. Returns how many messages were sent again. A superfluous message is
+/// harmless, because only one claim succeeds. A failure on one job does not stop the others.
 ///
-/// A job may be overdue because its message was lost or never sent, because its drain died, or because it waited in a long
-/// queue until its time was over.
+/// A job can be overdue because its message was lost or never sent, because its drain died, or
+/// because it expired in a long queue.
 ///
 /// # Errors
-/// The store or the queue could not be reached for some of them; the next sweep tries again.
+/// Returns an error if the store or the queue was unavailable for some jobs. The next sweep tries
+/// them again.
 pub async fn sweep(app: &App) -> anyhow::Result<usize> {
     let Some(queue) = &app.queue else { return Ok(0) };
-    let overdue = app.jobs.overdue(MOST, app.clock.now_ms()).await?;
-    let swept = stream::iter(overdue).map(|open| async move { (one(app, queue, &open.id).await, open.id) });
-    let (mut sent, mut failed) = (0, None);
-    let mut swept = std::pin::pin!(swept.buffer_unordered(AT_ONCE));
-    while let Some((done, job_id)) = swept.next().await {
-        match done {
+    let overdue = app.jobs.overdue(MAX_JOBS, app.clock.now_ms()).await?;
+    let swept = stream::iter(overdue).map(|open| async move { (sweep_job(app, queue, &open.id).await, open.id) });
+    let (mut sent, mut failure) = (0, None);
+    let mut swept = std::pin::pin!(swept.buffer_unordered(CONCURRENT_JOBS));
+    while let Some((result, job_id)) = swept.next().await {
+        match result {
             Ok(is_sent) => sent += usize::from(is_sent),
             Err(error) => {
-                warn!(job_id, error = format!("{error:#}"), "an overdue job was not taken care of");
-                failed = Some(error);
+                warn!(job_id, error = format!("{error:#}"), "failed to handle an overdue job");
+                failure = Some(error);
             }
         }
     }
-    failed.map_or(Ok(sent), |error| Err(error).context("some overdue jobs were not taken care of"))
+    failure.map_or(Ok(sent), |error| Err(error).context("failed to handle some overdue jobs"))
 }
 
-/// Whether the job's message was sent again.
-async fn one(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
+/// Handles one overdue job or batch. Returns whether its message was sent again.
+async fn sweep_job(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
     if is_batch_id(id) {
         let Some(batch) = app.batches.take_for_resend(id, app.clock.now_ms()).await? else { return Ok(false) };
         queue.send(&batch.id, &batch.tenant, 0).await?;
@@ -56,20 +58,20 @@ async fn one(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
     }
     match app.jobs.sweep(id, app.clock.now_ms()).await? {
         Sweep::Resend(job) => {
-            warn!(job_id = job.id, "a job's message is late or lost, and is sent again");
+            warn!(job_id = job.id, "sending an overdue message again");
             queue.send(&job.id, &job.tenant, 0).await?;
             Ok(true)
         }
         Sweep::Tell(job) => {
-            warn!(job_id = job.id, "the end of a job was not told and is told now");
+            warn!(job_id = job.id, "sending an overdue notification");
             webhook::announce_job(app, &job).await?;
             Ok(false)
         }
         Sweep::Ended(job) => {
-            warn!(job_id = job.id, status = job.status.name(), "a job without a message has ended");
+            warn!(job_id = job.id, status = job.status.name(), "ended an overdue job");
             overflow::notify_end(app, &job).await;
             if job.status == Status::Failed {
-                dead_letters::write(app, &job, Reason::AttemptsExhausted).await;
+                dead_letters::dead_letter_job(app, &job, Reason::AttemptsExhausted).await;
             }
             Ok(false)
         }

@@ -1,60 +1,66 @@
-//! How long a process has for jobs, and what that means for one of them. Pure: time is an argument.
+//! The time budget of a process, and the times of an attempt within it.
+//!
+//! Pure: time is an argument.
 
-/// How long a job may wait in this process for its turn at a pool, in milliseconds.
+use crate::units::{Millis, UnixMs};
+
+/// Maximum time that a job waits in this process for a concurrency permit.
 ///
-/// What it waits for are calls of the same process, which therefore goes on in any case; and while a deferral costs six
-/// requests to AWS (two writes and two reads of the job, a message sent and one deleted), this wait costs none.
-const PATIENCE_MS: u64 = 30_000;
+/// The permits that it waits for are held by calls of the same process, which therefore keeps
+/// running anyway. And while a deferral costs six requests to AWS (two writes and two reads of the
+/// job, a message sent and one deleted), this wait costs none.
+const MAX_PERMIT_WAIT: Millis = Millis::from_s(30);
 
-/// What a lease has beyond the call, for settling and storing, in milliseconds.
-const LEASE_MARGIN_MS: u64 = 15_000;
+/// Length of a lease beyond the deadline of the call, for settling and storing.
+const LEASE_MARGIN: Millis = Millis::from_s(15);
 
-/// The time of one invocation, or of a process that nobody ends.
+/// The time of one invocation, or of a process without a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeBudget {
-    began_ms: u64,
-    deadline_ms: Option<u64>,
+    started: UnixMs,
+    deadline: Option<UnixMs>,
 }
 
-/// The times of one attempt at a job, in milliseconds since 1970. They are fixed when the attempt begins. The lease ends
-/// after the deadline, and the call ends by it, so a lease needs no renewal.
+/// The times of one attempt at a job. They are fixed when the attempt starts. The call ends by the
+/// deadline and the lease ends after it, so a lease needs no renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptTimes {
-    /// How long the job may wait for its turn at a pool.
-    pub patient_until_ms: u64,
-    /// When the call, or its stream, is cut off.
-    pub deadline_ms: u64,
-    /// When another drain may claim the job.
-    pub lease_ends_ms: u64,
+    /// End of the wait for a concurrency permit.
+    pub permit_deadline: UnixMs,
+    /// Time when the call, or its stream, is cut off.
+    pub deadline: UnixMs,
+    /// Time when another drain can claim the job.
+    pub lease_ends: UnixMs,
 }
 
 impl TimeBudget {
-    /// A budget from now until `deadline_ms`, in milliseconds since 1970.
-    pub fn new(began_ms: u64, deadline_ms: Option<u64>) -> Self {
-        Self { began_ms, deadline_ms }
+    /// Creates a budget from `started` until `deadline`.
+    pub fn new(started: UnixMs, deadline: Option<UnixMs>) -> Self {
+        Self { started, deadline }
     }
 
-    /// When it ends.
-    pub fn deadline_ms(&self) -> Option<u64> {
-        self.deadline_ms
+    /// Returns the end of the budget.
+    pub fn deadline(&self) -> Option<UnixMs> {
+        self.deadline
     }
 
-    /// Whether a job whose call takes up to `call_ms` may still begin: one that the process would not survive may not.
-    /// Where a call may take as long as the whole budget, it may in the first moments.
-    pub fn may_begin(&self, call_ms: u64, now_ms: u64) -> bool {
-        now_ms <= self.last_begin_ms(call_ms)
+    /// Whether a job whose call takes up to `max_call` can still start. A job that would outlive
+    /// the process cannot. If a call may take as long as the whole budget, a job can start in the
+    /// first moments.
+    pub fn can_start(&self, max_call: Millis, now: UnixMs) -> bool {
+        now <= self.last_start(max_call)
     }
 
-    /// The times of an attempt at a job that begins at `now_ms` and whose call takes up to `call_ms`.
-    pub fn attempt(&self, call_ms: u64, now_ms: u64) -> AttemptTimes {
-        let patient_until_ms = now_ms.saturating_add(PATIENCE_MS).min(self.last_begin_ms(call_ms)).max(now_ms);
-        let deadline_ms = patient_until_ms.saturating_add(call_ms).min(self.deadline_ms.unwrap_or(u64::MAX));
-        AttemptTimes { patient_until_ms, deadline_ms, lease_ends_ms: deadline_ms.saturating_add(LEASE_MARGIN_MS) }
+    /// Returns the times of an attempt that starts at `now`, with a call of up to `max_call`.
+    pub fn attempt(&self, max_call: Millis, now: UnixMs) -> AttemptTimes {
+        let permit_deadline = (now + MAX_PERMIT_WAIT).min(self.last_start(max_call)).max(now);
+        let deadline = (permit_deadline + max_call).min(self.deadline.unwrap_or(UnixMs::MAX));
+        AttemptTimes { permit_deadline, deadline, lease_ends: deadline + LEASE_MARGIN }
     }
 
-    fn last_begin_ms(&self, call_ms: u64) -> u64 {
-        let Some(deadline_ms) = self.deadline_ms else { return u64::MAX };
-        deadline_ms.saturating_sub(call_ms).max(self.began_ms.saturating_add(PATIENCE_MS)).min(deadline_ms)
+    fn last_start(&self, max_call: Millis) -> UnixMs {
+        let Some(deadline) = self.deadline else { return UnixMs::MAX };
+        (deadline - max_call).max(self.started + MAX_PERMIT_WAIT).min(deadline)
     }
 }
 
@@ -64,34 +70,41 @@ mod tests {
 
     use super::*;
 
-    const DEADLINE_MS: u64 = 900_000;
+    const START: UnixMs = UnixMs::from_ms(0);
+    const DEADLINE: UnixMs = UnixMs::from_ms(900_000);
 
-    #[test]
-    fn a_job_that_would_outlive_its_process_is_not_begun() {
-        let budget = TimeBudget::new(0, Some(DEADLINE_MS));
-        assert!(budget.may_begin(300_000, 600_000) && !budget.may_begin(300_000, 600_001));
-        assert!(TimeBudget::new(0, None).may_begin(300_000, u64::MAX));
+    fn can_start(budget: TimeBudget, max_call_ms: u64, now_ms: u64) -> bool {
+        budget.can_start(Millis::from_ms(max_call_ms), UnixMs::from_ms(now_ms))
     }
 
     #[test]
-    fn a_job_that_may_take_as_long_as_its_process_is_begun_at_once_or_not() {
-        let budget = TimeBudget::new(0, Some(DEADLINE_MS));
-        assert!(budget.may_begin(900_000, PATIENCE_MS) && !budget.may_begin(900_000, PATIENCE_MS + 1));
+    fn a_job_that_would_outlive_its_process_does_not_start() {
+        let budget = TimeBudget::new(START, Some(DEADLINE));
+        assert!(can_start(budget, 300_000, 600_000) && !can_start(budget, 300_000, 600_001));
+        assert!(can_start(TimeBudget::new(START, None), 300_000, u64::MAX));
+    }
+
+    #[test]
+    fn a_job_that_may_take_as_long_as_its_process_starts_immediately_or_not_at_all() {
+        let budget = TimeBudget::new(START, Some(DEADLINE));
+        let wait_ms = MAX_PERMIT_WAIT.as_ms();
+        assert!(can_start(budget, 900_000, wait_ms) && !can_start(budget, 900_000, wait_ms + 1));
     }
 
     proptest! {
         #[test]
         fn a_lease_outlasts_the_wait_and_the_call(
-            call_ms in 0..900_000_u64,
+            max_call_ms in 0..900_000_u64,
             now_ms in 0..900_000_u64,
             has_deadline: bool,
         ) {
-            let budget = TimeBudget::new(0, has_deadline.then_some(DEADLINE_MS));
-            let times = budget.attempt(call_ms, now_ms);
-            let call_ends_ms = times.patient_until_ms + call_ms;
-            prop_assert!(times.deadline_ms >= call_ends_ms.min(budget.deadline_ms.unwrap_or(u64::MAX)));
-            prop_assert!(times.deadline_ms <= budget.deadline_ms.unwrap_or(u64::MAX));
-            prop_assert_eq!(times.lease_ends_ms, times.deadline_ms + LEASE_MARGIN_MS);
+            let budget = TimeBudget::new(START, has_deadline.then_some(DEADLINE));
+            let max_call = Millis::from_ms(max_call_ms);
+            let times = budget.attempt(max_call, UnixMs::from_ms(now_ms));
+            let call_ends = times.permit_deadline + max_call;
+            prop_assert!(times.deadline >= call_ends.min(budget.deadline.unwrap_or(UnixMs::MAX)));
+            prop_assert!(times.deadline <= budget.deadline.unwrap_or(UnixMs::MAX));
+            prop_assert_eq!(times.lease_ends, times.deadline + LEASE_MARGIN);
         }
     }
 }

@@ -8,13 +8,14 @@ use http::Response;
 use super::{Body, Call, jobs, record, reply, responses, wait};
 use crate::{
     app::App,
-    broker::{self, Ask, Reply, ServeError, Served},
+    broker::{self, ModelRequest, Reply, ServeError, Served},
     chat::Request,
     dialect::{Api, Context, Draft, Echo},
     job, overflow,
     problem::{Kind, Problem},
-    telemetry::{Outcome, RequestEvent},
+    telemetry::{RequestEvent, RequestOutcome},
     tenant::{Class, MAX_HOLD, Overflow},
+    units::{Millis, UnixMs},
 };
 
 /// Answers a request to a model in the API that it came in.
@@ -32,23 +33,24 @@ pub async fn chat(
     let started_ms = app.clock.now_ms();
     let mut event = record::event(call, record::route_name(api, stream));
     let draft = api.read(&body, path_model, stream);
-    let unanswered = match ask(app, call, draft, &mut event).await {
-        Ok((ask, echo)) if echo.response.background => {
-            event.outcome = Outcome::Queued;
-            responses::create(app, call, &ask, stored(call, api, path_model, ask.request.stream), body).await
+    let unanswered = match read(app, call, draft, &mut event).await {
+        Ok((request, echo)) if echo.response.background => {
+            event.outcome = RequestOutcome::Queued;
+            let stored = stored(call, api, path_model, request.chat.stream);
+            responses::create(app, call, &request, stored, body).await
         }
-        Ok((ask, echo)) => {
-            let is_stream = ask.request.stream;
-            let ignored = ask.request.ignored.join(", ");
+        Ok((request, echo)) => {
+            let is_stream = request.chat.stream;
+            let ignored = request.chat.ignored.join(", ");
             let stored = stored(call, api, path_model, is_stream);
-            let context = context(app, call, &ask.request, echo);
+            let context = context(app, call, &request.chat, echo);
             let when_full = when_full(app, call);
             let served = match when_full {
-                WhenFull::Queue if ask.hold_ms == 0 => match overflow::check_backlog(app, &call.tenant).await {
-                    Ok(()) => Box::pin(broker::serve(app, ask)).await,
+                WhenFull::Queue if request.hold.is_zero() => match overflow::check_backlog(app, &call.tenant).await {
+                    Ok(()) => Box::pin(broker::serve(app, request)).await,
                     Err(behind) => Err(behind.into()),
                 },
-                _ => Box::pin(broker::serve(app, ask)).await,
+                _ => Box::pin(broker::serve(app, request)).await,
             };
             match served {
                 // The broker records what it answers, when it is over.
@@ -56,11 +58,11 @@ pub async fn chat(
                 Err(ServeError { problem: refused, .. }) if refused.kind == Kind::Throttled => match when_full {
                     WhenFull::Refuse => Err(refused),
                     WhenFull::Queue => {
-                        event.outcome = Outcome::Queued;
+                        event.outcome = RequestOutcome::Queued;
                         Box::pin(jobs::accept(app, call, stored, body, refused)).await
                     }
                     WhenFull::Wait => {
-                        event.outcome = Outcome::Queued;
+                        event.outcome = RequestOutcome::Queued;
                         let stream = is_stream.then(|| api.stream(context));
                         let waiting = wait::Waiting { api, request: stored, body, stream, refused, started_ms };
                         Box::pin(wait::wait(app, call, waiting)).await
@@ -84,18 +86,18 @@ pub async fn chat(
 }
 
 /// Reads the request. `event` gets what is found out on the way, whether or not it ends well.
-async fn ask(
+async fn read(
     app: &App,
     call: &Call,
     draft: Result<Draft, Problem>,
     event: &mut RequestEvent,
-) -> Result<(Ask, Echo), Problem> {
+) -> Result<(ModelRequest, Echo), Problem> {
     let tenant = Arc::clone(&call.tenant);
     let draft = draft?;
-    let model = broker::find_model(app, &tenant, draft.model()).await?;
+    let model = app.registry.catalogue().await?.resolve_for(&tenant, draft.model())?;
     event.model = Some(model.name.clone());
-    let (request, echo) = draft.request(model.format(), &call.head.parts.headers)?;
-    event.stream = request.stream;
+    let (chat_request, echo) = draft.request(model.format(), &call.head.parts.headers)?;
+    event.stream = chat_request.stream;
     let wait_ms = call.preferences.wait_ms;
     let when_full = when_full(app, call);
     let hold_ms = match when_full {
@@ -106,18 +108,18 @@ async fn ask(
     };
     // A request that can wait takes no more of a pool than the jobs that wait already.
     let class = if when_full == WhenFull::Queue { Class::Batch } else { tenant.class };
-    let ask = Ask {
+    let request = ModelRequest {
         request_id: call.head.request_id.clone(),
         class,
-        hold_ms: hold_ms.min(MAX_HOLD.as_ms()),
-        deadline_ms: call.head.deadline_ms,
-        patient_until_ms: None,
+        hold: Millis::from_ms(hold_ms).min(MAX_HOLD),
+        deadline: call.head.deadline_ms.map(UnixMs::from_ms),
+        permit_deadline: None,
         event: event.clone(),
         tenant,
         model,
-        request,
+        chat: chat_request,
     };
-    Ok((ask, echo))
+    Ok((request, echo))
 }
 
 /// What becomes of a request that finds no room.
@@ -162,15 +164,15 @@ fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> Context {
 
 fn respond(app: &App, call: &Call, api: Api, context: Context, ignored: &str, served: Served) -> Response<Body> {
     let mut headers = served.headers(ignored);
-    headers.extend(call.head.dialect.limit_headers(&served.limits, app.clock.now_ms()));
+    headers.extend(call.head.dialect.limit_headers(&served.limit_states, app.clock.now_ms()));
     match served.reply {
         Reply::Whole(answer) => {
             let rendered = api.answer(&context, &answer);
             headers.extend(rendered.headers);
             reply::whole(&call.head, rendered.status, headers, rendered.body)
         }
-        Reply::Stream { headers: of_model, deltas } => {
-            headers.extend(api.stream_headers(&call.head.request_id, &of_model));
+        Reply::Stream { headers: model_headers, deltas } => {
+            headers.extend(api.stream_headers(&call.head.request_id, &model_headers));
             reply::stream(&call.head, headers, api.stream(context), deltas)
         }
     }

@@ -6,10 +6,10 @@ use http::Response;
 use super::{Body, Call, record, reply};
 use crate::{
     app::App,
-    broker::{self, Count},
+    broker::{self, TokenCount},
     dialect::{Api, Draft},
     problem::Problem,
-    telemetry::{Outcome, RequestEvent},
+    telemetry::{RequestEvent, RequestOutcome},
 };
 
 /// Counts the input tokens of a request. One that Bedrock cannot count is estimated, and the answer says so.
@@ -27,7 +27,7 @@ pub async fn count(
     let mut event = record::event(call, record::count_route_name(api));
     let counted = counted(app, call, api.read(&body, path_model, false), &mut event).await;
     match &counted {
-        Ok(_) => event.outcome = Outcome::Answered,
+        Ok(_) => event.outcome = RequestOutcome::Answered,
         Err(problem) => record::note_failure(&mut event, problem),
     }
     record::end(app, event, started_ms);
@@ -43,9 +43,9 @@ async fn counted(
     call: &Call,
     draft: Result<Draft, Problem>,
     event: &mut RequestEvent,
-) -> Result<Count, Problem> {
+) -> Result<TokenCount, Problem> {
     let draft = draft?;
-    let model = broker::find_model(app, &call.tenant, draft.model()).await?;
+    let model = app.registry.catalogue().await?.resolve_for(&call.tenant, draft.model())?;
     event.model = Some(model.name.clone());
     let request = draft.to_count(model.format(), &call.head.parts.headers)?;
     broker::count_tokens(app, &model, &request).await

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::{Body, Call, record, reply};
-use crate::{app::App, broker, problem::Problem, telemetry::Outcome};
+use crate::{app::App, broker, problem::Problem, telemetry::RequestOutcome};
 
 /// Applies one of the account's guardrails.
 ///
@@ -18,14 +18,14 @@ pub async fn apply(app: &App, call: &Call, id: &str, version: &str, body: Bytes)
     let applied = broker::apply_guardrail(app, Arc::clone(&call.tenant), id, version, body).await;
     match &applied {
         Ok(applied) => {
-            event.outcome = Outcome::Answered;
+            event.outcome = RequestOutcome::Answered;
             event.charge(&applied.receipt);
         }
         Err(problem) => record::note_failure(&mut event, problem),
     }
     record::end(app, event, started_ms);
     let applied = applied?;
-    let mut headers = call.head.dialect.limit_headers(&applied.limits, app.clock.now_ms());
+    let mut headers = call.head.dialect.limit_headers(&applied.limit_states, app.clock.now_ms());
     headers.extend(call.head.dialect.json_headers(&call.head.request_id));
     Ok(reply::whole(&call.head, StatusCode::OK, headers, applied.body))
 }

@@ -22,9 +22,9 @@ use crate::{
     idempotency::{Head, Identity, Name, Opened, Reader, Recorder, is_named},
     job::StoredResult,
     problem::{Kind, Problem},
-    telemetry::{Outcome, RequestEvent},
+    telemetry::{RequestEvent, RequestOutcome},
     tenant::Retries,
-    units::Millis,
+    units::{Millis, UnixMs},
 };
 
 /// The header of an answer that another attempt has paid for.
@@ -153,9 +153,9 @@ impl Attempt {
             stored.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect();
         let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut event = record::event(&self.call, self.route);
-        event.outcome = Outcome::Replayed;
+        event.outcome = RequestOutcome::Replayed;
         event.answer_of = request_id(&headers);
-        event.duration_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);
+        event.duration_ms = self.app.clock.now() - UnixMs::from_ms(self.started_ms);
         self.app.telemetry.record(event);
         recorder.begin(Head { status, headers: replayed(headers), is_stream: false });
         recorder.push(stored.body);
@@ -226,7 +226,7 @@ struct Replay {
 impl Drop for Replay {
     fn drop(&mut self) {
         let mut event = std::mem::take(&mut self.event);
-        event.duration_ms = self.app.clock.now_ms().saturating_sub(self.started_ms);
+        event.duration_ms = self.app.clock.now() - UnixMs::from_ms(self.started_ms);
         self.app.telemetry.record(event);
     }
 }
@@ -239,7 +239,7 @@ async fn respond(mut reader: Reader, mut replay: Option<Replay>) -> Result<Respo
             replay.event.answer_of = request_id(&head.headers);
             replay.event.stream = head.is_stream;
             if head.status.is_success() {
-                replay.event.outcome = Outcome::Replayed;
+                replay.event.outcome = RequestOutcome::Replayed;
             }
             replayed(head.headers)
         }

@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Body, Call, reply};
-use crate::{app::App, broker, dialect::Dialect, problem::Problem};
+use crate::{app::App, dialect::Dialect, problem::Problem};
 
 /// `GET /v1/models`.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
@@ -28,7 +28,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
 /// `GET /v1/models/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let tenant = &call.tenant;
-    let model = broker::find_model(app, tenant, id).await?;
+    let model = app.registry.catalogue().await?.resolve_for(tenant, id)?;
     Ok(reply::json(&call.head, StatusCode::OK, &entry(call.head.dialect, &model.name)))
 }
 

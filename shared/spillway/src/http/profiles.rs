@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Body, Call, reply};
-use crate::{app::App, broker, problem::Problem};
+use crate::{app::App, problem::Problem};
 
 /// When nobody knows (1970).
 const LONG_AGO: &str = "1970-01-01T00:00:00Z";
@@ -23,7 +23,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
 /// `GET /inference-profiles/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let tenant = &call.tenant;
-    let model = broker::find_model(app, tenant, id).await?;
+    let model = app.registry.catalogue().await?.resolve_for(tenant, id)?;
     Ok(reply::json(&call.head, StatusCode::OK, &profile(&model.name)))
 }
 

@@ -6,7 +6,8 @@ use crate::{
     dialect::{Api, Dialect},
     problem::{Kind, Problem, RefusedBy},
     quota::LimitName,
-    telemetry::{Outcome, RequestEvent},
+    telemetry::{RequestEvent, RequestOutcome},
+    units::UnixMs,
 };
 
 /// The event of an authenticated request before anything was done for it; `route` is its method and path pattern.
@@ -39,8 +40,8 @@ pub fn refused(app: &App, head: &Head, route: &'static str, problem: &Problem) {
 /// Notes in `event` how a request failed.
 pub fn note_failure(event: &mut RequestEvent, problem: &Problem) {
     event.outcome = match problem.kind {
-        Kind::Throttled | Kind::BudgetExhausted => Outcome::Refused,
-        _ => Outcome::Failed,
+        Kind::Throttled | Kind::BudgetExhausted => RequestOutcome::Refused,
+        _ => RequestOutcome::Failed,
     };
     let limit_names = problem.refused_by.as_ref().map(RefusedBy::limit_names).unwrap_or_default();
     event.limit = limit_names.first().map(LimitName::to_string);
@@ -48,7 +49,7 @@ pub fn note_failure(event: &mut RequestEvent, problem: &Problem) {
 
 /// Records the event of a request that came in at `started_ms`.
 pub fn end(app: &App, mut event: RequestEvent, started_ms: u64) {
-    event.duration_ms = app.clock.now_ms().saturating_sub(started_ms);
+    event.duration_ms = app.clock.now() - UnixMs::from_ms(started_ms);
     app.telemetry.record(event);
 }
 

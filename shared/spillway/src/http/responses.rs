@@ -11,7 +11,7 @@ use self::query::Query;
 use super::{Body, Call, jobs, reply};
 use crate::{
     app::App,
-    broker::{self, Ask},
+    broker::{self, ModelRequest},
     dialect::{Api, Context, Dialect, ResponseState, last_response},
     job::{self, Job, Reader, Status},
     overflow::{self, Submission},
@@ -30,17 +30,17 @@ const PREFIX: &str = "resp_";
 pub async fn create(
     app: &App,
     call: &Call,
-    ask: &Ask,
-    request: job::Call,
+    request: &ModelRequest,
+    stored: job::Call,
     body: Bytes,
 ) -> Result<Response<Body>, Problem> {
     if app.queue.is_none() || call.tenant.overflow == Overflow::Refuse {
         return Err(Problem::invalid("background", "background: nothing is queued here; leave it out or send false."));
     }
-    broker::check(app, ask).await?;
+    broker::check(app, request).await?;
     let submission = Submission {
         id: Some(jobs::derived_id(call, &body).unwrap_or_else(|| call.head.request_id.clone())),
-        call: request,
+        call: stored,
         body,
         reader: Reader::Background,
         priority: call.preferences.priority,
@@ -48,7 +48,7 @@ pub async fn create(
         expires_ms: jobs::expires_ms(call, app.clock.now_ms()),
     };
     let job = overflow::submit(app, &call.tenant, submission, None).await?;
-    if ask.request.stream {
+    if request.chat.stream {
         return stream::follow(app, call, job, None).await;
     }
     Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))

@@ -1,7 +1,8 @@
-//! The HTTP request of an event.
+//! Reads the HTTP request of an event.
 //!
-//! `lambda_http` puts host, path and query together to a URL and panics where that is none, or where a body is not the
-//! base64 that it is said to be. The broker needs no URL, only the path; so nothing of an event goes that way.
+//! `lambda_http` builds a URL from host, path and query. It panics if the URL is invalid, or if a
+//! body that is marked as base64 is not. The broker needs only the path, so these parts of an event
+//! bypass `lambda_http`.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Uri, header::HOST};
@@ -14,14 +15,15 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::http::Caller;
 
-/// What may not stand in the path of a URI (RFC 3986, 3.3).
+/// Characters that are invalid in the path of a URI (RFC 3986, 3.3).
 const NOT_IN_PATHS: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}').add(b'\\');
 
-/// A path without a route, for those that are too long to be one.
+/// A path without a route. It replaces paths that are too long for a URI.
 const NOWHERE: &str = "/-";
 
-/// The request with the path as the client sent it: without the stage and the query, and still percent-encoded.
+/// Returns the request with the path as the client sent it: without the stage and the query, and
+/// still percent-encoded.
 pub fn read(mut event: LambdaRequest) -> Request {
     let (path, body) = match &mut event {
         LambdaRequest::ApiGatewayV1(event) => {
@@ -45,7 +47,7 @@ pub fn read(mut event: LambdaRequest) -> Request {
     request
 }
 
-/// Whom the front door has verified with IAM, if it does.
+/// Returns the caller that API Gateway or the Function URL has verified with IAM, if any.
 pub fn caller(request: &Request) -> Option<Caller> {
     let arn = match request.request_context_ref()? {
         RequestContext::ApiGatewayV1(context) => context.identity.user_arn.as_ref(),
@@ -61,7 +63,8 @@ fn uri(path: &str) -> Uri {
     uri.unwrap_or_else(|_| Uri::from_static(NOWHERE))
 }
 
-/// A body that is not the base64 that it is said to be is taken as it stands: then it is not JSON either.
+/// Returns the body. If it is marked as base64 but is not, it is taken as is; then it is not JSON
+/// either.
 fn body(body: Option<String>, is_base64: bool) -> Body {
     match body {
         None => Body::Empty,
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn no_host_path_or_query_is_bad_enough_to_panic() {
+    fn no_host_path_or_query_causes_a_panic() {
         let long = format!("/{}", "a".repeat(70_000));
         for host in ["", "a b", "[", ":99999", "@", "a:b:c", "\\"] {
             for (path, read_as) in [
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_not_base64_is_taken_as_it_stands() {
+    fn a_body_that_is_not_base64_is_taken_as_is() {
         let event = serde_json::from_value(http("/", "host")).expect("an event");
         assert_eq!(read(event).body().as_ref(), b"{not base64");
     }

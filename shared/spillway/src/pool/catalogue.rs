@@ -6,6 +6,13 @@ use std::{
 };
 
 use super::Model;
+use crate::{
+    problem::{Kind, Problem},
+    tenant::Tenant,
+};
+
+/// Maximum length of a model id in an error message.
+const MAX_SHOWN_CHARS: usize = 200;
 
 /// The models of the registry.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +39,19 @@ impl Catalogue {
     /// Returns the model with this id: a public name, an alias, or the id of a pool.
     pub fn resolve(&self, id: &str) -> Option<Arc<Model>> {
         self.models.get(id).or_else(|| self.by_alias.get(id)).cloned()
+    }
+
+    /// Returns the model with this `id`, if `tenant` may call it.
+    ///
+    /// # Errors
+    /// Returns an error if the model does not exist, or `tenant` may not call it. The error is the
+    /// same, so that a tenant cannot learn which models exist.
+    pub fn resolve_for(&self, tenant: &Tenant, id: &str) -> Result<Arc<Model>, Problem> {
+        self.resolve(id).filter(|model| tenant.may_call(&model.name)).ok_or_else(|| {
+            let shown: String = id.chars().take(MAX_SHOWN_CHARS).collect();
+            let message = format!("There is no model {shown} for this key. See GET /v1/models.");
+            Problem { param: Some("model".into()), ..Problem::new(Kind::NotFound, message) }
+        })
     }
 
     /// Returns all models, sorted by name.

@@ -1,4 +1,4 @@
-//! What is on the lines, and what is not.
+//! The contents of events and logs.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -46,17 +46,17 @@ fn full_event() -> RequestEvent {
         model: Some("sonnet".into()),
         pool: Some("provisioned".into()),
         class: Some("standard"),
-        outcome: Outcome::Answered,
+        outcome: RequestOutcome::Answered,
         limit: Some("tokens_per_minute".into()),
         stream: true,
         input_tokens: Some(11),
         output_tokens: Some(22),
         reserved_tokens: Some(4107),
         cost_microusd: Some(363),
-        admit_ms: Some(4),
-        time_to_first_token_ms: Some(310),
-        duration_ms: 900,
-        hold_ms: Some(0),
+        admit_ms: Some(Millis::from_ms(4)),
+        time_to_first_token_ms: Some(Millis::from_ms(310)),
+        duration_ms: Millis::from_ms(900),
+        hold_ms: Some(Millis::ZERO),
         attempts: Some(1),
         regained_tokens: Some(300),
         parent: Some("organisation".into()),
@@ -82,7 +82,7 @@ fn an_event_is_one_line_of_valid_embedded_metric_format() {
     let directives = event["_aws"]["CloudWatchMetrics"].as_array().unwrap();
     let [directive] = directives.as_slice() else { panic!("{directives:?}") };
     assert_eq!(directive["Namespace"], "Spillway");
-    // Every metric and every dimension that the header promises is there, of the right type.
+    // Every metric and dimension in the directive exists and has the right type.
     for metric in names(&directive["Metrics"]) {
         assert!(event[metric].is_number(), "{metric}");
     }
@@ -97,7 +97,7 @@ fn an_event_is_one_line_of_valid_embedded_metric_format() {
 }
 
 #[test]
-fn a_tenant_is_a_property_and_no_dimension() {
+fn the_tenant_is_a_property_and_not_a_dimension() {
     let event = recorded(full_event());
     assert_eq!(event["tenant"], "a \"quoted\" tenant");
     let dimensions = event["_aws"]["CloudWatchMetrics"][0]["Dimensions"].as_array().unwrap();
@@ -113,8 +113,9 @@ fn an_event_has_the_named_fields_and_nothing_else() {
     let expected = "_aws request_id answer_of tenant dialect route model pool class outcome limit stream input_tokens \
                     output_tokens reserved_tokens cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
                     attempts regained_tokens parent";
-    let charged = ["tenant", "parent", "pool"]
-        .map(|of| ["at_ms", "minute_tokens", "day_tokens", "microusd"].map(|what| format!("{of}_charged_{what}")));
+    let charged = ["tenant", "parent", "pool"].map(|payer| {
+        ["at_ms", "minute_tokens", "day_tokens", "microusd"].map(|field| format!("{payer}_charged_{field}"))
+    });
     let expected: BTreeSet<&str> = expected.split(' ').chain(charged.iter().flatten().map(String::as_str)).collect();
     assert_eq!(fields, expected);
     assert_eq!(event["pool_charged_day_tokens"], Value::from(122));
@@ -123,7 +124,7 @@ fn an_event_has_the_named_fields_and_nothing_else() {
 }
 
 #[test]
-fn what_is_unknown_is_left_out_but_the_dimensions_stay() {
+fn unknown_fields_are_left_out_but_dimensions_are_not() {
     let event = recorded(RequestEvent { request_id: "r-2".into(), ..RequestEvent::default() });
     let fields: BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(fields, "_aws request_id dialect model outcome stream duration_ms".split(' ').collect());
@@ -131,7 +132,7 @@ fn what_is_unknown_is_left_out_but_the_dimensions_stay() {
 }
 
 #[test]
-fn events_recorded_at_once_do_not_mix() {
+fn concurrent_events_do_not_mix() {
     let captured = Captured::default();
     let telemetry = Telemetry::to(captured.clone());
     std::thread::scope(|scope| {
@@ -145,7 +146,7 @@ fn events_recorded_at_once_do_not_mix() {
 }
 
 #[test]
-fn a_broken_output_harms_nobody() {
+fn a_broken_output_harms_no_request() {
     struct Broken;
     impl Write for Broken {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -187,13 +188,13 @@ fn the_filter_decides_what_is_logged() {
 }
 
 #[test]
-fn no_setting_lets_the_sdk_print_requests() {
+fn no_filter_lets_the_sdk_print_requests() {
     check_logged("trace", true, true, true);
     check_logged("aws_smithy_runtime=trace", false, false, true);
 }
 
 #[test]
-fn logs_are_json_when_asked_for() {
+fn logs_are_json_if_configured() {
     let text = logged("info", LogFormat::Json);
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["fields"]["message"], "ours at info");

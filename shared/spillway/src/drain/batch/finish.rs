@@ -1,20 +1,22 @@
-//! The end of a batch: what its lines came to, in the bucket.
+//! The end of a batch: writes the results of its lines to files in the bucket.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{AT_ONCE, Step, Turn};
+use super::{BatchRun, CONCURRENT_LINES, Progress};
 use crate::{
     batch::{Batch, Ending, File, Files, KEPT_S, LARGEST_FILE},
     dialect::Dialect,
     job::Status,
 };
 
-impl Turn<'_> {
-    /// Writes the files of a batch whose lines have all ended, then its end. Both are the same when done again.
-    pub(super) async fn finish(&self, batch: &Batch) -> anyhow::Result<Step> {
+impl BatchRun<'_> {
+    /// Writes the result files of a batch whose lines have all ended, and stores its end. A
+    /// repetition writes the same files.
+    pub(super) async fn finish(&self, batch: &Batch) -> anyhow::Result<Progress> {
         let mut files = Files::new(batch.dialect, LARGEST_FILE);
-        let mut endings = stream::iter(0..batch.total).map(|line| self.ending(batch, line)).buffered(AT_ONCE);
+        let lines = stream::iter(0..batch.total).map(|line| self.line_ending(batch, line));
+        let mut endings = lines.buffered(CONCURRENT_LINES);
         while let Some((job_id, custom_id, ending)) = endings.try_next().await? {
             files.add(&job_id, &custom_id, &ending);
         }
@@ -24,25 +26,25 @@ impl Turn<'_> {
         self.end(batch, batch.ended(output, errors, self.app.clock.now_ms())).await
     }
 
-    /// How a line ended: its job, its name, its end.
-    async fn ending(&self, batch: &Batch, line: u64) -> anyhow::Result<(String, String, Ending)> {
+    /// Returns the job id of a line, its custom id, and how it ended.
+    async fn line_ending(&self, batch: &Batch, line: u64) -> anyhow::Result<(String, String, Ending)> {
         let id = batch.job_id(line);
         let Some(job) = self.app.jobs.get(&id).await? else {
-            return Ok((id, String::new(), Ending::Failed("The job of this line is gone.".to_owned())));
+            return Ok((id, String::new(), Ending::Failed("The job of this line no longer exists.".to_owned())));
         };
         let ending = match (job.status, self.app.jobs.result(&job).await?) {
             (Status::Cancelled, _) => Ending::Cancelled,
             (Status::Expired, _) => Ending::Expired,
             (_, Some(result)) => Ending::Answered(result),
             (_, None) => {
-                let why = job.error.as_deref().unwrap_or("its answer is gone");
-                Ending::Failed(format!("The request failed: {why}."))
+                let reason = job.error.as_deref().unwrap_or("its answer is no longer stored");
+                Ending::Failed(format!("The request failed: {reason}."))
             }
         };
         Ok((id, job.member.map(|member| member.custom_id).unwrap_or_default(), ending))
     }
 
-    /// Stores a file, unless it is empty; gives its name.
+    /// Stores a file, unless it is empty. Returns its id.
     async fn put(&self, batch: &Batch, role: &str, content: Vec<u8>) -> anyhow::Result<Option<String>> {
         if content.is_empty() {
             return Ok(None);
