@@ -9,7 +9,7 @@ mod count;
 mod estimate;
 mod find;
 mod guardrail;
-mod refusal;
+mod problems;
 mod respond;
 mod route;
 mod served_headers;
@@ -26,7 +26,7 @@ pub use count::{Count, count_tokens};
 use estimate::Plan;
 pub use find::find_model;
 pub use guardrail::{Applied, apply_guardrail};
-pub use refusal::{behind_jobs, is_of_pools};
+pub use problems::behind_jobs;
 pub use respond::{Delta, Deltas};
 
 use crate::{
@@ -34,10 +34,11 @@ use crate::{
     chat::{self, Answer},
     pool::Model,
     problem::{Kind, Problem},
-    quota::LimitState,
+    quota::{LimitState, Receipt},
     stored_headers::StoredHeaders,
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
+    units::UnixMs,
 };
 
 /// A request that is ready to be served.
@@ -101,12 +102,29 @@ pub enum Reply {
     },
 }
 
-/// Serves `ask`: holds it for room as long as it may, answers it, or says why not. Every reservation that is made on the
-/// way is settled, or expires by itself if this process dies.
+/// A request that was not answered.
+#[derive(Debug)]
+pub struct ServeError {
+    /// The problem to report to the caller.
+    pub problem: Problem,
+    /// The charge that remains because a model may have been billed.
+    pub receipt: Option<Box<Receipt>>,
+}
+
+/// Nothing was charged.
+impl From<Problem> for ServeError {
+    fn from(problem: Problem) -> Self {
+        Self { problem, receipt: None }
+    }
+}
+
+/// Serves `ask`: waits for room for up to `hold_ms`, then calls the model. Every reservation made
+/// on the way is settled, or expires if this process dies.
 ///
 /// # Errors
-/// What to tell the caller. [`Kind::Throttled`] is "not now" and carries the time of the next try; nothing was charged.
-pub async fn serve(app: &App, ask: Ask) -> Result<Served, Problem> {
+/// Returns the problem to report to the caller. [`Kind::Throttled`] is "not now" and carries the
+/// time of the next try; nothing was charged.
+pub async fn serve(app: &App, ask: Ask) -> Result<Served, ServeError> {
     let started_ms = app.clock.now_ms();
     let hold_until_ms = started_ms + ask.hold_ms;
     let ask = Arc::new(ask);
@@ -115,21 +133,21 @@ pub async fn serve(app: &App, ask: Ask) -> Result<Served, Problem> {
         // In a task of its own: a caller that goes away stops neither the model nor the bill, so the answer is awaited
         // and settled all the same.
         let attempt = tokio::spawn(attempt(app.clone(), Arc::clone(&ask), held_ms, started_ms));
-        let problem = match attempt.await {
+        let failed = match attempt.await {
             Ok(Ok(served)) => return Ok(served),
-            Ok(Err(problem)) => problem,
-            Err(died) => return Err(refusal::died(&died)),
+            Ok(Err(failed)) => failed,
+            Err(died) => return Err(problems::task_died(&died).into()),
         };
         let now_ms = app.clock.now_ms();
         held_ms = Some(now_ms.saturating_sub(started_ms));
-        match problem.retry_after_ms {
-            // Held, it may still be served.
-            Some(wait_ms) if problem.kind == Kind::Throttled && now_ms + wait_ms <= hold_until_ms => {
-                app.clock.sleep_until(crate::units::UnixMs::from_ms(now_ms + wait_ms)).await;
+        let retry_at = failed.problem.retry_after.map(|wait| UnixMs::from_ms(now_ms) + wait);
+        match retry_at {
+            Some(at) if failed.problem.kind == Kind::Throttled && at.as_ms() <= hold_until_ms => {
+                app.clock.sleep_until(at).await;
             }
             _ => {
-                note_refusal(app, &ask.tenant, &problem).await;
-                return Err(problem);
+                note_refusal(app, &ask.tenant, &failed.problem).await;
+                return Err(failed);
             }
         }
     }
@@ -146,15 +164,13 @@ pub async fn check(app: &App, ask: &Ask) -> Result<(), Problem> {
 /// Records a "not now" for operators, on the tenant that was refused, whoever's limits they were. A "never" is the
 /// caller's own affair.
 async fn note_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
-    if problem.limits.is_empty() || problem.retry_after_ms.is_none() {
-        return;
-    }
-    if let Err(error) = app.refusals.add(&tenant.name, &problem.limits).await {
+    let (Some(refused_by), Some(_)) = (&problem.refused_by, problem.retry_after) else { return };
+    if let Err(error) = app.refusals.add(&tenant.name, &refused_by.limit_names()).await {
         warn!(%error, "a refusal was not recorded");
     }
 }
 
-async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64) -> Result<Served, Problem> {
+async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64) -> Result<Served, ServeError> {
     let began_ms = app.clock.now_ms();
     let permit = route::wait_for_permit(&app, &ask).await?;
     let attempted_ms = app.clock.now_ms();
@@ -165,12 +181,13 @@ async fn attempt(app: App, ask: Arc<Ask>, held_ms: Option<u64>, started_ms: u64)
     event.regained_tokens = Some(admitted.regained_tokens).filter(|regained| *regained > 0);
     event.admit_ms = Some(app.clock.now_ms().saturating_sub(attempted_ms));
     match route::route(&app, &ask, &admitted, permit).await {
-        Ok(routed) => respond::respond(&app, Arc::clone(&ask), admitted, routed, event, started_ms).await,
+        Ok(routed) => Ok(respond::respond(&app, Arc::clone(&ask), admitted, routed, event, started_ms).await),
         Err(failed) => {
             let mut receipt = admitted.give_back(&app, failed.may_be_billed).await;
             let (name, charged) = failed.pool.unzip();
             (receipt.pool_name, receipt.pool) = (name, charged.flatten());
-            Err(Problem { receipt: failed.may_be_billed.then(|| Box::new(receipt)), ..failed.problem })
+            let receipt = failed.may_be_billed.then(|| Box::new(receipt));
+            Err(ServeError { problem: failed.problem, receipt })
         }
     }
 }

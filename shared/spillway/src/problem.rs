@@ -1,6 +1,9 @@
 //! Failures that are reported to callers. Each dialect renders them in its own error format.
 
-use crate::quota::{LimitName, LimitState, Receipt};
+use crate::{
+    quota::{Limit, LimitName, LimitState},
+    units::Millis,
+};
 
 /// Kinds of failure that callers can distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,12 +25,12 @@ pub enum Kind {
     Conflict,
     /// The body is too large (413).
     TooLarge,
-    /// A limit is reached; `retry_after_ms` is the time until it has room (429).
+    /// A limit is reached; `retry_after` is the time until it has room (429).
     Throttled,
     /// The model failed, or its answer cannot be used (502; on Bedrock routes 424
     /// `ModelErrorException`).
     Model,
-    /// The model or a service of ours is unavailable (503).
+    /// The model, or a service that the broker depends on, is unavailable (503).
     Unavailable,
     /// The model did not finish in time (504; on Bedrock routes 408 `ModelTimeoutException`).
     Timeout,
@@ -46,44 +49,53 @@ pub struct Problem {
     /// The wrong field of the request, in the spelling of the caller's dialect
     /// (`messages[0].content`).
     pub param: Option<String>,
-    /// Milliseconds until a retry can succeed; only for `Throttled` and `Unavailable`.
-    pub retry_after_ms: Option<u64>,
-    /// The limits that refused, most binding first; empty when none did.
-    pub limits: Vec<LimitName>,
-    /// The owner of the limits, and their state.
-    pub payer: Option<Box<Payer>>,
-    /// The charge that remains because a model may have been billed.
-    pub receipt: Option<Box<Receipt>>,
+    /// Time until a retry can succeed; only for `Throttled` and `Unavailable`.
+    pub retry_after: Option<Millis>,
+    /// The limits that refused the request, if limits did.
+    pub refused_by: Option<RefusedBy>,
 }
 
-/// The owner of the limits that refused: the tenant, or its organisation.
+/// The limits that refused a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Payer {
-    /// The name of the tenant or organisation.
-    pub name: String,
-    /// The state of its limits at the refusal; empty if they were not read, because the request
+pub enum RefusedBy {
+    /// Limits of the tenant or of its organisation.
+    Limits(Box<ExceededLimits>),
+    /// The pools of the model: each is full, or smaller than the request.
+    Pools,
+}
+
+/// Limits of a tenant or organisation that have no room for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExceededLimits {
+    /// The name of the tenant or organisation that the limits belong to.
+    pub payer: String,
+    /// The limits that refused, most binding first.
+    pub limits: Vec<Limit>,
+    /// The state of all its limits at the refusal; empty if it was not read, because the request
     /// could never fit.
     pub limit_states: Vec<LimitState>,
 }
 
+impl RefusedBy {
+    /// Returns the names of the limits, most binding first.
+    pub fn limit_names(&self) -> Vec<LimitName> {
+        match self {
+            Self::Limits(exceeded) => exceeded.limits.iter().copied().map(LimitName::Account).collect(),
+            Self::Pools => vec![LimitName::ModelCapacity],
+        }
+    }
+}
+
 impl Problem {
-    /// One of our own services cannot be reached. Nothing is admitted without it.
+    /// A service that the broker depends on is unavailable. Nothing is admitted without it.
     pub fn unavailable(service: &str) -> Self {
         let message = format!("The {service} cannot be reached; nothing was charged. Try again.");
-        Self { retry_after_ms: Some(1_000), ..Self::new(Kind::Unavailable, message) }
+        Self { retry_after: Some(Millis::from_s(1)), ..Self::new(Kind::Unavailable, message) }
     }
 
     /// A failure of `kind`, with `message` for the caller.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            param: None,
-            retry_after_ms: None,
-            limits: Vec::new(),
-            payer: None,
-            receipt: None,
-        }
+        Self { kind, message: message.into(), param: None, retry_after: None, refused_by: None }
     }
 
     /// A wrong field: `message` says what is wrong with `param` and what would be right.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::{Ask, Plan, accounts, refusal, settlement};
+use super::{Ask, Plan, accounts, problems, settlement};
 use crate::{
     app::App,
     problem::Problem,
@@ -79,7 +79,7 @@ pub async fn admit(app: &App, ask: &Ask) -> Result<Admitted, Problem> {
         return Ok(admitted);
     }
     let payers = payers.read_again(app).await?;
-    reserve(app, ask, &payers, deadline_ms).await?.ok_or_else(refusal::changing_limits)
+    reserve(app, ask, &payers, deadline_ms).await?.ok_or_else(problems::limits_changing)
 }
 
 /// Plans `ask` without reserving anything.
@@ -95,7 +95,7 @@ impl Payers {
     pub async fn of(app: &App, tenant: Arc<Tenant>) -> Result<Self, Problem> {
         let Some(name) = &tenant.parent else { return Ok(Self { tenant, parent: None }) };
         let parent = app.registry.tenant(name).await?;
-        let parent = parent.ok_or_else(|| refusal::parent_gone(&tenant.name, name))?;
+        let parent = parent.ok_or_else(|| problems::parent_missing(&tenant.name, name))?;
         Ok(Self { tenant, parent: Some(parent) })
     }
 
@@ -105,7 +105,7 @@ impl Payers {
         }
         let tenant = app.registry.tenant(&self.tenant.name).await;
         let tenant = tenant?;
-        Self::of(app, tenant.ok_or_else(refusal::tenant_gone)?).await
+        Self::of(app, tenant.ok_or_else(problems::tenant_deleted)?).await
     }
 
     /// Reserves on both what `charge` says, or on neither; `None` if the limits of one of them are out of date.
@@ -164,9 +164,9 @@ async fn reserve_on(
     match reserved.map_err(LedgerError)? {
         ReserveOutcome::Reserved(held, view) => Ok(Some((held, view))),
         ReserveOutcome::Refused(refused, view) => {
-            Err(refusal::of_tenant(&payer.name, &refused, view.states(app.clock.now())))
+            Err(problems::limits_reached(&payer.name, &refused, view.states(app.clock.now())))
         }
-        ReserveOutcome::Busy => Err(refusal::busy(&payer.name)),
+        ReserveOutcome::Busy => Err(problems::ledger_contended(&payer.name)),
         ReserveOutcome::Stale => Ok(None),
     }
 }

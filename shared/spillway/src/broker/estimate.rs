@@ -5,8 +5,8 @@ use crate::{
     chat::OutputBound,
     pool::{Model, Pool},
     price::quota_tokens,
-    problem::{Kind, Payer, Problem},
-    quota::{self, Charge, History, Limit, LimitName, Limits, Observation, ReserveRule, ReserveSettings, Unit},
+    problem::{ExceededLimits, Kind, Problem, RefusedBy},
+    quota::{self, Charge, History, Limit, Limits, Observation, ReserveRule, ReserveSettings, Unit},
     tenant::{RightSizing, Tenant},
     usage::Usage,
 };
@@ -163,10 +163,10 @@ fn too_large(payer: &str, limit: Limit, cap: u64, needed: &Usage) -> Problem {
          of tenant {payer}. Lower max_tokens or shorten the input.",
         needed.input_tokens, needed.output_tokens
     );
+    let exceeded = ExceededLimits { payer: payer.to_owned(), limits: vec![limit], limit_states: Vec::new() };
     Problem {
         param: Some("max_tokens".into()),
-        limits: vec![LimitName::Account(limit)],
-        payer: Some(Box::new(Payer { name: payer.into(), limit_states: Vec::new() })),
+        refused_by: Some(RefusedBy::Limits(Box::new(exceeded))),
         ..Problem::new(kind, message)
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     admit::{Payers, Reserved},
-    refusal, settlement,
+    problems, settlement,
 };
 use crate::{
     app::App,
@@ -63,7 +63,7 @@ pub async fn apply_guardrail(
     let (of_tenant, parent) = tokio::join!(settlement::settle(app, held, settled, None), parent);
     let receipt = Receipt { tenant: Some(of_tenant), parent, ..Receipt::default() };
     let body = applied.map_err(|failure| match failure {
-        Failure::Throttled => refusal::of_guardrail(),
+        Failure::Throttled => problems::guardrail_throttled(),
         failure => failure.into_problem(),
     })?;
     Ok(Applied { body, limits: view.states(app.clock.now()), receipt })
@@ -75,5 +75,5 @@ async fn reserve(app: &App, tenant: Arc<Tenant>, charge: Charge, deadline_ms: u6
         return Ok(reserved);
     }
     let payers = payers.read_again(app).await?;
-    payers.reserve(app, |_| charge, deadline_ms).await?.ok_or_else(refusal::changing_limits)
+    payers.reserve(app, |_| charge, deadline_ms).await?.ok_or_else(problems::limits_changing)
 }

@@ -44,7 +44,7 @@ pub async fn respond(
     routed: Routed<'_>,
     mut event: RequestEvent,
     started_ms: u64,
-) -> Result<Served, Problem> {
+) -> Served {
     let pool = routed.pool.name.clone();
     event.attempts = Some(routed.calls);
     let (max_tokens_set, limits) = (admitted.plan.max_tokens_set, admitted.limits.clone());
@@ -63,7 +63,7 @@ pub async fn respond(
             Reply::Stream { headers, deltas }
         }
     };
-    Ok(Served { reply, pool, max_tokens_set, limits })
+    Served { reply, pool, max_tokens_set, limits }
 }
 
 struct Delivery {

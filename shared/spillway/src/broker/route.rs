@@ -1,6 +1,6 @@
 //! The ladder: pool after pool, until one answers.
 
-use super::{Ask, accounts, admit::Admitted, refusal, settlement};
+use super::{Ask, accounts, admit::Admitted, problems, settlement};
 use crate::{
     app::App,
     chat::Answer,
@@ -68,7 +68,7 @@ pub async fn wait_for_permit(app: &App, ask: &Ask) -> Result<Option<Permit>, Pro
     let Some(until_ms) = ask.patient_until_ms else { return Ok(None) };
     match app.concurrency.acquire(&ask.model, &rungs(ask)?, UnixMs::from_ms(until_ms)).await {
         Ok(permit) => Ok(Some(permit)),
-        Err(retry_after) => Err(refusal::of_pools(&ask.model.name, retry_after.as_ms())),
+        Err(retry_after) => Err(problems::pools_full(&ask.model.name, retry_after)),
     }
 }
 
@@ -121,7 +121,7 @@ pub async fn route<'a>(
                         Millis::ZERO
                     }
                 };
-                obstacles.full(cool_down.as_ms().max(refusal::THROTTLED_RETRY_MS));
+                obstacles.full(cool_down.as_ms().max(problems::THROTTLED_RETRY_AFTER.as_ms()));
             }
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
             Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
@@ -174,9 +174,9 @@ impl Obstacles {
 
     fn into_problem(self, model: &str) -> Problem {
         match (self.soonest_retry_ms, self.unavailable) {
-            (Some(retry_after_ms), _) => refusal::of_pools(model, retry_after_ms),
-            (None, Some(problem)) => Problem { retry_after_ms: Some(refusal::THROTTLED_RETRY_MS), ..problem },
-            (None, None) => refusal::larger_than_every_pool(model),
+            (Some(retry_after_ms), _) => problems::pools_full(model, Millis::from_ms(retry_after_ms)),
+            (None, Some(problem)) => Problem { retry_after: Some(problems::THROTTLED_RETRY_AFTER), ..problem },
+            (None, None) => problems::larger_than_every_pool(model),
         }
     }
 }

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::{Dialect, bedrock};
 use crate::{
-    problem::{Kind, Problem},
+    problem::{Kind, Problem, RefusedBy},
     quota::LimitName,
     stored_headers::StoredHeaders,
     units::Millis,
@@ -45,21 +45,21 @@ pub fn for_problem(dialect: Dialect, problem: &Problem) -> Vec<(HeaderName, Head
     if problem.kind == Kind::Unauthenticated {
         push(&mut headers, "www-authenticate", "Bearer");
     }
-    if let Some(wait_ms) = problem.retry_after_ms {
-        push(&mut headers, "retry-after", &wait_ms.div_ceil(1000).max(1).to_string());
-        push(&mut headers, "retry-after-ms", &wait_ms.to_string());
-        if dialect == Dialect::Bedrock && Millis::from_ms(wait_ms) <= MAX_AWS_SDK_WAIT {
-            push(&mut headers, "x-amz-retry-after", &wait_ms.to_string());
+    if let Some(wait) = problem.retry_after {
+        push(&mut headers, "retry-after", &wait.as_s_rounded_up().max(1).to_string());
+        push(&mut headers, "retry-after-ms", &wait.to_string());
+        if dialect == Dialect::Bedrock && wait <= MAX_AWS_SDK_WAIT {
+            push(&mut headers, "x-amz-retry-after", &wait.to_string());
         }
     }
     if dialect != Dialect::Bedrock && must_not_retry(problem) {
         push(&mut headers, "x-should-retry", "false");
     }
-    if !problem.limits.is_empty() {
-        push(&mut headers, "x-spillway-limit", &LimitName::join(&problem.limits, ", "));
-    }
-    if let Some(payer) = &problem.payer {
-        push(&mut headers, "x-spillway-limit-of", &payer.name);
+    if let Some(refused_by) = &problem.refused_by {
+        push(&mut headers, "x-spillway-limit", &LimitName::join(&refused_by.limit_names(), ", "));
+        if let RefusedBy::Limits(exceeded) = refused_by {
+            push(&mut headers, "x-spillway-limit-of", &exceeded.payer);
+        }
     }
     headers
 }
@@ -92,5 +92,5 @@ fn request_id_name(dialect: Dialect) -> &'static str {
 /// conflict does not go away within a second.
 fn must_not_retry(problem: &Problem) -> bool {
     matches!(problem.kind, Kind::BudgetExhausted | Kind::Conflict | Kind::Model | Kind::Timeout)
-        || problem.retry_after_ms.is_some_and(|wait_ms| Millis::from_ms(wait_ms) > MAX_SDK_WAIT)
+        || problem.retry_after.is_some_and(|wait| wait > MAX_SDK_WAIT)
 }

@@ -5,12 +5,13 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     app::App,
-    broker::{self, Ask, Reply},
+    broker::{self, Ask, Reply, ServeError},
     chat,
     dialect::{Api, Context, Echo, Rendered},
     job::{Job, Outcome, Reader, Reason, StoredResult},
     pool::Model,
     problem::{Kind, Problem},
+    quota::Receipt,
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
 };
@@ -49,9 +50,9 @@ pub async fn attempt(app: &App, job: &Job, body: &Bytes, times: AttemptTimes) ->
     let is_waiting = job.reader == Reader::Waiting;
     match served {
         Ok(result) => Attempt::Answered(result),
-        Err(problem) => match (problem.kind, problem.retry_after_ms) {
-            (Kind::Throttled | Kind::Unavailable, Some(wait_ms)) if !(is_waiting && parts.is_begun()) => {
-                Attempt::NoRoom { refused: problem, wait_ms }
+        Err(problem) => match (problem.kind, problem.retry_after) {
+            (Kind::Throttled | Kind::Unavailable, Some(wait)) if !(is_waiting && parts.is_begun()) => {
+                Attempt::NoRoom { refused: problem, wait_ms: wait.as_ms() }
             }
             // A model that answers when its time is up would do so again.
             (Kind::Timeout, _) if parts.has_output() => failed(job, &problem, true),
@@ -114,7 +115,15 @@ async fn serve(
         request,
     };
     let _running = ask.patient_until_ms.is_none().then(|| app.concurrency.start_work());
-    let served = broker::serve(app, ask).await.inspect_err(|problem| record_charged(app, event, problem))?;
+    let served = match broker::serve(app, ask).await {
+        Ok(served) => served,
+        Err(ServeError { problem, receipt }) => {
+            if let Some(receipt) = receipt {
+                record_charge(app, event, &receipt);
+            }
+            return Err(problem);
+        }
+    };
     let headers = served.headers(&ignored);
     match served.reply {
         Reply::Whole(answer) => Ok(stored(api.answer(&context, &answer), headers)),
@@ -127,12 +136,10 @@ async fn serve(
     }
 }
 
-/// An attempt that failed is worth an event of its own if something stays charged for it.
-fn record_charged(app: &App, mut event: RequestEvent, problem: &Problem) {
-    if let Some(receipt) = &problem.receipt {
-        event.charge(receipt);
-        app.telemetry.record(event);
-    }
+/// Records an event for a failed attempt for which a charge remains.
+fn record_charge(app: &App, mut event: RequestEvent, receipt: &Receipt) {
+    event.charge(receipt);
+    app.telemetry.record(event);
 }
 
 /// A job's request, read again.

@@ -8,7 +8,7 @@ use http::Response;
 use super::{Body, Call, jobs, record, reply, responses, wait};
 use crate::{
     app::App,
-    broker::{self, Ask, Reply, Served},
+    broker::{self, Ask, Reply, ServeError, Served},
     chat::Request,
     dialect::{Api, Context, Draft, Echo},
     job, overflow,
@@ -46,14 +46,14 @@ pub async fn chat(
             let served = match when_full {
                 WhenFull::Queue if ask.hold_ms == 0 => match overflow::check_backlog(app, &call.tenant).await {
                     Ok(()) => Box::pin(broker::serve(app, ask)).await,
-                    Err(behind) => Err(behind),
+                    Err(behind) => Err(behind.into()),
                 },
                 _ => Box::pin(broker::serve(app, ask)).await,
             };
             match served {
                 // The broker records what it answers, when it is over.
                 Ok(served) => return Ok(respond(app, call, api, context, &ignored, served)),
-                Err(refused) if refused.kind == Kind::Throttled => match when_full {
+                Err(ServeError { problem: refused, .. }) if refused.kind == Kind::Throttled => match when_full {
                     WhenFull::Refuse => Err(refused),
                     WhenFull::Queue => {
                         event.outcome = Outcome::Queued;
@@ -66,7 +66,12 @@ pub async fn chat(
                         Box::pin(wait::wait(app, call, waiting)).await
                     }
                 },
-                Err(problem) => Err(problem),
+                Err(ServeError { problem, receipt }) => {
+                    if let Some(receipt) = receipt {
+                        event.charge(&receipt);
+                    }
+                    Err(problem)
+                }
             }
         }
         Err(problem) => Err(problem),

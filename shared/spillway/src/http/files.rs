@@ -17,6 +17,7 @@ use crate::{
     blobs::{BlobError, Blobs},
     problem::{Kind, Problem},
     store::batches::Wanted,
+    units::Millis,
 };
 
 /// How many files a page has at most. OpenAI allows more; who asks for more gets a page that says that there is another.
@@ -135,7 +136,7 @@ pub fn blobs(app: &App) -> Result<&Blobs, Problem> {
 pub fn no_bucket(error: &BlobError) -> Problem {
     tracing::warn!(%error, "the bucket cannot be reached");
     let told = "The bucket of files cannot be reached. Try again.";
-    Problem { retry_after_ms: Some(1_000), ..Problem::new(Kind::Unavailable, told) }
+    Problem { retry_after: Some(Millis::from_s(1)), ..Problem::new(Kind::Unavailable, told) }
 }
 
 fn shown(file: &File) -> Value {

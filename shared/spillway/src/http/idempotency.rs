@@ -24,6 +24,7 @@ use crate::{
     problem::{Kind, Problem},
     telemetry::{Outcome, RequestEvent},
     tenant::Retries,
+    units::Millis,
 };
 
 /// The header of an answer that another attempt has paid for.
@@ -93,7 +94,7 @@ fn other_payload() -> Problem {
 /// One who asked for a single call cannot be served without a record of it.
 fn crowded() -> Problem {
     let told = "Too many calls are under way to remember another Idempotency-Key. Try again.";
-    Problem { retry_after_ms: Some(1_000), ..Problem::new(Kind::Unavailable, told) }
+    Problem { retry_after: Some(Millis::from_s(1)), ..Problem::new(Kind::Unavailable, told) }
 }
 
 impl Attempt {

@@ -14,7 +14,7 @@ use crate::{
     batch::derived,
     job::{self, Job, Reader, Status},
     overflow::{self, Submission},
-    problem::{Kind, Problem},
+    problem::{Kind, Problem, RefusedBy},
     quota::LimitName,
     store::jobs::Cancel,
     tenant::Class,
@@ -50,17 +50,16 @@ pub async fn accept(
         expires_ms: expires_ms(call, now_ms),
     };
     let job = overflow::submit(app, &call.tenant, submission, Some(&refusal)).await?;
-    let wait_ms = refusal.retry_after_ms.unwrap_or_default();
+    let retry_after = refusal.retry_after.unwrap_or_default();
+    let limit_names = refusal.refused_by.as_ref().map(RefusedBy::limit_names);
     let mut response = reply::json(&call.head, StatusCode::ACCEPTED, &status(app, &job, now_ms));
     let location = path(app, &job);
     response.headers_mut().extend(
         [
             reply::header("location", &location),
             reply::header("preference-applied", "respond-async"),
-            reply::header("retry-after", &wait_ms.div_ceil(1_000).to_string()),
-            Some(LimitName::join(&refusal.limits, ","))
-                .filter(|limits| !limits.is_empty())
-                .and_then(|limits| reply::header("x-spillway-limit", &limits)),
+            reply::header("retry-after", &retry_after.as_s_rounded_up().to_string()),
+            limit_names.and_then(|names| reply::header("x-spillway-limit", &LimitName::join(&names, ","))),
         ]
         .into_iter()
         .flatten(),

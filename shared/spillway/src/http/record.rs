@@ -4,7 +4,7 @@ use super::{Call, Head};
 use crate::{
     app::App,
     dialect::{Api, Dialect},
-    problem::{Kind, Problem},
+    problem::{Kind, Problem, RefusedBy},
     quota::LimitName,
     telemetry::{Outcome, RequestEvent},
 };
@@ -42,10 +42,8 @@ pub fn note_failure(event: &mut RequestEvent, problem: &Problem) {
         Kind::Throttled | Kind::BudgetExhausted => Outcome::Refused,
         _ => Outcome::Failed,
     };
-    event.limit = problem.limits.first().map(LimitName::to_string);
-    if let Some(receipt) = &problem.receipt {
-        event.charge(receipt);
-    }
+    let limit_names = problem.refused_by.as_ref().map(RefusedBy::limit_names).unwrap_or_default();
+    event.limit = limit_names.first().map(LimitName::to_string);
 }
 
 /// Records the event of a request that came in at `started_ms`.

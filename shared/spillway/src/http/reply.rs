@@ -21,7 +21,7 @@ use crate::{
     broker::{Delta, Deltas},
     dialect::Encoder,
     job::StoredResult,
-    problem::{Kind, Problem},
+    problem::{Kind, Problem, RefusedBy},
 };
 
 /// After how much silence a stream sends a sign of life, in milliseconds: proxies drop connections that are silent for a minute.
@@ -70,7 +70,10 @@ pub fn json(head: &Head, status: StatusCode, body: &Value) -> Response<Body> {
 pub fn problem(head: &Head, problem: &Problem, now_ms: u64) -> Response<Body> {
     let rendered = head.dialect.problem(&head.request_id, problem);
     let mut headers = rendered.headers;
-    let limit_states = problem.payer.as_ref().map_or(&[][..], |payer| &payer.limit_states);
+    let limit_states = match &problem.refused_by {
+        Some(RefusedBy::Limits(exceeded)) => &exceeded.limit_states[..],
+        Some(RefusedBy::Pools) | None => &[],
+    };
     headers.extend(head.dialect.limit_headers(limit_states, now_ms));
     if problem.kind == Kind::MethodNotAllowed {
         headers.extend(header("allow", &route::methods(head.parts.uri.path())));

@@ -15,6 +15,7 @@ use crate::{
     overflow::{self, Follower, Seen, Submission},
     problem::{Kind, Problem},
     store::jobs::Cancel,
+    units::Millis,
 };
 
 /// A request that found no room.
@@ -149,7 +150,7 @@ impl Held {
     /// The refusal that the caller would have been told without the wait, with the time as it is now.
     fn refused(&self) -> Problem {
         let wait_ms = self.follower.job().ready_ms.saturating_sub(self.app.clock.now_ms()).max(SHORTEST_WAIT_MS);
-        Problem { retry_after_ms: Some(wait_ms), ..self.refused.clone() }
+        Problem { retry_after: Some(Millis::from_ms(wait_ms)), ..self.refused.clone() }
     }
 
     async fn pause(&mut self, until_ms: u64) {

@@ -8,10 +8,11 @@ use crate::{
     batch::{Batch, Line},
     broker,
     job::{Call, Job, Member, NewJob, Priority, Reader},
-    problem::{Kind, Problem},
+    problem::{Kind, Problem, RefusedBy},
     queue::Queue,
     store::{StoreError, jobs::MAX_ROW_BODY_BYTES},
     tenant::{Class, Tenant},
+    units::Millis,
 };
 
 /// How long before its job is ready a message may arrive, in milliseconds: the job waits for the exact time in the drain's
@@ -68,8 +69,8 @@ pub async fn submit(
     refusal: Option<&Problem>,
 ) -> Result<Job, Problem> {
     let now_ms = app.clock.now_ms();
-    let wait_ms = refusal.map_or(Some(0), |refusal| refusal.retry_after_ms);
-    let ready_ms = wait_ms.map(|wait_ms| now_ms.saturating_add(wait_ms));
+    let wait = refusal.map_or(Some(Millis::ZERO), |refusal| refusal.retry_after);
+    let ready_ms = wait.map(|wait| now_ms.saturating_add(wait.as_ms()));
     let (Some(queue), Some(ready_ms)) = (&app.queue, ready_ms.filter(|ready_ms| *ready_ms < submission.expires_ms))
     else {
         return Err(refusal.cloned().unwrap_or_else(no_queue));
@@ -110,7 +111,10 @@ pub fn line_job(batch: &Batch, number: u64, line: &Line) -> NewJob {
 /// Otherwise it would take the room for which they wait. If the store is unavailable, the request is tried like any other.
 pub async fn check_backlog(app: &App, tenant: &Tenant) -> Result<(), Problem> {
     match app.jobs.next_waiting(&tenant.name).await {
-        Ok(Some(next)) => Err(broker::behind_jobs(&tenant.name, next.ready_ms.saturating_sub(app.clock.now_ms()))),
+        Ok(Some(next)) => {
+            let wait_ms = next.ready_ms.saturating_sub(app.clock.now_ms());
+            Err(broker::behind_jobs(&tenant.name, Millis::from_ms(wait_ms)))
+        }
         Ok(None) | Err(_) => Ok(()),
     }
 }
@@ -119,7 +123,10 @@ pub async fn check_backlog(app: &App, tenant: &Tenant) -> Result<(), Problem> {
 /// early, because room in a pool is taken by the first that comes. A job that waits for its tenant's own limits comes in time:
 /// early, it would only hold up others.
 pub fn delay_ms(refusal: &Problem, wait_ms: u64) -> u64 {
-    if broker::is_of_pools(refusal) { wait_ms.saturating_sub(MAX_EARLY_MS) } else { wait_ms }
+    match refusal.refused_by {
+        Some(RefusedBy::Pools) => wait_ms.saturating_sub(MAX_EARLY_MS),
+        Some(RefusedBy::Limits(_)) | None => wait_ms,
+    }
 }
 
 /// Sends the message of a job or batch that is stored. If this fails, the sweep sends it.

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 use spillway::{
     dialect::{Api, Dialect, Rendered},
-    problem::{Kind, Problem},
-    quota::{Limit, LimitName},
+    problem::{ExceededLimits, Kind, Problem, RefusedBy},
+    quota::Limit,
+    units::Millis,
 };
 
 const DIALECTS: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Bedrock];
@@ -12,6 +13,10 @@ const DIALECTS: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Be
 fn header<'r>(rendered: &'r Rendered, name: &str) -> Option<&'r str> {
     let header = rendered.headers.iter().find(|(header, _)| header == name);
     header.map(|(_, value)| value.to_str().expect("text"))
+}
+
+fn throttled(retry_after_ms: u64) -> Problem {
+    Problem { retry_after: Some(Millis::from_ms(retry_after_ms)), ..Problem::new(Kind::Throttled, "Wait.") }
 }
 
 fn body(rendered: &Rendered) -> Value {
@@ -93,13 +98,16 @@ fn the_error_for_a_wrong_field_has_its_name() {
 
 #[test]
 fn a_throttled_reply_says_when_to_retry_and_which_limit_refused() {
-    let limits = [Limit::TokensPerMinute, Limit::InFlight].map(LimitName::Account).to_vec();
-    let problem = Problem { retry_after_ms: Some(2001), limits, ..Problem::new(Kind::Throttled, "Wait.") };
+    let limits = vec![Limit::TokensPerMinute, Limit::InFlight];
+    let exceeded = ExceededLimits { payer: "acme".to_owned(), limits, limit_states: Vec::new() };
+    let refused_by = Some(RefusedBy::Limits(Box::new(exceeded)));
+    let problem = Problem { refused_by, ..throttled(2001) };
     for dialect in DIALECTS {
         let rendered = dialect.problem("r1", &problem);
         assert_eq!(header(&rendered, "retry-after"), Some("3"));
         assert_eq!(header(&rendered, "retry-after-ms"), Some("2001"));
         assert_eq!(header(&rendered, "x-spillway-limit"), Some("tokens_per_minute, in_flight"));
+        assert_eq!(header(&rendered, "x-spillway-limit-of"), Some("acme"));
         assert_eq!(header(&rendered, "x-should-retry"), None);
     }
     assert_eq!(body(&Dialect::OpenAi.problem("r1", &problem))["error"]["type"], "tokens");
@@ -107,14 +115,14 @@ fn a_throttled_reply_says_when_to_retry_and_which_limit_refused() {
 
 #[test]
 fn retry_after_is_at_least_a_second() {
-    let problem = Problem { retry_after_ms: Some(0), ..Problem::new(Kind::Throttled, "Wait.") };
+    let problem = throttled(0);
     assert_eq!(header(&Dialect::OpenAi.problem("r1", &problem), "retry-after"), Some("1"));
 }
 
 #[test]
 fn sdks_do_not_retry_if_it_cannot_help() {
-    let long = Problem { retry_after_ms: Some(120_001), ..Problem::new(Kind::Throttled, "Tomorrow.") };
-    let just = Problem { retry_after_ms: Some(120_000), ..Problem::new(Kind::Throttled, "Soon.") };
+    let long = throttled(120_001);
+    let just = throttled(120_000);
     for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
         let should_retry =
             |problem: &Problem| header(&dialect.problem("r1", problem), "x-should-retry").map(str::to_owned);
@@ -131,7 +139,7 @@ fn sdks_do_not_retry_if_it_cannot_help() {
 #[test]
 fn aws_sdks_get_only_waits_that_they_can_honour() {
     let retry_after = |retry_after_ms| {
-        let problem = Problem { retry_after_ms: Some(retry_after_ms), ..Problem::new(Kind::Throttled, "Wait.") };
+        let problem = throttled(retry_after_ms);
         header(&Dialect::Bedrock.problem("r1", &problem), "x-amz-retry-after").map(str::to_owned)
     };
     assert_eq!(retry_after(10_000).as_deref(), Some("10000"));

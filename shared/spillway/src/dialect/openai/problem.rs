@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::{
-    problem::{Kind, Problem},
-    quota::{LimitName, Unit},
+    problem::{Kind, Problem, RefusedBy},
+    quota::Unit,
 };
 
 /// `{"error": {"message", "type", "param", "code"}}`.
@@ -30,9 +30,10 @@ pub fn problem(problem: &Problem) -> Value {
 
 /// The error type for the kind of limit that refused.
 fn limit_type(problem: &Problem) -> &'static str {
-    match problem.limits.first() {
-        Some(LimitName::Account(limit)) if limit.unit() == Unit::Tokens => "tokens",
-        Some(LimitName::Account(limit)) if limit.unit() == Unit::Requests => "requests",
+    let Some(RefusedBy::Limits(exceeded)) = &problem.refused_by else { return "rate_limit_error" };
+    match exceeded.limits.first().map(|limit| limit.unit()) {
+        Some(Unit::Tokens) => "tokens",
+        Some(Unit::Requests) => "requests",
         _ => "rate_limit_error",
     }
 }
