@@ -26,7 +26,7 @@ fn ask(output_tokens: u64, extra: &Value) -> Value {
     body
 }
 
-/// Starts a deployment whose model generates tokens slowly.
+/// Starts a deployment with a model that generates tokens slowly.
 async fn slow(tokens_per_second: u64) -> Deployment {
     let simulator = format!("[simulator]\ntime_to_first_token_ms = 1000\ntokens_per_second = {tokens_per_second}");
     let deployment = Deployment::start(&format!("{}\n{simulator}", two_tenants(ROOM))).await;

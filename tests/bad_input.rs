@@ -285,11 +285,11 @@ async fn requests_without_a_valid_key_are_refused() {
         None,
         bearer(String::new()),
         bearer("sk-spill".into()),
-        bearer(key("nobody")),
+        bearer(key("absent")),
         bearer(key("t").replace("0123", "3210")),
         bearer(key("t") + "0"),
         bearer("\u{e9}".repeat(5_000)),
-        Some(("x-api-key", key("nobody"))),
+        Some(("x-api-key", key("absent"))),
         Some(("x-amz-security-token", "x".repeat(20_000))),
     ];
     let paths = CHATS.map(|(dialect, path)| (dialect, Method::POST, path)).into_iter().chain([

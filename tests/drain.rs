@@ -34,7 +34,7 @@ async fn submit_without_message(deployment: &Deployment) -> String {
     deployment.world.app.jobs.submit(&new).await.expect("a job").id
 }
 
-/// Returns the number of stored answers of a job: rows whose key is its id and a fence.
+/// Returns the number of stored answers of a job: rows with its id and a fence as their key.
 async fn stored_answers(deployment: &Deployment, id: &str) -> usize {
     let dynamodb = deployment.clients().await.dynamodb;
     let scanned = dynamodb.scan().table_name("spillway-jobs").send().await.expect("the jobs");
@@ -47,8 +47,8 @@ async fn two_drains_with_one_job_make_one_call_and_one_answer() {
     let deployment = Deployment::start(&slow(20_000)).await;
     let id = submit_without_message(&deployment).await;
     let app = &deployment.world.app;
-    let both = async { tokio::join!(handle(app, batch_of(&[&id]), None), handle(app, batch_of(&[&id]), None)) };
-    let (first, second) = deployment.quickly(both).await;
+    let drains = async { tokio::join!(handle(app, batch_of(&[&id]), None), handle(app, batch_of(&[&id]), None)) };
+    let (first, second) = deployment.quickly(drains).await;
     for response in [first, second] {
         assert_eq!(response.expect("handled").batch_item_failures, []);
     }

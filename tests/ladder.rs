@@ -119,7 +119,7 @@ async fn a_model_timeout_is_not_retried_and_stays_charged() {
         let deployment = two_pools("sim.timeout", "limits = { in_flight = 1 }", "").await;
         let answer = deployment.ask(path, "t", &body).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
-        assert_eq!(answer.header("retry-after"), "", "no caller is asked to retry");
+        assert_eq!(answer.header("retry-after"), "", "the answer does not ask the caller to retry");
         let quota = deployment.quota("t").await;
         assert_eq!((used(&quota, "in_flight"), used(&quota, "requests_per_minute")), (0, 1));
         assert!(used(&quota, "tokens_per_minute") > 500, "{quota}");

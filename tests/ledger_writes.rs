@@ -14,7 +14,7 @@ use crate::support::{
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// Starts a deployment at noon whose model has one pool with `pool_fields`.
+/// Starts a deployment at noon with a model that has one pool with `pool_fields`.
 async fn start(limits: &str, pool_fields: &str) -> Deployment {
     let pool = pool("on-demand", "on_demand", "sim.model", pool_fields);
     let deployment = Deployment::start(&deployment(&format!("limits = {limits}"), &pool)).await;
@@ -28,7 +28,8 @@ impl Deployment {
         self.dynamodb_operations().await[operation].as_u64().unwrap_or(0)
     }
 
-    /// Returns the number of ledger writes of `times` such requests with a warm registry cache. Fails if they read. The cache expires after 2 s, so a slow machine needs a few tries.
+    /// Returns the number of ledger writes of `times` such requests with a warm registry cache.
+    /// Fails if they read. The cache expires after 2 s, so a slow machine needs a few tries.
     async fn writes_of(&self, times: u64, body: &Value, status: u16) -> u64 {
         for _ in 0..10 {
             assert_eq!(self.ask(CHAT, "t", body).await.status, status);
@@ -102,7 +103,8 @@ async fn refusals_are_recorded_in_one_write_every_five_seconds() {
 
 #[tokio::test]
 async fn a_recent_refusal_ends_at_its_retry_time() {
-    // On a slow machine the window may end in real time before the second refusal. Then the test tries again.
+    // On a slow machine the window may end in real time before the second refusal. Then the test
+    // tries again.
     for _ in 0..10 {
         let deployment = start("{ requests_per_minute = 1 }", "").await;
         let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
@@ -134,7 +136,8 @@ async fn a_slot_that_this_process_frees_is_available_immediately() {
 async fn a_refusal_by_a_full_pool_costs_the_tenants_reservation_and_its_release() {
     let deployment = start("{ in_flight = 10 }", "limits = { requests_per_minute = 12 }").await;
     while deployment.ask(CHAT, "t", &chat(5, 5)).await.status == 200 {}
-    // A pool's refusal is valid for half a second. On a slow machine the request alone may take longer.
+    // A pool's refusal is valid for half a second. On a slow machine the request alone may take
+    // longer.
     let mut writes = Vec::new();
     for elapsed_ms in [500, 0, 0, 0, 0, 0, 0, 0, 0] {
         let before = deployment.count("UpdateItem").await;

@@ -1,4 +1,5 @@
-//! Limits hold at every moment, as counted by the simulator, and a refusal reports the correct retry time.
+//! Limits hold at every moment, as counted by the simulator, and a refusal reports the correct
+//! retry time.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use crate::support::{
     time::{assert_refused, next_response, reserved_tokens},
 };
 
-/// Models that take 20 s of the stand-ins' clock, so that they answer only when the test advances the clock.
+/// Models that take 20 s of the stand-ins' clock, so that they answer only when the test advances
+/// the clock.
 const SLOW: &str = "[simulator]\ntime_to_first_token_ms = 20000";
 
 const NOTHING: Charge = Charge { requests: 0, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
@@ -26,7 +28,8 @@ fn reserved_microusd(output_tokens: u64) -> u64 {
     reserved_tokens(&chat(output_tokens, output_tokens)) + output_tokens
 }
 
-/// Sends 200 concurrent chats, of which `admitted` fit under `limit`. Returns the waits of all refusals.
+/// Sends 200 concurrent chats, of which `admitted` fit under `limit`. Returns the waits of all
+/// refusals.
 async fn send_two_hundred(deployment: &Deployment, body: &Value, limit: &str, admitted: usize) -> Vec<u64> {
     let mut answers = deployment.burst(200, "t", body);
     let mut waits = Vec::new();

@@ -1,4 +1,5 @@
-//! The operator's view of the ledger: the quota of a tenant, and whether the counters match the events.
+//! The operator's view of the ledger: the quota of a tenant, and whether the counters match the
+//! events.
 
 use clap::Parser;
 use spillway_command::admin::{self, Admin};
@@ -113,5 +114,5 @@ async fn the_quota_command_shows_limits_usage_and_recent_refusals() {
     ] {
         assert!(output.contains(line), "{line} is missing:\n{output}");
     }
-    assert!(!observed.command(&["quota", "nobody"]).await.1);
+    assert!(!observed.command(&["quota", "absent"]).await.1);
 }

@@ -1,4 +1,5 @@
-//! Tenants with a parent: the limits of both hold, both or neither is charged, and a refusal names the tenant of the limit.
+//! Tenants with a parent: the limits of both hold, both or neither is charged, and a refusal names
+//! the tenant of the limit.
 
 use serde_json::json;
 use spillway::quota::Settled;

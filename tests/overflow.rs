@@ -1,4 +1,5 @@
-//! Overflow: a request that opts in becomes a job, whose result equals the answer of a direct call.
+//! Overflow: a request that opts in becomes a job with a result that equals the answer of a direct
+//! call.
 
 use std::time::Duration;
 
@@ -138,7 +139,8 @@ fn comparable(answer: &Answer) -> Vec<Value> {
     objects.into_iter().map(|object| scrubbed(serde_json::from_str(&object).unwrap_or(Value::String(object)))).collect()
 }
 
-/// Returns the payloads of event-stream frames: two lengths and a checksum, headers, payload, a checksum.
+/// Returns the payloads of event-stream frames: two lengths and a checksum, headers, payload, a
+/// checksum.
 fn frames(mut bytes: &[u8]) -> Vec<String> {
     let mut payloads = Vec::new();
     while !bytes.is_empty() {
@@ -359,7 +361,8 @@ async fn a_job_that_finds_no_room_before_its_deadline_expires() {
         deployment.world.advance(2_000);
         tokio::time::sleep(std::time::Duration::from_millis(30)).await;
     }
-    // Wait until no attempt runs. Otherwise the clock would be advanced by the whole lease of the attempt.
+    // Wait until no attempt runs. Otherwise the clock would be advanced by the whole lease of the
+    // attempt.
     deployment.stored_when(&id, |job| job.status.name() != "running").await;
     assert_eq!(deployment.final_status(&id).await, "expired");
     let job = deployment.job("t", &id).await.json();

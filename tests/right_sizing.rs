@@ -11,7 +11,8 @@ use crate::support::{
 
 const PATH: &str = "/v1/chat/completions";
 
-/// Starts a deployment at noon with a tenant that has `right_sizing` and a limit of `tokens_per_minute`.
+/// Starts a deployment at noon with a tenant that has `right_sizing` and a limit of
+/// `tokens_per_minute`.
 async fn start(right_sizing: &str, tokens_per_minute: u64) -> Deployment {
     let fields = format!(
         "right_sizing = \"{right_sizing}\"\nlimits = {{ tokens_per_minute = {tokens_per_minute}, in_flight = 10 }}"

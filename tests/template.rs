@@ -1,4 +1,4 @@
-//! The numbers of the SAM template against those of the code.
+//! The numbers of the SAM template match the numbers in the code.
 
 use std::{fs, path::Path};
 
@@ -12,7 +12,7 @@ use spillway::{
     units::{Millis, UnixMs},
 };
 
-/// The template, as text.
+/// The text of the template.
 struct Template(String);
 
 impl Template {
@@ -21,8 +21,7 @@ impl Template {
         Self(fs::read_to_string(file).expect("a template"))
     }
 
-    /// The lines below `head`, which stands alone on its line, up to the next one that is not
-    /// deeper.
+    /// Returns the lines below the line `head`, up to the next line that is not indented deeper.
     fn below(&self, head: &str) -> Self {
         let depth = |line: &str| line.len() - line.trim_start().len();
         let mut lines = self.0.lines().skip_while(|line| line.trim() != head);
@@ -31,7 +30,7 @@ impl Template {
         Self(below.collect::<Vec<_>>().join("\n"))
     }
 
-    /// The number after `name`.
+    /// Returns the number after `name`.
     fn number(&self, name: &str) -> u64 {
         let found = self.0.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
         let found = found.unwrap_or_else(|| panic!("no {name} in {}", self.0));
@@ -43,7 +42,7 @@ impl Template {
 fn a_message_stays_hidden_while_its_job_runs_and_long_enough_for_lambda() {
     let template = Template::read();
     let timeout_s = template.below("Globals:").number("Timeout");
-    assert_eq!(timeout_s * 1_000, MAX_TIMEOUT.as_ms(), "a model may take as long as a function");
+    assert_eq!(timeout_s * 1_000, MAX_TIMEOUT.as_ms(), "a model call may take as long as a function");
     for queue in ["JobsQueue:", "WebhookQueue:"] {
         let hidden_s = template.below(queue).number("VisibilityTimeout");
         assert!(hidden_s >= 6 * timeout_s, "{queue} hides for {hidden_s} s");
@@ -64,14 +63,17 @@ fn a_message_is_received_as_often_as_its_job_is_attempted() {
 }
 
 #[test]
-fn a_batch_is_as_large_as_what_runs_at_once() {
+fn a_batch_is_as_large_as_the_concurrency_of_the_drain() {
     let jobs = Template::read().below("DrainFunction:").below("Jobs:");
     assert_eq!(usize::try_from(jobs.number("BatchSize")), Ok(DEFAULT_CONCURRENCY));
-    assert!(jobs.number("MaximumBatchingWindowInSeconds") > 0, "Lambda wants one for more than ten messages");
+    assert!(
+        jobs.number("MaximumBatchingWindowInSeconds") > 0,
+        "Lambda requires a batching window for more than ten messages"
+    );
 }
 
 #[test]
-fn nothing_is_deleted_while_it_is_needed() {
+fn messages_and_bodies_are_kept_while_jobs_need_them() {
     let template = Template::read();
     for queue in ["JobsQueue:", "DeadLetterQueue:"] {
         let kept_s = template.below(queue).number("MessageRetentionPeriod");

@@ -1,5 +1,5 @@
-//! How requests arrive: over TLS, signed instead of with a key, below a path prefix, and in every
-//! shape that HTTP allows.
+//! Transport: TLS, signed requests without a key, path prefixes, and every form of request that
+//! HTTP allows.
 
 use std::net::SocketAddr;
 
@@ -25,8 +25,8 @@ use crate::support::{
     tls::{connect, trusting},
 };
 
-/// The tenants `t` and `u`, each with a key and with an access key id of its own name, and the
-/// model `m`.
+/// Returns settings with the model `m` and the tenants `t` and `u`, each with a key and an access
+/// key id.
 fn settings() -> String {
     let fields = "limits = { requests_per_minute = 100, tokens_per_minute = 100000, in_flight = 10 }";
     let pool = pool("only", "on_demand", "sim.model", "");
@@ -49,7 +49,7 @@ fn config(url: &str) -> Builder {
     config.retry_config(RetryConfig::disabled()).endpoint_url(url)
 }
 
-/// Calls the model, whole and streamed; gives the code of the error if the first call fails.
+/// Calls the model, whole and streamed. Returns the error code if the first call fails.
 async fn converse(config: Builder) -> Result<(), String> {
     let client = Client::from_conf(config.build());
     let call = client.converse().model_id("m").messages(aws_message("[[output_tokens=4]]")).send();
@@ -60,7 +60,7 @@ async fn converse(config: Builder) -> Result<(), String> {
     while let Some(event) = within(stream.recv()).await.expect("an event") {
         last = Some(event);
     }
-    assert!(last.is_some_and(|event| event.is_metadata()), "the stream has its end");
+    assert!(last.is_some_and(|event| event.is_metadata()), "the stream ends with its metadata");
     Ok(())
 }
 
@@ -69,20 +69,20 @@ async fn requests_of(deployment: &Deployment, tenant: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn https_speaks_both_versions_of_http_under_every_name_of_this_machine() {
+async fn https_serves_http_1_and_http_2_under_every_local_name() {
     let deployment = Deployment::start_with_tls(&settings()).await;
     let tls = deployment.world.tls.as_ref().expect("HTTPS");
     let port = tls.url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     for name in ["localhost", "127.0.0.1", "::1"] {
         for version in ["h2", "http/1.1"] {
-            let mut client = connect(address, name, version, &tls.ca_file).await.expect("trust");
+            let mut client = connect(address, name, version, &tls.ca_file).await.expect("a trusted connection");
             let request = Request::get(format!("https://localhost:{port}/healthz")).body(String::new());
             let response = within(client.send(request.expect("a request"))).await;
             assert_eq!(response.status(), 200, "{name} {version}");
         }
     }
-    connect(address, "example.com", "h2", &tls.ca_file).await.err().expect("the certificate is not for this name");
+    connect(address, "example.com", "h2", &tls.ca_file).await.err().expect("an error for a name without a certificate");
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn an_aws_sdk_with_a_bearer_token_calls_over_tls() {
     };
     converse(with_token(key("t"))).await.expect("answers");
     assert_eq!(requests_of(&deployment, "t").await, 2);
-    let code = converse(with_token(key("nobody"))).await.expect_err("refused");
+    let code = converse(with_token(key("absent"))).await.expect_err("refused");
     assert_eq!(code, "UnrecognizedClientException");
     let signed = signing(&tls.url, "access-u", None).http_client(trusting(&tls.ca_file));
     converse(signed).await.expect("answers");
@@ -103,38 +103,38 @@ async fn an_aws_sdk_with_a_bearer_token_calls_over_tls() {
 }
 
 #[tokio::test]
-async fn locally_a_signed_request_is_known_by_its_access_key_id() {
+async fn locally_the_access_key_id_of_a_signed_request_identifies_the_tenant() {
     let deployment = start().await;
     let url = &deployment.world.url;
     converse(signing(url, "access-t", None)).await.expect("answers");
     assert_eq!(requests_of(&deployment, "t").await, 2);
-    // Temporary credentials have a session token of their own.
+    // Temporary credentials have an AWS session token.
     converse(signing(url, "access-t", Some("FwoGZXIvYXdzEXAMPLE".into()))).await.expect("answers");
     assert_eq!(requests_of(&deployment, "t").await, 4);
-    let code = converse(signing(url, "access-of-nobody", None)).await.expect_err("refused");
+    let code = converse(signing(url, "access-unknown", None)).await.expect_err("refused");
     assert_eq!(code, "UnrecognizedClientException");
     assert_eq!(requests_of(&deployment, "t").await, 4);
 }
 
 #[tokio::test]
-async fn a_key_wins_over_the_access_key_id_even_if_it_is_not_valid() {
+async fn a_key_takes_precedence_over_the_access_key_id_even_if_it_is_invalid() {
     let deployment = start().await;
     let url = &deployment.world.url;
     converse(signing(url, "access-t", Some(key("u")))).await.expect("answers");
     assert_eq!((requests_of(&deployment, "t").await, requests_of(&deployment, "u").await), (0, 2));
-    converse(signing(url, "access-t", Some(key("nobody")))).await.expect_err("refused");
+    converse(signing(url, "access-t", Some(key("absent")))).await.expect_err("refused");
     let signature = "AWS4-HMAC-SHA256 Credential=access-t/20261123/us-east-1/bedrock/aws4_request, Signature=0";
     for (path, body) in three_chats(4, None) {
         let request = || deployment.http.post(format!("{url}{path}")).header("authorization", signature).json(&body);
         assert_eq!(Answer::to(request()).await.status, 200, "{path}");
-        let status = Answer::to(request().header("x-api-key", key("nobody"))).await.status;
+        let status = Answer::to(request().header("x-api-key", key("absent"))).await.status;
         assert_eq!(status, if path.starts_with("/model/") { 403 } else { 401 }, "{path}");
     }
     assert_eq!((requests_of(&deployment, "t").await, requests_of(&deployment, "u").await), (3, 2));
 }
 
 #[tokio::test]
-async fn the_library_believes_no_signature_unless_its_front_tells_the_caller() {
+async fn the_library_trusts_no_signature_unless_its_front_end_names_the_caller() {
     let deployment = start().await;
     let app = deployment.another_app().await;
     let signature = "AWS4-HMAC-SHA256 Credential=access-t/20261123/us-east-1/bedrock/aws4_request, Signature=0";
@@ -147,13 +147,13 @@ async fn the_library_believes_no_signature_unless_its_front_tells_the_caller() {
     };
     assert_eq!(handle(&app, request(None)).await.status(), 401);
     assert_eq!(handle(&app, request(Some("access-t"))).await.status(), 200);
-    for caller in ["access-of-nobody", "", "two words", "arn:aws:sts::123456789012:assumed-role/"] {
+    for caller in ["access-unknown", "", "two words", "arn:aws:sts::123456789012:assumed-role/"] {
         assert_eq!(handle(&app, request(Some(caller))).await.status(), 401, "{caller}");
     }
 }
 
 #[tokio::test]
-async fn below_a_path_prefix_is_the_api_and_outside_of_it_only_liveness() {
+async fn the_api_is_served_below_the_path_prefix_and_only_liveness_outside_it() {
     let deployment = start().await;
     let mut app = deployment.another_app().await;
     app.path_prefix = "/llm".into();
@@ -165,11 +165,11 @@ async fn below_a_path_prefix_is_the_api_and_outside_of_it_only_liveness() {
         (status, String::from_utf8_lossy(&body).into_owned())
     };
     for (path, body) in three_chats(4, None) {
-        let (status, told) = ask(Method::POST, &format!("/llm{path}"), body.to_string()).await;
-        assert_eq!(status, StatusCode::OK, "{path}: {told}");
-        let (status, told) = ask(Method::POST, path, body.to_string()).await;
+        let (status, text) = ask(Method::POST, &format!("/llm{path}"), body.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {text}");
+        let (status, text) = ask(Method::POST, path, body.to_string()).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
-        assert!(told.contains("The paths of this API begin with /llm/."), "{told}");
+        assert!(text.contains("The paths of this API begin with /llm/."), "{text}");
     }
     for path in ["/healthz", "/llm/healthz", "/", "/llm", "/llm/v1/models"] {
         assert_eq!(ask(Method::GET, path, String::new()).await.0, StatusCode::OK, "{path}");
@@ -178,7 +178,7 @@ async fn below_a_path_prefix_is_the_api_and_outside_of_it_only_liveness() {
 }
 
 #[tokio::test]
-async fn the_address_of_a_job_has_the_prefix() {
+async fn the_location_of_a_job_has_the_path_prefix() {
     let limits = "{ requests_per_minute = 1 }";
     let deployment = Deployment::start(&crate::support::one_tenant(limits)).await;
     let mut app = deployment.world.app.clone();
@@ -197,7 +197,7 @@ async fn the_address_of_a_job_has_the_prefix() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has() {
+async fn an_unsupported_method_is_answered_with_the_allowed_methods() {
     let deployment = start().await;
     for (method, path, allow) in [
         (Method::GET, "/v1/chat/completions", "POST"),
@@ -213,37 +213,38 @@ async fn a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has()
     }
 }
 
-/// Sends `request` as it stands; gives what comes back until `enough` of it is there.
-async fn raw(deployment: &Deployment, request: &str, enough: impl Fn(&str) -> bool) -> String {
+/// Sends the bytes of `request`. Returns the response as soon as `is_complete` holds for it.
+async fn send_raw(deployment: &Deployment, request: &str, is_complete: impl Fn(&str) -> bool) -> String {
     let address = deployment.world.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut read = Vec::new();
-    while !enough(&String::from_utf8_lossy(&read)) && within(stream.read_buf(&mut read)).await.expect("an answer") > 0 {
-    }
+    while !is_complete(&String::from_utf8_lossy(&read))
+        && within(stream.read_buf(&mut read)).await.expect("an answer") > 0
+    {}
     String::from_utf8_lossy(&read).into_owned()
 }
 
 #[tokio::test]
-async fn heads_that_http_allows_but_nobody_expects_are_answered() {
+async fn unusual_but_valid_request_heads_are_answered() {
     let deployment = start().await;
-    let ended = |text: &str| text.contains("\r\n\r\n");
+    let has_head = |text: &str| text.contains("\r\n\r\n");
     for host in ["Host: localhost\r\n", "Host: a b[\r\n", "Host: \r\n", "Host: :99999\r\n", ""] {
-        let answer = raw(&deployment, &format!("GET /healthz HTTP/1.1\r\n{host}\r\n"), ended).await;
+        let answer = send_raw(&deployment, &format!("GET /healthz HTTP/1.1\r\n{host}\r\n"), has_head).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
     }
-    let answer = raw(&deployment, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n", ended).await;
+    let answer = send_raw(&deployment, "HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n", has_head).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"), "{answer}");
 
     let body = chat(4, 8).to_string();
     let head = format!("authorization: Bearer {}\r\ncontent-length: {}\r\n", key("t"), body.len());
-    let asking = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{head}\r\n");
-    let answer = raw(&deployment, &asking, ended).await;
+    let request = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{head}\r\n");
+    let answer = send_raw(&deployment, &request, has_head).await;
     assert!(answer.starts_with("HTTP/1.1 100 "), "{answer}");
 }
 
 #[tokio::test]
-async fn no_content_type_is_as_good_as_any() {
+async fn any_content_type_and_none_are_accepted() {
     let deployment = start().await;
     for (path, body) in three_chats(4, Some(8)) {
         for content_type in [None, Some("text/plain"), Some("application/octet-stream")] {
@@ -258,7 +259,7 @@ async fn no_content_type_is_as_good_as_any() {
 }
 
 #[tokio::test]
-async fn an_aws_sdk_reads_past_the_signs_of_life() {
+async fn an_aws_sdk_skips_keep_alives() {
     let context = spillway::dialect::Context {
         request_id: "r".into(),
         model: "m".into(),
@@ -296,7 +297,7 @@ async fn an_aws_sdk_reads_past_the_signs_of_life() {
     assert_eq!(delta.as_text().expect("text"), "Hello");
 }
 
-/// A server that answers everything with this event stream.
+/// Starts a server that answers every request with the event stream `body`. Returns its URL.
 async fn serve_stream(body: Bytes) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -1,5 +1,5 @@
-//! Webhooks: the end of a job is told to its tenant's servers, signed, until they take it – and to
-//! nobody else.
+//! Webhooks: the end of a job is sent, signed, to the servers of its tenant only, until they accept
+//! it.
 
 use aws_sdk_sqs::types::QueueAttributeName::ApproximateNumberOfMessagesDelayed as Delayed;
 use bytes::Bytes;
@@ -24,8 +24,8 @@ use crate::support::{
     time::eventually,
 };
 
-const WEBHOOKS: &str = "spillway-webhooks";
-const DEAD_WEBHOOKS: &str = "spillway-webhooks-dead";
+const WEBHOOK_QUEUE: &str = "spillway-webhooks";
+const WEBHOOK_DEAD_LETTER_QUEUE: &str = "spillway-webhooks-dead";
 const CHAT: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
 
@@ -45,23 +45,23 @@ fn response(max_output_tokens: u64) -> Value {
     json!({ "model": "m", "input": "prompt [[output_tokens=7]]", "max_output_tokens": max_output_tokens })
 }
 
-/// Stores a job that is ready, without sending its message.
-async fn accepted(deployment: &Deployment, path: &str, body: &Value) -> Job {
+/// Submits a job that is ready without sending its message.
+async fn submit_without_message(deployment: &Deployment, path: &str, body: &Value) -> Job {
     let now_ms = deployment.world.app.clock.now_ms();
     let new = new_job(path, body, now_ms);
     deployment.world.app.jobs.submit(&new).await.expect("a job")
 }
 
-/// A job that was run to its end.
+/// Runs a job to its end and returns it.
 async fn run(deployment: &Deployment, path: &str, body: &Value) -> Job {
-    let id = accepted(deployment, path, body).await.id;
+    let id = submit_without_message(deployment, path, body).await.id;
     handle(&deployment.world.app, batch_of(&[&id]), None).await.expect("handled");
     deployment.stored(&id).await
 }
 
-/// The result of `future`, with the time moving by `step_ms` again and again meanwhile.
-async fn paced<F: Future>(deployment: &Deployment, step_ms: u64, future: F) -> F::Output {
-    let pace = async {
+/// Awaits `future` while the clocks repeatedly advance by `step_ms`.
+async fn advancing<F: Future>(deployment: &Deployment, step_ms: u64, future: F) -> F::Output {
+    let advance = async {
         loop {
             tokio::time::sleep(std::time::Duration::from_millis(25)).await;
             deployment.world.advance(step_ms);
@@ -69,18 +69,23 @@ async fn paced<F: Future>(deployment: &Deployment, step_ms: u64, future: F) -> F
     };
     tokio::select! {
         output = future => output,
-        () = pace => unreachable!("time does not end"),
+        () = advance => unreachable!("the clocks run forever"),
     }
 }
 
-/// The first `count` requests, with the time moving by `step_ms` again and again, but only while
-/// the message of the next one is delayed: never during a delivery.
-async fn told_later(deployment: &Deployment, receiver: &Receiver, count: usize, step_ms: u64) -> Vec<Received> {
+/// Waits for `count` requests while the clocks repeatedly advance by `step_ms`, but only while the
+/// message of the next request is delayed, never during a delivery.
+async fn requests_after_delays(
+    deployment: &Deployment,
+    receiver: &Receiver,
+    count: usize,
+    step_ms: u64,
+) -> Vec<Received> {
     let sqs = deployment.sqs().await;
     let queue = deployment.world.app.webhooks.clone().expect("a queue");
-    eventually("it is told again", async || {
-        let asked = sqs.get_queue_attributes().queue_url(queue.url()).attribute_names(Delayed).send().await;
-        let attributes = asked.expect("an answer").attributes.expect("attributes");
+    eventually("the event is sent again", async || {
+        let response = sqs.get_queue_attributes().queue_url(queue.url()).attribute_names(Delayed).send().await;
+        let attributes = response.expect("an answer").attributes.expect("attributes");
         if attributes[&Delayed] == "1" {
             deployment.world.advance(step_ms);
         }
@@ -90,23 +95,24 @@ async fn told_later(deployment: &Deployment, receiver: &Receiver, count: usize, 
     receiver.received()
 }
 
-/// What the command prints, with or without success.
+/// Runs `spillway webhooks …`. Returns its output or its error.
 async fn command(deployment: &Deployment, arguments: &[&str]) -> Result<String, String> {
     let cli = Cli::try_parse_from(["spillway", "webhooks"].iter().chain(arguments)).map_err(|e| e.to_string())?;
     let app = &deployment.world.app;
     let mut out = Vec::new();
-    let done = admin::execute(cli.command, app, app.clock.now_ms(), &mut out).await;
+    let result = admin::execute(cli.command, app, app.clock.now_ms(), &mut out).await;
     let printed = String::from_utf8(out).expect("text");
-    done.map(|_| printed).map_err(|error| format!("{error:#}"))
+    result.map(|_| printed).map_err(|error| format!("{error:#}"))
 }
 
-/// The value that `printed` gives after `name`, on a line of its own.
+/// Returns the rest of the line in `printed` that starts with `name`.
 fn line(printed: &str, name: &str) -> String {
     let line = printed.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap_or_else(|| panic!("no {name} in {printed}")).trim().to_owned()
 }
 
-/// A message of the webhook queue, for attempt number `attempt` at telling `endpoint` something.
+/// Returns a message of the webhook queue for attempt number `attempt` to send an event to
+/// `endpoint`.
 fn message(endpoint: &str, attempt: u32) -> String {
     let (event, body) = ("evt_1", "{\"id\":\"evt_1\"}");
     json!({
@@ -116,9 +122,9 @@ fn message(endpoint: &str, attempt: u32) -> String {
     .to_string()
 }
 
-/// An event as SQS invokes the drain Lambda with it from the webhook queue.
+/// Returns the event with which SQS invokes the drain Lambda for messages of the webhook queue.
 fn batch_from_webhooks(bodies: &[String]) -> DrainEvent {
-    let arn = format!("arn:aws:sqs:us-east-1:123456789012:{WEBHOOKS}");
+    let arn = format!("arn:aws:sqs:us-east-1:123456789012:{WEBHOOK_QUEUE}");
     let record = |(number, body): (usize, &String)| {
         let (id, receipt) = (format!("m{number}"), "none");
         json!({ "messageId": id, "receiptHandle": receipt, "body": body, "eventSourceARN": arn })
@@ -127,132 +133,133 @@ fn batch_from_webhooks(bodies: &[String]) -> DrainEvent {
         .expect("an event")
 }
 
-async fn is_delivered(deployment: &Deployment) {
-    eventually("the queue of webhooks is empty", async || deployment.messages_in(WEBHOOKS).await == 0).await;
+async fn until_delivered(deployment: &Deployment) {
+    eventually("the queue of webhooks is empty", async || deployment.messages_in(WEBHOOK_QUEUE).await == 0).await;
 }
 
 #[tokio::test]
-async fn the_end_of_a_job_is_told_once_with_a_valid_signature_and_without_its_text() {
+async fn the_end_of_a_job_is_sent_once_with_a_valid_signature_and_without_its_content() {
     let (deployment, receiver) = start().await;
-    let other = Receiver::start(&deployment).await;
+    let receiver_u = Receiver::start(&deployment).await;
     let endpoint = deployment.endpoint("t", &receiver.url, &[]).await;
-    deployment.endpoint("u", &other.url, &[]).await;
+    deployment.endpoint("u", &receiver_u.url, &[]).await;
     let job = run(&deployment, CHAT, &chat(7, 7)).await;
-    let told = receiver.first_requests(1).await.remove(0);
+    let request = receiver.first_requests(1).await.remove(0);
 
     let secret = endpoint.secret.expose();
     let reference = standardwebhooks::Webhook::new(secret).expect("a secret");
-    reference.verify(told.body.as_bytes(), &told.headers).expect("valid");
-    assert_eq!((told.path.as_str(), told.header("content-type")), ("/hook", "application/json"));
-    let event = told.json();
-    assert_eq!(event["id"], told.header("webhook-id"));
+    reference.verify(request.body.as_bytes(), &request.headers).expect("valid");
+    assert_eq!((request.path.as_str(), request.header("content-type")), ("/hook", "application/json"));
+    let event = request.json();
+    assert_eq!(event["id"], request.header("webhook-id"));
     assert_eq!((&event["object"], &event["type"]), (&json!("event"), &json!("job.succeeded")));
     assert_eq!(event["created_at"], job.finished_ms.expect("ended") / 1_000);
     let result = format!("/v1/jobs/{}/result", job.id);
     assert_eq!(event["data"], json!({ "id": job.id, "status": "succeeded", "result": result }));
-    assert!(!told.body.contains("output_tokens") && !told.body.contains(secret));
+    assert!(!request.body.contains("output_tokens") && !request.body.contains(secret));
 
     assert_eq!(deployment.stored(&job.id).await.announce, None);
     deployment.world.advance(10 * RESEND_AFTER_MS);
     sweep(&deployment.world.app).await.expect("swept");
-    is_delivered(&deployment).await;
-    assert_eq!((receiver.received().len(), other.received().len()), (1, 0));
+    until_delivered(&deployment).await;
+    assert_eq!((receiver.received().len(), receiver_u.received().len()), (1, 0));
 }
 
 #[tokio::test]
-async fn responses_and_batches_are_told_as_openai_tells_them() {
+async fn events_of_responses_and_batches_have_openais_format() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
-    let whole = run(&deployment, RESPONSES, &response(20)).await;
-    let cut = run(&deployment, RESPONSES, &response(3)).await;
+    let complete = run(&deployment, RESPONSES, &response(20)).await;
+    let incomplete = run(&deployment, RESPONSES, &response(3)).await;
     let app = &deployment.world.app;
     let batch = Event::of_batch(EventType::BatchCompleted, "batch_1", app.clock.now_ms());
     webhook::announce(app, "t", &batch).await.expect("announced");
-    let told: Vec<Value> = receiver.first_requests(3).await.iter().map(Received::json).collect();
+    let events: Vec<Value> = receiver.first_requests(3).await.iter().map(Received::json).collect();
     for (kind, id) in [
-        ("response.completed", format!("resp_{}", whole.id)),
-        ("response.incomplete", format!("resp_{}", cut.id)),
+        ("response.completed", format!("resp_{}", complete.id)),
+        ("response.incomplete", format!("resp_{}", incomplete.id)),
         ("batch.completed", "batch_1".to_owned()),
     ] {
-        let event = told.iter().find(|event| event["type"] == kind).unwrap_or_else(|| panic!("{kind}: {told:?}"));
+        let event = events.iter().find(|event| event["type"] == kind).unwrap_or_else(|| panic!("{kind}: {events:?}"));
         assert_eq!(event["data"], json!({ "id": id }));
     }
-    let answer = deployment.result("t", &whole.id).await.json();
-    assert_eq!(answer["id"], format!("resp_{}", whole.id), "the id is the one in the answer");
+    let answer = deployment.result("t", &complete.id).await.json();
+    assert_eq!(answer["id"], format!("resp_{}", complete.id), "the id is the id of the answer");
 }
 
 #[tokio::test]
-async fn every_way_to_end_is_told() {
+async fn every_final_status_is_sent() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
     let body = json!({ "model": "nothing", "messages": [{ "role": "user", "content": "x" }] });
     let failed = run(&deployment, CHAT, &body).await;
-    let cancelled = accepted(&deployment, CHAT, &chat(5, 5)).await;
+    let cancelled = submit_without_message(&deployment, CHAT, &chat(5, 5)).await;
     assert_eq!(deployment.cancel("t", &cancelled.id).await.status, 200);
-    let expired = accepted(&deployment, CHAT, &chat(5, 5)).await;
+    let expired = submit_without_message(&deployment, CHAT, &chat(5, 5)).await;
     receiver.first_requests(2).await;
     deployment.world.advance(3_600_000);
     handle(&deployment.world.app, batch_of(&[&expired.id]), None).await.expect("handled");
-    let told: Vec<Value> = receiver.first_requests(3).await.iter().map(Received::json).collect();
+    let events: Vec<Value> = receiver.first_requests(3).await.iter().map(Received::json).collect();
     for (kind, id) in [("job.failed", failed.id), ("job.cancelled", cancelled.id), ("job.expired", expired.id)] {
-        assert!(told.iter().any(|event| event["type"] == kind && event["data"]["id"] == id), "{kind}: {told:?}");
+        assert!(events.iter().any(|event| event["type"] == kind && event["data"]["id"] == id), "{kind}: {events:?}");
     }
 }
 
 #[tokio::test]
-async fn an_endpoint_is_told_only_of_what_it_wants() {
+async fn an_endpoint_gets_only_the_events_that_it_subscribes_to() {
     let (deployment, receiver) = start().await;
-    let every = Receiver::start(&deployment).await;
+    let unfiltered = Receiver::start(&deployment).await;
     deployment.endpoint("t", &receiver.url, &[EventType::BatchFailed, EventType::ResponseCompleted]).await;
-    deployment.endpoint("t", &every.url, &[]).await;
+    deployment.endpoint("t", &unfiltered.url, &[]).await;
     run(&deployment, CHAT, &chat(5, 5)).await;
     run(&deployment, RESPONSES, &response(20)).await;
-    let all = every.first_requests(2).await;
-    is_delivered(&deployment).await;
-    let some = receiver.first_requests(1).await;
-    assert_eq!((some.len(), some[0].json()["type"].as_str()), (1, Some("response.completed")));
-    assert!(all.iter().any(|told| told.header("webhook-id") == some[0].header("webhook-id")), "one event, one id");
+    let all_events = unfiltered.first_requests(2).await;
+    until_delivered(&deployment).await;
+    let subscribed = receiver.first_requests(1).await;
+    assert_eq!((subscribed.len(), subscribed[0].json()["type"].as_str()), (1, Some("response.completed")));
+    let id = subscribed[0].header("webhook-id");
+    assert!(all_events.iter().any(|event| event.header("webhook-id") == id), "one event has one id");
 }
 
 #[tokio::test]
-async fn an_end_that_was_not_told_is_found_by_the_sweep() {
+async fn the_sweep_sends_an_event_that_was_not_sent() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
     let app = &deployment.world.app;
-    let id = accepted(&deployment, CHAT, &chat(5, 5)).await.id;
-    // What a drain leaves that dies between storing the answer and telling of it.
+    let id = submit_without_message(&deployment, CHAT, &chat(5, 5)).await.id;
+    // As a drain leaves it that dies after it has stored the answer and before it sends the event.
     let Claim::Run { job, .. } = app.jobs.claim(&id, 60_000, app.clock.now_ms()).await.expect("read") else {
-        panic!("not to be run");
+        panic!("the job cannot be claimed");
     };
     let result = StoredResult { status: 200, headers: Vec::new(), body: Bytes::from_static(b"{}") };
     app.jobs.finish(&job, &Outcome::Succeeded(result), app.clock.now_ms()).await.expect("finished");
     assert_eq!(deployment.stored(&id).await.announce, Some(EventType::JobSucceeded));
     sweep(app).await.expect("swept");
-    assert_eq!(receiver.received().len(), 0, "whoever ended it may still be about to tell");
+    assert_eq!(receiver.received().len(), 0, "the drain that ended the job may still send the event");
 
     deployment.world.advance(RESEND_AFTER_MS);
     sweep(app).await.expect("swept");
-    let told = receiver.first_requests(1).await.remove(0);
-    assert_eq!((&told.json()["type"], &told.json()["data"]["id"]), (&json!("job.succeeded"), &json!(id)));
+    let request = receiver.first_requests(1).await.remove(0);
+    assert_eq!((&request.json()["type"], &request.json()["data"]["id"]), (&json!("job.succeeded"), &json!(id)));
     assert_eq!(deployment.stored(&id).await.announce, None);
-    assert!(app.jobs.overdue(10, u64::MAX / 2).await.expect("read").is_empty(), "nothing is left to be done");
+    assert!(app.jobs.overdue(10, u64::MAX / 2).await.expect("read").is_empty(), "no overdue job is left");
 }
 
 #[tokio::test]
-async fn an_end_that_is_told_twice_is_told_with_the_same_id_and_body() {
+async fn an_event_that_is_sent_twice_has_the_same_id_and_body() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
     let job = run(&deployment, CHAT, &chat(5, 5)).await;
-    let untold = Job { announce: Some(EventType::JobSucceeded), ..job };
+    let unannounced = Job { announce: Some(EventType::JobSucceeded), ..job };
     deployment.world.advance(5_000);
-    webhook::announce_job(&deployment.world.app, &untold).await.expect("told again");
-    let told = receiver.first_requests(2).await;
-    assert_eq!(told[0].header("webhook-id"), told[1].header("webhook-id"));
-    assert_eq!(told[0].body, told[1].body);
+    webhook::announce_job(&deployment.world.app, &unannounced).await.expect("sent again");
+    let requests = receiver.first_requests(2).await;
+    assert_eq!(requests[0].header("webhook-id"), requests[1].header("webhook-id"));
+    assert_eq!(requests[0].body, requests[1].body);
 }
 
 #[tokio::test]
-async fn without_an_endpoint_an_end_costs_nothing() {
+async fn an_event_without_an_endpoint_costs_nothing() {
     let (deployment, receiver) = start().await;
     let writes = async || deployment.dynamodb_operations().await["PutItem"].as_u64().unwrap_or_default();
     let run_and_count = async || {
@@ -261,37 +268,40 @@ async fn without_an_endpoint_an_end_costs_nothing() {
         assert_eq!((job.status.name(), job.announce), ("succeeded", None));
         writes().await - before
     };
-    let without = run_and_count().await;
-    assert_eq!(deployment.messages_in(WEBHOOKS).await, 0);
+    let writes_without_endpoint = run_and_count().await;
+    assert_eq!(deployment.messages_in(WEBHOOK_QUEUE).await, 0);
     deployment.endpoint("t", &receiver.url, &[EventType::BatchFailed]).await;
-    assert_eq!(run_and_count().await, without, "nor does an event that no endpoint wants");
+    assert_eq!(run_and_count().await, writes_without_endpoint, "an event without a subscriber costs nothing");
 }
 
 #[tokio::test]
-async fn an_endpoint_that_fails_is_asked_again_at_the_times_of_the_schedule() {
+async fn a_failing_endpoint_is_retried_at_the_times_of_the_schedule() {
     let (deployment, receiver) = start().await;
-    let elsewhere = Receiver::start(&deployment).await;
+    let redirect_target = Receiver::start(&deployment).await;
     let endpoint = deployment.endpoint("t", &receiver.url, &[]).await;
-    let redirect = (307, vec![("location", elsewhere.url.clone())]);
+    let redirect = (307, vec![("location", redirect_target.url.clone())]);
     let busy = (429, vec![("retry-after", "3600".to_owned())]);
     receiver.will_answer([status(500), redirect, busy, status(503)]);
     run(&deployment, CHAT, &chat(5, 5)).await;
     receiver.first_requests(1).await;
 
-    // The third answer asks for an hour instead of half of one.
+    // The third answer asks for a pause of one hour instead of half an hour.
     for (attempt, pause_ms) in [(2, 5_000), (3, 300_000), (4, 3_600_000), (5, 7_200_000)] {
         let step_ms = pause_ms / 40;
-        let told = told_later(&deployment, &receiver, attempt, step_ms).await;
-        let waited_ms = told[attempt - 1].at_ms - told[attempt - 2].at_ms;
+        let requests = requests_after_delays(&deployment, &receiver, attempt, step_ms).await;
+        let waited_ms = requests[attempt - 1].at_ms - requests[attempt - 2].at_ms;
         // A message may be a second early, and its delay is rounded up to a second.
         let range_ms = pause_ms - 1_000..=pause_ms * 11 / 10 + step_ms + 5_000;
         assert!(range_ms.contains(&waited_ms), "attempt {attempt}: {waited_ms} ms");
     }
-    is_delivered(&deployment).await;
-    let told = receiver.received();
-    assert_eq!((told.len(), elsewhere.received().len()), (5, 0), "redirects are not followed");
-    for attempt in &told {
-        assert_eq!((attempt.header("webhook-id"), &attempt.body), (told[0].header("webhook-id"), &told[0].body));
+    until_delivered(&deployment).await;
+    let requests = receiver.received();
+    assert_eq!((requests.len(), redirect_target.received().len()), (5, 0), "redirects are not followed");
+    for attempt in &requests {
+        assert_eq!(
+            (attempt.header("webhook-id"), &attempt.body),
+            (requests[0].header("webhook-id"), &requests[0].body)
+        );
         assert!(attempt.is_signed_with(endpoint.secret.expose()));
         let signed_ms: u64 = attempt.header("webhook-timestamp").parse::<u64>().expect("seconds") * 1_000;
         assert!(attempt.at_ms - signed_ms < 60_000, "each attempt is signed anew");
@@ -299,37 +309,37 @@ async fn an_endpoint_that_fails_is_asked_again_at_the_times_of_the_schedule() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_gone_is_not_asked_again() {
+async fn an_endpoint_that_answers_410_is_not_called_again() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
     receiver.will_answer([status(410)]);
     run(&deployment, CHAT, &chat(5, 5)).await;
     receiver.first_requests(1).await;
-    is_delivered(&deployment).await;
-    assert_eq!(deployment.messages_in(DEAD_WEBHOOKS).await, 0);
+    until_delivered(&deployment).await;
+    assert_eq!(deployment.messages_in(WEBHOOK_DEAD_LETTER_QUEUE).await, 0);
 }
 
 #[tokio::test]
-async fn an_event_that_nobody_takes_goes_to_the_dead_letter_queue() {
+async fn an_undeliverable_event_goes_to_the_dead_letter_queue() {
     let (deployment, receiver) = start().await;
     let endpoint = deployment.endpoint("t", &receiver.url, &[]).await;
     receiver.will_answer((0..9).map(|_| status(500)));
-    let last = message(&endpoint.id, 10);
+    let last_attempt = message(&endpoint.id, 10);
     let queue = deployment.world.app.webhooks.clone().expect("a queue");
-    queue.send(&last, "t", 0).await.expect("sent");
-    let dead = async || deployment.messages_in(DEAD_WEBHOOKS).await == 1;
-    paced(&deployment, 5_000, eventually("it is given up", dead)).await;
+    queue.send(&last_attempt, "t", 0).await.expect("sent");
+    let has_dead_letter = async || deployment.messages_in(WEBHOOK_DEAD_LETTER_QUEUE).await == 1;
+    advancing(&deployment, 5_000, eventually("the event becomes a dead letter", has_dead_letter)).await;
     let attempts = receiver.first_requests(3).await.len();
-    assert_eq!(attempts, 3, "the last attempt is made as often as SQS shows the message");
+    assert_eq!(attempts, 3, "the last attempt is made as often as SQS delivers the message");
 }
 
 #[tokio::test]
-async fn the_drain_lambda_tells_webhooks_from_jobs_by_their_queue() {
+async fn the_drain_lambda_distinguishes_webhooks_from_jobs_by_their_queue() {
     let (deployment, receiver) = start().await;
     let endpoint = deployment.endpoint("t", &receiver.url, &[]).await;
     let app = &deployment.world.app;
-    let gone = message("we_removed", 1);
-    let batch = batch_from_webhooks(&[message(&endpoint.id, 1), "no delivery".to_owned(), gone]);
+    let removed = message("we_removed", 1);
+    let batch = batch_from_webhooks(&[message(&endpoint.id, 1), "no delivery".to_owned(), removed]);
     let handled = handle(app, batch, None).await.expect("handled");
     let failed: Vec<_> = handled.batch_item_failures.iter().map(|failed| failed.item_identifier.as_str()).collect();
     assert_eq!((failed, receiver.received().len()), (vec!["m1"], 1));
@@ -340,26 +350,30 @@ async fn the_drain_lambda_tells_webhooks_from_jobs_by_their_queue() {
 }
 
 #[tokio::test]
-async fn a_private_address_is_called_by_nobody_who_was_not_allowed_to() {
+async fn a_private_address_is_not_called_unless_it_is_allowed() {
     let (deployment, receiver) = start().await;
     let endpoint = deployment.endpoint("t", &receiver.url, &[]).await;
     let mut app = deployment.world.app.clone();
-    // As in a Lambda, where nothing but the public Internet is reached.
+    // As in a Lambda, which calls only public addresses.
     app.outbound = Outbound::default();
     let handled = handle(&app, batch_from_webhooks(&[message(&endpoint.id, 1)]), None).await.expect("handled");
     assert_eq!((handled.batch_item_failures.len(), receiver.received().len()), (0, 0));
-    assert_eq!(deployment.messages_in(WEBHOOKS).await, 1, "it may be called again when it has another address");
+    assert_eq!(
+        deployment.messages_in(WEBHOOK_QUEUE).await,
+        1,
+        "the call may succeed later, when the endpoint has another address"
+    );
 
     for url in ["https://10.0.0.1/hook", "https://169.254.169.254/", "https://[fd00:ec2::254]/", "http://example.com/"]
     {
-        let told = command(&deployment, &["add", "t", url]).await.expect_err(url);
-        assert!(told.starts_with("the URL cannot be used: "), "{told}");
+        let error = command(&deployment, &["add", "t", url]).await.expect_err(url);
+        assert!(error.starts_with("the URL cannot be used: "), "{error}");
     }
     assert_eq!(app.registry.endpoints("t").await.expect("read").len(), 1);
 }
 
 #[tokio::test]
-async fn an_endpoint_is_told_nothing_until_it_has_answered_a_challenge() {
+async fn an_endpoint_gets_no_events_until_it_has_answered_a_challenge() {
     let (deployment, receiver) = start().await;
     receiver.will_answer([status(500)]);
     let printed = command(&deployment, &["add", "t", &receiver.url, "--event", "job.succeeded"]).await.expect("added");
@@ -368,7 +382,7 @@ async fn an_endpoint_is_told_nothing_until_it_has_answered_a_challenge() {
     let row = |verified: &str| format!("{id}  {}  job.succeeded  {verified}", receiver.url);
     assert!(command(&deployment, &["list", "t"]).await.expect("listed").contains(&row("no")));
     run(&deployment, CHAT, &chat(5, 5)).await;
-    is_delivered(&deployment).await;
+    until_delivered(&deployment).await;
     let challenges = receiver.received();
     assert_eq!((challenges.len(), &challenges[0].json()["type"]), (1, &json!("endpoint.verification")));
     assert!(challenges[0].is_signed_with(&secret));
@@ -377,66 +391,68 @@ async fn an_endpoint_is_told_nothing_until_it_has_answered_a_challenge() {
     let listed = command(&deployment, &["list", "t"]).await.expect("listed");
     assert!(listed.contains(&row("yes")) && !listed.contains(&secret), "{listed}");
     let job = run(&deployment, CHAT, &chat(5, 5)).await;
-    let told = receiver.first_requests(3).await.remove(2);
-    assert_eq!(told.json()["data"]["id"], json!(job.id));
+    let request = receiver.first_requests(3).await.remove(2);
+    assert_eq!(request.json()["data"]["id"], json!(job.id));
     assert_ne!(challenges[0].json()["data"]["challenge"], receiver.received()[1].json()["data"]["challenge"]);
 }
 
 #[tokio::test]
-async fn while_a_secret_is_replaced_both_sign() {
+async fn during_a_rotation_both_secrets_sign() {
     let (deployment, receiver) = start().await;
     let printed = command(&deployment, &["add", "t", &receiver.url]).await.expect("added");
     assert!(printed.ends_with("verified\n"), "{printed}");
     let (id, old) = (line(&printed, "endpoint "), line(&printed, "secret "));
     let new = line(&command(&deployment, &["rotate", &id, "--keep-old-hours", "2"]).await.expect("rotated"), "secret ");
     assert_ne!(old, new);
-    let told = async |count: usize| {
+    let next_event = async |count: usize| {
         run(&deployment, CHAT, &chat(5, 5)).await;
         receiver.first_requests(count).await.remove(count - 1)
     };
-    let both = told(2).await;
-    assert!(both.is_signed_with(&old) && both.is_signed_with(&new), "{}", both.header("webhook-signature"));
+    let during_overlap = next_event(2).await;
+    let signature = during_overlap.header("webhook-signature");
+    assert!(during_overlap.is_signed_with(&old) && during_overlap.is_signed_with(&new), "{signature}");
     deployment.world.advance(2 * 3_600_000);
-    let one = told(3).await;
-    assert!(!one.is_signed_with(&old) && one.is_signed_with(&new), "{}", one.header("webhook-signature"));
+    let after_overlap = next_event(3).await;
+    let signature = after_overlap.header("webhook-signature");
+    assert!(!after_overlap.is_signed_with(&old) && after_overlap.is_signed_with(&new), "{signature}");
 
-    let at_once = command(&deployment, &["rotate", &id, "--keep-old-hours", "0"]).await.expect("rotated");
-    let last = told(4).await;
-    assert!(!last.is_signed_with(&new) && last.is_signed_with(&line(&at_once, "secret ")));
+    let printed = command(&deployment, &["rotate", &id, "--keep-old-hours", "0"]).await.expect("rotated");
+    let immediate = next_event(4).await;
+    assert!(!immediate.is_signed_with(&new) && immediate.is_signed_with(&line(&printed, "secret ")));
 }
 
 #[tokio::test]
-async fn what_is_removed_is_told_nothing_more() {
+async fn a_removed_endpoint_gets_no_more_events() {
     let (deployment, receiver) = start().await;
     let endpoint = deployment.endpoint("t", &receiver.url, &[]).await;
     let id = endpoint.id.as_str();
     assert_eq!(command(&deployment, &["remove", id]).await.expect("removed"), format!("removed endpoint {id}\n"));
     run(&deployment, CHAT, &chat(5, 5)).await;
-    assert_eq!((receiver.received().len(), deployment.messages_in(WEBHOOKS).await), (0, 0));
+    assert_eq!((receiver.received().len(), deployment.messages_in(WEBHOOK_QUEUE).await), (0, 0));
     for arguments in [["remove", id], ["rotate", id], ["verify", id]] {
         assert_eq!(command(&deployment, &arguments).await, Err(format!("there is no endpoint {id}")));
     }
-    let told = command(&deployment, &["add", "nobody", &receiver.url]).await.expect_err("no tenant");
-    assert!(told.contains("there is no tenant nobody"), "{told}");
-    let told = command(&deployment, &["add", "t", &receiver.url, "--event", "job.began"]).await.expect_err("unknown");
-    assert!(told.contains("response.completed"), "{told}");
+    let error = command(&deployment, &["add", "absent", &receiver.url]).await.expect_err("no tenant");
+    assert!(error.contains("there is no tenant absent"), "{error}");
+    let error = command(&deployment, &["add", "t", &receiver.url, "--event", "job.began"]).await.expect_err("unknown");
+    assert!(error.contains("response.completed"), "{error}");
     deployment.endpoint("t", &receiver.url, &[]).await;
     deployment.world.app.registry.delete_tenant("t").await.expect("deleted");
     assert!(deployment.world.app.registry.endpoints("t").await.expect("read").is_empty());
 }
 
 #[tokio::test]
-async fn a_tenant_has_a_few_endpoints_and_no_more() {
+async fn a_tenant_may_have_ten_endpoints_and_no_more() {
     let (deployment, receiver) = start().await;
     for _ in 0..10 {
         deployment.endpoint("t", &receiver.url, &[]).await;
     }
-    let told = command(&deployment, &["add", "t", &receiver.url]).await.expect_err("too many");
-    assert_eq!(told, "tenant t already has 10 endpoints, the maximum");
+    let error = command(&deployment, &["add", "t", &receiver.url]).await.expect_err("too many");
+    assert_eq!(error, "tenant t already has 10 endpoints, the maximum");
 }
 
 #[tokio::test]
-async fn neither_events_nor_logs_hold_a_secret_a_signature_or_a_path() {
+async fn events_and_logs_contain_no_secret_signature_or_path() {
     let (events, logs) = (Recorded::default(), Recorded::default());
     let writer = logs.clone();
     let subscriber =
@@ -450,17 +466,17 @@ async fn neither_events_nor_logs_hold_a_secret_a_signature_or_a_path() {
     deployment.endpoint("t", "http://127.0.0.1:1/s3cr3t-path", &[]).await;
     receiver.will_answer([status(500), status(410)]);
     run(&deployment, CHAT, &chat(5, 5)).await;
-    paced(&deployment, 500, receiver.first_requests(2)).await;
+    advancing(&deployment, 500, receiver.first_requests(2)).await;
     let written = || String::from_utf8_lossy(&[events.lines(), logs.lines()].concat()).into_owned();
-    eventually("it is written", async || written().contains("410 Gone")).await;
+    eventually("the error is logged", async || written().contains("410 Gone")).await;
     let written = written();
     for line in ["it answered 500", "no answer: "] {
         assert!(written.contains(line), "{line}");
     }
     let signature = receiver.received()[0].header("webhook-signature")[3..].to_owned();
-    // The wire of the AWS SDK is written at this level too; it is not what the product writes.
-    let ours = written.lines().filter(|line| line.contains("spillway::") || line.contains("Spillway"));
-    for line in ours {
+    // At this level the AWS SDK logs its requests, too. They are not part of the product's logs.
+    let product_lines = written.lines().filter(|line| line.contains("spillway::") || line.contains("Spillway"));
+    for line in product_lines {
         for word in [&endpoint.secret.expose()[6..], signature.as_str(), "s3cr3t-path"] {
             assert!(!line.contains(word), "{line}");
         }

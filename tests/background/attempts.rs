@@ -1,4 +1,4 @@
-//! Background responses whose drain dies while it streams their output.
+//! Background responses with a drain that dies while it streams their output.
 
 use bytes::Bytes;
 use serde_json::{Value, json};

@@ -1,5 +1,4 @@
-//! The AWS SDK for Rust, as a program of the client matrix: prints the outcome of each of its
-//! cells as a line of JSON,
+//! The AWS SDK for Rust in the client matrix. Prints the outcome of each cell as a line of JSON,
 //! like `cells.py`.
 
 use std::{future::Future, time::Instant};
@@ -36,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
     let impatient = impatient.split(',').next().context("an impatient key")?;
     let client = connect(&key, 1).await?;
     for column in CHECKED_ELSEWHERE {
-        tell(column, "-", "is checked with the AWS SDKs for Python and JavaScript", 0.0);
+        report(column, "-", "is checked with the AWS SDKs for Python and JavaScript", 0.0);
     }
     check("plain", plain(&client)).await;
     check("stream", stream(&client)).await;
@@ -65,27 +64,30 @@ async fn connect(key: &str, attempts: u32) -> anyhow::Result<Client> {
 async fn check(column: &str, cell: impl Future<Output = anyhow::Result<()>>) {
     let started = Instant::now();
     let outcome = cell.await;
-    let told = outcome.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
-    tell(column, if outcome.is_ok() { "ok" } else { "FAIL" }, &told, started.elapsed().as_secs_f64());
+    let message = outcome.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+    report(column, if outcome.is_ok() { "ok" } else { "FAIL" }, &message, started.elapsed().as_secs_f64());
 }
 
-fn tell(column: &str, outcome: &str, told: &str, seconds: f64) {
-    let line = json!({"table": "Bedrock", "row": "AWS rust", "column": column, "outcome": outcome, "message": told, "s": seconds});
+/// Prints the outcome of a cell.
+fn report(column: &str, outcome: &str, message: &str, seconds: f64) {
+    let line = json!({"table": "Bedrock", "row": "AWS rust", "column": column, "outcome": outcome, "message": message, "s": seconds});
     println!("{line}");
 }
 
-fn said(text: &str) -> anyhow::Result<Message> {
+/// Returns a user message.
+fn user_message(text: &str) -> anyhow::Result<Message> {
     Ok(Message::builder().role(ConversationRole::User).content(ContentBlock::Text(text.to_owned())).build()?)
 }
 
-fn ask(client: &Client) -> ConverseFluentBuilder {
+/// Builds a Converse request.
+fn converse(client: &Client) -> ConverseFluentBuilder {
     let config = InferenceConfiguration::builder().max_tokens(MAX_TOKENS).build();
     client.converse().model_id(MODEL).inference_config(config)
 }
 
-/// The text of a plain answer, with the tokens of its input.
+/// Returns the text of a plain answer and its input tokens.
 async fn answer(client: &Client) -> anyhow::Result<(String, i32)> {
-    let answer = ask(client).messages(said(PROMPT)?).send().await?;
+    let answer = converse(client).messages(user_message(PROMPT)?).send().await?;
     let usage = answer.usage().context("usage")?;
     ensure!(usage.output_tokens() > 0 && usage.output_tokens() <= MAX_TOKENS, "{usage:?}");
     let message = answer.output().and_then(|output| output.as_message().ok()).context("a message")?;
@@ -102,14 +104,14 @@ async fn plain(client: &Client) -> anyhow::Result<()> {
 async fn stream(client: &Client) -> anyhow::Result<()> {
     let (whole, _) = answer(client).await?;
     let config = InferenceConfiguration::builder().max_tokens(MAX_TOKENS).build();
-    let request = client.converse_stream().model_id(MODEL).inference_config(config).messages(said(PROMPT)?);
+    let request = client.converse_stream().model_id(MODEL).inference_config(config).messages(user_message(PROMPT)?);
     let mut events = request.send().await?.stream;
     let (mut text, mut has_usage) = (String::new(), false);
     while let Some(event) = events.recv().await? {
         match event {
             ConverseStreamOutput::ContentBlockDelta(delta) => {
-                if let Some(ContentBlockDelta::Text(piece)) = delta.delta() {
-                    text.push_str(piece);
+                if let Some(ContentBlockDelta::Text(fragment)) = delta.delta() {
+                    text.push_str(fragment);
                 }
             }
             ConverseStreamOutput::Metadata(metadata) => has_usage = metadata.usage().is_some(),
@@ -127,7 +129,7 @@ fn river_length() -> anyhow::Result<ToolConfiguration> {
 }
 
 async fn tools(client: &Client) -> anyhow::Result<()> {
-    let first = ask(client).messages(said(TOOL_PROMPT)?).tool_config(river_length()?).send().await?;
+    let first = converse(client).messages(user_message(TOOL_PROMPT)?).tool_config(river_length()?).send().await?;
     ensure!(first.stop_reason() == &StopReason::ToolUse, "{:?}", first.stop_reason());
     let message = first.output().and_then(|output| output.as_message().ok()).context("a message")?;
     let call = message.content().iter().find_map(|block| block.as_tool_use().ok()).context("a call")?;
@@ -136,14 +138,14 @@ async fn tools(client: &Client) -> anyhow::Result<()> {
     let content = ToolResultContentBlock::Text("1094 km".to_owned());
     let result = ToolResultBlock::builder().tool_use_id(call.tool_use_id()).content(content).build()?;
     let result = Message::builder().role(ConversationRole::User).content(ContentBlock::ToolResult(result)).build()?;
-    let turns = vec![said(TOOL_PROMPT)?, message.clone(), result];
-    let last = ask(client).set_messages(Some(turns)).tool_config(river_length()?).send().await?;
+    let turns = vec![user_message(TOOL_PROMPT)?, message.clone(), result];
+    let last = converse(client).set_messages(Some(turns)).tool_config(river_length()?).send().await?;
     ensure!(last.stop_reason() == &StopReason::EndTurn, "{:?}", last.stop_reason());
     Ok(())
 }
 
 async fn image(client: &Client) -> anyhow::Result<()> {
-    let (_, without) = answer(client).await?;
+    let (_, tokens_without_image) = answer(client).await?;
     let source = ImageSource::Bytes(Blob::new(*b"\x89PNG\r\n\x1a\n"));
     let image = ImageBlock::builder().format(ImageFormat::Png).source(source).build()?;
     let message = Message::builder()
@@ -151,34 +153,39 @@ async fn image(client: &Client) -> anyhow::Result<()> {
         .content(ContentBlock::Text(PROMPT.to_owned()))
         .content(ContentBlock::Image(image))
         .build()?;
-    let answer = ask(client).messages(message).send().await?;
-    let with = answer.usage().context("usage")?.input_tokens();
-    ensure!(with > without, "the image costs nothing");
+    let answer = converse(client).messages(message).send().await?;
+    let tokens_with_image = answer.usage().context("usage")?.input_tokens();
+    ensure!(tokens_with_image > tokens_without_image, "the image costs nothing");
     Ok(())
 }
 
 async fn error(client: &Client) -> anyhow::Result<()> {
-    let unknown = ask(client).model_id("no-such-model").messages(said(PROMPT)?).send().await;
+    let unknown = converse(client).model_id("no-such-model").messages(user_message(PROMPT)?).send().await;
     let error = unknown.err().context("an unknown model is answered")?.into_service_error();
     ensure!(error.is_resource_not_found_exception(), "{error:?}");
     let config = InferenceConfiguration::builder().temperature(7.0).build();
-    let invalid = ask(client).inference_config(config).messages(said(PROMPT)?).send().await;
+    let invalid = converse(client).inference_config(config).messages(user_message(PROMPT)?).send().await;
     let error = invalid.err().context("a bad field is answered")?.into_service_error();
     ensure!(error.is_validation_exception(), "{error:?}");
-    let stranger = connect(&format!("sk-spill-nobody-{}", "0".repeat(64)), 1).await?;
-    let error = ask(&stranger).messages(said(PROMPT)?).send().await.err().context("a stranger is answered")?;
+    let unauthorized = connect(&format!("sk-spill-nobody-{}", "0".repeat(64)), 1).await?;
+    let error = converse(&unauthorized)
+        .messages(user_message(PROMPT)?)
+        .send()
+        .await
+        .err()
+        .context("an unknown key is answered")?;
     let status = error.raw_response().map(|response| response.status().as_u16());
     ensure!(matches!(status, Some(401 | 403)), "{status:?} {:?}", error.code());
     Ok(())
 }
 
 async fn retry(key: &str) -> anyhow::Result<()> {
-    let hasty = connect(key, 1).await?;
+    let client = connect(key, 1).await?;
     for _ in 0..BURST {
-        if let Err(error) = ask(&hasty).messages(said(PROMPT)?).send().await {
+        if let Err(error) = converse(&client).messages(user_message(PROMPT)?).send().await {
             let error = error.into_service_error();
             ensure!(error.is_throttling_exception(), "{error:?}");
-            ask(&connect(key, 10).await?).messages(said(PROMPT)?).send().await?;
+            converse(&connect(key, 10).await?).messages(user_message(PROMPT)?).send().await?;
             return Ok(());
         }
     }
@@ -187,7 +194,7 @@ async fn retry(key: &str) -> anyhow::Result<()> {
 
 async fn count(client: &Client) -> anyhow::Result<()> {
     let (_, charged) = answer(client).await?;
-    let input = CountTokensInput::Converse(ConverseTokensRequest::builder().messages(said(PROMPT)?).build());
+    let input = CountTokensInput::Converse(ConverseTokensRequest::builder().messages(user_message(PROMPT)?).build());
     let counted = client.count_tokens().model_id(MODEL).input(input).send().await?.input_tokens();
     ensure!(counted == charged, "{counted} counted, {charged} charged");
     Ok(())
@@ -211,7 +218,7 @@ fn messages_body() -> Blob {
     Blob::new(body.to_string())
 }
 
-/// The text of an answer to `messages_body`.
+/// Returns the text of an answer to [`messages_body`].
 async fn invoked(client: &Client) -> anyhow::Result<String> {
     let answer = client.invoke_model().model_id(MODEL).body(messages_body()).send().await?;
     let answer: Value = serde_json::from_slice(answer.body().as_ref())?;

@@ -1,4 +1,4 @@
-//! A call is paid once, however often its client sends it.
+//! Idempotency: a call is charged once, however often its client sends it.
 
 mod elsewhere;
 mod sdk;
@@ -22,12 +22,11 @@ const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 const CONVERSE: &str = "/model/m/converse";
 
-/// A second per token: what is not sent at once is not sent before the simulator's clock is
-/// advanced.
+/// One second per token, so that each token needs an advance of the simulator's clock.
 const SLOW: &str = "[simulator]\ntokens_per_second = 1\n";
 
-/// How long it takes the broker to notice that a connection was closed.
-const NOTICED: Duration = Duration::from_millis(400);
+/// Time within which the broker notices that a connection was closed.
+const DISCONNECT_DELAY: Duration = Duration::from_millis(400);
 
 const LIMITS: &str = "limits = { requests_per_minute = 100, tokens_per_minute = 100000, in_flight = 10 }";
 
@@ -53,43 +52,44 @@ async fn start(fields: &str, simulator: &str) -> Observed {
 }
 
 impl Observed {
-    /// How many calls the simulator was asked for, and how many it runs.
+    /// Returns the number of all calls of the simulator, and of its running calls.
     async fn calls(&self) -> (u64, u64) {
         let total = self.simulator().await["total"].clone();
         let count = |name: &str| total[name].as_u64().expect("a count");
         (count("requests"), count("in_flight"))
     }
 
-    /// How requests ended, in the order in which they did.
+    /// Returns the outcomes of the requests, in the order of their ends.
     fn outcomes(&self) -> Vec<String> {
         let events = self.recorded.events();
         events.iter().map(|event| event["outcome"].as_str().expect("text").to_owned()).collect()
     }
 
-    /// Fails unless one request was answered, and all others got its answer.
-    fn is_answered_once(&self) {
+    /// Fails unless one request was answered and all others were replayed.
+    fn assert_answered_once(&self) {
         let outcomes = self.outcomes();
         assert_eq!(outcomes[0], "answered");
         assert!(outcomes.len() > 1 && outcomes[1..].iter().all(|outcome| outcome == "replayed"), "{outcomes:?}");
     }
 
-    /// Lets the model finish. DynamoDB has the same clock, and must not delete yet what is claimed.
+    /// Advances the clock until the model finishes. DynamoDB has the same clock and must not delete
+    /// the claim yet.
     fn finish(&self) {
         self.world.stand_in_clock.advance(61_000);
     }
 
-    /// Sends `request`, and hangs up when the model is at work.
+    /// Sends `request` and disconnects once the model runs.
     async fn abandon(&self, request: RequestBuilder) {
         let (calls, _) = self.calls().await;
-        let asked = tokio::spawn(request.send());
+        let sent = tokio::spawn(request.send());
         self.simulator_when(|account| account["total"]["requests"] == calls + 1).await;
-        asked.abort();
-        assert!(asked.await.is_err_and(|error| error.is_cancelled()));
+        sent.abort();
+        assert!(sent.await.is_err_and(|error| error.is_cancelled()));
     }
 
-    /// Fails unless the tenant was charged for one call with 40 tokens of output, and nothing is
-    /// held any more.
-    async fn is_charged_once(&self, tenant: &str) {
+    /// Fails unless the tenant was charged for one call with 40 output tokens and has nothing in
+    /// flight.
+    async fn assert_charged_once(&self, tenant: &str) {
         let quota = self.quota_when(tenant, |quota| used(quota, "in_flight") == 0).await;
         assert_eq!(used(&quota, "requests_per_minute"), 1, "{quota}");
         let settled = (&quota["settled"]["requests"], &quota["settled"]["output_tokens"]);
@@ -97,12 +97,12 @@ impl Observed {
     }
 }
 
-/// What an AWS SDK sends with attempt `n` at the call `id`.
+/// Adds the headers of an AWS SDK for attempt `n` of the call `id`.
 fn attempt(request: RequestBuilder, id: &str, n: u32) -> RequestBuilder {
     request.header("amz-sdk-invocation-id", id).header("amz-sdk-request", format!("attempt={n}; max=3"))
 }
 
-/// What the Python clients of OpenAI and Anthropic send with the `n`th repetition of a call.
+/// Adds the headers of the Python clients of OpenAI and Anthropic for the `n`th retry of a call.
 fn counted(request: RequestBuilder, n: u32) -> RequestBuilder {
     request.header("x-stainless-retry-count", n.to_string()).header("x-stainless-read-timeout", "600")
 }
@@ -120,29 +120,29 @@ fn body(path: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_retry_joins_the_call_under_way_and_is_paid_once() {
+async fn a_retry_joins_the_call_in_progress_and_is_charged_once() {
     for path in [CHAT, MESSAGES, CONVERSE] {
-        for named in ["invocation", "idempotency", "counted"] {
+        for header in ["invocation", "idempotency", "counted"] {
             let observed = start(LIMITS, SLOW).await;
             let ask = |n: u32| {
                 let request = observed.post(path, "t", &body(path));
-                match named {
+                match header {
                     "invocation" => attempt(request, "one", n),
                     "idempotency" => request.header("idempotency-key", "one"),
                     _ => counted(request, n - 1),
                 }
             };
             observed.abandon(ask(1)).await;
-            tokio::time::sleep(NOTICED).await;
+            tokio::time::sleep(DISCONNECT_DELAY).await;
             let joined = tokio::spawn(Answer::to(ask(2)));
-            // On its way; if it came after the end, it would read the same.
-            tokio::time::sleep(NOTICED).await;
+            // The retry is in progress. If it arrived after the end, it would get the same answer.
+            tokio::time::sleep(DISCONNECT_DELAY).await;
             observed.finish();
             let joined = within(joined).await.expect("no panic");
-            assert!(joined.status == 200 && is_replayed(&joined), "{path} {named}: {}", joined.text());
-            assert_eq!(observed.calls().await, (1, 0), "{path} {named}");
-            observed.is_charged_once("t").await;
-            assert_eq!(observed.outcomes(), ["answered", "replayed"], "{path} {named}");
+            assert!(joined.status == 200 && is_replayed(&joined), "{path} {header}: {}", joined.text());
+            assert_eq!(observed.calls().await, (1, 0), "{path} {header}");
+            observed.assert_charged_once("t").await;
+            assert_eq!(observed.outcomes(), ["answered", "replayed"], "{path} {header}");
             let [answered, replayed] = &observed.recorded.events()[..] else { panic!("two events") };
             assert_eq!(replayed["answer_of"], answered["request_id"]);
             assert_eq!((&replayed["tenant"], &replayed["cost_microusd"]), (&json!("t"), &Value::Null));
@@ -151,7 +151,7 @@ async fn a_retry_joins_the_call_under_way_and_is_paid_once() {
 }
 
 #[tokio::test]
-async fn a_retry_after_the_end_reads_the_same_answer_and_touches_no_store() {
+async fn a_retry_of_an_answered_call_gets_the_same_answer_without_any_store_request() {
     let observed = start(LIMITS, "").await;
     let ask = |n| Answer::to(attempt(observed.post(MESSAGES, "t", &body(MESSAGES)), "one", n));
     let first = ask(1).await;
@@ -161,19 +161,19 @@ async fn a_retry_after_the_end_reads_the_same_answer_and_touches_no_store() {
     let second = ask(2).await;
     assert!(is_replayed(&second));
     assert_eq!((first.status, &first.body), (second.status, &second.body));
-    assert_eq!(first.header("x-request-id"), second.header("x-request-id"), "it names the call that was paid");
-    assert_eq!(second.header("ratelimit"), "", "the limits have moved on");
+    assert_eq!(first.header("x-request-id"), second.header("x-request-id"), "the id of the charged call");
+    assert_eq!(second.header("ratelimit"), "", "the limits have changed");
     assert_eq!(observed.dynamodb_operations().await, before);
     assert_eq!(
         before["PutItem"],
         start(LIMITS, "").await.dynamodb_operations().await["PutItem"],
         "nothing was claimed"
     );
-    observed.is_charged_once("t").await;
+    observed.assert_charged_once("t").await;
 }
 
 #[tokio::test]
-async fn a_retry_of_a_stream_reads_it_from_the_start_while_it_comes() {
+async fn a_retry_of_a_stream_reads_it_from_the_start_while_it_runs() {
     for path in [CHAT, MESSAGES] {
         let observed = start(LIMITS, SLOW).await;
         let mut body = body(path);
@@ -193,17 +193,17 @@ async fn a_retry_of_a_stream_reads_it_from_the_start_while_it_comes() {
         assert!(last.1 == "[DONE]" || last.0 == "message_stop", "{last:?}");
         let third = Answer::read(within(ask(3)).await.expect("a stream")).await;
         assert!(is_replayed(&third) && third.text().ends_with(&format!("data: {}\n\n", last.1)));
-        observed.is_charged_once("t").await;
-        assert_eq!(observed.outcomes(), ["answered", "replayed", "replayed"], "nobody cancelled it");
+        observed.assert_charged_once("t").await;
+        assert_eq!(observed.outcomes(), ["answered", "replayed", "replayed"], "no disconnect cancelled the call");
     }
 }
 
 #[tokio::test]
-async fn a_retry_of_what_failed_runs() {
+async fn a_retry_of_a_failed_request_runs() {
     let observed = start("limits = { requests_per_minute = 1 }", "").await;
     assert_eq!(observed.chat("t", 5, 5).await.status(), 200);
-    for named in ["amz-sdk-invocation-id", "idempotency-key"] {
-        let ask = || observed.post(CHAT, "t", &chat(5, 5)).header(named, "one").send();
+    for header in ["amz-sdk-invocation-id", "idempotency-key"] {
+        let ask = || observed.post(CHAT, "t", &chat(5, 5)).header(header, "one").send();
         let wait_ms = assert_refused(&ask().await.expect("an answer"), "requests_per_minute");
         observed.world.advance(wait_ms);
         let answer = Answer::read(ask().await.expect("an answer")).await;
@@ -213,13 +213,13 @@ async fn a_retry_of_what_failed_runs() {
 }
 
 #[tokio::test]
-async fn a_stream_that_broke_is_not_the_answer_to_a_retry() {
+async fn a_broken_stream_is_not_replayed_to_a_retry() {
     let observed = start(LIMITS, "").await;
-    for (n, named) in ["amz-sdk-invocation-id", "idempotency-key"].into_iter().enumerate() {
+    for (n, header) in ["amz-sdk-invocation-id", "idempotency-key"].into_iter().enumerate() {
         let mut body = chat(40, 500);
         (body["model"], body["stream"]) = (json!("breaks"), json!(true));
         for _ in 0..2 {
-            let answer = Answer::to(observed.post(CHAT, "t", &body).header(named, "one")).await;
+            let answer = Answer::to(observed.post(CHAT, "t", &body).header(header, "one")).await;
             assert!(answer.text().contains("model_error") && !is_replayed(&answer), "{}", answer.text());
         }
         assert_eq!(observed.calls().await.0, 2 * (n as u64 + 1));
@@ -227,21 +227,21 @@ async fn a_stream_that_broke_is_not_the_answer_to_a_retry() {
 }
 
 #[tokio::test]
-async fn only_the_same_question_of_the_same_tenant_is_a_retry() {
+async fn only_the_same_request_of_the_same_tenant_is_a_retry() {
     let observed = start(LIMITS, "").await;
     let ask = async |tenant: &str, path: &str, body: &Value| {
         let request = observed.post(path, tenant, body);
         Answer::to(attempt(counted(request, 1), "one", 2)).await
     };
-    let other = chat(6, 500);
+    let other_body = chat(6, 500);
     for (tenant, path, body) in
-        [("t", CHAT, &chat(5, 500)), ("u", CHAT, &chat(5, 500)), ("t", CHAT, &other), ("t", MESSAGES, &other)]
+        [("t", CHAT, &chat(5, 500)), ("u", CHAT, &chat(5, 500)), ("t", CHAT, &other_body), ("t", MESSAGES, &other_body)]
     {
         let answer = ask(tenant, path, body).await;
         assert!(answer.status == 200 && !is_replayed(&answer), "{tenant} {path}");
     }
     assert_eq!(observed.calls().await.0, 4);
-    assert!(is_replayed(&ask("t", CHAT, &other).await));
+    assert!(is_replayed(&ask("t", CHAT, &other_body).await));
 }
 
 #[tokio::test]
@@ -251,17 +251,17 @@ async fn an_idempotency_key_belongs_to_one_request_of_one_tenant() {
         Answer::to(observed.post(path, tenant, body).header("idempotency-key", key))
     };
     assert_eq!(ask("t", CHAT, &chat(5, 500), "one").await.status, 200);
-    assert!(!is_replayed(&ask("u", CHAT, &chat(5, 500), "one").await), "keys of others are unknown");
+    assert!(!is_replayed(&ask("u", CHAT, &chat(5, 500), "one").await), "keys of other tenants are unknown");
     for (path, body, key) in [(CHAT, body(CHAT), "one"), (CONVERSE, body(CONVERSE), "one"), (CHAT, body(CHAT), "a b")] {
         let refused = ask("t", path, &body, key).await;
         assert!(refused.status == 400 && refused.text().contains("Idempotency-Key"), "{}", refused.text());
     }
-    assert!(is_replayed(&ask("t", CHAT, &chat(5, 500), "\"one\"").await), "the draft's own spelling");
+    assert!(is_replayed(&ask("t", CHAT, &chat(5, 500), "\"one\"").await), "the quoted form of the IETF draft");
     assert_eq!(observed.outcomes(), ["answered", "answered", "failed", "failed", "failed", "replayed"]);
 }
 
 #[tokio::test]
-async fn a_tenant_that_opted_out_pays_for_each_attempt() {
+async fn a_tenant_that_opts_out_pays_for_each_attempt() {
     let observed = start(&format!("{LIMITS}\nretries = \"run\""), "").await;
     for n in 1..=2 {
         let request = observed.post(CHAT, "t", &chat(5, 5)).header("idempotency-key", "one");
@@ -271,23 +271,23 @@ async fn a_tenant_that_opted_out_pays_for_each_attempt() {
 }
 
 #[tokio::test]
-async fn equal_questions_are_calls_of_their_own_unless_one_lost_its_caller() {
+async fn equal_requests_are_separate_calls_unless_a_caller_has_disconnected() {
     let observed = start(LIMITS, SLOW).await;
     let ask = |n| tokio::spawn(Answer::to(counted(observed.post(CHAT, "t", &body(CHAT)), n)));
-    let (one, two) = (ask(0), ask(0));
+    let (first, second) = (ask(0), ask(0));
     observed.simulator_when(|account| account["total"]["in_flight"] == 2).await;
-    let repeated = ask(1);
+    let retry = ask(1);
     observed.simulator_when(|account| account["total"]["in_flight"] == 3).await;
     observed.finish();
-    for answer in [one, two, repeated] {
+    for answer in [first, second, retry] {
         assert!(!is_replayed(&within(answer).await.expect("no panic")), "both callers still wait");
     }
-    let again = within(ask(1)).await.expect("no panic");
-    assert!(!is_replayed(&again), "all have their answers");
+    let late_retry = within(ask(1)).await.expect("no panic");
+    assert!(!is_replayed(&late_retry), "all callers have their answers");
 }
 
 #[tokio::test]
-async fn a_request_that_became_a_job_becomes_one_job() {
+async fn a_retry_of_a_request_that_became_a_job_gets_the_same_job() {
     let observed = start("limits = { requests_per_minute = 1 }", "").await;
     assert_eq!(observed.chat("t", 5, 5).await.status(), 200);
     let ask = |n| {
@@ -301,7 +301,7 @@ async fn a_request_that_became_a_job_becomes_one_job() {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_for_a_time_and_up_to_a_size() {
+async fn an_answer_is_kept_for_a_limited_time_and_up_to_a_maximum_size() {
     let observed = start(LIMITS, "").await;
     let ask =
         async |id: &str, body: &Value| is_replayed(&Answer::to(attempt(observed.post(CHAT, "t", body), id, 1)).await);
@@ -310,18 +310,18 @@ async fn an_answer_is_kept_for_a_time_and_up_to_a_size() {
     observed.world.advance(KEPT_MS - 1_000);
     assert!(ask("small", &small).await);
     observed.world.advance(1_000);
-    assert!(!ask("small", &small).await, "its time is over");
+    assert!(!ask("small", &small).await, "the answer has expired");
     let mut large = chat(60_000, 60_000);
     large["stream"] = json!(true);
     assert!(!ask("large", &large).await);
-    assert!(!ask("large", &large).await, "it is larger than a megabyte");
+    assert!(!ask("large", &large).await, "the answer is larger than a megabyte");
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_and_never_returns_is_charged_what_was_used() {
+async fn a_caller_that_disconnects_and_never_retries_is_charged_its_usage() {
     let observed = start(LIMITS, SLOW).await;
     observed.abandon(attempt(observed.post(CHAT, "t", &body(CHAT)), "one", 1)).await;
     observed.finish();
-    observed.is_charged_once("t").await;
+    observed.assert_charged_once("t").await;
     eventually("the call is recorded", async || observed.outcomes() == ["answered"]).await;
 }

@@ -1,4 +1,4 @@
-//! The same with an AWS SDK that loses its patience by itself.
+//! Retries by an AWS SDK after a timeout.
 
 use std::time::Duration;
 
@@ -15,29 +15,29 @@ use crate::support::{
     key,
 };
 
-/// A client that gives up an attempt after `patience` and sends its request again, at most twice.
-fn impatient(deployment: &Deployment, patience: Duration) -> Client {
+/// Returns a client that times out after `attempt_timeout` and retries at most twice.
+fn retrying_client(deployment: &Deployment, attempt_timeout: Duration) -> Client {
     let credentials = Credentials::new("spillway", "spillway", Some(key("t")), None, "test");
     let config = Config::builder()
         .behavior_version_latest()
         .region(Region::new("us-east-1"))
         .credentials_provider(credentials)
         .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(10)))
-        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(patience).build())
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(attempt_timeout).build())
         .endpoint_url(&deployment.world.url);
     Client::from_conf(config.build())
 }
 
-const PATIENCE: Duration = Duration::from_millis(700);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// A model that says nothing for a minute of its own clock.
+/// A model that sends nothing for a minute of its clock.
 const SILENT: &str = "[simulator]\ntime_to_first_token_ms = 60000\n";
 
 impl Observed {
-    /// Lets the model finish when the first attempt was given up.
+    /// Lets the model finish after the first attempt has timed out.
     async fn finish_for_the_second_attempt(&self) {
         self.simulator_when(|account| account["total"]["in_flight"] == 1).await;
-        tokio::time::sleep(PATIENCE + PATIENCE / 2).await;
+        tokio::time::sleep(ATTEMPT_TIMEOUT + ATTEMPT_TIMEOUT / 2).await;
         self.finish();
     }
 }
@@ -47,26 +47,29 @@ fn limit() -> InferenceConfiguration {
 }
 
 #[tokio::test]
-async fn an_aws_sdk_that_loses_patience_pays_once() {
+async fn an_aws_sdk_that_times_out_and_retries_pays_once() {
     let observed = start(LIMITS, SILENT).await;
-    let call = impatient(&observed, PATIENCE).converse().model_id("m").messages(aws_message("[[output_tokens=40]]"));
-    let asked = tokio::spawn(call.inference_config(limit()).send());
+    let call = retrying_client(&observed, ATTEMPT_TIMEOUT)
+        .converse()
+        .model_id("m")
+        .messages(aws_message("[[output_tokens=40]]"));
+    let sent = tokio::spawn(call.inference_config(limit()).send());
     observed.finish_for_the_second_attempt().await;
-    let answer = within(asked).await.expect("no panic").expect("an answer");
+    let answer = within(sent).await.expect("no panic").expect("an answer");
     assert_eq!(answer.usage().expect("usage").output_tokens(), 40);
     assert_eq!(observed.calls().await, (1, 0));
-    observed.is_charged_once("t").await;
-    observed.is_answered_once();
+    observed.assert_charged_once("t").await;
+    observed.assert_answered_once();
 }
 
 #[tokio::test]
-async fn an_aws_sdk_that_loses_patience_with_a_stream_pays_once() {
+async fn an_aws_sdk_that_times_out_on_a_stream_and_retries_pays_once() {
     let observed = start(LIMITS, SILENT).await;
-    let client = impatient(&observed, PATIENCE);
+    let client = retrying_client(&observed, ATTEMPT_TIMEOUT);
     let call = client.converse_stream().model_id("m").messages(aws_message("[[output_tokens=40]]"));
-    let asked = tokio::spawn(call.inference_config(limit()).send());
+    let sent = tokio::spawn(call.inference_config(limit()).send());
     observed.finish_for_the_second_attempt().await;
-    let mut stream = within(asked).await.expect("no panic").expect("a stream").stream;
+    let mut stream = within(sent).await.expect("no panic").expect("a stream").stream;
     let mut output_tokens = None;
     while let Some(event) = within(stream.recv()).await.expect("an event") {
         output_tokens =
@@ -74,6 +77,6 @@ async fn an_aws_sdk_that_loses_patience_with_a_stream_pays_once() {
     }
     assert_eq!(output_tokens, Some(40));
     assert_eq!(observed.calls().await, (1, 0));
-    observed.is_charged_once("t").await;
-    observed.is_answered_once();
+    observed.assert_charged_once("t").await;
+    observed.assert_answered_once();
 }
