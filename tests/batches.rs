@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use spillway::{
-    batch::{Batch, Counts, Status},
+    batch::{Batch, BatchStatus, LineCounts},
     drain,
+    job::Redelivery,
     quota::Charge,
+    store::WriteOutcome,
 };
 use spillway_stand_ins::faults::{Effect, Fault};
 
@@ -74,7 +76,7 @@ impl Deployment {
     }
 
     async fn finished_batch(&self, id: &str) -> Batch {
-        self.batch_when(id, |batch| batch.is_told).await
+        self.batch_when(id, |batch| batch.is_reported).await
     }
 
     async fn read_json(&self, tenant: &str, path: &str) -> Value {
@@ -85,7 +87,7 @@ impl Deployment {
         jsonl(&Answer::to(self.get(&format!("/v1/files/{file}/content"), tenant)).await)
     }
 
-    async fn counts(&self, id: &str) -> Counts {
+    async fn counts(&self, id: &str) -> LineCounts {
         self.world.app.batches.counts(id).await.expect("the store")
     }
 
@@ -274,7 +276,10 @@ async fn a_cancelled_batch_runs_no_more_lines_and_counts_all_of_them() {
     let cancelled = Answer::to(deployment.post(&url, "t", &json!({}))).await.json();
     assert_eq!(cancelled["status"], "cancelling", "{cancelled}");
     let ended = deployment.finished_batch(&id).await;
-    assert_eq!((ended.status, ended.counts), (Status::Cancelled, Counts { cancelled: 5, ..Counts::default() }));
+    assert_eq!(
+        (ended.status, ended.counts),
+        (BatchStatus::Cancelled, LineCounts { cancelled: 5, ..LineCounts::default() })
+    );
     let shown = deployment.read_json("t", &format!("/v1/batches/{id}")).await;
     assert_eq!(shown["output_file_id"], Value::Null);
     let errors = deployment.content("t", shown["error_file_id"].as_str().expect("an error file")).await;
@@ -293,7 +298,7 @@ async fn lines_that_find_no_room_before_the_deadline_expire_with_their_batch() {
     let id = id_of(&Answer::to(request).await);
     deployment.batch_when(&id, |batch| batch.expanded == 4).await;
     let ended = deployment.finished_batch(&id).await;
-    assert_eq!((ended.status, ended.counts.ended()), (Status::Expired, 4));
+    assert_eq!((ended.status, ended.counts.ended()), (BatchStatus::Expired, 4));
     assert!(ended.counts.completed == 2 && ended.counts.expired == 2, "{:?}", ended.counts);
     let errors = deployment.content("t", &ended.error_file.expect("an error file")).await;
     assert!(errors.iter().all(|line| line["error"]["code"] == "batch_expired" && line["response"].is_null()));
@@ -310,7 +315,7 @@ async fn a_tenants_limits_hold_while_its_batch_runs() {
     assert_eq!(deployment.model_calls().await, 3, "no more calls in the first minute");
     deployment.world.advance(60_000);
     let ended = deployment.finished_batch(&id).await;
-    assert_eq!(ended.counts, Counts { completed: 5, ..Counts::default() });
+    assert_eq!(ended.counts, LineCounts { completed: 5, ..LineCounts::default() });
     assert_eq!(deployment.model_calls().await, 5);
 }
 
@@ -324,12 +329,13 @@ async fn expanding_a_batch_twice_runs_each_line_once() {
     }
     // As if the expansion had been interrupted before it stored its progress.
     let ended = deployment.finished_batch(&id).await;
-    assert_eq!(ended.counts, Counts { completed: 20, ..Counts::default() });
+    assert_eq!(ended.counts, LineCounts { completed: 20, ..LineCounts::default() });
     let interrupted =
-        Batch { status: Status::InProgress, expanded: 0, ended_ms: None, is_told: false, ..ended.clone() };
+        Batch { status: BatchStatus::InProgress, expanded: 0, ended_at: None, is_reported: false, ..ended.clone() };
     let app = &deployment.world.app;
     app.blobs.as_ref().expect("a bucket").put(&ended.input_key(), lines(&["m"; 20]).into()).await.expect("stored");
-    app.batches.replace(&ended, interrupted).await.expect("the store").expect("unchanged");
+    let replaced = app.batches.replace(&ended, interrupted).await.expect("the store");
+    assert!(matches!(replaced, WriteOutcome::Written(_)), "{replaced:?}");
     drain::handle(app, batch_of(&[&id]), None).await.expect("handled");
     let ended_again = deployment.finished_batch(&id).await;
     assert_eq!((ended_again.counts, &ended_again.output_file), (ended.counts, &ended.output_file));
@@ -345,17 +351,18 @@ async fn the_sweep_resumes_a_batch_whose_message_was_lost() {
     let app = &deployment.world.app;
     app.blobs.as_ref().expect("a bucket").put(&ended.input_key(), lines(&["m"]).into()).await.expect("stored");
     let stuck = Batch {
-        status: Status::InProgress,
-        ended_ms: None,
-        is_told: false,
-        due_ms: app.clock.now_ms(),
+        status: BatchStatus::InProgress,
+        ended_at: None,
+        is_reported: false,
+        redelivery: Redelivery::new(app.clock.now()),
         ..ended.clone()
     };
-    app.batches.replace(&ended, stuck).await.expect("the store").expect("unchanged");
+    let replaced = app.batches.replace(&ended, stuck).await.expect("the store");
+    assert!(matches!(replaced, WriteOutcome::Written(_)), "{replaced:?}");
     assert_eq!(drain::sweep(app).await.expect("swept"), 0, "it is not overdue yet");
     deployment.world.advance(121_000);
     drain::sweep(app).await.expect("swept");
-    assert_eq!(deployment.finished_batch(&id).await.status, Status::Completed);
+    assert_eq!(deployment.finished_batch(&id).await.status, BatchStatus::Completed);
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ async fn a_partial_listing_reports_the_size_of_the_queue() {
     let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
     let dead_letters = deployment.world.app.dead_letters.clone().expect("a queue");
     for letter in 0..25 {
-        dead_letters.send(&format!("no job {letter}"), "t", 0).await.expect("sent");
+        dead_letters.send(&format!("no job {letter}"), "t", spillway::units::Millis::ZERO).await.expect("sent");
     }
     let (listed, error) = deployment.jobs_command(&["dlq", "list", "--most", "10"]).await;
     assert_eq!(error, None);
@@ -119,7 +119,7 @@ async fn a_dead_letter_of_an_unfinished_job_does_not_run_the_job_twice() {
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     // SQS moves a message that was received too often, whatever the state of its job.
     let dead_letters = deployment.world.app.dead_letters.clone().expect("a queue");
-    dead_letters.send(&id, "t", 0).await.expect("sent");
+    dead_letters.send(&id, "t", spillway::units::Millis::ZERO).await.expect("sent");
     let (listed, _) = deployment.jobs_command(&["dlq", "list"]).await;
     assert!(listed.contains("received_too_often"), "{listed}");
     let (output, error) = deployment.jobs_command(&["dlq", "redrive", &id]).await;

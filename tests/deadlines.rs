@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::json;
-use spillway::{drain::handle, job::Reader};
+use spillway::{drain::handle, job::JobReader};
 use tokio::task::JoinHandle;
 
 use crate::support::{
@@ -114,8 +114,8 @@ async fn a_job_is_not_called_again_while_its_call_may_still_run() {
     let body = json!({
         "model": "m", "background": true, "stream": true, "input": "[[output_tokens=57]]", "max_output_tokens": 57,
     });
-    let job = new_job("/v1/responses", &body, app.clock.now_ms());
-    let job = app.jobs.submit_for(Reader::Background, &job).await.expect("a job");
+    let job = new_job("/v1/responses", &body, app.clock.now());
+    let job = app.jobs.submit_for(JobReader::Background, &job).await.expect("a job");
     let drain = || {
         let (app, event) = (app.clone(), batch_of(&[&job.id]));
         tokio::spawn(async move { handle(&app, event, None).await })
@@ -123,7 +123,7 @@ async fn a_job_is_not_called_again_while_its_call_may_still_run() {
     let first = drain();
     deployment.simulator_when(|account| account["total"]["in_flight"] == 1).await;
     deployment.world.advance(57_000);
-    eventually("the answer begins", async || app.jobs.part(&job.id, 1, 0).await.expect("the store").is_some()).await;
+    eventually("the answer begins", async || app.jobs.chunk(&job.id, 1, 0).await.expect("the store").is_some()).await;
 
     // Past the deadline, then past the lease. The model would be done after 114 s.
     deployment.world.advance(6_000);

@@ -29,8 +29,7 @@ fn slow(model_ms: u64) -> String {
 
 /// Submits a job that is ready without sending its message. Returns its id.
 async fn submit_without_message(deployment: &Deployment) -> String {
-    let now_ms = deployment.world.app.clock.now_ms();
-    let new = new_job("/v1/chat/completions", &chat(7, 7), now_ms);
+    let new = new_job("/v1/chat/completions", &chat(7, 7), deployment.world.app.clock.now());
     deployment.world.app.jobs.submit(&new).await.expect("a job").id
 }
 
@@ -105,7 +104,7 @@ async fn of_two_drains_only_the_holder_of_the_later_lease_stores_its_answer() {
         assert_eq!(drain.await.expect("no panic").expect("handled").batch_item_failures, []);
     }
     let job = deployment.stored(&id).await;
-    assert_eq!((job.status.name(), job.answered_at_fence), ("succeeded", Some(2)));
+    assert_eq!((job.status.name(), job.result_fence), ("succeeded", Some(2)));
     assert_eq!(deployment.result("t", &id).await.status, 200);
     // Both calls were made and billed, and both are charged.
     assert_eq!(deployment.simulator().await["total"]["requests"], 2);
@@ -165,7 +164,7 @@ async fn most_jobs_that_wait_for_a_pool_wait_in_the_queue() {
     let deployment = Deployment::start(&slow(5_000).replace("in_flight = 10", "in_flight = 100")).await;
     for _ in 0..40 {
         let id = submit_without_message(&deployment).await;
-        deployment.world.app.queue.as_ref().expect("a queue").send(&id, "t", 0).await.expect("sent");
+        deployment.world.app.queue.as_ref().expect("a queue").send(&id, "t", Millis::ZERO).await.expect("sent");
     }
     let mut max_waiting = 0;
     let all_end = eventually("all jobs end", async || {
@@ -193,11 +192,11 @@ async fn a_job_starts_as_soon_as_its_pool_has_room() {
         assert_eq!(deployment.ask_respond_async(path, "t", &chat(5, 5)).await.status, 200, "there is room");
     }
     let id = deployment.submit(path, "t", &chat(5, 5)).await;
-    let ready_ms = deployment.stored(&id).await.ready_ms;
+    let ready_at = deployment.stored(&id).await.ready_at;
     let job = deployment.stored_when(&id, |job| job.status.is_final()).await;
     assert_eq!((job.status.name(), job.deferrals), ("succeeded", 0));
-    let late_ms = job.started_ms.expect("a start") - ready_ms;
-    assert!(late_ms < 500, "{late_ms} ms late");
+    let late = job.started_at.expect("a start") - ready_at;
+    assert!(late < Millis::from_ms(500), "{late} ms late");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -294,10 +293,10 @@ async fn a_message_stays_hidden_while_its_job_may_run() {
     let deployment = Deployment::start(&slow(20_000)).await;
     let id = submit_without_message(&deployment).await;
     let sqs = deployment.sqs().await;
-    let short_queue = Queue::create(sqs.clone(), "short", 5).await.expect("a queue").0;
+    let short_queue = Queue::create(sqs.clone(), "short", Millis::from_s(5)).await.expect("a queue").0;
     let app = App { queue: Some(short_queue.clone()), ..deployment.world.app.clone() };
-    short_queue.send(&id, "t", 0).await.expect("sent");
-    let message = short_queue.receive(1, 5).await.expect("received").remove(0);
+    short_queue.send(&id, "t", Millis::ZERO).await.expect("sent");
+    let message = short_queue.receive(1, Millis::from_s(5)).await.expect("received").remove(0);
     let event = json!({ "Records": [{ "messageId": "m", "receiptHandle": message.receipt_handle, "body": id }] });
     let event: DrainEvent = serde_json::from_value(event).expect("an event");
     let handled = tokio::spawn(async move { handle(&app, event, None).await });
@@ -308,7 +307,7 @@ async fn a_message_stays_hidden_while_its_job_may_run() {
     .await;
     deployment.world.advance(15_000);
     assert_eq!(
-        short_queue.receive(1, 0).await.expect("received"),
+        short_queue.receive(1, Millis::ZERO).await.expect("received"),
         [],
         "the message stays hidden for longer than the visibility timeout of the queue"
     );
@@ -362,7 +361,7 @@ async fn the_sweep_ends_overdue_jobs_and_sends_their_dead_letters() {
     let (lost, waiting) = (submit_without_message(&deployment).await, submit_without_message(&deployment).await);
     let app = &deployment.world.app;
     for _ in 0..3 {
-        app.jobs.claim(&lost, 10_000, app.clock.now_ms()).await.expect("claimed");
+        app.jobs.claim(&lost, Millis::from_s(10), app.clock.now()).await.expect("claimed");
         deployment.world.advance(10_000);
     }
     deployment.world.advance(121_000);
@@ -396,8 +395,8 @@ impl Deployment {
     /// Returns the reasons of all dead letters, and makes the dead letters visible again.
     async fn reasons(&self) -> Vec<String> {
         let dead_letters = self.world.app.dead_letters.as_ref().expect("a queue");
-        let letters = dead_letters.receive_letters(30).await.expect("letters");
-        dead_letters.show_again(&letters).await.expect("shown");
+        let letters = dead_letters.receive_dead_letters(Millis::from_s(30)).await.expect("letters");
+        dead_letters.make_visible(&letters).await.expect("shown");
         letters.into_iter().map(|letter| letter.reason.expect("a reason")).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use spillway::{job::Status, quota::Charge};
+use spillway::{job::JobStatus, quota::Charge};
 
 use crate::support::{
     Deployment,
@@ -58,7 +58,7 @@ async fn jobs_are_listed_by_status_and_time_page_by_page() {
     let second = list(&format!("?order=asc&limit=2&status=queued&after={}", submitted[1])).await;
     assert_eq!((ids(&second), &second["has_more"]), (vec![&*submitted[3], &*submitted[4]], &json!(false)));
 
-    let created_ms = deployment.stored(&submitted[3]).await.created_ms;
+    let created_ms = deployment.stored(&submitted[3]).await.created_at;
     let from = list(&format!("?created_from_ms={created_ms}")).await;
     assert_eq!(ids(&from), [&*submitted[4], &*submitted[3]]);
     let before = list(&format!("?created_before_ms={created_ms}&limit=1")).await;
@@ -98,7 +98,7 @@ async fn a_more_urgent_job_runs_first_whichever_message_arrives() {
     }
     for (finished_before, next) in submitted.iter().rev().enumerate() {
         deployment.world.advance(61_000);
-        deployment.stored_when(next, |job| job.status == Status::Succeeded).await;
+        deployment.stored_when(next, |job| job.status == JobStatus::Succeeded).await;
         let finished = Answer::to(deployment.get("/v1/jobs?status=succeeded", "t")).await.json();
         assert_eq!(ids(&finished).len(), finished_before + 1, "high, normal, low: {finished}");
     }
@@ -113,12 +113,12 @@ async fn a_job_that_has_not_started_by_its_deadline_expires_uncharged() {
     let id = id_of(async_request(&deployment, "t").header("spillway-deadline", "90")).await;
     let job = deployment.stored(&id).await;
     // The deadline counts from the arrival of the request, a moment before its job is created.
-    let left_ms = job.expires_ms - job.created_ms;
+    let left_ms = (job.expires_at - job.created_at).as_ms();
     assert!((80_000..=90_000).contains(&left_ms), "{left_ms}");
     let charged = deployment.quota("t").await["settled"].clone();
     deployment.world.advance(91_000);
     let ended = deployment.stored_when(&id, |job| job.status.is_final()).await;
-    assert_eq!(ended.status, Status::Expired);
+    assert_eq!(ended.status, JobStatus::Expired);
     assert_eq!(deployment.quota("t").await["settled"], charged);
     assert_eq!(deployment.simulator().await["total"]["requests"], 0);
 }

@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 use spillway::{
     app::App,
     http::handle,
-    job::{Outcome, Status, StoredResult},
+    job::{JobOutcome, JobStatus, StoredResult},
     quota::Charge,
-    store::jobs::Claim,
+    store::jobs::ClaimOutcome,
+    stored_headers::StoredHeaders,
+    units::Millis,
 };
 use spillway_stand_ins::faults::{Effect, Fault};
 
@@ -150,13 +152,13 @@ async fn a_modified_answer_is_never_returned() {
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let App { jobs, blobs, clock, .. } = deployment.world.app.clone();
     // A later time, at which the test can claim the job before its message arrives.
-    let now_ms = clock.now_ms() + 600_000;
-    let claim = jobs.claim(&id, 600_000, now_ms).await.expect("the store");
-    let Claim::Run { job: claimed, .. } = claim else { panic!("{claim:?}") };
+    let now = clock.now() + Millis::from_s(600);
+    let claim = jobs.claim(&id, Millis::from_s(600), now).await.expect("the store");
+    let ClaimOutcome::Run { job: claimed, .. } = claim else { panic!("{claim:?}") };
     let body = Bytes::from(vec![b'x'; 400 * 1024]);
-    let headers = vec![("content-type".to_owned(), "text/plain".to_owned())];
-    let outcome = Outcome::Succeeded(StoredResult { status: 200, headers, body: body.clone() });
-    assert_eq!(jobs.finish(&claimed, &outcome, now_ms).await, Ok(true));
+    let headers = [("content-type", "text/plain")].into();
+    let outcome = JobOutcome::Succeeded(StoredResult { status: 200, headers, body: body.clone() });
+    assert_eq!(jobs.finish(&claimed, &outcome, now).await, Ok(true));
     assert_eq!(deployment.result("t", &id).await.body, body);
 
     let (blobs, key) = (blobs.expect("a bucket"), format!("t/{id}/{}", claimed.fence));
@@ -177,17 +179,19 @@ async fn a_paused_drain_does_not_overwrite_a_newer_answer() {
     let _running = deployment.occupy("t", ONE_REQUEST, 600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let App { jobs, clock, .. } = deployment.world.app.clone();
-    let now_ms = clock.now_ms() + 600_000;
+    let now = clock.now() + Millis::from_s(600);
     let mut claims = Vec::new();
-    for now_ms in [now_ms, now_ms + 1_000] {
-        let claim = jobs.claim(&id, 1_000, now_ms).await.expect("the store");
-        let Claim::Run { job, .. } = claim else { panic!("{claim:?}") };
+    for now in [now, now + Millis::from_s(1)] {
+        let claim = jobs.claim(&id, Millis::from_s(1), now).await.expect("the store");
+        let ClaimOutcome::Run { job, .. } = claim else { panic!("{claim:?}") };
         claims.push(job);
     }
     let large = |byte| Bytes::from(vec![byte; 400 * 1024]);
-    let outcome = |byte| Outcome::Succeeded(StoredResult { status: 200, headers: Vec::new(), body: large(byte) });
-    assert_eq!(jobs.finish(&claims[1], &outcome(b'n'), now_ms + 1_500).await, Ok(true));
-    assert_eq!(jobs.finish(&claims[0], &outcome(b'o'), now_ms + 2_000).await, Ok(false));
+    let outcome = |byte| {
+        JobOutcome::Succeeded(StoredResult { status: 200, headers: StoredHeaders::default(), body: large(byte) })
+    };
+    assert_eq!(jobs.finish(&claims[1], &outcome(b'n'), now + Millis::from_ms(1_500)).await, Ok(true));
+    assert_eq!(jobs.finish(&claims[0], &outcome(b'o'), now + Millis::from_s(2)).await, Ok(false));
     assert_eq!(deployment.result("t", &id).await.body, large(b'n'));
 }
 
@@ -198,11 +202,11 @@ async fn a_modified_request_body_is_never_run() {
     let id = deployment.submit(CHAT, "t", &long_chat(400 * 1024)).await;
     let blobs = deployment.world.app.blobs.clone().expect("a bucket");
     blobs.put(&format!("t/{id}/request"), Bytes::from_static(b"{}")).await.expect("replaced");
-    let now_ms = deployment.world.app.clock.now_ms() + 60_000;
-    let error = deployment.world.app.jobs.claim(&id, 1_000, now_ms).await.expect_err("a modified body");
-    assert!(error.to_string().contains("not what was put there"), "{error}");
+    let now = deployment.world.app.clock.now() + Millis::from_s(60);
+    let error = deployment.world.app.jobs.claim(&id, Millis::from_s(1), now).await.expect_err("a modified body");
+    assert!(error.to_string().contains("its digest differs"), "{error}");
     let job = deployment.stored(&id).await;
-    assert_eq!((job.status, job.attempts), (Status::Queued, 0), "no attempt is lost");
+    assert_eq!((job.status, job.attempts), (JobStatus::Queued, 0), "no attempt is lost");
 }
 
 #[tokio::test]
@@ -218,5 +222,5 @@ async fn a_job_whose_body_is_missing_does_not_block_other_jobs() {
     let nothing = spillway::quota::Settled::refund();
     deployment.world.app.ledger.settle(running, &nothing).await.expect("room again");
     assert_eq!(deployment.final_status(&id).await, "succeeded");
-    assert_eq!(deployment.stored(urgent).await.status, Status::Queued);
+    assert_eq!(deployment.stored(urgent).await.status, JobStatus::Queued);
 }

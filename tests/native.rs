@@ -205,7 +205,7 @@ async fn a_message_for_claude_becomes_a_job_and_keeps_its_beta_headers() {
     assert_eq!(accepted.status, 202, "{}", accepted.text());
     let id = accepted.json()["id"].as_str().expect("an id").to_owned();
     let kept = deployment.stored(&id).await.call.headers;
-    assert!(kept.contains(&("anthropic-beta".into(), "context-1m-2025-08-07".into())), "{kept:?}");
+    assert_eq!(kept.get("anthropic-beta"), Some("context-1m-2025-08-07"), "{kept:?}");
     assert_eq!(deployment.final_status(&id).await, "succeeded");
     let result = deployment.result("t", &id).await;
     assert!(result.json()["id"].as_str().is_some_and(|id| id.starts_with("msg_bdrk_")), "{}", result.text());

@@ -209,7 +209,7 @@ async fn a_job_that_finds_no_room_is_deferred_until_its_retry_time() {
     let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let first = deployment.stored(&id).await;
-    let wait_ms = first.ready_ms - deployment.world.app.clock.now_ms();
+    let wait_ms = (first.ready_at - deployment.world.app.clock.now()).as_ms();
     // The queue's clock advances later, so that another request takes the room first.
     deployment.world.app.clock.advance(spillway::units::Millis::from_ms(wait_ms));
     let _faster_request = deployment.occupy("t", ONE_REQUEST, 30_000).await;
@@ -221,10 +221,10 @@ async fn a_job_that_finds_no_room_is_deferred_until_its_retry_time() {
     })
     .await;
     // Both times start at a refusal and are stored slightly later.
-    let difference_ms = deferred.ready_ms.abs_diff(first.ready_ms + 60_000);
+    let difference_ms = deferred.ready_at.as_ms().abs_diff(first.ready_at.as_ms() + 60_000);
     assert!(difference_ms < 1_000, "{difference_ms}");
     assert_eq!(deferred.attempts, 0, "a deferral is no failure");
-    assert_eq!(deployment.job("t", &id).await.json()["estimated_start_ms"], deferred.ready_ms);
+    assert_eq!(deployment.job("t", &id).await.json()["estimated_start_ms"], deferred.ready_at.as_ms());
     assert_eq!(deployment.final_status(&id).await, "succeeded");
     assert_eq!(deployment.stored(&id).await.attempts, 1);
     assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
@@ -236,7 +236,7 @@ async fn a_job_may_be_deferred_more_often_than_a_message_may_fail() {
     let running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     for deferrals in 1..=7 {
-        let due_ms = deployment.stored(&id).await.ready_ms;
+        let due_ms = deployment.stored(&id).await.ready_at.as_ms();
         deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);
         let is_deferred = |job: &spillway::job::Job| job.deferrals >= deferrals && job.status.name() == "queued";
         assert_eq!(deployment.stored_when(&id, is_deferred).await.attempts, 0);
@@ -292,7 +292,7 @@ async fn a_job_survives_an_outage_of_the_model() {
         deployment.set_model_faults(std::slice::from_ref(&outage)).await;
         deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("room again");
         for deferrals in 1..=6 {
-            let due_ms = deployment.stored(&id).await.ready_ms;
+            let due_ms = deployment.stored(&id).await.ready_at.as_ms();
             deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);
             let job = deployment.stored_when(&id, |job| job.deferrals >= deferrals || job.status.is_final()).await;
             assert!(!job.status.is_final(), "{outage}: {:?}", job.error);
@@ -355,7 +355,7 @@ async fn a_job_that_finds_no_room_before_its_deadline_expires() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }\njob_ttl_s = 60").await;
     let _running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-    let expires_ms = deployment.stored(&id).await.expires_ms;
+    let expires_ms = deployment.stored(&id).await.expires_at.as_ms();
     while deployment.world.app.clock.now_ms() < expires_ms {
         assert!(!deployment.stored(&id).await.status.is_final());
         deployment.world.advance(2_000);

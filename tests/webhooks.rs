@@ -7,12 +7,14 @@ use clap::Parser;
 use serde_json::{Value, json};
 use spillway::{
     drain::{DrainEvent, handle, sweep},
-    job::{Job, Outcome, RESEND_AFTER_MS, StoredResult},
+    job::{Job, JobOutcome, RESEND_AFTER, StoredResult},
     outbound::Outbound,
-    store::jobs::Claim,
+    store::jobs::ClaimOutcome,
+    stored_headers::StoredHeaders,
     telemetry::Telemetry,
     tenant::EventType,
-    webhook::{self, Event},
+    units::{Millis, UnixMs},
+    webhook::{self, WebhookEvent},
 };
 use spillway_command::admin::{self, Admin};
 
@@ -47,8 +49,7 @@ fn response(max_output_tokens: u64) -> Value {
 
 /// Submits a job that is ready without sending its message.
 async fn submit_without_message(deployment: &Deployment, path: &str, body: &Value) -> Job {
-    let now_ms = deployment.world.app.clock.now_ms();
-    let new = new_job(path, body, now_ms);
+    let new = new_job(path, body, deployment.world.app.clock.now());
     deployment.world.app.jobs.submit(&new).await.expect("a job")
 }
 
@@ -153,13 +154,13 @@ async fn the_end_of_a_job_is_sent_once_with_a_valid_signature_and_without_its_co
     let event = request.json();
     assert_eq!(event["id"], request.header("webhook-id"));
     assert_eq!((&event["object"], &event["type"]), (&json!("event"), &json!("job.succeeded")));
-    assert_eq!(event["created_at"], job.finished_ms.expect("ended") / 1_000);
+    assert_eq!(event["created_at"], job.finished_at.expect("ended").as_s());
     let result = format!("/v1/jobs/{}/result", job.id);
     assert_eq!(event["data"], json!({ "id": job.id, "status": "succeeded", "result": result }));
     assert!(!request.body.contains("output_tokens") && !request.body.contains(secret));
 
-    assert_eq!(deployment.stored(&job.id).await.announce, None);
-    deployment.world.advance(10 * RESEND_AFTER_MS);
+    assert_eq!(deployment.stored(&job.id).await.pending_event, None);
+    deployment.world.advance((RESEND_AFTER * 10).as_ms());
     sweep(&deployment.world.app).await.expect("swept");
     until_delivered(&deployment).await;
     assert_eq!((receiver.received().len(), receiver_u.received().len()), (1, 0));
@@ -172,8 +173,8 @@ async fn events_of_responses_and_batches_have_openais_format() {
     let complete = run(&deployment, RESPONSES, &response(20)).await;
     let incomplete = run(&deployment, RESPONSES, &response(3)).await;
     let app = &deployment.world.app;
-    let batch = Event::of_batch(EventType::BatchCompleted, "batch_1", app.clock.now_ms());
-    webhook::announce(app, "t", &batch).await.expect("announced");
+    let batch = WebhookEvent::for_batch(EventType::BatchCompleted, "batch_1", app.clock.now());
+    webhook::notify(app, "t", &batch).await.expect("announced");
     let events: Vec<Value> = receiver.first_requests(3).await.iter().map(Received::json).collect();
     for (kind, id) in [
         ("response.completed", format!("resp_{}", complete.id)),
@@ -228,21 +229,25 @@ async fn the_sweep_sends_an_event_that_was_not_sent() {
     let app = &deployment.world.app;
     let id = submit_without_message(&deployment, CHAT, &chat(5, 5)).await.id;
     // As a drain leaves it that dies after it has stored the answer and before it sends the event.
-    let Claim::Run { job, .. } = app.jobs.claim(&id, 60_000, app.clock.now_ms()).await.expect("read") else {
+    let ClaimOutcome::Run { job, .. } = app.jobs.claim(&id, Millis::from_s(60), app.clock.now()).await.expect("read")
+    else {
         panic!("the job cannot be claimed");
     };
-    let result = StoredResult { status: 200, headers: Vec::new(), body: Bytes::from_static(b"{}") };
-    app.jobs.finish(&job, &Outcome::Succeeded(result), app.clock.now_ms()).await.expect("finished");
-    assert_eq!(deployment.stored(&id).await.announce, Some(EventType::JobSucceeded));
+    let result = StoredResult { status: 200, headers: StoredHeaders::default(), body: Bytes::from_static(b"{}") };
+    app.jobs.finish(&job, &JobOutcome::Succeeded(result), app.clock.now()).await.expect("finished");
+    assert_eq!(deployment.stored(&id).await.pending_event, Some(EventType::JobSucceeded));
     sweep(app).await.expect("swept");
     assert_eq!(receiver.received().len(), 0, "the drain that ended the job may still send the event");
 
-    deployment.world.advance(RESEND_AFTER_MS);
+    deployment.world.advance(RESEND_AFTER.as_ms());
     sweep(app).await.expect("swept");
     let request = receiver.first_requests(1).await.remove(0);
     assert_eq!((&request.json()["type"], &request.json()["data"]["id"]), (&json!("job.succeeded"), &json!(id)));
-    assert_eq!(deployment.stored(&id).await.announce, None);
-    assert!(app.jobs.overdue(10, u64::MAX / 2).await.expect("read").is_empty(), "no overdue job is left");
+    assert_eq!(deployment.stored(&id).await.pending_event, None);
+    assert!(
+        app.jobs.overdue(10, UnixMs::from_ms(u64::MAX / 2)).await.expect("read").is_empty(),
+        "no overdue job is left"
+    );
 }
 
 #[tokio::test]
@@ -250,9 +255,9 @@ async fn an_event_that_is_sent_twice_has_the_same_id_and_body() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
     let job = run(&deployment, CHAT, &chat(5, 5)).await;
-    let unannounced = Job { announce: Some(EventType::JobSucceeded), ..job };
+    let unannounced = Job { pending_event: Some(EventType::JobSucceeded), ..job };
     deployment.world.advance(5_000);
-    webhook::announce_job(&deployment.world.app, &unannounced).await.expect("sent again");
+    webhook::notify_job(&deployment.world.app, &unannounced).await.expect("sent again");
     let requests = receiver.first_requests(2).await;
     assert_eq!(requests[0].header("webhook-id"), requests[1].header("webhook-id"));
     assert_eq!(requests[0].body, requests[1].body);
@@ -265,7 +270,7 @@ async fn an_event_without_an_endpoint_costs_nothing() {
     let run_and_count = async || {
         let before = writes().await;
         let job = run(&deployment, CHAT, &chat(5, 5)).await;
-        assert_eq!((job.status.name(), job.announce), ("succeeded", None));
+        assert_eq!((job.status.name(), job.pending_event), ("succeeded", None));
         writes().await - before
     };
     let writes_without_endpoint = run_and_count().await;
@@ -326,7 +331,7 @@ async fn an_undeliverable_event_goes_to_the_dead_letter_queue() {
     receiver.will_answer((0..9).map(|_| status(500)));
     let last_attempt = message(&endpoint.id, 10);
     let queue = deployment.world.app.webhooks.clone().expect("a queue");
-    queue.send(&last_attempt, "t", 0).await.expect("sent");
+    queue.send(&last_attempt, "t", Millis::ZERO).await.expect("sent");
     let has_dead_letter = async || deployment.messages_in(WEBHOOK_DEAD_LETTER_QUEUE).await == 1;
     advancing(&deployment, 5_000, eventually("the event becomes a dead letter", has_dead_letter)).await;
     let attempts = receiver.first_requests(3).await.len();

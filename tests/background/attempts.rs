@@ -4,8 +4,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use spillway::{
     drain::handle,
-    job::{Job, Reader},
-    store::jobs::Claim,
+    job::{Job, JobReader},
+    store::jobs::ClaimOutcome,
+    stored_headers::StoredHeaders,
+    units::Millis,
 };
 
 use super::{PATH, ROOM, ask, names, number, slow};
@@ -17,9 +19,9 @@ use crate::support::{
 
 /// Submits a streaming response without sending its message, so that only the test runs it.
 async fn submit_without_message(deployment: &Deployment, output_tokens: u64) -> Job {
-    let now_ms = deployment.world.app.clock.now_ms();
-    let new = new_job(PATH, &ask(output_tokens, &json!({ "stream": true })), now_ms);
-    deployment.world.app.jobs.submit_for(Reader::Background, &new).await.expect("a job")
+    let now = deployment.world.app.clock.now();
+    let new = new_job(PATH, &ask(output_tokens, &json!({ "stream": true })), now);
+    deployment.world.app.jobs.submit_for(JobReader::Background, &new).await.expect("a job")
 }
 
 fn response_id(job: &Job) -> String {
@@ -59,7 +61,7 @@ async fn a_stream_continues_with_the_next_drain_if_both_send_the_same_events() {
     deployment.world.advance(76_000);
     let (rest, ()) = tokio::join!(deployment.quickly(events.rest()), deployment.run(&job));
     received.extend(without_comments(rest));
-    assert_eq!(deployment.stored(&job.id).await.answered_at_fence, Some(2));
+    assert_eq!(deployment.stored(&job.id).await.result_fence, Some(2));
     assert_eq!(received, deployment.events(&response_id(&job), None).await);
     let resumed = deployment.events(&response_id(&job), Some(5)).await;
     assert_eq!(resumed, received[6..], "the first attempt sent the same events");
@@ -73,13 +75,13 @@ async fn events_of_two_differing_attempts_are_never_mixed() {
     let mut events = deployment.follow(&job).await;
     let mut received = vec![events.next().await.expect("created"), events.next().await.expect("queued")];
     // An attempt that sends other events and dies.
-    let Ok(Claim::Run { job, .. }) = app.jobs.claim(&job.id, 45_000, app.clock.now_ms()).await else {
+    let Ok(ClaimOutcome::Run { job, .. }) = app.jobs.claim(&job.id, Millis::from_s(45), app.clock.now()).await else {
         panic!("the job cannot be claimed");
     };
     received.extend((2..6).map(|number| ("other".to_owned(), json!({ "sequence_number": number }).to_string())));
     let stored: String = received.iter().map(|(name, data)| format!("event: {name}\ndata: {data}\n\n")).collect();
-    app.jobs.begin_stream(&job, &[], app.clock.now_ms()).await.expect("begun");
-    app.jobs.put_part(&job, 0, &Bytes::from(stored), app.clock.now_ms()).await.expect("stored");
+    app.jobs.begin_stream(&job, &StoredHeaders::default(), app.clock.now()).await.expect("begun");
+    app.jobs.put_chunk(&job, 0, &Bytes::from(stored), app.clock.now()).await.expect("stored");
     for expected in &received[2..] {
         assert_eq!(deployment.quickly(events.next()).await.as_ref(), Some(expected));
     }

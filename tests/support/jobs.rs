@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use spillway::{
     app::{Clients, Endpoints, loopback},
     dialect::Api,
-    job::{Call, Job, NewJob, Priority},
+    job::{Job, NewJob, Priority, StoredCall},
     quota::Charge,
+    stored_headers::StoredHeaders,
     tenant::Class,
+    units::{Millis, UnixMs},
 };
 
 use super::{Deployment, answer::Answer, key};
@@ -24,22 +26,22 @@ pub const JOB_QUEUE: &str = "spillway-jobs";
 /// Name of the queue of dead letters, which has a message for each job that failed permanently.
 pub const DEAD_LETTER_QUEUE: &str = "spillway-jobs-dead";
 
-/// Returns a job of the tenant `t` that is ready at `now_ms` and calls `path`.
-pub fn new_job(path: &str, body: &Value, now_ms: u64) -> NewJob {
+/// Returns a job of the tenant `t` that is ready at `now` and calls `path`.
+pub fn new_job(path: &str, body: &Value, now: UnixMs) -> NewJob {
     NewJob {
         id: None,
         tenant: "t".into(),
-        call: Call {
+        call: StoredCall {
             api: Api::at(path).expect("a path that calls a model").api,
             model: None,
             path: path.into(),
-            headers: Vec::new(),
+            headers: StoredHeaders::default(),
             stream: body["stream"] == true,
         },
         body: Bytes::from(body.to_string()),
-        created_ms: now_ms,
-        ready_ms: now_ms,
-        expires_ms: now_ms + 3_600_000,
+        created_at: now,
+        ready_at: now,
+        expires_at: now + Millis::from_s(3_600),
         priority: Priority::Normal,
         class: Class::Batch,
         member: None,
@@ -129,7 +131,7 @@ impl Deployment {
     pub async fn final_status(&self, id: &str) -> &'static str {
         let job = self.stored(id).await;
         // A message is never early because its delay is rounded up to a second.
-        self.world.advance(job.ready_ms.saturating_sub(self.world.app.clock.now_ms()) + 1_000);
+        self.world.advance((job.ready_at - self.world.app.clock.now()).as_ms() + 1_000);
         self.stored_when(id, |job| job.status.is_final()).await.status.name()
     }
 

@@ -18,6 +18,7 @@ use serde_json::Value;
 use spillway::{
     clock::Clock,
     tenant::{Endpoint, EventType},
+    units::UnixMs,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -133,7 +134,7 @@ impl Deployment {
     /// Registers a verified endpoint of `tenant` at `url`.
     pub async fn endpoint(&self, tenant: &str, url: &str, events: &[EventType]) -> Endpoint {
         let endpoint = Endpoint::new(tenant, url, events.to_vec()).expect("random bytes");
-        let endpoint = Endpoint { verified_ms: Some(1), ..endpoint };
+        let endpoint = Endpoint { verified_at: Some(UnixMs::from_ms(1)), ..endpoint };
         self.world.app.registry.put_endpoint(&endpoint).await.expect("written");
         endpoint
     }

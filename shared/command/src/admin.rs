@@ -25,6 +25,7 @@ use spillway::{
     config::Config,
     store::{StoreError, ledger::Ledger},
     telemetry::Telemetry,
+    units::UnixMs,
 };
 
 pub use apply::Change;
@@ -250,9 +251,9 @@ pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Writ
             Callers::Revoke { id } => callers::revoke(registry, &id, out).await?,
             Callers::List => callers::list(registry, out).await?,
         },
-        Admin::Webhooks(Scoped { command, .. }) => webhooks::run(command, app, now_ms, out).await?,
+        Admin::Webhooks(Scoped { command, .. }) => webhooks::run(command, app, UnixMs::from_ms(now_ms), out).await?,
         Admin::Quota(Quota { tenant, .. }) => quota::show(app, &tenant, now_ms, out).await?,
-        Admin::Jobs(Scoped { command, .. }) => jobs::run(command, app, now_ms, out).await?,
+        Admin::Jobs(Scoped { command, .. }) => jobs::run(command, app, UnixMs::from_ms(now_ms), out).await?,
         Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => {
             verify::run(app, &args, now_ms, out).await?
         }

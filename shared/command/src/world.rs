@@ -16,6 +16,7 @@ use spillway::{
     store::tables,
     telemetry::Telemetry,
     tenant::{ApiKey, CallerRecord, KeyRecord, caller_id},
+    units::Millis,
 };
 use spillway_stand_ins::{StandIns, clock::Clock as StandInClock};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -27,8 +28,8 @@ use crate::{
     tls::{self, Tls},
 };
 
-/// Visibility timeout of the queues, in seconds: longer than a call to a demo model may take.
-const VISIBILITY_S: u32 = 90;
+/// Visibility timeout of the queues: longer than a call to a demo model may take.
+const VISIBILITY_TIMEOUT: Millis = Millis::from_s(90);
 
 /// Bucket for bodies that are too large for a row.
 const BUCKET: &str = "spillway-bodies";
@@ -124,7 +125,7 @@ impl World {
     /// Advances all clocks.
     pub fn advance(&self, by_ms: u64) {
         self.stand_in_clock.advance(by_ms);
-        self.app.clock.advance(spillway::units::Millis::from_ms(by_ms));
+        self.app.clock.advance(Millis::from_ms(by_ms));
     }
 
     /// Finishes requests and jobs in flight, then stops the deployment.
@@ -150,8 +151,8 @@ pub async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients,
     let clients = Clients::new(&app::loopback().await, Some(&endpoints));
     let mut config = Config::from_lookup(|_| None)?;
     tables::create(&clients.dynamodb, &config).await?;
-    let (queue, dead_letters) = Queue::create(clients.sqs.clone(), "spillway-jobs", VISIBILITY_S).await?;
-    let (webhooks, _) = Queue::create(clients.sqs.clone(), "spillway-webhooks", VISIBILITY_S).await?;
+    let (queue, dead_letters) = Queue::create(clients.sqs.clone(), "spillway-jobs", VISIBILITY_TIMEOUT).await?;
+    let (webhooks, _) = Queue::create(clients.sqs.clone(), "spillway-webhooks", VISIBILITY_TIMEOUT).await?;
     Blobs::create(clients.s3.clone(), BUCKET).await?;
     config.queue_url = Some(queue.url().to_owned());
     config.dead_letter_queue_url = Some(dead_letters.url().to_owned());

@@ -16,8 +16,8 @@ use crate::{
     outbound::Outbound,
     queue::Queue,
     store::{
-        batches::Batches, clock_skew::ClockSkew, files::Files, history::Histories, idempotency::Answers, jobs::Jobs,
-        ledger::Ledger, refusal_log::RefusalLog, registry::Registry,
+        batches::Batches, clock_skew::ClockSkew, files::Files, history::Histories, idempotency::IdempotencyRecords,
+        jobs::Jobs, ledger::Ledger, refusal_log::RefusalLog, registry::Registry,
     },
     telemetry::{self, Telemetry},
 };
@@ -36,7 +36,7 @@ pub struct App {
     /// Calls of this process that a retry can join.
     pub recordings: Recordings,
     /// Calls of all processes that a retry can join.
-    pub answers: Answers,
+    pub idempotency_records: IdempotencyRecords,
     /// Queue of jobs. Without it, no request overflows.
     pub queue: Option<Queue>,
     /// Dead-letter queue for the messages of jobs that failed permanently.
@@ -156,21 +156,17 @@ impl App {
         let clock = clients.clock;
         let queue = |url: &Option<String>| url.as_deref().map(|url| Queue::new(clients.sqs.clone(), url));
         let blobs = config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket));
-        let registry = Registry::new(
-            clients.dynamodb.clone(),
-            &config.registry_table,
-            config.registry_cache_ttl.as_ms(),
-            clock.clone(),
-        );
+        let registry =
+            Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ttl, clock.clone());
         let (batches, files) = (clients.dynamodb.clone(), clients.dynamodb.clone());
         let jobs = Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone());
         let webhooks = queue(&config.webhook_queue_url);
         Self {
-            jobs: if webhooks.is_some() { jobs.announced_by(registry.clone()) } else { jobs },
+            jobs: if webhooks.is_some() { jobs.with_webhooks(registry.clone()) } else { jobs },
             registry,
             histories: Histories::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             refusals: RefusalLog::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
-            answers: Answers::new(clients.ledger.clone(), &config.jobs_table),
+            idempotency_records: IdempotencyRecords::new(clients.ledger.clone(), &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             recordings: Recordings::new(clock.clone()),
             batches: Batches::new(batches, &config.jobs_table),

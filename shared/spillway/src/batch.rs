@@ -1,55 +1,58 @@
-//! A batch: many requests in one file, each of which becomes a job. Pure: how a batch stands, what its lines say, and what is
-//! written of their ends.
+//! Batches: many requests in one file, each of which becomes a job.
+//!
+//! This module is pure. It holds the states of a batch, the format of its lines and the format of
+//! its output.
 
-mod course;
 mod file;
 mod ids;
 mod lines;
 mod output;
+mod transitions;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use course::RESEND_AFTER_MS;
-pub use file::{File, KEPT_BETWEEN_S, KEPT_S};
-pub use ids::{Kind, derived, is_batch_id};
-pub use lines::{Line, MOST_LINES, of_requests, read};
-pub use output::{Ending, Files, LARGEST_FILE};
+pub use file::{FILE_RETENTION_RANGE_S, FILE_RETENTION_S, File};
+pub use ids::{ResourceKind, derive_uuid, is_batch_id};
+pub use lines::{Line, MAX_LINES, lines_from_requests, parse_lines};
+pub use output::{LineOutcome, MAX_FILE_BYTES, OutputFiles};
 
 use crate::{
     dialect::{Api, Dialect},
-    job,
+    job::{JobStatus, Redelivery},
+    stored_headers::StoredHeaders,
+    units::UnixMs,
 };
 
-/// Where a batch stands: OpenAI's words, which tell more apart than Anthropic's.
+/// Status of a batch, by the names of OpenAI's API, which has more of them than Anthropic's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Its lines have not been read yet.
+pub enum BatchStatus {
+    /// The lines have not been parsed yet.
     Validating,
-    /// Its lines are no requests; none of them was made a job.
+    /// The lines are invalid. None of them became a job.
     Failed,
-    /// Its lines are becoming jobs, or have.
+    /// The lines are becoming jobs, or have become jobs.
     InProgress,
-    /// Every line has ended; what they came to is being written.
+    /// All lines have ended. The output is being written.
     Finalizing,
-    /// What its lines came to is written.
+    /// The output is written.
     Completed,
-    /// The same, but some lines found no room in time.
+    /// The output is written. Some lines expired.
     Expired,
-    /// Its tenant took it back; lines that run are awaited.
+    /// The tenant cancelled the batch. Some lines are still running.
     Cancelling,
-    /// What its lines came to before that is written.
+    /// The tenant cancelled the batch. The output of the lines that ended before is written.
     Cancelled,
 }
 
-impl Status {
-    /// Whether nothing follows it.
+impl BatchStatus {
+    /// Whether the batch has ended.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Failed | Self::Completed | Self::Expired | Self::Cancelled)
     }
 
-    /// Its name in OpenAI's API and in the store.
+    /// Name in OpenAI's API and in the store.
     pub fn name(self) -> &'static str {
         match self {
             Self::Validating => "validating",
@@ -64,107 +67,114 @@ impl Status {
     }
 }
 
-/// How many lines have ended, by how.
+/// Number of lines that have ended, by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Answered.
+pub struct LineCounts {
+    /// Lines with an answer.
     pub completed: u64,
-    /// Ended with an error.
+    /// Lines that ended with an error.
     pub failed: u64,
-    /// Found no room in time.
+    /// Lines for which there was no room in time.
     pub expired: u64,
-    /// Taken back before they ran.
+    /// Lines that were cancelled before they ran.
     pub cancelled: u64,
 }
 
-impl Counts {
-    /// How many lines have ended.
+impl LineCounts {
+    /// Number of lines that have ended.
     pub fn ended(&self) -> u64 {
         self.completed + self.failed + self.expired + self.cancelled
     }
 
-    /// The name of the counter that a job of this status belongs to; `None` while it has not ended.
-    pub fn counter(status: job::Status) -> Option<&'static str> {
+    /// Name of the counter for jobs of this status. `None` if a job of this status has not ended.
+    pub fn counter(status: JobStatus) -> Option<&'static str> {
         match status {
-            job::Status::Succeeded => Some("completed"),
-            job::Status::Failed => Some("failed"),
-            job::Status::Expired => Some("expired"),
-            job::Status::Cancelled => Some("cancelled"),
-            job::Status::Queued | job::Status::Running => None,
+            JobStatus::Succeeded => Some("completed"),
+            JobStatus::Failed => Some("failed"),
+            JobStatus::Expired => Some("expired"),
+            JobStatus::Cancelled => Some("cancelled"),
+            JobStatus::Queued | JobStatus::Running => None,
         }
     }
 }
 
-/// What is wrong with the input of a batch, as OpenAI tells it.
+/// An error in the input of a batch, in the format of OpenAI's API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineError {
-    /// The kind of error, for programs.
+    /// Kind of error, for programs.
     pub code: String,
-    /// The line of the file, from 1, if it is one line's.
+    /// Line of the file, from 1. `None` if the error concerns the whole file.
     pub line: Option<u64>,
-    /// What is wrong and what would be right, in words.
+    /// What is wrong and what would be right.
     pub message: String,
-    /// The member of the line.
+    /// Field of the line.
     pub param: Option<String>,
 }
 
-/// A batch without its input and output. All times are in milliseconds since 1970.
+/// A batch without its input and output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// `batch_<uuid>` or `msgbatch_<uuid>`.
     pub id: String,
-    /// Whose batch it is.
+    /// Name of the tenant.
     pub tenant: String,
-    /// The API that it came in through.
+    /// API through which the batch was created.
     pub dialect: Dialect,
-    /// The path that every line asks.
+    /// API that every line calls.
     pub api: Api,
-    /// The headers that the answers depend on, by lower-case name. Never a credential.
-    pub headers: Vec<(String, String)>,
-    /// The file that its lines came in, if they came in one.
+    /// Headers that the answers depend on. Never a credential.
+    pub headers: StoredHeaders,
+    /// Id of the input file, if the lines were sent in a file.
     pub input_file: Option<String>,
-    /// What its tenant notes about it.
+    /// Metadata from the tenant.
     pub metadata: Option<Map<String, Value>>,
-    /// A digest of the request that made it, so that another one under the same name is told apart.
+    /// Digest of the request that created the batch. It detects a different request with the same
+    /// idempotency key.
     pub fingerprint: String,
-    /// When it was accepted.
-    pub created_ms: u64,
-    /// When lines that have not begun expire.
-    pub expires_ms: u64,
-    /// How long its output is kept, in seconds, if its tenant said so.
+    /// Time when the batch was accepted.
+    #[serde(rename = "created_ms")]
+    pub created_at: UnixMs,
+    /// Time when lines that have not started expire.
+    #[serde(rename = "expires_ms")]
+    pub expires_at: UnixMs,
+    /// How long the output is kept, in seconds, if the tenant chose it.
     pub output_kept_s: Option<u64>,
-    /// Where it stands.
-    pub status: Status,
-    /// When its lines began to become jobs.
-    pub in_progress_ms: Option<u64>,
-    /// When its last line had ended.
-    pub finalizing_ms: Option<u64>,
-    /// When its tenant took it back.
-    pub cancelling_ms: Option<u64>,
-    /// When it ended.
-    pub ended_ms: Option<u64>,
-    /// How many lines it has, as soon as they have been read.
+    /// Status of the batch.
+    pub status: BatchStatus,
+    /// Time when the lines began to become jobs.
+    #[serde(rename = "in_progress_ms")]
+    pub in_progress_at: Option<UnixMs>,
+    /// Time when the last line had ended.
+    #[serde(rename = "finalizing_ms")]
+    pub finalizing_at: Option<UnixMs>,
+    /// Time when the tenant cancelled the batch.
+    #[serde(rename = "cancelling_ms")]
+    pub cancelling_at: Option<UnixMs>,
+    /// Time when the batch ended.
+    #[serde(rename = "ended_ms")]
+    pub ended_at: Option<UnixMs>,
+    /// Number of lines, known once they have been parsed.
     pub total: u64,
-    /// How many of them are jobs for certain: those before this one.
+    /// Number of lines that have become jobs for certain: lines before this one.
     pub expanded: u64,
-    /// How its lines ended, once all have; until then that is counted elsewhere.
-    pub counts: Counts,
-    /// Why it failed.
+    /// Outcomes of the lines, once all have ended. Until then, counters in other rows count them.
+    pub counts: LineCounts,
+    /// Why the batch failed.
     pub errors: Vec<LineError>,
-    /// What holds its answers, if there are any.
+    /// File with the answers, if there are any.
     pub output_file: Option<String>,
-    /// What holds its other lines, if there are any.
+    /// File with the lines that failed, if there are any.
     pub error_file: Option<String>,
-    /// How many lines have been called off in the round that is under way: those before this one.
-    #[serde(default)]
-    pub called_off: u64,
-    /// Whether its end has been told to whoever wants to know of it.
-    #[serde(default)]
-    pub is_told: bool,
-    /// When its message should have been seen: `RESEND_AFTER_MS` later the sweep sends another.
-    pub due_ms: u64,
-    /// How often the sweep did so since it was last seen.
-    pub resends: u32,
-    /// Different after every change, so that no change is made to what was not seen.
+    /// Progress of ending the lines that have not started: lines before this one are done. 0
+    /// between two passes.
+    #[serde(rename = "called_off", default)]
+    pub stopped: u64,
+    /// Whether the webhook event that reports the end of the batch is in the webhook queue.
+    #[serde(rename = "is_told", default)]
+    pub is_reported: bool,
+    /// When the sweep next sends the batch's message.
+    #[serde(flatten)]
+    pub redelivery: Redelivery,
+    /// Changes with every write, so that a write applies only to the version that was read.
     pub etag: String,
 }

@@ -1,5 +1,7 @@
-//! S3: bodies that are too large for a row. The bucket encrypts what is put into it and deletes it when its time is over;
-//! every key begins with the tenant's name, and only the functions read it.
+//! S3: bodies that are too large for a row.
+//!
+//! The bucket encrypts its objects and deletes them when they expire. Every key begins with the
+//! name of the tenant. Only the functions read the bucket.
 
 use std::error::Error;
 
@@ -12,7 +14,7 @@ use bytes::Bytes;
 
 use crate::error_chain::with_causes;
 
-/// S3 did not do what it was asked; it may work later.
+/// S3 is unavailable, or refused a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the bucket failed: {0}")]
 pub struct BlobError(String);
@@ -30,10 +32,10 @@ impl Blobs {
         Self { client, bucket: bucket.into() }
     }
 
-    /// The same, created unless it exists: for places where no template makes it.
+    /// Creates the bucket unless it exists. For deployments without a template.
     ///
     /// # Errors
-    /// It cannot be created.
+    /// Returns an error if the bucket cannot be created.
     pub async fn create(client: Client, bucket: &str) -> Result<Self, BlobError> {
         match client.create_bucket().bucket(bucket).send().await {
             Ok(_) => {}
@@ -46,26 +48,36 @@ impl Blobs {
         Ok(Self::new(client, bucket))
     }
 
-    /// Stores `body` under `key` in place of what may be there. It is encrypted as the bucket says: a cipher that was named here
-    /// would override a key of its owner's (Amazon S3 User Guide, "Setting default server-side encryption behavior").
+    /// Stores `body` under `key`, replacing an existing object. The request names no cipher,
+    /// because it would override the key that the bucket is configured with (Amazon S3 User Guide,
+    /// "Setting default server-side encryption behavior").
+    ///
+    /// # Errors
+    /// Returns an error if S3 is unavailable.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), BlobError> {
         let request = self.client.put_object().bucket(&self.bucket).key(key);
         request.body(ByteStream::new(SdkBody::from(body))).send().await?;
         Ok(())
     }
 
-    /// What is stored under `key`, if anything.
+    /// Returns the object under `key`, if there is one.
+    ///
+    /// # Errors
+    /// Returns an error if S3 is unavailable.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, BlobError> {
-        let found = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
-            Ok(found) => found,
+        let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(object) => object,
             Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let body = found.body.collect().await.map_err(|error| BlobError(with_causes(&error)))?;
+        let body = object.body.collect().await.map_err(|error| BlobError(with_causes(&error)))?;
         Ok(Some(body.into_bytes()))
     }
 
-    /// Deletes what is stored under `key`, if anything.
+    /// Deletes the object under `key`, if there is one.
+    ///
+    /// # Errors
+    /// Returns an error if S3 is unavailable.
     pub async fn delete(&self, key: &str) -> Result<(), BlobError> {
         self.client.delete_object().bucket(&self.bucket).key(key).send().await?;
         Ok(())

@@ -1,55 +1,62 @@
-//! A job: a request that was accepted and will be answered later. Pure: what may follow what, and when.
+//! Jobs: requests that were accepted and are answered later.
+//!
+//! This module is pure. It decides which change may follow which, and when.
 
-mod course;
-mod event;
+mod end_event;
+mod failure_reason;
 mod position;
 mod priority;
-mod reason;
+mod redelivery;
+mod transitions;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use course::{MAX_ATTEMPTS, Next, RESEND_AFTER_MS};
-pub use position::{Differs, Position};
-pub use priority::{Priority, earliest_start_ms};
-pub use reason::Reason;
+pub use failure_reason::FailureReason;
+pub use position::{OutputDiffers, Position};
+pub use priority::{Priority, estimated_start};
+pub use redelivery::{RESEND_AFTER, Redelivery};
+pub use transitions::{MAX_ATTEMPTS, NextStep};
 
 use crate::{
     dialect::Api,
+    stored_headers::StoredHeaders,
     tenant::{Class, EventType},
+    units::UnixMs,
 };
 
-/// Where a job stands.
+/// Status of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Waits in the queue.
+pub enum JobStatus {
+    /// The job waits in the queue.
     Queued,
-    /// A drain holds its lease.
+    /// A drain holds the job's lease.
     Running,
-    /// Its answer is stored.
+    /// The answer is stored.
     Succeeded,
-    /// It ended with an error, which is stored; its message is in the dead-letter queue.
+    /// The job ended with an error, which is stored. Its message is in the dead-letter queue.
     Failed,
-    /// Its tenant took it back before it ran.
+    /// The tenant cancelled the job.
     Cancelled,
-    /// No room was found in time.
+    /// There was no room for the job in time.
     Expired,
 }
 
-impl Status {
-    /// Whether nothing follows it.
+impl JobStatus {
+    const ALL: [Self; 6] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Expired];
+
+    /// Whether the job has ended.
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Queued | Self::Running)
     }
 
-    /// The status of this name.
-    pub fn of_name(name: &str) -> Option<Self> {
-        let all = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Expired];
-        all.into_iter().find(|status| status.name() == name)
+    /// Returns the status called `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name() == name)
     }
 
-    /// Its name in the API and in the store.
+    /// Name in the API and in the store.
     pub fn name(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -62,162 +69,173 @@ impl Status {
     }
 }
 
-/// The line of a batch that a job does.
+/// The line of a batch that a job runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// The batch's id.
-    pub batch: String,
-    /// The line's number, from 0.
+pub struct BatchMember {
+    /// Id of the batch.
+    #[serde(rename = "batch")]
+    pub batch_id: String,
+    /// Number of the line, from 0.
     pub line: u64,
-    /// How many lines the batch has.
-    pub of: u64,
-    /// The name that the batch gives it.
+    /// Number of lines in the batch.
+    #[serde(rename = "of")]
+    pub total_lines: u64,
+    /// Name of the line in the batch.
     pub custom_id: String,
 }
 
-/// How the request came in, without its body: enough to do it again as if it came in now.
+/// A request without its body: enough to run it later as if it had just arrived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Call {
-    /// The API of the request, in which it will be answered.
+pub struct StoredCall {
+    /// API of the request and of the answer.
     pub api: Api,
-    /// The model in the path, percent-decoded, if the path has one.
+    /// Model in the path, percent-decoded, if the path names one.
     pub model: Option<String>,
-    /// The path as called, still percent-encoded.
+    /// Path as called, still percent-encoded.
     pub path: String,
-    /// The headers that the answer depends on, by lower-case name. Never a credential.
-    pub headers: Vec<(String, String)>,
-    /// Whether it asked for a stream.
+    /// Headers that the answer depends on. Never a credential.
+    pub headers: StoredHeaders,
+    /// Whether the caller asked for a stream.
     pub stream: bool,
 }
 
-/// Who reads the answer, and when.
+/// How the caller reads the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reader {
-    /// Somebody who comes for it when it is there.
+pub enum JobReader {
+    /// The caller fetches the answer after the job has ended.
     #[default]
     Later,
-    /// Whoever asks for OpenAI's background response of this id, while it comes or afterwards.
+    /// The job is a background response of OpenAI's API, read by its id during and after the run.
     Background,
-    /// A caller whose connection is kept open for it.
+    /// The caller waits on an open connection.
     Waiting,
 }
 
-/// A request that is to become a job.
+/// A request that is about to become a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
-    /// Its id, if the caller's name for it decides that; a new one otherwise.
+    /// Id of the job, if it follows from the caller's idempotency key. Otherwise the job gets a
+    /// new one.
     pub id: Option<String>,
-    /// Whose job it is.
+    /// Name of the tenant.
     pub tenant: String,
-    /// How the request came in.
-    pub call: Call,
-    /// The client's own bytes.
+    /// The request without its body.
+    pub call: StoredCall,
+    /// The body, byte for byte.
     pub body: Bytes,
-    /// When it came in, in milliseconds since 1970.
-    pub created_ms: u64,
-    /// When it may first be claimed.
-    pub ready_ms: u64,
-    /// When it expires if no room was found.
-    pub expires_ms: u64,
-    /// How urgent it is.
+    /// Time when the request arrived.
+    pub created_at: UnixMs,
+    /// Time from which the job can be claimed.
+    pub ready_at: UnixMs,
+    /// Time when the job expires unless it has started.
+    pub expires_at: UnixMs,
+    /// Priority among the jobs of the tenant.
     pub priority: Priority,
-    /// How much of a pool it may take.
+    /// Share of a pool that the job may fill.
     pub class: Class,
-    /// The batch that it belongs to, if it does.
-    pub member: Option<Member>,
+    /// The batch line that the job runs, if it runs one.
+    pub member: Option<BatchMember>,
 }
 
-/// A job without its request's body and its answer. All times are in milliseconds since 1970.
+/// A job without the bodies of its request and answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// A UUID: of version 7, or of version 8 where it was derived.
+    /// A UUID: of version 7, or of version 8 if it was derived.
     pub id: String,
-    /// Whose job it is.
+    /// Name of the tenant.
     pub tenant: String,
-    /// How the request came in.
-    pub call: Call,
-    /// Where it stands.
-    pub status: Status,
-    /// When it was accepted.
-    pub created_ms: u64,
-    /// When a drain may next claim it: while it is queued the end of its deferral, while it runs the end of its lease.
-    pub ready_ms: u64,
-    /// When its message should have been seen: `RESEND_AFTER_MS` later the sweep sends another.
-    pub due_ms: u64,
-    /// When it was last claimed.
-    pub started_ms: Option<u64>,
-    /// When it ended.
-    pub finished_ms: Option<u64>,
-    /// When it expires if no room was found.
-    pub expires_ms: u64,
-    /// How urgent it is.
+    /// The request without its body.
+    pub call: StoredCall,
+    /// Status of the job.
+    pub status: JobStatus,
+    /// Time when the job was accepted.
+    #[serde(rename = "created_ms")]
+    pub created_at: UnixMs,
+    /// Time from which a drain can claim the job: the end of its deferral while it is queued, the
+    /// end of its lease while it runs.
+    #[serde(rename = "ready_ms")]
+    pub ready_at: UnixMs,
+    /// When the sweep next sends the job's message. While `pending_event` is set, when it next
+    /// sends that event.
+    #[serde(flatten)]
+    pub redelivery: Redelivery,
+    /// Time of the last claim.
+    #[serde(rename = "started_ms")]
+    pub started_at: Option<UnixMs>,
+    /// Time when the job ended.
+    #[serde(rename = "finished_ms")]
+    pub finished_at: Option<UnixMs>,
+    /// Time when the job expires unless it has started.
+    #[serde(rename = "expires_ms")]
+    pub expires_at: UnixMs,
+    /// Priority among the jobs of the tenant.
     #[serde(default)]
     pub priority: Priority,
-    /// How much of a pool it may take.
-    #[serde(default = "patient")]
+    /// Share of a pool that the job may fill.
+    #[serde(default = "default_class")]
     pub class: Class,
-    /// The batch that it belongs to, if it does.
+    /// The batch line that the job runs, if it runs one.
     #[serde(default)]
-    pub member: Option<Member>,
-    /// Who reads the answer.
+    pub member: Option<BatchMember>,
+    /// How the caller reads the answer.
     #[serde(default)]
-    pub reader: Reader,
-    /// Whether its request and its answer were deleted at its tenant's wish.
+    pub reader: JobReader,
+    /// Whether the tenant deleted the request and the answer.
     #[serde(default)]
     pub is_deleted: bool,
-    /// How often it was claimed. Whoever claimed it at an earlier count can no longer change it.
+    /// Number of claims. A drain that holds an older fence can no longer change the job.
     pub fence: u64,
-    /// How many claims ended in a failure, or are under way.
+    /// Number of claims that failed or are in progress.
     pub attempts: u32,
-    /// How often it found no room.
+    /// Number of times that there was no room for the job.
     pub deferrals: u32,
-    /// How often the sweep sent its message again since it was last seen.
-    pub resends: u32,
-    /// Why it failed or expired.
+    /// Why the job failed or expired.
     pub error: Option<String>,
-    /// The fence under which its answer is stored.
-    pub answered_at_fence: Option<u64>,
-    /// What its end is still to be told as, to the webhooks of its tenant. Until it is, `due_ms` counts for that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub announce: Option<EventType>,
-    /// Different after every change, so that no change is made to what was not seen.
+    /// The fence under which the answer is stored.
+    #[serde(rename = "answered_at_fence")]
+    pub result_fence: Option<u64>,
+    /// The webhook event that reports the end of the job, until it is in the webhook queue.
+    #[serde(rename = "announce", default, skip_serializing_if = "Option::is_none")]
+    pub pending_event: Option<EventType>,
+    /// Changes with every write, so that a write applies only to the version that was read.
     pub etag: String,
 }
 
 impl Job {
-    /// The id that its answer carries: OpenAI's background responses have ids without hyphens.
+    /// The id in the answer. Ids of OpenAI's background responses have no hyphens.
     pub fn answer_id(&self) -> String {
-        if self.reader == Reader::Background { self.id.replace('-', "") } else { self.id.clone() }
+        if self.reader == JobReader::Background { self.id.replace('-', "") } else { self.id.clone() }
     }
 
-    /// Whether somebody reads its answer while it comes.
+    /// Whether the caller may read the answer while it is streamed.
     pub fn is_followed(&self) -> bool {
-        self.call.stream && self.reader != Reader::Later
+        self.call.stream && self.reader != JobReader::Later
     }
 }
 
-/// The class of work that can wait.
-fn patient() -> Class {
+/// Class of jobs that were stored before jobs had a class.
+fn default_class() -> Class {
     Class::Batch
 }
 
-/// The answer to a job, exactly as the synchronous call would have given it.
+/// The answer to a job, exactly as a synchronous call would have returned it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredResult {
-    /// The HTTP status.
+    /// HTTP status.
     pub status: u16,
-    /// The headers, by lower-case name.
-    pub headers: Vec<(String, String)>,
-    /// The body.
+    /// Headers.
+    pub headers: StoredHeaders,
+    /// Body.
     pub body: Bytes,
 }
 
-/// How a job ended that ran.
+/// Outcome of a job that ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was answered.
+pub enum JobOutcome {
+    /// The model answered.
     Succeeded(StoredResult),
-    /// It failed for good: why, in words fit for its tenant, and what the synchronous call would have answered.
+    /// The job failed permanently: the reason in words for the tenant, and what a synchronous call
+    /// would have returned.
     Failed { error: String, result: StoredResult },
 }

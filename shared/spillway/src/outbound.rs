@@ -1,7 +1,8 @@
-//! Requests to servers of tenants: the only ones whose address somebody else has chosen.
+//! Requests to servers of tenants: the only requests whose address a tenant chooses.
 //!
-//! A request goes to an address that was looked at, and to no other: names are resolved here, redirects are not followed,
-//! and no proxy of the environment is asked (Standard Webhooks, "Server side request forgery").
+//! A request goes only to an address that was checked. Names are resolved here, redirects are not
+//! followed, and proxy settings in the environment are ignored (Standard Webhooks, "Server side
+//! request forgery").
 
 pub mod address;
 
@@ -20,55 +21,56 @@ use reqwest::{
 };
 use tokio::sync::OnceCell;
 
-use crate::error_chain::with_causes;
+use crate::{error_chain::with_causes, units::Millis};
 
-/// How long an endpoint may take in all. Standard Webhooks ("Request timeouts") recommends 15 to 30 s.
+/// Timeout of a request. Standard Webhooks ("Request timeouts") recommends 15 to 30 s.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a connection may take.
+/// Timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much of an answer is read, in bytes: a challenge fits many times.
-const MOST_READ: usize = 4 * 1024;
+/// Number of bytes of a response that are read. A challenge is much shorter.
+const MAX_BODY_BYTES: usize = 4 * 1024;
 
-/// Where requests may go.
+/// Addresses that requests may go to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// Over https to addresses of the public Internet.
+    /// Public addresses, over https.
     #[default]
     Public,
-    /// Also to this machine, and there over http too: where everything is on one machine.
+    /// Also loopback addresses, over http too: for deployments on one machine.
     Loopback,
 }
 
-/// Why a request was not sent, or not answered. Never holds the URL beyond its host: the rest may be a secret.
+/// Why a request was not sent or not answered. Of the URL, the text contains only the host, because
+/// the rest may be secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutboundError {
-    /// The URL is one that is never called.
+    /// The URL is not allowed.
     #[error("the URL cannot be used: {0}")]
-    Refused(String),
-    /// There was no answer.
+    NotAllowed(String),
+    /// The endpoint did not answer.
     #[error("no answer: {0}")]
-    Unreached(String),
+    Unavailable(String),
 }
 
-/// What an endpoint answered.
+/// The response of an endpoint.
 #[derive(Debug)]
-pub struct Answer {
-    /// The HTTP status.
+pub struct OutboundResponse {
+    /// HTTP status.
     pub status: StatusCode,
-    /// After how many seconds it wants to be asked again, if it said so.
-    pub retry_after_s: Option<u64>,
+    /// How long the endpoint asks to wait before the next attempt.
+    pub retry_after: Option<Millis>,
     response: Response,
 }
 
-impl Answer {
-    /// The first bytes of the body; none if it breaks off.
+impl OutboundResponse {
+    /// Returns the first bytes of the body, up to the point where the connection breaks.
     pub async fn body(mut self) -> Bytes {
         let mut read = Vec::new();
         while let Ok(Some(chunk)) = self.response.chunk().await {
-            read.extend_from_slice(&chunk[..chunk.len().min(MOST_READ - read.len())]);
-            if read.len() == MOST_READ {
+            read.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY_BYTES - read.len())]);
+            if read.len() == MAX_BODY_BYTES {
                 break;
             }
         }
@@ -76,8 +78,8 @@ impl Answer {
     }
 }
 
-/// The HTTP client for endpoints. Clones share it; it is made when it is first used, because loading the roots of trust
-/// takes time that not every process has to spend.
+/// The HTTP client for endpoints. Clones share one client. It is created on first use, because
+/// loading the root certificates takes time and not every process needs it.
 #[derive(Clone, Default)]
 pub struct Outbound {
     reach: Reach,
@@ -85,51 +87,55 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// A client that reaches so far.
+    /// A client for addresses within `reach`.
     pub fn new(reach: Reach) -> Self {
         Self { reach, client: Arc::default() }
     }
 
-    /// Reads a URL that may be called, as far as it tells; a name is resolved when it is called.
+    /// Parses a URL and checks that it is allowed. A name is only resolved, and its addresses are
+    /// only checked, when the URL is called.
     ///
     /// # Errors
-    /// It may not: the scheme, a user's name, or an address that is not public.
+    /// Returns an error if the URL is malformed, or has another scheme, credentials, a fragment, or
+    /// an address out of reach.
     pub fn check(&self, url: &str) -> Result<Url, OutboundError> {
-        let refused = |why: String| Err(OutboundError::Refused(why));
+        let not_allowed = |reason: String| Err(OutboundError::NotAllowed(reason));
         let url = match Url::parse(url) {
             Ok(url) => url,
-            Err(error) => return refused(format!("it cannot be read ({error})")),
+            Err(error) => return not_allowed(format!("it is malformed ({error})")),
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return refused("a user name or a password has no place in it".to_owned());
+            return not_allowed("it must not contain credentials".to_owned());
         }
         if url.fragment().is_some() {
-            return refused("a fragment (#) has no place in it".to_owned());
+            return not_allowed("it must not contain a fragment (#)".to_owned());
         }
-        // Numbers of any spelling are addresses in dots by now (WHATWG URL Standard, "IPv4 parser").
+        // The parser has turned every form of an IPv4 address into dotted decimal (WHATWG URL
+        // Standard, "IPv4 parser").
         let address = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
         match address {
-            Some(address) if !self.reach.admits(address) => refused(format!("{address} is not a public address")),
+            Some(address) if !self.reach.includes(address) => not_allowed(format!("{address} is not a public address")),
             Some(address) if url.scheme() == "http" && self.reach == Reach::Loopback && address.is_loopback() => {
                 Ok(url)
             }
             _ if url.scheme() == "https" => Ok(url),
-            _ => refused(self.reach.schemes().to_owned()),
+            _ => not_allowed(self.reach.schemes().to_owned()),
         }
     }
 
     /// Posts JSON to `url`.
     ///
     /// # Errors
-    /// The URL may not be called, or there is no answer within 15 seconds.
-    pub async fn post(&self, url: &str, headers: HeaderMap, body: String) -> Result<Answer, OutboundError> {
+    /// Returns an error if the URL is not allowed, or if the endpoint does not answer within 15
+    /// seconds.
+    pub async fn post(&self, url: &str, headers: HeaderMap, body: String) -> Result<OutboundResponse, OutboundError> {
         let url = self.check(url)?;
-        let client = self.client.get_or_try_init(|| async { client(self.reach) }).await.map_err(unreached)?;
+        let client = self.client.get_or_try_init(|| async { client(self.reach) }).await.map_err(unavailable)?;
         let request = client.post(url).headers(headers).header(header::CONTENT_TYPE, "application/json").body(body);
-        let response = request.send().await.map_err(unreached)?;
+        let response = request.send().await.map_err(unavailable)?;
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let retry_after_s = retry_after.and_then(|seconds| seconds.trim().parse().ok());
-        Ok(Answer { status: response.status(), retry_after_s, response })
+        let retry_after = retry_after.and_then(|seconds| seconds.trim().parse().ok()).map(Millis::from_s);
+        Ok(OutboundResponse { status: response.status(), retry_after, response })
     }
 }
 
@@ -142,18 +148,18 @@ fn client(reach: Reach) -> reqwest::Result<Client> {
         .https_only(reach == Reach::Public)
         .timeout(TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
-        // Deliveries to one endpoint are rare, and each is to be resolved and looked at.
+        // Deliveries to an endpoint are rare, and each must resolve the name and check the address.
         .pool_max_idle_per_host(0)
         .user_agent(concat!("Spillway/", env!("CARGO_PKG_VERSION")))
         .build()
 }
 
-fn unreached(error: reqwest::Error) -> OutboundError {
-    OutboundError::Unreached(with_causes(&error.without_url()))
+fn unavailable(error: reqwest::Error) -> OutboundError {
+    OutboundError::Unavailable(with_causes(&error.without_url()))
 }
 
 impl Reach {
-    fn admits(self, address: IpAddr) -> bool {
+    fn includes(self, address: IpAddr) -> bool {
         address::is_public(address) || (self == Self::Loopback && address.is_loopback())
     }
 
@@ -165,7 +171,7 @@ impl Reach {
     }
 }
 
-/// Resolves names, and gives no address of one that has any which may not be called.
+/// Resolves names. Fails for a name if any of its addresses is out of reach.
 struct Resolver(Reach);
 
 impl Resolve for Resolver {
@@ -174,7 +180,7 @@ impl Resolve for Resolver {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let addresses: Vec<SocketAddr> = found.collect();
-            match addresses.iter().find(|address| !reach.admits(address.ip())) {
+            match addresses.iter().find(|address| !reach.includes(address.ip())) {
                 Some(address) => Err(format!("it has the address {}, which is not public", address.ip()).into()),
                 None => Ok(Box::new(addresses.into_iter()) as Addrs),
             }
@@ -197,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_https_url_may_be_called_on_any_port() {
+    fn a_public_https_url_is_allowed_on_any_port() {
         for url in
             ["https://example.com/hook?a=b", "https://example.com:8443", "https://8.8.8.8/", "https://[2600::1]/"]
         {
@@ -206,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn no_spelling_of_a_private_address_may_be_called() {
+    fn no_form_of_a_private_address_is_allowed() {
         for host in [
             "127.0.0.1",
             "127.1",
@@ -229,31 +235,31 @@ mod tests {
             "[fd00:ec2::254]",
             "[fe80::1]",
         ] {
-            let refused = check(&format!("https://{host}/hook")).expect_err(host);
-            assert!(refused.to_string().ends_with("is not a public address"), "{host}: {refused}");
+            let error = check(&format!("https://{host}/hook")).expect_err(host);
+            assert!(error.to_string().ends_with("is not a public address"), "{host}: {error}");
         }
     }
 
     #[test]
-    fn what_is_no_plain_https_url_may_not_be_called() {
-        for (url, why) in [
+    fn only_a_plain_https_url_is_allowed() {
+        for (url, reason) in [
             ("http://example.com/", "https://"),
             ("ftp://example.com/", "https://"),
             ("file:///etc/passwd", "https://"),
-            ("https://user@example.com/", "user name"),
-            ("https://:word@example.com/", "password"),
+            ("https://user@example.com/", "credentials"),
+            ("https://:word@example.com/", "credentials"),
             ("https://example.com/#part", "fragment"),
-            ("https://", "cannot be read"),
-            ("https://[fe80::1%25eth0]/", "cannot be read"),
-            ("example.com/hook", "cannot be read"),
+            ("https://", "malformed"),
+            ("https://[fe80::1%25eth0]/", "malformed"),
+            ("example.com/hook", "malformed"),
         ] {
-            let refused = check(url).expect_err(url).to_string();
-            assert!(refused.contains(why), "{url}: {refused}");
+            let error = check(url).expect_err(url).to_string();
+            assert!(error.contains(reason), "{url}: {error}");
         }
     }
 
     #[test]
-    fn http_is_for_this_machine_alone_and_only_where_it_may_be_reached() {
+    fn http_is_allowed_for_loopback_addresses_within_reach_only() {
         let local = Outbound::new(Reach::Loopback);
         for url in ["http://127.0.0.1:9000/", "http://[::1]:9000/", "https://127.0.0.1/", "https://example.com/"] {
             assert!(local.check(url).is_ok(), "{url}");
@@ -264,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_an_answer_without_end_a_few_bytes_are_read() {
+    async fn an_endless_body_is_read_up_to_a_maximum() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
         let endless = async {
@@ -273,35 +279,35 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("a head");
             while stream.write_all(&[b'x'; 1_000]).await.is_ok() {}
         };
-        let asked = async {
-            let answer = Outbound::new(Reach::Loopback).post(&url, HeaderMap::new(), String::new()).await;
-            answer.expect("an answer").body().await.len()
+        let request = async {
+            let response = Outbound::new(Reach::Loopback).post(&url, HeaderMap::new(), String::new()).await;
+            response.expect("a response").body().await.len()
         };
-        assert_eq!(tokio::join!(endless, asked).1, MOST_READ);
+        assert_eq!(tokio::join!(endless, request).1, MAX_BODY_BYTES);
     }
 
     #[tokio::test]
-    async fn a_name_with_an_address_that_is_not_public_is_not_called() {
+    async fn a_name_with_an_address_out_of_reach_is_not_called() {
         let resolve = |reach| Resolver(reach).resolve("localhost".parse().expect("a name"));
-        let refused = resolve(Reach::Public).await.map(|_| ()).expect_err("loopback").to_string();
-        assert!(refused.ends_with("which is not public"), "{refused}");
+        let error = resolve(Reach::Public).await.map(|_| ()).expect_err("loopback").to_string();
+        assert!(error.ends_with("which is not public"), "{error}");
         assert!(resolve(Reach::Loopback).await.expect("loopback").count() > 0);
         let outbound = Outbound::default();
         let sent = outbound.post("https://localhost:1/s3cret", HeaderMap::new(), String::new()).await;
-        let told = sent.map(|_| ()).expect_err("loopback").to_string();
-        assert!(told.contains("which is not public") && !told.contains("s3cret"), "{told}");
+        let error = sent.map(|_| ()).expect_err("loopback").to_string();
+        assert!(error.contains("which is not public") && !error.contains("s3cret"), "{error}");
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_reading_a_url_fail_badly(text in "(https?://)?\\PC{0,40}") {
+        fn any_text_is_an_https_url_or_an_error(text in "(https?://)?\\PC{0,40}") {
             if let Ok(url) = check(&text) {
                 prop_assert_eq!(url.scheme(), "https");
             }
         }
 
         #[test]
-        fn an_address_in_a_url_is_looked_at_however_it_is_written(bits: u32) {
+        fn every_form_of_an_address_in_a_url_is_checked(bits: u32) {
             let address = std::net::Ipv4Addr::from_bits(bits);
             let expected = address::is_public(IpAddr::V4(address));
             for host in [address.to_string(), bits.to_string(), format!("{bits:#x}"), format!("0{bits:o}")] {

@@ -1,12 +1,12 @@
 //! Overflow: a request that finds no room becomes a job.
 //!
-//! This module holds what the API and the drain share: accepting a request as a job, following a job while it runs, and
-//! reporting its end.
+//! This module holds what the API and the drain share: accepting a request as a job, following a
+//! job while it runs, and reporting its end.
 
 mod follow;
 mod notify;
 mod submit;
 
-pub use follow::{Follower, Seen};
+pub use follow::{Follower, JobProgress};
 pub use notify::{notify_batch, notify_end};
-pub use submit::{MAX_EARLY_MS, Submission, check_backlog, delay_ms, line_job, send, submit};
+pub use submit::{MAX_EARLY, Submission, check_backlog, line_job, message_delay, send, submit};

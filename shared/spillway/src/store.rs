@@ -1,4 +1,4 @@
-//! DynamoDB: what Spillway knows beyond one request. Three tables, each with one reader and writer here.
+//! DynamoDB: three tables. This module is the only one that reads and writes them.
 
 pub mod batches;
 mod cache;
@@ -10,8 +10,10 @@ pub mod history;
 pub mod idempotency;
 pub mod jobs;
 pub mod ledger;
+mod list_index;
 pub mod refusal_log;
 pub mod registry;
+mod rows;
 pub mod tables;
 
 use std::collections::HashMap;
@@ -19,6 +21,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 pub use errors::{LedgerError, RegistryError, StoreError};
+pub use rows::WriteOutcome;
 
 /// A row, by attribute name.
 type Item = HashMap<String, AttributeValue>;

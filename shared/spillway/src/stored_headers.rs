@@ -55,19 +55,21 @@ impl<'h> FromIterator<(&'h HeaderName, &'h HeaderValue)> for StoredHeaders {
     }
 }
 
-impl FromIterator<(String, String)> for StoredHeaders {
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(headers: I) -> Self {
-        Self(headers.into_iter().collect())
+impl<'h> FromIterator<(&'h str, &'h str)> for StoredHeaders {
+    fn from_iter<I: IntoIterator<Item = (&'h str, &'h str)>>(headers: I) -> Self {
+        Self(headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for StoredHeaders {
+    fn from(headers: [(&str, &str); N]) -> Self {
+        headers.into_iter().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(pairs: &[(&str, &str)]) -> StoredHeaders {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
 
     #[test]
     fn headers_survive_storing() {
@@ -85,7 +87,7 @@ mod tests {
     fn invalid_headers_are_left_out() {
         let pairs = [(HeaderName::from_static("x-a"), HeaderValue::from_bytes(b"\xff").expect("a value"))];
         assert!(StoredHeaders::from(&pairs[..]).is_empty());
-        let stored = headers(&[("no name", "a"), ("x-a", "line\nbreak"), ("x-b", "c")]);
+        let stored = StoredHeaders::from([("no name", "a"), ("x-a", "line\nbreak"), ("x-b", "c")]);
         assert_eq!(stored.parse().collect::<Vec<_>>(), [("x-b".parse().unwrap(), "c".parse().unwrap())]);
         assert_eq!(stored.get("x-b"), Some("c"));
         assert_eq!(stored.get("x-c"), None);

@@ -1,21 +1,23 @@
-//! Completion webhooks: a tenant's own servers are told that a job or a batch has ended, by the Standard Webhooks
-//! specification (github.com/standard-webhooks/standard-webhooks) and in the shape of OpenAI's events, so that their SDKs
-//! verify and read them.
+//! Webhooks: reports to a tenant's servers that a job or a batch has ended.
 //!
-//! Whoever ends a job leaves a note in its row that the end is still to be told; the note goes when a message for each
-//! endpoint is in the webhook queue, and the sweep finds those that stay. From there each message is tried until its
-//! endpoint takes it, for three days.
+//! They follow the Standard Webhooks specification
+//! (github.com/standard-webhooks/standard-webhooks) and the format of OpenAI's events, so that the
+//! SDKs of both verify and parse them.
+//!
+//! The process that ends a job notes the pending event in the job's row. It clears the note once a
+//! message for each endpoint is in the webhook queue. The sweep finds notes that stay. Each message
+//! is then tried for three days, until its endpoint accepts the event.
 
 pub mod backoff;
 pub mod event;
 
-mod announce;
-mod deliver;
+mod delivery;
+mod notify;
 mod pump;
 mod verify;
 
-pub use announce::{announce, announce_end, announce_job};
-pub use deliver::{handle, handle_batch};
-pub use event::Event;
+pub use delivery::{handle, handle_batch};
+pub use event::WebhookEvent;
+pub use notify::{notify, notify_job, notify_job_end};
 pub use pump::pump;
 pub use verify::verify;

@@ -1,4 +1,4 @@
-//! Claims and answers of calls against DynamoDB on the wire.
+//! Idempotency records, against DynamoDB on the wire.
 
 #[path = "support/dynamodb.rs"]
 mod dynamodb;
@@ -9,104 +9,114 @@ use futures_util::future::join_all;
 use spillway::{
     job::StoredResult,
     store::{
-        idempotency::{Answers, Claim, State},
+        idempotency::{CallState, Claim, IdempotencyRecords},
         jobs::MAX_ROW_BODY_BYTES,
         tables,
     },
+    units::{Millis, UnixMs},
 };
 
-const NOW_MS: u64 = 1_800_000_000_123;
-const LEASE_MS: u64 = 20_000;
-const UNTIL_MS: u64 = NOW_MS + LEASE_MS;
+const NOW: UnixMs = UnixMs::from_ms(1_800_000_000_123);
+const LEASE: Millis = Millis::from_s(20);
 
-async fn setup() -> (Dynamodb, Answers) {
+async fn setup() -> (Dynamodb, IdempotencyRecords) {
     let dynamodb = dynamodb::start().await;
     tables::create_jobs(&dynamodb.client, &dynamodb.table).await.expect("a table");
-    let answers = Answers::new(dynamodb.client.clone(), &dynamodb.table);
-    (dynamodb, answers)
+    let records = IdempotencyRecords::new(dynamodb.client.clone(), &dynamodb.table);
+    (dynamodb, records)
 }
 
 fn claim(owner: &str) -> Claim {
-    Claim { key: [7; 32], payload: [9; 32], owner: owner.into(), since_ms: NOW_MS }
+    Claim { key: [7; 32], payload: [9; 32], owner: owner.into(), since: NOW }
 }
 
 fn answer(bytes: usize) -> StoredResult {
-    let headers = vec![("content-type".into(), "text/event-stream".into()), ("x-request-id".into(), "r".into())];
-    StoredResult { status: 200, headers, body: Bytes::from(vec![0xff; bytes]) }
+    let headers = [("content-type", "text/event-stream"), ("x-request-id", "r")];
+    StoredResult { status: 200, headers: headers.into(), body: Bytes::from(vec![0xff; bytes]) }
 }
 
-async fn state(answers: &Answers, now_ms: u64) -> Option<State> {
-    answers.find(&[7; 32], now_ms).await.expect("read").map(|found| found.state)
+async fn state(records: &IdempotencyRecords, now: UnixMs) -> Option<CallState> {
+    records.find(&[7; 32], now).await.expect("read").map(|found| found.state)
 }
 
 #[tokio::test]
-async fn of_many_who_claim_a_call_one_runs_it() {
-    let (_dynamodb, answers) = setup().await;
+async fn one_of_many_concurrent_claims_succeeds() {
+    let (_dynamodb, records) = setup().await;
     let owners: Vec<String> = (0..10).map(|n| format!("owner-{n}")).collect();
     let claims = owners.iter().map(|owner| {
-        let answers = &answers;
-        async move { answers.claim(&claim(owner), UNTIL_MS, NOW_MS).await.expect("answered") }
+        let records = &records;
+        async move { records.claim(&claim(owner), NOW + LEASE, NOW).await.expect("answered") }
     });
     let found = join_all(claims).await;
     assert_eq!(found.iter().filter(|found| found.is_none()).count(), 1);
     for found in found.into_iter().flatten() {
-        assert_eq!((found.payload, found.since_ms, found.state), ([9; 32], NOW_MS, State::Running));
+        assert_eq!((found.payload, found.since, found.state), ([9; 32], NOW, CallState::Running));
     }
 }
 
 #[tokio::test]
-async fn a_claim_holds_until_its_lease_ends_and_its_owner_renews_it() {
-    let (_dynamodb, answers) = setup().await;
-    let take = async |owner: &str, now_ms: u64| {
-        answers.claim(&claim(owner), now_ms + LEASE_MS, now_ms).await.expect("answered").is_none()
+async fn a_claim_holds_until_its_lease_ends_unless_its_owner_renews_it() {
+    let (_dynamodb, records) = setup().await;
+    let take = async |owner: &str, now: UnixMs| {
+        records.claim(&claim(owner), now + LEASE, now).await.expect("answered").is_none()
     };
-    assert!(take("one", NOW_MS).await);
-    assert!(!take("two", NOW_MS + LEASE_MS - 1).await);
-    assert!(take("one", NOW_MS + LEASE_MS - 1).await, "renewed");
-    assert!(!take("two", NOW_MS + LEASE_MS).await);
-    assert_eq!(state(&answers, NOW_MS + 2 * LEASE_MS - 2).await, Some(State::Running));
-    assert_eq!(state(&answers, NOW_MS + 2 * LEASE_MS - 1).await, None, "its process is gone");
-    assert!(take("two", NOW_MS + 2 * LEASE_MS - 1).await);
-    assert!(!take("one", NOW_MS + 2 * LEASE_MS).await, "another runs it by now");
+    assert!(take("owner-a", NOW).await);
+    assert!(!take("owner-b", NOW + LEASE - Millis::from_ms(1)).await);
+    assert!(take("owner-a", NOW + LEASE - Millis::from_ms(1)).await, "renewed");
+    assert!(!take("owner-b", NOW + LEASE).await);
+    assert_eq!(state(&records, NOW + LEASE * 2 - Millis::from_ms(2)).await, Some(CallState::Running));
+    assert_eq!(state(&records, NOW + LEASE * 2 - Millis::from_ms(1)).await, None, "its process died");
+    assert!(take("owner-b", NOW + LEASE * 2 - Millis::from_ms(1)).await);
+    assert!(!take("owner-a", NOW + LEASE * 2).await, "another process runs it");
 }
 
 #[tokio::test]
-async fn an_answer_is_read_as_it_was_given_until_its_time_is_over() {
-    let (_dynamodb, answers) = setup().await;
-    assert_eq!(state(&answers, NOW_MS).await, None);
-    let one = claim("one");
-    assert_eq!(answers.claim(&one, UNTIL_MS, NOW_MS).await, Ok(None));
-    let given = answer(MAX_ROW_BODY_BYTES);
-    answers.answer(&one, Some(&given), NOW_MS + 60_000, NOW_MS + 5).await.expect("stored");
-    answers.answer(&one, Some(&given), NOW_MS + 60_000, NOW_MS + 5).await.expect("repeating is harmless");
-    let answered = State::Answered { ended_ms: NOW_MS + 5, answer: given };
-    assert_eq!(state(&answers, NOW_MS + 59_999).await, Some(answered.clone()));
-    assert_eq!(state(&answers, NOW_MS + 60_000).await, None);
-    let found = answers.claim(&one, UNTIL_MS, NOW_MS + 6).await.expect("answered").expect("what was answered");
-    assert_eq!(found.state, answered, "a late renewal undoes nothing");
-    assert_eq!(answers.claim(&claim("two"), UNTIL_MS, NOW_MS + 60_000).await, Ok(None));
+async fn an_answer_is_returned_unchanged_until_it_expires() {
+    let (_dynamodb, records) = setup().await;
+    assert_eq!(state(&records, NOW).await, None);
+    let owned = claim("owner-a");
+    assert_eq!(records.claim(&owned, NOW + LEASE, NOW).await, Ok(None));
+    let stored = answer(MAX_ROW_BODY_BYTES);
+    records.answer(&owned, Some(&stored), NOW + Millis::from_s(60), NOW + Millis::from_ms(5)).await.expect("stored");
+    records
+        .answer(&owned, Some(&stored), NOW + Millis::from_s(60), NOW + Millis::from_ms(5))
+        .await
+        .expect("a repetition is harmless");
+    let answered = CallState::Answered { ended_at: NOW + Millis::from_ms(5), answer: stored };
+    assert_eq!(state(&records, NOW + Millis::from_ms(59_999)).await, Some(answered.clone()));
+    assert_eq!(state(&records, NOW + Millis::from_s(60)).await, None);
+    let found =
+        records.claim(&owned, NOW + LEASE, NOW + Millis::from_ms(6)).await.expect("answered").expect("a record");
+    assert_eq!(found.state, answered, "a late renewal changes nothing");
+    assert_eq!(records.claim(&claim("owner-b"), NOW + LEASE, NOW + Millis::from_s(60)).await, Ok(None));
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_fit_leaves_a_mark() {
-    let (_dynamodb, answers) = setup().await;
+async fn an_answer_that_is_too_large_is_recorded_as_such() {
+    let (_dynamodb, records) = setup().await;
     for too_large in [Some(answer(MAX_ROW_BODY_BYTES + 1)), None] {
-        let one = claim("one");
-        assert_eq!(answers.claim(&one, UNTIL_MS, NOW_MS).await, Ok(None));
-        answers.answer(&one, too_large.as_ref(), NOW_MS + 60_000, NOW_MS + 5).await.expect("stored");
-        assert_eq!(state(&answers, NOW_MS + 6).await, Some(State::TooLarge { ended_ms: NOW_MS + 5 }));
-        answers.release(&one).await.expect("for the next round");
+        let owned = claim("owner-a");
+        assert_eq!(records.claim(&owned, NOW + LEASE, NOW).await, Ok(None));
+        records
+            .answer(&owned, too_large.as_ref(), NOW + Millis::from_s(60), NOW + Millis::from_ms(5))
+            .await
+            .expect("stored");
+        assert_eq!(
+            state(&records, NOW + Millis::from_ms(6)).await,
+            Some(CallState::TooLarge { ended_at: NOW + Millis::from_ms(5) })
+        );
+        records.release(&owned).await.expect("for the next round");
     }
 }
 
 #[tokio::test]
-async fn what_is_given_back_can_be_claimed_at_once_and_only_by_its_owner_given_back() {
-    let (_dynamodb, answers) = setup().await;
-    assert_eq!(answers.claim(&claim("one"), UNTIL_MS, NOW_MS).await, Ok(None));
-    answers.release(&claim("two")).await.expect("nothing happens");
-    answers.answer(&claim("two"), Some(&answer(1)), UNTIL_MS, NOW_MS).await.expect("nothing happens");
-    assert_eq!(state(&answers, NOW_MS).await, Some(State::Running));
-    answers.release(&claim("one")).await.expect("given back");
-    assert_eq!(state(&answers, NOW_MS).await, None);
-    assert_eq!(answers.claim(&claim("two"), UNTIL_MS, NOW_MS).await, Ok(None));
+async fn only_its_owner_can_release_a_call_which_can_then_be_claimed() {
+    let (_dynamodb, records) = setup().await;
+    assert_eq!(records.claim(&claim("owner-a"), NOW + LEASE, NOW).await, Ok(None));
+    records.release(&claim("owner-b")).await.expect("ignored");
+    records.answer(&claim("owner-b"), Some(&answer(1)), NOW + LEASE, NOW).await.expect("ignored");
+    assert_eq!(state(&records, NOW).await, Some(CallState::Running));
+    records.release(&claim("owner-a")).await.expect("released");
+    assert_eq!(state(&records, NOW).await, None);
+    assert_eq!(records.claim(&claim("owner-b"), NOW + LEASE, NOW).await, Ok(None));
 }

@@ -1,4 +1,4 @@
-//! The registry against DynamoDB on the wire.
+//! The registry, against DynamoDB on the wire.
 
 #[path = "support/dynamodb.rs"]
 mod dynamodb;
@@ -22,14 +22,15 @@ use spillway::{
 };
 use spillway_stand_ins::faults::{Effect, Fault};
 
-const CACHE_MS: u64 = 2_000;
+const CACHE_TTL: Millis = Millis::from_s(2);
 
 struct Setup {
     dynamodb: Dynamodb,
     clock: Clock,
-    /// As the functions have it.
+    /// The registry of the functions.
     registry: Registry,
-    /// As the command has it: another process, whose writes the first one's cache knows nothing of.
+    /// The registry of the command: another process, whose writes the cache of the functions does
+    /// not notice.
     command: Registry,
 }
 
@@ -37,7 +38,7 @@ async fn setup() -> Setup {
     let dynamodb = dynamodb::start().await;
     tables::create_registry(&dynamodb.client, &dynamodb.table).await.expect("a table");
     let clock = Clock::default();
-    let open = || Registry::new(dynamodb.client.clone(), &dynamodb.table, CACHE_MS, clock.clone());
+    let open = || Registry::new(dynamodb.client.clone(), &dynamodb.table, CACHE_TTL, clock.clone());
     Setup { registry: open(), command: open(), clock, dynamodb }
 }
 
@@ -68,24 +69,24 @@ fn model(name: &str, pool_id: &str) -> Model {
 }
 
 #[tokio::test]
-async fn a_key_opens_its_tenant_and_nothing_else_does() {
+async fn only_a_key_authenticates_its_tenant() {
     let setup = setup().await;
     setup.command.put_tenant(&tenant("acme", 7)).await.expect("written");
     let key = setup.new_key("acme", None).await;
     let found = setup.registry.authenticate(&key).await.expect("read").expect("known");
     assert_eq!((found.name.as_str(), found.hold, found.version), ("acme", Millis::from_ms(7), 1));
 
-    let other = ApiKey::generate().expect("random bytes").expose();
-    let secret = other.rsplit('-').next().expect("a secret");
+    let another_key = ApiKey::generate().expect("random bytes").expose();
+    let secret = another_key.rsplit('-').next().expect("a secret");
     let wrong_secret = ApiKey::parse(&format!("sk-spill-{}-{secret}", key.id())).expect("a key");
     assert_eq!(setup.tenant_of(&wrong_secret).await, None);
-    assert_eq!(setup.tenant_of(&ApiKey::parse(&other).expect("a key")).await, None);
-    let of_nobody = setup.new_key("nobody", None).await;
-    assert_eq!(setup.tenant_of(&of_nobody).await, None);
+    assert_eq!(setup.tenant_of(&ApiKey::parse(&another_key).expect("a key")).await, None);
+    let without_tenant = setup.new_key("no-such-tenant", None).await;
+    assert_eq!(setup.tenant_of(&without_tenant).await, None);
 }
 
 #[tokio::test]
-async fn a_key_ends_at_its_time_even_while_it_is_cached() {
+async fn a_key_expires_even_while_it_is_cached() {
     let setup = setup().await;
     setup.command.put_tenant(&tenant("acme", 0)).await.expect("written");
     let key = setup.new_key("acme", Some(setup.clock.now() + Millis::from_s(1_500))).await;
@@ -97,29 +98,29 @@ async fn a_key_ends_at_its_time_even_while_it_is_cached() {
 }
 
 #[tokio::test]
-async fn a_change_holds_when_the_cache_has_aged() {
+async fn a_change_takes_effect_when_the_cache_expires() {
     let setup = setup().await;
     setup.command.put_tenant(&tenant("acme", 1)).await.expect("written");
     let key = setup.new_key("acme", None).await;
     assert_eq!(setup.tenant_of(&key).await.as_deref(), Some("acme"));
     setup.command.put_tenant(&tenant("acme", 2)).await.expect("written");
-    setup.clock.advance(Millis::from_ms(CACHE_MS));
+    setup.clock.advance(CACHE_TTL);
     let changed = setup.registry.tenant("acme").await.expect("read").expect("known");
     assert_eq!((changed.hold, changed.version), (Millis::from_ms(2), 2));
 
     assert!(setup.command.revoke_key(key.id()).await.expect("written"));
     assert!(!setup.command.revoke_key(key.id()).await.expect("written"));
-    setup.clock.advance(Millis::from_ms(CACHE_MS));
+    setup.clock.advance(CACHE_TTL);
     assert_eq!(setup.tenant_of(&key).await, None);
 }
 
 #[tokio::test]
-async fn a_caller_stands_for_its_tenant_until_the_cache_has_aged_and_not_without_it() {
+async fn a_caller_has_its_tenant_until_the_cache_expires_and_none_without_the_tenant() {
     let setup = setup().await;
     let tenant_of =
         async |id: &str| setup.registry.tenant_of_caller(id).await.expect("read").map(|tenant| tenant.name.clone());
     setup.command.put_tenant(&tenant("acme", 0)).await.expect("written");
-    for (id, tenant) in [("one", "acme"), ("another", "nobody")] {
+    for (id, tenant) in [("one", "acme"), ("another", "no-such-tenant")] {
         setup.command.put_caller(&CallerRecord { id: id.into(), tenant: tenant.into() }).await.expect("written");
     }
     assert_eq!(tenant_of("one").await.as_deref(), Some("acme"));
@@ -131,12 +132,12 @@ async fn a_caller_stands_for_its_tenant_until_the_cache_has_aged_and_not_without
     assert!(setup.command.revoke_caller("one").await.expect("written"));
     assert!(!setup.command.revoke_caller("one").await.expect("written"));
     assert_eq!(tenant_of("one").await.as_deref(), Some("acme"), "kept for a moment");
-    setup.clock.advance(Millis::from_ms(CACHE_MS));
+    setup.clock.advance(CACHE_TTL);
     assert_eq!(tenant_of("one").await, None);
 }
 
 #[tokio::test]
-async fn what_is_forgotten_is_read_again_at_once() {
+async fn a_forgotten_entry_is_read_again_immediately() {
     let setup = setup().await;
     setup.command.put_tenant(&tenant("acme", 1)).await.expect("written");
     setup.command.put_model(&model("claude", "arn:1")).await.expect("written");
@@ -154,7 +155,7 @@ async fn what_is_forgotten_is_read_again_at_once() {
 }
 
 #[tokio::test]
-async fn the_version_counts_changes_only() {
+async fn only_changes_increase_the_version() {
     let Setup { command, dynamodb: _dynamodb, .. } = setup().await;
     let put = async |hold_ms| command.put_tenant(&tenant("acme", hold_ms)).await.expect("written");
     assert_eq!(put(1).await, Written::Created { version: 1 });
@@ -167,7 +168,7 @@ async fn the_version_counts_changes_only() {
 }
 
 #[tokio::test]
-async fn writers_at_once_get_a_version_each() {
+async fn concurrent_writers_get_different_versions() {
     let Setup { command, dynamodb: _dynamodb, .. } = setup().await;
     let tenants: Vec<_> = (1..=6).map(|hold_ms| tenant("acme", hold_ms)).collect();
     let written = join_all(tenants.iter().map(|tenant| command.put_tenant(tenant))).await;
@@ -175,14 +176,14 @@ async fn writers_at_once_get_a_version_each() {
         .into_iter()
         .map(|written| match written.expect("written") {
             Written::Created { version } | Written::Updated { version } => version,
-            Written::Unchanged { version } => panic!("all differ, but {version} was unchanged"),
+            Written::Unchanged { version } => panic!("the tenants differ, but {version} was unchanged"),
         })
         .collect();
     assert_eq!(versions, (1..=6).collect());
 }
 
 #[tokio::test]
-async fn a_tenant_made_anew_has_a_higher_version_and_none_of_the_old_keys() {
+async fn a_tenant_that_is_created_again_has_a_higher_version_and_no_old_keys() {
     let setup = setup().await;
     setup.command.put_tenant(&tenant("acme", 1)).await.expect("written");
     setup.command.put_tenant(&tenant("other", 1)).await.expect("written");
@@ -194,14 +195,14 @@ async fn a_tenant_made_anew_has_a_higher_version_and_none_of_the_old_keys() {
     assert_eq!(setup.command.tenants().await.expect("read").len(), 1);
 
     assert_eq!(setup.command.put_tenant(&tenant("acme", 1)).await, Ok(Written::Created { version: 3 }));
-    setup.clock.advance(Millis::from_ms(CACHE_MS));
+    setup.clock.advance(CACHE_TTL);
     assert_eq!(setup.tenant_of(&key).await, None);
     assert_eq!(setup.tenant_of(&kept).await.as_deref(), Some("other"));
     assert_eq!(setup.command.keys_of("acme").await, Ok(Vec::new()));
 }
 
 #[tokio::test]
-async fn a_model_that_cannot_be_read_does_not_take_the_others_with_it() {
+async fn a_malformed_model_does_not_affect_other_models() {
     let setup = setup().await;
     setup.command.put_model(&model("good", "arn:good")).await.expect("written");
     setup.command.put_model(&model("gone", "arn:gone")).await.expect("written");
@@ -218,7 +219,7 @@ async fn a_model_that_cannot_be_read_does_not_take_the_others_with_it() {
 #[tokio::test]
 async fn a_catalogue_may_be_larger_than_one_page() {
     let setup = setup().await;
-    // Eight models of 200 KB are more than the 1 MB that one answer holds.
+    // Eight models of 200 KB are more than the 1 MB of one response.
     let aliases: Vec<String> = (0..100).map(|alias| format!("{alias}-{}", "x".repeat(2_000))).collect();
     for number in 0..8 {
         let model = Model { aliases: aliases.clone(), ..model(&format!("m{number}"), "arn") };
@@ -228,7 +229,7 @@ async fn a_catalogue_may_be_larger_than_one_page() {
 }
 
 #[tokio::test]
-async fn many_requests_at_once_read_once() {
+async fn concurrent_requests_share_one_read() {
     let setup = setup().await;
     setup.command.put_tenant(&tenant("acme", 1)).await.expect("written");
     let key = setup.new_key("acme", None).await;
@@ -244,7 +245,7 @@ async fn many_requests_at_once_read_once() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_costs_the_store_what_a_wrong_secret_does() {
+async fn an_unknown_key_costs_as_many_reads_as_a_wrong_secret() {
     let setup = setup().await;
     setup.command.put_tenant(&tenant("acme", 1)).await.expect("written");
     let known = setup.new_key("acme", None).await;
@@ -260,7 +261,7 @@ async fn an_unknown_key_costs_the_store_what_a_wrong_secret_does() {
 }
 
 #[tokio::test]
-async fn a_short_outage_of_the_store_is_nobodys_and_a_long_one_everybodys() {
+async fn a_short_outage_of_the_store_affects_no_caller_and_a_long_one_every_caller() {
     let setup = setup().await;
     setup.command.put_tenant(&tenant("acme", 1)).await.expect("written");
     setup.command.put_model(&model("claude", "arn:1")).await.expect("written");
@@ -283,7 +284,7 @@ async fn a_short_outage_of_the_store_is_nobodys_and_a_long_one_everybodys() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_was_lost_is_made_once() {
+async fn a_write_whose_response_was_lost_is_made_once() {
     let setup = setup().await;
     let Some(faults) = &setup.dynamodb.faults else { return };
     for hold_ms in 1..=3 {
@@ -301,11 +302,11 @@ async fn a_write_whose_answer_was_lost_is_made_once() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_not_there_is_an_error_that_says_so() {
+async fn a_missing_table_is_a_refused_request() {
     let dynamodb = dynamodb::start().await;
-    let registry = Registry::new(dynamodb.client.clone(), &dynamodb.table, CACHE_MS, Clock::default());
+    let registry = Registry::new(dynamodb.client.clone(), &dynamodb.table, CACHE_TTL, Clock::default());
     match registry.tenant("acme").await {
         Err(RegistryError(StoreError::Refused(why))) => assert!(why.starts_with("ResourceNotFoundException"), "{why}"),
-        other => panic!("{other:?}"),
+        result => panic!("{result:?}"),
     }
 }

@@ -17,8 +17,9 @@ use spillway::{
     app::App,
     dialect::{Api, Dialect},
     drain::{self, DrainEvent},
-    job::{Call, NewJob, Priority, Status},
+    job::{JobStatus, NewJob, Priority, StoredCall},
     queue::{Message, Queue},
+    stored_headers::StoredHeaders,
     tenant::Class,
     units::Millis,
 };
@@ -50,11 +51,11 @@ const MAX_REQUESTS: f64 = 20.0;
 /// Time limit of an invocation in milliseconds: the template's timeout of the drain.
 const INVOCATION_MS: u64 = 900_000;
 
-/// Long-poll time of a receive, in seconds.
-const WAIT_S: u32 = 1;
+/// Duration of a long poll.
+const LONG_POLL: Millis = Millis::from_s(1);
 
-/// Visibility timeout of messages in seconds: longer than the whole measurement.
-const VISIBILITY_S: u32 = 900;
+/// Visibility timeout of messages: longer than the whole measurement.
+const VISIBILITY_TIMEOUT: Millis = Millis::from_s(900);
 
 /// Totals of the measured jobs.
 #[derive(Debug, Default)]
@@ -126,7 +127,7 @@ fn print_rows(args: &Args, single: &Totals, batched: &Totals) {
 
 async fn measure(deployment: &Deployment, jobs: u64, at_once: u64, rng: &mut Rng) -> anyhow::Result<Totals> {
     let app = &deployment.app;
-    let queue = app.queue.clone().context("the deployment has no queue")?.hiding_for(VISIBILITY_S);
+    let queue = app.queue.clone().context("the deployment has no queue")?.with_visibility_timeout(VISIBILITY_TIMEOUT);
     let mut ids = Vec::new();
     for _ in 0..jobs {
         ids.push(submit(app, &queue, rng).await?);
@@ -144,7 +145,7 @@ async fn measure(deployment: &Deployment, jobs: u64, at_once: u64, rng: &mut Rng
     totals.requests = after.into_iter().map(since).filter(|(_, count)| *count > 0).collect();
     for id in ids {
         let job = app.jobs.get(&id).await?.context("a job is missing")?;
-        ensure!(job.status == Status::Succeeded, "job {id} is {}", job.status.name());
+        ensure!(job.status == JobStatus::Succeeded, "job {id} is {}", job.status.name());
     }
     Ok(totals)
 }
@@ -158,12 +159,12 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
         output_tokens: 20,
         text: format!("A job, {:08x}.", rng.u32(..)),
     };
-    let now_ms = app.clock.now_ms();
-    let call = Call {
+    let now = app.clock.now();
+    let call = StoredCall {
         api: Api::ChatCompletions,
         model: None,
         path: request.path(),
-        headers: Vec::new(),
+        headers: StoredHeaders::default(),
         stream: request.is_stream,
     };
     let job = NewJob {
@@ -171,15 +172,15 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
         tenant: TENANT.to_owned(),
         call,
         body: request.body().to_string().into(),
-        created_ms: now_ms,
-        ready_ms: now_ms,
-        expires_ms: now_ms + 3_600_000,
+        created_at: now,
+        ready_at: now,
+        expires_at: now + Millis::from_s(3_600),
         priority: Priority::default(),
         class: Class::Batch,
         member: None,
     };
     let job = app.jobs.submit(&job).await?;
-    queue.send(&job.id, TENANT, 0).await?;
+    queue.send(&job.id, TENANT, Millis::ZERO).await?;
     Ok(job.id)
 }
 
@@ -187,8 +188,8 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
 async fn receive(queue: &Queue, max_messages: u64) -> anyhow::Result<Vec<Message>> {
     let mut messages = Vec::new();
     while (messages.len() as u64) < max_messages {
-        let missing = u32::try_from(max_messages - messages.len() as u64)?;
-        let more = queue.receive(missing, WAIT_S).await?;
+        let missing = usize::try_from(max_messages)? - messages.len();
+        let more = queue.receive(missing, LONG_POLL).await?;
         if more.is_empty() {
             break;
         }

@@ -11,7 +11,8 @@ use spillway::{
     app::App,
     job::Job,
     queue::{DeadLetter, Queue},
-    store::jobs::Redrive,
+    store::jobs::RedriveOutcome,
+    units::{Millis, UnixMs},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -79,18 +80,18 @@ const MAX_ERROR_CHARS: usize = 80;
 /// # Errors
 /// Returns an error if a table or a queue is unavailable, or if a named job or message does not
 /// exist.
-pub async fn run(command: Jobs, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+pub async fn run(command: Jobs, app: &App, now: UnixMs, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Jobs::Show { id } => show(app, &id, out).await,
-        Jobs::Dlq(Dlq::List { scope }) => list(app, &scope, now_ms, out).await,
-        Jobs::Dlq(Dlq::Redrive(chosen)) => redrive(app, &chosen, now_ms, out).await,
+        Jobs::Dlq(Dlq::List { scope }) => list(app, &scope, now, out).await,
+        Jobs::Dlq(Dlq::Redrive(chosen)) => redrive(app, &chosen, now, out).await,
         Jobs::Dlq(Dlq::Drop(chosen)) => drop_letters(app, &chosen, out).await,
     }
 }
 
 async fn show(app: &App, id: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let Some(job) = app.jobs.get(id).await? else { bail!("there is no job {id}") };
-    let at = |at_ms: Option<u64>| at_ms.map_or_else(|| "-".to_owned(), moment);
+    let at = |at: Option<UnixMs>| at.map_or_else(|| "-".to_owned(), moment);
     let rows = [
         ("id", job.id.clone()),
         ("tenant", job.tenant.clone()),
@@ -99,16 +100,16 @@ async fn show(app: &App, id: &str, out: &mut impl Write) -> anyhow::Result<()> {
         ("class", job.class.name().to_owned()),
         (
             "batch",
-            job.member.as_ref().map_or("-".to_owned(), |member| format!("{} line {}", member.batch, member.line)),
+            job.member.as_ref().map_or("-".to_owned(), |member| format!("{} line {}", member.batch_id, member.line)),
         ),
-        ("created", moment(job.created_ms)),
-        ("ready", moment(job.ready_ms)),
-        ("started", at(job.started_ms)),
-        ("finished", at(job.finished_ms)),
-        ("expires", moment(job.expires_ms)),
+        ("created", moment(job.created_at)),
+        ("ready", moment(job.ready_at)),
+        ("started", at(job.started_at)),
+        ("finished", at(job.finished_at)),
+        ("expires", moment(job.expires_at)),
         ("attempts", job.attempts.to_string()),
         ("deferrals", job.deferrals.to_string()),
-        ("resends", job.resends.to_string()),
+        ("resends", job.redelivery.resends.to_string()),
         ("fence", job.fence.to_string()),
         ("error", job.error.clone().unwrap_or_else(|| "-".to_owned())),
     ];
@@ -118,17 +119,17 @@ async fn show(app: &App, id: &str, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn list(app: &App, scope: &Scope, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+async fn list(app: &App, scope: &Scope, now: UnixMs, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = dead_letters(app)?;
     let selection = select(queue, scope.max_messages, |letter| is_in_scope(letter, scope)).await?;
     // The messages become visible again before anything can fail, so that they are hidden only
     // briefly.
-    selection.show_again(queue).await?;
+    selection.make_visible(queue).await?;
     let jobs = stream::iter(&selection.selected).map(|letter| app.jobs.get(&letter.body)).buffered(READ_CONCURRENCY);
     let jobs: Vec<_> = jobs.collect().await;
     let mut rows = Vec::new();
     for (letter, job) in selection.selected.iter().zip(jobs) {
-        rows.push(row(letter, job?.as_ref(), now_ms));
+        rows.push(row(letter, job?.as_ref(), now));
     }
     if !rows.is_empty() {
         table(["JOB", "TENANT", "REASON", "AGE", "STATUS", "ROUTE", "ERROR"], rows, out)?;
@@ -136,7 +137,7 @@ async fn list(app: &App, scope: &Scope, now_ms: u64, out: &mut impl Write) -> an
     print_extent(&selection, out)
 }
 
-fn row(letter: &DeadLetter, job: Option<&Job>, now_ms: u64) -> [String; 7] {
+fn row(letter: &DeadLetter, job: Option<&Job>, now: UnixMs) -> [String; 7] {
     let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
     let error = job.and_then(|job| job.error.as_deref()).map(|error| error.chars().take(MAX_ERROR_CHARS).collect());
     [
@@ -145,35 +146,35 @@ fn row(letter: &DeadLetter, job: Option<&Job>, now_ms: u64) -> [String; 7] {
         or_dash(letter.tenant.as_deref()),
         // SQS gives no reason when it moves a message that was received too often.
         letter.reason.clone().unwrap_or_else(|| "received_too_often".to_owned()),
-        age(now_ms.saturating_sub(letter.since_ms)),
+        age(now - letter.since),
         job.map_or("gone", |job| job.status.name()).to_owned(),
         job.map_or_else(|| "-".to_owned(), route),
         error.unwrap_or_else(|| "-".to_owned()),
     ]
 }
 
-async fn redrive(app: &App, chosen: &Chosen, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+async fn redrive(app: &App, chosen: &Chosen, now: UnixMs, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = dead_letters(app)?;
     let jobs = app.queue.as_ref().context("SPILLWAY_QUEUE_URL is not set")?;
     let selection = select_chosen(queue, chosen).await?;
     let mut kept = Vec::new();
     for letter in &selection.selected {
-        match app.jobs.redrive(&letter.body, now_ms).await {
-            Ok(Redrive::Queued(job)) => {
-                jobs.send(&job.id, &job.tenant, 0).await?;
+        match app.jobs.redrive(&letter.body, now).await {
+            Ok(RedriveOutcome::Queued(job)) => {
+                jobs.send(&job.id, &job.tenant, Millis::ZERO).await?;
                 queue.delete(&letter.receipt_handle).await?;
                 writeln!(out, "queued {}", job.id)?;
             }
-            Ok(Redrive::Not(status)) => {
+            Ok(RedriveOutcome::NotFailed(status)) => {
                 if !status.is_final() {
                     // SQS moved the message that was to run the job, so the job needs a new
                     // message.
-                    jobs.send(&letter.body, letter.tenant.as_deref().unwrap_or("none"), 0).await?;
+                    jobs.send(&letter.body, letter.tenant.as_deref().unwrap_or("none"), Millis::ZERO).await?;
                 }
                 queue.delete(&letter.receipt_handle).await?;
                 writeln!(out, "{} is {}, not failed; dropped its dead letter", letter.body, status.name())?;
             }
-            Ok(Redrive::Missing) => {
+            Ok(RedriveOutcome::Missing) => {
                 kept.push(letter.clone());
                 let id = if is_id(&letter.body) { letter.body.as_str() } else { letter.id.as_str() };
                 writeln!(out, "{id} has no stored job; it can only be dropped")?;
@@ -185,7 +186,7 @@ async fn redrive(app: &App, chosen: &Chosen, now_ms: u64, out: &mut impl Write) 
         }
     }
     let count = selection.selected.len() - kept.len();
-    queue.show_again(&kept).await?;
+    queue.make_visible(&kept).await?;
     finish(queue, &selection, chosen, out).await?;
     if !kept.is_empty() {
         bail!("handled {count} dead letters, kept {}", kept.len());
@@ -213,7 +214,7 @@ async fn select_chosen(queue: &Queue, chosen: &Chosen) -> anyhow::Result<Selecti
 
 /// Makes unselected messages visible again, and reports the IDs that were not found.
 async fn finish(queue: &Queue, selection: &Selection, chosen: &Chosen, out: &mut impl Write) -> anyhow::Result<()> {
-    queue.show_again(&selection.unselected).await?;
+    queue.make_visible(&selection.unselected).await?;
     print_extent(selection, out)?;
     let found: HashSet<&str> =
         selection.selected.iter().flat_map(|letter| [letter.body.as_str(), letter.id.as_str()]).collect();
@@ -255,8 +256,8 @@ fn route(job: &Job) -> String {
     format!("POST {}", job.call.path)
 }
 
-fn age(age_ms: u64) -> String {
-    let age_s = age_ms / 1_000;
+fn age(age: Millis) -> String {
+    let age_s = age.as_ms() / 1_000;
     match age_s {
         0..120 => format!("{age_s}s"),
         120..7_200 => format!("{}m", age_s / 60),
@@ -265,8 +266,8 @@ fn age(age_ms: u64) -> String {
     }
 }
 
-fn moment(at_ms: u64) -> String {
-    let at = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(at_ms / 1_000 * 1_000);
+fn moment(at: UnixMs) -> String {
+    let at = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(at.as_s());
     at.format(&Rfc3339).unwrap_or_default()
 }
 
@@ -276,7 +277,7 @@ mod tests {
 
     #[test]
     fn an_age_is_printed_in_the_unit_that_fits() {
-        let ages = [0, 119_000, 120_000, 7_199_000, 7_200_000, 172_800_000].map(age);
+        let ages = [0, 119, 120, 7_199, 7_200, 172_800].map(|age_s| age(Millis::from_s(age_s)));
         assert_eq!(ages, ["0s", "119s", "2m", "119m", "2h", "2d"]);
     }
 
@@ -290,8 +291,8 @@ mod tests {
             receipt_handle: String::new(),
             tenant: None,
             reason: None,
-            since_ms: 0,
+            since: UnixMs::default(),
         };
-        assert_eq!(row(&letter, None, 1_000)[..4], ["(message m)", "-", "received_too_often", "1s"]);
+        assert_eq!(row(&letter, None, UnixMs::from_ms(1_000))[..4], ["(message m)", "-", "received_too_often", "1s"]);
     }
 }

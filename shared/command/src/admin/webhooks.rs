@@ -8,14 +8,15 @@ use spillway::{
     outbound::{Outbound, Reach},
     tenant::{
         Endpoint, EventType, Secret,
-        endpoint::{LONGEST_OVERLAP_MS, MOST_ENDPOINTS},
+        endpoint::{MAX_ENDPOINTS, MAX_OVERLAP},
     },
+    units::{Millis, UnixMs},
     webhook,
 };
 
 use super::show;
 
-const HOUR_MS: u64 = 60 * 60 * 1_000;
+const HOUR: Millis = Millis::from_s(60 * 60);
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Webhooks {
@@ -47,7 +48,7 @@ pub enum Webhooks {
         id: String,
         /// Hours for which events are signed with the old secret too; 0 ends it immediately
         #[arg(long, value_name = "HOURS", default_value_t = 24,
-              value_parser = clap::value_parser!(u64).range(0..=LONGEST_OVERLAP_MS / HOUR_MS))]
+              value_parser = clap::value_parser!(u64).range(0..=MAX_OVERLAP.as_ms() / HOUR.as_ms()))]
         keep_old_hours: u64,
     },
     /// Send an endpoint a challenge; it receives events once it has answered the challenge
@@ -80,7 +81,7 @@ impl ReachArgs {
 }
 
 /// Runs `command`.
-pub async fn run(command: Webhooks, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+pub async fn run(command: Webhooks, app: &App, now: UnixMs, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Webhooks::Add { tenant, url, events, reach } => {
             let endpoint = add(app, &reach.outbound(app), &tenant, &url, events).await?;
@@ -88,7 +89,7 @@ pub async fn run(command: Webhooks, app: &App, now_ms: u64, out: &mut impl Write
             // The secret is printed before the challenge, which may fail, because it is not shown
             // again.
             out.flush()?;
-            match verify(app, &reach.outbound(app), endpoint.clone(), now_ms).await {
+            match verify(app, &reach.outbound(app), endpoint.clone(), now).await {
                 Ok(()) => Ok(writeln!(out, "verified")?),
                 Err(error) => {
                     let id = endpoint.id;
@@ -102,12 +103,12 @@ pub async fn run(command: Webhooks, app: &App, now_ms: u64, out: &mut impl Write
         Webhooks::List { tenant } => list(app, &tenant, out).await,
         Webhooks::Rotate { id, keep_old_hours } => {
             let secret = Secret::generate().context("the system cannot generate random bytes")?;
-            let endpoint = find(app, &id).await?.rotated(secret, keep_old_hours.saturating_mul(HOUR_MS), now_ms);
+            let endpoint = find(app, &id).await?.rotated(secret, HOUR * keep_old_hours, now);
             app.registry.put_endpoint(&endpoint).await?;
             Ok(writeln!(out, "secret {}", endpoint.secret.expose())?)
         }
         Webhooks::Verify { id, reach } => {
-            verify(app, &reach.outbound(app), find(app, &id).await?, now_ms).await?;
+            verify(app, &reach.outbound(app), find(app, &id).await?, now).await?;
             Ok(writeln!(out, "verified endpoint {id}")?)
         }
         Webhooks::Remove { id } => {
@@ -129,8 +130,8 @@ async fn add(
         bail!("there is no tenant {tenant}; create it first with `spillway tenants apply`");
     }
     outbound.check(url)?;
-    if app.registry.endpoints(tenant).await?.len() >= MOST_ENDPOINTS {
-        bail!("tenant {tenant} already has {MOST_ENDPOINTS} endpoints, the maximum");
+    if app.registry.endpoints(tenant).await?.len() >= MAX_ENDPOINTS {
+        bail!("tenant {tenant} already has {MAX_ENDPOINTS} endpoints, the maximum");
     }
     let endpoint = Endpoint::new(tenant, url, events).context("the system cannot generate random bytes")?;
     let errors = endpoint.check();
@@ -141,9 +142,9 @@ async fn add(
     Ok(endpoint)
 }
 
-async fn verify(app: &App, outbound: &Outbound, endpoint: Endpoint, now_ms: u64) -> anyhow::Result<()> {
-    webhook::verify(outbound, &endpoint, now_ms).await?;
-    app.registry.put_endpoint(&Endpoint { verified_ms: Some(now_ms), ..endpoint }).await?;
+async fn verify(app: &App, outbound: &Outbound, endpoint: Endpoint, now: UnixMs) -> anyhow::Result<()> {
+    webhook::verify(outbound, &endpoint, now).await?;
+    app.registry.put_endpoint(&Endpoint { verified_at: Some(now), ..endpoint }).await?;
     Ok(())
 }
 
@@ -153,7 +154,7 @@ async fn list(app: &App, tenant: &str, out: &mut impl Write) -> anyhow::Result<(
     let rows = endpoints.iter().map(|endpoint| {
         let events: Vec<&str> = endpoint.events.iter().map(|event| event.name()).collect();
         let events = if events.is_empty() { "all".to_owned() } else { events.join(",") };
-        let verified = if endpoint.verified_ms.is_some() { "yes" } else { "no" };
+        let verified = if endpoint.verified_at.is_some() { "yes" } else { "no" };
         [endpoint.id.clone(), endpoint.url.clone(), events, verified.to_owned()]
     });
     show::table(["ENDPOINT", "URL", "EVENTS", "VERIFIED"], rows, out)

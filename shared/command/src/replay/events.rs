@@ -8,10 +8,12 @@ use http_body_util::BodyExt;
 use spillway::{
     dialect::Api,
     drain,
-    job::{Call, NewJob, Priority},
+    job::{NewJob, Priority, StoredCall},
     lambda::{self, FunctionEvent},
+    stored_headers::StoredHeaders,
     telemetry::Telemetry,
     tenant::CallerRecord,
+    units::Millis,
 };
 
 use crate::{
@@ -104,22 +106,22 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Stores a job without sending a message for it, so that only the replayed event runs it.
 async fn waiting_job(world: &World) -> anyhow::Result<String> {
-    let now_ms = world.app.clock.now_ms();
+    let now = world.app.clock.now();
     let body = r#"{"model":"demo-chat","max_tokens":32,"messages":[{"role":"user","content":"Hello from a job"}]}"#;
     let job = NewJob {
         id: None,
         tenant: TENANT.into(),
-        call: Call {
+        call: StoredCall {
             api: Api::ChatCompletions,
             model: None,
             path: "/v1/chat/completions".into(),
-            headers: Vec::new(),
+            headers: StoredHeaders::default(),
             stream: false,
         },
         body: body.into(),
-        created_ms: now_ms,
-        ready_ms: now_ms,
-        expires_ms: now_ms + 3_600_000,
+        created_at: now,
+        ready_at: now,
+        expires_at: now + Millis::from_s(3_600),
         priority: Priority::Normal,
         class: spillway::tenant::Class::Batch,
         member: None,

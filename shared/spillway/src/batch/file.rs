@@ -1,34 +1,42 @@
-//! A file: what its tenant uploads for a batch, and what a batch leaves.
+//! Files: the uploads of tenants for batches, and the output of batches.
+
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// How long a file is kept when nobody says, in seconds: thirty days, as OpenAI keeps those of batches.
-pub const KEPT_S: u64 = 30 * 24 * 60 * 60;
+use crate::units::UnixMs;
 
-/// The shortest and the longest that somebody can say, in seconds (OpenAI API reference, "Upload file", `expires_after`).
-pub const KEPT_BETWEEN_S: std::ops::RangeInclusive<u64> = 3_600..=KEPT_S;
+/// How long a file is kept by default, in seconds: thirty days, as OpenAI keeps the files of
+/// batches.
+pub const FILE_RETENTION_S: u64 = 30 * 24 * 60 * 60;
+
+/// The retentions that a tenant may choose, in seconds (OpenAI API reference, "Upload file",
+/// `expires_after`).
+pub const FILE_RETENTION_RANGE_S: RangeInclusive<u64> = 3_600..=FILE_RETENTION_S;
 
 /// A file without its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// `file-<uuid>`.
     pub id: String,
-    /// Whose file it is.
+    /// Name of the tenant.
     pub tenant: String,
-    /// What it is for: `batch`, or `batch_output`.
+    /// Purpose: `batch` or `batch_output`.
     pub purpose: String,
-    /// The name that it was given.
+    /// Name from the upload.
     pub name: String,
-    /// How long its content is, in bytes.
+    /// Size of the content in bytes.
     pub bytes: u64,
-    /// When it was made, in milliseconds since 1970.
-    pub created_ms: u64,
-    /// When it goes, in milliseconds since 1970.
-    pub expires_ms: u64,
+    /// Time when the file was created.
+    #[serde(rename = "created_ms")]
+    pub created_at: UnixMs,
+    /// Time when the file is deleted.
+    #[serde(rename = "expires_ms")]
+    pub expires_at: UnixMs,
 }
 
 impl File {
-    /// The key of its content in the bucket.
+    /// Key of the content in the bucket.
     pub fn key(&self) -> String {
         format!("{}/{}", self.tenant, self.id)
     }

@@ -1,11 +1,11 @@
-//! Names: of batches, of files, and what follows from them.
+//! Ids of batches and files, and ids that are derived from others.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// What is listed for a tenant beside its jobs, by how its ids begin.
+/// A kind of resource that is listed for a tenant besides jobs. The prefix of an id names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ResourceKind {
     /// A batch of OpenAI's API.
     Batch,
     /// A batch of Anthropic's API.
@@ -14,7 +14,7 @@ pub enum Kind {
     File,
 }
 
-impl Kind {
+impl ResourceKind {
     const ALL: [Self; 3] = [Self::Batch, Self::MessageBatch, Self::File];
 
     fn prefix(self) -> &'static str {
@@ -25,7 +25,7 @@ impl Kind {
         }
     }
 
-    /// Its name in the index of what tenants have.
+    /// Name in the index of a tenant's resources.
     pub fn name(self) -> &'static str {
         match self {
             Self::Batch => "batch",
@@ -34,25 +34,27 @@ impl Kind {
         }
     }
 
-    /// The id that `uuid` makes.
+    /// Returns the id of this kind with this UUID.
     pub fn id(self, uuid: Uuid) -> String {
         format!("{}{}", self.prefix(), uuid.simple())
     }
 
-    /// What `id` names. Names in the API are not trusted: only what [`id`](Self::id) makes names anything.
-    pub fn of(id: &str) -> Option<Self> {
-        let is_rest = |rest: &str| rest.len() == 32 && rest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        Self::ALL.into_iter().find(|kind| id.strip_prefix(kind.prefix()).is_some_and(is_rest))
+    /// Returns the kind of the resource that `id` names. Ids come from callers, so only the exact
+    /// format of [`id`](Self::id) names a resource.
+    pub fn from_id(id: &str) -> Option<Self> {
+        let is_uuid = |rest: &str| rest.len() == 32 && rest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        Self::ALL.into_iter().find(|kind| id.strip_prefix(kind.prefix()).is_some_and(is_uuid))
     }
 }
 
 /// Whether `id` names a batch.
 pub fn is_batch_id(id: &str) -> bool {
-    matches!(Kind::of(id), Some(Kind::Batch | Kind::MessageBatch))
+    matches!(ResourceKind::from_id(id), Some(ResourceKind::Batch | ResourceKind::MessageBatch))
 }
 
-/// The UUID that follows from `parts`: the same for the same parts, and for no others (version 8, RFC 9562).
-pub fn derived(parts: &[&[u8]]) -> Uuid {
+/// Derives a UUID (version 8, RFC 9562) from `parts`. Equal parts give equal UUIDs, different parts
+/// different ones.
+pub fn derive_uuid(parts: &[&[u8]]) -> Uuid {
     let mut digest = Sha256::new();
     for part in parts {
         digest.update(part.len().to_be_bytes());
@@ -71,21 +73,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_tells_what_it_names() {
-        for kind in Kind::ALL {
-            let id = kind.id(derived(&[b"a"]));
-            assert_eq!(Kind::of(&id), Some(kind));
-            assert_eq!(is_batch_id(&id), kind != Kind::File);
-            assert_eq!(Kind::of(&format!("{id}#count0")), None, "no id leads to another row");
-            assert_eq!(Kind::of(&id.to_uppercase()), None);
+    fn an_id_names_the_kind_of_its_resource() {
+        for kind in ResourceKind::ALL {
+            let id = kind.id(derive_uuid(&[b"a"]));
+            assert_eq!(ResourceKind::from_id(&id), Some(kind));
+            assert_eq!(is_batch_id(&id), kind != ResourceKind::File);
+            assert_eq!(ResourceKind::from_id(&format!("{id}#count0")), None, "an id cannot name another row");
+            assert_eq!(ResourceKind::from_id(&id.to_uppercase()), None);
         }
-        assert_ne!(derived(&[b"a", b"b"]), derived(&[b"ab", b""]), "parts are not run together");
+        assert_ne!(derive_uuid(&[b"a", b"b"]), derive_uuid(&[b"ab", b""]), "parts are kept apart");
     }
 
     proptest! {
         #[test]
         fn any_text_is_an_id_or_none(text in "\\PC{0,50}") {
-            let _ = (Kind::of(&text), Kind::of(&format!("batch_{text}")));
+            let _ = (ResourceKind::from_id(&text), ResourceKind::from_id(&format!("batch_{text}")));
         }
     }
 }

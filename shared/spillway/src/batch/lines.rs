@@ -1,4 +1,5 @@
-//! The lines of a batch: one JSON object each, as OpenAI's batch guide has them (`custom_id`, `method`, `url`, `body`).
+//! Lines of a batch: one JSON object each, with the fields of OpenAI's batch guide (`custom_id`,
+//! `method`, `url`, `body`).
 
 use std::collections::HashSet;
 
@@ -7,61 +8,60 @@ use serde_json::{Map, Value, json};
 
 use super::LineError;
 
-/// The most lines of one batch, as at OpenAI (API reference, "Create batch").
-pub const MOST_LINES: usize = 50_000;
+/// Maximum of lines in a batch, as in OpenAI's API (API reference, "Create batch").
+pub const MAX_LINES: usize = 50_000;
 
-/// The most errors that are told: a row holds them.
-const MOST_ERRORS: usize = 50;
+/// Maximum of errors that are reported, so that they fit in a row.
+const MAX_ERRORS: usize = 50;
 
-/// The longest name of a line, in bytes.
-const LONGEST_CUSTOM_ID: usize = 512;
+/// Maximum length of a `custom_id`.
+const MAX_CUSTOM_ID_BYTES: usize = 512;
 
-/// A request of a batch.
+/// One request of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The name that its batch gives it.
+    /// Name of the request in the batch.
     pub custom_id: String,
-    /// The body of the request.
+    /// Body of the request.
     pub body: Bytes,
 }
 
-/// Reads all lines; each must ask `endpoint`. Empty ones do not count.
+/// Parses all lines. Each must call `endpoint`. Empty lines are skipped.
 ///
 /// # Errors
-/// What is wrong, line by line; of very many errors the first ones.
-pub fn read(input: &[u8], endpoint: &str) -> Result<Vec<Line>, Vec<LineError>> {
-    let (mut lines, mut errors, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+/// Returns an error for each invalid line, up to a maximum.
+pub fn parse_lines(input: &[u8], endpoint: &str) -> Result<Vec<Line>, Vec<LineError>> {
+    let (mut lines, mut errors, mut custom_ids) = (Vec::new(), Vec::new(), HashSet::new());
     for (number, text) in (1_u64..).zip(input.split(|byte| *byte == b'\n')) {
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let read = line(text, endpoint).and_then(|line| match seen.insert(line.custom_id.clone()) {
+        let parsed = parse_line(text, endpoint).and_then(|line| match custom_ids.insert(line.custom_id.clone()) {
             true => Ok(line),
-            false => {
-                Err(error("duplicate_custom_id", "custom_id", "The custom_id of this line is that of an earlier one."))
-            }
+            false => Err(error("duplicate_custom_id", "custom_id", "An earlier line has the same custom_id.")),
         });
-        match read {
+        match parsed {
             Ok(line) => lines.push(line),
             Err(error) => errors.push(LineError { line: Some(number), ..error }),
         }
-        if errors.len() == MOST_ERRORS {
+        if errors.len() == MAX_ERRORS {
             break;
         }
     }
-    let whole = |code, told: String| vec![LineError { param: None, ..error(code, "", &told) }];
+    let file_error = |code, message: String| vec![LineError { param: None, ..error(code, "", &message) }];
     match lines.len() {
         _ if !errors.is_empty() => Err(errors),
-        0 => Err(whole("empty_file", "The input file holds no requests.".to_owned())),
-        count if count > MOST_LINES => {
-            Err(whole("too_many_tasks", format!("The input file holds {count} requests; a batch takes {MOST_LINES}.")))
-        }
+        0 => Err(file_error("empty_file", "The input file contains no requests.".to_owned())),
+        count if count > MAX_LINES => Err(file_error(
+            "too_many_tasks",
+            format!("The input file contains {count} requests. A batch may have {MAX_LINES}."),
+        )),
         _ => Ok(lines),
     }
 }
 
-/// The lines of which `read` makes these requests again.
-pub fn of_requests<'a>(requests: impl IntoIterator<Item = (&'a str, &'a Value)>, endpoint: &str) -> Bytes {
+/// Formats requests as the lines of a batch, which [`parse_lines`] can parse.
+pub fn lines_from_requests<'a>(requests: impl IntoIterator<Item = (&'a str, &'a Value)>, endpoint: &str) -> Bytes {
     let mut lines = Vec::new();
     for (custom_id, body) in requests {
         let line = json!({ "custom_id": custom_id, "method": "POST", "url": endpoint, "body": body });
@@ -71,28 +71,30 @@ pub fn of_requests<'a>(requests: impl IntoIterator<Item = (&'a str, &'a Value)>,
     lines.into()
 }
 
-fn line(text: &[u8], endpoint: &str) -> Result<Line, LineError> {
+fn parse_line(text: &[u8], endpoint: &str) -> Result<Line, LineError> {
     let Ok(Value::Object(mut line)) = serde_json::from_slice(text) else {
-        let told = "This line is not parseable as a JSON object.";
-        return Err(LineError { param: None, ..error("invalid_json_line", "", told) });
+        let message = "This line is not a JSON object.";
+        return Err(LineError { param: None, ..error("invalid_json_line", "", message) });
     };
     let custom_id = take(&mut line, "custom_id")?;
-    let custom_id = custom_id.as_str().filter(|id| (1..=LONGEST_CUSTOM_ID).contains(&id.len()));
+    let custom_id = custom_id.as_str().filter(|id| (1..=MAX_CUSTOM_ID_BYTES).contains(&id.len()));
     let custom_id = custom_id.ok_or_else(|| {
-        let told = format!("The custom_id must be a string of 1 to {LONGEST_CUSTOM_ID} bytes.");
-        error("invalid_custom_id", "custom_id", &told)
+        let message = format!("The custom_id must be a string of 1 to {MAX_CUSTOM_ID_BYTES} bytes.");
+        error("invalid_custom_id", "custom_id", &message)
     })?;
     if take(&mut line, "method")?.as_str() != Some("POST") {
         return Err(error("invalid_method", "method", "The method must be POST."));
     }
     if take(&mut line, "url")?.as_str() != Some(endpoint) {
-        let told = format!("The url must be the endpoint of the batch, {endpoint}.");
-        return Err(error("url_mismatch", "url", &told));
+        let message = format!("The url must be the endpoint of the batch, {endpoint}.");
+        return Err(error("url_mismatch", "url", &message));
     }
     let body = take(&mut line, "body")?;
     match body.get("stream") {
         _ if !body.is_object() => Err(error("invalid_body", "body", "The body must be an object.")),
-        Some(Value::Bool(true)) => Err(error("invalid_body", "body.stream", "Nobody reads a stream in a batch.")),
+        Some(Value::Bool(true)) => {
+            Err(error("invalid_body", "body.stream", "A batch cannot stream. Leave out stream, or set it to false."))
+        }
         _ => Ok(Line { custom_id: custom_id.to_owned(), body: body.to_string().into() }),
     }
 }
@@ -114,35 +116,39 @@ mod tests {
 
     const CHAT: &str = "/v1/chat/completions";
 
-    fn one(custom_id: &str) -> String {
+    fn line(custom_id: &str) -> String {
         json!({ "custom_id": custom_id, "method": "POST", "url": CHAT, "body": { "z": 1, "a": 2.5 } }).to_string()
     }
 
     fn errors(input: &str) -> Vec<(String, Option<u64>, Option<String>)> {
-        let errors = read(input.as_bytes(), CHAT).expect_err(input);
+        let errors = parse_lines(input.as_bytes(), CHAT).expect_err(input);
         errors.into_iter().map(|error| (error.code, error.line, error.param)).collect()
     }
 
     #[test]
-    fn lines_are_read_in_order_with_their_bodies_as_they_are() {
-        let input = format!("{}\r\n\n{}\n", one("a"), one("b"));
-        let lines = read(input.as_bytes(), CHAT).expect("two lines");
+    fn lines_are_parsed_in_order_with_their_bodies_unchanged() {
+        let input = format!("{}\r\n\n{}\n", line("a"), line("b"));
+        let lines = parse_lines(input.as_bytes(), CHAT).expect("two lines");
         assert_eq!(lines.iter().map(|line| line.custom_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(lines[0].body, r#"{"z":1,"a":2.5}"#);
-        assert_eq!(read(one("a").as_bytes(), CHAT).map(|lines| lines.len()), Ok(1), "the last newline may be missing");
+        assert_eq!(
+            parse_lines(line("a").as_bytes(), CHAT).map(|lines| lines.len()),
+            Ok(1),
+            "the last newline may be missing"
+        );
     }
 
     #[test]
-    fn every_bad_line_is_told_with_its_number_and_member() {
-        let good = one("a");
+    fn every_invalid_line_is_reported_with_its_number_and_field() {
+        let valid = line("a");
         let input = [
-            &good,
+            &valid,
             "{",
-            &good,
-            &good.replace("POST", "GET"),
-            &good.replace(CHAT, "/v1/embeddings"),
-            &good.replace(":\"a\"", ":7"),
-            &good.replace("\"z\"", "\"stream\":true,\"z\""),
+            &valid,
+            &valid.replace("POST", "GET"),
+            &valid.replace(CHAT, "/v1/embeddings"),
+            &valid.replace(":\"a\"", ":7"),
+            &valid.replace("\"z\"", "\"stream\":true,\"z\""),
             "{\"custom_id\":\"x\"}",
             "[]",
         ];
@@ -159,35 +165,35 @@ mod tests {
         let expected = expected.map(|(code, line, param)| (code.to_owned(), Some(line), param.map(str::to_owned)));
         assert_eq!(errors(&input.join("\n")), expected);
         assert_eq!(errors("\n \n"), [("empty_file".to_owned(), None, None)]);
-        assert_eq!(errors(&"x\n".repeat(1_000)).len(), MOST_ERRORS);
+        assert_eq!(errors(&"x\n".repeat(1_000)).len(), MAX_ERRORS);
     }
 
     #[test]
-    fn a_batch_has_an_end() {
-        let input: String = (0..=MOST_LINES).map(|number| one(&number.to_string()) + "\n").collect();
+    fn a_batch_has_a_maximum_of_lines() {
+        let input: String = (0..=MAX_LINES).map(|number| line(&number.to_string()) + "\n").collect();
         assert_eq!(errors(&input), [("too_many_tasks".to_owned(), None, None)]);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_lines_or_errors(input: Vec<u8>) {
-            let _ = read(&input, CHAT);
+            let _ = parse_lines(&input, CHAT);
         }
 
         #[test]
-        fn any_mutilated_line_is_read_or_refused(at in 0..80_usize, with in "\\PC{0,3}") {
-            let good = one("a");
-            let at = (0..=at.min(good.len())).rev().find(|at| good.is_char_boundary(*at)).unwrap_or_default();
-            let _ = read(format!("{}{with}{}", &good[..at], &good[at..]).as_bytes(), CHAT);
+        fn any_damaged_line_is_parsed_or_rejected(at in 0..80_usize, with in "\\PC{0,3}") {
+            let valid = line("a");
+            let at = (0..=at.min(valid.len())).rev().find(|at| valid.is_char_boundary(*at)).unwrap_or_default();
+            let _ = parse_lines(format!("{}{with}{}", &valid[..at], &valid[at..]).as_bytes(), CHAT);
         }
 
         #[test]
-        fn requests_come_back_as_they_were(ids in proptest::collection::hash_set("\\PC{1,20}", 1..20)) {
+        fn requests_survive_formatting_and_parsing(ids in proptest::collection::hash_set("\\PC{1,20}", 1..20)) {
             let body = json!({ "text": "x" });
             let requests = ids.iter().map(|id| (id.as_str(), &body));
-            let lines = read(&of_requests(requests, CHAT), CHAT).expect("lines");
-            let read: Vec<_> = lines.iter().map(|line| line.custom_id.as_str()).collect();
-            prop_assert_eq!(read, ids.iter().map(String::as_str).collect::<Vec<_>>());
+            let lines = parse_lines(&lines_from_requests(requests, CHAT), CHAT).expect("lines");
+            let parsed: Vec<_> = lines.iter().map(|line| line.custom_id.as_str()).collect();
+            prop_assert_eq!(parsed, ids.iter().map(String::as_str).collect::<Vec<_>>());
         }
     }
 }

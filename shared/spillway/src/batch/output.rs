@@ -1,4 +1,5 @@
-//! What is written of the ends of lines: OpenAI's output and error file, Anthropic's results.
+//! Output of a batch: the output file and the error file of OpenAI's API, the results of
+//! Anthropic's.
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -6,66 +7,68 @@ use serde_json::{Value, json};
 
 use crate::{dialect::Dialect, job::StoredResult};
 
-/// The most bytes of one file: it is put together in memory. An answer that does not fit is named instead, and is still to
-/// be had from its job.
-pub const LARGEST_FILE: usize = 64 * 1024 * 1024;
+/// Maximum size of a file, which is built in memory. An answer that does not fit is replaced by a
+/// reference to its job.
+pub const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
 
-/// How a line ended.
+/// Outcome of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// With this answer, good or bad.
+pub enum LineOutcome {
+    /// The line was answered, with a success or an error.
     Answered(StoredResult),
-    /// Without one: why.
+    /// The line failed without an answer, for this reason.
     Failed(String),
-    /// It found no room in time.
+    /// There was no room for the line in time.
     Expired,
-    /// It was taken back before it ran.
+    /// The line was cancelled before it ran.
     Cancelled,
 }
 
-/// The files of a batch as they are put together.
+/// Files of a batch while they are built.
 #[derive(Debug)]
-pub struct Files {
+pub struct OutputFiles {
     dialect: Dialect,
-    largest: usize,
-    /// The lines that were answered; in Anthropic's API all.
+    max_bytes: usize,
+    /// Lines that succeeded. In Anthropic's API, all lines.
     pub answers: Vec<u8>,
-    /// The others.
+    /// Lines that failed. Empty in Anthropic's API.
     pub errors: Vec<u8>,
 }
 
-impl Files {
-    /// No lines yet, of at most `largest` bytes a file beyond what it takes to name every line.
-    pub fn new(dialect: Dialect, largest: usize) -> Self {
-        Self { dialect, largest, answers: Vec::new(), errors: Vec::new() }
+impl OutputFiles {
+    /// Empty files. Each may hold `max_bytes`, plus a reference to the job of every line that does
+    /// not fit.
+    pub fn new(dialect: Dialect, max_bytes: usize) -> Self {
+        Self { dialect, max_bytes, answers: Vec::new(), errors: Vec::new() }
     }
 
-    /// Adds the end of the line called `custom_id`, which was done by the job `job_id`.
-    pub fn add(&mut self, job_id: &str, custom_id: &str, ending: &Ending) {
-        let is_answer = matches!(ending, Ending::Answered(result) if (200..300).contains(&result.status));
-        let line = self.line(job_id, custom_id, ending);
+    /// Adds the outcome of the line called `custom_id`, which the job `job_id` ran.
+    pub fn add(&mut self, job_id: &str, custom_id: &str, outcome: &LineOutcome) {
+        let is_answer = matches!(outcome, LineOutcome::Answered(result) if (200..300).contains(&result.status));
+        let line = self.line(job_id, custom_id, outcome);
         let goes_to_answers = is_answer || self.dialect == Dialect::Anthropic;
         let file = if goes_to_answers { &self.answers } else { &self.errors };
-        if file.len() + line.len() <= self.largest {
+        if file.len() + line.len() <= self.max_bytes {
             let file = if goes_to_answers { &mut self.answers } else { &mut self.errors };
             file.extend_from_slice(&line);
             return;
         }
-        let told = format!("The file is full. The answer of this line is at /v1/jobs/{job_id}/result for seven days.");
-        let line = self.line(job_id, custom_id, &Ending::Failed(told));
+        let message =
+            format!("The file is full. The answer of this line is at /v1/jobs/{job_id}/result for seven days.");
+        let line = self.line(job_id, custom_id, &LineOutcome::Failed(message));
         let file = if self.dialect == Dialect::Anthropic { &mut self.answers } else { &mut self.errors };
         file.extend_from_slice(&line);
     }
 
-    fn line(&self, job_id: &str, custom_id: &str, ending: &Ending) -> Vec<u8> {
+    fn line(&self, job_id: &str, custom_id: &str, outcome: &LineOutcome) -> Vec<u8> {
         let custom_id = Value::from(custom_id).to_string();
         let mut line = match self.dialect {
             Dialect::Anthropic => format!(r#"{{"custom_id":{custom_id},"result":"#).into_bytes(),
             _ => format!(r#"{{"id":"batch_req_{}","custom_id":{custom_id},"#, job_id.replace('-', "")).into_bytes(),
         };
         match self.dialect {
-            Dialect::Anthropic => anthropic(&mut line, ending),
-            _ => openai(&mut line, job_id, ending),
+            Dialect::Anthropic => anthropic(&mut line, outcome),
+            _ => openai(&mut line, job_id, outcome),
         }
         line.extend_from_slice(b"}\n");
         line
@@ -73,45 +76,46 @@ impl Files {
 }
 
 /// OpenAI API reference, "The request output object".
-fn openai(line: &mut Vec<u8>, job_id: &str, ending: &Ending) {
-    let (code, message) = match ending {
-        Ending::Answered(result) => {
+fn openai(line: &mut Vec<u8>, job_id: &str, outcome: &LineOutcome) {
+    let (code, message) = match outcome {
+        LineOutcome::Answered(result) => {
             let status = result.status;
             let head = format!(r#""response":{{"status_code":{status},"request_id":"{job_id}","body":"#);
             line.extend_from_slice(head.as_bytes());
             line.extend_from_slice(&in_one_line(&result.body));
             return line.extend_from_slice(br#"},"error":null"#);
         }
-        Ending::Failed(told) => ("batch_request_failed", told.as_str()),
-        Ending::Expired => {
+        LineOutcome::Failed(message) => ("batch_request_failed", message.as_str()),
+        LineOutcome::Expired => {
             ("batch_expired", "This request could not be executed before the completion window expired.")
         }
-        Ending::Cancelled => ("batch_cancelled", "The batch was cancelled before this request was executed."),
+        LineOutcome::Cancelled => ("batch_cancelled", "The batch was cancelled before this request was executed."),
     };
     let error = json!({ "code": code, "message": message });
     line.extend_from_slice(format!(r#""response":null,"error":{error}"#).as_bytes());
 }
 
 /// Anthropic API reference, "Retrieve Message Batch results".
-fn anthropic(line: &mut Vec<u8>, ending: &Ending) {
-    let (head, body): (&[u8], Bytes) = match ending {
-        Ending::Answered(result) if (200..300).contains(&result.status) => {
+fn anthropic(line: &mut Vec<u8>, outcome: &LineOutcome) {
+    let (head, body): (&[u8], Bytes) = match outcome {
+        LineOutcome::Answered(result) if (200..300).contains(&result.status) => {
             (br#"{"type":"succeeded","message":"#, in_one_line(&result.body))
         }
-        Ending::Answered(result) => (br#"{"type":"errored","error":"#, in_one_line(&result.body)),
-        Ending::Failed(told) => {
-            let error = json!({ "type": "error", "error": { "type": "api_error", "message": told } });
+        LineOutcome::Answered(result) => (br#"{"type":"errored","error":"#, in_one_line(&result.body)),
+        LineOutcome::Failed(message) => {
+            let error = json!({ "type": "error", "error": { "type": "api_error", "message": message } });
             (br#"{"type":"errored","error":"#, error.to_string().into())
         }
-        Ending::Expired => return line.extend_from_slice(br#"{"type":"expired"}"#),
-        Ending::Cancelled => return line.extend_from_slice(br#"{"type":"canceled"}"#),
+        LineOutcome::Expired => return line.extend_from_slice(br#"{"type":"expired"}"#),
+        LineOutcome::Cancelled => return line.extend_from_slice(br#"{"type":"canceled"}"#),
     };
     line.extend_from_slice(head);
     line.extend_from_slice(&body);
     line.push(b'}');
 }
 
-/// A body as it can stand in a line: as it is, unless it has line breaks; as a string, if it is no JSON.
+/// Formats a body for a line: unchanged if it is JSON without line breaks, without line breaks if
+/// it has some, and as a string if it is not JSON.
 fn in_one_line(body: &Bytes) -> Bytes {
     let is_json = serde_json::from_slice::<IgnoredAny>(body).is_ok();
     match serde_json::from_slice::<Value>(body) {
@@ -126,9 +130,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::stored_headers::StoredHeaders;
 
-    fn answer(status: u16, body: &str) -> Ending {
-        Ending::Answered(StoredResult { status, headers: Vec::new(), body: Bytes::from(body.to_owned()) })
+    fn answer(status: u16, body: &str) -> LineOutcome {
+        LineOutcome::Answered(StoredResult {
+            status,
+            headers: StoredHeaders::default(),
+            body: Bytes::from(body.to_owned()),
+        })
     }
 
     fn read(file: &[u8]) -> Vec<Value> {
@@ -137,11 +146,11 @@ mod tests {
     }
 
     #[test]
-    fn openai_has_answers_and_other_ends_in_two_files() {
-        let mut files = Files::new(Dialect::OpenAi, LARGEST_FILE);
+    fn openai_has_answers_and_errors_in_two_files() {
+        let mut files = OutputFiles::new(Dialect::OpenAi, MAX_FILE_BYTES);
         files.add("1-2", "a", &answer(200, "{\n  \"x\": 1}"));
         files.add("1-3", "b", &answer(404, r#"{"error":{}}"#));
-        files.add("1-4", "c", &Ending::Expired);
+        files.add("1-4", "c", &LineOutcome::Expired);
         let response = json!({ "status_code": 200, "request_id": "1-2", "body": { "x": 1 } });
         let line = json!({ "id": "batch_req_12", "custom_id": "a", "response": response, "error": null });
         assert_eq!(read(&files.answers), [line]);
@@ -151,13 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn anthropic_has_all_ends_in_one_file() {
-        let mut files = Files::new(Dialect::Anthropic, LARGEST_FILE);
+    fn anthropic_has_all_outcomes_in_one_file() {
+        let mut files = OutputFiles::new(Dialect::Anthropic, MAX_FILE_BYTES);
         let error = r#"{"type":"error","error":{"type":"not_found_error"}}"#;
-        for ending in
-            [answer(200, "{}"), answer(404, error), Ending::Failed("no".into()), Ending::Expired, Ending::Cancelled]
-        {
-            files.add("1", "a", &ending);
+        for outcome in [
+            answer(200, "{}"),
+            answer(404, error),
+            LineOutcome::Failed("no".into()),
+            LineOutcome::Expired,
+            LineOutcome::Cancelled,
+        ] {
+            files.add("1", "a", &outcome);
         }
         let results: Vec<Value> = read(&files.answers).into_iter().map(|line| line["result"].clone()).collect();
         assert_eq!(results[0], json!({ "type": "succeeded", "message": {} }));
@@ -168,24 +181,24 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_does_not_fit_is_named_in_its_place() {
+    fn an_answer_that_does_not_fit_is_replaced_by_a_reference() {
         let long = format!("\"{}\"", "x".repeat(500));
-        let mut files = Files::new(Dialect::OpenAi, 1_000);
+        let mut files = OutputFiles::new(Dialect::OpenAi, 1_000);
         for custom_id in ["a", "b", "c"] {
             files.add("1", custom_id, &answer(200, &long));
         }
         let errors = read(&files.errors);
         assert_eq!((read(&files.answers).len(), errors.len()), (1, 2));
-        assert!(errors[0]["error"]["message"].as_str().is_some_and(|told| told.contains("/v1/jobs/1/result")));
+        assert!(errors[0]["error"]["message"].as_str().is_some_and(|message| message.contains("/v1/jobs/1/result")));
     }
 
     proptest! {
         #[test]
         fn every_line_is_one_line_of_json(body: Vec<u8>, custom_id in "\\PC{1,20}", status in 100..600_u16) {
             for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
-                let mut files = Files::new(dialect, LARGEST_FILE);
-                let ending = Ending::Answered(StoredResult { status, headers: Vec::new(), body: body.clone().into() });
-                files.add("1", &custom_id, &ending);
+                let mut files = OutputFiles::new(dialect, MAX_FILE_BYTES);
+                let outcome = LineOutcome::Answered(StoredResult { status, headers: StoredHeaders::default(), body: body.clone().into() });
+                files.add("1", &custom_id, &outcome);
                 let lines = [read(&files.answers), read(&files.errors)].concat();
                 prop_assert_eq!(lines.len(), 1);
                 prop_assert_eq!(lines[0]["custom_id"].as_str(), Some(custom_id.as_str()));

@@ -12,10 +12,11 @@ use crate::{
     broker::{self, ModelRequest, Reply, ServeError},
     chat,
     dialect::{Api, Context, Echo, Rendered},
-    job::{Job, Outcome, Reader, Reason, StoredResult},
+    job::{FailureReason, Job, JobOutcome, JobReader, StoredResult},
     pool::Model,
     problem::{Kind, Problem},
     quota::Receipt,
+    stored_headers::StoredHeaders,
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
     units::Millis,
@@ -29,7 +30,7 @@ pub enum AttemptOutcome {
     /// Nothing was billed.
     NoRoom { refusal: Problem, retry_after: Millis },
     /// The attempt failed; `is_final` if another attempt would fail the same way.
-    Failed { error: String, reason: Reason, result: StoredResult, is_final: bool },
+    Failed { error: String, reason: FailureReason, result: StoredResult, is_final: bool },
 }
 
 /// Returns the maximum duration of a call: the longest timeout of all models.
@@ -51,7 +52,7 @@ pub async fn attempt(app: &App, job: &Job, body: &Bytes, times: AttemptTimes) ->
     let served = serve(app, job, body, times, &mut partial_output).await;
     // A caller that waits gets the failure as if there had been no queue: a call that may have been
     // billed is not repeated, and output that was read cannot be taken back.
-    let is_waiting = job.reader == Reader::Waiting;
+    let is_waiting = job.reader == JobReader::Waiting;
     match served {
         Ok(result) => AttemptOutcome::Answered(result),
         Err(problem) => match (problem.kind, problem.retry_after) {
@@ -71,15 +72,16 @@ fn failed(job: &Job, problem: &Problem, is_last: bool) -> AttemptOutcome {
     let is_final = is_last
         || !matches!(problem.kind, Kind::Unavailable | Kind::Timeout | Kind::Model | Kind::Internal | Kind::Throttled);
     let result = stored(job.call.api.dialect().problem(&job.id, problem), []);
-    AttemptOutcome::Failed { error: problem.message.clone(), reason: Reason::of(problem.kind), result, is_final }
+    let reason = FailureReason::for_kind(problem.kind);
+    AttemptOutcome::Failed { error: problem.message.clone(), reason, result, is_final }
 }
 
 /// Returns the outcome of a job whose answer of `bytes` is larger than `limit`.
-pub fn too_large_to_store(job: &Job, bytes: usize, limit: usize) -> Outcome {
+pub fn too_large_to_store(job: &Job, bytes: usize, limit: usize) -> JobOutcome {
     let message = format!("The answer has {bytes} bytes. A job can store at most {limit} bytes.");
     let problem = Problem::new(Kind::Model, message);
     let result = stored(job.call.api.dialect().problem(&job.id, &problem), []);
-    Outcome::Failed { error: problem.message, result }
+    JobOutcome::Failed { error: problem.message, result }
 }
 
 async fn serve(
@@ -95,7 +97,7 @@ async fn serve(
         request_id: job.answer_id(),
         model: chat.model.clone(),
         // The same in every attempt, so that a reader of the stream can continue with the next one.
-        created_s: job.created_ms / 1_000,
+        created_s: job.created_at.as_s(),
         echo,
     };
     let event = RequestEvent {
@@ -135,7 +137,7 @@ async fn serve(
         Reply::Whole(answer) => Ok(stored(api.answer(&context, &answer), headers)),
         Reply::Stream { headers: model_headers, deltas } => {
             headers.extend(api.stream_headers(&job.id, &model_headers));
-            let body = partial_output.collect(api.stream(context), deltas, texts(&headers)).await?;
+            let body = partial_output.collect(api.stream(context), deltas, headers[..].into()).await?;
             Ok(stored(Rendered { status: StatusCode::OK, headers, body }, []))
         }
     }
@@ -165,19 +167,13 @@ async fn read(app: &App, job: &Job, body: &[u8]) -> Result<JobRequest, Problem> 
     let api = job.call.api;
     let draft = api.read(body, job.call.model.as_deref(), job.call.stream)?;
     let model = app.registry.catalogue().await?.resolve_for(&tenant, draft.model())?;
-    let headers = job.call.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
-    let (mut chat, echo) = draft.request(model.format(), &headers.collect())?;
+    let (mut chat, echo) = draft.request(model.format(), &(&job.call.headers).into())?;
     // The numbers of a background response's events must not depend on when it is read.
-    chat.stream |= job.reader == Reader::Background;
+    chat.stream |= job.reader == JobReader::Background;
     Ok(JobRequest { tenant, model, api, chat, echo })
 }
 
 fn stored(rendered: Rendered, more: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> StoredResult {
     let headers: Vec<_> = rendered.headers.into_iter().chain(more).collect();
-    StoredResult { status: rendered.status.as_u16(), headers: texts(&headers), body: rendered.body }
-}
-
-fn texts(headers: &[(HeaderName, HeaderValue)]) -> Vec<(String, String)> {
-    let text = |(name, value): &(HeaderName, HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
-    headers.iter().filter_map(text).collect()
+    StoredResult { status: rendered.status.as_u16(), headers: StoredHeaders::from(&headers[..]), body: rendered.body }
 }

@@ -10,13 +10,14 @@ use tracing::{debug, warn};
 
 use crate::{
     app::App,
-    batch::{Batch, Counts, Line, LineError, Status, read},
+    batch::{Batch, BatchStatus, Line, LineCounts, LineError, parse_lines},
     blobs::Blobs,
-    job,
+    job::JobStatus,
     queue::Queue,
+    store::WriteOutcome,
     tenant::EventType,
     units::{Millis, UnixMs},
-    webhook::{self, Event},
+    webhook::{self, WebhookEvent},
 };
 
 /// Maximum time that one message works on a batch before it sends the next message. It is shorter
@@ -67,7 +68,7 @@ pub async fn handle(app: &App, queue: &Queue, id: &str, deadline: Option<UnixMs>
         match run.step(&batch).await? {
             Progress::Changed(changed) => batch = *changed,
             Progress::Waiting => return Ok(()),
-            Progress::OutOfTime => return Ok(queue.send(&batch.id, &batch.tenant, 0).await?),
+            Progress::OutOfTime => return Ok(queue.send(&batch.id, &batch.tenant, Millis::ZERO).await?),
         }
     }
     Ok(())
@@ -77,51 +78,51 @@ impl BatchRun<'_> {
     /// Takes the next step of the batch.
     async fn step(&mut self, batch: &Batch) -> anyhow::Result<Progress> {
         match batch.status {
-            Status::Validating => self.validate(batch).await,
-            Status::InProgress if batch.expanded < batch.total => self.submit_lines(batch).await,
-            Status::InProgress => self.check_lines(batch).await,
+            BatchStatus::Validating => self.validate(batch).await,
+            BatchStatus::InProgress if batch.expanded < batch.total => self.submit_lines(batch).await,
+            BatchStatus::InProgress => self.check_lines(batch).await,
             // The lines have not been read, so no job exists.
-            Status::Cancelling if batch.total == 0 => {
-                let now_ms = self.app.clock.now_ms();
-                let cancelled = batch.finalizing(Counts::default(), now_ms).ended(None, None, now_ms);
+            BatchStatus::Cancelling if batch.total == 0 => {
+                let now = self.app.clock.now();
+                let cancelled = batch.finalizing(LineCounts::default(), now).ended(None, None, now);
                 self.end(batch, cancelled).await
             }
-            Status::Cancelling => self.end_queued_lines(batch, job::Status::Cancelled).await,
-            Status::Finalizing => self.finish(batch).await,
-            Status::Failed => self.notify(batch, EventType::BatchFailed).await,
-            Status::Completed => self.notify(batch, EventType::BatchCompleted).await,
-            Status::Expired => self.notify(batch, EventType::BatchExpired).await,
-            Status::Cancelled => self.notify(batch, EventType::BatchCancelled).await,
+            BatchStatus::Cancelling => self.end_queued_lines(batch, JobStatus::Cancelled).await,
+            BatchStatus::Finalizing => self.finish(batch).await,
+            BatchStatus::Failed => self.notify(batch, EventType::BatchFailed).await,
+            BatchStatus::Completed => self.notify(batch, EventType::BatchCompleted).await,
+            BatchStatus::Expired => self.notify(batch, EventType::BatchExpired).await,
+            BatchStatus::Cancelled => self.notify(batch, EventType::BatchCancelled).await,
         }
     }
 
     /// Reads and checks all lines, before the first is submitted.
     async fn validate(&mut self, batch: &Batch) -> anyhow::Result<Progress> {
-        let now_ms = self.app.clock.now_ms();
+        let now = self.app.clock.now();
         let input = self.blobs.get(&batch.input_key()).await?;
-        let read = input.map_or_else(|| Err(vec![input_missing()]), |input| read(&input, batch.api.path()));
-        match read {
+        let lines = input.map_or_else(|| Err(vec![input_missing()]), |input| parse_lines(&input, batch.api.path()));
+        match lines {
             Ok(lines) => {
                 let total = u64::try_from(lines.len()).unwrap_or(u64::MAX);
                 self.lines = Some(lines);
-                self.replace(batch, batch.validated(total, now_ms)).await
+                self.replace(batch, batch.validated(total, now)).await
             }
-            Err(errors) => self.end(batch, batch.refused(errors, now_ms)).await,
+            Err(errors) => self.end(batch, batch.rejected(errors, now)).await,
         }
     }
 
     /// Checks whether all lines have ended. Ends the queued lines of a batch that has expired.
     async fn check_lines(&mut self, batch: &Batch) -> anyhow::Result<Progress> {
-        let now_ms = self.app.clock.now_ms();
+        let now = self.app.clock.now();
         let counts = self.app.batches.counts(&batch.id).await?;
         if counts.ended() >= batch.total {
-            return self.replace(batch, batch.finalizing(counts, now_ms)).await;
+            return self.replace(batch, batch.finalizing(counts, now)).await;
         }
-        if now_ms >= batch.expires_ms {
-            return self.end_queued_lines(batch, job::Status::Expired).await;
+        if now >= batch.expires_at {
+            return self.end_queued_lines(batch, JobStatus::Expired).await;
         }
         // If the message about the end of the last line is lost, the sweep checks the lines again.
-        match self.replace(batch, batch.seen(now_ms)).await? {
+        match self.replace(batch, batch.handled(now)).await? {
             Progress::Changed(current) if current.status != batch.status => Ok(Progress::Changed(current)),
             _ => Ok(Progress::Waiting),
         }
@@ -131,17 +132,17 @@ impl BatchRun<'_> {
     /// current state.
     async fn replace(&self, batch: &Batch, changed: Batch) -> anyhow::Result<Progress> {
         Ok(match self.app.batches.replace(batch, changed).await? {
-            Ok(batch) | Err(Some(batch)) => Progress::Changed(Box::new(batch)),
-            Err(None) => Progress::Waiting,
+            WriteOutcome::Written(batch) | WriteOutcome::Conflict(Some(batch)) => Progress::Changed(Box::new(batch)),
+            WriteOutcome::Conflict(None) => Progress::Waiting,
         })
     }
 
     /// Stores the end of a batch, and deletes its lines.
     async fn end(&self, batch: &Batch, ended: Batch) -> anyhow::Result<Progress> {
         let ended = match self.app.batches.replace(batch, ended).await? {
-            Ok(ended) => ended,
-            Err(Some(batch)) => return Ok(Progress::Changed(Box::new(batch))),
-            Err(None) => return Ok(Progress::Waiting),
+            WriteOutcome::Written(ended) => ended,
+            WriteOutcome::Conflict(Some(batch)) => return Ok(Progress::Changed(Box::new(batch))),
+            WriteOutcome::Conflict(None) => return Ok(Progress::Waiting),
         };
         if let Err(error) = self.blobs.delete(&ended.input_key()).await {
             warn!(batch_id = ended.id, %error, "failed to delete the lines of an ended batch");
@@ -150,18 +151,18 @@ impl BatchRun<'_> {
         Ok(Progress::Changed(Box::new(ended)))
     }
 
-    /// Sends the webhooks about the end of a batch, and marks the batch as notified.
+    /// Sends the webhooks about the end of a batch, and marks the batch as reported.
     async fn notify(&self, batch: &Batch, kind: EventType) -> anyhow::Result<Progress> {
-        let ended_ms = batch.ended_ms.unwrap_or(batch.created_ms);
-        webhook::announce(self.app, &batch.tenant, &Event::of_batch(kind, &batch.id, ended_ms)).await?;
-        self.replace(batch, batch.told()).await
+        let ended_at = batch.ended_at.unwrap_or(batch.created_at);
+        webhook::notify(self.app, &batch.tenant, &WebhookEvent::for_batch(kind, &batch.id, ended_at)).await?;
+        self.replace(batch, batch.reported()).await
     }
 
     /// Returns the lines of the batch.
     async fn lines(&mut self, batch: &Batch) -> anyhow::Result<&[Line]> {
         if self.lines.is_none() {
             let input = self.blobs.get(&batch.input_key()).await?.context("the lines of a batch no longer exist")?;
-            let lines = read(&input, batch.api.path()).ok().context("the lines of a batch have changed")?;
+            let lines = parse_lines(&input, batch.api.path()).ok().context("the lines of a batch have changed")?;
             self.lines = Some(lines);
         }
         Ok(self.lines.as_deref().unwrap_or_default())

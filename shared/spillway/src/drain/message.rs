@@ -12,10 +12,10 @@ use super::{
 use crate::{
     app::App,
     batch::is_batch_id,
-    job::{Job, MAX_ATTEMPTS, Next, Outcome, Reader, Reason, Status},
-    overflow::{self, MAX_EARLY_MS, delay_ms},
+    job::{FailureReason, Job, JobOutcome, JobReader, JobStatus, MAX_ATTEMPTS, NextStep},
+    overflow::{self, MAX_EARLY, message_delay},
     queue::{Handled, Message, Queue},
-    store::{StoreError, jobs::Claim},
+    store::{StoreError, jobs::ClaimOutcome},
     units::{Millis, UnixMs},
 };
 
@@ -57,26 +57,26 @@ impl MessageHandler<'_> {
         let Some(job) = self.read_job().await? else {
             error!(job_id = loggable(id), "no job for a message");
             let is_id = uuid::Uuid::try_parse(id).is_ok();
-            let reason = if is_id { Reason::UnknownJob } else { Reason::UnreadableMessage };
+            let reason = if is_id { FailureReason::UnknownJob } else { FailureReason::UnreadableMessage };
             return Ok(self.dead_letter(None, reason).await);
         };
         let max_call = attempt::max_call(self.app).await?;
         let now = self.app.clock.now();
         let times = self.budget.attempt(max_call, now);
-        match job.next(now.as_ms()) {
+        match job.next_step(now) {
             // The job failed before. If this message was received before as well, the drain may
             // have died before it sent the dead letter.
-            Next::Drop(Status::Failed) if self.message.receive_count > 1 => {
-                Ok(self.dead_letter(Some(&job), Reason::Failed).await)
+            NextStep::Drop(JobStatus::Failed) if self.message.receive_count > 1 => {
+                Ok(self.dead_letter(Some(&job), FailureReason::Failed).await)
             }
-            Next::Drop(_) => Ok(Handled::Done),
-            Next::Run if !self.budget.can_start(max_call, now) => {
+            NextStep::Drop(_) => Ok(Handled::Done),
+            NextStep::Run if !self.budget.can_start(max_call, now) => {
                 // A new message, because a failure would count as one of the receives.
-                self.queue.send(&job.id, &job.tenant, 0).await?;
+                self.queue.send(&job.id, &job.tenant, Millis::ZERO).await?;
                 Ok(Handled::Done)
             }
-            Next::Run => self.run(&job, times).await,
-            Next::Wait { .. } | Next::Expire | Next::GiveUp => self.claim(&job, times).await,
+            NextStep::Run => self.run(&job, times).await,
+            NextStep::Wait { .. } | NextStep::Expire | NextStep::GiveUp => self.claim(&job, times).await,
         }
     }
 
@@ -84,10 +84,10 @@ impl MessageHandler<'_> {
     async fn read_job(&self) -> anyhow::Result<Option<Job>> {
         let id = &self.message.body;
         let job = self.app.jobs.get(id).await?;
-        let now_ms = self.app.clock.now_ms();
-        match job.as_ref().map(|job| job.next(now_ms)) {
-            Some(Next::Wait { until_ms }) if until_ms <= now_ms.saturating_add(MAX_EARLY_MS) => {
-                self.app.clock.sleep_until(UnixMs::from_ms(until_ms)).await;
+        let now = self.app.clock.now();
+        match job.as_ref().map(|job| job.next_step(now)) {
+            Some(NextStep::Wait { until }) if until <= now + MAX_EARLY => {
+                self.app.clock.sleep_until(until).await;
                 Ok(self.app.jobs.get(id).await?)
             }
             _ => Ok(job),
@@ -99,8 +99,8 @@ impl MessageHandler<'_> {
         let now = self.app.clock.now();
         let slot = concurrency::take(self.app, job, times.lease_ends).await?;
         if let Slot::Full { retry_at } = slot {
-            self.app.jobs.postpone(job, retry_at.as_ms()).await?;
-            self.queue.send(&job.id, &job.tenant, (retry_at - now).as_ms()).await?;
+            self.app.jobs.postpone(job, retry_at).await?;
+            self.queue.send(&job.id, &job.tenant, retry_at - now).await?;
             return Ok(Handled::Done);
         }
         let handled = self.claim(job, times).await;
@@ -113,78 +113,78 @@ impl MessageHandler<'_> {
         let now = self.app.clock.now();
         let lease = times.lease_ends - now;
         match priority::claim_most_urgent(self.app, self.queue, job, lease, now).await? {
-            Claim::Run { job, body } => {
-                if let Err(error) = self.queue.hide_at_least(&self.message.receipt_handle, lease.as_ms()).await {
+            ClaimOutcome::Run { job, body } => {
+                if let Err(error) = self.queue.hide_at_least(&self.message.receipt_handle, lease).await {
                     warn!(%error, "a message may become visible before its job is done");
                 }
                 let outcome = attempt::attempt(self.app, &job, &body, times).await;
                 self.conclude(&job, outcome).await
             }
-            Claim::NotYet { until_ms } => {
-                self.queue.send(&job.id, &job.tenant, until_ms.saturating_sub(now.as_ms())).await?;
+            ClaimOutcome::NotYet { until } => {
+                self.queue.send(&job.id, &job.tenant, until - now).await?;
                 Ok(Handled::Done)
             }
-            Claim::Ended(status) => {
+            ClaimOutcome::Ended(status) => {
                 overflow::notify_end(self.app, job).await;
                 match status {
-                    Status::Failed => Ok(self.dead_letter(Some(job), Reason::AttemptsExhausted).await),
+                    JobStatus::Failed => Ok(self.dead_letter(Some(job), FailureReason::AttemptsExhausted).await),
                     _ => Ok(Handled::Done),
                 }
             }
-            Claim::Missing => Ok(Handled::Failed),
+            ClaimOutcome::Missing => Ok(Handled::Failed),
         }
     }
 
     /// Ends, defers or retries the job, depending on the outcome of the attempt.
     async fn conclude(&self, job: &Job, outcome: AttemptOutcome) -> anyhow::Result<Handled> {
-        let now_ms = self.app.clock.now_ms();
+        let now = self.app.clock.now();
         match outcome {
             AttemptOutcome::Answered(result) => {
-                self.finish(job, Outcome::Succeeded(result)).await?;
+                self.finish(job, JobOutcome::Succeeded(result)).await?;
                 debug!(job_id = job.id, "a job succeeded");
                 Ok(Handled::Done)
             }
             AttemptOutcome::NoRoom { refusal, retry_after } => {
-                let ready_ms = job.deferred_until(retry_after.as_ms(), now_ms);
-                if self.app.jobs.defer(job, ready_ms).await? {
-                    let delay_ms = delay_ms(&refusal, ready_ms.saturating_sub(now_ms));
-                    self.queue.send(&job.id, &job.tenant, delay_ms).await?;
+                let ready_at = job.deferred_until(retry_after, now);
+                if self.app.jobs.defer(job, ready_at).await? {
+                    let delay = message_delay(&refusal, ready_at - now);
+                    self.queue.send(&job.id, &job.tenant, delay).await?;
                 }
                 Ok(Handled::Done)
             }
             AttemptOutcome::Failed { error, reason, result, is_final } if is_final || job.attempts >= MAX_ATTEMPTS => {
-                let is_finished = self.finish(job, Outcome::Failed { error, result }).await?;
+                let is_finished = self.finish(job, JobOutcome::Failed { error, result }).await?;
                 // A waiting caller gets the error, so a dead letter is not needed.
-                if !is_finished || job.reader == Reader::Waiting {
+                if !is_finished || job.reader == JobReader::Waiting {
                     return Ok(Handled::Done);
                 }
                 Ok(self.dead_letter(Some(job), reason).await)
             }
-            AttemptOutcome::Failed { .. } => self.retry(job, now_ms).await,
+            AttemptOutcome::Failed { .. } => self.retry(job, now).await,
         }
     }
 
     /// Schedules the next attempt.
-    async fn retry(&self, job: &Job, now_ms: u64) -> anyhow::Result<Handled> {
-        let delay_ms = (RETRY_DELAY * u64::from(job.attempts)).as_ms();
-        self.app.jobs.retry(job, now_ms + delay_ms).await?;
+    async fn retry(&self, job: &Job, now: UnixMs) -> anyhow::Result<Handled> {
+        let delay = RETRY_DELAY * u64::from(job.attempts);
+        self.app.jobs.retry(job, now + delay).await?;
         if job.id != self.message.body {
             // The message belongs to another job, which this more urgent job overtook.
-            self.queue.send(&job.id, &job.tenant, delay_ms).await?;
+            self.queue.send(&job.id, &job.tenant, delay).await?;
             return Ok(Handled::Done);
         }
-        self.queue.hide(self.message, delay_ms / 1_000).await;
+        self.queue.hide(self.message, delay).await;
         Ok(Handled::Failed)
     }
 
     /// Stores the outcome. Returns `false` if another drain has claimed the job in the meantime. If
     /// the answer is too large to store, the job fails.
-    async fn finish(&self, job: &Job, outcome: Outcome) -> anyhow::Result<bool> {
-        let now_ms = self.app.clock.now_ms();
-        let is_stored = match self.app.jobs.finish(job, &outcome, now_ms).await {
+    async fn finish(&self, job: &Job, outcome: JobOutcome) -> anyhow::Result<bool> {
+        let now = self.app.clock.now();
+        let is_stored = match self.app.jobs.finish(job, &outcome, now).await {
             Err(StoreError::TooLarge { bytes, limit, .. }) => {
                 let outcome = attempt::too_large_to_store(job, bytes, limit);
-                self.app.jobs.finish(job, &outcome, now_ms).await?
+                self.app.jobs.finish(job, &outcome, now).await?
             }
             result => result?,
         };
@@ -196,7 +196,7 @@ impl MessageHandler<'_> {
         Ok(is_stored)
     }
 
-    async fn dead_letter(&self, job: Option<&Job>, reason: Reason) -> Handled {
+    async fn dead_letter(&self, job: Option<&Job>, reason: FailureReason) -> Handled {
         dead_letters::dead_letter(self.app, self.queue, self.message, job, reason).await
     }
 }

@@ -1,4 +1,4 @@
-//! Partial output: collects the stream of a job, and stores it part by part while it arrives if a
+//! Partial output: collects the stream of a job, and stores it chunk by chunk while it arrives if a
 //! reader follows it.
 
 use bytes::{Bytes, BytesMut};
@@ -11,21 +11,22 @@ use crate::{
     job::Job,
     problem::{Kind, Problem},
     store::jobs::MAX_ROW_BODY_BYTES,
+    stored_headers::StoredHeaders,
     units::{Millis, UnixMs},
 };
 
-/// Minimum interval between two stored parts.
+/// Minimum interval between two stored chunks.
 const STORE_INTERVAL: Millis = Millis::from_s(1);
 
 /// The partial output of one attempt.
 pub struct PartialOutput<'a> {
     app: &'a App,
     job: &'a Job,
-    headers: Vec<(String, String)>,
+    headers: StoredHeaders,
     /// Bytes that are not stored yet.
     pending: BytesMut,
-    /// The number of the next part.
-    next_part: u64,
+    /// The number of the next chunk.
+    next_chunk: u64,
     next_store: UnixMs,
     is_started: bool,
     has_output: bool,
@@ -36,16 +37,16 @@ impl<'a> PartialOutput<'a> {
         Self {
             app,
             job,
-            headers: Vec::new(),
+            headers: StoredHeaders::default(),
             pending: BytesMut::new(),
-            next_part: 0,
+            next_chunk: 0,
             next_store: UnixMs::default(),
             is_started: false,
             has_output: false,
         }
     }
 
-    /// Whether a reader may have read a part.
+    /// Whether a reader may have read a chunk.
     pub fn is_started(&self) -> bool {
         self.is_started
     }
@@ -63,7 +64,7 @@ impl<'a> PartialOutput<'a> {
         &mut self,
         mut encoder: Encoder,
         mut deltas: Deltas,
-        headers: Vec<(String, String)>,
+        headers: StoredHeaders,
     ) -> Result<Bytes, Problem> {
         self.headers = headers;
         let mut body = BytesMut::new();
@@ -111,25 +112,25 @@ impl<'a> PartialOutput<'a> {
         }
     }
 
-    /// Stores the pending bytes. If that fails, they are stored with the next part. At the latest,
+    /// Stores the pending bytes. If that fails, they are stored with the next chunk. At the latest,
     /// a reader finds them in the complete answer.
     async fn store(&mut self) {
         let now = self.app.clock.now();
         self.next_store = now + STORE_INTERVAL;
         if !self.is_started {
             self.is_started = true;
-            if let Err(error) = self.app.jobs.begin_stream(self.job, &self.headers, now.as_ms()).await {
+            if let Err(error) = self.app.jobs.begin_stream(self.job, &self.headers, now).await {
                 self.is_started = false;
                 return warn!(job_id = self.job.id, %error, "failed to store the headers of a job's stream");
             }
         }
         while !self.pending.is_empty() {
-            let part = Bytes::copy_from_slice(&self.pending[..self.pending.len().min(MAX_ROW_BODY_BYTES)]);
-            if let Err(error) = self.app.jobs.put_part(self.job, self.next_part, &part, now.as_ms()).await {
-                return warn!(job_id = self.job.id, %error, "failed to store a part of a job's stream");
+            let chunk = Bytes::copy_from_slice(&self.pending[..self.pending.len().min(MAX_ROW_BODY_BYTES)]);
+            if let Err(error) = self.app.jobs.put_chunk(self.job, self.next_chunk, &chunk, now).await {
+                return warn!(job_id = self.job.id, %error, "failed to store a chunk of a job's stream");
             }
-            self.next_part += 1;
-            drop(self.pending.split_to(part.len()));
+            self.next_chunk += 1;
+            drop(self.pending.split_to(chunk.len()));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     app::App,
     job::Job,
     queue::Queue,
-    store::jobs::{Claim, Waiting},
+    store::jobs::{ClaimOutcome, WaitingJob},
     units::{Millis, UnixMs},
 };
 
@@ -25,15 +25,14 @@ pub async fn claim_most_urgent(
     job: &Job,
     lease: Millis,
     now: UnixMs,
-) -> anyhow::Result<Claim> {
-    let (lease_ms, now_ms) = (lease.as_ms(), now.as_ms());
+) -> anyhow::Result<ClaimOutcome> {
     if job.can_be_overtaken() {
         let candidates = app.jobs.before(job, MAX_CANDIDATES).await?;
         for candidate in candidates.iter().filter(|candidate| is_more_urgent(candidate, job, now)) {
-            match app.jobs.claim(&candidate.id, lease_ms, now_ms).await {
-                Ok(Claim::Run { job: claimed, body }) => {
-                    queue.send(&job.id, &job.tenant, 0).await?;
-                    return Ok(Claim::Run { job: claimed, body });
+            match app.jobs.claim(&candidate.id, lease, now).await {
+                Ok(ClaimOutcome::Run { job: claimed, body }) => {
+                    queue.send(&job.id, &job.tenant, Millis::ZERO).await?;
+                    return Ok(ClaimOutcome::Run { job: claimed, body });
                 }
                 Ok(_) => {}
                 // For example, if its body was deleted. The named job can still run.
@@ -41,11 +40,11 @@ pub async fn claim_most_urgent(
             }
         }
     }
-    Ok(app.jobs.claim_seen(job.clone(), lease_ms, now_ms).await?)
+    Ok(app.jobs.claim_job(job.clone(), lease, now).await?)
 }
 
 /// Whether `candidate` is ready, and ahead of `job` because of its priority and not only because of
 /// its age. Older jobs have their own messages.
-fn is_more_urgent(candidate: &Waiting, job: &Job, now: UnixMs) -> bool {
-    candidate.priority.behind_ms() < job.priority.behind_ms() && candidate.ready_ms <= now.as_ms()
+fn is_more_urgent(candidate: &WaitingJob, job: &Job, now: UnixMs) -> bool {
+    candidate.priority.lag() < job.priority.lag() && candidate.ready_at <= now
 }

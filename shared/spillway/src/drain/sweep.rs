@@ -9,10 +9,11 @@ use super::dead_letters;
 use crate::{
     app::App,
     batch::is_batch_id,
-    job::{Reason, Status},
+    job::{FailureReason, JobStatus},
     overflow,
     queue::Queue,
-    store::jobs::Sweep,
+    store::jobs::SweepOutcome,
+    units::Millis,
     webhook,
 };
 
@@ -33,7 +34,7 @@ const CONCURRENT_JOBS: usize = 16;
 /// them again.
 pub async fn sweep(app: &App) -> anyhow::Result<usize> {
     let Some(queue) = &app.queue else { return Ok(0) };
-    let overdue = app.jobs.overdue(MAX_JOBS, app.clock.now_ms()).await?;
+    let overdue = app.jobs.overdue(MAX_JOBS, app.clock.now()).await?;
     let swept = stream::iter(overdue).map(|open| async move { (sweep_job(app, queue, &open.id).await, open.id) });
     let (mut sent, mut failure) = (0, None);
     let mut swept = std::pin::pin!(swept.buffer_unordered(CONCURRENT_JOBS));
@@ -52,29 +53,29 @@ pub async fn sweep(app: &App) -> anyhow::Result<usize> {
 /// Handles one overdue job or batch. Returns whether its message was sent again.
 async fn sweep_job(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
     if is_batch_id(id) {
-        let Some(batch) = app.batches.take_for_resend(id, app.clock.now_ms()).await? else { return Ok(false) };
-        queue.send(&batch.id, &batch.tenant, 0).await?;
+        let Some(batch) = app.batches.take_for_resend(id, app.clock.now()).await? else { return Ok(false) };
+        queue.send(&batch.id, &batch.tenant, Millis::ZERO).await?;
         return Ok(true);
     }
-    match app.jobs.sweep(id, app.clock.now_ms()).await? {
-        Sweep::Resend(job) => {
+    match app.jobs.sweep(id, app.clock.now()).await? {
+        SweepOutcome::Resend(job) => {
             warn!(job_id = job.id, "sending an overdue message again");
-            queue.send(&job.id, &job.tenant, 0).await?;
+            queue.send(&job.id, &job.tenant, Millis::ZERO).await?;
             Ok(true)
         }
-        Sweep::Tell(job) => {
+        SweepOutcome::Report(job) => {
             warn!(job_id = job.id, "sending an overdue notification");
-            webhook::announce_job(app, &job).await?;
+            webhook::notify_job(app, &job).await?;
             Ok(false)
         }
-        Sweep::Ended(job) => {
+        SweepOutcome::Ended(job) => {
             warn!(job_id = job.id, status = job.status.name(), "ended an overdue job");
             overflow::notify_end(app, &job).await;
-            if job.status == Status::Failed {
-                dead_letters::dead_letter_job(app, &job, Reason::AttemptsExhausted).await;
+            if job.status == JobStatus::Failed {
+                dead_letters::dead_letter_job(app, &job, FailureReason::AttemptsExhausted).await;
             }
             Ok(false)
         }
-        Sweep::Nothing => Ok(false),
+        SweepOutcome::Nothing => Ok(false),
     }
 }

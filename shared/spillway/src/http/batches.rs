@@ -10,23 +10,25 @@ use uuid::Uuid;
 use super::{Call, files, jobs};
 use crate::{
     app::App,
-    batch::{Batch, Counts, Kind as IdKind, Status, derived},
+    batch::{Batch, BatchStatus, LineCounts, ResourceKind, derive_uuid},
     dialect::Api,
+    job::Redelivery,
     overflow,
     problem::{Kind, Problem},
     queue::Queue,
-    store::batches::Wanted,
+    store::batches::DocumentQuery,
+    units::{Millis, UnixMs},
 };
 
-/// How long a batch may take, in milliseconds: a day, as in both APIs.
-const WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How long a batch may take: a day, as in both APIs.
+const WINDOW: Millis = Millis::from_s(24 * 60 * 60);
 
 /// A batch that is to be accepted.
 struct New {
-    kind: IdKind,
+    kind: ResourceKind,
     api: Api,
     input_file: Option<String>,
-    /// Its lines, as `batch::read` takes them.
+    /// Its lines, as `batch::parse_lines` takes them.
     lines: Bytes,
     /// How many those are, if that is known.
     total: u64,
@@ -38,8 +40,8 @@ struct New {
 /// nothing accepted is ever lost.
 async fn accept(app: &App, call: &Call, body: &[u8], new: New) -> Result<Batch, Problem> {
     let (queue, bucket) = (queue(app)?, files::blobs(app)?);
-    let now_ms = app.clock.now_ms();
-    let last_ms = now_ms.saturating_add(WINDOW_MS);
+    let now = app.clock.now();
+    let last = now + WINDOW;
     let batch = Batch {
         id: new.kind.id(derived_id(call).unwrap_or_else(Uuid::new_v4)),
         tenant: call.tenant.name.clone(),
@@ -48,25 +50,24 @@ async fn accept(app: &App, call: &Call, body: &[u8], new: New) -> Result<Batch, 
         headers: jobs::kept_headers(call),
         input_file: new.input_file,
         metadata: new.metadata,
-        fingerprint: derived(&[body]).simple().to_string(),
-        created_ms: now_ms,
-        expires_ms: call.preferences.expires_ms(last_ms),
+        fingerprint: derive_uuid(&[body]).simple().to_string(),
+        created_at: now,
+        expires_at: UnixMs::from_ms(call.preferences.expires_ms(last.as_ms())),
         output_kept_s: new.output_kept_s,
-        status: Status::Validating,
-        in_progress_ms: None,
-        finalizing_ms: None,
-        cancelling_ms: None,
-        ended_ms: None,
+        status: BatchStatus::Validating,
+        in_progress_at: None,
+        finalizing_at: None,
+        cancelling_at: None,
+        ended_at: None,
         total: new.total,
         expanded: 0,
-        counts: Counts::default(),
+        counts: LineCounts::default(),
         errors: Vec::new(),
         output_file: None,
         error_file: None,
-        due_ms: now_ms,
-        called_off: 0,
-        is_told: false,
-        resends: 0,
+        stopped: 0,
+        is_reported: false,
+        redelivery: Redelivery::new(now),
         etag: String::new(),
     };
     let fingerprint = batch.fingerprint.clone();
@@ -76,14 +77,14 @@ async fn accept(app: &App, call: &Call, body: &[u8], new: New) -> Result<Batch, 
     bucket.put(&batch.input_key(), new.lines).await.map_err(|error| files::no_bucket(&error))?;
     let batch = app.batches.create(batch).await?;
     let batch = same(batch, &fingerprint)?;
-    overflow::send(queue, &batch.id, &batch.tenant, 0).await;
+    overflow::send(queue, &batch.id, &batch.tenant, Millis::ZERO).await;
     Ok(batch)
 }
 
 /// The id that an `Idempotency-Key` gives a batch: the same in every process, for as long as the batch is kept.
 fn derived_id(call: &Call) -> Option<Uuid> {
     let key = call.preferences.idempotency_key.as_ref()?;
-    Some(derived(&[call.tenant.name.as_bytes(), call.head.dialect.name().as_bytes(), b"batch", key.as_bytes()]))
+    Some(derive_uuid(&[call.tenant.name.as_bytes(), call.head.dialect.name().as_bytes(), b"batch", key.as_bytes()]))
 }
 
 fn same(batch: Batch, fingerprint: &str) -> Result<Batch, Problem> {
@@ -95,25 +96,25 @@ fn same(batch: Batch, fingerprint: &str) -> Result<Batch, Problem> {
 }
 
 /// Takes the caller's own batch back. One that has ended stays as it is.
-async fn cancel(app: &App, call: &Call, kind: IdKind, id: &str) -> Result<Batch, Problem> {
+async fn cancel(app: &App, call: &Call, kind: ResourceKind, id: &str) -> Result<Batch, Problem> {
     let queue = queue(app)?;
     let batch = find(app, call, kind, id).await?;
-    let cancelled = app.batches.cancel(batch, app.clock.now_ms()).await?;
+    let cancelled = app.batches.cancel(batch, app.clock.now()).await?;
     let batch = cancelled.ok_or_else(missing)?;
-    if batch.status == Status::Cancelling {
-        overflow::send(queue, &batch.id, &batch.tenant, 0).await;
+    if batch.status == BatchStatus::Cancelling {
+        overflow::send(queue, &batch.id, &batch.tenant, Millis::ZERO).await;
     }
     counted(app, batch).await
 }
 
 /// The caller's own batch; another tenant's, or another API's, looks as if it did not exist.
-async fn find(app: &App, call: &Call, kind: IdKind, id: &str) -> Result<Batch, Problem> {
+async fn find(app: &App, call: &Call, kind: ResourceKind, id: &str) -> Result<Batch, Problem> {
     of_tenant(app, &call.tenant.name, kind, id).await
 }
 
-async fn of_tenant(app: &App, tenant: &str, kind: IdKind, id: &str) -> Result<Batch, Problem> {
+async fn of_tenant(app: &App, tenant: &str, kind: ResourceKind, id: &str) -> Result<Batch, Problem> {
     let batch = app.batches.get(id).await?;
-    let own = batch.filter(|batch| batch.tenant == tenant && IdKind::of(&batch.id) == Some(kind));
+    let own = batch.filter(|batch| batch.tenant == tenant && ResourceKind::from_id(&batch.id) == Some(kind));
     own.ok_or_else(missing)
 }
 
@@ -121,7 +122,7 @@ async fn of_tenant(app: &App, tenant: &str, kind: IdKind, id: &str) -> Result<Ba
 async fn page(
     app: &App,
     tenant: &str,
-    kind: IdKind,
+    kind: ResourceKind,
     after: Option<&str>,
     oldest_first: bool,
     limit: usize,
@@ -130,8 +131,8 @@ async fn page(
         Some(id) => Some(of_tenant(app, tenant, kind, id).await?),
         None => None,
     };
-    let after = after.as_ref().map(|batch| (batch.id.as_str(), batch.created_ms));
-    let wanted = Wanted { oldest_first, after, limit: limit + 1 };
+    let after = after.as_ref().map(|batch| (batch.id.as_str(), batch.created_at));
+    let wanted = DocumentQuery { oldest_first, after, limit: limit + 1 };
     let mut batches = app.batches.list(tenant, kind, &wanted).await?;
     let has_more = batches.len() > limit;
     batches.truncate(limit);

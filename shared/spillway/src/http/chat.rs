@@ -11,7 +11,8 @@ use crate::{
     broker::{self, ModelRequest, Reply, ServeError, Served},
     chat::Request,
     dialect::{Api, Context, Draft, Echo},
-    job, overflow,
+    job::StoredCall,
+    overflow,
     problem::{Kind, Problem},
     telemetry::{RequestEvent, RequestOutcome},
     tenant::{Class, MAX_HOLD, Overflow},
@@ -142,9 +143,9 @@ fn when_full(app: &App, call: &Call) -> WhenFull {
 }
 
 /// The request as a job keeps it, without its body.
-fn stored(call: &Call, api: Api, path_model: Option<&str>, stream: bool) -> job::Call {
+fn stored(call: &Call, api: Api, path_model: Option<&str>, stream: bool) -> StoredCall {
     let parts = &call.head.parts;
-    job::Call {
+    StoredCall {
         api,
         model: path_model.map(str::to_owned),
         path: parts.uri.path().to_owned(),

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     app::App,
-    batch::{File, Kind as IdKind},
+    batch::{File, ResourceKind},
     blobs::{BlobError, Blobs},
     problem::{Kind, Problem},
-    store::batches::Wanted,
+    store::batches::DocumentQuery,
     units::Millis,
 };
 
@@ -32,15 +32,15 @@ pub async fn upload(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
     let bucket = blobs(app)?;
     let content_type = call.head.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let form = form::read(content_type.unwrap_or_default(), body).await?;
-    let now_ms = app.clock.now_ms();
+    let now = app.clock.now();
     let file = File {
-        id: IdKind::File.id(uuid::Uuid::new_v4()),
+        id: ResourceKind::File.id(uuid::Uuid::new_v4()),
         tenant: tenant.name.clone(),
         purpose: form.purpose,
         name: form.name,
         bytes: u64::try_from(form.content.len()).unwrap_or(u64::MAX),
-        created_ms: now_ms,
-        expires_ms: now_ms.saturating_add(form.kept_s.saturating_mul(1_000)),
+        created_at: now,
+        expires_at: now + Millis::from_s(form.kept_s),
     };
     bucket.put(&file.key(), form.content).await.map_err(|error| no_bucket(&error))?;
     app.files.create(&file).await?;
@@ -61,9 +61,9 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
         Some(id) => Some(of_tenant(app, &tenant.name, id).await?),
         None => None,
     };
-    let after = after.as_ref().map(|file| (file.id.as_str(), file.created_ms));
-    let wanted = Wanted { oldest_first, after, limit: limit + 1 };
-    let found = app.files.list(&tenant.name, &wanted, query.get("purpose"), app.clock.now_ms()).await;
+    let after = after.as_ref().map(|file| (file.id.as_str(), file.created_at));
+    let wanted = DocumentQuery { oldest_first, after, limit: limit + 1 };
+    let found = app.files.list(&tenant.name, &wanted, query.get("purpose"), app.clock.now()).await;
     let mut files = found?;
     let has_more = files.len() > limit;
     files.truncate(limit);
@@ -105,7 +105,7 @@ async fn find(app: &App, call: &Call, id: &str) -> Result<File, Problem> {
 /// # Errors
 /// There is none (404), or the store cannot be reached.
 pub async fn of_tenant(app: &App, tenant: &str, id: &str) -> Result<File, Problem> {
-    let file = app.files.get(id, app.clock.now_ms()).await?;
+    let file = app.files.get(id, app.clock.now()).await?;
     let missing = || Problem { param: Some("id".to_owned()), ..Problem::new(Kind::NotFound, "There is no such file.") };
     file.filter(|file| file.tenant == tenant).ok_or_else(missing)
 }
@@ -144,8 +144,8 @@ fn shown(file: &File) -> Value {
         "id": file.id,
         "object": "file",
         "bytes": file.bytes,
-        "created_at": file.created_ms / 1_000,
-        "expires_at": file.expires_ms / 1_000,
+        "created_at": file.created_at.as_s(),
+        "expires_at": file.expires_at.as_s(),
         "filename": file.name,
         "purpose": file.purpose,
         "status": "processed",

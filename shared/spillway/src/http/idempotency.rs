@@ -149,8 +149,7 @@ impl Attempt {
 
     /// Records what another process was answered.
     fn replay(&self, recorder: Recorder, stored: StoredResult) {
-        let headers: HeaderMap =
-            stored.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect();
+        let headers = HeaderMap::from(&stored.headers);
         let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut event = record::event(&self.call, self.route);
         event.outcome = RequestOutcome::Replayed;
@@ -198,10 +197,7 @@ async fn next(body: &mut Body) -> Option<Bytes> {
 }
 
 fn stored(status: StatusCode, headers: &HeaderMap, body: Bytes) -> StoredResult {
-    let text = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-    };
-    StoredResult { status: status.as_u16(), headers: headers.iter().filter_map(text).collect(), body }
+    StoredResult { status: status.as_u16(), headers: headers.into(), body }
 }
 
 /// The headers of an answer for somebody else than its first reader: the limits have moved on since.

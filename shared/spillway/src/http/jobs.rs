@@ -11,13 +11,15 @@ pub use list::list;
 use super::{Body, Call, reply};
 use crate::{
     app::App,
-    batch::derived,
-    job::{self, Job, Reader, Status},
+    batch::derive_uuid,
+    job::{self, Job, JobReader, JobStatus, StoredCall},
     overflow::{self, Submission},
     problem::{Kind, Problem, RefusedBy},
     quota::LimitName,
-    store::jobs::Cancel,
+    store::jobs::CancelOutcome,
+    stored_headers::StoredHeaders,
     tenant::Class,
+    units::{Millis, UnixMs},
 };
 
 /// How often a caller should look at its job, in seconds, when nothing better is known.
@@ -35,24 +37,24 @@ fn is_kept(name: &str) -> bool {
 pub async fn accept(
     app: &App,
     call: &Call,
-    request: job::Call,
+    request: StoredCall,
     body: Bytes,
     refusal: Problem,
 ) -> Result<Response<Body>, Problem> {
-    let now_ms = app.clock.now_ms();
+    let now = app.clock.now();
     let submission = Submission {
         id: derived_id(call, &body),
         call: request,
         body,
-        reader: Reader::Later,
+        reader: JobReader::Later,
         priority: call.preferences.priority,
         class: Class::Batch,
-        expires_ms: expires_ms(call, now_ms),
+        expires_at: expires_at(call, now),
     };
     let job = overflow::submit(app, &call.tenant, submission, Some(&refusal)).await?;
     let retry_after = refusal.retry_after.unwrap_or_default();
     let limit_names = refusal.refused_by.as_ref().map(RefusedBy::limit_names);
-    let mut response = reply::json(&call.head, StatusCode::ACCEPTED, &status(app, &job, now_ms));
+    let mut response = reply::json(&call.head, StatusCode::ACCEPTED, &status(app, &job, now));
     let location = path(app, &job);
     response.headers_mut().extend(
         [
@@ -67,9 +69,10 @@ pub async fn accept(
     Ok(response)
 }
 
-/// When a job of the caller expires that is accepted at `now_ms`, in milliseconds since 1970.
-pub fn expires_ms(call: &Call, now_ms: u64) -> u64 {
-    call.preferences.expires_ms(now_ms.saturating_add(call.tenant.job_ttl_s.saturating_mul(1_000)))
+/// Returns the time when a job of the caller that is accepted at `now` expires.
+pub fn expires_at(call: &Call, now: UnixMs) -> UnixMs {
+    let last = now + Millis::from_s(call.tenant.job_ttl_s);
+    UnixMs::from_ms(call.preferences.expires_ms(last.as_ms()))
 }
 
 /// The id of the job that an `Idempotency-Key` names: the same for the same request with the same key, in every process, for
@@ -77,27 +80,26 @@ pub fn expires_ms(call: &Call, now_ms: u64) -> u64 {
 pub fn derived_id(call: &Call, body: &Bytes) -> Option<String> {
     let key = call.preferences.idempotency_key.as_ref()?;
     let path = call.head.parts.uri.path();
-    let id = derived(&[call.tenant.name.as_bytes(), path.as_bytes(), key.as_bytes(), body]);
+    let id = derive_uuid(&[call.tenant.name.as_bytes(), path.as_bytes(), key.as_bytes(), body]);
     Some(id.hyphenated().to_string())
 }
 
 /// The headers of a request that answers to it depend on, by lower-case name.
-pub fn kept_headers(call: &Call) -> Vec<(String, String)> {
-    let kept = call.head.parts.headers.iter().filter(|(name, _)| is_kept(name.as_str()));
-    kept.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
+pub fn kept_headers(call: &Call) -> StoredHeaders {
+    call.head.parts.headers.iter().filter(|(name, _)| is_kept(name.as_str())).collect()
 }
 
 /// `GET /v1/jobs/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
-    let now_ms = app.clock.now_ms();
-    let mut body = status(app, &job, now_ms);
-    if job.status == Status::Queued {
+    let now = app.clock.now();
+    let mut body = status(app, &job, now);
+    if job.status == JobStatus::Queued {
         let ahead = app.jobs.count_before(&job).await?;
-        let start_ms = job::earliest_start_ms(job.ready_ms, ahead, call.tenant.limits.requests_per_minute, now_ms);
+        let start = job::estimated_start(job.ready_at, ahead, call.tenant.limits.requests_per_minute, now);
         body["position"] = json!(ahead + 1);
-        body["estimated_start_ms"] = json!(start_ms);
-        body["estimated_wait_ms"] = json!(start_ms.saturating_sub(now_ms));
+        body["estimated_start_ms"] = json!(start);
+        body["estimated_wait_ms"] = json!(start - now);
     }
     let mut response = reply::json(&call.head, StatusCode::OK, &body);
     if !job.status.is_final() {
@@ -117,7 +119,7 @@ pub async fn result(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
 fn no_result(job: &Job) -> Problem {
     let why = job.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
     let told = match job.status {
-        Status::Queued | Status::Running => format!("The job is {} and has no result yet.", job.status.name()),
+        JobStatus::Queued | JobStatus::Running => format!("The job is {} and has no result yet.", job.status.name()),
         ended => format!("The job has no result: it ended {}{why}.", ended.name()),
     };
     Problem::new(Kind::Conflict, told)
@@ -126,19 +128,19 @@ fn no_result(job: &Job) -> Problem {
 /// `DELETE /v1/jobs/{id}`: takes a job back that has not been claimed.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
-    let now_ms = app.clock.now_ms();
-    let cancelled = app.jobs.cancel(&job.id, &job.tenant, now_ms).await;
+    let now = app.clock.now();
+    let cancelled = app.jobs.cancel(&job.id, &job.tenant, now).await;
     match cancelled? {
-        Cancel::Cancelled => {
+        CancelOutcome::Cancelled => {
             overflow::notify_end(app, &job).await;
-            let job = Job { status: Status::Cancelled, finished_ms: Some(now_ms), ..job };
-            Ok(reply::json(&call.head, StatusCode::OK, &status(app, &job, now_ms)))
+            let job = Job { status: JobStatus::Cancelled, finished_at: Some(now), ..job };
+            Ok(reply::json(&call.head, StatusCode::OK, &status(app, &job, now)))
         }
-        Cancel::TooLate(status) => {
+        CancelOutcome::TooLate(status) => {
             let told = format!("The job is {}; only a queued job can be cancelled.", status.name());
             Err(Problem::new(Kind::Conflict, told))
         }
-        Cancel::Missing => Err(missing()),
+        CancelOutcome::Missing => Err(missing()),
     }
 }
 
@@ -157,10 +159,10 @@ fn path(app: &App, job: &Job) -> String {
     format!("{}/v1/jobs/{}", app.path_prefix, job.id)
 }
 
-fn status(app: &App, job: &Job, now_ms: u64) -> Value {
-    let estimated_start_ms = match job.status {
-        Status::Queued => Some(job.ready_ms.max(now_ms)),
-        _ => job.started_ms,
+fn status(app: &App, job: &Job, now: UnixMs) -> Value {
+    let estimated_start = match job.status {
+        JobStatus::Queued => Some(job.ready_at.max(now)),
+        _ => job.started_at,
     };
     json!({
         "object": "job",
@@ -168,13 +170,13 @@ fn status(app: &App, job: &Job, now_ms: u64) -> Value {
         "status": job.status,
         "priority": job.priority,
         "request": format!("POST {}", job.call.path),
-        "created_ms": job.created_ms,
-        "estimated_start_ms": estimated_start_ms,
-        "estimated_wait_ms": estimated_start_ms.map(|start_ms| start_ms.saturating_sub(now_ms)),
-        "started_ms": job.started_ms,
-        "finished_ms": job.finished_ms,
-        "expires_ms": job.expires_ms,
+        "created_ms": job.created_at,
+        "estimated_start_ms": estimated_start,
+        "estimated_wait_ms": estimated_start.map(|start| start - now),
+        "started_ms": job.started_at,
+        "finished_ms": job.finished_at,
+        "expires_ms": job.expires_at,
         "error": job.error,
-        "result": (matches!(job.status, Status::Succeeded | Status::Failed)).then(|| path(app, job) + "/result"),
+        "result": (matches!(job.status, JobStatus::Succeeded | JobStatus::Failed)).then(|| path(app, job) + "/result"),
     })
 }

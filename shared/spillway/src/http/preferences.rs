@@ -99,7 +99,7 @@ fn deadline(value: &str, now_ms: u64) -> Result<u64, Problem> {
 }
 
 fn priority(value: &str) -> Result<Priority, Problem> {
-    Priority::of_name(value).ok_or_else(|| malformed(PRIORITY, "The priority must be high, normal or low."))
+    Priority::parse(value).ok_or_else(|| malformed(PRIORITY, "The priority must be high, normal or low."))
 }
 
 fn malformed(header: &str, message: &str) -> Problem {

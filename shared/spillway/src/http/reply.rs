@@ -127,14 +127,9 @@ pub fn streamed(
 /// The answer to a job.
 pub fn stored(head: &Head, stored: StoredResult, more: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
     let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut headers = parsed(&stored.headers);
+    let mut headers: Vec<_> = stored.headers.parse().collect();
     headers.extend(more);
     whole(head, status, headers, stored.body)
-}
-
-/// Headers that were stored.
-pub fn parsed(headers: &[(String, String)]) -> Vec<(HeaderName, HeaderValue)> {
-    headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect()
 }
 
 fn too_slow() -> Problem {

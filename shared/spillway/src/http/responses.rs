@@ -13,7 +13,7 @@ use crate::{
     app::App,
     broker::{self, ModelRequest},
     dialect::{Api, Context, Dialect, ResponseState, last_response},
-    job::{self, Job, Reader, Status},
+    job::{Job, JobReader, JobStatus, StoredCall},
     overflow::{self, Submission},
     problem::{Kind, Problem},
     tenant::{Class, Overflow},
@@ -31,7 +31,7 @@ pub async fn create(
     app: &App,
     call: &Call,
     request: &ModelRequest,
-    stored: job::Call,
+    stored: StoredCall,
     body: Bytes,
 ) -> Result<Response<Body>, Problem> {
     if app.queue.is_none() || call.tenant.overflow == Overflow::Refuse {
@@ -42,10 +42,10 @@ pub async fn create(
         id: Some(jobs::derived_id(call, &body).unwrap_or_else(|| call.head.request_id.clone())),
         call: stored,
         body,
-        reader: Reader::Background,
+        reader: JobReader::Background,
         priority: call.preferences.priority,
         class: Class::Batch,
-        expires_ms: jobs::expires_ms(call, app.clock.now_ms()),
+        expires_at: jobs::expires_at(call, app.clock.now()),
     };
     let job = overflow::submit(app, &call.tenant, submission, None).await?;
     if request.chat.stream {
@@ -67,7 +67,7 @@ pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Pro
 /// `POST /v1/responses/{id}/cancel`: takes it back, even if it runs. One that has ended stays as it is.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
-    let cancelled = app.jobs.cancel_even_running(&job.id, &job.tenant, app.clock.now_ms()).await;
+    let cancelled = app.jobs.cancel_even_running(&job.id, &job.tenant, app.clock.now()).await;
     cancelled?;
     let job = find(app, call, id).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))
@@ -76,7 +76,7 @@ pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
 /// `DELETE /v1/responses/{id}`: deletes its request and its answer, and cancels it if it has not ended.
 pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
-    let deleted = app.jobs.forget(&job, app.clock.now_ms()).await;
+    let deleted = app.jobs.delete(&job, app.clock.now()).await;
     deleted?;
     Ok(reply::json(&call.head, StatusCode::OK, &json!({ "id": id, "object": "response", "deleted": true })))
 }
@@ -93,12 +93,12 @@ async fn find(app: &App, call: &Call, id: &str) -> Result<Job, Problem> {
         Kind::NotFound => missing(),
         _ => problem,
     })?;
-    Some(job).filter(|job| job.reader == Reader::Background && !job.is_deleted).ok_or_else(missing)
+    Some(job).filter(|job| job.reader == JobReader::Background && !job.is_deleted).ok_or_else(missing)
 }
 
 /// The response as it stands.
 async fn object(app: &App, job: &Job) -> Result<Value, Problem> {
-    if job.status == Status::Succeeded {
+    if job.status == JobStatus::Succeeded {
         let result = app.jobs.result(job).await?;
         return result.and_then(|result| last_response(&result.body)).ok_or_else(no_longer_kept);
     }
@@ -109,10 +109,10 @@ async fn object(app: &App, job: &Job) -> Result<Value, Problem> {
 /// Where a response stands that has no answer.
 async fn standing(app: &App, job: &Job) -> Result<ResponseState, Problem> {
     Ok(match job.status {
-        Status::Queued => ResponseState::Queued,
-        Status::Running | Status::Succeeded => ResponseState::InProgress,
-        Status::Cancelled => ResponseState::Cancelled,
-        Status::Failed | Status::Expired => {
+        JobStatus::Queued => ResponseState::Queued,
+        JobStatus::Running | JobStatus::Succeeded => ResponseState::InProgress,
+        JobStatus::Cancelled => ResponseState::Cancelled,
+        JobStatus::Failed | JobStatus::Expired => {
             let result = app.jobs.result(job).await?;
             failed(job, result.map(|result| result.status))
         }
@@ -122,7 +122,7 @@ async fn standing(app: &App, job: &Job) -> Result<ResponseState, Problem> {
 /// Why a job has no answer; `status` is what the call would have been answered with, if it was made.
 fn failed(job: &Job, status: Option<u16>) -> ResponseState {
     let kind = match job.status {
-        Status::Expired => Kind::Throttled,
+        JobStatus::Expired => Kind::Throttled,
         _ => status.map_or(Kind::Internal, Dialect::kind_for_status),
     };
     let message = job.error.clone().unwrap_or_else(|| "The response failed.".to_owned());
@@ -134,7 +134,7 @@ async fn context(app: &App, job: &Job) -> Result<Context, Problem> {
     let body = app.jobs.request(job).await?;
     let draft = Api::Responses.read(&body.ok_or_else(no_longer_kept)?, None, job.call.stream)?;
     let (request, echo) = draft.request(None, &HeaderMap::new())?;
-    Ok(Context { request_id: job.answer_id(), model: request.model, created_s: job.created_ms / 1_000, echo })
+    Ok(Context { request_id: job.answer_id(), model: request.model, created_s: job.created_at.as_s(), echo })
 }
 
 fn no_longer_kept() -> Problem {

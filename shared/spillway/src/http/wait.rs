@@ -11,18 +11,18 @@ use crate::{
     app::App,
     broker,
     dialect::{Api, Encoder},
-    job::{self, Job, Priority, Reader, Status, StoredResult},
-    overflow::{self, Follower, Seen, Submission},
+    job::{Job, JobReader, JobStatus, Priority, StoredCall, StoredResult},
+    overflow::{self, Follower, JobProgress, Submission},
     problem::{Kind, Problem},
-    store::jobs::Cancel,
-    units::Millis,
+    store::jobs::CancelOutcome,
+    units::{Millis, UnixMs},
 };
 
 /// A request that found no room.
 pub struct Waiting {
     pub api: Api,
     /// The request without its body.
-    pub request: job::Call,
+    pub request: StoredCall,
     pub body: Bytes,
     /// Encoder, if the caller asked for a stream.
     pub stream: Option<Encoder>,
@@ -59,10 +59,10 @@ pub async fn wait(app: &App, call: &Call, waiting: Waiting) -> Result<Response<B
         id: Some(call.head.request_id.clone()),
         call: request,
         body,
-        reader: Reader::Waiting,
+        reader: JobReader::Waiting,
         priority: Priority::High,
         class: call.tenant.class,
-        expires_ms: until_ms,
+        expires_at: UnixMs::from_ms(until_ms),
     };
     let job = overflow::submit(app, &call.tenant, submission, Some(&refused)).await?;
     let follower = Follower::new(app, job);
@@ -115,11 +115,11 @@ impl Held {
     async fn look(&mut self) -> Result<Option<Looked>, Problem> {
         let seen = self.follower.look().await.inspect_err(|_| self.is_over = true)?;
         let looked = match seen {
-            Seen::Bytes(bytes) => return Ok(Some(Looked::Bytes(bytes))),
-            Seen::Nothing => return self.check_time().await.map(|()| None),
-            Seen::Answered { answer, rest } => Looked::Answered { answer, rest },
-            Seen::Ended { job, result: Some(result) } => Looked::Failed { job, result },
-            Seen::Ended { .. } => {
+            JobProgress::Bytes(bytes) => return Ok(Some(Looked::Bytes(bytes))),
+            JobProgress::Nothing => return self.check_time().await.map(|()| None),
+            JobProgress::Answered { answer, rest } => Looked::Answered { answer, rest },
+            JobProgress::Ended { job, result: Some(result) } => Looked::Failed { job, result },
+            JobProgress::Ended { .. } => {
                 self.is_over = true;
                 return Err(self.refused());
             }
@@ -132,9 +132,9 @@ impl Held {
     async fn check_time(&mut self) -> Result<(), Problem> {
         let now_ms = self.app.clock.now_ms();
         let job = self.follower.job();
-        if now_ms >= self.until_ms && job.status == Status::Queued {
-            let cancelled = self.app.jobs.cancel(&job.id, &job.tenant, now_ms).await;
-            if let Cancel::TooLate(_) = cancelled? {
+        if now_ms >= self.until_ms && job.status == JobStatus::Queued {
+            let cancelled = self.app.jobs.cancel(&job.id, &job.tenant, UnixMs::from_ms(now_ms)).await;
+            if let CancelOutcome::TooLate(_) = cancelled? {
                 return Ok(());
             }
             self.is_over = true;
@@ -149,14 +149,15 @@ impl Held {
 
     /// The refusal that the caller would have been told without the wait, with the time as it is now.
     fn refused(&self) -> Problem {
-        let wait_ms = self.follower.job().ready_ms.saturating_sub(self.app.clock.now_ms()).max(SHORTEST_WAIT_MS);
-        Problem { retry_after: Some(Millis::from_ms(wait_ms)), ..self.refused.clone() }
+        let retry_after = (self.follower.job().ready_at - self.app.clock.now()).max(MIN_RETRY_AFTER);
+        Problem { retry_after: Some(retry_after), ..self.refused.clone() }
     }
 
     async fn pause(&mut self, until_ms: u64) {
         let now_ms = self.app.clock.now_ms();
         let in_time_ms = if self.until_ms > now_ms { self.until_ms } else { u64::MAX };
-        self.follower.pause(in_time_ms.min(self.deadline_ms.unwrap_or(u64::MAX)).min(until_ms)).await;
+        let until_ms = in_time_ms.min(self.deadline_ms.unwrap_or(u64::MAX)).min(until_ms);
+        self.follower.pause(UnixMs::from_ms(until_ms)).await;
     }
 
     /// Where the tenant's limits stand now; nothing if they cannot be read.
@@ -168,15 +169,15 @@ impl Held {
     }
 }
 
-/// The shortest wait that is told when the job's own time has come and no drain has, in milliseconds.
-const SHORTEST_WAIT_MS: u64 = 1_000;
+/// Minimum `Retry-After` for a job that is ready but has not been claimed.
+const MIN_RETRY_AFTER: Millis = Millis::from_s(1);
 
 impl Drop for Held {
     fn drop(&mut self) {
         let (false, Ok(runtime)) = (self.is_over, tokio::runtime::Handle::try_current()) else { return };
         let (app, job) = (self.app.clone(), self.follower.job().clone());
         runtime.spawn(async move {
-            if let Err(error) = app.jobs.cancel(&job.id, &job.tenant, app.clock.now_ms()).await {
+            if let Err(error) = app.jobs.cancel(&job.id, &job.tenant, app.clock.now()).await {
                 tracing::warn!(job_id = job.id, %error, "the job of a caller that has gone was not cancelled");
             }
         });

@@ -96,7 +96,7 @@ impl Intercept for RawBody {
 fn relevant_headers(response: &HttpResponse) -> StoredHeaders {
     let is_relevant = |name: &str| name == "content-type" || name.starts_with("x-amzn-bedrock-");
     let headers = response.headers().iter().filter(|(name, _)| is_relevant(name));
-    headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    headers.collect()
 }
 
 /// Replaces the body of a request by `payload`, before the request is signed.

@@ -1,12 +1,13 @@
-//! Which addresses are on the public Internet. A webhook's URL is its tenant's choice, and must not reach what only this
-//! network can reach.
+//! Addresses of the public Internet. A tenant chooses the URL of a webhook, which must not reach
+//! servers that only this network can reach.
 //!
-//! By the IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890 and its updates), in the state of October 2024,
-//! and the multicast blocks. Where the registries leave it open, and where an address leads to another, it is not public.
+//! The blocks come from the IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890 and
+//! its updates) as of October 2024, and the multicast blocks. An address is not public if the
+//! registries leave it open, or if it is an alias of an address that is not public.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Blocks of IPv4 that are not globally reachable: their first address and the length of their prefix.
+/// Blocks of IPv4 that are not globally reachable: first address and prefix length.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),      // private use
@@ -25,8 +26,8 @@ const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),     // reserved, and broadcast
 ];
 
-/// What is in use of IPv6 as global unicast. Loopback, link-local, unique local, multicast, mapped and translated
-/// addresses are all outside.
+/// The block of IPv6 global unicast addresses. It contains no loopback, link-local, unique local,
+/// multicast, mapped or translated addresses.
 const GLOBAL_UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 /// Blocks of global unicast that are not globally reachable.
@@ -37,10 +38,10 @@ const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// Addresses that a NAT64 translates to the IPv4 address in their last four bytes (RFC 6052).
+/// Addresses that NAT64 translates to the IPv4 address in their last four bytes (RFC 6052).
 const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// Whether the address can only be reached over the public Internet.
+/// Whether the address is reached over the public Internet.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -68,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    fn is(address: &str) -> bool {
+    fn is_public_text(address: &str) -> bool {
         is_public(address.parse().expect("an address"))
     }
 
@@ -94,12 +95,12 @@ mod tests {
             "2a00:1450::1",
             "64:ff9b::8.8.8.8",
         ] {
-            assert!(is(address), "{address}");
+            assert!(is_public_text(address), "{address}");
         }
     }
 
     #[test]
-    fn nothing_that_only_this_network_can_reach_is_public() {
+    fn addresses_that_only_this_network_can_reach_are_not_public() {
         for address in [
             "0.0.0.0",
             "10.0.0.1",
@@ -138,7 +139,7 @@ mod tests {
             "fec0::1",
             "ff02::1",
         ] {
-            assert!(!is(address), "{address}");
+            assert!(!is_public_text(address), "{address}");
         }
     }
 
@@ -151,7 +152,7 @@ mod tests {
         }
 
         #[test]
-        fn the_library_agrees_where_it_has_an_opinion(bits: u32) {
+        fn the_standard_library_agrees_where_it_knows_the_block(bits: u32) {
             let address = Ipv4Addr::from_bits(bits);
             let is_special = address.is_private() || address.is_loopback() || address.is_link_local()
                 || address.is_multicast() || address.is_broadcast() || address.is_documentation()
@@ -160,7 +161,7 @@ mod tests {
         }
 
         #[test]
-        fn an_address_that_leads_to_another_is_no_better_than_that(bits: u32) {
+        fn an_alias_of_an_address_is_public_only_if_the_address_is(bits: u32) {
             let [a, b] = [(bits >> 16) as u16, bits as u16];
             let inner = is_public(IpAddr::V4(Ipv4Addr::from_bits(bits)));
             let is = |segments: [u16; 8]| is_public(IpAddr::V6(segments.into()));
@@ -171,7 +172,7 @@ mod tests {
         }
 
         #[test]
-        fn outside_of_global_unicast_only_translated_addresses_are_public(bits: u128) {
+        fn outside_global_unicast_only_translated_addresses_are_public(bits: u128) {
             let address = Ipv6Addr::from_bits(bits);
             prop_assert!(!is_public(IpAddr::V6(address)) || bits >> 125 == 1 || is_in_v6(address, NAT64));
         }

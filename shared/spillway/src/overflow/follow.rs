@@ -1,164 +1,184 @@
-//! Follows a job: its row, the pieces of its stream while they come, and its answer. Any process can, since all of it is in
-//! the store.
+//! Follows a job: its row, its partial output while it runs, and its answer. Any process can follow
+//! a job, because everything is in the store.
 
 use bytes::{Bytes, BytesMut};
 use tracing::warn;
 
 use crate::{
     app::App,
-    job::{Differs, Job, Position, Status, StoredResult},
+    job::{Job, JobStatus, OutputDiffers, Position, StoredResult},
     problem::{Kind, Problem},
     store::StoreError,
+    units::{Millis, UnixMs},
 };
 
-/// How long after one look the next one follows, in milliseconds: at first, and at most while nothing changes.
-const PAUSES_MS: (u64, u64) = (250, 1_000);
+/// Pause between two looks at a job without partial output, at first.
+const FIRST_PAUSE: Millis = Millis::from_ms(250);
 
-/// How long after one look at a stream that comes the next one follows, in milliseconds.
-const LIVE_MS: u64 = 500;
+/// Maximum pause between two looks at a job that may change at any time. The pause grows up to this
+/// while nothing changes.
+const MAX_PAUSE: Millis = Millis::from_s(1);
 
-/// A job that is not ready is looked at this often all the same, in milliseconds: it can be cancelled.
-const LONGEST_PAUSE_MS: u64 = 5_000;
+/// Pause between two looks at partial output.
+const STREAM_PAUSE: Millis = Millis::from_ms(500);
 
-/// How many looks in a row may fail.
-const MOST_FAILURES: u32 = 10;
+/// Maximum pause before a deferred job is looked at. It can be cancelled at any time.
+const MAX_DEFERRED_PAUSE: Millis = Millis::from_s(5);
 
-/// What there is to see of a job.
+/// Maximum of consecutive looks that fail because the store is unavailable.
+const MAX_FAILURES: u32 = 10;
+
+/// JobProgress of a job since the last look.
 #[derive(Debug)]
-pub enum Seen {
+pub enum JobProgress {
     /// Nothing new.
     Nothing,
-    /// The next bytes of its stream.
+    /// The next bytes of the stream.
     Bytes(Bytes),
-    /// It was answered; of a stream, `rest` is what has not been seen yet.
+    /// The job was answered. Of a stream, `rest` is new.
     Answered { answer: StoredResult, rest: Bytes },
-    /// It ended without an answer; if it failed, with what the call would have been answered.
+    /// The job ended without an answer. If it failed, `result` is what a synchronous call would
+    /// have returned.
     Ended { job: Box<Job>, result: Option<StoredResult> },
+}
+
+/// Why a look at a job failed.
+enum LookError {
+    /// The store is unavailable, perhaps only for a moment.
+    Store(StoreError),
+    /// The answer cannot be read any more.
+    Final(Problem),
+}
+
+impl From<StoreError> for LookError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<OutputDiffers> for LookError {
+    /// Parts of two answers do not make an answer.
+    fn from(_: OutputDiffers) -> Self {
+        let message = "The answer was interrupted, and the next attempt answers differently, so the stream cannot \
+                       continue. Read it from the start.";
+        Self::Final(Problem::new(Kind::Unavailable, message))
+    }
 }
 
 /// A reader of one job.
 pub struct Follower {
     app: App,
-    /// As it was seen last.
+    /// The job at the last look.
     job: Job,
     position: Position,
-    /// The fence whose pieces are read, and the number of the next one.
-    reading: Option<(u64, u64)>,
-    pause_ms: u64,
+    /// Fence whose chunks are read, and number of the next chunk.
+    next_chunk: Option<(u64, u64)>,
+    pause: Millis,
     failures: u32,
 }
 
 impl Follower {
     pub fn new(app: &App, job: Job) -> Self {
         let (app, position) = (app.clone(), Position::default());
-        Self { app, job, position, reading: None, pause_ms: PAUSES_MS.0, failures: 0 }
+        Self { app, job, position, next_chunk: None, pause: FIRST_PAUSE, failures: 0 }
     }
 
-    /// The job as it was seen last.
+    /// The job at the last look.
     pub fn job(&self) -> &Job {
         &self.job
     }
 
-    /// Takes `bytes` for passed on: the start of every attempt's stream.
+    /// Notes that `bytes`, the start of every attempt's stream, were passed on.
     pub fn pass(&mut self, bytes: &Bytes) {
         // Nothing was passed on before, so nothing can differ.
         let _ = self.position.read(bytes.clone());
     }
 
-    /// Looks at the job once.
+    /// Looks at the job.
     ///
     /// # Errors
-    /// The job is gone; another attempt tells a stream in other words than those that were seen; or the store could not be
-    /// reached for long.
-    pub async fn look(&mut self) -> Result<Seen, Problem> {
-        match self.try_look().await {
-            Ok(seen) => {
-                self.failures = 0;
-                seen
-            }
-            Err(error) if self.failures < MOST_FAILURES => {
-                warn!(job_id = self.job.id, %error, "a job could not be looked at");
+    /// Returns an error if the answer is gone, if the output of the next attempt differs, or if the
+    /// store has been unavailable for several looks.
+    pub async fn look(&mut self) -> Result<JobProgress, Problem> {
+        let progress = match self.try_look().await {
+            Ok(progress) => Ok(progress),
+            Err(LookError::Final(problem)) => Err(problem),
+            Err(LookError::Store(error)) if self.failures < MAX_FAILURES => {
+                warn!(job_id = self.job.id, %error, "failed to look at a job");
                 self.failures += 1;
-                Ok(Seen::Nothing)
+                return Ok(JobProgress::Nothing);
             }
-            Err(error) => Err(error.into()),
-        }
+            Err(LookError::Store(error)) => return Err(error.into()),
+        };
+        self.failures = 0;
+        progress
     }
 
-    async fn try_look(&mut self) -> Result<Result<Seen, Problem>, StoreError> {
-        let Some(job) = self.app.jobs.get(&self.job.id).await?.filter(|job| !job.is_deleted) else {
-            return Ok(Err(gone()));
-        };
-        if (job.status, job.ready_ms) != (self.job.status, self.job.ready_ms) {
-            self.pause_ms = PAUSES_MS.0;
+    async fn try_look(&mut self) -> Result<JobProgress, LookError> {
+        let job = self.app.jobs.get(&self.job.id).await?.filter(|job| !job.is_deleted);
+        let job = job.ok_or_else(gone)?;
+        if (job.status, job.ready_at) != (self.job.status, self.job.ready_at) {
+            self.pause = FIRST_PAUSE;
         }
         self.job = job;
         match self.job.status {
-            Status::Queued => Ok(Ok(Seen::Nothing)),
-            Status::Running if self.job.is_followed() => self.pieces().await,
-            Status::Running => Ok(Ok(Seen::Nothing)),
-            Status::Succeeded => self.answer().await,
-            Status::Failed | Status::Cancelled | Status::Expired => {
+            JobStatus::Queued => Ok(JobProgress::Nothing),
+            JobStatus::Running if self.job.is_followed() => self.chunks().await,
+            JobStatus::Running => Ok(JobProgress::Nothing),
+            JobStatus::Succeeded => self.answer().await,
+            JobStatus::Failed | JobStatus::Cancelled | JobStatus::Expired => {
                 let result = self.app.jobs.result(&self.job).await?;
-                Ok(Ok(Seen::Ended { job: Box::new(self.job.clone()), result }))
+                Ok(JobProgress::Ended { job: Box::new(self.job.clone()), result })
             }
         }
     }
 
-    /// The pieces that have come since the last look.
-    async fn pieces(&mut self) -> Result<Result<Seen, Problem>, StoreError> {
+    /// Reads the chunks that were stored since the last look.
+    async fn chunks(&mut self) -> Result<JobProgress, LookError> {
         let fence = self.job.fence;
-        let mut part = match self.reading {
-            Some((reading, part)) if reading == fence => part,
+        let mut chunk = match self.next_chunk {
+            Some((read_fence, chunk)) if read_fence == fence => chunk,
             _ => {
                 self.position.restart();
                 0
             }
         };
         let mut new = BytesMut::new();
-        while let Some(bytes) = self.app.jobs.part(&self.job.id, fence, part).await? {
-            match self.position.read(bytes) {
-                Ok(bytes) => new.extend_from_slice(&bytes),
-                Err(Differs) => return Ok(Err(begun_again())),
-            }
-            part += 1;
-            self.reading = Some((fence, part));
+        while let Some(bytes) = self.app.jobs.chunk(&self.job.id, fence, chunk).await? {
+            new.extend_from_slice(&self.position.read(bytes)?);
+            chunk += 1;
+            self.next_chunk = Some((fence, chunk));
         }
-        self.reading = Some((fence, part));
-        Ok(Ok(if new.is_empty() { Seen::Nothing } else { Seen::Bytes(new.freeze()) }))
+        self.next_chunk = Some((fence, chunk));
+        Ok(if new.is_empty() { JobProgress::Nothing } else { JobProgress::Bytes(new.freeze()) })
     }
 
-    async fn answer(&mut self) -> Result<Result<Seen, Problem>, StoreError> {
-        let Some(answer) = self.app.jobs.result(&self.job).await? else { return Ok(Err(gone())) };
+    async fn answer(&mut self) -> Result<JobProgress, LookError> {
+        let answer = self.app.jobs.result(&self.job).await?.ok_or_else(gone)?;
         self.position.restart();
-        let rest = self.position.read(answer.body.clone()).and_then(|rest| self.position.end().map(|()| rest));
-        Ok(rest.map(|rest| Seen::Answered { answer, rest }).map_err(|Differs| begun_again()))
+        let rest = self.position.read(answer.body.clone())?;
+        self.position.end()?;
+        Ok(JobProgress::Answered { answer, rest })
     }
 
-    /// Waits until it is worth another look, but not beyond `until_ms`.
-    pub async fn pause(&mut self, until_ms: u64) {
-        let now_ms = self.app.clock.now_ms();
-        let pause_ms = match self.job.status {
-            // Nobody can claim it sooner.
-            Status::Queued if self.job.ready_ms > now_ms + self.pause_ms => self.job.ready_ms - now_ms,
-            Status::Running if self.job.is_followed() => LIVE_MS,
+    /// Waits until the job may have changed, but not beyond `until`.
+    pub async fn pause(&mut self, until: UnixMs) {
+        let now = self.app.clock.now();
+        let pause = match self.job.status {
+            // No drain can claim it sooner.
+            JobStatus::Queued if self.job.ready_at > now + self.pause => self.job.ready_at - now,
+            JobStatus::Running if self.job.is_followed() => STREAM_PAUSE,
             _ => {
-                let pause_ms = self.pause_ms;
-                self.pause_ms = (pause_ms * 3 / 2).min(PAUSES_MS.1);
-                pause_ms
+                let pause = self.pause;
+                self.pause = (pause * 3 / 2).min(MAX_PAUSE);
+                pause
             }
         };
-        let next_ms = now_ms + pause_ms.min(LONGEST_PAUSE_MS);
-        self.app.clock.sleep_until(crate::units::UnixMs::from_ms(next_ms.min(until_ms).max(now_ms + 1))).await;
+        let next_look = (now + pause.min(MAX_DEFERRED_PAUSE)).min(until);
+        self.app.clock.sleep_until(next_look.max(now + Millis::from_ms(1))).await;
     }
 }
 
-fn gone() -> Problem {
-    Problem::new(Kind::NotFound, "The answer is no longer kept.")
-}
-
-/// The parts of two answers do not make one.
-fn begun_again() -> Problem {
-    let told = "The answer broke off and was begun again in other words, so its stream cannot go on. ";
-    Problem::new(Kind::Unavailable, format!("{told}Read it from the start."))
+fn gone() -> LookError {
+    LookError::Final(Problem::new(Kind::NotFound, "The answer is no longer kept."))
 }

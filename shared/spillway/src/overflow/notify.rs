@@ -2,11 +2,11 @@
 
 use tracing::warn;
 
-use crate::{app::App, job::Job, queue::Queue, webhook};
+use crate::{app::App, job::Job, queue::Queue, units::Millis, webhook};
 
 /// Reports that `job` has ended. The sweep finds and repeats a report that fails.
 pub async fn notify_end(app: &App, job: &Job) {
-    webhook::announce_end(app, &job.id, &job.tenant).await;
+    webhook::notify_job_end(app, &job.id, &job.tenant).await;
     if let Some(queue) = &app.queue
         && let Err(error) = notify_batch(app, queue, job).await
     {
@@ -14,17 +14,18 @@ pub async fn notify_end(app: &App, job: &Job) {
     }
 }
 
-/// Sends the message of the batch whose last line `job` was, if it was. Calling it again is harmless.
+/// Sends the message of the batch of which `job` was the last line, if it was. Repeating the call
+/// is harmless.
 ///
 /// # Errors
 /// Returns an error if the store or the queue is unavailable.
 pub async fn notify_batch(app: &App, queue: &Queue, job: &Job) -> anyhow::Result<()> {
     let Some(member) = &job.member else { return Ok(()) };
     if app.batches.is_last(member).await?
-        && let Some(batch) = app.batches.get(&member.batch).await?
+        && let Some(batch) = app.batches.get(&member.batch_id).await?
         && !batch.status.is_final()
     {
-        queue.send(&batch.id, &batch.tenant, 0).await?;
+        queue.send(&batch.id, &batch.tenant, Millis::ZERO).await?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The dead-letter queue: messages of jobs that failed for good, and why they did.
+//! The dead-letter queue: messages of jobs that failed permanently, with the reason.
 
 use std::collections::HashMap;
 
@@ -9,52 +9,54 @@ use aws_sdk_sqs::{
     },
 };
 
-use super::{Queue, QueueError};
+use super::{MAX_MESSAGES, MAX_VISIBILITY_TIMEOUT, Queue, QueueError, seconds};
+use crate::units::{Millis, UnixMs};
 
-/// The attributes of a letter, which are its envelope: `reason`, `tenant` and `failed_ms`.
+/// Message attributes of a dead letter.
 const REASON: &str = "reason";
 const TENANT: &str = "tenant";
 const FAILED_MS: &str = "failed_ms";
 
-/// A letter to be sent. It holds no text of a prompt or an answer.
+/// A dead letter to send. It contains no text of a prompt or an answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Letter<'a> {
-    /// The body of the message that failed: a job's id, unless it was unreadable.
+pub struct NewDeadLetter<'a> {
+    /// Body of the message that failed: the id of a job, unless the message was unreadable.
     pub body: &'a str,
-    /// Whose job it is, if that is known.
+    /// Name of the tenant, if it is known.
     pub tenant: Option<&'a str>,
-    /// Why, in one word.
+    /// The reason in one word.
     pub reason: &'a str,
-    /// When it failed, in milliseconds since 1970.
-    pub failed_ms: u64,
+    /// Time of the failure.
+    pub failed_at: UnixMs,
 }
 
-/// A letter as it was received. SQS itself writes no reason: those are of messages whose drain died too often.
+/// A dead letter that was received. SQS itself sends dead letters without a reason, for messages
+/// whose drain died too often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The message's own id.
+    /// Id of the message.
     pub id: String,
-    /// A job's id, unless the message was unreadable.
+    /// Id of a job, unless the message was unreadable.
     pub body: String,
-    /// Names this receipt.
+    /// Handle of this receive.
     pub receipt_handle: String,
-    /// Whose job it is, if that is known.
+    /// Name of the tenant, if it is known.
     pub tenant: Option<String>,
-    /// Why it is here, if that is known.
+    /// The reason, if it is known.
     pub reason: Option<String>,
-    /// When it failed, or was first sent, in milliseconds since 1970.
-    pub since_ms: u64,
+    /// Time of the failure, or time when the message was first sent.
+    pub since: UnixMs,
 }
 
 impl Queue {
-    /// Sends a letter.
+    /// Sends a dead letter.
     ///
     /// # Errors
-    /// The queue cannot be reached.
-    pub async fn send_letter(&self, letter: &Letter<'_>) -> Result<(), QueueError> {
+    /// Returns an error if the queue is unavailable.
+    pub async fn send_dead_letter(&self, letter: &NewDeadLetter<'_>) -> Result<(), QueueError> {
         let request = self.client.send_message().queue_url(&self.url).message_body(letter.body);
         let request = request.message_attributes(REASON, attribute("String", letter.reason)?);
-        let request = request.message_attributes(FAILED_MS, attribute("Number", &letter.failed_ms.to_string())?);
+        let request = request.message_attributes(FAILED_MS, attribute("Number", &letter.failed_at.to_string())?);
         let request = match letter.tenant {
             Some(tenant) => request.message_attributes(TENANT, attribute("String", tenant)?).message_group_id(tenant),
             None => request,
@@ -63,31 +65,32 @@ impl Queue {
         Ok(())
     }
 
-    /// Receives up to ten letters and hides them for `hidden_s` seconds.
+    /// Receives up to ten dead letters and hides them for `visibility_timeout`.
     ///
     /// # Errors
-    /// The queue cannot be reached.
-    pub async fn receive_letters(&self, hidden_s: u32) -> Result<Vec<DeadLetter>, QueueError> {
-        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
-        let request = request.visibility_timeout(super::small(hidden_s, super::LONGEST_HIDDEN_S));
+    /// Returns an error if the queue is unavailable.
+    pub async fn receive_dead_letters(&self, visibility_timeout: Millis) -> Result<Vec<DeadLetter>, QueueError> {
+        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(MAX_MESSAGES.into());
+        let request = request.visibility_timeout(seconds(visibility_timeout, MAX_VISIBILITY_TIMEOUT));
         let request = request.message_attribute_names("All").wait_time_seconds(1);
         let request = request
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_system_attribute_names(MessageSystemAttributeName::MessageGroupId);
         let received = request.send().await?;
-        Ok(received.messages.unwrap_or_default().into_iter().filter_map(DeadLetter::read).collect())
+        Ok(received.messages.unwrap_or_default().into_iter().filter_map(DeadLetter::from_sdk).collect())
     }
 
-    /// Shows letters again that were received.
+    /// Makes received dead letters visible again.
     ///
     /// # Errors
-    /// The queue cannot be reached. They are seen again when their time is over.
-    pub async fn show_again(&self, letters: &[DeadLetter]) -> Result<(), QueueError> {
-        for ten in letters.chunks(10) {
+    /// Returns an error if the queue is unavailable. The dead letters then become visible at the
+    /// end of their visibility timeout.
+    pub async fn make_visible(&self, letters: &[DeadLetter]) -> Result<(), QueueError> {
+        for chunk in letters.chunks(MAX_MESSAGES.into()) {
             let mut request = self.client.change_message_visibility_batch().queue_url(&self.url);
-            for (place, letter) in ten.iter().enumerate() {
+            for (index, letter) in chunk.iter().enumerate() {
                 let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
-                    .id(place.to_string())
+                    .id(index.to_string())
                     .receipt_handle(&letter.receipt_handle)
                     .visibility_timeout(0);
                 request = request.entries(entry.build()?);
@@ -97,34 +100,34 @@ impl Queue {
         Ok(())
     }
 
-    /// About how many messages the queue holds, whether or not they can be received now.
+    /// Returns the approximate number of messages in the queue, visible or not.
     ///
     /// # Errors
-    /// The queue cannot be reached.
-    pub async fn about_held(&self) -> Result<u64, QueueError> {
-        let counts = [
+    /// Returns an error if the queue is unavailable.
+    pub async fn approximate_count(&self) -> Result<u64, QueueError> {
+        let names = [
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
             QueueAttributeName::ApproximateNumberOfMessagesDelayed,
         ];
-        let asked = self.client.get_queue_attributes().queue_url(&self.url);
-        let told = asked.set_attribute_names(Some(counts.to_vec())).send().await?.attributes.unwrap_or_default();
-        Ok(told.values().filter_map(|count| count.parse::<u64>().ok()).sum())
+        let request = self.client.get_queue_attributes().queue_url(&self.url);
+        let counts = request.set_attribute_names(Some(names.to_vec())).send().await?.attributes.unwrap_or_default();
+        Ok(counts.values().filter_map(|count| count.parse::<u64>().ok()).sum())
     }
 }
 
 impl DeadLetter {
-    /// `None` for a message without a receipt, which SQS does not send.
-    fn read(message: aws_sdk_sqs::types::Message) -> Option<Self> {
+    /// Returns `None` for a message without a receipt handle, which SQS does not send.
+    fn from_sdk(message: aws_sdk_sqs::types::Message) -> Option<Self> {
         let system = message.attributes.unwrap_or_default();
         let attributes = message.message_attributes.unwrap_or_default();
-        let told = |name: &str| text_of(&attributes, name);
+        let text = |name: &str| text_in(&attributes, name);
         let sent_ms = system.get(&MessageSystemAttributeName::SentTimestamp);
-        let failed_ms = told(FAILED_MS).or_else(|| sent_ms.cloned());
+        let since_ms = text(FAILED_MS).or_else(|| sent_ms.cloned()).and_then(|at_ms| at_ms.parse().ok());
         Some(Self {
-            tenant: told(TENANT).or_else(|| system.get(&MessageSystemAttributeName::MessageGroupId).cloned()),
-            reason: told(REASON),
-            since_ms: failed_ms.and_then(|at_ms| at_ms.parse().ok()).unwrap_or_default(),
+            tenant: text(TENANT).or_else(|| system.get(&MessageSystemAttributeName::MessageGroupId).cloned()),
+            reason: text(REASON),
+            since: since_ms.map(UnixMs::from_ms).unwrap_or_default(),
             id: message.message_id?,
             body: message.body?,
             receipt_handle: message.receipt_handle?,
@@ -132,7 +135,7 @@ impl DeadLetter {
     }
 }
 
-fn text_of(attributes: &HashMap<String, MessageAttributeValue>, name: &str) -> Option<String> {
+fn text_in(attributes: &HashMap<String, MessageAttributeValue>, name: &str) -> Option<String> {
     attributes.get(name)?.string_value.clone()
 }
 

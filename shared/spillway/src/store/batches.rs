@@ -1,25 +1,22 @@
-//! The batches: rows of the jobs table that are only ever replaced by what follows from what was read, and the rows that
-//! count their lines (`store::jobs`).
+//! Batches: rows of the jobs table, and the rows that count their lines (`store::jobs`).
+//!
+//! A write replaces a batch only if the batch has not changed since it was read.
 
 use aws_sdk_dynamodb::Client;
 use uuid::Uuid;
 
-pub use super::documents::Wanted;
+pub use super::documents::DocumentQuery;
 use super::{
-    StoreError,
-    documents::{Documents, Head, Replaced},
-    jobs::{
-        counting::{SHARDS, counter_key},
-        rows::number_in,
-    },
+    StoreError, WriteOutcome,
+    documents::{DocumentAttributes, Documents},
+    jobs::line_counts::{SHARDS, counter_key},
+    rows::{MAX_CHANGE_TRIES, number_in},
 };
 use crate::{
-    batch::{Batch, Counts, KEPT_S, Kind, is_batch_id},
-    job::Member,
+    batch::{Batch, FILE_RETENTION_S, LineCounts, ResourceKind, is_batch_id},
+    job::BatchMember,
+    units::UnixMs,
 };
-
-/// How often a change is tried again because the batch changed meanwhile.
-const MOST_TRIES: usize = 8;
 
 /// The batches in the jobs table.
 #[derive(Clone)]
@@ -33,14 +30,19 @@ impl Batches {
         Self { documents: Documents::new(client, table) }
     }
 
-    /// Accepts a batch. If one of its id is there already, that one stays as it is and is given.
+    /// Accepts a batch. If a batch with this id exists, returns that batch unchanged.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn create(&self, batch: Batch) -> Result<Batch, StoreError> {
-        let batch = renewed(batch);
-        let there = self.documents.create(&head(&batch), &batch).await?;
-        Ok(there.unwrap_or(batch))
+        let batch = with_new_etag(batch);
+        self.documents.create(&attributes(&batch), batch).await
     }
 
-    /// The batch of this id, whoever owns it.
+    /// Returns the batch with this id, of any tenant.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn get(&self, id: &str) -> Result<Option<Batch>, StoreError> {
         if !is_batch_id(id) {
             return Ok(None);
@@ -48,89 +50,117 @@ impl Batches {
         self.documents.get(id).await
     }
 
-    /// Replaces the batch as it was seen; `Err` with what is there now, if it has changed since.
-    pub async fn replace(&self, seen: &Batch, changed: Batch) -> Result<Result<Batch, Option<Batch>>, StoreError> {
-        let changed = renewed(changed);
-        match self.documents.replace(&seen.etag, &head(&changed), &changed).await? {
-            Replaced::Done => Ok(Ok(changed)),
-            Replaced::Conflict(there) => Ok(Err(there)),
-        }
+    /// Replaces `read` by `changed`, if the batch has not changed since it was read.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn replace(&self, read: &Batch, changed: Batch) -> Result<WriteOutcome<Batch>, StoreError> {
+        let changed = with_new_etag(changed);
+        self.documents.replace(&read.etag, &attributes(&changed), changed).await
     }
 
-    /// Takes a batch back, if there is anything left to take back; gives it as it is then. `None` if it is gone.
-    pub async fn cancel(&self, batch: Batch, now_ms: u64) -> Result<Option<Batch>, StoreError> {
-        let mut seen = batch;
-        for _ in 0..MOST_TRIES {
-            let Some(changed) = seen.cancelling(now_ms) else { return Ok(Some(seen)) };
-            match self.replace(&seen, changed).await? {
-                Ok(batch) => return Ok(Some(batch)),
-                Err(Some(there)) => seen = there,
-                Err(None) => return Ok(None),
+    /// Cancels a batch, unless it is too late. Returns the batch as it is then, or `None` if it was
+    /// deleted.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn cancel(&self, batch: Batch, now: UnixMs) -> Result<Option<Batch>, StoreError> {
+        let mut batch = batch;
+        for _ in 0..MAX_CHANGE_TRIES {
+            let Some(changed) = batch.cancelling(now) else { return Ok(Some(batch)) };
+            match self.replace(&batch, changed).await? {
+                WriteOutcome::Written(batch) => return Ok(Some(batch)),
+                WriteOutcome::Conflict(Some(current)) => batch = current,
+                WriteOutcome::Conflict(None) => return Ok(None),
             }
         }
-        Err(StoreError::Contended { row: seen.id })
+        Err(StoreError::Contended { row: batch.id })
     }
 
-    /// The batches of a tenant in one of the two APIs.
-    pub async fn list(&self, tenant: &str, kind: Kind, wanted: &Wanted<'_>) -> Result<Vec<Batch>, StoreError> {
-        self.documents.list(tenant, kind, wanted).await
+    /// Lists the batches of a tenant in the API of `kind`.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn list(
+        &self,
+        tenant: &str,
+        kind: ResourceKind,
+        query: &DocumentQuery<'_>,
+    ) -> Result<Vec<Batch>, StoreError> {
+        self.documents.list(tenant, kind, query).await
     }
 
-    /// Forgets a batch and its counts.
+    /// Deletes a batch and its counters.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn delete(&self, batch: &Batch) -> Result<(), StoreError> {
         self.documents.delete(&batch.id).await?;
-        for line in 0..SHARDS {
-            self.documents.delete(&counter_key(&batch.id, line)).await?;
+        for shard in 0..SHARDS {
+            self.documents.delete(&counter_key(&batch.id, shard)).await?;
         }
         Ok(())
     }
 
-    /// How the lines of a batch have ended so far.
-    pub async fn counts(&self, id: &str) -> Result<Counts, StoreError> {
-        let keys: Vec<String> = (0..SHARDS).map(|line| counter_key(id, line)).collect();
-        let mut counts = Counts::default();
+    /// Counts the lines of a batch that have ended so far.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn counts(&self, id: &str) -> Result<LineCounts, StoreError> {
+        let keys: Vec<String> = (0..SHARDS).map(|shard| counter_key(id, shard)).collect();
+        let mut counts = LineCounts::default();
         for row in self.documents.items(&keys).await?.values() {
-            let counted = |name| number_in(row, name).unwrap_or_default();
-            counts.completed += counted("completed");
-            counts.failed += counted("failed");
-            counts.expired += counted("expired");
-            counts.cancelled += counted("cancelled");
+            let counter = |name| number_in(row, name).unwrap_or_default();
+            counts.completed += counter("completed");
+            counts.failed += counter("failed");
+            counts.expired += counter("expired");
+            counts.cancelled += counter("cancelled");
         }
         Ok(counts)
     }
 
-    /// Whether all lines of the batch of a line that has just ended have: mostly that is known from the line's own counter.
-    pub async fn is_last(&self, member: &Member) -> Result<bool, StoreError> {
-        let key = counter_key(&member.batch, member.line);
+    /// Whether all lines of the batch have ended, after `member` has. In most cases the counter row
+    /// of the line itself shows that others have not.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn is_last(&self, member: &BatchMember) -> Result<bool, StoreError> {
+        let key = counter_key(&member.batch_id, member.line);
         let rows = self.documents.items(std::slice::from_ref(&key)).await?;
-        let counted = |name: &&str| rows.get(&key).and_then(|row| number_in(row, name)).unwrap_or_default();
-        let ended: u64 = ["completed", "failed", "expired", "cancelled"].iter().map(counted).sum();
-        let place = member.line % SHARDS;
-        let lines_here = member.of.saturating_sub(place).div_ceil(SHARDS);
-        Ok(ended >= lines_here && self.counts(&member.batch).await?.ended() >= member.of)
+        let counter = |name: &&str| rows.get(&key).and_then(|row| number_in(row, name)).unwrap_or_default();
+        let ended: u64 = ["completed", "failed", "expired", "cancelled"].iter().map(counter).sum();
+        let shard = member.line % SHARDS;
+        let lines_in_shard = member.total_lines.saturating_sub(shard).div_ceil(SHARDS);
+        Ok(ended >= lines_in_shard && self.counts(&member.batch_id).await?.ended() >= member.total_lines)
     }
 
-    /// Notes that the message of an overdue batch is sent again, before it is. `None` if it is not overdue after all, or
-    /// another sweep has it.
-    pub async fn take_for_resend(&self, id: &str, now_ms: u64) -> Result<Option<Batch>, StoreError> {
-        let Some(batch) = self.get(id).await?.filter(|batch| batch.is_overdue(now_ms)) else { return Ok(None) };
-        Ok(self.replace(&batch, batch.resent(now_ms)).await?.ok())
+    /// Notes that the message of an overdue batch is about to be sent again. Returns `None` if the
+    /// batch is not overdue any more, or if another sweep sends the message.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn take_for_resend(&self, id: &str, now: UnixMs) -> Result<Option<Batch>, StoreError> {
+        let Some(batch) = self.get(id).await?.filter(|batch| batch.is_overdue(now)) else { return Ok(None) };
+        Ok(match self.replace(&batch, batch.resent(now)).await? {
+            WriteOutcome::Written(batch) => Some(batch),
+            WriteOutcome::Conflict(_) => None,
+        })
     }
 }
 
-fn renewed(batch: Batch) -> Batch {
+fn with_new_etag(batch: Batch) -> Batch {
     Batch { etag: Uuid::new_v4().simple().to_string(), ..batch }
 }
 
-fn head(batch: &Batch) -> Head<'_> {
-    let needed_ms = batch.ended_ms.unwrap_or(batch.expires_ms);
-    Head {
-        id: &batch.id,
-        tenant: &batch.tenant,
-        kind: Kind::of(&batch.id).unwrap_or(Kind::Batch),
-        created_ms: batch.created_ms,
-        etag: &batch.etag,
-        due_ms: batch.is_open().then_some(batch.due_ms),
-        expires_s: needed_ms / 1_000 + KEPT_S,
+fn attributes(batch: &Batch) -> DocumentAttributes {
+    let last_needed_at = batch.ended_at.unwrap_or(batch.expires_at);
+    DocumentAttributes {
+        id: batch.id.clone(),
+        tenant: batch.tenant.clone(),
+        kind: ResourceKind::from_id(&batch.id).unwrap_or(ResourceKind::Batch),
+        created_at: batch.created_at,
+        etag: batch.etag.clone(),
+        due_at: batch.is_open().then_some(batch.redelivery.due_at),
+        expires_s: last_needed_at.as_s() + FILE_RETENTION_S,
     }
 }

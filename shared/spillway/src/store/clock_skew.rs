@@ -1,7 +1,7 @@
 //! Clock skew: the difference between this machine's clock and the `Date` of every DynamoDB reply
 //! (RFC 9110 §6.6.1).
 //!
-//! Writers name the ledger's windows by their own clocks, and the limits hold only while those
+//! Writers name the ledger's windows by their own clocks, and the limits hold only while these
 //! clocks are about right. So a process whose clock is certainly off by more than a second admits
 //! nothing. The check costs no request: a process reads the registry before its first charge, and
 //! again every few seconds.

@@ -1,4 +1,4 @@
-//! Why a store did not do what it was asked, and what a caller reads then.
+//! Errors of the store, and the problems that callers receive for them.
 
 use std::{error::Error, fmt::Debug};
 
@@ -7,40 +7,42 @@ use tracing::error;
 
 use crate::{error_chain::with_causes, problem::Problem};
 
-/// Why the store did not do what it was asked.
+/// An error of the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Throttled, timed out, unreachable or broken: it may work later, and what was written may have been written.
+    /// The store is throttled, unreachable or broken, or the request timed out. It may work later,
+    /// and a write may have succeeded.
     #[error("the store did not answer: {0}")]
     Unavailable(String),
-    /// It understood and refused: a missing table, a missing permission, an invalid request. It will not work later.
+    /// The store refused the request: a missing table, a missing permission, an invalid request. It
+    /// will not work later.
     #[error("the store refused: {0}")]
     Refused(String),
-    /// A row is not what this version writes.
-    #[error("{row} in the store cannot be read: {why}")]
+    /// A row does not have the format of this version.
+    #[error("{row} in the store cannot be read: {reason}")]
     Unreadable {
-        /// The row's key.
+        /// Key of the row.
         row: String,
-        /// What is wrong with it.
-        why: String,
+        /// What is wrong with the row.
+        reason: String,
     },
-    /// A body does not fit in a row.
-    #[error("{what} has {bytes} bytes; the store takes {limit}")]
+    /// A body is too large for the store.
+    #[error("{what} has {bytes} bytes, but the maximum is {limit}")]
     TooLarge {
-        /// Which body.
+        /// Name of the body.
         what: &'static str,
-        /// Its size.
+        /// Size of the body.
         bytes: usize,
-        /// The most it may have.
+        /// Maximum size.
         limit: usize,
     },
-    /// This machine's clock is not what the store's is.
+    /// This machine's clock differs too much from the store's.
     #[error("{0}; nothing is charged by a clock that is off")]
     Clock(String),
-    /// Others kept changing the row.
+    /// Other processes kept changing the row.
     #[error("{row} in the store changes too often")]
     Contended {
-        /// The row's key.
+        /// Key of the row.
         row: String,
     },
 }
@@ -54,12 +56,13 @@ where
         let Some(service_error) = error.as_service_error() else { return Self::Unavailable(with_causes(&error)) };
         let code = service_error.code().unwrap_or("an error without a code");
         let what = format!("{code}: {}", service_error.message().unwrap_or("no message"));
-        if PASSING.contains(&code) { Self::Unavailable(what) } else { Self::Refused(what) }
+        if TRANSIENT.contains(&code) { Self::Unavailable(what) } else { Self::Refused(what) }
     }
 }
 
-/// The errors of DynamoDB that may be gone on the next call (Amazon DynamoDB Developer Guide, "Error handling").
-const PASSING: [&str; 8] = [
+/// Errors of DynamoDB that may not occur on the next call (Amazon DynamoDB Developer Guide, "Error
+/// handling").
+const TRANSIENT: [&str; 8] = [
     "InternalServerError",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
@@ -70,12 +73,12 @@ const PASSING: [&str; 8] = [
     "an error without a code",
 ];
 
-/// The registry failed: without it no caller is known.
+/// The registry failed, so no caller can be authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
 pub struct RegistryError(#[from] pub StoreError);
 
-/// The ledger failed: without it nothing is admitted.
+/// The ledger failed, so no request can be admitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
 pub struct LedgerError(#[from] pub StoreError);
@@ -98,7 +101,7 @@ impl From<LedgerError> for Problem {
     }
 }
 
-/// The answer to a caller. The cause is for the operator and goes to the log.
+/// The problem that the caller receives. The cause is for the operator and is logged.
 fn unavailable(service: &str, error: &StoreError) -> Problem {
     error!(service, %error, "a service is unavailable");
     Problem::unavailable(service)

@@ -1,15 +1,18 @@
-//! The files of tenants, without their content: rows of the jobs table that are written once.
+//! Files of tenants, without their content: rows of the jobs table that are written once.
 
 use aws_sdk_dynamodb::Client;
 
 use super::{
     StoreError,
-    documents::{Documents, Head, Wanted},
+    documents::{DocumentAttributes, DocumentQuery, Documents},
 };
-use crate::batch::{File, Kind};
+use crate::{
+    batch::{File, ResourceKind},
+    units::UnixMs,
+};
 
-/// How many files are looked at together.
-const AT_ONCE: usize = 100;
+/// Number of files in one read.
+const PAGE_FILES: usize = 100;
 
 /// The files in the jobs table.
 #[derive(Clone)]
@@ -23,55 +26,67 @@ impl Files {
         Self { documents: Documents::new(client, table) }
     }
 
-    /// Notes a file; one of the same id is the same file.
+    /// Stores a file. A file with the same id is the same file.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn create(&self, file: &File) -> Result<(), StoreError> {
-        let head = Head {
-            id: &file.id,
-            tenant: &file.tenant,
-            kind: Kind::File,
-            created_ms: file.created_ms,
-            etag: "",
-            due_ms: None,
-            expires_s: file.expires_ms / 1_000,
+        let attributes = DocumentAttributes {
+            id: file.id.clone(),
+            tenant: file.tenant.clone(),
+            kind: ResourceKind::File,
+            created_at: file.created_at,
+            etag: String::new(),
+            due_at: None,
+            expires_s: file.expires_at.as_s(),
         };
-        self.documents.create(&head, file).await.map(drop)
+        self.documents.create(&attributes, file.clone()).await.map(drop)
     }
 
-    /// The file of this id, whoever owns it, unless its time is over.
-    pub async fn get(&self, id: &str, now_ms: u64) -> Result<Option<File>, StoreError> {
-        if Kind::of(id) != Some(Kind::File) {
+    /// Returns the file with this id, of any tenant, unless it has expired.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn get(&self, id: &str, now: UnixMs) -> Result<Option<File>, StoreError> {
+        if ResourceKind::from_id(id) != Some(ResourceKind::File) {
             return Ok(None);
         }
-        // DynamoDB takes its time to delete what has expired.
-        Ok(self.documents.get::<File>(id).await?.filter(|file| now_ms < file.expires_ms))
+        // DynamoDB deletes expired rows late.
+        Ok(self.documents.get::<File>(id).await?.filter(|file| now < file.expires_at))
     }
 
-    /// The files of a tenant, those of `purpose` if one is named.
+    /// Lists the files of a tenant, or only its files of `purpose`.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn list(
         &self,
         tenant: &str,
-        wanted: &Wanted<'_>,
+        query: &DocumentQuery<'_>,
         purpose: Option<&str>,
-        now_ms: u64,
+        now: UnixMs,
     ) -> Result<Vec<File>, StoreError> {
         let mut files: Vec<File> = Vec::new();
-        let mut after = wanted.after.map(|(id, created_ms)| (id.to_owned(), created_ms));
+        let mut last_read = query.after.map(|(id, created_at)| (id.to_owned(), created_at));
         loop {
-            let place = after.as_ref().map(|(id, created_ms)| (id.as_str(), *created_ms));
-            let page = Wanted { after: place, limit: AT_ONCE, ..*wanted };
-            let found: Vec<File> = self.documents.list(tenant, Kind::File, &page).await?;
+            let after = last_read.as_ref().map(|(id, created_at)| (id.as_str(), *created_at));
+            let page = DocumentQuery { after, limit: PAGE_FILES, ..*query };
+            let found: Vec<File> = self.documents.list(tenant, ResourceKind::File, &page).await?;
             let Some(last) = found.last() else { return Ok(files) };
-            after = Some((last.id.clone(), last.created_ms));
-            let is_wanted = |file: &File| now_ms < file.expires_ms && purpose.is_none_or(|of| file.purpose == of);
-            files.extend(found.into_iter().filter(is_wanted));
-            if files.len() >= wanted.limit {
-                files.truncate(wanted.limit);
+            last_read = Some((last.id.clone(), last.created_at));
+            let matches = |file: &File| now < file.expires_at && purpose.is_none_or(|purpose| file.purpose == purpose);
+            files.extend(found.into_iter().filter(matches));
+            if files.len() >= query.limit {
+                files.truncate(query.limit);
                 return Ok(files);
             }
         }
     }
 
-    /// Forgets a file.
+    /// Deletes a file.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn delete(&self, file: &File) -> Result<(), StoreError> {
         self.documents.delete(&file.id).await
     }

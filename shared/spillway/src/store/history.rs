@@ -45,7 +45,7 @@ impl Histories {
     pub fn new(client: Client, table: &str, clock: Clock) -> Self {
         Self {
             items: Items::new(client, table),
-            read: Arc::new(Cache::new(MAX_CACHED, READ_EVERY.as_ms(), clock.clone())),
+            read: Arc::new(Cache::new(MAX_CACHED, READ_EVERY, clock.clone())),
             pending: Arc::default(),
             clock,
         }

@@ -1,143 +1,152 @@
-//! Answers for repetitions that reach another process: rows of the jobs table, each of one call.
+//! Idempotency records: the answers to calls, for repetitions that reach another process. Each call
+//! has a row in the jobs table.
 //!
-//! A row is claimed by the process that runs the call, under a lease that it renews, and becomes the answer. Claims and
-//! answers count until `until_ms`; what is older is as good as absent, whenever DynamoDB deletes it.
-
-use std::sync::Arc;
+//! The process that runs a call claims its row under a lease, renews the lease, and finally stores
+//! the answer. Claims and answers count until `until_ms`. After that time a row counts as absent,
+//! even if DynamoDB has not deleted it yet.
 
 use aws_sdk_dynamodb::{
     Client,
     operation::put_item::{PutItemError, builders::PutItemFluentBuilder},
-    primitives::Blob,
-    types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use bytes::Bytes;
 
-use super::{Item, StoreError, jobs::MAX_ROW_BODY_BYTES, tables};
-use crate::job::StoredResult;
+use super::{
+    Item, StoreError,
+    jobs::MAX_ROW_BODY_BYTES,
+    rows::{Put, Rows, binary, bytes_in, number, number_in, put_if, text, text_in, unreadable},
+};
+use crate::{job::StoredResult, units::UnixMs};
 
-/// A call as its row names it.
+/// A claim to run a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Which call: the key of an [`Identity`](crate::idempotency::Identity).
+    /// Key of the call's [`Identity`](crate::idempotency::Identity).
     pub key: [u8; 32],
-    /// What is asked.
+    /// Digest of the request.
     pub payload: [u8; 32],
-    /// Who runs it: different for each run.
+    /// Id of the run. Each run has another.
     pub owner: String,
-    /// When it began, in milliseconds since 1970.
-    pub since_ms: u64,
+    /// Time when the call began.
+    pub since: UnixMs,
 }
 
-/// What a row says that still counts.
+/// A record that still counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// What was asked.
+pub struct IdempotencyRecord {
+    /// Digest of the request.
     pub payload: [u8; 32],
-    /// When the call began, in milliseconds since 1970.
-    pub since_ms: u64,
-    /// How far it is.
-    pub state: State,
+    /// Time when the call began.
+    pub since: UnixMs,
+    /// State of the call.
+    pub state: CallState,
 }
 
-/// How far a call is.
+/// State of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// Somebody runs it.
+pub enum CallState {
+    /// A process runs the call.
     Running,
-    /// It was answered with this, at this time.
-    Answered { ended_ms: u64, answer: StoredResult },
-    /// It was answered with more than a row holds.
-    TooLarge { ended_ms: u64 },
+    /// The call was answered.
+    Answered { ended_at: UnixMs, answer: StoredResult },
+    /// The call was answered, but the answer is too large for a row.
+    TooLarge { ended_at: UnixMs },
 }
 
-/// The rows of calls in the jobs table.
+/// The idempotency records in the jobs table.
 #[derive(Clone)]
-pub struct Answers {
-    client: Client,
-    table: Arc<str>,
+pub struct IdempotencyRecords {
+    rows: Rows,
 }
 
-impl Answers {
-    /// The answers in `table`.
+impl IdempotencyRecords {
+    /// The records in `table`.
     pub fn new(client: Client, table: &str) -> Self {
-        Self { client, table: table.into() }
+        Self { rows: Rows::new(client, table) }
     }
 
-    /// What is known of the call.
-    pub async fn find(&self, key: &[u8; 32], now_ms: u64) -> Result<Option<Found>, StoreError> {
-        let request = self.client.get_item().table_name(&*self.table).consistent_read(true);
-        let item = request.key("pk", AttributeValue::S(row_key(key))).send().await?.item;
-        item.map(|item| read(&item, now_ms)).transpose().map(Option::flatten)
+    /// Returns the record of the call with this key.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn find(&self, key: &[u8; 32], now: UnixMs) -> Result<Option<IdempotencyRecord>, StoreError> {
+        let item = self.rows.get(&row_key(key)).await?;
+        item.map(|item| parse(&item, now)).transpose().map(Option::flatten)
     }
 
-    /// Claims the call until `until_ms`, or renews the claim; what is there if somebody else has it, or it is answered.
-    pub async fn claim(&self, claim: &Claim, until_ms: u64, now_ms: u64) -> Result<Option<Found>, StoreError> {
+    /// Claims the call until `until`, or renews the claim. Returns the existing record if another
+    /// process runs the call or the call is answered.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn claim(
+        &self,
+        claim: &Claim,
+        until: UnixMs,
+        now: UnixMs,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        let condition =
+            "attribute_not_exists(pk) OR until_ms <= :now OR (#owner = :owner AND attribute_not_exists(ended_ms))";
         let request = self
-            .put(claim, until_ms)
-            .condition_expression(
-                "attribute_not_exists(pk) OR until_ms <= :now OR (#owner = :me AND attribute_not_exists(ended_ms))",
-            )
+            .put(claim, until)
+            .condition_expression(condition)
             .expression_attribute_names("#owner", "owner")
-            .expression_attribute_values(":me", AttributeValue::S(claim.owner.clone()))
-            .expression_attribute_values(":now", number(now_ms))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match request.send().await {
-            Ok(_) => Ok(None),
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(failed)) => match failed.item() {
-                    Some(item) => read(item, now_ms),
-                    None => Err(StoreError::Contended { row: row_key(&claim.key) }),
-                },
-                _ => Err(error.into()),
-            },
+            .expression_attribute_values(":owner", text(&claim.owner))
+            .expression_attribute_values(":now", number(now.as_ms()));
+        match put_if(request).await? {
+            Put::Written => Ok(None),
+            Put::Conflict(Some(item)) => parse(&item, now),
+            Put::Conflict(None) => Err(StoreError::Contended { row: row_key(&claim.key) }),
         }
     }
 
-    /// Ends a claimed call with its answer, which is kept until `until_ms`.
+    /// Ends a claimed call with its answer, which is kept until `until`.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn answer(
         &self,
         claim: &Claim,
         answer: Option<&StoredResult>,
-        until_ms: u64,
-        now_ms: u64,
+        until: UnixMs,
+        now: UnixMs,
     ) -> Result<(), StoreError> {
-        let mut request = self.put(claim, until_ms).item("ended_ms", number(now_ms));
+        let mut request = self.put(claim, until).item("ended_ms", number(now.as_ms()));
         if let Some(answer) = answer.filter(|answer| answer.body.len() <= MAX_ROW_BODY_BYTES) {
-            let headers = serde_json::to_string(&answer.headers).map_err(|error| unreadable(&error.to_string()))?;
+            let headers = serde_json::to_string(&answer.headers);
+            let headers = headers.map_err(|error| unreadable(&row_key(&claim.key), &error.to_string()))?;
             request = request
                 .item("status", number(answer.status.into()))
-                .item("headers", AttributeValue::S(headers))
-                .item("body", AttributeValue::B(Blob::new(answer.body.to_vec())));
+                .item("headers", text(&headers))
+                .item("body", binary(&answer.body));
         }
-        self.if_owned(request, claim).await
+        self.write_if_owned(request, claim).await
     }
 
-    /// Gives a claimed call back: it came to nothing that is worth keeping.
+    /// Releases a claimed call without an answer.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn release(&self, claim: &Claim) -> Result<(), StoreError> {
-        self.if_owned(self.put(claim, 0), claim).await
+        self.write_if_owned(self.put(claim, UnixMs::default()), claim).await
     }
 
-    fn put(&self, claim: &Claim, until_ms: u64) -> PutItemFluentBuilder {
-        // One that is given back may be looked at for a moment.
-        let expires_s = until_ms.max(claim.since_ms) / 1_000 + 60;
-        let bytes = |bytes: &[u8]| AttributeValue::B(Blob::new(bytes));
-        let request = self.client.put_item().table_name(&*self.table);
+    fn put(&self, claim: &Claim, until: UnixMs) -> PutItemFluentBuilder {
+        // Other processes may still look at a call that was released.
+        let expires_s = until.max(claim.since).as_s() + 60;
+        let request = self.rows.put(&row_key(&claim.key), expires_s);
         request
-            .item("pk", AttributeValue::S(row_key(&claim.key)))
-            .item("payload", bytes(&claim.payload))
-            .item("owner", AttributeValue::S(claim.owner.clone()))
-            .item("since_ms", number(claim.since_ms))
-            .item("until_ms", number(until_ms))
-            .item(tables::EXPIRES_S, number(expires_s))
+            .item("payload", binary(&claim.payload))
+            .item("owner", text(&claim.owner))
+            .item("since_ms", number(claim.since.as_ms()))
+            .item("until_ms", number(until.as_ms()))
     }
 
-    /// Writes as long as the row is this claim's: one whose lease has ended may have found another owner.
-    async fn if_owned(&self, request: PutItemFluentBuilder, claim: &Claim) -> Result<(), StoreError> {
-        let request = request.condition_expression("#owner = :me").expression_attribute_names("#owner", "owner");
-        let request = request.expression_attribute_values(":me", AttributeValue::S(claim.owner.clone()));
-        match request.send().await {
+    /// Writes the row if it still belongs to this claim. After the end of the lease, it may belong
+    /// to another process.
+    async fn write_if_owned(&self, request: PutItemFluentBuilder, claim: &Claim) -> Result<(), StoreError> {
+        let request = request.condition_expression("#owner = :owner").expression_attribute_names("#owner", "owner");
+        match request.expression_attribute_values(":owner", text(&claim.owner)).send().await {
             Ok(_) => Ok(()),
             Err(error) if error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception) => {
                 Ok(())
@@ -147,40 +156,33 @@ impl Answers {
     }
 }
 
-/// Jobs are named by UUIDs, so no id of a job can reach these rows.
+/// Ids of jobs are UUIDs, so no id of a job names one of these rows.
 fn row_key(key: &[u8; 32]) -> String {
     format!("answer#{}", BASE64_URL_SAFE_NO_PAD.encode(key))
 }
 
-fn number(number: u64) -> AttributeValue {
-    AttributeValue::N(number.to_string())
-}
-
-/// What the row says, unless its time is over.
-fn read(item: &Item, now_ms: u64) -> Result<Option<Found>, StoreError> {
-    let number = |name: &str| item.get(name)?.as_n().ok()?.parse::<u64>().ok();
-    let needed = |name: &str| number(name).ok_or_else(|| unreadable(&format!("it has no {name}")));
-    if needed("until_ms")? <= now_ms {
+/// Parses a row, unless it has expired.
+fn parse(item: &Item, now: UnixMs) -> Result<Option<IdempotencyRecord>, StoreError> {
+    let key = text_in(item, "pk").unwrap_or("an idempotency record");
+    let time = |name: &str| number_in(item, name).map(UnixMs::from_ms);
+    let required = |name: &str| time(name).ok_or_else(|| unreadable(key, &format!("it has no {name}")));
+    if required("until_ms")? <= now {
         return Ok(None);
     }
-    let bytes = |name: &str| item.get(name)?.as_b().ok().map(AsRef::as_ref);
-    let payload = bytes("payload").and_then(|payload: &[u8]| payload.try_into().ok());
-    let payload = payload.ok_or_else(|| unreadable("it has no payload"))?;
-    let state = match (number("ended_ms"), number("status")) {
-        (None, _) => State::Running,
-        (Some(ended_ms), None) => State::TooLarge { ended_ms },
-        (Some(ended_ms), Some(status)) => {
-            let headers = item.get("headers").and_then(|headers| serde_json::from_str(headers.as_s().ok()?).ok());
-            let (Ok(status), Some(headers), Some(body)) = (u16::try_from(status), headers, bytes("body")) else {
-                return Err(unreadable("its answer is not one"));
-            };
-            let body = Bytes::copy_from_slice(body);
-            State::Answered { ended_ms, answer: StoredResult { status, headers, body } }
-        }
+    let payload = bytes_in(item, "payload").and_then(|payload| payload.as_ref().try_into().ok());
+    let payload = payload.ok_or_else(|| unreadable(key, "it has no payload"))?;
+    let state = match (time("ended_ms"), number_in(item, "status")) {
+        (None, _) => CallState::Running,
+        (Some(ended_at), None) => CallState::TooLarge { ended_at },
+        (Some(ended_at), Some(status)) => CallState::Answered { ended_at, answer: answer(item, key, status)? },
     };
-    Ok(Some(Found { payload, since_ms: needed("since_ms")?, state }))
+    Ok(Some(IdempotencyRecord { payload, since: required("since_ms")?, state }))
 }
 
-fn unreadable(why: &str) -> StoreError {
-    StoreError::Unreadable { row: "the answer to a call".to_owned(), why: why.to_owned() }
+fn answer(item: &Item, key: &str, status: u64) -> Result<StoredResult, StoreError> {
+    let headers = text_in(item, "headers").and_then(|headers| serde_json::from_str(headers).ok());
+    let (Ok(status), Some(headers), Some(body)) = (u16::try_from(status), headers, bytes_in(item, "body")) else {
+        return Err(unreadable(key, "its answer is malformed"));
+    };
+    Ok(StoredResult { status, headers, body })
 }

@@ -1,67 +1,64 @@
-//! The jobs: rows that are only ever replaced by what follows from what was read.
+//! Jobs: rows of the jobs table. A write replaces a job only if the job has not changed since it
+//! was read.
 //!
-//! A job is up to three kinds of rows. `<id>` says how it stands and stays small, so that claims and deferrals are
-//! cheap; `<id>#request` is the client's body, written once; `<id>#<fence>` is the answer of the drain that claimed it
-//! at that count. The last two name a place in the bucket where the body is too large for them. The job's row names the one
-//! answer that counts. Streams that are followed while they come have more (`parts`).
+//! A job has up to three kinds of rows. `<id>` has its state and stays small, so that claims and
+//! deferrals are cheap. `<id>#request` has the body of the request and is written once.
+//! `<id>#<fence>` has the answer of the drain that claimed the job under that fence. A body that is
+//! too large for the last two is in the bucket. The job's row names the fence of the one answer
+//! that counts. Jobs that are followed while they run have more rows (`partial_output`).
 
 mod bodies;
-pub(super) mod counting;
-pub(super) mod indexes;
+pub(super) mod line_counts;
 mod lists;
 mod partial_output;
 mod repair;
-pub(super) mod rows;
+mod rows;
+mod waiting;
 
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use self::{
-    bodies::Bodies,
-    rows::{Replaced, Rows},
-};
+use self::{bodies::Bodies, rows::JobRows};
 pub use self::{
-    indexes::Waiting,
-    lists::{Page, Wanted},
+    lists::{JobQuery, Page},
     partial_output::Streams,
-    repair::{OpenJob, Redrive, Sweep},
+    repair::{OpenJob, RedriveOutcome, SweepOutcome},
+    waiting::WaitingJob,
 };
-use super::{StoreError, registry::Registry};
+use super::{StoreError, WriteOutcome, registry::Registry, rows::MAX_CHANGE_TRIES};
 use crate::{
     blobs::Blobs,
-    job::{Job, NewJob, Next, Outcome, Reader, Status, StoredResult},
+    job::{Job, JobOutcome, JobReader, JobStatus, NewJob, NextStep, StoredResult},
+    units::{Millis, UnixMs},
 };
 
-/// The most bytes of a request's or an answer's body in a row, which has 400 KiB in DynamoDB. A larger one is in the bucket.
+/// Maximum size of a body in a row, which has 400 KiB in DynamoDB. Larger bodies are in the bucket.
 pub const MAX_ROW_BODY_BYTES: usize = 350 * 1024;
 
-/// How long jobs and answers are kept after the end, in milliseconds.
-pub const KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+/// How long jobs and answers are kept after their end.
+pub const RETENTION: Millis = Millis::from_s(7 * 24 * 60 * 60);
 
-/// How often a change is tried again because the job changed meanwhile.
-const MOST_TRIES: usize = 8;
-
-/// What a message about a job led to.
+/// Outcome of claiming a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
-    /// The job is ours until its lease ends: run it.
+pub enum ClaimOutcome {
+    /// The job is claimed until its lease ends: run it.
     Run { job: Box<Job>, body: Bytes },
-    /// Too early: the job can be claimed at this time, in milliseconds since 1970.
-    NotYet { until_ms: u64 },
-    /// The job has ended, perhaps just now because its time or its attempts were over.
-    Ended(Status),
-    /// There is no such job.
+    /// The job cannot be claimed before this time.
+    NotYet { until: UnixMs },
+    /// The job has ended. It may have ended just now, because it expired or was given up.
+    Ended(JobStatus),
+    /// The job does not exist.
     Missing,
 }
 
-/// What a cancellation did.
+/// Outcome of cancelling a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cancel {
-    /// The job will not run.
+pub enum CancelOutcome {
+    /// The job is cancelled.
     Cancelled,
-    /// It runs or has ended.
-    TooLate(Status),
+    /// The job is running or has ended.
+    TooLate(JobStatus),
     /// The tenant has no such job.
     Missing,
 }
@@ -69,207 +66,259 @@ pub enum Cancel {
 /// The jobs table.
 #[derive(Clone)]
 pub struct Jobs {
-    rows: Rows,
+    rows: JobRows,
     bodies: Bodies,
-    /// Where it says whose ends are to be told; without it, nobody's are.
-    told: Option<Registry>,
+    /// The registry, which knows whether a tenant has webhooks. `None` without webhooks.
+    registry: Option<Registry>,
 }
 
 impl Jobs {
     /// The jobs in `table`, whose large bodies are in `blobs`.
     pub fn new(client: Client, table: &str, blobs: Option<Blobs>) -> Self {
-        Self { rows: Rows::new(client, table), bodies: Bodies::new(blobs), told: None }
+        Self { rows: JobRows::new(client, table), bodies: Bodies::new(blobs), registry: None }
     }
 
-    /// The same, but the end of each job of a tenant that has webhooks in `registry` is noted as still to be told.
-    pub fn announced_by(self, registry: Registry) -> Self {
-        Self { told: Some(registry), ..self }
+    /// The same jobs, with webhooks: the end of a job is noted as a pending event if its tenant has
+    /// an endpoint in `registry` that subscribes to it.
+    pub fn with_webhooks(self, registry: Registry) -> Self {
+        Self { registry: Some(registry), ..self }
     }
 
-    /// Accepts a request as a job. It is kept from here on, whether or not a message about it is sent. If the job has an id
-    /// and is there already, it stays as it is.
+    /// Accepts a request as a job whose answer is fetched later.
+    ///
+    /// # Errors
+    /// As [`submit_for`](Self::submit_for).
     pub async fn submit(&self, new: &NewJob) -> Result<Job, StoreError> {
-        self.submit_for(Reader::Later, new).await
+        self.submit_for(JobReader::Later, new).await
     }
 
-    /// The same, with an answer for `reader`.
-    pub async fn submit_for(&self, reader: Reader, new: &NewJob) -> Result<Job, StoreError> {
-        let id = new.id.clone().unwrap_or_else(|| new_id(new.created_ms));
+    /// Accepts a request as a job with an answer for `reader`. From here on the job is stored,
+    /// whether or not its message is sent. If `new` has an id and that job exists, returns it
+    /// unchanged.
+    ///
+    /// # Errors
+    /// Returns an error if the body is too large, or if the store is unavailable.
+    pub async fn submit_for(&self, reader: JobReader, new: &NewJob) -> Result<Job, StoreError> {
+        let id = id_for(new);
         if new.id.is_some()
-            && let Some(earlier) = self.get(&id).await?
+            && let Some(existing) = self.get(&id).await?
         {
-            return Ok(earlier);
+            return Ok(existing);
         }
         let job = Job { reader, ..Job::accepted(id, new) };
-        // A lease that began just before the expiry still needs it.
-        let body = self.bodies.place("the request", format!("{}/{}/request", job.tenant, job.id), &new.body).await?;
-        self.rows.put_request(&job.id, body, kept_until_s(new.expires_ms)).await?;
-        match self.rows.create(job, kept_until_s(new.expires_ms)).await? {
-            Replaced::Done(job) | Replaced::Conflict(Some(job)) => Ok(job),
-            Replaced::Conflict(None) => Err(StoreError::Contended { row: "a new job".to_owned() }),
+        let key = format!("{}/{}/request", job.tenant, job.id);
+        let body = self.bodies.store("the request", key, &new.body).await?;
+        // A lease that begins just before the expiry still needs the request.
+        self.rows.put_request(&job.id, body, kept_until_s(new.expires_at)).await?;
+        match self.rows.create(job, kept_until_s(new.expires_at)).await? {
+            WriteOutcome::Written(job) | WriteOutcome::Conflict(Some(job)) => Ok(job),
+            WriteOutcome::Conflict(None) => Err(StoreError::Contended { row: "a new job".to_owned() }),
         }
     }
 
-    /// Notes that a batch's line will never run, with its end: where there is no job yet, one that has ended. One that runs
-    /// or has ended stays as it is. The end must be final.
+    /// Ends a line of a batch that has not started, with the final `status`. If the line has no job
+    /// yet, it gets a job that has ended. A job that is running or has ended stays unchanged.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn end_line(
         &self,
         new: &NewJob,
-        status: Status,
+        status: JobStatus,
         error: Option<&str>,
-        now_ms: u64,
+        now: UnixMs,
     ) -> Result<Job, StoreError> {
-        let id = new.id.clone().unwrap_or_else(|| new_id(new.created_ms));
+        let id = id_for(new);
         let mut found = self.rows.get(&id).await?;
-        for _ in 0..MOST_TRIES {
-            let written = match &found {
-                Some(job) if job.status != Status::Queued => return Ok(job.clone()),
-                Some(job) => self.replace(job, job.ended(status, error.map(str::to_owned), now_ms)).await?,
+        for _ in 0..MAX_CHANGE_TRIES {
+            let outcome = match &found {
+                Some(job) if job.status != JobStatus::Queued => return Ok(job.clone()),
+                Some(job) => self.replace(job, job.ended(status, error.map(str::to_owned), now)).await?,
                 None => {
-                    let job = Job::accepted(id.clone(), new).ended(status, error.map(str::to_owned), now_ms);
-                    self.rows.create(job, kept_until_s(new.expires_ms.max(now_ms))).await?
+                    let job = Job::accepted(id.clone(), new).ended(status, error.map(str::to_owned), now);
+                    self.rows.create(job, kept_until_s(new.expires_at.max(now))).await?
                 }
             };
-            match written {
-                Replaced::Done(job) => return Ok(job),
-                Replaced::Conflict(current) => found = current,
+            match outcome {
+                WriteOutcome::Written(job) => return Ok(job),
+                WriteOutcome::Conflict(current) => found = current,
             }
         }
         Err(StoreError::Contended { row: id })
     }
 
-    /// The job with this id, whoever owns it.
+    /// Returns the job with this id, of any tenant.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn get(&self, id: &str) -> Result<Option<Job>, StoreError> {
         let Some(id) = canonical(id) else { return Ok(None) };
         self.rows.get(&id).await
     }
 
-    /// Takes the job for `lease_ms`, if a message about it means that it should run now.
-    pub async fn claim(&self, id: &str, lease_ms: u64, now_ms: u64) -> Result<Claim, StoreError> {
-        let Some(job) = self.get(id).await? else { return Ok(Claim::Missing) };
-        self.claim_seen(job, lease_ms, now_ms).await
+    /// Claims the job `id` for `lease`, if it should run now.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable, or if the job's request cannot be read.
+    pub async fn claim(&self, id: &str, lease: Millis, now: UnixMs) -> Result<ClaimOutcome, StoreError> {
+        let Some(job) = self.get(id).await? else { return Ok(ClaimOutcome::Missing) };
+        self.claim_job(job, lease, now).await
     }
 
-    /// The same for a job that was just read.
-    pub async fn claim_seen(&self, job: Job, lease_ms: u64, now_ms: u64) -> Result<Claim, StoreError> {
+    /// Claims a job that was just read for `lease`, if it should run now.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub async fn claim_job(&self, job: Job, lease: Millis, now: UnixMs) -> Result<ClaimOutcome, StoreError> {
         let (id, mut job) = (job.id.clone(), job);
         let mut body = None;
-        for _ in 0..MOST_TRIES {
-            let changed = match job.next(now_ms) {
-                Next::Run => {
-                    // Before the claim: a body that cannot be had now costs no attempt.
+        for _ in 0..MAX_CHANGE_TRIES {
+            let changed = match job.next_step(now) {
+                NextStep::Run => {
+                    // Read the body before the claim, so that an unavailable body costs no attempt.
                     if body.is_none() {
                         body = Some(self.bodies.fetch(self.rows.request(&job.id).await?).await?);
                     }
-                    job.claimed(lease_ms, now_ms)
+                    job.claimed(lease, now)
                 }
-                Next::Wait { until_ms } => return Ok(Claim::NotYet { until_ms }),
-                Next::Drop(status) => return Ok(Claim::Ended(status)),
-                Next::Expire | Next::GiveUp => over(&job, now_ms),
+                NextStep::Wait { until } => return Ok(ClaimOutcome::NotYet { until }),
+                NextStep::Drop(status) => return Ok(ClaimOutcome::Ended(status)),
+                NextStep::Expire | NextStep::GiveUp => expired_or_given_up(&job, now),
             };
             match self.replace(&job, changed).await? {
-                Replaced::Done(job) => {
+                WriteOutcome::Written(job) => {
                     return Ok(match body {
-                        Some(body) if job.status == Status::Running => Claim::Run { job: Box::new(job), body },
-                        _ => Claim::Ended(job.status),
+                        Some(body) if job.status == JobStatus::Running => {
+                            ClaimOutcome::Run { job: Box::new(job), body }
+                        }
+                        _ => ClaimOutcome::Ended(job.status),
                     });
                 }
-                Replaced::Conflict(Some(current)) => job = current,
-                Replaced::Conflict(None) => return Ok(Claim::Missing),
+                WriteOutcome::Conflict(Some(current)) => job = current,
+                WriteOutcome::Conflict(None) => return Ok(ClaimOutcome::Missing),
             }
         }
         Err(StoreError::Contended { row: id })
     }
 
-    /// Puts off a job that was not claimed, unless it has changed meanwhile: then it is in other hands.
-    pub async fn postpone(&self, job: &Job, ready_ms: u64) -> Result<(), StoreError> {
-        self.replace(job, job.postponed(ready_ms)).await.map(drop)
+    /// Postpones a queued job, unless it has changed since it was read: then another process
+    /// handles it.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn postpone(&self, job: &Job, ready_at: UnixMs) -> Result<(), StoreError> {
+        self.replace(job, job.postponed(ready_at)).await.map(drop)
     }
 
-    /// Puts a claimed job back into the queue because there was no room; `false` if another drain holds it by now.
-    pub async fn defer(&self, claimed: &Job, ready_ms: u64) -> Result<bool, StoreError> {
-        self.change_held(claimed, |job| job.deferred(ready_ms)).await
+    /// Puts a claimed job back into the queue because there was no room. Returns `false` if another
+    /// drain holds it.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn defer(&self, claimed: &Job, ready_at: UnixMs) -> Result<bool, StoreError> {
+        self.change_held(claimed, |job| job.deferred(ready_at)).await
     }
 
-    /// Puts a claimed job back into the queue because the attempt failed; `false` if another drain holds it by now.
-    pub async fn retry(&self, claimed: &Job, ready_ms: u64) -> Result<bool, StoreError> {
-        self.change_held(claimed, |job| job.retried(ready_ms)).await
+    /// Puts a claimed job back into the queue because the attempt failed. Returns `false` if
+    /// another drain holds it.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn retry(&self, claimed: &Job, ready_at: UnixMs) -> Result<bool, StoreError> {
+        self.change_held(claimed, |job| job.retried(ready_at)).await
     }
 
-    /// Ends a claimed job with its answer; `false` if another drain holds it by now, or has ended it: then that one's
-    /// answer is the one that counts. Repeating a call that got no answer is harmless.
-    pub async fn finish(&self, claimed: &Job, outcome: &Outcome, now_ms: u64) -> Result<bool, StoreError> {
+    /// Ends a claimed job with its outcome. Returns `false` if another drain holds it or has ended
+    /// it: then the answer of that drain counts. The call can be repeated safely.
+    ///
+    /// # Errors
+    /// Returns an error if the answer is too large, or if the store is unavailable.
+    pub async fn finish(&self, claimed: &Job, outcome: &JobOutcome, now: UnixMs) -> Result<bool, StoreError> {
         let (status, error, result) = match outcome {
-            Outcome::Succeeded(result) => (Status::Succeeded, None, result),
-            Outcome::Failed { error, result } => (Status::Failed, Some(error.clone()), result),
+            JobOutcome::Succeeded(result) => (JobStatus::Succeeded, None, result),
+            JobOutcome::Failed { error, result } => (JobStatus::Failed, Some(error.clone()), result),
         };
         let key = format!("{}/{}/{}", claimed.tenant, claimed.id, claimed.fence);
-        let body = self.bodies.place("the answer", key, &result.body).await?;
-        self.rows.put_result(&claimed.id, claimed.fence, result, body, kept_until_s(now_ms)).await?;
+        let body = self.bodies.store("the answer", key, &result.body).await?;
+        self.rows.put_result(&claimed.id, claimed.fence, result, body, kept_until_s(now)).await?;
         self.change_held(claimed, |job| Job {
-            answered_at_fence: Some(job.fence),
-            announce: job.end_event(status, Some(result)),
-            ..job.ended(status, error.clone(), now_ms)
+            result_fence: Some(job.fence),
+            pending_event: job.end_event(status, Some(result)),
+            ..job.ended(status, error.clone(), now)
         })
         .await
     }
 
-    /// Takes a job of this tenant back, if it has not been claimed yet.
-    pub async fn cancel(&self, id: &str, tenant: &str, now_ms: u64) -> Result<Cancel, StoreError> {
-        self.cancel_if(id, tenant, now_ms, |status| status == Status::Queued).await
+    /// Cancels a job of this tenant, unless it has been claimed.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn cancel(&self, id: &str, tenant: &str, now: UnixMs) -> Result<CancelOutcome, StoreError> {
+        self.cancel_if(id, tenant, now, |status| status == JobStatus::Queued).await
     }
 
-    /// Takes a job of this tenant back, even if it runs: the call to the model goes on and is charged, and whoever made it
-    /// finds that it no longer holds the job, so that its answer is dropped.
-    pub async fn cancel_even_running(&self, id: &str, tenant: &str, now_ms: u64) -> Result<Cancel, StoreError> {
-        self.cancel_if(id, tenant, now_ms, |status| !status.is_final()).await
+    /// Cancels a job of this tenant even if it is running. The call to the model continues and is
+    /// charged. Its drain no longer holds the job, so the answer is dropped.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn cancel_even_running(&self, id: &str, tenant: &str, now: UnixMs) -> Result<CancelOutcome, StoreError> {
+        self.cancel_if(id, tenant, now, |status| !status.is_final()).await
     }
 
     async fn cancel_if(
         &self,
         id: &str,
         tenant: &str,
-        now_ms: u64,
-        is_in_time: impl Fn(Status) -> bool,
-    ) -> Result<Cancel, StoreError> {
+        now: UnixMs,
+        can_cancel: impl Fn(JobStatus) -> bool,
+    ) -> Result<CancelOutcome, StoreError> {
         let mut found = self.get(id).await?;
-        for _ in 0..MOST_TRIES {
-            let Some(job) = found.filter(|job| job.tenant == tenant) else { return Ok(Cancel::Missing) };
+        for _ in 0..MAX_CHANGE_TRIES {
+            let Some(job) = found.filter(|job| job.tenant == tenant) else { return Ok(CancelOutcome::Missing) };
             match job.status {
-                status if is_in_time(status) => {}
-                Status::Cancelled => return Ok(Cancel::Cancelled),
-                status => return Ok(Cancel::TooLate(status)),
+                status if can_cancel(status) => {}
+                JobStatus::Cancelled => return Ok(CancelOutcome::Cancelled),
+                status => return Ok(CancelOutcome::TooLate(status)),
             }
-            match self.replace(&job, job.ended(Status::Cancelled, None, now_ms)).await? {
-                Replaced::Done(_) => return Ok(Cancel::Cancelled),
-                Replaced::Conflict(current) => found = current,
+            match self.replace(&job, job.ended(JobStatus::Cancelled, None, now)).await? {
+                WriteOutcome::Written(_) => return Ok(CancelOutcome::Cancelled),
+                WriteOutcome::Conflict(current) => found = current,
             }
         }
         Err(StoreError::Contended { row: id.to_owned() })
     }
 
-    /// The answer of a job that succeeded or failed; `None` if it has none, or is no longer kept.
+    /// Returns the answer of a job that succeeded or failed, or `None` if it has none or the answer
+    /// is no longer kept.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
     pub async fn result(&self, job: &Job) -> Result<Option<StoredResult>, StoreError> {
-        let Some(fence) = job.answered_at_fence else { return Ok(None) };
+        let Some(fence) = job.result_fence else { return Ok(None) };
         let Some((result, body)) = self.rows.result(&job.id, fence).await? else { return Ok(None) };
         Ok(Some(StoredResult { body: self.bodies.fetch(body).await?, ..result }))
     }
 
-    /// Notes that the end of the job has been told. If another has changed the job meanwhile, it is told again.
-    pub async fn announced(&self, job: &Job) -> Result<(), StoreError> {
-        self.replace(job, Job { announce: None, ..job.clone() }).await.map(drop)
+    /// Notes that the end of the job was reported. If the job has changed since it was read, the
+    /// end is reported again.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn clear_pending_event(&self, job: &Job) -> Result<(), StoreError> {
+        self.replace(job, Job { pending_event: None, ..job.clone() }).await.map(drop)
     }
 
-    /// Changes the job as long as it is held under the fence of `claimed`.
+    /// Changes the job while it is held under the fence of `claimed`.
     async fn change_held(&self, claimed: &Job, change: impl Fn(&Job) -> Job) -> Result<bool, StoreError> {
         let mut job = claimed.clone();
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_CHANGE_TRIES {
             let changed = change(&job);
             match self.replace(&job, changed.clone()).await? {
-                Replaced::Done(_) => return Ok(true),
-                Replaced::Conflict(Some(current)) if current.is_held_under(claimed.fence) => job = current,
-                // A call that was repeated finds what the first one did.
-                Replaced::Conflict(current) => {
+                WriteOutcome::Written(_) => return Ok(true),
+                WriteOutcome::Conflict(Some(current)) if current.is_held_under(claimed.fence) => job = current,
+                // A repeated call finds the change of the first call.
+                WriteOutcome::Conflict(current) => {
                     return Ok(current.is_some_and(|current| is_same_change(&current, &changed)));
                 }
             }
@@ -277,51 +326,60 @@ impl Jobs {
         Err(StoreError::Contended { row: claimed.id.clone() })
     }
 
-    /// Every change goes through here, and with it every end.
-    async fn replace(&self, job: &Job, changed: Job) -> Result<Replaced, StoreError> {
+    /// Replaces a job. Every change goes through here, and with it every end.
+    async fn replace(&self, job: &Job, changed: Job) -> Result<WriteOutcome<Job>, StoreError> {
         let ends = changed.status.is_final() && !job.status.is_final();
-        let changed = if ends { self.to_be_told(changed).await } else { changed };
-        let last_needed_ms = changed.finished_ms.unwrap_or(changed.expires_ms.max(changed.ready_ms));
-        self.rows.replace(&job.etag, changed, kept_until_s(last_needed_ms)).await
+        let changed = if ends { self.with_pending_event(changed).await } else { changed };
+        let last_needed_at = changed.finished_at.unwrap_or(changed.expires_at.max(changed.ready_at));
+        self.rows.replace(&job.etag, changed, kept_until_s(last_needed_at)).await
+    }
+
+    /// Adds the event that reports the end of the job, if its tenant has an endpoint that
+    /// subscribes to it. If the registry is unavailable, adds the event: a missed report costs more
+    /// than a row for the sweep.
+    async fn with_pending_event(&self, ended: Job) -> Job {
+        let event = ended.pending_event.or_else(|| ended.end_event(ended.status, None));
+        let (Some(event), Some(registry)) = (event, &self.registry) else { return ended.with_pending_event(None) };
+        let has_receiver = match registry.endpoints(&ended.tenant).await {
+            Ok(endpoints) => endpoints.iter().any(|endpoint| endpoint.is_subscribed_to(event)),
+            Err(_) => true,
+        };
+        ended.with_pending_event(has_receiver.then_some(event))
     }
 }
 
-/// The job at the end that comes of itself: expired, or given up.
-fn over(job: &Job, now_ms: u64) -> Job {
-    match job.next(now_ms) {
-        Next::GiveUp => job.ended(Status::Failed, Some("every attempt to run it was interrupted".to_owned()), now_ms),
-        _ => job.ended(Status::Expired, Some("no room was found in time".to_owned()), now_ms),
+/// The job after it expired or was given up.
+fn expired_or_given_up(job: &Job, now: UnixMs) -> Job {
+    match job.next_step(now) {
+        NextStep::GiveUp => {
+            job.ended(JobStatus::Failed, Some("every attempt to run it was interrupted".to_owned()), now)
+        }
+        _ => job.ended(JobStatus::Expired, Some("no room was found in time".to_owned()), now),
     }
 }
 
-impl Jobs {
-    /// An ended job, with what its end is to be told as if its tenant has anybody to tell. When that cannot be found out it is
-    /// assumed: the end of a job is worth more than a row too many for the sweep.
-    async fn to_be_told(&self, ended: Job) -> Job {
-        let kind = ended.announce.or_else(|| ended.end_event(ended.status, None));
-        let (Some(kind), Some(registry)) = (kind, &self.told) else { return ended.to_be_told(None) };
-        let endpoints = registry.endpoints(&ended.tenant).await;
-        let is_heard = endpoints.map_or(true, |endpoints| endpoints.iter().any(|endpoint| endpoint.wants(kind)));
-        ended.to_be_told(is_heard.then_some(kind))
-    }
+fn is_same_change(current: &Job, changed: &Job) -> bool {
+    (current.fence, current.status, current.ready_at, current.result_fence)
+        == (changed.fence, changed.status, changed.ready_at, changed.result_fence)
 }
 
-fn is_same_change(current: &Job, wanted: &Job) -> bool {
-    (current.fence, current.status, current.ready_ms, current.answered_at_fence)
-        == (wanted.fence, wanted.status, wanted.ready_ms, wanted.answered_at_fence)
-}
-
-/// Names in the API are not trusted to be ids: `#` would reach rows that are no jobs.
+/// Returns the canonical form of a job's id. Ids come from callers, and one with a `#` would name
+/// another row.
 fn canonical(id: &str) -> Option<String> {
     Uuid::try_parse(id).ok().map(|id| id.hyphenated().to_string())
 }
 
-fn new_id(created_ms: u64) -> String {
-    let nanos = u32::try_from(created_ms % 1000).unwrap_or_default() * 1_000_000;
-    Uuid::new_v7(Timestamp::from_unix(NoContext, created_ms / 1000, nanos)).hyphenated().to_string()
+fn id_for(new: &NewJob) -> String {
+    new.id.clone().unwrap_or_else(|| new_id(new.created_at))
 }
 
-/// When DynamoDB may delete a row that is last needed at `last_needed_ms`, in seconds since 1970.
-fn kept_until_s(last_needed_ms: u64) -> u64 {
-    last_needed_ms.saturating_add(KEPT_MS) / 1000
+fn new_id(created_at: UnixMs) -> String {
+    let nanos = u32::try_from(created_at.as_ms() % 1_000).unwrap_or_default() * 1_000_000;
+    Uuid::new_v7(Timestamp::from_unix(NoContext, created_at.as_s(), nanos)).hyphenated().to_string()
+}
+
+/// Returns the time when DynamoDB may delete a row that is last needed at `last_needed_at`, in
+/// seconds since 1970.
+fn kept_until_s(last_needed_at: UnixMs) -> u64 {
+    (last_needed_at + RETENTION).as_s()
 }

@@ -43,7 +43,7 @@ pub enum ReserveOutcome {
     Reserved(Held, View),
     /// There is no room. Nothing was changed.
     Refused(Refusal, View),
-    /// The item has seen newer limits than those of the account.
+    /// The item has seen newer limits than the account has.
     Stale,
     /// The item accepts no more writes at the moment. Nothing was changed.
     Busy,

@@ -1,4 +1,4 @@
-//! The three tables as they must be, for places where no template makes them: a laptop and tests.
+//! Creates the three tables in deployments without a template: on a laptop and in tests.
 
 use anyhow::Context;
 use aws_sdk_dynamodb::{
@@ -12,19 +12,23 @@ use aws_sdk_dynamodb::{
 
 use crate::config::Config;
 
-/// The attribute of the jobs table after whose time, in seconds since 1970, DynamoDB may delete a row.
+/// Attribute of the jobs table with the time when DynamoDB may delete the row, in seconds since
+/// 1970.
 pub(super) const EXPIRES_S: &str = "expires_s";
 
-/// The index of jobs that have not ended, by when they are due.
+/// Index of open jobs and batches, by the time when they are due.
 pub(super) const OPEN_INDEX: &str = "open";
 
-/// The index of what tenants have, by kind and time.
-pub(super) const LISTED_INDEX: &str = "listed";
+/// Index of a tenant's resources, by kind and time.
+pub(super) const LIST_INDEX: &str = "listed";
 
-/// The index of the jobs that wait, by who comes next.
+/// Index of waiting jobs, in the order in which they are next.
 pub(super) const WAITING_INDEX: &str = "waiting";
 
-/// Creates the three tables that `config` names unless they exist.
+/// Creates the three tables that `config` names, unless they exist.
+///
+/// # Errors
+/// Returns an error if DynamoDB is unavailable or refuses a table.
 pub async fn create(client: &Client, config: &Config) -> anyhow::Result<()> {
     create_registry(client, &config.registry_table).await?;
     create_ledger(client, &config.ledger_table).await?;
@@ -51,15 +55,18 @@ pub async fn create_ledger(client: &Client, table: &str) -> anyhow::Result<()> {
     create_table(client, request, table).await.map(drop)
 }
 
-/// Creates the jobs table unless it exists: with its three indexes, and rows that go when their time is over.
+/// Creates the jobs table with its three indexes and its time to live, unless it exists.
+///
+/// # Errors
+/// Returns an error if DynamoDB is unavailable or refuses the table.
 pub async fn create_jobs(client: &Client, table: &str) -> anyhow::Result<()> {
     let keys_only = || Projection::builder().projection_type(ProjectionType::KeysOnly);
     let index = |name: &str, hash: &str, range: &str, projection: ProjectionBuilder| {
         let index = GlobalSecondaryIndex::builder().index_name(name).projection(projection.build());
         anyhow::Ok(index.key_schema(key(hash, KeyType::Hash)?).key_schema(key(range, KeyType::Range)?).build()?)
     };
-    let of_waiting = Projection::builder().projection_type(ProjectionType::Include);
-    let of_waiting = of_waiting.non_key_attributes("priority").non_key_attributes("ready_ms");
+    let waiting_attributes = Projection::builder().projection_type(ProjectionType::Include);
+    let waiting_attributes = waiting_attributes.non_key_attributes("priority").non_key_attributes("ready_ms");
     let request = client
         .create_table()
         .attribute_definitions(attribute("pk", ScalarAttributeType::S)?)
@@ -71,8 +78,8 @@ pub async fn create_jobs(client: &Client, table: &str) -> anyhow::Result<()> {
         .attribute_definitions(attribute("place_ms", ScalarAttributeType::N)?)
         .key_schema(key("pk", KeyType::Hash)?)
         .global_secondary_indexes(index(OPEN_INDEX, "open", "due_ms", keys_only())?)
-        .global_secondary_indexes(index(LISTED_INDEX, "tenant", "listed", keys_only())?)
-        .global_secondary_indexes(index(WAITING_INDEX, "waiting", "place_ms", of_waiting)?);
+        .global_secondary_indexes(index(LIST_INDEX, "tenant", "listed", keys_only())?)
+        .global_secondary_indexes(index(WAITING_INDEX, "waiting", "place_ms", waiting_attributes)?);
     if create_table(client, request, table).await? {
         let time_to_live = TimeToLiveSpecification::builder().enabled(true).attribute_name(EXPIRES_S).build()?;
         let request = client.update_time_to_live().table_name(table).time_to_live_specification(time_to_live);
@@ -81,7 +88,8 @@ pub async fn create_jobs(client: &Client, table: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the table had to be created. Returns when it can be used.
+/// Creates a table unless it exists, and waits until it can be used. Returns whether it was
+/// created.
 async fn create_table(client: &Client, request: CreateTableFluentBuilder, table: &str) -> anyhow::Result<bool> {
     let created = match request.table_name(table).billing_mode(BillingMode::PayPerRequest).send().await {
         Ok(_) => true,

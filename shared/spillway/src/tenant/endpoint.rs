@@ -1,4 +1,4 @@
-//! Where a tenant's events go, and what they are signed with.
+//! Webhook endpoints: where a tenant's events are sent, and the secrets that sign them.
 
 use std::fmt::{self, Debug, Formatter};
 
@@ -7,34 +7,41 @@ use serde::{Deserialize, Serialize};
 use standardwebhooks::{Webhook, WebhookError};
 
 use super::EventType;
-use crate::validate;
+use crate::{
+    units::{Millis, UnixMs},
+    validate,
+};
 
-/// How many endpoints a tenant may have.
-pub const MOST_ENDPOINTS: usize = 10;
+/// Maximum of endpoints of a tenant.
+pub const MAX_ENDPOINTS: usize = 10;
 
-/// How long a secret that was replaced may be used, in milliseconds.
-pub const LONGEST_OVERLAP_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// Maximum time for which a previous secret still signs.
+pub const MAX_OVERLAP: Millis = Millis::from_s(7 * 24 * 60 * 60);
 
-/// How many bytes of a secret are random. Standard Webhooks ("Signature scheme") wants 24 to 64.
+/// Number of random bytes in a secret. Standard Webhooks ("Signature scheme") requires 24 to 64.
 const SECRET_BYTES: usize = 32;
 
 const SECRET_PREFIX: &str = "whsec_";
-const LONGEST_URL: usize = 2_048;
+/// Maximum length of a URL.
+const MAX_URL_BYTES: usize = 2_048;
 
-/// A secret as its receiver is given it: `whsec_` and Base64. Its `Debug` does not show it.
+/// A secret as the receiver configures it: `whsec_` and Base64. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// A new secret from the operating system's random source.
+    /// Generates a secret from the operating system's random source.
+    ///
+    /// # Errors
+    /// Returns an error if the system cannot generate random bytes.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; SECRET_BYTES];
         getrandom::fill(&mut bytes)?;
         Ok(Self(format!("{SECRET_PREFIX}{}", STANDARD.encode(bytes))))
     }
 
-    /// The secret, to be shown once to whom it is for.
+    /// The secret, to be printed once for its owner.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -51,44 +58,45 @@ impl Debug for Secret {
     }
 }
 
-/// A secret that was replaced, and still signs for a while.
+/// A secret that was replaced and still signs for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Replaced {
+pub struct PreviousSecret {
     /// The secret.
     pub secret: Secret,
-    /// Until when it signs, in milliseconds since 1970.
-    pub until_ms: u64,
+    /// Time until which the secret signs.
+    #[serde(rename = "until_ms")]
+    pub until: UnixMs,
 }
 
-/// An endpoint, as the registry holds it.
+/// An endpoint in the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// Unique among all endpoints.
+    /// Id, unique among all endpoints.
     pub id: String,
-    /// Whose events it gets.
+    /// Name of the tenant whose events it receives.
     pub tenant: String,
-    /// Where they are posted to.
+    /// URL that events are posted to.
     pub url: String,
-    /// What it wants to hear of; empty means everything.
+    /// Types of events that it subscribes to. Empty means all.
     #[serde(default, skip_serializing_if = "validate::is_default")]
     pub events: Vec<EventType>,
-    /// What its events are signed with.
+    /// Secret that signs its events.
     pub secret: Secret,
-    /// What they are signed with as well, for a while.
-    #[serde(default, skip_serializing_if = "validate::is_default")]
-    pub replaced: Option<Replaced>,
-    /// When it answered a challenge, in milliseconds since 1970. Until then it gets nothing else.
-    #[serde(default, skip_serializing_if = "validate::is_default")]
-    pub verified_ms: Option<u64>,
+    /// Secret that also signs its events for a while.
+    #[serde(rename = "replaced", default, skip_serializing_if = "validate::is_default")]
+    pub previous_secret: Option<PreviousSecret>,
+    /// Time when it answered a challenge. Until then it receives no events.
+    #[serde(rename = "verified_ms", default, skip_serializing_if = "validate::is_default")]
+    pub verified_at: Option<UnixMs>,
 }
 
 impl Endpoint {
-    /// A new endpoint, which has not been verified yet.
+    /// A new endpoint, which is not verified yet.
     ///
     /// # Errors
-    /// The system has no random bytes.
+    /// Returns an error if the system cannot generate random bytes.
     pub fn new(tenant: &str, url: &str, events: Vec<EventType>) -> Result<Self, getrandom::Error> {
         let mut id = [0; 6];
         getrandom::fill(&mut id)?;
@@ -99,47 +107,47 @@ impl Endpoint {
             url: url.to_owned(),
             events,
             secret: Secret::generate()?,
-            replaced: None,
-            verified_ms: None,
+            previous_secret: None,
+            verified_at: None,
         })
     }
 
-    /// What is wrong with this entry, each as `field: what would be right`. Where the URL leads is
-    /// not looked at.
+    /// Returns the errors in this entry, each as `field: what would be right`. Whether the URL is
+    /// public is not checked here.
     pub fn check(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        validate::name("id", &self.id, 64, "_", &mut wrong);
-        validate::name("tenant", &self.tenant, 64, "._-", &mut wrong);
-        if self.url.len() > LONGEST_URL {
-            wrong.push(format!("url: it has {} bytes; at most {LONGEST_URL} can be used", self.url.len()));
+        let mut errors = Vec::new();
+        validate::name("id", &self.id, 64, "_", &mut errors);
+        validate::name("tenant", &self.tenant, 64, "._-", &mut errors);
+        if self.url.len() > MAX_URL_BYTES {
+            errors.push(format!("url: it has {} bytes, but the maximum is {MAX_URL_BYTES}", self.url.len()));
         }
-        wrong
+        errors
     }
 
-    /// Whether it is to be told of events of this kind.
-    pub fn wants(&self, kind: EventType) -> bool {
-        self.verified_ms.is_some() && (self.events.is_empty() || self.events.contains(&kind))
+    /// Whether it receives events of this type.
+    pub fn is_subscribed_to(&self, kind: EventType) -> bool {
+        self.verified_at.is_some() && (self.events.is_empty() || self.events.contains(&kind))
     }
 
-    /// The endpoint with a new secret. The one that it had signs as well for another `overlap_ms`;
-    /// 0 ends it now.
-    pub fn rotated(&self, secret: Secret, overlap_ms: u64, now_ms: u64) -> Self {
-        let until_ms = now_ms.saturating_add(overlap_ms.min(LONGEST_OVERLAP_MS));
-        let replaced = (overlap_ms > 0).then(|| Replaced { secret: self.secret.clone(), until_ms });
-        Self { secret, replaced, ..self.clone() }
+    /// The endpoint with a new secret. The old secret also signs for `overlap`. Zero ends it
+    /// immediately.
+    pub fn rotated(&self, secret: Secret, overlap: Millis, now: UnixMs) -> Self {
+        let until = now + overlap.min(MAX_OVERLAP);
+        let previous_secret = (!overlap.is_zero()).then(|| PreviousSecret { secret: self.secret.clone(), until });
+        Self { secret, previous_secret, ..self.clone() }
     }
 
-    /// The value of `webhook-signature`: one signature per secret, the current one first (Standard
-    /// Webhooks, "Webhook headers").
+    /// Returns the value of `webhook-signature`: one signature per secret, that of the current
+    /// secret first (Standard Webhooks, "Webhook headers").
     ///
     /// # Errors
-    /// A secret is not what this version makes.
-    pub fn signatures(&self, id: &str, now_ms: u64, body: &str) -> Result<String, WebhookError> {
-        let timestamp_s = now_ms / 1_000;
+    /// Returns an error if a secret is malformed.
+    pub fn signatures(&self, id: &str, now: UnixMs, body: &str) -> Result<String, WebhookError> {
+        let timestamp_s = now.as_s();
         let mut signatures = self.secret.sign(id, timestamp_s, body)?;
-        if let Some(replaced) = self.replaced.as_ref().filter(|replaced| now_ms < replaced.until_ms) {
+        if let Some(previous) = self.previous_secret.as_ref().filter(|previous| now < previous.until) {
             signatures.push(' ');
-            signatures.push_str(&replaced.secret.sign(id, timestamp_s, body)?);
+            signatures.push_str(&previous.secret.sign(id, timestamp_s, body)?);
         }
         Ok(signatures)
     }
@@ -153,30 +161,31 @@ mod tests {
 
     use super::*;
 
-    const NOW_MS: u64 = 1_800_000_000_000;
+    const NOW: UnixMs = UnixMs::from_ms(1_800_000_000_000);
+    const MS: Millis = Millis::from_ms(1);
 
     fn endpoint() -> Endpoint {
         let endpoint = Endpoint::new("acme", "https://example.com/hook", Vec::new()).expect("random bytes");
-        Endpoint { verified_ms: Some(NOW_MS), ..endpoint }
+        Endpoint { verified_at: Some(NOW), ..endpoint }
     }
 
-    /// Whether a receiver with `secret` takes what was signed just now.
-    fn is_taken(endpoint: &Endpoint, secret: &Secret, body: &str) -> bool {
-        let now_ms = u64::try_from(UNIX_EPOCH.elapsed().expect("after 1970").as_millis()).expect("small");
-        let signatures = endpoint.signatures("evt_1", now_ms, "{\"ä\":1}").expect("signed");
+    /// Whether a receiver with `secret` accepts an event that was signed just now.
+    fn is_accepted(endpoint: &Endpoint, secret: &Secret, body: &str) -> bool {
+        let now = UnixMs::default() + Millis::from(UNIX_EPOCH.elapsed().expect("after 1970"));
+        let signatures = endpoint.signatures("evt_1", now, "{\"ä\":1}").expect("signed");
         let mut headers = HeaderMap::new();
         headers.insert("webhook-id", "evt_1".parse().expect("text"));
-        headers.insert("webhook-timestamp", (now_ms / 1_000).into());
+        headers.insert("webhook-timestamp", now.as_s().into());
         headers.insert("webhook-signature", signatures.parse().expect("text"));
         Webhook::new(secret.expose()).expect("a secret").verify(body.as_bytes(), &headers).is_ok()
     }
 
     #[test]
-    fn what_is_signed_is_taken_by_the_reference_implementation() {
+    fn the_reference_implementation_accepts_signed_events() {
         let endpoint = endpoint();
-        assert!(is_taken(&endpoint, &endpoint.secret, "{\"ä\":1}"));
-        assert!(!is_taken(&endpoint, &endpoint.secret, "{\"ä\":2}"));
-        assert!(!is_taken(&endpoint, &Secret::generate().expect("random bytes"), "{\"ä\":1}"));
+        assert!(is_accepted(&endpoint, &endpoint.secret, "{\"ä\":1}"));
+        assert!(!is_accepted(&endpoint, &endpoint.secret, "{\"ä\":2}"));
+        assert!(!is_accepted(&endpoint, &Secret::generate().expect("random bytes"), "{\"ä\":1}"));
     }
 
     #[test]
@@ -189,52 +198,57 @@ mod tests {
     }
 
     #[test]
-    fn while_a_secret_is_replaced_both_sign() {
+    fn both_secrets_sign_during_the_overlap() {
         let before = endpoint();
-        let far_ms = 2 * NOW_MS;
-        let rotated = before.rotated(Secret::generate().expect("random bytes"), LONGEST_OVERLAP_MS, far_ms);
+        let future = NOW + Millis::from_s(50 * 365 * 24 * 60 * 60);
+        let rotated = before.rotated(Secret::generate().expect("random bytes"), MAX_OVERLAP, future);
         assert_ne!(rotated.secret, before.secret);
         for secret in [&rotated.secret, &before.secret] {
-            assert!(is_taken(&rotated, secret, "{\"ä\":1}"));
+            assert!(is_accepted(&rotated, secret, "{\"ä\":1}"));
         }
-        let count = |endpoint: &Endpoint, now_ms| {
-            endpoint.signatures("evt_1", now_ms, "{}").expect("signed").split(' ').count()
-        };
-        let until_ms = far_ms + LONGEST_OVERLAP_MS;
-        assert_eq!((count(&rotated, until_ms - 1), count(&rotated, until_ms)), (2, 1));
-        let at_once = before.rotated(Secret::generate().expect("random bytes"), 0, far_ms);
-        assert_eq!((&at_once.replaced, count(&at_once, far_ms)), (&None, 1));
+        let count =
+            |endpoint: &Endpoint, now| endpoint.signatures("evt_1", now, "{}").expect("signed").split(' ').count();
+        let until = future + MAX_OVERLAP;
+        assert_eq!((count(&rotated, until - MS), count(&rotated, until)), (2, 1));
+        let immediately = before.rotated(Secret::generate().expect("random bytes"), Millis::ZERO, future);
+        assert_eq!((&immediately.previous_secret, count(&immediately, future)), (&None, 1));
     }
 
     #[test]
-    fn an_endpoint_hears_of_what_it_wants_once_it_is_verified() {
-        let all = endpoint();
-        assert!(all.wants(EventType::JobFailed) && all.wants(EventType::BatchCompleted));
-        let some = Endpoint { events: vec![EventType::BatchCompleted], ..endpoint() };
-        assert!(!some.wants(EventType::JobFailed) && some.wants(EventType::BatchCompleted));
-        assert!(!Endpoint { verified_ms: None, ..endpoint() }.wants(EventType::JobFailed));
+    fn a_verified_endpoint_receives_the_events_it_subscribes_to() {
+        let subscribed_to_all = endpoint();
+        assert!(
+            subscribed_to_all.is_subscribed_to(EventType::JobFailed)
+                && subscribed_to_all.is_subscribed_to(EventType::BatchCompleted)
+        );
+        let subscribed_to_batches = Endpoint { events: vec![EventType::BatchCompleted], ..endpoint() };
+        assert!(
+            !subscribed_to_batches.is_subscribed_to(EventType::JobFailed)
+                && subscribed_to_batches.is_subscribed_to(EventType::BatchCompleted)
+        );
+        assert!(!Endpoint { verified_at: None, ..endpoint() }.is_subscribed_to(EventType::JobFailed));
     }
 
     #[test]
-    fn a_secret_is_random_long_enough_and_never_shown() {
+    fn a_secret_is_random_and_long_and_never_printed() {
         let endpoint = endpoint();
-        let rotated = endpoint.rotated(Secret::generate().expect("random bytes"), 1, NOW_MS);
+        let rotated = endpoint.rotated(Secret::generate().expect("random bytes"), MS, NOW);
         let encoded = endpoint.secret.expose().strip_prefix("whsec_").expect("the prefix");
         assert_eq!(STANDARD.decode(encoded).expect("Base64").len(), 32);
-        let shown = format!("{rotated:?}");
-        assert!(shown.contains("whsec_…"), "{shown}");
-        assert!(!shown.contains(encoded) && !shown.contains(&rotated.secret.expose()[6..]), "{shown}");
+        let printed = format!("{rotated:?}");
+        assert!(printed.contains("whsec_…"), "{printed}");
+        assert!(!printed.contains(encoded) && !printed.contains(&rotated.secret.expose()[6..]), "{printed}");
     }
 
     #[test]
-    fn what_the_registry_holds_is_read_as_it_was_written() {
-        let rotated = endpoint().rotated(Secret::generate().expect("random bytes"), 1, NOW_MS);
+    fn an_endpoint_survives_storing() {
+        let rotated = endpoint().rotated(Secret::generate().expect("random bytes"), MS, NOW);
         let rotated = Endpoint { events: vec![EventType::ResponseIncomplete], ..rotated };
         let written = serde_json::to_value(&rotated).expect("JSON");
         assert_eq!(written["events"][0], "response.incomplete");
         assert_eq!(serde_json::from_value::<Endpoint>(written).expect("an endpoint"), rotated);
         assert_eq!(rotated.check(), Vec::<String>::new());
         let long = Endpoint { url: "h".repeat(3_000), ..rotated };
-        assert_eq!(long.check(), ["url: it has 3000 bytes; at most 2048 can be used"]);
+        assert_eq!(long.check(), ["url: it has 3000 bytes, but the maximum is 2048"]);
     }
 }

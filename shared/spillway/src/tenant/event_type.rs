@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What has happened. The names of responses and batches are OpenAI's (`openai.types.webhooks`).
+/// Type of an event. The names for responses and batches are OpenAI's (`openai.types.webhooks`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventType {
     #[serde(rename = "response.completed")]
@@ -32,7 +32,7 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// All of them.
+    /// All types.
     pub const ALL: [Self; 12] = [
         Self::ResponseCompleted,
         Self::ResponseFailed,
@@ -48,7 +48,7 @@ impl EventType {
         Self::JobCancelled,
     ];
 
-    /// Its name on the wire.
+    /// Name in events and in the registry.
     pub fn name(self) -> &'static str {
         match self {
             Self::ResponseCompleted => "response.completed",
@@ -66,13 +66,13 @@ impl EventType {
         }
     }
 
-    /// The event of this name.
+    /// Returns the type called `name`.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether it is an event of a background response.
-    pub fn is_of_response(self) -> bool {
+    /// Whether the event is about a background response.
+    pub fn is_response_event(self) -> bool {
         self.name().starts_with("response.")
     }
 }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_read_back_and_is_the_one_in_the_registry() {
+    fn every_name_is_parsed_back_and_is_the_name_in_the_registry() {
         for kind in EventType::ALL {
             assert_eq!(EventType::parse(kind.name()), Some(kind));
             assert_eq!(serde_json::to_value(kind).expect("JSON"), kind.name());

@@ -1,55 +1,55 @@
-//! What is told: that a job or a batch has ended, in the shape of OpenAI's webhook events, without a word of what was
-//! asked or answered.
+//! Events: the end of a job or a batch, in the format of OpenAI's webhook events. They contain no
+//! text of a prompt or an answer.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{job::Job, tenant::EventType};
+use crate::{job::Job, tenant::EventType, units::UnixMs};
 
-/// Something to tell.
+/// An event to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// The same however often the event is told: a receiver knows by it what it has seen.
+pub struct WebhookEvent {
+    /// Id, which is the same each time the event is sent. Receivers use it to drop duplicates.
     pub id: String,
-    /// What happened.
+    /// Type of the event.
     pub kind: EventType,
-    /// The JSON that is sent, byte for byte.
+    /// JSON body, byte for byte.
     pub body: String,
 }
 
-impl Event {
-    /// The event that `kind` happened to `subject` at `at_ms`, with what there is to tell of it besides.
-    fn new(kind: EventType, subject: &str, at_ms: u64, data: &Value) -> Self {
-        let id = id_of(kind.name(), subject);
-        let body = body(&id, kind.name(), at_ms, data);
+impl WebhookEvent {
+    /// An event of type `kind` about the resource `subject`.
+    fn new(kind: EventType, subject: &str, at: UnixMs, data: &Value) -> Self {
+        let id = event_id(kind.name(), subject);
+        let body = body(&id, kind.name(), at, data);
         Self { id, kind, body }
     }
 
-    /// The event that the batch with this id, as its tenant knows it (`batch_…`), has ended.
-    pub fn of_batch(kind: EventType, batch_id: &str, ended_ms: u64) -> Self {
-        Self::new(kind, batch_id, ended_ms, &json!({ "id": batch_id }))
+    /// The event for the end of a batch.
+    pub fn for_batch(kind: EventType, batch_id: &str, ended_at: UnixMs) -> Self {
+        Self::new(kind, batch_id, ended_at, &json!({ "id": batch_id }))
     }
 
-    /// The event that a job has ended. `path_prefix` is what stands before every path of the API.
-    pub fn of_job(kind: EventType, job: &Job, path_prefix: &str) -> Self {
-        let data = if kind.is_of_response() {
+    /// The event for the end of a job. `path_prefix` precedes every path of the API.
+    pub fn for_job(kind: EventType, job: &Job, path_prefix: &str) -> Self {
+        let data = if kind.is_response_event() {
             json!({ "id": format!("resp_{}", job.answer_id()) })
         } else {
-            let result = job.answered_at_fence.map(|_| format!("{path_prefix}/v1/jobs/{}/result", job.id));
+            let result = job.result_fence.map(|_| format!("{path_prefix}/v1/jobs/{}/result", job.id));
             json!({ "id": job.id, "status": job.status, "result": result })
         };
-        Self::new(kind, &job.id, job.finished_ms.unwrap_or(job.created_ms), &data)
+        Self::new(kind, &job.id, job.finished_at.unwrap_or(job.created_at), &data)
     }
 }
 
-/// The body of an event (`openai.types.webhooks`): `created_at` is in seconds.
-pub(super) fn body(id: &str, kind: &str, at_ms: u64, data: &Value) -> String {
-    json!({ "id": id, "object": "event", "created_at": at_ms / 1_000, "type": kind, "data": data }).to_string()
+/// Formats the body of an event (`openai.types.webhooks`). `created_at` is in seconds.
+pub(super) fn body(id: &str, kind: &str, at: UnixMs, data: &Value) -> String {
+    json!({ "id": id, "object": "event", "created_at": at.as_s(), "type": kind, "data": data }).to_string()
 }
 
-/// An id that is the same for the same event and no other. It holds no full stop, which would make the signed text
-/// ambiguous (Standard Webhooks, "Signature scheme").
-pub(super) fn id_of(kind: &str, subject: &str) -> String {
+/// Returns the id of an event. Different events have different ids. Ids contain no full stop, which
+/// would make the signed text ambiguous (Standard Webhooks, "Signature scheme").
+pub(super) fn event_id(kind: &str, subject: &str) -> String {
     let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(subject).finalize();
     let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("evt_{hex}")
@@ -62,27 +62,28 @@ mod tests {
     use super::*;
     use crate::{
         dialect::Api,
-        job::{Call, NewJob, Priority, Status},
+        job::{JobStatus, NewJob, Priority, StoredCall},
+        stored_headers::StoredHeaders,
         tenant::Class,
     };
 
-    const ENDED_MS: u64 = 1_800_000_000_999;
+    const NOW: UnixMs = UnixMs::from_ms(1_800_000_000_999);
 
     fn job(path: &str) -> Job {
         let new = NewJob {
             id: None,
             tenant: "acme".into(),
-            call: Call {
+            call: StoredCall {
                 api: Api::at(path).expect("a path that calls a model").api,
                 model: None,
                 path: path.into(),
-                headers: Vec::new(),
+                headers: StoredHeaders::default(),
                 stream: false,
             },
             body: Bytes::from_static(b"{\"secret\": \"prompt\"}"),
-            created_ms: ENDED_MS - 5_000,
-            ready_ms: ENDED_MS,
-            expires_ms: ENDED_MS,
+            created_at: NOW,
+            ready_at: NOW,
+            expires_at: NOW,
             priority: Priority::Normal,
             class: Class::Batch,
             member: None,
@@ -91,26 +92,26 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_what_openais_sdks_read() {
-        let ended = Job { answered_at_fence: Some(3), ..job("/v1/responses").ended(Status::Succeeded, None, ENDED_MS) };
-        let event = Event::of_job(EventType::ResponseCompleted, &ended, "");
+    fn an_event_has_the_format_that_openais_sdks_parse() {
+        let ended = Job { result_fence: Some(3), ..job("/v1/responses").ended(JobStatus::Succeeded, None, NOW) };
+        let event = WebhookEvent::for_job(EventType::ResponseCompleted, &ended, "");
         let expected = format!(
             "{{\"id\":\"{}\",\"object\":\"event\",\"created_at\":1800000000,\"type\":\"response.completed\",\
              \"data\":{{\"id\":\"resp_018f0000-0000-7000-8000-000000000000\"}}}}",
             event.id
         );
         assert_eq!(event.body, expected);
-        let batch = Event::of_batch(EventType::BatchExpired, "batch_7", ENDED_MS);
-        let told: Value = serde_json::from_str(&batch.body).expect("JSON");
-        assert_eq!((&told["type"], &told["data"]), (&json!("batch.expired"), &json!({ "id": "batch_7" })));
+        let batch = WebhookEvent::for_batch(EventType::BatchExpired, "batch_7", NOW);
+        let body: Value = serde_json::from_str(&batch.body).expect("JSON");
+        assert_eq!((&body["type"], &body["data"]), (&json!("batch.expired"), &json!({ "id": "batch_7" })));
     }
 
     #[test]
-    fn a_job_is_told_with_where_its_answer_is_and_without_its_text() {
-        let ended = job("/v1/chat/completions").ended(Status::Succeeded, Some("why".into()), ENDED_MS);
-        let answered = Job { answered_at_fence: Some(1), ..ended.clone() };
+    fn an_event_has_the_path_of_the_answer_and_no_text() {
+        let ended = job("/v1/chat/completions").ended(JobStatus::Succeeded, Some("why".into()), NOW);
+        let answered = Job { result_fence: Some(1), ..ended.clone() };
         let data = |job: &Job| -> Value {
-            let event = Event::of_job(EventType::JobSucceeded, job, "/llm");
+            let event = WebhookEvent::for_job(EventType::JobSucceeded, job, "/llm");
             assert!(!event.body.contains("prompt"), "{}", event.body);
             serde_json::from_str::<Value>(&event.body).expect("JSON")["data"].clone()
         };
@@ -120,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_stable_distinct_and_without_a_full_stop() {
-        let of = |kind, subject| Event::of_batch(kind, subject, 1).id;
-        let id = of(EventType::BatchFailed, "batch_1");
-        assert_eq!(id, Event::of_batch(EventType::BatchFailed, "batch_1", 2).id);
-        assert_ne!(id, of(EventType::BatchFailed, "batch_2"));
-        assert_ne!(id, of(EventType::BatchExpired, "batch_1"));
+    fn an_id_is_stable_and_unique_and_has_no_full_stop() {
+        let id_for = |kind, subject| WebhookEvent::for_batch(kind, subject, NOW).id;
+        let id = id_for(EventType::BatchFailed, "batch_1");
+        assert_eq!(id, WebhookEvent::for_batch(EventType::BatchFailed, "batch_1", UnixMs::MAX).id);
+        assert_ne!(id, id_for(EventType::BatchFailed, "batch_2"));
+        assert_ne!(id, id_for(EventType::BatchExpired, "batch_1"));
         assert!(id.len() == 36 && !id.contains('.'), "{id}");
     }
 }

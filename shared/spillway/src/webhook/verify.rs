@@ -1,46 +1,48 @@
-//! Whether an endpoint is its owner's: it must answer with a challenge that only it was sent.
+//! Verification of an endpoint: its owner proves control by answering a challenge.
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{deliver, event};
-use crate::{outbound::Outbound, tenant::Endpoint};
+use super::{delivery, event};
+use crate::{outbound::Outbound, tenant::Endpoint, units::UnixMs};
 
-/// The kind of the event that carries a challenge.
+/// Type of the event that carries a challenge.
 const KIND: &str = "endpoint.verification";
 
-/// How many bytes of a challenge are random.
+/// Number of random bytes in a challenge.
 const CHALLENGE_BYTES: usize = 16;
 
-/// Posts a challenge, signed like every event, and reads it from the answer: alone, or as `challenge` in JSON.
+/// Posts a challenge, signed like every event. The body of the answer must be the challenge, or
+/// JSON with the field `challenge`.
 ///
 /// # Errors
-/// The endpoint may not be called, does not answer with 2xx, or answers without the challenge.
-pub async fn verify(outbound: &Outbound, endpoint: &Endpoint, now_ms: u64) -> anyhow::Result<()> {
+/// Returns an error if the endpoint's URL is not allowed, if it does not answer 2xx, or if it
+/// answers without the challenge.
+pub async fn verify(outbound: &Outbound, endpoint: &Endpoint, now: UnixMs) -> anyhow::Result<()> {
     let mut challenge = [0; CHALLENGE_BYTES];
-    getrandom::fill(&mut challenge).context("the system has no random bytes")?;
+    getrandom::fill(&mut challenge).context("the system cannot generate random bytes")?;
     let challenge: String = challenge.iter().map(|byte| format!("{byte:02x}")).collect();
-    let id = event::id_of(KIND, &challenge);
-    let body = event::body(&id, KIND, now_ms, &json!({ "id": endpoint.id, "challenge": challenge }));
-    let headers = deliver::headers(endpoint, &id, now_ms, &body).context("its secret cannot be used")?;
-    let answer = outbound.post(&endpoint.url, headers, body).await?;
-    if !answer.status.is_success() {
-        bail!("it answered {} to the challenge; it must answer 2xx", answer.status);
+    let id = event::event_id(KIND, &challenge);
+    let body = event::body(&id, KIND, now, &json!({ "id": endpoint.id, "challenge": challenge }));
+    let headers = delivery::headers(endpoint, &id, now, &body).context("its secret is invalid")?;
+    let response = outbound.post(&endpoint.url, headers, body).await?;
+    if !response.status.is_success() {
+        bail!("it answered {} to the challenge, but must answer 2xx", response.status);
     }
-    if !holds(&answer.body().await, &challenge) {
-        bail!("it answered without the challenge; its body must be data.challenge, or {{\"challenge\": \"…\"}}");
+    if !has_challenge(&response.body().await, &challenge) {
+        bail!("it answered without the challenge; the body must be data.challenge or {{\"challenge\": \"…\"}}");
     }
     Ok(())
 }
 
-fn holds(body: &[u8], challenge: &str) -> bool {
+fn has_challenge(body: &[u8], challenge: &str) -> bool {
     #[derive(Deserialize)]
-    struct Told {
+    struct ChallengeField {
         challenge: String,
     }
     body.trim_ascii() == challenge.as_bytes()
-        || serde_json::from_slice::<Told>(body).is_ok_and(|told| told.challenge == challenge)
+        || serde_json::from_slice::<ChallengeField>(body).is_ok_and(|field| field.challenge == challenge)
 }
 
 #[cfg(test)]
@@ -48,9 +50,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_challenge_is_read_alone_or_from_json_and_from_nothing_else() {
+    fn a_challenge_is_accepted_alone_or_as_a_field_of_json_only() {
         for body in ["abc123", " abc123\n", r#"{"challenge":"abc123"}"#, r#"{"ok":true, "challenge": "abc123"}"#] {
-            assert!(holds(body.as_bytes(), "abc123"), "{body}");
+            assert!(has_challenge(body.as_bytes(), "abc123"), "{body}");
         }
         for body in [
             "",
@@ -61,7 +63,7 @@ mod tests {
             r#"{"data":{"challenge":"abc123"}}"#,
             "\u{ff}",
         ] {
-            assert!(!holds(body.as_bytes(), "abc123"), "{body}");
+            assert!(!has_challenge(body.as_bytes(), "abc123"), "{body}");
         }
     }
 }

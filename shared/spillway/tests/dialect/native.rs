@@ -89,7 +89,7 @@ fn unsupported_parameters_are_rejected_for_claude_too() {
 #[test]
 fn claudes_own_answer_passes_byte_for_byte() {
     let body = Bytes::from_static(br#"{"id": "msg_bdrk_1", "type":"message"}"#);
-    let headers = StoredHeaders::from_iter([("x-amzn-bedrock-input-token-count".to_owned(), "3".to_owned())]);
+    let headers = StoredHeaders::from([("x-amzn-bedrock-input-token-count", "3")]);
     let replies = vec![NativeReply { headers, body: body.clone() }];
     let answer = Answer { output: Output::Native(replies), usage: None };
     let message = Api::Messages.answer(&context(), &answer);

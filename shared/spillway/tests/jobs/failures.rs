@@ -1,47 +1,50 @@
-//! A store whose answers get lost.
+//! A store whose responses get lost.
 
 use std::collections::HashMap;
 
 use futures_util::future::join_all;
 use spillway::{
-    job::{Job, MAX_ATTEMPTS, Status},
+    job::{Job, JobStatus, MAX_ATTEMPTS},
     store::{
         StoreError,
-        jobs::{Claim, Jobs},
+        jobs::{ClaimOutcome, Jobs},
     },
+    units::Millis,
 };
 use spillway_stand_ins::faults::{Effect, Fault};
 
-use crate::{LEASE_MS, NOW_MS, new_job, setup, status, submitted, succeeded};
+use crate::{LEASE, NOW, new_job, setup, status, submitted, succeeded};
 
 #[tokio::test]
-async fn a_write_whose_answer_was_lost_is_made_once() {
+async fn a_write_whose_response_was_lost_is_made_once() {
     let (dynamodb, jobs) = setup().await;
     let Some(faults) = &dynamodb.faults else { return };
-    // So few that no job loses all its attempts: the SDK gives up after three, and a claim without an answer is one.
+    // A low probability, so that no job loses all its attempts. The SDK gives up after three tries,
+    // and a claim without a response is an attempt.
     faults.inject(Fault { probability: 0.3, ..Fault::on("PutItem", Effect::CutAfter) });
     for _ in 0..20 {
-        let job = again(async || jobs.submit(&new_job()).await).await;
-        let running = claimed_in_the_end(&jobs, &job.id).await;
-        assert!(again(async || jobs.finish(&running, &succeeded("hello"), NOW_MS).await).await);
-        assert_eq!(status(&jobs, &job.id).await, Status::Succeeded);
+        let job = retrying(async || jobs.submit(&new_job()).await).await;
+        let running = claimed_eventually(&jobs, &job.id).await;
+        assert!(retrying(async || jobs.finish(&running, &succeeded("hello"), NOW).await).await);
+        assert_eq!(status(&jobs, &job.id).await, JobStatus::Succeeded);
     }
     assert!(faults.stats().failed_conditions > 5, "{:?}", faults.stats());
 }
 
-/// A claim that got no answer holds the job until its lease ends: it is claimed again then.
-async fn claimed_in_the_end(jobs: &Jobs, id: &str) -> Job {
-    let mut now_ms = NOW_MS;
+/// A claim without a response holds the job until its lease ends. Then the job can be claimed
+/// again.
+async fn claimed_eventually(jobs: &Jobs, id: &str) -> Job {
+    let mut now = NOW;
     loop {
-        match again(async || jobs.claim(id, LEASE_MS, now_ms).await).await {
-            Claim::Run { job, .. } => return *job,
-            Claim::NotYet { until_ms } => now_ms = until_ms,
-            other => panic!("{other:?}"),
+        match retrying(async || jobs.claim(id, LEASE, now).await).await {
+            ClaimOutcome::Run { job, .. } => return *job,
+            ClaimOutcome::NotYet { until } => now = until,
+            outcome => panic!("{outcome:?}"),
         }
     }
 }
 
-async fn again<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> T {
+async fn retrying<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> T {
     for _ in 0..50 {
         match call().await {
             Ok(done) => return done,
@@ -53,7 +56,7 @@ async fn again<T>(call: impl AsyncFn() -> Result<T, StoreError>) -> T {
 }
 
 #[tokio::test]
-async fn no_job_is_lost_or_answered_twice_while_the_store_fails_and_drains_race() {
+async fn no_job_is_lost_or_answered_twice_while_the_store_fails_and_drains_compete() {
     let (dynamodb, jobs) = setup().await;
     let mut ids = Vec::new();
     for _ in 0..30 {
@@ -78,48 +81,48 @@ async fn no_job_is_lost_or_answered_twice_while_the_store_fails_and_drains_race(
     for id in &ids {
         let ended = jobs.get(id).await.expect("read").expect("there");
         match ended.status {
-            Status::Succeeded => {
+            JobStatus::Succeeded => {
                 let stored = jobs.result(&ended).await.expect("read").expect("an answer");
-                let told = &finished[id];
-                assert_eq!(told, &[String::from_utf8_lossy(&stored.body)], "told to have finished, and stored");
+                let reported = &finished[id];
+                assert_eq!(reported, &[String::from_utf8_lossy(&stored.body)], "reported as finished, and stored");
                 succeeded += 1;
             }
-            // Three claims in a row whose answer was lost.
-            Status::Failed => assert_eq!(ended.attempts, MAX_ATTEMPTS),
+            // The responses to three consecutive claims were lost.
+            JobStatus::Failed => assert_eq!(ended.attempts, MAX_ATTEMPTS),
             status => panic!("{status:?}"),
         }
     }
     assert!(succeeded > ids.len() / 2, "{succeeded} succeeded");
 }
 
-/// Works until every job has ended; gives the answers that it was told it has stored.
+/// Runs jobs until all have ended. Returns the answers that the store reported as stored.
 async fn drain_all(jobs: &Jobs, ids: &[String], drain: usize) -> Vec<(String, String)> {
-    let mut told = Vec::new();
+    let mut stored = Vec::new();
     for round in 0..40 {
-        // The leases of one round are over in the next.
-        let now_ms = NOW_MS + round * LEASE_MS;
+        // The leases of a round end before the next round.
+        let now = NOW + LEASE * round;
         let mut open = 0;
         for id in ids {
-            let claim = again(async || jobs.claim(id, LEASE_MS, now_ms).await).await;
+            let claim = retrying(async || jobs.claim(id, LEASE, now).await).await;
             match claim {
-                Claim::Run { job, .. } if (job.fence + round) % 3 == 0 => {
-                    again(async || jobs.defer(&job, now_ms + 1_000).await).await;
+                ClaimOutcome::Run { job, .. } if (job.fence + round) % 3 == 0 => {
+                    retrying(async || jobs.defer(&job, now + Millis::from_s(1)).await).await;
                     open += 1;
                 }
-                Claim::Run { job, .. } => {
+                ClaimOutcome::Run { job, .. } => {
                     let text = format!("{id} by {drain} at {}", job.fence);
-                    if again(async || jobs.finish(&job, &succeeded(&text), now_ms).await).await {
-                        told.push((id.clone(), text));
+                    if retrying(async || jobs.finish(&job, &succeeded(&text), now).await).await {
+                        stored.push((id.clone(), text));
                     }
                 }
-                Claim::NotYet { .. } => open += 1,
-                Claim::Ended(_) => {}
-                Claim::Missing => panic!("{id} is gone"),
+                ClaimOutcome::NotYet { .. } => open += 1,
+                ClaimOutcome::Ended(_) => {}
+                ClaimOutcome::Missing => panic!("{id} is gone"),
             }
         }
         if open == 0 {
             break;
         }
     }
-    told
+    stored
 }

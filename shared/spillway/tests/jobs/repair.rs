@@ -1,17 +1,18 @@
-//! What the sweep and the operator bring back.
+//! Repairs by the sweep and by the operator.
 
 use futures_util::future::join_all;
 use spillway::{
     clock::Clock,
-    job::{Job, MAX_ATTEMPTS, Outcome, RESEND_AFTER_MS, Status},
+    job::{Job, JobOutcome, JobStatus, MAX_ATTEMPTS, RESEND_AFTER},
     store::{
-        jobs::{Redrive, Sweep},
+        jobs::{RedriveOutcome, SweepOutcome},
         registry::Registry,
     },
     tenant::EventType,
+    units::{Millis, UnixMs},
 };
 
-use crate::{HOUR_MS, LEASE_MS, NOW_MS, answer, claimed, setup, submitted, succeeded};
+use crate::{HOUR, LEASE, NOW, answer, claimed, setup, submitted, succeeded};
 
 #[tokio::test]
 async fn the_sweep_finds_open_jobs_whose_message_is_late_and_no_others() {
@@ -21,108 +22,109 @@ async fn the_sweep_finds_open_jobs_whose_message_is_late_and_no_others() {
         waiting.push(submitted(&jobs).await.id);
     }
     let cancelled = submitted(&jobs).await.id;
-    jobs.cancel(&cancelled, "acme", NOW_MS).await.expect("cancelled");
-    let deferred = claimed(&jobs, &submitted(&jobs).await.id, NOW_MS).await;
-    jobs.defer(&deferred, NOW_MS + HOUR_MS / 2).await.expect("deferred");
-    let running = claimed(&jobs, &submitted(&jobs).await.id, NOW_MS).await;
-    let done = claimed(&jobs, &submitted(&jobs).await.id, NOW_MS).await;
-    jobs.finish(&done, &succeeded("hello"), NOW_MS).await.expect("finished");
+    jobs.cancel(&cancelled, "acme", NOW).await.expect("cancelled");
+    let deferred = claimed(&jobs, &submitted(&jobs).await.id, NOW).await;
+    jobs.defer(&deferred, NOW + HOUR / 2).await.expect("deferred");
+    let running = claimed(&jobs, &submitted(&jobs).await.id, NOW).await;
+    let done = claimed(&jobs, &submitted(&jobs).await.id, NOW).await;
+    jobs.finish(&done, &succeeded("hello"), NOW).await.expect("finished");
 
-    let overdue = async |now_ms| {
-        let mut ids: Vec<_> =
-            jobs.overdue(1_000, now_ms).await.expect("read").into_iter().map(|open| open.id).collect();
+    let overdue = async |now: UnixMs| {
+        let mut ids: Vec<_> = jobs.overdue(1_000, now).await.expect("read").into_iter().map(|open| open.id).collect();
         ids.sort_unstable();
         ids
     };
-    assert!(overdue(NOW_MS + RESEND_AFTER_MS - 1).await.is_empty());
+    assert!(overdue(NOW + RESEND_AFTER - Millis::from_ms(1)).await.is_empty());
     waiting.sort_unstable();
-    assert_eq!(overdue(NOW_MS + RESEND_AFTER_MS).await, waiting);
-    assert_eq!(jobs.overdue(5, NOW_MS + RESEND_AFTER_MS).await.expect("read").len(), 5);
+    assert_eq!(overdue(NOW + RESEND_AFTER).await, waiting);
+    assert_eq!(jobs.overdue(5, NOW + RESEND_AFTER).await.expect("read").len(), 5);
     waiting.push(running.id);
     waiting.sort_unstable();
-    assert_eq!(overdue(NOW_MS + LEASE_MS + RESEND_AFTER_MS).await, waiting, "its drain may have died");
+    assert_eq!(overdue(NOW + LEASE + RESEND_AFTER).await, waiting, "its drain may have died");
 }
 
 #[tokio::test]
-async fn when_nobody_knows_whether_anybody_listens_the_end_is_kept_to_be_told() {
+async fn without_a_registry_the_end_of_a_job_is_kept_to_be_reported() {
     let (dynamodb, jobs) = setup().await;
-    let nowhere = Registry::new(dynamodb.client.clone(), "no-such-table", 0, Clock::default());
-    let jobs = jobs.announced_by(nowhere);
-    let job = claimed(&jobs, &submitted(&jobs).await.id, NOW_MS).await;
-    jobs.finish(&job, &succeeded("hello"), NOW_MS).await.expect("finished");
-    let overdue = async || jobs.overdue(10, NOW_MS + RESEND_AFTER_MS).await.expect("read").len();
+    let registry = Registry::new(dynamodb.client.clone(), "no-such-table", Millis::ZERO, Clock::default());
+    let jobs = jobs.with_webhooks(registry);
+    let job = claimed(&jobs, &submitted(&jobs).await.id, NOW).await;
+    jobs.finish(&job, &succeeded("hello"), NOW).await.expect("finished");
+    let overdue = async || jobs.overdue(10, NOW + RESEND_AFTER).await.expect("read").len();
     assert_eq!(overdue().await, 1);
-    let Ok(Sweep::Tell(ended)) = jobs.sweep(&job.id, NOW_MS + RESEND_AFTER_MS).await else { panic!("nothing to tell") };
-    assert_eq!((ended.status, ended.announce), (Status::Succeeded, Some(EventType::JobSucceeded)));
-    jobs.announced(&ended).await.expect("noted");
-    assert_eq!(jobs.overdue(10, u64::MAX / 2).await.expect("read").len(), 0);
+    let Ok(SweepOutcome::Report(ended)) = jobs.sweep(&job.id, NOW + RESEND_AFTER).await else { panic!("no report") };
+    assert_eq!((ended.status, ended.pending_event), (JobStatus::Succeeded, Some(EventType::JobSucceeded)));
+    jobs.clear_pending_event(&ended).await.expect("noted");
+    assert_eq!(jobs.overdue(10, UnixMs::from_ms(u64::MAX / 2)).await.expect("read").len(), 0);
     assert_eq!(jobs.result(&ended).await, Ok(Some(answer("hello"))));
 }
 
 #[tokio::test]
-async fn of_two_sweeps_at_once_one_sends_the_message() {
+async fn one_of_many_concurrent_sweeps_sends_the_message() {
     let (_dynamodb, jobs) = setup().await;
     let id = submitted(&jobs).await.id;
-    assert_eq!(jobs.sweep(&id, NOW_MS).await, Ok(Sweep::Nothing), "its message is not late");
-    let late_ms = NOW_MS + RESEND_AFTER_MS;
-    let taken = join_all((0..10).map(|_| jobs.sweep(&id, late_ms))).await;
-    let resend = |swept| if let Sweep::Resend(job) = swept { Some(job) } else { None };
+    assert_eq!(jobs.sweep(&id, NOW).await, Ok(SweepOutcome::Nothing), "its message is not late");
+    let late = NOW + RESEND_AFTER;
+    let taken = join_all((0..10).map(|_| jobs.sweep(&id, late))).await;
+    let resend = |outcome| if let SweepOutcome::Resend(job) = outcome { Some(job) } else { None };
     let taken: Vec<Job> = taken.into_iter().filter_map(|taken| resend(taken.expect("read"))).collect();
     assert_eq!(taken.len(), 1);
-    assert_eq!((taken[0].tenant.as_str(), taken[0].resends), ("acme", 1));
-    assert!(jobs.overdue(10, late_ms).await.expect("read").is_empty());
-    claimed(&jobs, &id, late_ms).await;
+    assert_eq!((taken[0].tenant.as_str(), taken[0].redelivery.resends), ("acme", 1));
+    assert!(jobs.overdue(10, late).await.expect("read").is_empty());
+    claimed(&jobs, &id, late).await;
 }
 
 #[tokio::test]
 async fn a_sweep_does_not_take_the_job_from_its_drain() {
     let (_dynamodb, jobs) = setup().await;
-    let job = claimed(&jobs, &submitted(&jobs).await.id, NOW_MS).await;
-    let late_ms = NOW_MS + LEASE_MS + RESEND_AFTER_MS;
-    assert!(matches!(jobs.sweep(&job.id, late_ms).await, Ok(Sweep::Resend(_))));
-    assert_eq!(jobs.finish(&job, &succeeded("hello"), late_ms).await, Ok(true));
+    let job = claimed(&jobs, &submitted(&jobs).await.id, NOW).await;
+    let late = NOW + LEASE + RESEND_AFTER;
+    assert!(matches!(jobs.sweep(&job.id, late).await, Ok(SweepOutcome::Resend(_))));
+    assert_eq!(jobs.finish(&job, &succeeded("hello"), late).await, Ok(true));
 }
 
 #[tokio::test]
-async fn a_sweep_ends_what_nobody_can_end_any_more() {
+async fn a_sweep_ends_jobs_that_no_drain_can_end() {
     let (_dynamodb, jobs) = setup().await;
     let waiting = submitted(&jobs).await.id;
-    let expired_ms = NOW_MS + HOUR_MS + 1;
-    assert!(matches!(jobs.sweep(&waiting, expired_ms).await, Ok(Sweep::Ended(job)) if job.status == Status::Expired));
+    let expired = NOW + HOUR + Millis::from_ms(1);
+    assert!(
+        matches!(jobs.sweep(&waiting, expired).await, Ok(SweepOutcome::Ended(job)) if job.status == JobStatus::Expired)
+    );
 
     let lost = submitted(&jobs).await.id;
     for attempt in 0..u64::from(MAX_ATTEMPTS) {
-        claimed(&jobs, &lost, NOW_MS + attempt * LEASE_MS).await;
+        claimed(&jobs, &lost, NOW + LEASE * attempt).await;
     }
-    let late_ms = NOW_MS + 3 * LEASE_MS + RESEND_AFTER_MS;
-    assert!(matches!(jobs.sweep(&lost, late_ms).await, Ok(Sweep::Ended(job)) if job.status == Status::Failed));
-    assert!(jobs.overdue(10, expired_ms).await.expect("read").is_empty());
-    assert_eq!(jobs.sweep(&lost, expired_ms).await, Ok(Sweep::Nothing));
+    let late = NOW + LEASE * 3 + RESEND_AFTER;
+    assert!(matches!(jobs.sweep(&lost, late).await, Ok(SweepOutcome::Ended(job)) if job.status == JobStatus::Failed));
+    assert!(jobs.overdue(10, expired).await.expect("read").is_empty());
+    assert_eq!(jobs.sweep(&lost, expired).await, Ok(SweepOutcome::Nothing));
 }
 
 #[tokio::test]
-async fn a_failed_job_can_be_queued_again_and_its_former_drains_are_not_heard() {
+async fn a_failed_job_can_be_queued_again_without_its_former_drains() {
     let (_dynamodb, jobs) = setup().await;
     let id = submitted(&jobs).await.id;
-    let failed = Outcome::Failed { error: "why".into(), result: answer("no") };
-    let mut former = claimed(&jobs, &id, NOW_MS).await;
+    let failed = JobOutcome::Failed { error: "why".into(), result: answer("no") };
+    let mut former = claimed(&jobs, &id, NOW).await;
     for attempt in 1..u64::from(MAX_ATTEMPTS) {
-        jobs.retry(&former, NOW_MS).await.expect("queued");
-        former = claimed(&jobs, &id, NOW_MS + attempt).await;
+        jobs.retry(&former, NOW).await.expect("queued");
+        former = claimed(&jobs, &id, NOW + Millis::from_ms(attempt)).await;
     }
-    assert_eq!(jobs.redrive(&id, NOW_MS).await, Ok(Redrive::Not(Status::Running)));
-    jobs.finish(&former, &failed, NOW_MS).await.expect("failed");
+    assert_eq!(jobs.redrive(&id, NOW).await, Ok(RedriveOutcome::NotFailed(JobStatus::Running)));
+    jobs.finish(&former, &failed, NOW).await.expect("failed");
 
-    let day_ms = 24 * HOUR_MS;
-    let again = jobs.redrive(&id, NOW_MS + day_ms).await;
-    let Ok(Redrive::Queued(queued)) = again else { panic!("{again:?}") };
-    assert_eq!((queued.status, queued.attempts, queued.fence), (Status::Queued, 0, former.fence));
-    assert_eq!((queued.error, queued.answered_at_fence), (None, None));
-    assert_eq!(queued.expires_ms, NOW_MS + day_ms + HOUR_MS, "it has its time again");
-    assert_eq!(jobs.finish(&former, &succeeded("late"), NOW_MS).await, Ok(false));
-    let running = claimed(&jobs, &id, NOW_MS + day_ms).await;
-    assert_eq!(jobs.finish(&running, &succeeded("hello"), NOW_MS + day_ms).await, Ok(true));
+    let day = HOUR * 24;
+    let again = jobs.redrive(&id, NOW + day).await;
+    let Ok(RedriveOutcome::Queued(queued)) = again else { panic!("{again:?}") };
+    assert_eq!((queued.status, queued.attempts, queued.fence), (JobStatus::Queued, 0, former.fence));
+    assert_eq!((queued.error, queued.result_fence), (None, None));
+    assert_eq!(queued.expires_at, NOW + day + HOUR, "it has its original lifetime");
+    assert_eq!(jobs.finish(&former, &succeeded("late"), NOW).await, Ok(false));
+    let running = claimed(&jobs, &id, NOW + day).await;
+    assert_eq!(jobs.finish(&running, &succeeded("hello"), NOW + day).await, Ok(true));
     let done = jobs.get(&id).await.expect("read").expect("there");
     assert_eq!(jobs.result(&done).await.expect("read").expect("an answer").body, "hello");
-    assert_eq!(jobs.redrive("018f0000-0000-7000-8000-000000000000", NOW_MS).await, Ok(Redrive::Missing));
+    assert_eq!(jobs.redrive("018f0000-0000-7000-8000-000000000000", NOW).await, Ok(RedriveOutcome::Missing));
 }

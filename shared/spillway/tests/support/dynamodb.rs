@@ -1,4 +1,4 @@
-//! DynamoDB for one test: the referee that `SPILLWAY_REFEREE_DYNAMODB` names, else a stand-in of its own.
+//! DynamoDB for a test: the referee that `SPILLWAY_REFEREE_DYNAMODB` names, or else a new stand-in.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 pub struct Dynamodb {
     pub client: Client,
-    /// A referee has none.
-    #[allow(dead_code, reason = "not every test makes something fail")]
+    /// Faults of the stand-in. `None` with a referee.
+    #[allow(dead_code, reason = "not every test injects faults")]
     pub faults: Option<Faults>,
-    /// The name of a table that no other test uses.
+    /// Name of a table that no other test uses.
     pub table: String,
     _stop: DropGuard,
 }
@@ -42,7 +42,7 @@ pub async fn start() -> Dynamodb {
         .endpoint_url(url)
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        // As in production, but without the waits in between.
+        // As in production, but without waits between the tries.
         .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)))
         .build();
     let table = format!("test-{}", Uuid::new_v4());

@@ -1,10 +1,10 @@
-//! SQS for one test: the referee that `SPILLWAY_REFEREE_SQS` names, else a stand-in of its own.
+//! SQS for a test: the referee that `SPILLWAY_REFEREE_SQS` names, or else a new stand-in.
 
 use aws_sdk_sqs::{
     Client,
     config::{Config, Credentials, Region},
 };
-use spillway::queue::Queue;
+use spillway::{queue::Queue, units::Millis};
 use spillway_stand_ins::sqs::{Options, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -14,13 +14,13 @@ pub struct Sqs {
     pub client: Client,
     /// A queue that no other test uses.
     pub queue: Queue,
-    /// Its name.
+    /// Name of the queue.
     pub name: String,
     _stop: DropGuard,
 }
 
-/// A received message stays invisible for `visibility_s` seconds.
-pub async fn start(visibility_s: u32) -> Sqs {
+/// Starts SQS with a queue.
+pub async fn start(visibility_timeout: Millis) -> Sqs {
     let stop = CancellationToken::new();
     let url = match std::env::var("SPILLWAY_REFEREE_SQS") {
         Ok(url) => url,
@@ -39,6 +39,6 @@ pub async fn start(visibility_s: u32) -> Sqs {
         .build();
     let client = Client::from_conf(config);
     let name = format!("test-{}", Uuid::new_v4());
-    let (queue, _) = Queue::create(client.clone(), &name, visibility_s).await.expect("a queue");
+    let (queue, _) = Queue::create(client.clone(), &name, visibility_timeout).await.expect("a queue");
     Sqs { client, queue, name, _stop: stop.drop_guard() }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use spillway::{
-    job::Status,
+    job::JobStatus,
     quota::{Attribute, Image},
 };
 
@@ -125,7 +125,7 @@ impl Reconciliation {
         let mut fates = Vec::new();
         // The stored result comes from one of the reported calls.
         let mut stored =
-            job.filter(|observed| observed.job.status == Status::Succeeded).and_then(|observed| observed.usage);
+            job.filter(|observed| observed.job.status == JobStatus::Succeeded).and_then(|observed| observed.usage);
         let has_result = stored.is_some();
         for event in reported {
             let Some(tokens) = event.tokens() else { continue };

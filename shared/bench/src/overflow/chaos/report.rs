@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use spillway::job::{MAX_ATTEMPTS, Status};
+use spillway::job::{JobStatus, MAX_ATTEMPTS};
 
 use super::{
     Args,
@@ -60,8 +60,8 @@ fn jobs(evidence: &Evidence, reconciliation: &Reconciliation) -> Vec<String> {
     for observed in evidence.jobs.values() {
         let count = by_status.entry(observed.job.status.name()).or_default();
         *count = (count.0 + 1, count.1 + u64::from(observed.has_result));
-        let has_output = observed.has_result && (observed.usage.is_some() || observed.job.status == Status::Failed);
-        if !observed.job.status.is_final() || (observed.job.status == Status::Succeeded && !has_output) {
+        let has_output = observed.has_result && (observed.usage.is_some() || observed.job.status == JobStatus::Failed);
+        if !observed.job.status.is_final() || (observed.job.status == JobStatus::Succeeded && !has_output) {
             failures.push(format!("job {} is {} and has no stored result", observed.job.id, observed.status));
         }
     }

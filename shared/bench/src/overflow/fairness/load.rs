@@ -174,9 +174,11 @@ impl Load {
         deployment.client.settle(small, timeout).await?;
         for (tenant, id, at_ms) in jobs {
             let job = deployment.app.jobs.get(&id).await?.with_context(|| format!("job {id} is missing"))?;
-            match job.finished_ms {
-                Some(finished_ms) if small.contains(&tenant) => times.add(tenant, finished_ms.saturating_sub(at_ms)),
-                finished_ms => times.big_answered += u64::from(finished_ms.is_some()),
+            match job.finished_at {
+                Some(finished_at) if small.contains(&tenant) => {
+                    times.add(tenant, finished_at.as_ms().saturating_sub(at_ms))
+                }
+                finished_at => times.big_answered += u64::from(finished_at.is_some()),
             }
         }
         Ok(times)

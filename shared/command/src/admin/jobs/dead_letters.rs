@@ -3,10 +3,13 @@
 
 use std::collections::HashSet;
 
-use spillway::queue::{DeadLetter, Queue};
+use spillway::{
+    queue::{DeadLetter, Queue},
+    units::Millis,
+};
 
-/// Visibility timeout of received messages, in seconds. They usually become visible again earlier.
-const HIDDEN_S: u32 = 120;
+/// Visibility timeout of received messages. They usually become visible again earlier.
+const VISIBILITY_TIMEOUT: Millis = Millis::from_s(120);
 
 /// Messages received from the queue.
 pub struct Selection {
@@ -29,13 +32,13 @@ pub async fn select(
     max_messages: u32,
     is_selected: impl Fn(&DeadLetter) -> bool,
 ) -> anyhow::Result<Selection> {
-    let approximate_count = queue.about_held().await?;
+    let approximate_count = queue.approximate_count().await?;
     let mut selection =
         Selection { selected: Vec::new(), unselected: Vec::new(), is_complete: false, approximate_count };
     let mut received = HashSet::new();
     let mut count = 0;
     while count < max_messages {
-        let letters = queue.receive_letters(HIDDEN_S).await?;
+        let letters = queue.receive_dead_letters(VISIBILITY_TIMEOUT).await?;
         if letters.is_empty() {
             break;
         }
@@ -54,9 +57,9 @@ impl Selection {
     ///
     /// # Errors
     /// Returns an error if the queue is unavailable.
-    pub async fn show_again(&self, queue: &Queue) -> anyhow::Result<()> {
-        queue.show_again(&self.selected).await?;
-        queue.show_again(&self.unselected).await?;
+    pub async fn make_visible(&self, queue: &Queue) -> anyhow::Result<()> {
+        queue.make_visible(&self.selected).await?;
+        queue.make_visible(&self.unselected).await?;
         Ok(())
     }
 }

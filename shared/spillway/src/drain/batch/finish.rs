@@ -5,43 +5,45 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{BatchRun, CONCURRENT_LINES, Progress};
 use crate::{
-    batch::{Batch, Ending, File, Files, KEPT_S, LARGEST_FILE},
+    batch::{Batch, FILE_RETENTION_S, File, LineOutcome, MAX_FILE_BYTES, OutputFiles},
     dialect::Dialect,
-    job::Status,
+    job::JobStatus,
+    units::Millis,
 };
 
 impl BatchRun<'_> {
     /// Writes the result files of a batch whose lines have all ended, and stores its end. A
     /// repetition writes the same files.
     pub(super) async fn finish(&self, batch: &Batch) -> anyhow::Result<Progress> {
-        let mut files = Files::new(batch.dialect, LARGEST_FILE);
-        let lines = stream::iter(0..batch.total).map(|line| self.line_ending(batch, line));
-        let mut endings = lines.buffered(CONCURRENT_LINES);
-        while let Some((job_id, custom_id, ending)) = endings.try_next().await? {
-            files.add(&job_id, &custom_id, &ending);
+        let mut files = OutputFiles::new(batch.dialect, MAX_FILE_BYTES);
+        let lines = stream::iter(0..batch.total).map(|line| self.line_outcome(batch, line));
+        let mut outcomes = lines.buffered(CONCURRENT_LINES);
+        while let Some((job_id, custom_id, outcome)) = outcomes.try_next().await? {
+            files.add(&job_id, &custom_id, &outcome);
         }
-        drop(endings);
+        drop(outcomes);
         let output = self.put(batch, "output", files.answers).await?;
         let errors = self.put(batch, "error", files.errors).await?;
-        self.end(batch, batch.ended(output, errors, self.app.clock.now_ms())).await
+        self.end(batch, batch.ended(output, errors, self.app.clock.now())).await
     }
 
-    /// Returns the job id of a line, its custom id, and how it ended.
-    async fn line_ending(&self, batch: &Batch, line: u64) -> anyhow::Result<(String, String, Ending)> {
+    /// Returns the job id of a line, its custom id, and its outcome.
+    async fn line_outcome(&self, batch: &Batch, line: u64) -> anyhow::Result<(String, String, LineOutcome)> {
         let id = batch.job_id(line);
         let Some(job) = self.app.jobs.get(&id).await? else {
-            return Ok((id, String::new(), Ending::Failed("The job of this line no longer exists.".to_owned())));
+            let message = "The job of this line no longer exists.".to_owned();
+            return Ok((id, String::new(), LineOutcome::Failed(message)));
         };
-        let ending = match (job.status, self.app.jobs.result(&job).await?) {
-            (Status::Cancelled, _) => Ending::Cancelled,
-            (Status::Expired, _) => Ending::Expired,
-            (_, Some(result)) => Ending::Answered(result),
+        let outcome = match (job.status, self.app.jobs.result(&job).await?) {
+            (JobStatus::Cancelled, _) => LineOutcome::Cancelled,
+            (JobStatus::Expired, _) => LineOutcome::Expired,
+            (_, Some(result)) => LineOutcome::Answered(result),
             (_, None) => {
                 let reason = job.error.as_deref().unwrap_or("its answer is no longer stored");
-                Ending::Failed(format!("The request failed: {reason}."))
+                LineOutcome::Failed(format!("The request failed: {reason}."))
             }
         };
-        Ok((id, job.member.map(|member| member.custom_id).unwrap_or_default(), ending))
+        Ok((id, job.member.map(|member| member.custom_id).unwrap_or_default(), outcome))
     }
 
     /// Stores a file, unless it is empty. Returns its id.
@@ -49,19 +51,19 @@ impl BatchRun<'_> {
         if content.is_empty() {
             return Ok(None);
         }
-        let (id, now_ms) = (batch.file_id(role), self.app.clock.now_ms());
+        let (id, now) = (batch.file_id(role), self.app.clock.now());
         let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
         self.blobs.put(&batch.file_key(&id), Bytes::from(content)).await?;
         if batch.dialect == Dialect::OpenAi {
-            let kept_s = batch.output_kept_s.unwrap_or(KEPT_S);
+            let kept_s = batch.output_kept_s.unwrap_or(FILE_RETENTION_S);
             let file = File {
                 id: id.clone(),
                 tenant: batch.tenant.clone(),
                 purpose: "batch_output".to_owned(),
                 name: format!("{}_{role}.jsonl", batch.id),
                 bytes,
-                created_ms: now_ms,
-                expires_ms: now_ms.saturating_add(kept_s.saturating_mul(1_000)),
+                created_at: now,
+                expires_at: now + Millis::from_s(kept_s),
             };
             self.app.files.create(&file).await?;
         }

@@ -7,9 +7,10 @@ use futures_util::{TryStreamExt, stream};
 use super::{BatchRun, CONCURRENT_LINES, Progress};
 use crate::{
     batch::{Batch, Line},
-    job::Status,
+    job::JobStatus,
     overflow::line_job,
-    store::StoreError,
+    store::{StoreError, WriteOutcome},
+    units::Millis,
 };
 
 /// Number of lines after which the progress is stored. At most this many lines are repeated after
@@ -27,12 +28,12 @@ impl BatchRun<'_> {
             }
             let chunk = batch.expanded..(batch.expanded + CHUNK_LINES).min(batch.total);
             self.submit_chunk(&batch, chunk.clone()).await?;
-            let expanded = batch.expanded_to(chunk.end, self.app.clock.now_ms());
+            let expanded = batch.expanded_to(chunk.end, self.app.clock.now());
             match self.app.batches.replace(&batch, expanded).await? {
-                Ok(expanded) => batch = expanded,
+                WriteOutcome::Written(expanded) => batch = expanded,
                 // Cancelled, or advanced by another drain.
-                Err(Some(current)) => return Ok(Progress::Changed(Box::new(current))),
-                Err(None) => return Ok(Progress::Waiting),
+                WriteOutcome::Conflict(Some(current)) => return Ok(Progress::Changed(Box::new(current))),
+                WriteOutcome::Conflict(None) => return Ok(Progress::Waiting),
             }
         }
         Ok(Progress::Changed(Box::new(batch)))
@@ -43,11 +44,13 @@ impl BatchRun<'_> {
         let submit = async |number: u64, line: &Line| -> anyhow::Result<()> {
             let new = line_job(batch, number, line);
             match app.jobs.submit(&new).await {
-                Ok(job) if job.status == Status::Queued => Ok(queue.send(&job.id, &job.tenant, 0).await?),
+                Ok(job) if job.status == JobStatus::Queued => {
+                    Ok(queue.send(&job.id, &job.tenant, Millis::ZERO).await?)
+                }
                 Ok(_) => Ok(()),
                 Err(error @ StoreError::TooLarge { .. }) => {
                     let message = error.to_string();
-                    app.jobs.end_line(&new, Status::Failed, Some(&message), app.clock.now_ms()).await?;
+                    app.jobs.end_line(&new, JobStatus::Failed, Some(&message), app.clock.now()).await?;
                     Ok(())
                 }
                 Err(error) => Err(error.into()),
@@ -59,27 +62,27 @@ impl BatchRun<'_> {
     }
 
     /// Ends every line that does not run yet, with `status`. Running lines end normally.
-    pub(super) async fn end_queued_lines(&mut self, batch: &Batch, status: Status) -> anyhow::Result<Progress> {
-        let error = (status == Status::Expired).then_some("no room was found in time");
+    pub(super) async fn end_queued_lines(&mut self, batch: &Batch, status: JobStatus) -> anyhow::Result<Progress> {
+        let error = (status == JobStatus::Expired).then_some("no room was found in time");
         let mut batch = batch.clone();
         loop {
             if self.is_out_of_time() {
                 return Ok(Progress::OutOfTime);
             }
-            let chunk = batch.called_off..(batch.called_off + CHUNK_LINES).min(batch.total);
+            let chunk = batch.stopped..(batch.stopped + CHUNK_LINES).min(batch.total);
             let chunk_end = chunk.end;
             let app = self.app;
             let end = async |number: u64, line: &Line| -> anyhow::Result<()> {
-                app.jobs.end_line(&line_job(&batch, number, line), status, error, app.clock.now_ms()).await?;
+                app.jobs.end_line(&line_job(&batch, number, line), status, error, app.clock.now()).await?;
                 Ok(())
             };
             let lines = stream::iter(numbered(self.lines(&batch).await?, chunk).map(Ok));
             lines.try_for_each_concurrent(CONCURRENT_LINES, |(number, line)| end(number, line)).await?;
-            let called_off = batch.called_off_to(chunk_end, self.app.clock.now_ms());
-            match self.app.batches.replace(&batch, called_off).await? {
-                Ok(called_off) => batch = called_off,
-                Err(Some(current)) => return Ok(Progress::Changed(Box::new(current))),
-                Err(None) => return Ok(Progress::Waiting),
+            let stopped = batch.stopped_to(chunk_end, self.app.clock.now());
+            match self.app.batches.replace(&batch, stopped).await? {
+                WriteOutcome::Written(stopped) => batch = stopped,
+                WriteOutcome::Conflict(Some(current)) => return Ok(Progress::Changed(Box::new(current))),
+                WriteOutcome::Conflict(None) => return Ok(Progress::Waiting),
             }
             if chunk_end >= batch.total {
                 break;
@@ -90,7 +93,7 @@ impl BatchRun<'_> {
             // The last line that runs sends a message when it ends.
             return Ok(Progress::Waiting);
         }
-        let finalizing = batch.finalizing(counts, self.app.clock.now_ms());
+        let finalizing = batch.finalizing(counts, self.app.clock.now());
         if finalizing.status == batch.status {
             return self.finish(&finalizing).await;
         }

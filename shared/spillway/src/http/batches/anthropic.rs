@@ -13,10 +13,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{New, accept};
 use crate::{
     app::App,
-    batch::{Batch, Kind as IdKind, Status, of_requests},
+    batch::{Batch, BatchStatus, MAX_LINES, ResourceKind, lines_from_requests},
     dialect::Api,
     http::{Body, Call, Head, files, query::Query, reply},
     problem::{Kind, Problem},
+    units::UnixMs,
 };
 
 /// Where all of this is.
@@ -34,10 +35,10 @@ pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
     let requests = requests(&body)?;
     let total = u64::try_from(requests.len()).unwrap_or(u64::MAX);
     let new = New {
-        kind: IdKind::MessageBatch,
+        kind: ResourceKind::MessageBatch,
         api: Api::Messages,
         input_file: None,
-        lines: of_requests(requests.iter().map(|(id, params)| (id.as_str(), params)), Api::Messages.path()),
+        lines: lines_from_requests(requests.iter().map(|(id, params)| (id.as_str(), params)), Api::Messages.path()),
         total,
         metadata: None,
         output_kept_s: None,
@@ -57,7 +58,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
         (None, before) => (before, true),
         (Some(_), Some(_)) => return Err(Problem::invalid("before_id", "Name either after_id or before_id.")),
     };
-    let page = super::page(app, &tenant.name, IdKind::MessageBatch, place, is_before, limit).await?;
+    let page = super::page(app, &tenant.name, ResourceKind::MessageBatch, place, is_before, limit).await?;
     let (mut batches, has_more) = page;
     if is_before {
         batches.reverse();
@@ -70,13 +71,13 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
 
 /// `GET /v1/messages/batches/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let batch = super::find(app, call, IdKind::MessageBatch, id).await?;
+    let batch = super::find(app, call, ResourceKind::MessageBatch, id).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &shown(app, call, &batch)))
 }
 
 /// `POST /v1/messages/batches/{id}/cancel`.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let batch = super::cancel(app, call, IdKind::MessageBatch, id).await?;
+    let batch = super::cancel(app, call, ResourceKind::MessageBatch, id).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &shown(app, call, &batch)))
 }
 
@@ -107,7 +108,7 @@ pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
 }
 
 async fn ended(app: &App, call: &Call, id: &str, what: &str) -> Result<Batch, Problem> {
-    let batch = super::find(app, call, IdKind::MessageBatch, id).await?;
+    let batch = super::find(app, call, ResourceKind::MessageBatch, id).await?;
     if batch.status.is_final() {
         return Ok(batch);
     }
@@ -128,8 +129,8 @@ fn requests(body: &[u8]) -> Result<Vec<(String, Value)>, Problem> {
     });
     let requests =
         requests.ok_or_else(|| Problem::invalid("requests", "The requests must be a list of at least one."))?;
-    if requests.len() > crate::batch::MOST_LINES {
-        let told = format!("A batch takes {} requests.", crate::batch::MOST_LINES);
+    if requests.len() > MAX_LINES {
+        let told = format!("A batch takes {} requests.", MAX_LINES);
         return Err(Problem { kind: Kind::TooLarge, ..Problem::invalid("requests", told) });
     }
     let mut seen = HashSet::new();
@@ -164,11 +165,10 @@ fn request_of(number: usize, request: Value, seen: &mut HashSet<String>) -> Resu
 }
 
 fn shown(app: &App, call: &Call, batch: &Batch) -> Value {
-    let time = |ms: Option<u64>| ms.and_then(rfc3339);
     let is_ended = batch.status.is_final();
     let processing_status = match batch.status {
         _ if is_ended => "ended",
-        Status::Cancelling => "canceling",
+        BatchStatus::Cancelling => "canceling",
         _ => "in_progress",
     };
     // As at Anthropic, a request counts as in progress until its batch has ended.
@@ -184,17 +184,17 @@ fn shown(app: &App, call: &Call, batch: &Batch) -> Value {
             "canceled": counts.cancelled,
             "expired": counts.expired,
         },
-        "created_at": rfc3339(batch.created_ms),
-        "expires_at": rfc3339(batch.expires_ms),
-        "ended_at": time(batch.ended_ms),
-        "cancel_initiated_at": time(batch.cancelling_ms),
+        "created_at": rfc3339(batch.created_at),
+        "expires_at": rfc3339(batch.expires_at),
+        "ended_at": batch.ended_at.and_then(rfc3339),
+        "cancel_initiated_at": batch.cancelling_at.and_then(rfc3339),
         "archived_at": null,
         "results_url": is_ended.then(|| results_url(&app.path_prefix, &call.head, &batch.id)),
     })
 }
 
-fn rfc3339(ms: u64) -> Option<String> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()?.format(&Rfc3339).ok()
+fn rfc3339(time: UnixMs) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.as_ms()) * 1_000_000).ok()?.format(&Rfc3339).ok()
 }
 
 /// Where the results are, from where the caller stands: as it named us, through what proxies told, under the same prefixes.

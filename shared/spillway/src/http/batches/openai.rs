@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 use super::{New, accept, counted};
 use crate::{
     app::App,
-    batch::{Batch, Kind as IdKind, Status},
+    batch::{Batch, BatchStatus, ResourceKind},
     dialect::Api,
     http::{Body, Call, files, query::Query, reply},
     problem::Problem,
+    units::UnixMs,
 };
 
 /// What the lines of a batch can ask.
@@ -32,7 +33,7 @@ pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
         return Err(Problem::invalid("input_file_id", "The file must have been uploaded with the purpose batch."));
     }
     let new = New {
-        kind: IdKind::Batch,
+        kind: ResourceKind::Batch,
         api: asked.api,
         // A copy, so that the file can go while the batch runs.
         lines: files::read(app, &file).await.map_err(told)?,
@@ -50,7 +51,8 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let tenant = &call.tenant;
     let query = Query::read(call.head.parts.uri.query(), &["after", "limit"])?;
     let limit = query.limit(LIMITS.0, LIMITS.1)?;
-    let (batches, has_more) = super::page(app, &tenant.name, IdKind::Batch, query.get("after"), false, limit).await?;
+    let (batches, has_more) =
+        super::page(app, &tenant.name, ResourceKind::Batch, query.get("after"), false, limit).await?;
     let mut data = Vec::with_capacity(batches.len());
     for batch in batches {
         data.push(shown(&counted(app, batch).await?));
@@ -63,13 +65,13 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
 
 /// `GET /v1/batches/{id}`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let batch = super::find(app, call, IdKind::Batch, id).await?;
+    let batch = super::find(app, call, ResourceKind::Batch, id).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &shown(&counted(app, batch).await?)))
 }
 
 /// `POST /v1/batches/{id}/cancel`.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let batch = super::cancel(app, call, IdKind::Batch, id).await?;
+    let batch = super::cancel(app, call, ResourceKind::Batch, id).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &shown(&batch)))
 }
 
@@ -134,8 +136,8 @@ fn kept_s(value: &Value) -> Result<u64, Problem> {
 }
 
 fn shown(batch: &Batch) -> Value {
-    let seconds = |ms: Option<u64>| ms.map(|ms| ms / 1_000);
-    let ended = |status| seconds(batch.ended_ms.filter(|_| batch.status == status));
+    let seconds = |time: Option<UnixMs>| time.map(UnixMs::as_s);
+    let ended = |status| seconds(batch.ended_at.filter(|_| batch.status == status));
     let errors = (!batch.errors.is_empty()).then(|| json!({ "object": "list", "data": batch.errors }));
     let counts = batch.counts;
     json!({
@@ -148,15 +150,15 @@ fn shown(batch: &Batch) -> Value {
         "status": batch.status,
         "output_file_id": batch.output_file,
         "error_file_id": batch.error_file,
-        "created_at": batch.created_ms / 1_000,
-        "in_progress_at": seconds(batch.in_progress_ms),
-        "expires_at": batch.expires_ms / 1_000,
-        "finalizing_at": seconds(batch.finalizing_ms),
-        "completed_at": ended(Status::Completed),
-        "failed_at": ended(Status::Failed),
-        "expired_at": ended(Status::Expired),
-        "cancelling_at": seconds(batch.cancelling_ms),
-        "cancelled_at": ended(Status::Cancelled),
+        "created_at": batch.created_at.as_s(),
+        "in_progress_at": seconds(batch.in_progress_at),
+        "expires_at": batch.expires_at.as_s(),
+        "finalizing_at": seconds(batch.finalizing_at),
+        "completed_at": ended(BatchStatus::Completed),
+        "failed_at": ended(BatchStatus::Failed),
+        "expired_at": ended(BatchStatus::Expired),
+        "cancelling_at": seconds(batch.cancelling_at),
+        "cancelled_at": ended(BatchStatus::Cancelled),
         "request_counts": { "total": batch.total, "completed": counts.completed, "failed": counts.failed },
         "metadata": batch.metadata,
     })

@@ -5,7 +5,7 @@ use futures_util::stream;
 use multer::{Field, Multipart};
 
 use crate::{
-    batch::{KEPT_BETWEEN_S, KEPT_S},
+    batch::{FILE_RETENTION_RANGE_S, FILE_RETENTION_S},
     problem::{Kind, Problem},
 };
 
@@ -31,7 +31,7 @@ pub async fn read(content_type: &str, body: Bytes) -> Result<Form, Problem> {
         Problem::new(Kind::Invalid, "A file is uploaded as multipart/form-data with the parts file and purpose.")
     })?;
     let mut form = Multipart::new(stream::iter([Ok::<_, std::convert::Infallible>(body)]), boundary);
-    let (mut file, mut purpose, mut kept_s) = (None, None, KEPT_S);
+    let (mut file, mut purpose, mut kept_s) = (None, None, FILE_RETENTION_S);
     while let Some(field) = form.next_field().await.map_err(|_| broken())? {
         match field.name().unwrap_or_default() {
             "file" => {
@@ -65,8 +65,8 @@ fn anchor(given: &str) -> Result<(), Problem> {
 /// # Errors
 /// It is no number of seconds that can be meant.
 pub fn seconds(param: &str, given: Option<u64>) -> Result<u64, Problem> {
-    given.filter(|seconds| KEPT_BETWEEN_S.contains(seconds)).ok_or_else(|| {
-        let (least, most) = (KEPT_BETWEEN_S.start(), KEPT_BETWEEN_S.end());
+    given.filter(|seconds| FILE_RETENTION_RANGE_S.contains(seconds)).ok_or_else(|| {
+        let (least, most) = (FILE_RETENTION_RANGE_S.start(), FILE_RETENTION_RANGE_S.end());
         Problem::invalid(param, format!("The seconds must be a whole number from {least} to {most}."))
     })
 }

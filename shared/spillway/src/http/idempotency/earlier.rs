@@ -9,8 +9,9 @@ use crate::{
     problem::{Kind, Problem},
     store::{
         StoreError,
-        idempotency::{Found, State},
+        idempotency::{CallState, IdempotencyRecord},
     },
+    units::Millis,
 };
 
 /// How long to wait before looking again at a call that runs elsewhere, in milliseconds: at first, and at most.
@@ -52,7 +53,10 @@ pub async fn earlier(attempt: &Attempt, lease: &Lease) -> Result<Earlier, Proble
 }
 
 /// What came of an earlier attempt; `None` while it runs.
-fn outcome(identity: &Identity, found: Result<Option<Found>, StoreError>) -> Result<Option<Earlier>, Problem> {
+fn outcome(
+    identity: &Identity,
+    found: Result<Option<IdempotencyRecord>, StoreError>,
+) -> Result<Option<Earlier>, Problem> {
     let is_explicit = identity.name == Name::Explicit;
     let earlier = match found {
         Ok(Some(earlier)) => earlier,
@@ -67,25 +71,25 @@ fn outcome(identity: &Identity, found: Result<Option<Found>, StoreError>) -> Res
         return Err(other_payload());
     }
     match earlier.state {
-        State::Running => Ok(None),
-        State::Answered { answer, .. } => Ok(Some(Earlier::Answered(answer))),
-        State::TooLarge { .. } if is_explicit => Err(too_large()),
-        State::TooLarge { .. } => Ok(Some(Earlier::None { is_claimed: false })),
+        CallState::Running => Ok(None),
+        CallState::Answered { answer, .. } => Ok(Some(Earlier::Answered(answer))),
+        CallState::TooLarge { .. } if is_explicit => Err(too_large()),
+        CallState::TooLarge { .. } => Ok(Some(Earlier::None { is_claimed: false })),
     }
 }
 
 /// The earlier attempt that the store knows. One who did not name its call is not taken for another who asks the same and
 /// still waits for the answer.
-async fn find(attempt: &Attempt) -> Result<Option<Found>, StoreError> {
-    let now_ms = attempt.app.clock.now_ms();
-    let found = attempt.app.answers.find(&attempt.identity.key, now_ms).await?;
+async fn find(attempt: &Attempt) -> Result<Option<IdempotencyRecord>, StoreError> {
+    let now = attempt.app.clock.now();
+    let found = attempt.app.idempotency_records.find(&attempt.identity.key, now).await?;
     let Name::Counted { patience_ms, .. } = attempt.identity.name else { return Ok(found) };
     Ok(found.filter(|found| {
-        let until_ms = match &found.state {
-            State::Running => now_ms,
-            State::Answered { ended_ms, .. } | State::TooLarge { ended_ms } => *ended_ms,
+        let until = match &found.state {
+            CallState::Running => now,
+            CallState::Answered { ended_at, .. } | CallState::TooLarge { ended_at } => *ended_at,
         };
-        patience_ms.is_some_and(|patience_ms| found.since_ms.saturating_add(patience_ms) <= until_ms)
+        patience_ms.is_some_and(|patience_ms| found.since + Millis::from_ms(patience_ms) <= until)
     }))
 }
 

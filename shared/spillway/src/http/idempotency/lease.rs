@@ -9,8 +9,9 @@ use crate::{
     job::StoredResult,
     store::{
         StoreError,
-        idempotency::{Claim, Found},
+        idempotency::{Claim, IdempotencyRecord},
     },
+    units::{Millis, UnixMs},
 };
 
 /// How long a call runs before it is claimed, in milliseconds: most end sooner and cost no write.
@@ -45,16 +46,16 @@ impl Lease {
             key: identity.key,
             payload: identity.payload,
             owner: uuid::Uuid::new_v4().simple().to_string(),
-            since_ms: started_ms,
+            since: UnixMs::from_ms(started_ms),
         };
         let kept_ms = if identity.name == Name::Explicit { EXPLICIT_KEPT_MS } else { KEPT_MS };
         Self { app: app.clone(), claim, kept_ms }
     }
 
     /// Claims the call, or renews the claim; what is there if it is another's.
-    pub async fn claim(&self) -> Result<Option<Found>, StoreError> {
-        let now_ms = self.app.clock.now_ms();
-        self.app.answers.claim(&self.claim, now_ms + LEASE_MS, now_ms).await
+    pub async fn claim(&self) -> Result<Option<IdempotencyRecord>, StoreError> {
+        let now = self.app.clock.now();
+        self.app.idempotency_records.claim(&self.claim, now + Millis::from_ms(LEASE_MS), now).await
     }
 
     /// Claims the call when it has run for long, unless it is claimed, and keeps the claim from then on.
@@ -88,7 +89,7 @@ impl Kept {
     /// Gives the call back, so that the next attempt runs.
     pub async fn release(self) {
         if let Some(lease) = self.stop().await
-            && let Err(error) = lease.app.answers.release(&lease.claim).await
+            && let Err(error) = lease.app.idempotency_records.release(&lease.claim).await
         {
             warn!(%error, "a call that failed stays claimed until its lease ends");
         }
@@ -97,9 +98,10 @@ impl Kept {
     /// Stores the answer, if the call was claimed.
     pub async fn answer(self, answer: impl FnOnce() -> Option<StoredResult>) {
         let Some(lease) = self.stop().await else { return };
-        let now_ms = lease.app.clock.now_ms();
-        let (answers, answer) = (&lease.app.answers, answer());
-        let store = || answers.answer(&lease.claim, answer.as_ref(), now_ms + lease.kept_ms, now_ms);
+        let now = lease.app.clock.now();
+        let (records, answer) = (&lease.app.idempotency_records, answer());
+        let until = now + Millis::from_ms(lease.kept_ms);
+        let store = || records.answer(&lease.claim, answer.as_ref(), until, now);
         // Storing it twice is the same as once.
         let stored = match store().await {
             Err(StoreError::Unavailable(_)) => store().await,

@@ -7,9 +7,10 @@ use super::{Body, Call, find, reply, status};
 use crate::{
     app::App,
     http::query::{Query, invalid},
-    job::Status,
+    job::JobStatus,
     problem::Problem,
-    store::jobs::Wanted,
+    store::jobs::JobQuery,
+    units::UnixMs,
 };
 
 /// What its query may name.
@@ -30,20 +31,20 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     }
     let page = app.jobs.list(&tenant.name, &wanted).await;
     let page = page?;
-    let now_ms = app.clock.now_ms();
-    let jobs: Vec<Value> = page.jobs.iter().map(|job| status(app, job, now_ms)).collect();
+    let now = app.clock.now();
+    let jobs: Vec<Value> = page.jobs.iter().map(|job| status(app, job, now)).collect();
     let body = json!({ "object": "list", "data": jobs, "has_more": page.next.is_some(), "next_after": page.next });
     Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
 
 /// The jobs that are wanted, and the id of the one to go on after.
-fn wanted(query: &str) -> Result<(Wanted, Option<String>), Problem> {
+fn wanted(query: &str) -> Result<(JobQuery, Option<String>), Problem> {
     let query = Query::read(Some(query), &NAMES)?;
-    let time_ms = |name| query.get(name).map(|value| time_ms(name, value)).transpose();
-    let wanted = Wanted {
+    let time = |name| query.get(name).map(|value| time(name, value)).transpose();
+    let wanted = JobQuery {
         statuses: query.get("status").map(statuses).transpose()?.unwrap_or_default(),
-        from_ms: time_ms("created_from_ms")?,
-        before_ms: time_ms("created_before_ms")?,
+        from: time("created_from_ms")?,
+        before: time("created_before_ms")?,
         oldest_first: query.get("order").map(is_ascending).transpose()?.unwrap_or_default(),
         after: None,
         limit: query.limit(DEFAULT_LIMIT, MAX_LIMIT)?,
@@ -51,9 +52,9 @@ fn wanted(query: &str) -> Result<(Wanted, Option<String>), Problem> {
     Ok((wanted, query.get("after").map(str::to_owned)))
 }
 
-fn statuses(value: &str) -> Result<Vec<Status>, Problem> {
+fn statuses(value: &str) -> Result<Vec<JobStatus>, Problem> {
     let unknown = || invalid("status", "some of queued,running,succeeded,failed,cancelled,expired");
-    value.split(',').map(|name| Status::of_name(name).ok_or_else(unknown)).collect()
+    value.split(',').map(|name| JobStatus::parse(name).ok_or_else(unknown)).collect()
 }
 
 fn is_ascending(value: &str) -> Result<bool, Problem> {
@@ -64,8 +65,8 @@ fn is_ascending(value: &str) -> Result<bool, Problem> {
     }
 }
 
-fn time_ms(name: &str, value: &str) -> Result<u64, Problem> {
-    value.parse().map_err(|_| invalid(name, "milliseconds since 1970"))
+fn time(name: &str, value: &str) -> Result<UnixMs, Problem> {
+    value.parse().map(UnixMs::from_ms).map_err(|_| invalid(name, "milliseconds since 1970"))
 }
 
 #[cfg(test)]
@@ -76,16 +77,16 @@ mod tests {
     #[test]
     fn a_query_says_which_jobs_are_wanted() {
         let read = wanted("status=queued%2Crunning&limit=5&order=asc&created_from_ms=7&created_before_ms=9&after=x");
-        let expected = Wanted {
-            statuses: vec![Status::Queued, Status::Running],
-            from_ms: Some(7),
-            before_ms: Some(9),
+        let expected = JobQuery {
+            statuses: vec![JobStatus::Queued, JobStatus::Running],
+            from: Some(UnixMs::from_ms(7)),
+            before: Some(UnixMs::from_ms(9)),
             oldest_first: true,
             after: None,
             limit: 5,
         };
         assert_eq!(read, Ok((expected, Some("x".into()))));
-        assert_eq!(wanted(""), Ok((Wanted { limit: 20, ..Wanted::default() }, None)));
+        assert_eq!(wanted(""), Ok((JobQuery { limit: 20, ..JobQuery::default() }, None)));
     }
 
     #[test]

@@ -10,10 +10,11 @@ use crate::{
     app::App,
     dialect::{Api, Context, Encoder, ResponseState, ResponseStream, ResumedStream},
     http::{Body, Call, reply},
-    job::{Job, Status},
-    overflow::{Follower, Seen},
+    job::{Job, JobStatus},
+    overflow::{Follower, JobProgress},
     problem::{Kind, Problem},
     stored_headers::StoredHeaders,
+    units::UnixMs,
 };
 
 /// How long one connection follows a response that does not end, in milliseconds: then its caller asks for the rest.
@@ -89,18 +90,18 @@ impl Reading {
                 self.silent_since_ms = now_ms;
                 return (Encoder::Response(self.stream()).keep_alive(), false);
             }
-            self.follower.pause(self.until_ms).await;
+            self.follower.pause(UnixMs::from_ms(self.until_ms)).await;
         }
     }
 
     async fn look(&mut self) -> Result<(Bytes, bool), Problem> {
         let (bytes, is_over) = match self.follower.look().await? {
-            Seen::Nothing => return Ok((Bytes::new(), false)),
-            Seen::Bytes(bytes) => (self.resumed.push(&bytes), false),
-            Seen::Answered { rest, .. } => (self.resumed.push(&rest), true),
-            Seen::Ended { job, result } => {
+            JobProgress::Nothing => return Ok((Bytes::new(), false)),
+            JobProgress::Bytes(bytes) => (self.resumed.push(&bytes), false),
+            JobProgress::Answered { rest, .. } => (self.resumed.push(&rest), true),
+            JobProgress::Ended { job, result } => {
                 let standing = match job.status {
-                    Status::Cancelled => ResponseState::Cancelled,
+                    JobStatus::Cancelled => ResponseState::Cancelled,
                     _ => failed(&job, result.map(|result| result.status)),
                 };
                 // Whatever the caller has: this is what comes after it.
@@ -119,10 +120,10 @@ impl Reading {
         let jobs = &self.app.jobs;
         let id = &self.follower.job().id;
         let streams = jobs.streams(id).await?;
-        let own = self.follower.job().answered_at_fence.unwrap_or(self.follower.job().fence);
+        let own = self.follower.job().result_fence.unwrap_or(self.follower.job().fence);
         for fence in streams.fences.into_iter().filter(|fence| *fence != own) {
             let (mut earlier, mut part) = (BytesMut::new(), 0);
-            while let Some(bytes) = jobs.part(id, fence, part).await? {
+            while let Some(bytes) = jobs.chunk(id, fence, part).await? {
                 earlier.extend_from_slice(&bytes);
                 part += 1;
             }

@@ -72,7 +72,7 @@ async fn headers(
     if has_begun {
         let streams = held.app.jobs.streams(&held.follower.job().id).await;
         let streams = streams?;
-        headers.extend(reply::parsed(&streams.headers));
+        headers.extend(streams.headers.parse());
     } else {
         headers.extend(api.stream_headers(&call.head.request_id, &StoredHeaders::default()));
     }

@@ -1,5 +1,7 @@
-//! Bodies: in a row, or where they are too large for one in the bucket (the claim check pattern). What is in the bucket is
-//! there before a row names it, and a row names its digest, so that nothing else is ever taken for it.
+//! Bodies: in a row, or in the bucket if they are too large for one (the claim check pattern).
+//!
+//! A body is in the bucket before a row refers to it. The row has the digest of the body, so that
+//! no other object is ever taken for it.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -7,64 +9,68 @@ use sha2::{Digest, Sha256};
 use super::MAX_ROW_BODY_BYTES;
 use crate::{
     blobs::{BlobError, Blobs},
-    store::StoreError,
+    store::{StoreError, rows::unreadable},
 };
 
-/// The most bytes of a body in the bucket: more than a request can have, and what one answer of a model can come to.
-const LARGEST_BLOB: usize = 64 * 1024 * 1024;
+/// Maximum size of a body in the bucket: larger than any request, and than any answer of a model.
+const MAX_BLOB_BYTES: usize = 64 * 1024 * 1024;
 
-/// Where a body is.
+/// Location of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum BodyLocation {
     /// In the row itself.
     Row(Bytes),
-    /// In the bucket: under which key, of how many bytes and with which SHA-256.
+    /// In the bucket, under this key, with this size and this SHA-256.
     Blob { key: String, bytes: u64, sha256: Bytes },
 }
 
-/// Puts bodies into their places.
+/// Stores bodies and reads them back.
 #[derive(Clone)]
 pub(super) struct Bodies {
     blobs: Option<Blobs>,
 }
 
 impl Bodies {
-    /// Without a bucket, everything must fit in a row.
+    /// Bodies in rows and in `blobs`. Without a bucket, every body must fit in a row.
     pub(super) fn new(blobs: Option<Blobs>) -> Self {
         Self { blobs }
     }
 
-    /// Finds a place for `body`, which is under `key` if it is in the bucket.
-    pub(super) async fn place(&self, what: &'static str, key: String, body: &Bytes) -> Result<Place, StoreError> {
-        let limit = if self.blobs.is_some() { LARGEST_BLOB } else { MAX_ROW_BODY_BYTES };
+    /// Stores `body` under `key` if it belongs in the bucket. Returns its location.
+    pub(super) async fn store(
+        &self,
+        what: &'static str,
+        key: String,
+        body: &Bytes,
+    ) -> Result<BodyLocation, StoreError> {
+        let limit = if self.blobs.is_some() { MAX_BLOB_BYTES } else { MAX_ROW_BODY_BYTES };
         match &self.blobs {
-            _ if body.len() <= MAX_ROW_BODY_BYTES => Ok(Place::Row(body.clone())),
+            _ if body.len() <= MAX_ROW_BODY_BYTES => Ok(BodyLocation::Row(body.clone())),
             Some(blobs) if body.len() <= limit => {
                 blobs.put(&key, body.clone()).await?;
-                Ok(Place::Blob { key, bytes: body.len() as u64, sha256: digest(body) })
+                Ok(BodyLocation::Blob { key, bytes: body.len() as u64, sha256: digest(body) })
             }
             _ => Err(StoreError::TooLarge { what, bytes: body.len(), limit }),
         }
     }
 
-    /// The body at `place`.
-    pub(super) async fn fetch(&self, place: Place) -> Result<Bytes, StoreError> {
-        let (key, bytes, sha256) = match place {
-            Place::Row(body) => return Ok(body),
-            Place::Blob { key, bytes, sha256 } => (key, bytes, sha256),
+    /// Reads the body at `location`.
+    pub(super) async fn fetch(&self, location: BodyLocation) -> Result<Bytes, StoreError> {
+        let (key, bytes, sha256) = match location {
+            BodyLocation::Row(body) => return Ok(body),
+            BodyLocation::Blob { key, bytes, sha256 } => (key, bytes, sha256),
         };
-        let unreadable = |why: &str| StoreError::Unreadable { row: key.clone(), why: why.to_owned() };
-        let blobs = self.blobs.as_ref().ok_or_else(|| unreadable("there is no bucket"))?;
-        let body = blobs.get(&key).await?.ok_or_else(|| unreadable("it is gone"))?;
+        let blobs = self.blobs.as_ref().ok_or_else(|| unreadable(&key, "no bucket is configured"))?;
+        let body = blobs.get(&key).await?.ok_or_else(|| unreadable(&key, "it is gone"))?;
         if body.len() as u64 == bytes && digest(&body) == sha256 {
             Ok(body)
         } else {
-            Err(unreadable("it is not what was put there"))
+            Err(unreadable(&key, "its digest differs from the one in the row"))
         }
     }
 
-    /// Deletes what is in the bucket under `key`.
-    pub(super) async fn discard(&self, key: &str) -> Result<(), StoreError> {
+    /// Deletes the body under `key` in the bucket.
+    pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         match &self.blobs {
             Some(blobs) => Ok(blobs.delete(key).await?),
             None => Ok(()),

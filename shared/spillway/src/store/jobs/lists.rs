@@ -1,37 +1,39 @@
-//! A tenant's jobs, as lists: by time, and by who comes next.
+//! Lists of a tenant's jobs, by time.
 
-use super::{
-    Jobs,
-    indexes::{Stretch, Waiting, listed_key},
-};
+use super::Jobs;
 use crate::{
-    job::{Job, Status},
-    store::StoreError,
+    job::{Job, JobStatus},
+    store::{
+        StoreError,
+        list_index::{ListRange, MAX_TIME, list_key},
+    },
+    units::{Millis, UnixMs},
 };
 
-/// The kind of jobs in the index of what tenants have.
+/// Kind of jobs in the index of a tenant's resources.
 const KIND: &str = "job";
 
-/// How many jobs are looked at for one page: with few of the wanted status among many, a page can end before it is full.
-const MOST_LOOKED_AT: usize = 1_000;
+/// Maximum of jobs that are read for one page. If few of them have a wanted status, the page ends
+/// before it is full.
+const MAX_JOBS_READ: usize = 1_000;
 
-/// How many are looked at together.
-const AT_ONCE: usize = 100;
+/// Number of jobs in one read.
+const READ_JOBS: usize = 100;
 
-/// Which of its jobs a tenant wants to see.
+/// Which jobs to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// Only these; all when empty.
-    pub statuses: Vec<Status>,
-    /// Accepted at this time or later, in milliseconds since 1970.
-    pub from_ms: Option<u64>,
-    /// Accepted before this time.
-    pub before_ms: Option<u64>,
+pub struct JobQuery {
+    /// Only jobs with one of these statuses. Empty means all.
+    pub statuses: Vec<JobStatus>,
+    /// Only jobs that were accepted at this time or later.
+    pub from: Option<UnixMs>,
+    /// Only jobs that were accepted before this time.
+    pub before: Option<UnixMs>,
     /// The oldest first instead of the newest.
     pub oldest_first: bool,
-    /// Only what follows this job.
+    /// Only jobs after this job.
     pub after: Option<Job>,
-    /// How many at most.
+    /// Maximum of jobs.
     pub limit: usize,
 }
 
@@ -40,24 +42,28 @@ pub struct Wanted {
 pub struct Page {
     /// The jobs.
     pub jobs: Vec<Job>,
-    /// The job to go on after, if there may be more.
+    /// Id of the job after which the next page begins, if there may be more jobs.
     pub next: Option<String>,
 }
 
 impl Jobs {
-    /// The jobs of `tenant` that are wanted. What was accepted within the last second may be missing: the index follows.
-    pub async fn list(&self, tenant: &str, wanted: &Wanted) -> Result<Page, StoreError> {
+    /// Lists jobs of `tenant`. Jobs that were accepted within the last second may be missing,
+    /// because the index lags behind.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn list(&self, tenant: &str, query: &JobQuery) -> Result<Page, StoreError> {
         let mut page = Page::default();
-        let mut stretch = wanted.stretch();
-        for _ in 0..MOST_LOOKED_AT / AT_ONCE {
-            let ids = self.rows.listed(tenant, &stretch, AT_ONCE).await?;
-            let is_last = ids.len() < AT_ONCE;
-            for job in self.rows.jobs(&ids).await? {
-                stretch.after = Some(key(&job));
-                if !wanted.is_wanted(&job) {
+        let mut range = query.range();
+        for _ in 0..MAX_JOBS_READ / READ_JOBS {
+            let ids = self.rows.rows.list(tenant, &range, READ_JOBS).await?;
+            let is_last = ids.len() < READ_JOBS;
+            for job in self.rows.get_all(&ids).await? {
+                range.continue_after(index_key(&job));
+                if !query.matches(&job) {
                     continue;
                 }
-                if page.jobs.len() == wanted.limit {
+                if page.jobs.len() == query.limit {
                     page.next = page.jobs.last().map(|job| job.id.clone());
                     return Ok(page);
                 }
@@ -67,48 +73,25 @@ impl Jobs {
                 return Ok(page);
             }
         }
-        page.next = stretch.after.map(|(id, _)| id);
+        page.next = range.into_after_id();
         Ok(page)
-    }
-
-    /// The waiting jobs of the tenant of `job` that go before it, at most `most`, the next one first.
-    pub async fn before(&self, job: &Job, most: usize) -> Result<Vec<Waiting>, StoreError> {
-        self.rows.waiting_before(&job.tenant, job.place_ms(), most).await
-    }
-
-    /// The next of the waiting jobs of `tenant`.
-    pub async fn next_waiting(&self, tenant: &str) -> Result<Option<Waiting>, StoreError> {
-        Ok(self.rows.waiting_before(tenant, LAST_MS, 1).await?.pop())
-    }
-
-    /// How many jobs of its tenant wait before `job`.
-    pub async fn count_before(&self, job: &Job) -> Result<u64, StoreError> {
-        self.rows.count_waiting_before(&job.tenant, job.place_ms()).await
     }
 }
 
-impl Wanted {
-    fn stretch(&self) -> Stretch {
-        let from_ms = self.from_ms.unwrap_or(0);
-        let last_ms = self.before_ms.map_or(LAST_MS, |before_ms| before_ms.saturating_sub(1).min(LAST_MS));
-        // `~` sorts behind every id.
-        Stretch {
-            from: listed_key(KIND, from_ms.min(LAST_MS), ""),
-            to: listed_key(KIND, last_ms, "~"),
-            newest_first: !self.oldest_first,
-            after: self.after.as_ref().map(key),
-        }
+impl JobQuery {
+    fn range(&self) -> ListRange {
+        let from = self.from.unwrap_or_default();
+        let until = self.before.map_or(MAX_TIME, |before| before - Millis::from_ms(1));
+        let after = self.after.as_ref().map(index_key);
+        ListRange::new(KIND, from, until).oldest_first(self.oldest_first).after(after)
     }
 
-    fn is_wanted(&self, job: &Job) -> bool {
+    fn matches(&self, job: &Job) -> bool {
         self.statuses.is_empty() || self.statuses.contains(&job.status)
     }
 }
 
-/// The last time of thirteen digits: in the year 2286.
-const LAST_MS: u64 = 9_999_999_999_999;
-
 /// The id of a job and its key in the index.
-pub(super) fn key(job: &Job) -> (String, String) {
-    (job.id.clone(), listed_key(KIND, job.created_ms, &job.id))
+pub(super) fn index_key(job: &Job) -> (String, String) {
+    (job.id.clone(), list_key(KIND, job.created_at, &job.id))
 }

@@ -1,94 +1,103 @@
-//! Jobs that nobody carries on: those whose message was lost, whose end was not told, or that failed and are brought back.
+//! Repairs: jobs whose message or whose report was lost, and failed jobs that are queued again.
 
-use super::{
-    Jobs, MOST_TRIES, over,
-    rows::{self, Replaced},
-};
+use super::{Jobs, expired_or_given_up};
 use crate::{
-    job::{Job, Next, RESEND_AFTER_MS, Status},
-    store::StoreError,
+    job::{Job, JobStatus, NextStep, RESEND_AFTER},
+    store::{
+        StoreError, WriteOutcome,
+        rows::{MAX_CHANGE_TRIES, OPEN_PARTITIONS},
+    },
+    units::{Millis, UnixMs},
 };
 
-/// What the sweep does about a job without a message.
+/// What the sweep has to do about a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sweep {
-    /// Its message is to be sent again.
+pub enum SweepOutcome {
+    /// Send the job's message again.
     Resend(Job),
-    /// It has ended just now: its time or its attempts were over.
+    /// Report the end of the job, which has just ended because it expired or was given up.
     Ended(Job),
-    /// It had ended, but that is still to be told.
-    Tell(Job),
-    /// Nothing: it is not overdue after all, or another sweep has it.
+    /// Report the end of the job, which ended before.
+    Report(Job),
+    /// Nothing: the job is not overdue any more, or another sweep handles it.
     Nothing,
 }
 
-/// What became of bringing a failed job back.
+/// Outcome of queueing a failed job again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Redrive {
-    /// It is queued again, and its message can be sent.
+pub enum RedriveOutcome {
+    /// The job is queued, and its message can be sent.
     Queued(Box<Job>),
-    /// It has not failed.
-    Not(Status),
-    /// There is no such job any more.
+    /// The job has another status.
+    NotFailed(JobStatus),
+    /// The job does not exist any more.
     Missing,
 }
 
 /// A job whose message may be lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenJob {
-    /// The job's id.
+    /// Id of the job.
     pub id: String,
-    /// When its message should have been seen, in milliseconds since 1970.
-    pub due_ms: u64,
+    /// Time by which its message should have been handled.
+    pub due_at: UnixMs,
 }
 
 impl Jobs {
-    /// Jobs whose message should have been seen so long ago that it may be lost, at most `most`, the oldest of each
-    /// part of the index first.
-    pub async fn overdue(&self, most: usize, now_ms: u64) -> Result<Vec<OpenJob>, StoreError> {
-        let due_ms = now_ms.saturating_sub(RESEND_AFTER_MS).saturating_add(1);
+    /// Returns up to `limit` jobs whose message is so late that it may be lost, the oldest of each
+    /// partition of the index first.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn overdue(&self, limit: usize, now: UnixMs) -> Result<Vec<OpenJob>, StoreError> {
+        let due_before = now - RESEND_AFTER + Millis::from_ms(1);
         let mut open = Vec::new();
-        for part in rows::OPEN_PARTS {
-            let share = most.div_ceil(rows::OPEN_PARTS.len()).min(most - open.len());
+        for partition in OPEN_PARTITIONS {
+            let share = limit.div_ceil(OPEN_PARTITIONS.len()).min(limit - open.len());
             if share > 0 {
-                open.extend(self.rows.open_due_before(part, due_ms, share).await?);
+                open.extend(self.rows.open_due_before(partition, due_before, share).await?);
             }
         }
         Ok(open)
     }
 
-    /// Ends an overdue job whose time or attempts are over; of any other one notes that its message is sent again, before it
-    /// is: whoever gets the job back sends it.
-    pub async fn sweep(&self, id: &str, now_ms: u64) -> Result<Sweep, StoreError> {
-        let Some(job) = self.get(id).await?.filter(|job| job.is_overdue(now_ms)) else { return Ok(Sweep::Nothing) };
+    /// Ends an overdue job that has expired or has no attempts left. For any other overdue job,
+    /// notes that its message is about to be sent again, so that only one sweep sends it.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn sweep(&self, id: &str, now: UnixMs) -> Result<SweepOutcome, StoreError> {
+        let Some(job) = self.get(id).await?.filter(|job| job.is_overdue(now)) else {
+            return Ok(SweepOutcome::Nothing);
+        };
         let had_ended = job.status.is_final();
-        let changed = match job.next(now_ms) {
-            Next::Expire | Next::GiveUp => over(&job, now_ms),
-            _ => job.resent(now_ms),
+        let changed = match job.next_step(now) {
+            NextStep::Expire | NextStep::GiveUp => expired_or_given_up(&job, now),
+            _ => job.resent(now),
         };
         Ok(match self.replace(&job, changed).await? {
-            Replaced::Done(job) if had_ended => Sweep::Tell(job),
-            Replaced::Done(job) if job.status.is_final() => Sweep::Ended(job),
-            Replaced::Done(job) => Sweep::Resend(job),
-            Replaced::Conflict(_) => Sweep::Nothing,
+            WriteOutcome::Written(job) if had_ended => SweepOutcome::Report(job),
+            WriteOutcome::Written(job) if job.status.is_final() => SweepOutcome::Ended(job),
+            WriteOutcome::Written(job) => SweepOutcome::Resend(job),
+            WriteOutcome::Conflict(_) => SweepOutcome::Nothing,
         })
     }
 
-    /// Puts a job that failed back into the queue, before its message is sent.
+    /// Puts a failed job back into the queue. The caller then sends its message.
     ///
     /// # Errors
-    /// Its request is no longer kept, or the store cannot be reached.
-    pub async fn redrive(&self, id: &str, now_ms: u64) -> Result<Redrive, StoreError> {
+    /// Returns an error if the job's request is no longer kept, or if the store is unavailable.
+    pub async fn redrive(&self, id: &str, now: UnixMs) -> Result<RedriveOutcome, StoreError> {
         let mut found = self.get(id).await?;
-        for _ in 0..MOST_TRIES {
-            let Some(job) = found else { return Ok(Redrive::Missing) };
-            if job.status != Status::Failed {
-                return Ok(Redrive::Not(job.status));
+        for _ in 0..MAX_CHANGE_TRIES {
+            let Some(job) = found else { return Ok(RedriveOutcome::Missing) };
+            if job.status != JobStatus::Failed {
+                return Ok(RedriveOutcome::NotFailed(job.status));
             }
             self.rows.request(&job.id).await?;
-            match self.replace(&job, job.redriven(now_ms)).await? {
-                Replaced::Done(job) => return Ok(Redrive::Queued(Box::new(job))),
-                Replaced::Conflict(current) => found = current,
+            match self.replace(&job, job.redriven(now)).await? {
+                WriteOutcome::Written(job) => return Ok(RedriveOutcome::Queued(Box::new(job))),
+                WriteOutcome::Conflict(current) => found = current,
             }
         }
         Err(StoreError::Contended { row: id.to_owned() })

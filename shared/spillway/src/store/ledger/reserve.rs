@@ -1,4 +1,4 @@
-//! Pending reservations on one item: those that fit together are made in one write.
+//! Pending reservations on one item: one write makes all that fit together.
 
 use tokio::sync::oneshot;
 

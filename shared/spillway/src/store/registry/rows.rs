@@ -1,21 +1,20 @@
-//! The rows of the registry table: a key, a version that only grows, and a document.
+//! Rows of the registry table: a key, a version that only grows, and a document.
 //!
-//! A deleted row stays, without its document, so that an entry of the same name made later has a higher version than
-//! the ledger has seen.
+//! A deleted entry keeps its row without the document. A later entry of the same name then has a
+//! higher version than the ledger knows.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use aws_sdk_dynamodb::{
-    Client,
-    operation::put_item::PutItemError,
-    types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
-};
+use aws_sdk_dynamodb::Client;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     pool::Model,
-    store::{Item, StoreError},
+    store::{
+        Item, StoreError,
+        rows::{MAX_CHANGE_TRIES, Put, number, number_in, put_if, text, text_in, unreadable},
+    },
     tenant::Endpoint,
 };
 
@@ -25,24 +24,24 @@ pub(super) const CALLER: &str = "caller#";
 pub(super) const WEBHOOK: &str = "webhook#";
 const MODEL: &str = "model";
 
-/// What a write did; the version is the one that holds now.
+/// Outcome of a write, with the version that is valid now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// There was nothing of this name.
+    /// The entry is new.
     Created { version: u64 },
-    /// There was something else.
+    /// The entry was different.
     Updated { version: u64 },
-    /// It was there already.
+    /// The entry was the same.
     Unchanged { version: u64 },
 }
 
 /// The primary key of a row.
-pub(super) struct Row {
+pub(super) struct RowKey {
     pk: String,
     sk: String,
 }
 
-impl Row {
+impl RowKey {
     pub(super) fn tenant(name: &str) -> Self {
         Self { pk: format!("{TENANT}{name}"), sk: "-".to_owned() }
     }
@@ -70,120 +69,118 @@ impl Row {
     }
 }
 
-/// A row as it was read: its version, and its document unless it was deleted.
-struct Stored {
+/// A row: its version, and its document unless the entry was deleted.
+struct StoredEntry {
     version: u64,
     document: Option<Value>,
 }
 
-const MOST_TRIES: usize = 8;
-
-/// The table, row by row.
+/// The registry table, row by row.
 #[derive(Clone)]
-pub(super) struct Rows {
+pub(super) struct RegistryRows {
     client: Client,
     table: Arc<str>,
 }
 
-impl Rows {
+impl RegistryRows {
     pub(super) fn new(client: Client, table: &str) -> Self {
         Self { client, table: table.into() }
     }
 
-    /// The entry of a row. The reading is consistent, because the ledger may know that a newer one was written.
-    pub(super) async fn get<T: DeserializeOwned>(&self, row: Row) -> Result<Option<T>, StoreError> {
-        self.stored(&row).await?.map_or(Ok(None), |stored| stored.entry(&row.name()))
+    /// Reads an entry, with all writes visible, because the ledger may know that a newer version
+    /// was written.
+    pub(super) async fn get<T: DeserializeOwned>(&self, key: RowKey) -> Result<Option<T>, StoreError> {
+        self.stored(&key).await?.map_or(Ok(None), |stored| stored.entry(&key.name()))
     }
 
-    /// All models.
+    /// Reads all models.
     pub(super) async fn models(&self) -> Result<Vec<Model>, StoreError> {
         self.partition(MODEL).await
     }
 
-    /// The webhook endpoints of a tenant, by id.
+    /// Reads the webhook endpoints of a tenant, by id.
     pub(super) async fn endpoints(&self, tenant: &str) -> Result<Vec<Endpoint>, StoreError> {
         self.partition(&format!("{WEBHOOK}{tenant}")).await
     }
 
-    /// All entries of a partition. One that cannot be read is left out: it must not take the others with it.
+    /// Reads all entries of a partition. Leaves out malformed entries, so that the rest can be
+    /// used.
     async fn partition<T: DeserializeOwned>(&self, pk: &str) -> Result<Vec<T>, StoreError> {
         let request = self.client.query().table_name(&*self.table).consistent_read(true);
         let request = request.key_condition_expression("pk = :pk");
-        let request = request.expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()));
+        let request = request.expression_attribute_values(":pk", text(pk));
         let mut pages = request.into_paginator().items().send();
         let mut entries = Vec::new();
         while let Some(item) = pages.next().await {
             let item = item?;
-            match read(&item, &name_of(&item)) {
+            match parse(&item, &name_of(&item)) {
                 Ok(entry) => entries.extend(entry),
-                Err(error) => tracing::error!(%error, "an entry of the registry was left out"),
+                Err(error) => tracing::error!(%error, "left out a malformed entry of the registry"),
             }
         }
         Ok(entries)
     }
 
-    /// All entries whose partition key begins with `prefix`.
+    /// Reads all entries whose partition key begins with `prefix`.
     pub(super) async fn scan<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, StoreError> {
         let request = self.client.scan().table_name(&*self.table).consistent_read(true);
         let request = request.filter_expression("begins_with(pk, :prefix)");
-        let request = request.expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()));
+        let request = request.expression_attribute_values(":prefix", text(prefix));
         let mut items = request.into_paginator().items().send();
         let mut entries = Vec::new();
         while let Some(item) = items.next().await {
             let item = item?;
-            entries.extend(read(&item, &name_of(&item))?);
+            entries.extend(parse(&item, &name_of(&item))?);
         }
         Ok(entries)
     }
 
-    /// Writes an entry under the next version, unless it is there already.
-    pub(super) async fn put<T: Serialize>(&self, row: &Row, entry: &T) -> Result<Written, StoreError> {
-        let document = serde_json::to_value(entry)
-            .map_err(|error| StoreError::Unreadable { row: row.name(), why: error.to_string() })?;
-        for _ in 0..MOST_TRIES {
-            let old = self.stored(row).await?;
+    /// Writes an entry under the next version, unless the same entry is stored.
+    pub(super) async fn put<T: Serialize>(&self, key: &RowKey, entry: &T) -> Result<Written, StoreError> {
+        let document = serde_json::to_value(entry).map_err(|error| unreadable(&key.name(), &error.to_string()))?;
+        for _ in 0..MAX_CHANGE_TRIES {
+            let old = self.stored(key).await?;
             let version = old.as_ref().map_or(0, |old| old.version);
             let existed = old.as_ref().is_some_and(|old| old.document.is_some());
-            if old.and_then(|old| old.document).is_some_and(|old| same_but_for_version(&old, &document)) {
+            if old.and_then(|old| old.document).is_some_and(|old| differ_only_in_version(&old, &document)) {
                 return Ok(Written::Unchanged { version });
             }
-            if self.replace(row, version, Some(&document)).await? {
+            if self.replace(key, version, Some(&document)).await? {
                 let version = version + 1;
                 return Ok(if existed { Written::Updated { version } } else { Written::Created { version } });
             }
         }
-        Err(StoreError::Contended { row: row.name() })
+        Err(StoreError::Contended { row: key.name() })
     }
 
-    /// Takes an entry away; whether there was one.
-    pub(super) async fn delete(&self, row: &Row) -> Result<bool, StoreError> {
-        for _ in 0..MOST_TRIES {
-            match self.stored(row).await? {
-                Some(Stored { version, document: Some(_) }) => {
-                    if self.replace(row, version, None).await? {
+    /// Deletes an entry. Returns whether it existed.
+    pub(super) async fn delete(&self, key: &RowKey) -> Result<bool, StoreError> {
+        for _ in 0..MAX_CHANGE_TRIES {
+            match self.stored(key).await? {
+                Some(StoredEntry { version, document: Some(_) }) => {
+                    if self.replace(key, version, None).await? {
                         return Ok(true);
                     }
                 }
                 _ => return Ok(false),
             }
         }
-        Err(StoreError::Contended { row: row.name() })
+        Err(StoreError::Contended { row: key.name() })
     }
 
-    async fn stored(&self, row: &Row) -> Result<Option<Stored>, StoreError> {
+    async fn stored(&self, key: &RowKey) -> Result<Option<StoredEntry>, StoreError> {
         let request = self.client.get_item().table_name(&*self.table).consistent_read(true);
-        let request = request.key("pk", AttributeValue::S(row.pk.clone())).key("sk", AttributeValue::S(row.sk.clone()));
-        request.send().await?.item().map(|item| Stored::read(item, &row.name())).transpose()
+        let request = request.key("pk", text(&key.pk)).key("sk", text(&key.sk));
+        request.send().await?.item().map(|item| StoredEntry::parse(item, &key.name())).transpose()
     }
 
-    /// Writes version + 1 over `version`, where 0 means none; `false` if another version is there by now.
-    async fn replace(&self, row: &Row, version: u64, document: Option<&Value>) -> Result<bool, StoreError> {
-        let next = AttributeValue::N((version + 1).to_string());
-        let document = document.map(|document| AttributeValue::S(document.to_string()));
+    /// Replaces `version` by `version` + 1, where 0 means that there is no row. Returns `false` if
+    /// the row has another version by now.
+    async fn replace(&self, key: &RowKey, version: u64, document: Option<&Value>) -> Result<bool, StoreError> {
+        let next = number(version + 1);
+        let document = document.map(|document| text(&document.to_string()));
         let request = self.client.put_item().table_name(&*self.table);
-        let request =
-            request.item("pk", AttributeValue::S(row.pk.clone())).item("sk", AttributeValue::S(row.sk.clone()));
-        let mut request = request.item("version", next.clone());
+        let mut request = request.item("pk", text(&key.pk)).item("sk", text(&key.sk)).item("version", next.clone());
         if let Some(document) = document.clone() {
             request = request.item("doc", document);
         }
@@ -192,59 +189,51 @@ impl Rows {
             _ => {
                 let request = request.condition_expression("#version = :version");
                 let request = request.expression_attribute_names("#version", "version");
-                request.expression_attribute_values(":version", AttributeValue::N(version.to_string()))
+                request.expression_attribute_values(":version", number(version))
             }
         };
-        let request = request.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match request.send().await {
-            Ok(_) => Ok(true),
-            Err(error) => match error.as_service_error() {
-                // The SDK may have repeated a write whose answer was lost: what is there is then what we wrote.
-                Some(PutItemError::ConditionalCheckFailedException(failed)) => Ok(failed
-                    .item()
-                    .is_some_and(|item| item.get("version") == Some(&next) && item.get("doc") == document.as_ref())),
-                _ => Err(error.into()),
-            },
-        }
+        // The SDK may repeat a write whose response was lost. The row is then the one that was
+        // written.
+        let is_written = |item: Item| item.get("version") == Some(&next) && item.get("doc") == document.as_ref();
+        Ok(match put_if(request).await? {
+            Put::Written => true,
+            Put::Conflict(current) => current.is_some_and(is_written),
+        })
     }
 }
 
-impl Stored {
-    fn read(item: &Item, name: &str) -> Result<Self, StoreError> {
-        let unreadable = |why: String| StoreError::Unreadable { row: name.to_owned(), why };
-        let version =
-            item.get("version").and_then(|version| version.as_n().ok()).and_then(|version| version.parse().ok());
-        let version = version.ok_or_else(|| unreadable("it has no version".to_owned()))?;
-        let document = item.get("doc").and_then(|document| document.as_s().ok());
-        let document = document.map(|document| serde_json::from_str(document)).transpose();
-        Ok(Self { version, document: document.map_err(|error| unreadable(error.to_string()))? })
+impl StoredEntry {
+    fn parse(item: &Item, name: &str) -> Result<Self, StoreError> {
+        let version = number_in(item, "version").ok_or_else(|| unreadable(name, "it has no version"))?;
+        let document = text_in(item, "doc").map(serde_json::from_str).transpose();
+        Ok(Self { version, document: document.map_err(|error| unreadable(name, &error.to_string()))? })
     }
 
     fn entry<T: DeserializeOwned>(self, name: &str) -> Result<Option<T>, StoreError> {
         let Some(mut document) = self.document else { return Ok(None) };
-        // Keys and callers have no version of their own; where there is one, the row's is the one that counts.
+        // Documents of keys and callers have no version. In other documents, the row's version
+        // counts.
         if let Some(version) = document.get_mut("version") {
             *version = self.version.into();
         }
-        let entry = serde_json::from_value(document);
-        entry.map(Some).map_err(|error| StoreError::Unreadable { row: name.to_owned(), why: error.to_string() })
+        serde_json::from_value(document).map(Some).map_err(|error| unreadable(name, &error.to_string()))
     }
 }
 
-fn read<T: DeserializeOwned>(item: &HashMap<String, AttributeValue>, name: &str) -> Result<Option<T>, StoreError> {
-    Stored::read(item, name)?.entry(name)
+fn parse<T: DeserializeOwned>(item: &Item, name: &str) -> Result<Option<T>, StoreError> {
+    StoredEntry::parse(item, name)?.entry(name)
 }
 
 fn name_of(item: &Item) -> String {
-    let part = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map_or("?", String::as_str);
+    let part = |name: &str| text_in(item, name).unwrap_or("?");
     format!("{} {}", part("pk"), part("sk"))
 }
 
-fn same_but_for_version(one: &Value, other: &Value) -> bool {
+fn differ_only_in_version(a: &Value, b: &Value) -> bool {
     let without_version = |document: &Value| {
         let mut document = document.clone();
         document.as_object_mut().map(|fields| fields.remove("version"));
         document
     };
-    without_version(one) == without_version(other)
+    without_version(a) == without_version(b)
 }

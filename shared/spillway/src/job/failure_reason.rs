@@ -1,37 +1,38 @@
-//! Why a job's message is in the dead-letter queue.
+//! Reasons why a message is in the dead-letter queue.
 
 use crate::problem::Kind;
 
-/// The reason, in one word for operators.
+/// The reason in one word, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The request cannot be right.
+pub enum FailureReason {
+    /// The request is invalid.
     InvalidRequest,
-    /// Its tenant is gone, or may not do that any more.
+    /// The tenant does not exist any more, or lacks the right.
     NotAllowed,
-    /// Its tenant's money is used up.
+    /// The tenant's budget is used up.
     BudgetExhausted,
-    /// The model failed at every attempt.
+    /// Every attempt ended with an error of the model.
     ModelError,
-    /// The model did not finish in time at every attempt.
+    /// Every attempt ran out of time.
     ModelTimeout,
-    /// The model or a service could not be reached, and may have been billed all the same.
+    /// The model or a service was unavailable. The call may have been billed all the same.
     Unavailable,
-    /// Our own fault.
+    /// Spillway has a bug.
     BrokerError,
-    /// Every attempt was lost together with the drain that made it.
+    /// The drain of every attempt died.
     AttemptsExhausted,
-    /// It failed, and its drain died before it said why; the job's own error does.
+    /// The job failed, but its drain died before it sent the dead letter. The job's row has the
+    /// error.
     Failed,
-    /// The message names a job that does not exist, or is no longer kept.
+    /// The message names a job that does not exist or is no longer kept.
     UnknownJob,
-    /// The message names no job.
+    /// The message is not a job id.
     UnreadableMessage,
 }
 
-impl Reason {
-    /// The reason why a job ends that met a problem of this kind.
-    pub fn of(kind: Kind) -> Self {
+impl FailureReason {
+    /// The reason for a job that ended with a problem of this kind.
+    pub fn for_kind(kind: Kind) -> Self {
         match kind {
             Kind::Invalid | Kind::NotFound | Kind::MethodNotAllowed | Kind::Conflict | Kind::TooLarge => {
                 Self::InvalidRequest
@@ -45,7 +46,7 @@ impl Reason {
         }
     }
 
-    /// Its name in the message.
+    /// Name in the dead letter.
     pub fn code(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
