@@ -49,10 +49,10 @@ pub struct Output {
 pub struct OutputLog(Arc<Mutex<Output>>);
 
 /// The broker's log message for a settlement with an unknown result.
-const UNSETTLED: &str = "a reservation was not settled and will expire";
+const UNSETTLED: &str = "failed to settle a reservation; it will expire";
 
 /// The broker's log message for a message that the sweep sends again.
-pub const RESENT: &str = "a job's message is late or lost, and is sent again";
+pub const RESENT: &str = "sending an overdue message again";
 
 impl OutputLog {
     /// Returns a sink for the lines of `process`.
