@@ -109,7 +109,7 @@ async fn a_message_that_fails_three_times_goes_to_the_dead_letter_queue() {
         sqs.queue.change_visibility(&message.receipt_handle, Millis::ZERO).await.expect("visible again");
     }
     assert!(sqs.queue.receive(1, Millis::from_s(1)).await.expect("received").is_empty());
-    let dead = sqs.client.get_queue_url().queue_name(format!("{}-dead", sqs.name)).send().await.expect("there");
+    let dead = sqs.client.get_queue_url().queue_name(format!("{}-dead", sqs.name)).send().await.expect("a row");
     let dead = Queue::new(sqs.client.clone(), dead.queue_url.expect("a URL"));
     assert_eq!(received(&dead).await.body, "job-1");
 }

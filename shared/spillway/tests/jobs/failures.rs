@@ -79,7 +79,7 @@ async fn no_job_is_lost_or_answered_twice_while_the_store_fails_and_drains_compe
     }
     let mut succeeded = 0;
     for id in &ids {
-        let ended = jobs.get(id).await.expect("read").expect("there");
+        let ended = jobs.get(id).await.expect("read").expect("a row");
         match ended.status {
             JobStatus::Succeeded => {
                 let stored = jobs.result(&ended).await.expect("read").expect("an answer");

@@ -75,14 +75,14 @@ async fn claimed(jobs: &Jobs, id: &str, now: UnixMs) -> Job {
 }
 
 async fn status(jobs: &Jobs, id: &str) -> JobStatus {
-    jobs.get(id).await.expect("read").expect("there").status
+    jobs.get(id).await.expect("read").expect("a row").status
 }
 
 #[tokio::test]
 async fn a_job_is_answered_with_the_bytes_and_headers_it_was_given() {
     let (_dynamodb, jobs) = setup().await;
     let submitted = submitted(&jobs).await;
-    let found = jobs.get(&submitted.id).await.expect("read").expect("there");
+    let found = jobs.get(&submitted.id).await.expect("read").expect("a row");
     assert_eq!(found, submitted);
     assert_eq!((found.status, found.call), (JobStatus::Queued, new_job().call));
     assert_eq!(jobs.result(&submitted).await, Ok(None));
@@ -94,7 +94,7 @@ async fn a_job_is_answered_with_the_bytes_and_headers_it_was_given() {
     assert_eq!((job.status, job.started_at, job.fence), (JobStatus::Running, Some(NOW), 1));
     assert_eq!(jobs.finish(&job, &succeeded("hello"), NOW + Millis::from_ms(500)).await, Ok(true));
 
-    let ended = jobs.get(&submitted.id).await.expect("read").expect("there");
+    let ended = jobs.get(&submitted.id).await.expect("read").expect("a row");
     assert_eq!((ended.status, ended.finished_at), (JobStatus::Succeeded, Some(NOW + Millis::from_ms(500))));
     assert_eq!(jobs.result(&ended).await, Ok(Some(answer("hello"))));
     assert_eq!(jobs.claim(&submitted.id, LEASE, NOW + HOUR * 9).await, Ok(ClaimOutcome::Ended(JobStatus::Succeeded)));
@@ -107,7 +107,7 @@ async fn a_failed_job_keeps_its_error_and_the_answer_to_the_caller() {
     let result = StoredResult { status: 400, headers: StoredHeaders::default(), body: Bytes::from_static(b"{}") };
     let outcome = JobOutcome::Failed { error: "the model refused".into(), result: result.clone() };
     assert_eq!(jobs.finish(&job, &outcome, NOW).await, Ok(true));
-    let ended = jobs.get(&job.id).await.expect("read").expect("there");
+    let ended = jobs.get(&job.id).await.expect("read").expect("a row");
     assert_eq!((ended.status, ended.error.as_deref()), (JobStatus::Failed, Some("the model refused")));
     assert_eq!(jobs.result(&ended).await, Ok(Some(result)));
 }
@@ -137,7 +137,7 @@ async fn the_answer_of_a_drain_that_lost_the_lease_does_not_count() {
     assert_eq!(status(&jobs, &id).await, JobStatus::Running);
     assert_eq!(jobs.finish(&quick, &succeeded("quick"), NOW + LEASE).await, Ok(true));
     assert_eq!(jobs.finish(&slow, &succeeded("slow"), NOW + LEASE).await, Ok(false));
-    let ended = jobs.get(&id).await.expect("read").expect("there");
+    let ended = jobs.get(&id).await.expect("read").expect("a row");
     assert_eq!(jobs.result(&ended).await, Ok(Some(answer("quick"))));
 }
 
@@ -169,7 +169,7 @@ async fn a_job_without_room_expires_in_time_with_a_reason() {
     let (_dynamodb, jobs) = setup().await;
     let id = submitted(&jobs).await.id;
     assert_eq!(jobs.claim(&id, LEASE, NOW + HOUR).await, Ok(ClaimOutcome::Ended(JobStatus::Expired)));
-    let ended = jobs.get(&id).await.expect("read").expect("there");
+    let ended = jobs.get(&id).await.expect("read").expect("a row");
     assert_eq!((ended.status, ended.finished_at), (JobStatus::Expired, Some(NOW + HOUR)));
     assert_eq!(ended.error.as_deref(), Some("no room was found in time"));
     assert_eq!(jobs.result(&ended).await, Ok(None));
@@ -245,7 +245,7 @@ async fn a_body_is_stored_if_it_fits_in_a_row_and_rejected_otherwise() {
     let too_large = |what| StoreError::TooLarge { what, bytes: MAX_ROW_BODY_BYTES + 1, limit: MAX_ROW_BODY_BYTES };
     assert_eq!(refused, Err(too_large("the answer")));
     assert_eq!(jobs.finish(&job, &JobOutcome::Succeeded(result.clone()), NOW).await, Ok(true));
-    let ended = jobs.get(&job.id).await.expect("read").expect("there");
+    let ended = jobs.get(&job.id).await.expect("read").expect("a row");
     assert_eq!(jobs.result(&ended).await, Ok(Some(result)));
     let refused = jobs.submit(&NewJob { body: larger.body, ..new_job() }).await;
     assert_eq!(refused, Err(too_large("the request")));
@@ -256,12 +256,12 @@ async fn a_postponed_job_counts_no_attempt_unless_a_drain_has_claimed_it() {
     let (_dynamodb, jobs) = setup().await;
     let job = submitted(&jobs).await;
     jobs.postpone(&job, NOW + Millis::from_s(9)).await.expect("postponed");
-    let queued = jobs.get(&job.id).await.expect("read").expect("there");
+    let queued = jobs.get(&job.id).await.expect("read").expect("a row");
     let ready_at = NOW + Millis::from_s(9);
     assert_eq!((queued.ready_at, queued.redelivery.due_at, queued.attempts), (ready_at, ready_at, 0));
     let running = claimed(&jobs, &job.id, NOW + Millis::from_s(9)).await;
     jobs.postpone(&queued, NOW + Millis::from_s(20)).await.expect("unchanged");
-    assert_eq!(jobs.get(&job.id).await.expect("read").expect("there").ready_at, running.ready_at);
+    assert_eq!(jobs.get(&job.id).await.expect("read").expect("a row").ready_at, running.ready_at);
 }
 
 #[tokio::test]
@@ -270,7 +270,7 @@ async fn rows_are_kept_for_a_week_after_their_job_ends() {
     let expires_s = async |key: &str| {
         let request = dynamodb.client.get_item().table_name(&dynamodb.table).consistent_read(true);
         let found = request.key("pk", AttributeValue::S(key.into())).send().await.expect("read");
-        found.item.expect("there")["expires_s"].as_n().expect("a number").parse::<u64>().expect("whole")
+        found.item.expect("a row")["expires_s"].as_n().expect("a number").parse::<u64>().expect("whole")
     };
     const WEEK_S: u64 = 7 * 24 * 60 * 60;
     let id = submitted(&jobs).await.id;

@@ -124,7 +124,7 @@ async fn a_failed_job_can_be_queued_again_without_its_former_drains() {
     assert_eq!(jobs.finish(&former, &succeeded("late"), NOW).await, Ok(false));
     let running = claimed(&jobs, &id, NOW + day).await;
     assert_eq!(jobs.finish(&running, &succeeded("hello"), NOW + day).await, Ok(true));
-    let done = jobs.get(&id).await.expect("read").expect("there");
+    let done = jobs.get(&id).await.expect("read").expect("a row");
     assert_eq!(jobs.result(&done).await.expect("read").expect("an answer").body, "hello");
     assert_eq!(jobs.redrive("018f0000-0000-7000-8000-000000000000", NOW).await, Ok(RedriveOutcome::Missing));
 }
