@@ -463,14 +463,40 @@ def check_code(sam):
             yield f"code: {name} is built in {folder}"
 
 
+# The modules of `store/` that read and write a table. `rows.rs` makes the calls for several of them.
+STORE_MODULES = {
+    "jobs": ("jobs", "batches", "files", "documents", "list_index"),
+    "idempotency": ("idempotency",),
+    "ledger": ("ledger",),
+}
+
+
 def store_actions(store):
-    """Returns the IAM actions for the DynamoDB operations that a store (`jobs`, `ledger`, …) calls.
+    """Returns the IAM actions for the DynamoDB operations that a store of `STORE_MODULES` calls.
 
     DynamoDB authorises a transaction by the actions it consists of.
     """
-    files = [SOURCE / "store" / f"{store}.rs", *(SOURCE / "store" / store).rglob("*.rs")]
-    calls = {call for file in files for call in re.findall(r"\.(\w+_items?|query|scan)\(\)", file.read_text())}
-    actions = {"dynamodb:" + call.title().replace("_", "") for call in calls}
+    code = "".join(module_code(module) for module in STORE_MODULES[store])
+    actions = {"dynamodb:" + call.title().replace("_", "") for call in operations(code)}
     if "dynamodb:TransactWriteItems" in actions:
         actions = actions - {"dynamodb:TransactWriteItems"} | {"dynamodb:PutItem", "dynamodb:UpdateItem"}
     return actions
+
+
+def module_code(module):
+    """Returns the text of a module of `store/` and of the modules below it."""
+    files = [SOURCE / "store" / f"{module}.rs", *(SOURCE / "store" / module).rglob("*.rs")]
+    return "".join(file.read_text() for file in files if file.exists())
+
+
+def operations(code):
+    """Returns the SDK's operations that Rust code calls, itself and through methods of `Rows`."""
+    _, *methods = re.split(r"\bfn (?=\w+)", module_code("rows"))
+    methods = {re.match(r"\w+", method)[0]: method for method in methods}
+    found, unread = set(), [code]
+    while unread:
+        text = unread.pop()
+        found.update(re.findall(r"\.(\w+_items?|query|scan)\(\)", text))
+        called = re.findall(r"\b(?:rows|self)\s*\.(\w+)\(", text)
+        unread += [methods.pop(name) for name in called if name in methods]
+    return found
