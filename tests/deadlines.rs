@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::json;
-use spillway::{drain::handle, job::JobReader};
+use spillway::{dialect::Api, drain::handle, job::JobReader};
 use tokio::task::JoinHandle;
 
 use crate::support::{
@@ -114,7 +114,7 @@ async fn a_job_is_not_called_again_while_its_call_may_still_run() {
     let body = json!({
         "model": "m", "background": true, "stream": true, "input": "[[output_tokens=57]]", "max_output_tokens": 57,
     });
-    let job = new_job("/v1/responses", &body, app.clock.now());
+    let job = new_job(Api::Responses, &body, app.clock.now());
     let job = app.jobs.submit_for(JobReader::Background, &job).await.expect("a job");
     let drain = || {
         let (app, event) = (app.clone(), batch_of(&[&job.id]));

@@ -7,6 +7,7 @@ use serde_json::json;
 use spillway::{
     app::App,
     clock::Clock,
+    dialect::Api,
     drain::{DrainEvent, handle, sweep},
     queue::Queue,
     units::Millis,
@@ -29,7 +30,7 @@ fn slow(model_ms: u64) -> String {
 
 /// Submits a job that is ready without sending its message. Returns its id.
 async fn submit_without_message(deployment: &Deployment) -> String {
-    let new = new_job("/v1/chat/completions", &chat(7, 7), deployment.world.app.clock.now());
+    let new = new_job(Api::ChatCompletions, &chat(7, 7), deployment.world.app.clock.now());
     deployment.world.app.jobs.submit(&new).await.expect("a job").id
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use clap::Parser;
 use serde_json::{Value, json};
 use spillway::{
+    dialect::Api,
     drain::{DrainEvent, handle, sweep},
     job::{Job, JobOutcome, RESEND_AFTER, StoredResult},
     outbound::Outbound,
@@ -28,8 +29,6 @@ use crate::support::{
 
 const WEBHOOK_QUEUE: &str = "spillway-webhooks";
 const WEBHOOK_DEAD_LETTER_QUEUE: &str = "spillway-webhooks-dead";
-const CHAT: &str = "/v1/chat/completions";
-const RESPONSES: &str = "/v1/responses";
 
 #[derive(Parser)]
 struct Cli {
@@ -48,14 +47,14 @@ fn response(max_output_tokens: u64) -> Value {
 }
 
 /// Submits a job that is ready without sending its message.
-async fn submit_without_message(deployment: &Deployment, path: &str, body: &Value) -> Job {
-    let new = new_job(path, body, deployment.world.app.clock.now());
+async fn submit_without_message(deployment: &Deployment, api: Api, body: &Value) -> Job {
+    let new = new_job(api, body, deployment.world.app.clock.now());
     deployment.world.app.jobs.submit(&new).await.expect("a job")
 }
 
 /// Runs a job to its end and returns it.
-async fn run(deployment: &Deployment, path: &str, body: &Value) -> Job {
-    let id = submit_without_message(deployment, path, body).await.id;
+async fn run(deployment: &Deployment, api: Api, body: &Value) -> Job {
+    let id = submit_without_message(deployment, api, body).await.id;
     handle(&deployment.world.app, batch_of(&[&id]), None).await.expect("handled");
     deployment.stored(&id).await
 }
@@ -144,7 +143,7 @@ async fn the_end_of_a_job_is_sent_once_with_a_valid_signature_and_without_its_co
     let receiver_u = Receiver::start(&deployment).await;
     let endpoint = deployment.endpoint("t", &receiver.url, &[]).await;
     deployment.endpoint("u", &receiver_u.url, &[]).await;
-    let job = run(&deployment, CHAT, &chat(7, 7)).await;
+    let job = run(&deployment, Api::ChatCompletions, &chat(7, 7)).await;
     let request = receiver.first_requests(1).await.remove(0);
 
     let secret = endpoint.secret.expose();
@@ -170,8 +169,8 @@ async fn the_end_of_a_job_is_sent_once_with_a_valid_signature_and_without_its_co
 async fn events_of_responses_and_batches_have_openais_format() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
-    let complete = run(&deployment, RESPONSES, &response(20)).await;
-    let incomplete = run(&deployment, RESPONSES, &response(3)).await;
+    let complete = run(&deployment, Api::Responses, &response(20)).await;
+    let incomplete = run(&deployment, Api::Responses, &response(3)).await;
     let app = &deployment.world.app;
     let batch = WebhookEvent::for_batch(EventType::BatchCompleted, "batch_1", app.clock.now());
     webhook::notify(app, "t", &batch).await.expect("announced");
@@ -193,10 +192,10 @@ async fn every_final_status_is_sent() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
     let body = json!({ "model": "nothing", "messages": [{ "role": "user", "content": "x" }] });
-    let failed = run(&deployment, CHAT, &body).await;
-    let cancelled = submit_without_message(&deployment, CHAT, &chat(5, 5)).await;
+    let failed = run(&deployment, Api::ChatCompletions, &body).await;
+    let cancelled = submit_without_message(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
     assert_eq!(deployment.cancel("t", &cancelled.id).await.status, 200);
-    let expired = submit_without_message(&deployment, CHAT, &chat(5, 5)).await;
+    let expired = submit_without_message(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
     receiver.first_requests(2).await;
     deployment.world.advance(3_600_000);
     handle(&deployment.world.app, batch_of(&[&expired.id]), None).await.expect("handled");
@@ -212,8 +211,8 @@ async fn an_endpoint_gets_only_the_events_that_it_subscribes_to() {
     let unfiltered = Receiver::start(&deployment).await;
     deployment.endpoint("t", &receiver.url, &[EventType::BatchFailed, EventType::ResponseCompleted]).await;
     deployment.endpoint("t", &unfiltered.url, &[]).await;
-    run(&deployment, CHAT, &chat(5, 5)).await;
-    run(&deployment, RESPONSES, &response(20)).await;
+    run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
+    run(&deployment, Api::Responses, &response(20)).await;
     let all_events = unfiltered.first_requests(2).await;
     until_delivered(&deployment).await;
     let subscribed = receiver.first_requests(1).await;
@@ -227,7 +226,7 @@ async fn the_sweep_sends_an_event_that_was_not_sent() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
     let app = &deployment.world.app;
-    let id = submit_without_message(&deployment, CHAT, &chat(5, 5)).await.id;
+    let id = submit_without_message(&deployment, Api::ChatCompletions, &chat(5, 5)).await.id;
     // As a drain leaves it that dies after it has stored the answer and before it sends the event.
     let ClaimOutcome::Run { job, .. } = app.jobs.claim(&id, Millis::from_s(60), app.clock.now()).await.expect("read")
     else {
@@ -254,7 +253,7 @@ async fn the_sweep_sends_an_event_that_was_not_sent() {
 async fn an_event_that_is_sent_twice_has_the_same_id_and_body() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
-    let job = run(&deployment, CHAT, &chat(5, 5)).await;
+    let job = run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
     let unannounced = Job { pending_event: Some(EventType::JobSucceeded), ..job };
     deployment.world.advance(5_000);
     webhook::notify_job(&deployment.world.app, &unannounced).await.expect("sent again");
@@ -269,7 +268,7 @@ async fn an_event_without_an_endpoint_costs_nothing() {
     let writes = async || deployment.dynamodb_operations().await["PutItem"].as_u64().unwrap_or_default();
     let run_and_count = async || {
         let before = writes().await;
-        let job = run(&deployment, CHAT, &chat(5, 5)).await;
+        let job = run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
         assert_eq!((job.status.name(), job.pending_event), ("succeeded", None));
         writes().await - before
     };
@@ -287,7 +286,7 @@ async fn a_failing_endpoint_is_retried_at_the_times_of_the_schedule() {
     let redirect = (307, vec![("location", redirect_target.url.clone())]);
     let busy = (429, vec![("retry-after", "3600".to_owned())]);
     receiver.will_answer([status(500), redirect, busy, status(503)]);
-    run(&deployment, CHAT, &chat(5, 5)).await;
+    run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
     receiver.first_requests(1).await;
 
     // The third answer asks for a pause of one hour instead of half an hour.
@@ -318,7 +317,7 @@ async fn an_endpoint_that_answers_410_is_not_called_again() {
     let (deployment, receiver) = start().await;
     deployment.endpoint("t", &receiver.url, &[]).await;
     receiver.will_answer([status(410)]);
-    run(&deployment, CHAT, &chat(5, 5)).await;
+    run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
     receiver.first_requests(1).await;
     until_delivered(&deployment).await;
     assert_eq!(deployment.messages_in(WEBHOOK_DEAD_LETTER_QUEUE).await, 0);
@@ -386,7 +385,7 @@ async fn an_endpoint_gets_no_events_until_it_has_answered_a_challenge() {
     assert!(printed.contains("not verified: it answered 500"), "{printed}");
     let row = |verified: &str| format!("{id}  {}  job.succeeded  {verified}", receiver.url);
     assert!(command(&deployment, &["list", "t"]).await.expect("listed").contains(&row("no")));
-    run(&deployment, CHAT, &chat(5, 5)).await;
+    run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
     until_delivered(&deployment).await;
     let challenges = receiver.received();
     assert_eq!((challenges.len(), &challenges[0].json()["type"]), (1, &json!("endpoint.verification")));
@@ -395,7 +394,7 @@ async fn an_endpoint_gets_no_events_until_it_has_answered_a_challenge() {
     assert_eq!(command(&deployment, &["verify", &id]).await.expect("verified"), format!("verified endpoint {id}\n"));
     let listed = command(&deployment, &["list", "t"]).await.expect("listed");
     assert!(listed.contains(&row("yes")) && !listed.contains(&secret), "{listed}");
-    let job = run(&deployment, CHAT, &chat(5, 5)).await;
+    let job = run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
     let request = receiver.first_requests(3).await.remove(2);
     assert_eq!(request.json()["data"]["id"], json!(job.id));
     assert_ne!(challenges[0].json()["data"]["challenge"], receiver.received()[1].json()["data"]["challenge"]);
@@ -410,7 +409,7 @@ async fn during_a_rotation_both_secrets_sign() {
     let new = line(&command(&deployment, &["rotate", &id, "--keep-old-hours", "2"]).await.expect("rotated"), "secret ");
     assert_ne!(old, new);
     let next_event = async |count: usize| {
-        run(&deployment, CHAT, &chat(5, 5)).await;
+        run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
         receiver.first_requests(count).await.remove(count - 1)
     };
     let during_overlap = next_event(2).await;
@@ -432,7 +431,7 @@ async fn a_removed_endpoint_gets_no_more_events() {
     let endpoint = deployment.endpoint("t", &receiver.url, &[]).await;
     let id = endpoint.id.as_str();
     assert_eq!(command(&deployment, &["remove", id]).await.expect("removed"), format!("removed endpoint {id}\n"));
-    run(&deployment, CHAT, &chat(5, 5)).await;
+    run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
     assert_eq!((receiver.received().len(), deployment.messages_in(WEBHOOK_QUEUE).await), (0, 0));
     for arguments in [["remove", id], ["rotate", id], ["verify", id]] {
         assert_eq!(command(&deployment, &arguments).await, Err(format!("there is no endpoint {id}")));
@@ -470,7 +469,7 @@ async fn events_and_logs_contain_no_secret_signature_or_path() {
     let endpoint = deployment.endpoint("t", &url, &[]).await;
     deployment.endpoint("t", "http://127.0.0.1:1/s3cr3t-path", &[]).await;
     receiver.will_answer([status(500), status(410)]);
-    run(&deployment, CHAT, &chat(5, 5)).await;
+    run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
     advancing(&deployment, 500, receiver.first_requests(2)).await;
     let written = || String::from_utf8_lossy(&[events.lines(), logs.lines()].concat()).into_owned();
     eventually("the error is logged", async || written().contains("410 Gone")).await;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 use spillway::{
+    dialect::Api,
     drain::handle,
     job::{Job, JobReader},
     store::jobs::ClaimOutcome,
@@ -20,7 +21,7 @@ use crate::support::{
 /// Submits a streaming response without sending its message, so that only the test runs it.
 async fn submit_without_message(deployment: &Deployment, output_tokens: u64) -> Job {
     let now = deployment.world.app.clock.now();
-    let new = new_job(PATH, &ask(output_tokens, &json!({ "stream": true })), now);
+    let new = new_job(Api::Responses, &ask(output_tokens, &json!({ "stream": true })), now);
     deployment.world.app.jobs.submit_for(JobReader::Background, &new).await.expect("a job")
 }
 

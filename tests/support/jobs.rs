@@ -26,15 +26,15 @@ pub const JOB_QUEUE: &str = "spillway-jobs";
 /// Name of the queue of dead letters, which has a message for each job that failed permanently.
 pub const DEAD_LETTER_QUEUE: &str = "spillway-jobs-dead";
 
-/// Returns a job of the tenant `t` that is ready at `now` and calls `path`.
-pub fn new_job(path: &str, body: &Value, now: UnixMs) -> NewJob {
+/// Returns a job of the tenant `t` that is ready at `now` and calls `api`.
+pub fn new_job(api: Api, body: &Value, now: UnixMs) -> NewJob {
     NewJob {
         id: None,
         tenant: "t".into(),
         call: StoredCall {
-            api: Api::at(path).expect("a path that calls a model").api,
+            api,
             model: None,
-            path: path.into(),
+            path: api.path().into(),
             headers: StoredHeaders::default(),
             stream: body["stream"] == true,
         },

@@ -14,7 +14,7 @@ const PURE: [&str; 23] = [
     "chat",
     "dialect",
     "http/preferences",
-    "http/route",
+    "http/route/path",
     "idempotency/key",
     "idempotency/tape",
     "job",

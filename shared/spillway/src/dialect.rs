@@ -24,9 +24,10 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::{
     problem::{Kind, Problem},
     quota,
+    units::UnixMs,
 };
 
-pub use api::{Api, Draft, ModelPath, without_vendor};
+pub use api::{Api, Draft};
 pub use encoder::Encoder;
 pub use openai::{ResponseEcho, ResponseState, ResponseStream, ResumedStream, ToolAlias, last_response};
 
@@ -133,9 +134,8 @@ impl Dialect {
 
     /// The headers about the caller's limits: `RateLimit` and `RateLimit-Policy`
     /// (draft-ietf-httpapi-ratelimit-headers) in every dialect, and the dialect's own.
-    /// `now_ms` is the Unix time.
-    pub fn limit_headers(self, states: &[quota::LimitState], now_ms: u64) -> Vec<(HeaderName, HeaderValue)> {
-        limits::headers(self, states, now_ms)
+    pub fn limit_headers(self, states: &[quota::LimitState], now: UnixMs) -> Vec<(HeaderName, HeaderValue)> {
+        limits::headers(self, states, now.as_ms())
     }
 }
 

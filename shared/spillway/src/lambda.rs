@@ -72,7 +72,7 @@ pub async fn answer(app: &App, mut request: Request) -> Response<Body> {
     }
     let deadline = request.lambda_context_ref().and_then(|context| usable_deadline(app, context.deadline));
     if let Some(deadline) = deadline {
-        request.extensions_mut().insert(Deadline(deadline.as_ms()));
+        request.extensions_mut().insert(Deadline(deadline));
     }
     handle(app, request).await
 }

@@ -34,39 +34,7 @@ pub enum Api {
     Invoke,
 }
 
-/// A path that calls a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ModelPath<'a> {
-    /// The API of the call.
-    pub api: Api,
-    /// The model in the path, still percent-encoded. Only Bedrock's paths have one.
-    pub model: Option<&'a str>,
-    /// Whether the path asks for a stream. In other APIs, the body does.
-    pub stream: bool,
-}
-
 impl Api {
-    /// The call that a raw path makes, if it calls a model. Some SDKs put `/openai` or `/anthropic` before the path.
-    ///
-    /// A Bedrock model id is everything between `/model/` and the last segment: ids hold `:`, ARNs hold `/`, and clients
-    /// encode them differently.
-    pub fn at(path: &str) -> Option<ModelPath<'_>> {
-        if let Some((model, operation)) = path.strip_prefix("/model/").and_then(|rest| rest.rsplit_once('/')) {
-            let (api, stream) = match operation {
-                "converse" => (Self::Converse, false),
-                "converse-stream" => (Self::Converse, true),
-                "invoke" => (Self::Invoke, false),
-                "invoke-with-response-stream" => (Self::Invoke, true),
-                _ => return None,
-            };
-            return Some(ModelPath { api, model: Some(model), stream });
-        }
-        let path = without_vendor(path).trim_end_matches('/');
-        let apis = [Self::ChatCompletions, Self::Responses, Self::Embeddings, Self::Messages];
-        let api = apis.into_iter().find(|api| api.path() == path)?;
-        Some(ModelPath { api, model: None, stream: false })
-    }
-
     /// The path of a call, with `{id}` for the model.
     pub fn path(self) -> &'static str {
         match self {
@@ -163,14 +131,6 @@ impl Api {
         }
         headers
     }
-}
-
-/// The path without the prefix of a vendor, which some SDKs insist on.
-pub fn without_vendor(path: &str) -> &str {
-    path.strip_prefix("/openai")
-        .or_else(|| path.strip_prefix("/anthropic"))
-        .filter(|rest| rest.starts_with('/'))
-        .unwrap_or(path)
 }
 
 /// A request body of which only the model has been read.

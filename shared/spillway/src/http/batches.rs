@@ -17,7 +17,7 @@ use crate::{
     problem::{Kind, Problem},
     queue::Queue,
     store::batches::DocumentQuery,
-    units::{Millis, UnixMs},
+    units::Millis,
 };
 
 /// How long a batch may take: a day, as in both APIs.
@@ -52,7 +52,7 @@ async fn accept(app: &App, call: &Call, body: &[u8], new: New) -> Result<Batch, 
         metadata: new.metadata,
         fingerprint: derive_uuid(&[body]).simple().to_string(),
         created_at: now,
-        expires_at: UnixMs::from_ms(call.preferences.expires_ms(last.as_ms())),
+        expires_at: call.preferences.expires_at(last),
         output_kept_s: new.output_kept_s,
         status: BatchStatus::Validating,
         in_progress_at: None,

@@ -20,17 +20,17 @@ pub async fn count(
     app: &App,
     call: &Call,
     api: Api,
+    path_model: Option<String>,
     body: Bytes,
-    path_model: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
-    let started_ms = app.clock.now_ms();
-    let mut event = record::event(call, record::count_route_name(api));
-    let counted = counted(app, call, api.read(&body, path_model, false), &mut event).await;
+    let started = app.clock.now();
+    let mut event = record::event(call);
+    let counted = counted(app, call, api.read(&body, path_model.as_deref(), false), &mut event).await;
     match &counted {
         Ok(_) => event.outcome = RequestOutcome::Answered,
         Err(problem) => record::note_failure(&mut event, problem),
     }
-    record::end(app, event, started_ms);
+    record::end(app, event, started);
     let count = counted?;
     let rendered = api.count(&call.head.request_id, count.input_tokens);
     let mut headers = rendered.headers;

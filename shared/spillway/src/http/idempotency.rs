@@ -35,7 +35,6 @@ struct Attempt {
     app: App,
     call: Arc<Call>,
     identity: Identity,
-    route: &'static str,
     started_ms: u64,
 }
 
@@ -48,7 +47,6 @@ pub async fn answer<F>(
     app: &App,
     call: &Arc<Call>,
     body: Bytes,
-    route: &'static str,
     answer: impl FnOnce(App, Arc<Call>, Bytes) -> F,
 ) -> Result<Response<Body>, Problem>
 where
@@ -64,14 +62,14 @@ where
     else {
         return answer(app.clone(), Arc::clone(call), body).await;
     };
-    let event = record::event(call, route);
+    let event = record::event(call);
     let started_ms = app.clock.now_ms();
     match app.recordings.open(&identity) {
         Opened::Full if identity.name == Name::Explicit => Err(refused(app, event, crowded())),
         Opened::Full => answer(app.clone(), Arc::clone(call), body).await,
         Opened::New(recorder, reader) => {
             let answer = answer(app.clone(), Arc::clone(call), body);
-            let attempt = Attempt { app: app.clone(), call: Arc::clone(call), identity, route, started_ms };
+            let attempt = Attempt { app: app.clone(), call: Arc::clone(call), identity, started_ms };
             // A caller that goes away finds its answer when it sends the request again.
             tokio::spawn(Box::pin(attempt.record(recorder, answer)));
             respond(reader, None).await
@@ -105,8 +103,8 @@ impl Attempt {
             Ok(Earlier::Answered(stored)) => self.replay(recorder, stored),
             Ok(Earlier::None { is_claimed }) => self.run(recorder, answer, lease, is_claimed).await,
             Err(problem) => {
-                refused(&self.app, record::event(&self.call, self.route), problem.clone());
-                let response = reply::problem(&self.call.head, &problem, self.app.clock.now_ms());
+                refused(&self.app, record::event(&self.call), problem.clone());
+                let response = reply::problem(&self.call.head, &problem, self.app.clock.now());
                 recorder.forget();
                 record_all(&recorder, response).await;
                 recorder.end();
@@ -122,8 +120,8 @@ impl Attempt {
         is_claimed: bool,
     ) {
         let kept = lease.keep(is_claimed);
-        let now_ms = || self.app.clock.now_ms();
-        let response = answer.await.unwrap_or_else(|problem| reply::problem(&self.call.head, &problem, now_ms()));
+        let now = || self.app.clock.now();
+        let response = answer.await.unwrap_or_else(|problem| reply::problem(&self.call.head, &problem, now()));
         if !response.status().is_success() {
             // Before anybody reads it: the next attempt must run.
             recorder.forget();
@@ -131,13 +129,13 @@ impl Attempt {
             record_all(&recorder, response).await;
             return recorder.end();
         }
-        let cut = response.extensions().get::<reply::Cut>().cloned();
+        let cut = response.extensions().get::<reply::StreamFailure>().cloned();
         let (status, headers) = (response.status(), response.headers().clone());
         if let Some(rest) = copy(&recorder, response).await {
             // Nobody should wait for what will not be stored.
             kept.answer(|| None).await;
             pass_on(&recorder, rest).await;
-        } else if cut.is_some_and(|cut| cut.is_cut()) {
+        } else if cut.is_some_and(|cut| cut.is_failed()) {
             recorder.forget();
             kept.release().await;
         } else {
@@ -151,7 +149,7 @@ impl Attempt {
     fn replay(&self, recorder: Recorder, stored: StoredResult) {
         let headers = HeaderMap::from(&stored.headers);
         let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut event = record::event(&self.call, self.route);
+        let mut event = record::event(&self.call);
         event.outcome = RequestOutcome::Replayed;
         event.answer_of = request_id(&headers);
         event.duration_ms = self.app.clock.now() - UnixMs::from_ms(self.started_ms);

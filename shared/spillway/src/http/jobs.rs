@@ -72,7 +72,7 @@ pub async fn accept(
 /// Returns the time when a job of the caller that is accepted at `now` expires.
 pub fn expires_at(call: &Call, now: UnixMs) -> UnixMs {
     let last = now + Millis::from_s(call.tenant.job_ttl_s);
-    UnixMs::from_ms(call.preferences.expires_ms(last.as_ms()))
+    call.preferences.expires_at(last)
 }
 
 /// The id of the job that an `Idempotency-Key` names: the same for the same request with the same key, in every process, for

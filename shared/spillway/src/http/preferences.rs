@@ -8,6 +8,7 @@ use crate::{
     job::Priority,
     problem::{Kind, Problem},
     tenant::MAX_HOLD,
+    units::{Millis, UnixMs},
 };
 
 const DEADLINE: &str = "spillway-deadline";
@@ -16,14 +17,14 @@ const PRIORITY: &str = "spillway-priority";
 /// How a caller wants its request to be treated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Preferences {
-    /// `Prefer: respond-async` (RFC 7240): a job will do for an answer.
+    /// `Prefer: respond-async` (RFC 7240): the caller accepts a job instead of an answer.
     pub respond_async: bool,
-    /// `Prefer: wait=N` (RFC 7240): how long to try for an answer first, in milliseconds.
-    pub wait_ms: Option<u64>,
-    /// Timeout that the client announces, in milliseconds.
-    pub client_timeout_ms: Option<u64>,
-    /// `Spillway-Deadline`: when it is too late to begin with a job, in milliseconds since 1970.
-    pub deadline_ms: Option<u64>,
+    /// `Prefer: wait=N` (RFC 7240): how long the caller waits for an answer.
+    pub wait: Option<Millis>,
+    /// Timeout that the client announces.
+    pub client_timeout: Option<Millis>,
+    /// `Spillway-Deadline`: time by which a job must start.
+    pub deadline: Option<UnixMs>,
     /// `Spillway-Priority` of a job.
     pub priority: Priority,
     /// `Idempotency-Key`.
@@ -31,15 +32,16 @@ pub struct Preferences {
 }
 
 impl Preferences {
-    /// Reads the headers of a request that came at `now_ms`. Unknown preferences in `Prefer` are ignored (RFC 7240, section 2).
+    /// Reads the headers of a request that arrived at `now`. Unknown preferences in `Prefer` are
+    /// ignored (RFC 7240, section 2).
     ///
     /// # Errors
-    /// Returns an error if `Spillway-Deadline`, `Spillway-Priority` or `Idempotency-Key` is malformed, or if the deadline has
-    /// passed.
-    pub fn read(headers: &HeaderMap, now_ms: u64) -> Result<Self, Problem> {
+    /// Returns an error if `Spillway-Deadline`, `Spillway-Priority` or `Idempotency-Key` is
+    /// malformed, or if the deadline has passed.
+    pub fn read(headers: &HeaderMap, now: UnixMs) -> Result<Self, Problem> {
         let mut preferences = Self {
-            client_timeout_ms: client_timeout_ms(headers),
-            deadline_ms: value(headers, DEADLINE).map(|value| deadline(value, now_ms)).transpose()?,
+            client_timeout: client_timeout_ms(headers).map(Millis::from_ms),
+            deadline: value(headers, DEADLINE).map(|value| deadline(value, now)).transpose()?,
             priority: value(headers, PRIORITY).map(priority).transpose()?.unwrap_or_default(),
             idempotency_key: IdempotencyKey::from_headers(headers)?,
             ..Self::default()
@@ -57,22 +59,23 @@ impl Preferences {
         match name.trim().to_ascii_lowercase().as_str() {
             "respond-async" => self.respond_async = true,
             "wait" => {
-                self.wait_ms = value.trim().trim_matches('"').parse::<u64>().ok().map(|s| s.saturating_mul(1_000));
+                self.wait = value.trim().trim_matches('"').parse().ok().map(Millis::from_s);
             }
             _ => {}
         }
     }
 
-    /// When a job expires that may wait until `last_ms`, in milliseconds since 1970.
-    pub fn expires_ms(&self, last_ms: u64) -> u64 {
-        self.deadline_ms.map_or(last_ms, |deadline_ms| deadline_ms.min(last_ms))
+    /// Returns the time when a job expires that may wait until `last`.
+    pub fn expires_at(&self, last: UnixMs) -> UnixMs {
+        self.deadline.map_or(last, |deadline| deadline.min(last))
     }
 
-    /// How long a whole answer may wait in the queue while its caller stays connected, in milliseconds: as long as
-    /// `Prefer: wait` says, but less than the client's own timeout, of which a tenth is left for the way back.
-    pub fn patience_ms(&self) -> u64 {
-        let max_ms = self.client_timeout_ms.map_or(MAX_HOLD.as_ms(), |timeout_ms| timeout_ms - timeout_ms / 10);
-        self.wait_ms.unwrap_or(max_ms).min(max_ms)
+    /// Returns how long the job of a connected caller may wait for room, if the caller reads the
+    /// answer as a whole: as long as `Prefer: wait` says, but at most nine tenths of the client's
+    /// timeout. The last tenth is left for the answer to arrive.
+    pub fn patience(&self) -> Millis {
+        let max = self.client_timeout.map_or(MAX_HOLD, |timeout| timeout - timeout / 10);
+        self.wait.unwrap_or(max).min(max)
     }
 }
 
@@ -81,16 +84,17 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// Seconds from now, or a time (RFC 3339).
-fn deadline(value: &str, now_ms: u64) -> Result<u64, Problem> {
-    let deadline_ms = match value.parse::<u64>() {
-        Ok(seconds) => Some(now_ms.saturating_add(seconds.saturating_mul(1_000))),
+fn deadline(value: &str, now: UnixMs) -> Result<UnixMs, Problem> {
+    let deadline = match value.parse() {
+        Ok(seconds) => Some(now + Millis::from_s(seconds)),
         Err(_) => OffsetDateTime::parse(value, &Rfc3339)
             .ok()
-            .and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()),
+            .and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok())
+            .map(UnixMs::from_ms),
     };
-    match deadline_ms {
-        Some(deadline_ms) if deadline_ms > now_ms => Ok(deadline_ms),
-        Some(_) => Err(malformed(DEADLINE, "The deadline has passed. Leave it out or name a later one.")),
+    match deadline {
+        Some(deadline) if deadline > now => Ok(deadline),
+        Some(_) => Err(malformed(DEADLINE, "The deadline has passed. Leave it out or send a later one.")),
         None => Err(malformed(
             DEADLINE,
             "The deadline must be whole seconds from now or a time such as 2030-01-31T12:00:00Z.",
@@ -112,27 +116,29 @@ mod tests {
 
     use super::*;
 
-    const NOW_MS: u64 = 1_800_000_000_000;
+    const NOW: UnixMs = UnixMs::from_ms(1_800_000_000_000);
 
     fn read(pairs: &[(&'static str, &str)]) -> Result<Preferences, Problem> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, value.parse().expect("a header value"));
         }
-        Preferences::read(&headers, NOW_MS)
+        Preferences::read(&headers, NOW)
     }
 
-    fn prefer(values: &[&str]) -> (bool, Option<u64>) {
+    /// `respond-async` and `wait` of a request with these `Prefer` headers.
+    fn prefer(values: &[&str]) -> (bool, Option<Millis>) {
         let pairs: Vec<_> = values.iter().map(|value| ("prefer", *value)).collect();
         let preferences = read(&pairs).expect("preferences");
-        (preferences.respond_async, preferences.wait_ms)
+        (preferences.respond_async, preferences.wait)
     }
 
     #[test]
     fn preferences_combine_over_several_headers() {
-        assert_eq!(prefer(&["respond-async, wait=5"]), (true, Some(5_000)));
-        assert_eq!(prefer(&["respond-async", "wait=5"]), (true, Some(5_000)));
-        assert_eq!(prefer(&["Respond-Async; foo=bar", "wait=\"5\""]), (true, Some(5_000)));
+        let expected = (true, Some(Millis::from_s(5)));
+        assert_eq!(prefer(&["respond-async, wait=5"]), expected);
+        assert_eq!(prefer(&["respond-async", "wait=5"]), expected);
+        assert_eq!(prefer(&["Respond-Async; foo=bar", "wait=\"5\""]), expected);
     }
 
     #[test]
@@ -143,10 +149,10 @@ mod tests {
 
     #[test]
     fn a_deadline_is_seconds_from_now_or_a_time() {
-        let deadline_ms = |value| read(&[(DEADLINE, value)]).map(|preferences| preferences.deadline_ms);
-        assert_eq!(deadline_ms("90"), Ok(Some(NOW_MS + 90_000)));
-        assert_eq!(deadline_ms("2027-01-15T08:00:01.5Z"), Ok(Some(NOW_MS + 1_500)));
-        assert_eq!(deadline_ms("2027-01-15T10:00:01+02:00"), Ok(Some(NOW_MS + 1_000)));
+        let deadline = |value| read(&[(DEADLINE, value)]).map(|preferences| preferences.deadline);
+        assert_eq!(deadline("90"), Ok(Some(NOW + Millis::from_s(90))));
+        assert_eq!(deadline("2027-01-15T08:00:01.5Z"), Ok(Some(NOW + Millis::from_ms(1_500))));
+        assert_eq!(deadline("2027-01-15T10:00:01+02:00"), Ok(Some(NOW + Millis::from_s(1))));
     }
 
     #[test]
@@ -166,23 +172,27 @@ mod tests {
         assert_eq!(read(&[(PRIORITY, "high")]).expect("known").priority, Priority::High);
     }
 
+    /// The patience of a caller, in seconds.
+    fn patience_s(wait_s: Option<u64>, timeout_s: Option<u64>) -> u64 {
+        let (wait, client_timeout) = (wait_s.map(Millis::from_s), timeout_s.map(Millis::from_s));
+        Preferences { wait, client_timeout, ..Preferences::default() }.patience().as_ms() / 1_000
+    }
+
     #[test]
     fn a_caller_waits_less_than_its_own_timeout() {
-        let patience_ms = |wait_ms, client_timeout_ms| {
-            Preferences { wait_ms, client_timeout_ms, ..Preferences::default() }.patience_ms()
-        };
-        assert_eq!(patience_ms(None, None), 50_000, "boto3 waits for 60 s and does not announce it");
-        assert_eq!(patience_ms(None, Some(600_000)), 540_000);
-        assert_eq!(patience_ms(Some(20_000), Some(600_000)), 20_000);
-        assert_eq!(patience_ms(Some(90_000), None), 50_000);
-        assert_eq!(patience_ms(None, Some(10_000)), 9_000);
+        assert_eq!(patience_s(None, None), 50, "boto3 waits for 60 s and does not announce it");
+        assert_eq!(patience_s(None, Some(600)), 540);
+        assert_eq!(patience_s(Some(20), Some(600)), 20);
+        assert_eq!(patience_s(Some(90), None), 50);
+        assert_eq!(patience_s(None, Some(10)), 9);
     }
 
     proptest! {
         #[test]
         fn no_caller_waits_beyond_its_timeout(wait_ms: Option<u64>, timeout_ms: u64) {
-            let preferences = Preferences { wait_ms, client_timeout_ms: Some(timeout_ms), ..Preferences::default() };
-            prop_assert!(preferences.patience_ms() <= timeout_ms);
+            let (wait, timeout) = (wait_ms.map(Millis::from_ms), Millis::from_ms(timeout_ms));
+            let preferences = Preferences { wait, client_timeout: Some(timeout), ..Preferences::default() };
+            prop_assert!(preferences.patience() <= timeout);
         }
     }
 }

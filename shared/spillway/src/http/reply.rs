@@ -1,4 +1,4 @@
-//! Responses: status, headers and body put together in one place.
+//! Responses: status, headers and body.
 
 use std::{
     convert::Infallible,
@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,37 +21,39 @@ use crate::{
     dialect::Encoder,
     job::StoredResult,
     problem::{Kind, Problem, RefusedBy},
+    units::{Millis, UnixMs},
 };
 
-/// After how much silence a stream sends a sign of life, in milliseconds: proxies drop connections that are silent for a minute.
-pub const KEEP_ALIVE_MS: u64 = 15_000;
-const KEEP_ALIVE: Duration = Duration::from_millis(KEEP_ALIVE_MS);
+/// Silence after which a stream sends a keep-alive. Proxies close connections that are silent for a
+/// minute.
+pub const KEEP_ALIVE: Millis = Millis::from_s(15);
 
-/// Whether a stream ended with a problem: an extension of its response, decided when it ends.
+/// Whether a stream has ended with a problem. An extension of its response, because the status is
+/// sent before the end is known.
 #[derive(Debug, Clone, Default)]
-pub struct Cut(Arc<AtomicBool>);
+pub struct StreamFailure(Arc<AtomicBool>);
 
-impl Cut {
-    /// Whether it did, so far.
-    pub fn is_cut(&self) -> bool {
+impl StreamFailure {
+    /// Whether the stream has failed so far.
+    pub fn is_failed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// The bytes that end a stream badly.
-    pub fn with(&self, end: Bytes) -> Bytes {
+    /// Marks the stream as failed, and returns its last bytes.
+    pub fn end(&self, encoder: &mut Encoder, problem: &Problem) -> Bytes {
         self.0.store(true, Ordering::Relaxed);
-        end
+        encoder.problem(problem)
     }
 }
 
-/// A response without a body.
+/// Builds a response without a body.
 pub fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Empty::new().boxed_unsync());
     *response.status_mut() = status;
     response
 }
 
-/// A complete body.
+/// Builds a response with a complete body.
 pub fn whole(head: &Head, status: StatusCode, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Full::new(body).boxed_unsync());
     *response.status_mut() = status;
@@ -60,60 +61,60 @@ pub fn whole(head: &Head, status: StatusCode, headers: Vec<(HeaderName, HeaderVa
     with_request_id(head, response)
 }
 
-/// A JSON body.
+/// Builds a JSON response.
 pub fn json(head: &Head, status: StatusCode, body: &Value) -> Response<Body> {
     let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     whole(head, status, headers, Bytes::from(body.to_string()))
 }
 
-/// A failure, in the caller's dialect.
-pub fn problem(head: &Head, problem: &Problem, now_ms: u64) -> Response<Body> {
+/// Builds an error response in the caller's dialect.
+pub fn problem(head: &Head, problem: &Problem, now: UnixMs) -> Response<Body> {
     let rendered = head.dialect.problem(&head.request_id, problem);
     let mut headers = rendered.headers;
     let limit_states = match &problem.refused_by {
         Some(RefusedBy::Limits(exceeded)) => &exceeded.limit_states[..],
         Some(RefusedBy::Pools) | None => &[],
     };
-    headers.extend(head.dialect.limit_headers(limit_states, now_ms));
+    headers.extend(head.dialect.limit_headers(limit_states, now));
     if problem.kind == Kind::MethodNotAllowed {
         headers.extend(header("allow", &route::methods(head.parts.uri.path())));
     }
     whole(head, rendered.status, headers, rendered.body)
 }
 
-/// A body that follows the model: each event as soon as it is here, a sign of life when it is silent, and a
-/// well-formed end, whatever happens.
+/// Builds a response that streams the model's answer: each event as it arrives, a keep-alive during
+/// silence, and a well-formed end in any case.
 pub fn stream(
     head: &Head,
     headers: Vec<(HeaderName, HeaderValue)>,
     encoder: Encoder,
     deltas: Deltas,
 ) -> Response<Body> {
-    let cut = Cut::default();
-    let chunks = stream::unfold(Some((encoder, deltas, cut.clone())), |open| async {
-        let (mut encoder, mut deltas, cut) = open?;
+    let failed = StreamFailure::default();
+    let chunks = stream::unfold(Some((encoder, deltas, failed.clone())), |open| async {
+        let (mut encoder, mut deltas, failed) = open?;
         loop {
-            let (bytes, is_open) = match tokio::time::timeout(KEEP_ALIVE, deltas.recv()).await {
+            let (bytes, is_open) = match tokio::time::timeout(KEEP_ALIVE.into(), deltas.recv()).await {
                 Err(_) => (encoder.keep_alive(), true),
                 Ok(Some(Delta::Event(event))) => (encoder.event(&event), true),
                 Ok(Some(Delta::End(Ok(())))) => (encoder.finish(), false),
-                Ok(Some(Delta::End(Err(problem)))) => (cut.with(encoder.problem(&problem)), false),
-                Ok(None) => (cut.with(encoder.problem(&too_slow())), false),
+                Ok(Some(Delta::End(Err(problem)))) => (failed.end(&mut encoder, &problem), false),
+                Ok(None) => (failed.end(&mut encoder, &too_slow()), false),
             };
             if !is_open {
                 return Some((Ok(Frame::data(bytes)), None));
             }
             if !bytes.is_empty() {
-                return Some((Ok(Frame::data(bytes)), Some((encoder, deltas, cut))));
+                return Some((Ok(Frame::data(bytes)), Some((encoder, deltas, failed))));
             }
         }
     });
     let mut response = streamed(head, headers, chunks);
-    response.extensions_mut().insert(cut);
+    response.extensions_mut().insert(failed);
     response
 }
 
-/// A body that comes in chunks.
+/// Builds a response whose body arrives in chunks.
 pub fn streamed(
     head: &Head,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -124,7 +125,7 @@ pub fn streamed(
     with_request_id(head, response)
 }
 
-/// The answer to a job.
+/// Builds the response of a stored result, with `more` headers.
 pub fn stored(head: &Head, stored: StoredResult, more: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
     let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut headers: Vec<_> = stored.headers.parse().collect();
@@ -133,10 +134,10 @@ pub fn stored(head: &Head, stored: StoredResult, more: Vec<(HeaderName, HeaderVa
 }
 
 fn too_slow() -> Problem {
-    Problem::new(Kind::Timeout, "The answer was not read in the time that the model may take.")
+    Problem::new(Kind::Timeout, "The answer was not read before the deadline of the call.")
 }
 
-/// A header, unless its value cannot be one.
+/// Builds a header; `None` if the value has characters that a header cannot have.
 pub fn header(name: &'static str, value: &str) -> Option<(HeaderName, HeaderValue)> {
     HeaderValue::from_str(value).ok().map(|value| (HeaderName::from_static(name), value))
 }
@@ -150,6 +151,8 @@ fn with_request_id(head: &Head, mut response: Response<Body>) -> Response<Body> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
     use bytes::BytesMut;
     use http::Request;
@@ -163,7 +166,7 @@ mod tests {
 
     const WHOLE: [&str; 4] = ["messageStart", "contentBlockDelta", "messageStop", "metadata"];
 
-    /// What a caller reads of a stream of these events, each after a silence.
+    /// The body of a stream of these events, each after a silence.
     async fn read_slowly(
         api: Api,
         names: &[&'static str],
@@ -171,7 +174,7 @@ mod tests {
         silence: Duration,
     ) -> Bytes {
         let (parts, ()) = Request::new(()).into_parts();
-        let head = Head { parts, dialect: api.dialect(), request_id: "r".into(), deadline_ms: None };
+        let head = Head { parts, dialect: api.dialect(), request_id: "r".into(), deadline: None };
         let context = Context { request_id: "r".into(), model: "m".into(), created_s: 0, echo: Echo::default() };
         let (sender, deltas) = mpsc::channel(8);
         let names = names.to_vec();
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_lost_its_end_is_never_passed_off_as_complete() {
+    async fn a_stream_without_an_end_ends_with_an_error() {
         for api in [Api::ChatCompletions, Api::Responses, Api::Messages] {
             let cut = read(api, &["messageStart", "contentBlockDelta"], None).await;
             assert!(cut.contains(r#""error":{"#), "{cut}");
@@ -215,17 +218,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_stream_gives_a_sign_of_life_every_fifteen_seconds() {
-        let silence = KEEP_ALIVE * 2 + Duration::from_secs(1);
-        for (api, sign) in [(Api::ChatCompletions, ": keep-alive\n\n"), (Api::Messages, "event: ping\n")] {
+    async fn a_silent_stream_sends_a_keep_alive_every_fifteen_seconds() {
+        let silence = Duration::from(KEEP_ALIVE * 2 + Millis::from_s(1));
+        for (api, keep_alive) in [(Api::ChatCompletions, ": keep-alive\n\n"), (Api::Messages, "event: ping\n")] {
             let read = read_slowly(api, &WHOLE, Some(Ok(())), silence).await;
             let text = String::from_utf8_lossy(&read);
-            assert_eq!(text.matches(sign).count(), 2 * WHOLE.len(), "{text}");
+            assert_eq!(text.matches(keep_alive).count(), 2 * WHOLE.len(), "{text}");
         }
         let read = read_slowly(Api::Converse, &WHOLE, Some(Ok(())), silence).await;
         let expected: Vec<&str> = WHOLE.iter().flat_map(|name| ["keepAlive", "keepAlive", name]).collect();
         assert_eq!(types(&read), expected);
-        let lively = read_slowly(Api::Converse, &WHOLE, Some(Ok(())), Duration::from_secs(14)).await;
-        assert_eq!(types(&lively), WHOLE);
+        let without_silence = read_slowly(Api::Converse, &WHOLE, Some(Ok(())), Duration::from_secs(14)).await;
+        assert_eq!(types(&without_silence), WHOLE);
     }
 }

@@ -1,14 +1,16 @@
 //! OpenAI's background responses: jobs that their callers retrieve, cancel, delete and follow as responses.
 
-mod query;
 mod stream;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
-use self::query::Query;
-use super::{Body, Call, jobs, reply};
+use super::{
+    Body, Call, jobs,
+    query::{Query, invalid},
+    reply,
+};
 use crate::{
     app::App,
     broker::{self, ModelRequest},
@@ -56,12 +58,37 @@ pub async fn create(
 
 /// `GET /v1/responses/{id}`: the response as it stands, or with `stream=true` its events, those after `starting_after`.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let query = Query::read(call.head.parts.uri.query().unwrap_or_default())?;
+    let view = View::from_query(call.head.parts.uri.query())?;
     let job = find(app, call, id).await?;
-    if query.is_stream {
-        return stream::follow(app, call, job, query.starting_after).await;
+    match view {
+        View::Response => Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?)),
+        View::Stream { after } => stream::follow(app, call, job, after).await,
     }
-    Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))
+}
+
+/// The form in which a response is retrieved.
+#[derive(Debug, PartialEq, Eq)]
+enum View {
+    /// The response in its current state.
+    Response,
+    /// Its events after the event with this sequence number.
+    Stream { after: Option<u64> },
+}
+
+impl View {
+    /// Reads the query of `GET /v1/responses/{id}`. Parameters that only add detail, such as
+    /// `include`, are ignored.
+    fn from_query(query: Option<&str>) -> Result<Self, Problem> {
+        let query = Query::read_known(query, &["stream", "starting_after"])?;
+        let after = query.get("starting_after").map(str::parse).transpose();
+        let after = after.map_err(|_| invalid("starting_after", "a sequence number"))?;
+        match query.get("stream") {
+            Some("true") => Ok(Self::Stream { after }),
+            None | Some("false") if after.is_some() => Err(invalid("starting_after", "used with stream=true")),
+            None | Some("false") => Ok(Self::Response),
+            Some(_) => Err(invalid("stream", "true or false")),
+        }
+    }
 }
 
 /// `POST /v1/responses/{id}/cancel`: takes it back, even if it runs. One that has ended stays as it is.
@@ -139,4 +166,30 @@ async fn context(app: &App, job: &Job) -> Result<Context, Problem> {
 
 fn no_longer_kept() -> Problem {
     Problem::new(Kind::NotFound, "The response is no longer kept.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_selects_the_response_or_its_events() {
+        for query in ["", "stream=false", "include%5B%5D=message.output_text.logprobs"] {
+            assert_eq!(View::from_query(Some(query)), Ok(View::Response), "{query}");
+        }
+        let events = View::from_query(Some("starting_after=41&stream=true&include_obfuscation=false"));
+        assert_eq!(events, Ok(View::Stream { after: Some(41) }));
+    }
+
+    #[test]
+    fn an_invalid_parameter_is_refused_by_name() {
+        for (query, name) in [
+            ("stream=yes", "stream"),
+            ("stream=true&starting_after=-1", "starting_after"),
+            ("stream=true&starting_after=x", "starting_after"),
+            ("starting_after=1", "starting_after"),
+        ] {
+            assert_eq!(View::from_query(Some(query)).expect_err(query).param.as_deref(), Some(name), "{query}");
+        }
+    }
 }

@@ -1,276 +1,323 @@
-//! The table of contents of the API.
+//! The routes of the API, in one table.
 
-mod batches;
+mod path;
 
-use http::{HeaderMap, Method, Uri};
-use percent_encoding::percent_decode_str;
+use std::{pin::Pin, sync::Arc};
 
-use super::record;
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use serde_json::json;
+
+use self::path::Ids;
+use super::{
+    Body, Call, Head,
+    batches::{anthropic, openai},
+    count_tokens, files, guardrail, jobs,
+    model_call::{self, ModelRoute},
+    models, profiles, quota, reply, responses,
+};
 use crate::{
-    dialect::{Api, Dialect, ModelPath, without_vendor},
+    app::App,
+    dialect::Api,
     problem::{Kind, Problem},
 };
 
-pub use batches::{BatchRoute, FileRoute, MessageBatchRoute};
+pub use self::path::{dialect, without_prefix};
 
-/// Where a request goes.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Route {
-    /// `/`, for load balancers.
-    Root,
-    /// `/healthz`.
-    Health,
-    /// A route that needs a tenant.
-    Call(CallRoute),
+/// A method of a path, and what serves it.
+pub struct Route {
+    /// Method and path pattern, such as `GET /v1/jobs/{id}`. The name of the route in events.
+    pub name: &'static str,
+    pub handler: Handler,
 }
 
-/// Where the request of a tenant goes.
-#[derive(Debug, PartialEq, Eq)]
-pub enum CallRoute {
-    /// A request to a model; Bedrock routes carry the model and whether to stream.
-    Ask {
-        api: Api,
-        model: Option<String>,
-        stream: bool,
-    },
-    /// A request whose input tokens are to be counted; Bedrock routes carry the model.
-    Count {
-        api: Api,
-        model: Option<String>,
-    },
-    /// A guardrail by itself.
-    Guardrail {
-        id: String,
-        version: String,
-    },
-    /// A background response.
-    Response(String),
-    CancelResponse(String),
-    DeleteResponse(String),
-    Models,
-    Model(String),
-    Profiles,
-    Profile(String),
-    Quota,
-    Jobs,
-    Job(String),
-    JobResult(String),
-    CancelJob(String),
-    Files(FileRoute),
-    Batches(BatchRoute),
-    MessageBatches(MessageBatchRoute),
+/// What serves a route.
+pub enum Handler {
+    /// Serves every caller, such as a load balancer.
+    Public(fn(&Head) -> Response<Body>),
+    /// Serves authenticated callers.
+    Tenant(Serve),
+    /// Serves authenticated callers, and records an event for each request, even if the
+    /// authentication fails.
+    Recorded(Serve),
 }
 
-impl CallRoute {
-    /// The route's name in events; `None` for a route that records none.
-    pub fn event_name(&self) -> Option<&'static str> {
-        match self {
-            Self::Ask { api, stream, .. } => Some(record::route_name(*api, *stream)),
-            Self::Count { api, .. } => Some(record::count_route_name(*api)),
-            Self::Guardrail { .. } => Some(record::GUARDRAIL_ROUTE),
-            _ => None,
-        }
+/// Serves a request with this body.
+type Serve = for<'a> fn(&'a App, &'a Arc<Call>, Ids, Bytes) -> Serving<'a>;
+
+/// On the heap: the futures of all routes together would fill a small stack.
+type Serving<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send + 'a>>;
+
+impl Route {
+    const fn public(name: &'static str, respond: fn(&Head) -> Response<Body>) -> Self {
+        Self { name, handler: Handler::Public(respond) }
+    }
+
+    const fn tenant(name: &'static str, serve: Serve) -> Self {
+        Self { name, handler: Handler::Tenant(serve) }
+    }
+
+    const fn recorded(name: &'static str, serve: Serve) -> Self {
+        Self { name, handler: Handler::Recorded(serve) }
+    }
+
+    /// Method and path pattern.
+    fn parts(&self) -> (&'static str, &'static str) {
+        self.name.split_once(' ').unwrap_or_default()
     }
 }
 
-/// Finds the route of a raw, still percent-encoded path.
+/// All routes. A request for a model comes first, because most requests are.
+static ROUTES: &[Route] = &[
+    Route::recorded("POST /v1/chat/completions", |app, call, _, body| {
+        Box::pin(model_call::answer(
+            app,
+            call,
+            ModelRoute { api: Api::ChatCompletions, model: None, stream: false },
+            body,
+        ))
+    }),
+    Route::recorded("POST /v1/responses", |app, call, _, body| {
+        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Responses, model: None, stream: false }, body))
+    }),
+    Route::recorded("POST /v1/embeddings", |app, call, _, body| {
+        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Embeddings, model: None, stream: false }, body))
+    }),
+    Route::recorded("POST /v1/messages", |app, call, _, body| {
+        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Messages, model: None, stream: false }, body))
+    }),
+    Route::recorded("POST /model/{id}/converse", |app, call, [id, _], body| {
+        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Converse, model: Some(id), stream: false }, body))
+    }),
+    Route::recorded("POST /model/{id}/converse-stream", |app, call, [id, _], body| {
+        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Converse, model: Some(id), stream: true }, body))
+    }),
+    Route::recorded("POST /model/{id}/invoke", |app, call, [id, _], body| {
+        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Invoke, model: Some(id), stream: false }, body))
+    }),
+    Route::recorded("POST /model/{id}/invoke-with-response-stream", |app, call, [id, _], body| {
+        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Invoke, model: Some(id), stream: true }, body))
+    }),
+    Route::recorded("POST /v1/messages/count_tokens", |app, call, _, body| {
+        Box::pin(count_tokens::count(app, call, Api::Messages, None, body))
+    }),
+    Route::recorded("POST /model/{id}/count-tokens", |app, call, [id, _], body| {
+        Box::pin(count_tokens::count(app, call, Api::Converse, Some(id), body))
+    }),
+    Route::recorded("POST /guardrail/{id}/version/{version}/apply", |app, call, [id, version], body| {
+        Box::pin(async move { guardrail::apply(app, call, &id, &version, body).await })
+    }),
+    Route::tenant("GET /v1/responses/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { responses::get(app, call, &id).await })
+    }),
+    Route::tenant("DELETE /v1/responses/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { responses::delete(app, call, &id).await })
+    }),
+    Route::tenant("POST /v1/responses/{id}/cancel", |app, call, [id, _], _| {
+        Box::pin(async move { responses::cancel(app, call, &id).await })
+    }),
+    Route::tenant("GET /v1/models", |app, call, _, _| Box::pin(models::list(app, call))),
+    Route::tenant("GET /v1/models/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { models::get(app, call, &id).await })
+    }),
+    Route::tenant("GET /inference-profiles", |app, call, _, _| Box::pin(profiles::list(app, call))),
+    Route::tenant("GET /inference-profiles/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { profiles::get(app, call, &id).await })
+    }),
+    Route::tenant("GET /v1/quota", |app, call, _, _| Box::pin(quota::quota(app, call))),
+    Route::tenant("GET /v1/jobs", |app, call, _, _| Box::pin(jobs::list(app, call))),
+    Route::tenant("GET /v1/jobs/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { jobs::get(app, call, &id).await })
+    }),
+    Route::tenant("DELETE /v1/jobs/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { jobs::cancel(app, call, &id).await })
+    }),
+    Route::tenant("GET /v1/jobs/{id}/result", |app, call, [id, _], _| {
+        Box::pin(async move { jobs::result(app, call, &id).await })
+    }),
+    Route::tenant("GET /v1/files", |app, call, _, _| Box::pin(files::list(app, call))),
+    Route::tenant("POST /v1/files", |app, call, _, body| Box::pin(files::upload(app, call, body))),
+    Route::tenant("GET /v1/files/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { files::get(app, call, &id).await })
+    }),
+    Route::tenant("DELETE /v1/files/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { files::delete(app, call, &id).await })
+    }),
+    Route::tenant("GET /v1/files/{id}/content", |app, call, [id, _], _| {
+        Box::pin(async move { files::content(app, call, &id).await })
+    }),
+    Route::tenant("GET /v1/batches", |app, call, _, _| Box::pin(openai::list(app, call))),
+    Route::tenant("POST /v1/batches", |app, call, _, body| Box::pin(openai::create(app, call, body))),
+    Route::tenant("GET /v1/batches/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { openai::get(app, call, &id).await })
+    }),
+    Route::tenant("POST /v1/batches/{id}/cancel", |app, call, [id, _], _| {
+        Box::pin(async move { openai::cancel(app, call, &id).await })
+    }),
+    Route::tenant("GET /v1/messages/batches", |app, call, _, _| Box::pin(anthropic::list(app, call))),
+    Route::tenant("POST /v1/messages/batches", |app, call, _, body| Box::pin(anthropic::create(app, call, body))),
+    Route::tenant("GET /v1/messages/batches/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { anthropic::get(app, call, &id).await })
+    }),
+    Route::tenant("DELETE /v1/messages/batches/{id}", |app, call, [id, _], _| {
+        Box::pin(async move { anthropic::delete(app, call, &id).await })
+    }),
+    Route::tenant("POST /v1/messages/batches/{id}/cancel", |app, call, [id, _], _| {
+        Box::pin(async move { anthropic::cancel(app, call, &id).await })
+    }),
+    Route::tenant("GET /v1/messages/batches/{id}/results", |app, call, [id, _], _| {
+        Box::pin(async move { anthropic::results(app, call, &id).await })
+    }),
+    Route::public("GET /healthz", health),
+    Route::public("HEAD /healthz", health),
+    Route::public("GET /", |_| reply::empty(StatusCode::OK)),
+    Route::public("HEAD /", |_| reply::empty(StatusCode::OK)),
+];
+
+fn health(head: &Head) -> Response<Body> {
+    reply::json(head, StatusCode::OK, &json!({ "status": "ok" }))
+}
+
+/// Finds the route of a raw, still percent-encoded path, and the ids in the path.
 ///
 /// # Errors
-/// There is no such path (404), the path has other methods (405), or an id in it is not valid percent-encoded UTF-8.
-pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
-    match path.trim_matches('/') {
-        "" => only(method, [(Method::HEAD, Route::Root), (Method::GET, Route::Root)]),
-        "healthz" => only(method, [(Method::GET, Route::Health), (Method::HEAD, Route::Health)]),
-        _ => call_route(method, path).map(Route::Call),
+/// Returns [`Kind::NotFound`] if the API has no such path, [`Kind::MethodNotAllowed`] if the path
+/// has only other methods, and [`Kind::Invalid`] if an id is empty or not percent-encoded UTF-8.
+pub fn find(method: &Method, path: &str) -> Result<(&'static Route, Ids), Problem> {
+    let mut allowed = Vec::new();
+    for (route, ids) in at(path) {
+        let (name, pattern) = route.parts();
+        if name == method.as_str() {
+            return Ok((route, path::decode(pattern, ids)?));
+        }
+        allowed.push(name);
+    }
+    match allowed.is_empty() {
+        true => Err(no_route(path)),
+        false => {
+            let message = format!("The method {method} is not allowed here. Use {}.", allowed.join(" or "));
+            Err(Problem::new(Kind::MethodNotAllowed, message))
+        }
     }
 }
 
-fn call_route(method: &Method, path: &str) -> Result<CallRoute, Problem> {
-    if let Some(ModelPath { api, model, stream }) = Api::at(path) {
-        let model = model.map(decode).transpose()?;
-        return only(method, [(Method::POST, CallRoute::Ask { api, model, stream })]);
-    }
-    if let Some(model) = path.strip_prefix("/model/") {
-        let model = model.strip_suffix("/count-tokens").ok_or_else(|| no_route(path))?;
-        return only(method, [(Method::POST, CallRoute::Count { api: Api::Converse, model: Some(decode(model)?) })]);
-    }
-    let segments: Vec<&str> = without_vendor(path).trim_matches('/').split('/').collect();
-    match segments[..] {
-        // A route of OpenAI's that is not here, and no response of that name.
-        ["v1", "responses", "compact"] => Err(no_route(path)),
-        ["v1", "responses", id] => {
-            let id = decode(id)?;
-            only(
-                method,
-                [(Method::GET, CallRoute::Response(id.clone())), (Method::DELETE, CallRoute::DeleteResponse(id))],
-            )
-        }
-        ["v1", "responses", id, "cancel"] => only(method, [(Method::POST, CallRoute::CancelResponse(decode(id)?))]),
-        ["v1", "messages", "count_tokens"] => {
-            only(method, [(Method::POST, CallRoute::Count { api: Api::Messages, model: None })])
-        }
-        ["guardrail", id, "version", version, "apply"] => {
-            only(method, [(Method::POST, CallRoute::Guardrail { id: decode(id)?, version: decode(version)? })])
-        }
-        ["inference-profiles"] => only(method, [(Method::GET, CallRoute::Profiles)]),
-        ["inference-profiles", id] => only(method, [(Method::GET, CallRoute::Profile(decode(id)?))]),
-        ["v1", "models"] => only(method, [(Method::GET, CallRoute::Models)]),
-        ["v1", "models", id] => only(method, [(Method::GET, CallRoute::Model(decode(id)?))]),
-        ["v1", "quota"] => only(method, [(Method::GET, CallRoute::Quota)]),
-        ["v1", "jobs"] => only(method, [(Method::GET, CallRoute::Jobs)]),
-        ["v1", "jobs", id] => {
-            let id = decode(id)?;
-            only(method, [(Method::GET, CallRoute::Job(id.clone())), (Method::DELETE, CallRoute::CancelJob(id))])
-        }
-        ["v1", "jobs", id, "result"] => only(method, [(Method::GET, CallRoute::JobResult(decode(id)?))]),
-        _ => batches::route(method, &segments).unwrap_or_else(|| Err(no_route(path))),
-    }
-}
-
-/// The methods that a path has, as in `Allow`.
+/// The methods of a path, as in `Allow`.
 pub fn methods(path: &str) -> String {
-    let all = [Method::GET, Method::HEAD, Method::POST, Method::DELETE];
-    let had: Vec<&str> = all.iter().filter(|method| route(method, path).is_ok()).map(Method::as_str).collect();
-    had.join(", ")
+    at(path).map(|(route, _)| route.parts().0).collect::<Vec<_>>().join(", ")
 }
 
-/// The request target below `prefix`. Liveness is also answered without it, because load balancers ask the process itself.
-///
-/// # Errors
-/// The target is outside of the API (404).
-pub fn inside(prefix: &str, uri: &Uri) -> Result<Uri, Problem> {
-    if prefix.is_empty() || matches!(uri.path(), "/" | "/healthz") {
-        return Ok(uri.clone());
-    }
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    let inner = target.strip_prefix(prefix).and_then(|rest| match rest.chars().next() {
-        None | Some('?') => format!("/{rest}").parse().ok(),
-        Some('/') => rest.parse().ok(),
-        Some(_) => None,
-    });
-    let outside = || Problem::new(Kind::NotFound, format!("The paths of this API begin with {prefix}/."));
-    inner.ok_or_else(outside)
-}
-
-/// The dialect that a caller of this path expects, errors included. The path decides; where vendors share one, the
-/// prefix or the header that Anthropic's clients always send does.
-pub fn dialect(path: &str, headers: &HeaderMap) -> Dialect {
-    let route = without_vendor(path);
-    let is_openai = || {
-        ["/v1/chat/", "/v1/responses", "/v1/embeddings", "/v1/files", "/v1/batches"]
-            .iter()
-            .any(|of| route.starts_with(of))
-    };
-    let is_anthropic = || path.starts_with("/anthropic/") || headers.contains_key("anthropic-version");
-    if ["/model/", "/guardrail/", "/inference-profiles"].iter().any(|prefix| path.starts_with(prefix)) {
-        Dialect::Bedrock
-    } else if route.starts_with("/v1/messages") || (!is_openai() && is_anthropic()) {
-        Dialect::Anthropic
-    } else {
-        Dialect::OpenAi
-    }
-}
-
-/// The route for `method` among those that a path has.
-fn only<R, const N: usize>(method: &Method, routes: [(Method, R); N]) -> Result<R, Problem> {
-    let allowed = routes.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>().join(" or ");
-    routes.into_iter().find(|(of, _)| of == method).map(|(_, route)| route).ok_or_else(|| {
-        Problem::new(Kind::MethodNotAllowed, format!("The method {method} is not allowed here; use {allowed}."))
-    })
-}
-
-fn decode(segment: &str) -> Result<String, Problem> {
-    let is_broken = segment.split('%').skip(1).any(|rest| {
-        let digits = rest.as_bytes();
-        digits.len() < 2 || !digits[..2].iter().all(u8::is_ascii_hexdigit)
-    });
-    let decoded = percent_decode_str(segment).decode_utf8();
-    match decoded {
-        Ok(decoded) if !is_broken && !decoded.is_empty() => Ok(decoded.into_owned()),
-        _ => Err(Problem::new(Kind::Invalid, "The id in the path is empty or not valid percent-encoded UTF-8.")),
-    }
+/// The routes of a path, with the ids in it.
+fn at(path: &str) -> impl Iterator<Item = (&'static Route, path::RawIds<'_>)> {
+    // OpenAI has a route of this path, and no response of this id.
+    let routes = if path.ends_with("/v1/responses/compact") { &[] } else { ROUTES };
+    routes.iter().filter_map(move |route| Some((route, path::ids_in(route.parts().1, path)?)))
 }
 
 fn no_route(path: &str) -> Problem {
     let shown: String = path.chars().take(100).collect();
-    let told = format!(
-        "There is no {shown} here. The paths are /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
-         /v1/messages/count_tokens, /v1/messages/batches, /v1/files, /v1/batches, /model/{{id}}/converse, /converse-stream, \
-         /invoke, /invoke-with-response-stream and /count-tokens, /guardrail/{{id}}/version/{{version}}/apply, /inference-profiles, /v1/models, /v1/quota, \
-         /v1/jobs, /v1/jobs/{{id}} and /healthz."
-    );
-    Problem::new(Kind::NotFound, told)
+    let mut paths: Vec<&str> = ROUTES.iter().map(|route| route.parts().1).collect();
+    paths.dedup();
+    Problem::new(Kind::NotFound, format!("The API has no path {shown}. Its paths are {}.", paths.join(", ")))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn model_of(path: &str) -> Option<String> {
-        match route(&Method::POST, path) {
-            Ok(Route::Call(CallRoute::Ask { model, .. })) => model,
-            _ => None,
-        }
+    /// The name of the route that a request finds, and the ids in its path.
+    fn found(method: Method, path: &str) -> Result<(&'static str, Ids), Kind> {
+        find(&method, path).map(|(route, ids)| (route.name, ids)).map_err(|problem| problem.kind)
+    }
+
+    fn model_in(path: &str) -> Option<String> {
+        found(Method::POST, path).ok().map(|(_, [id, _])| id)
     }
 
     proptest! {
         #[test]
-        fn any_path_is_a_route_or_a_refusal(path in "(/|%|[a-z0-9%:./-]|\\PC){0,60}", post: bool) {
+        fn each_path_is_found_or_refused(path in "(/|%|[a-z0-9%:./-]|\\PC){0,60}", post: bool) {
             let method = if post { Method::POST } else { Method::GET };
             for path in [path.clone(), format!("/model/{path}/converse"), format!("/v1/jobs/{path}")] {
-                let _ = route(&method, &path);
+                let _ = find(&method, &path);
                 let _ = dialect(&path, &HeaderMap::new());
             }
         }
 
         #[test]
-        fn a_model_id_is_the_same_however_its_client_encodes_it(id in "[a-zA-Z0-9.:/_-]{1,80}") {
+        fn a_model_id_is_the_same_in_each_encoding(id in "[a-zA-Z0-9.:/_-]{1,80}") {
             let encoded = utf8_percent_encode(&id, NON_ALPHANUMERIC).to_string();
-            let colons_bare = encoded.replace("%3A", ":");
+            let with_colons = encoded.replace("%3A", ":");
             let lower_case = encoded.to_lowercase();
-            prop_assert_eq!(model_of(&format!("/model/{id}/converse")), Some(id.clone()));
-            prop_assert_eq!(model_of(&format!("/model/{encoded}/invoke")), Some(id.clone()));
-            prop_assert_eq!(model_of(&format!("/model/{colons_bare}/converse-stream")), Some(id.clone()));
-            prop_assert_eq!(model_of(&format!("/model/{lower_case}/invoke")), Some(id.to_lowercase()));
+            prop_assert_eq!(model_in(&format!("/model/{id}/converse")), Some(id.clone()));
+            prop_assert_eq!(model_in(&format!("/model/{encoded}/invoke")), Some(id.clone()));
+            prop_assert_eq!(model_in(&format!("/model/{with_colons}/converse-stream")), Some(id.clone()));
+            prop_assert_eq!(model_in(&format!("/model/{lower_case}/invoke")), Some(id.to_lowercase()));
         }
     }
 
-    fn target(prefix: &str, target: &'static str) -> Option<String> {
-        inside(prefix, &Uri::from_static(target)).ok().map(|uri| uri.to_string())
+    #[test]
+    fn each_route_is_found_by_its_own_name() {
+        for route in ROUTES {
+            let (method, pattern) = route.parts();
+            let path = pattern.replace("{id}", "x").replace("{version}", "1");
+            let method = method.parse().expect("a method");
+            assert_eq!(found(method, &path).map(|(name, _)| name), Ok(route.name));
+        }
     }
 
     #[test]
-    fn a_prefix_is_taken_off_and_only_liveness_does_without_it() {
-        for (asked, inner) in [
-            ("/llm/v1/models?limit=1", Some("/v1/models?limit=1")),
-            ("/llm/model/a%2Fb/converse", Some("/model/a%2Fb/converse")),
-            ("/llm", Some("/")),
-            ("/llm?a", Some("/?a")),
-            ("/llm//v1", Some("//v1")),
-            ("/healthz", Some("/healthz")),
-            ("/", Some("/")),
-            ("/llmv1/models", None),
-            ("/v1/models", None),
-            ("/healthz/", None),
+    fn the_documentation_lists_each_path() {
+        let documentation = include_str!("../../../../docs/api.md");
+        for route in ROUTES {
+            let (method, pattern) = route.parts();
+            let is_listed = |line: &str| line.contains(&format!("{pattern}`")) && line.contains(method);
+            assert!(documentation.lines().any(is_listed), "docs/api.md lacks {}", route.name);
+        }
+    }
+
+    #[test]
+    fn a_path_has_ids_and_other_methods_are_refused() {
+        let ids = |first: &str, second: &str| [first.to_owned(), second.to_owned()];
+        for (method, path, expected) in [
+            (Method::GET, "/v1/files/x/content", Ok(("GET /v1/files/{id}/content", ids("x", "")))),
+            (Method::POST, "/openai/v1/batches", Ok(("POST /v1/batches", ids("", "")))),
+            (
+                Method::GET,
+                "/anthropic/v1/messages/batches/x/results",
+                Ok(("GET /v1/messages/batches/{id}/results", ids("x", ""))),
+            ),
+            (
+                Method::POST,
+                "/guardrail/g/version/2/apply",
+                Ok(("POST /guardrail/{id}/version/{version}/apply", ids("g", "2"))),
+            ),
+            (Method::PUT, "/v1/files", Err(Kind::MethodNotAllowed)),
+            (Method::GET, "/model/m/converse", Err(Kind::MethodNotAllowed)),
+            (Method::GET, "/v1/files/x/y", Err(Kind::NotFound)),
+            (Method::POST, "/v1/responses/compact", Err(Kind::NotFound)),
+            (Method::GET, "/v1/jobs//result", Err(Kind::Invalid)),
+            (Method::POST, "/model//converse", Err(Kind::Invalid)),
+            (Method::GET, "/nowhere", Err(Kind::NotFound)),
         ] {
-            assert_eq!(target("/llm", asked).as_deref(), inner, "{asked}");
+            assert_eq!(found(method, path), expected, "{path}");
         }
-        assert_eq!(target("", "/v1/models?limit=1").as_deref(), Some("/v1/models?limit=1"));
     }
 
     #[test]
-    fn a_path_tells_its_methods() {
-        for (path, methods) in [
+    fn a_path_has_a_list_of_its_methods() {
+        for (path, expected) in [
             ("/v1/jobs/1", "GET, DELETE"),
+            ("/v1/messages/batches/x", "GET, DELETE"),
             ("/v1/responses/resp_1/cancel", "POST"),
             ("/", "GET, HEAD"),
             ("/model/m/converse", "POST"),
             ("/nowhere", ""),
         ] {
-            assert_eq!(super::methods(path), methods, "{path}");
+            assert_eq!(methods(path), expected, "{path}");
         }
     }
 }

@@ -27,9 +27,9 @@ pub struct Waiting {
     /// Encoder, if the caller asked for a stream.
     pub stream: Option<Encoder>,
     /// Why there is no room, and when there will be.
-    pub refused: Problem,
+    pub refusal: Problem,
     /// When it came in, in milliseconds since 1970.
-    pub started_ms: u64,
+    pub started: UnixMs,
 }
 
 /// The job of a request that waits. If its caller goes away while it is queued nobody can read its answer, so it is cancelled;
@@ -53,7 +53,7 @@ struct Held {
 /// There is no room in the time that the caller waits: what refused it, with the time when there is.
 pub async fn wait(app: &App, call: &Call, waiting: Waiting) -> Result<Response<Body>, Problem> {
     let until_ms = until_ms(app, call, &waiting);
-    let Waiting { api, request, body, stream, refused, .. } = waiting;
+    let Waiting { api, request, body, stream, refusal: refused, .. } = waiting;
     let submission = Submission {
         // The answer's own id, as without the wait.
         id: Some(call.head.request_id.clone()),
@@ -66,7 +66,7 @@ pub async fn wait(app: &App, call: &Call, waiting: Waiting) -> Result<Response<B
     };
     let job = overflow::submit(app, &call.tenant, submission, Some(&refused)).await?;
     let follower = Follower::new(app, job);
-    let deadline_ms = call.head.deadline_ms;
+    let deadline_ms = call.head.deadline.map(UnixMs::as_ms);
     let held = Held { app: app.clone(), follower, refused, until_ms, deadline_ms, is_over: false };
     match stream {
         Some(encoder) => stream::streamed(call, api, held, encoder).await,
@@ -77,12 +77,13 @@ pub async fn wait(app: &App, call: &Call, waiting: Waiting) -> Result<Response<B
 /// When it is too late to begin. A stream can be kept alive, so that its caller waits as long as a job may.
 fn until_ms(app: &App, call: &Call, waiting: &Waiting) -> u64 {
     let patience_ms = match waiting.stream {
-        Some(_) => call.preferences.wait_ms,
-        None => Some(call.preferences.patience_ms()),
+        Some(_) => call.preferences.wait.map(Millis::as_ms),
+        None => Some(call.preferences.patience().as_ms()),
     };
     let lasts_until_ms = app.clock.now_ms().saturating_add(call.tenant.job_ttl_s.saturating_mul(1_000));
-    let patient_until_ms = patience_ms.map_or(u64::MAX, |patience_ms| waiting.started_ms.saturating_add(patience_ms));
-    lasts_until_ms.min(patient_until_ms).min(call.head.deadline_ms.unwrap_or(u64::MAX))
+    let patient_until_ms =
+        patience_ms.map_or(u64::MAX, |patience_ms| waiting.started.as_ms().saturating_add(patience_ms));
+    lasts_until_ms.min(patient_until_ms).min(call.head.deadline.map(UnixMs::as_ms).unwrap_or(u64::MAX))
 }
 
 async fn whole(call: &Call, mut held: Held) -> Result<Response<Body>, Problem> {
@@ -165,7 +166,7 @@ impl Held {
         let account = broker::account_for(&call.tenant);
         let Ok(images) = self.app.ledger.images(&account).await else { return Vec::new() };
         let now_ms = self.app.clock.now_ms();
-        call.head.dialect.limit_headers(&account.states(&images, crate::units::UnixMs::from_ms(now_ms)), now_ms)
+        call.head.dialect.limit_headers(&account.states(&images, UnixMs::from_ms(now_ms)), UnixMs::from_ms(now_ms))
     }
 }
 

@@ -57,14 +57,14 @@ mod tests {
 
     const NOW: UnixMs = UnixMs::from_ms(1_800_000_000_999);
 
-    fn job(path: &str) -> Job {
+    fn job(api: Api) -> Job {
         let new = NewJob {
             id: None,
             tenant: "acme".into(),
             call: StoredCall {
-                api: Api::at(path).expect("a path that calls a model").api,
+                api,
                 model: None,
-                path: path.into(),
+                path: api.path().into(),
                 headers: StoredHeaders::default(),
                 stream: false,
             },
@@ -85,32 +85,30 @@ mod tests {
 
     #[test]
     fn a_response_ends_with_an_event_of_openais_api() {
-        for path in ["/v1/responses", "/openai/v1/responses/"] {
-            let event = |status, answer: Option<&StoredResult>| job(path).end_event(status, answer);
-            let complete = answer(r#"{"id":"resp_1","status":"completed","output":["status","incomplete"]}"#);
-            assert_eq!(event(JobStatus::Succeeded, Some(&complete)), Some(EventType::ResponseCompleted));
-            let incomplete = answer(r#"{"id":"resp_1","status":"incomplete"}"#);
-            assert_eq!(event(JobStatus::Succeeded, Some(&incomplete)), Some(EventType::ResponseIncomplete));
-            let complete = answer("event: response.completed\ndata: {\"t\":\"event: response.incomplete\\n\"}\n\n");
-            assert_eq!(event(JobStatus::Succeeded, Some(&complete)), Some(EventType::ResponseCompleted));
-            let incomplete = answer("event: x\ndata: {}\n\nevent: response.incomplete\ndata: {}\n\n");
-            assert_eq!(event(JobStatus::Succeeded, Some(&incomplete)), Some(EventType::ResponseIncomplete));
-            assert_eq!(event(JobStatus::Failed, None), Some(EventType::ResponseFailed));
-            assert_eq!(event(JobStatus::Expired, None), Some(EventType::ResponseFailed));
-            assert_eq!(event(JobStatus::Cancelled, None), Some(EventType::ResponseCancelled));
-        }
+        let event = |status, answer: Option<&StoredResult>| job(Api::Responses).end_event(status, answer);
+        let complete = answer(r#"{"id":"resp_1","status":"completed","output":["status","incomplete"]}"#);
+        assert_eq!(event(JobStatus::Succeeded, Some(&complete)), Some(EventType::ResponseCompleted));
+        let incomplete = answer(r#"{"id":"resp_1","status":"incomplete"}"#);
+        assert_eq!(event(JobStatus::Succeeded, Some(&incomplete)), Some(EventType::ResponseIncomplete));
+        let complete = answer("event: response.completed\ndata: {\"t\":\"event: response.incomplete\\n\"}\n\n");
+        assert_eq!(event(JobStatus::Succeeded, Some(&complete)), Some(EventType::ResponseCompleted));
+        let incomplete = answer("event: x\ndata: {}\n\nevent: response.incomplete\ndata: {}\n\n");
+        assert_eq!(event(JobStatus::Succeeded, Some(&incomplete)), Some(EventType::ResponseIncomplete));
+        assert_eq!(event(JobStatus::Failed, None), Some(EventType::ResponseFailed));
+        assert_eq!(event(JobStatus::Expired, None), Some(EventType::ResponseFailed));
+        assert_eq!(event(JobStatus::Cancelled, None), Some(EventType::ResponseCancelled));
     }
 
     #[test]
     fn any_other_job_ends_with_an_event_named_after_its_status() {
-        let event = |status| job("/v1/chat/completions").end_event(status, None);
+        let event = |status| job(Api::ChatCompletions).end_event(status, None);
         assert_eq!(event(JobStatus::Succeeded), Some(EventType::JobSucceeded));
         assert_eq!(event(JobStatus::Failed), Some(EventType::JobFailed));
         assert_eq!(event(JobStatus::Expired), Some(EventType::JobExpired));
         assert_eq!(event(JobStatus::Cancelled), Some(EventType::JobCancelled));
         assert_eq!((event(JobStatus::Queued), event(JobStatus::Running)), (None, None));
         let member = Some(BatchMember { batch_id: "b".into(), line: 0, total_lines: 1, custom_id: "c".into() });
-        let line = Job { member, ..job("/v1/responses") };
+        let line = Job { member, ..job(Api::Responses) };
         assert_eq!(line.end_event(JobStatus::Succeeded, None), None, "its batch has an event");
     }
 }

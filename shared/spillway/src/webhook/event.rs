@@ -69,14 +69,14 @@ mod tests {
 
     const NOW: UnixMs = UnixMs::from_ms(1_800_000_000_999);
 
-    fn job(path: &str) -> Job {
+    fn job(api: Api) -> Job {
         let new = NewJob {
             id: None,
             tenant: "acme".into(),
             call: StoredCall {
-                api: Api::at(path).expect("a path that calls a model").api,
+                api,
                 model: None,
-                path: path.into(),
+                path: api.path().into(),
                 headers: StoredHeaders::default(),
                 stream: false,
             },
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn an_event_has_the_format_that_openais_sdks_parse() {
-        let ended = Job { result_fence: Some(3), ..job("/v1/responses").ended(JobStatus::Succeeded, None, NOW) };
+        let ended = Job { result_fence: Some(3), ..job(Api::Responses).ended(JobStatus::Succeeded, None, NOW) };
         let event = WebhookEvent::for_job(EventType::ResponseCompleted, &ended, "");
         let expected = format!(
             "{{\"id\":\"{}\",\"object\":\"event\",\"created_at\":1800000000,\"type\":\"response.completed\",\
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn an_event_has_the_path_of_the_answer_and_no_text() {
-        let ended = job("/v1/chat/completions").ended(JobStatus::Succeeded, Some("why".into()), NOW);
+        let ended = job(Api::ChatCompletions).ended(JobStatus::Succeeded, Some("why".into()), NOW);
         let answered = Job { result_fence: Some(1), ..ended.clone() };
         let data = |job: &Job| -> Value {
             let event = WebhookEvent::for_job(EventType::JobSucceeded, job, "/llm");

@@ -224,7 +224,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).expect("a request").into_parts();
-        let head = Head { parts, dialect: Dialect::Anthropic, request_id: "r".into(), deadline_ms: None };
+        let head = Head { parts, dialect: Dialect::Anthropic, request_id: "r".into(), deadline: None };
         results_url(prefix, &head, "b")
     }
 

@@ -40,7 +40,7 @@ pub async fn earlier(attempt: &Attempt, lease: &Lease) -> Result<Earlier, Proble
             return Ok(earlier);
         }
         let again_ms = clock.now_ms() + pause_ms;
-        if attempt.call.head.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= again_ms) {
+        if attempt.call.head.deadline.is_some_and(|deadline| deadline.as_ms() <= again_ms) {
             return Err(Problem::new(Kind::Timeout, "The first attempt at this call has not ended in time."));
         }
         clock.sleep_until(crate::units::UnixMs::from_ms(again_ms)).await;

@@ -51,7 +51,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
         context,
         last: after,
         is_sure: after.is_none_or(|after| after <= LAST_COMMON_EVENT),
-        until_ms: call.head.deadline_ms.unwrap_or(u64::MAX).min(now_ms + LONGEST_MS),
+        until_ms: call.head.deadline.map(UnixMs::as_ms).unwrap_or(u64::MAX).min(now_ms + LONGEST_MS),
         silent_since_ms: now_ms,
     };
     let start = ResponseStream::new(reading.context.clone()).announce();
@@ -86,7 +86,7 @@ impl Reading {
             if now_ms >= self.until_ms {
                 return (self.stream().interrupt(&still_under_way(self.last)), true);
             }
-            if now_ms.saturating_sub(self.silent_since_ms) >= reply::KEEP_ALIVE_MS {
+            if now_ms.saturating_sub(self.silent_since_ms) >= reply::KEEP_ALIVE.as_ms() {
                 self.silent_since_ms = now_ms;
                 return (Encoder::Response(self.stream()).keep_alive(), false);
             }

@@ -10,7 +10,7 @@ use crate::{
     dialect::{Api, Dialect, Encoder},
     http::{
         Body, Call,
-        reply::{self, Cut},
+        reply::{self, StreamFailure},
     },
     job::{Job, StoredResult},
     problem::Problem,
@@ -24,7 +24,7 @@ const HEAD_MS: u64 = 10_000;
 struct Told {
     held: Held,
     encoder: Encoder,
-    cut: Cut,
+    cut: StreamFailure,
     /// What is to be sent first.
     first: Option<Bytes>,
     /// How many server-sent events were sent.
@@ -49,7 +49,7 @@ pub async fn streamed(call: &Call, api: Api, mut held: Held, encoder: Encoder) -
         }
     }
     let headers = headers(call, api, &held, first.is_some()).await?;
-    let (cut, silent_since_ms) = (Cut::default(), held.app.clock.now_ms());
+    let (cut, silent_since_ms) = (StreamFailure::default(), held.app.clock.now_ms());
     let told = Told { held, encoder, cut: cut.clone(), first, events: 0, silent_since_ms };
     let chunks = stream::unfold(Some(told), |open| async {
         let mut told = open?;
@@ -94,11 +94,11 @@ impl Told {
                 Err(problem) => return (self.problem(&problem), true),
             }
             let now_ms = self.held.app.clock.now_ms();
-            if now_ms.saturating_sub(self.silent_since_ms) >= reply::KEEP_ALIVE_MS {
+            if now_ms.saturating_sub(self.silent_since_ms) >= reply::KEEP_ALIVE.as_ms() {
                 self.silent_since_ms = now_ms;
                 return (self.encoder.keep_alive(), false);
             }
-            self.held.pause(self.silent_since_ms + reply::KEEP_ALIVE_MS).await;
+            self.held.pause(self.silent_since_ms + reply::KEEP_ALIVE.as_ms()).await;
         }
     }
 
@@ -110,7 +110,7 @@ impl Told {
 
     fn problem(&mut self, problem: &Problem) -> Bytes {
         self.encoder.skip(self.events);
-        self.cut.with(self.encoder.problem(problem))
+        self.cut.end(&mut self.encoder, problem)
     }
 }
 
