@@ -64,9 +64,15 @@ pub async fn chat(
                     }
                     WhenFull::Wait => {
                         event.outcome = RequestOutcome::Queued;
-                        let stream = is_stream.then(|| api.stream(context));
-                        let waiting = wait::Waiting { api, request: stored, body, stream, refused, started_ms };
-                        Box::pin(wait::wait(app, call, waiting)).await
+                        let refused_call = wait::RefusedCall {
+                            api,
+                            request: stored,
+                            body,
+                            encoder: is_stream.then(|| api.stream(context)),
+                            refusal: refused,
+                            started: UnixMs::from_ms(started_ms),
+                        };
+                        Box::pin(wait::wait(app, call, refused_call)).await
                     }
                 },
                 Err(ServeError { problem, receipt }) => {

@@ -1,4 +1,4 @@
-//! `POST /guardrail/{id}/version/{version}/apply`.
+//! `POST /guardrail/{id}/version/{version}/apply`: guardrails without a model.
 
 use std::sync::Arc;
 
@@ -8,12 +8,13 @@ use http::{Response, StatusCode};
 use super::{Body, Call, record, reply};
 use crate::{app::App, broker, problem::Problem, telemetry::RequestOutcome};
 
-/// Applies one of the account's guardrails.
+/// Applies a guardrail of the AWS account to the content in `body`.
 ///
 /// # Errors
-/// What to tell the caller.
+/// Returns an error if the tenant has no room for a request, if the guardrail does not exist, or if
+/// Bedrock is unavailable.
 pub async fn apply(app: &App, call: &Call, id: &str, version: &str, body: Bytes) -> Result<Response<Body>, Problem> {
-    let started_ms = app.clock.now_ms();
+    let started = app.clock.now();
     let mut event = record::event(call, record::GUARDRAIL_ROUTE);
     let applied = broker::apply_guardrail(app, Arc::clone(&call.tenant), id, version, body).await;
     match &applied {
@@ -23,9 +24,9 @@ pub async fn apply(app: &App, call: &Call, id: &str, version: &str, body: Bytes)
         }
         Err(problem) => record::note_failure(&mut event, problem),
     }
-    record::end(app, event, started_ms);
+    record::end(app, event, started.as_ms());
     let applied = applied?;
-    let mut headers = call.head.dialect.limit_headers(&applied.limit_states, app.clock.now_ms());
+    let mut headers = call.head.dialect.limit_headers(&applied.limit_states, app.clock.now().as_ms());
     headers.extend(call.head.dialect.json_headers(&call.head.request_id));
     Ok(reply::whole(&call.head, StatusCode::OK, headers, applied.body))
 }
