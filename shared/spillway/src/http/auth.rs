@@ -1,4 +1,4 @@
-//! Whose request it is.
+//! Authentication: finds the tenant of a request.
 
 use std::sync::Arc;
 
@@ -11,38 +11,47 @@ use crate::{
     tenant::{ApiKey, Tenant, caller_id},
 };
 
-/// The tenant whose key the request carries: as `Authorization: Bearer`, as `x-api-key`, or as the session token of AWS
-/// credentials (`x-amz-security-token`), which is how an AWS SDK that signs can carry it. Without a key it is the tenant of
-/// the [`Caller`] that the front tells.
+/// Header with the session token of AWS credentials.
+const SESSION_TOKEN: &str = "x-amz-security-token";
+
+/// Maximum length of a caller's id in an error, in characters.
+const MAX_SHOWN_CHARS: usize = 200;
+
+/// Returns the tenant of the key in the request: in `Authorization: Bearer`, in `x-api-key`, or in
+/// the session token of AWS credentials (`x-amz-security-token`), which an AWS SDK sends with every
+/// signed request. Without a key, returns the tenant of the [`Caller`] that the front door has
+/// verified.
 ///
 /// # Errors
-/// Neither a key nor a caller, or not a valid one (401), or the registry cannot be reached (503).
+/// Returns an error if the request has neither a valid key nor a known caller (401), or if the
+/// registry is unavailable (503).
 pub async fn tenant(app: &App, parts: &Parts) -> Result<Arc<Tenant>, Problem> {
-    match (presented(&parts.headers), parts.extensions.get::<Caller>()) {
-        (Some(key), _) => of_key(app, key).await,
-        (None, Some(Caller(identity))) => of_caller(app, identity).await,
+    match (key(&parts.headers), parts.extensions.get::<Caller>()) {
+        (Some(key), _) => tenant_for_key(app, key).await,
+        (None, Some(Caller(identity))) => tenant_for_caller(app, identity).await,
         (None, None) if parts.headers.contains_key(SESSION_TOKEN) => Err(invalid_key()),
         (None, None) => Err(Problem::new(
             Kind::Unauthenticated,
-            "No API key. Send one as Authorization: Bearer, as x-api-key, or as the session token of AWS credentials.",
+            "The request has no API key. Send it as Authorization: Bearer, as x-api-key, or as the session token of \
+             AWS credentials.",
         )),
     }
 }
 
-async fn of_key(app: &App, presented: &str) -> Result<Arc<Tenant>, Problem> {
-    let key = ApiKey::parse(presented).ok_or_else(invalid_key)?;
-    let tenant = app.registry.authenticate(&key).await?;
-    tenant.ok_or_else(invalid_key)
+async fn tenant_for_key(app: &App, key: &str) -> Result<Arc<Tenant>, Problem> {
+    let key = ApiKey::parse(key).ok_or_else(invalid_key)?;
+    app.registry.authenticate(&key).await?.ok_or_else(invalid_key)
 }
 
-async fn of_caller(app: &App, identity: &str) -> Result<Arc<Tenant>, Problem> {
+async fn tenant_for_caller(app: &App, identity: &str) -> Result<Arc<Tenant>, Problem> {
     let Some(id) = caller_id(identity) else {
-        return Err(Problem::new(Kind::Unauthenticated, "The identity of the caller cannot be read."));
+        return Err(Problem::new(Kind::Unauthenticated, "The identity of the caller is malformed."));
     };
     let tenant = app.registry.tenant_of_caller(&id).await?;
     tenant.ok_or_else(|| {
-        let shown: String = id.chars().take(LONGEST_SHOWN).collect();
-        Problem::new(Kind::Unauthenticated, format!("No tenant has the caller {shown}, and there is no API key."))
+        let shown: String = id.chars().take(MAX_SHOWN_CHARS).collect();
+        let message = format!("No tenant has the caller {shown}, and the request has no API key.");
+        Problem::new(Kind::Unauthenticated, message)
     })
 }
 
@@ -50,19 +59,14 @@ fn invalid_key() -> Problem {
     Problem::new(Kind::Unauthenticated, "This API key is not valid.")
 }
 
-const SESSION_TOKEN: &str = "x-amz-security-token";
-
-/// How much of a caller's id an error repeats, in characters.
-const LONGEST_SHOWN: usize = 200;
-
-/// The key that a request carries, valid or not. A session token is only one if it looks like one: temporary AWS
-/// credentials have a token of their own.
-fn presented(headers: &HeaderMap) -> Option<&str> {
+/// The key in the headers, which may be invalid. A session token counts only if it has the prefix
+/// of a key, because temporary AWS credentials have real session tokens.
+fn key(headers: &HeaderMap) -> Option<&str> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = text(AUTHORIZATION.as_str()).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
     });
-    let token = || text(SESSION_TOKEN).filter(|token| token.starts_with(ApiKey::PREFIX));
-    bearer.or_else(|| text("x-api-key")).or_else(token)
+    let session_token = || text(SESSION_TOKEN).filter(|token| token.starts_with(ApiKey::PREFIX));
+    bearer.or_else(|| text("x-api-key")).or_else(session_token)
 }

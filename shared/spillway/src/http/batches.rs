@@ -1,4 +1,4 @@
-//! Batches, as both APIs have them: accepted, found, taken back.
+//! Batches: what the APIs of OpenAI and Anthropic have in common.
 
 pub mod anthropic;
 pub mod openai;
@@ -17,31 +17,41 @@ use crate::{
     problem::{Kind, Problem},
     queue::Queue,
     store::batches::DocumentQuery,
-    units::Millis,
+    units::{Millis, UnixMs},
 };
 
-/// How long a batch may take: a day, as in both APIs.
-const WINDOW: Millis = Millis::from_s(24 * 60 * 60);
+/// Maximum duration of a batch: a day, as in both APIs.
+const COMPLETION_WINDOW: Millis = Millis::from_s(24 * 60 * 60);
 
-/// A batch that is to be accepted.
-struct New {
+/// Maximum length of an unknown parameter's name in an error, in characters.
+const MAX_SHOWN_CHARS: usize = 40;
+
+/// A batch that is about to be accepted.
+struct NewBatch {
     kind: ResourceKind,
     api: Api,
     input_file: Option<String>,
-    /// Its lines, as `batch::parse_lines` takes them.
+    /// Lines in the format of `batch::parse_lines`.
     lines: Bytes,
-    /// How many those are, if that is known.
+    /// Number of lines; 0 if they have not been parsed.
     total: u64,
     metadata: Option<Map<String, Value>>,
-    output_kept_s: Option<u64>,
+    /// How long the output is kept, in seconds, if the caller chose it.
+    output_retention_s: Option<u64>,
 }
 
-/// Accepts a batch; `body` is the request's. Its lines are stored first, then the batch, then its message is sent, so that
-/// nothing accepted is ever lost.
-async fn accept(app: &App, call: &Call, body: &[u8], new: New) -> Result<Batch, Problem> {
-    let (queue, bucket) = (queue(app)?, files::blobs(app)?);
+/// Accepts a batch. The lines are stored first, the batch second, and its message is sent third, so
+/// that no accepted batch is lost. `body` is the body of the request.
+///
+/// A second request with the same idempotency key and the same body returns the first batch.
+///
+/// # Errors
+/// Returns an error if no queue or bucket is configured, if the idempotency key belongs to a
+/// different batch, or if a service is unavailable.
+async fn accept(app: &App, call: &Call, body: &[u8], new: NewBatch) -> Result<Batch, Problem> {
+    let (queue, blobs) = (queue(app)?, files::blobs(app)?);
     let now = app.clock.now();
-    let last = now + WINDOW;
+    let window_ends = now + COMPLETION_WINDOW;
     let batch = Batch {
         id: new.kind.id(derived_id(call).unwrap_or_else(Uuid::new_v4)),
         tenant: call.tenant.name.clone(),
@@ -52,8 +62,8 @@ async fn accept(app: &App, call: &Call, body: &[u8], new: New) -> Result<Batch, 
         metadata: new.metadata,
         fingerprint: derive_uuid(&[body]).simple().to_string(),
         created_at: now,
-        expires_at: call.preferences.expires_at(last),
-        output_kept_s: new.output_kept_s,
+        expires_at: call.preferences.expires_at(window_ends),
+        output_kept_s: new.output_retention_s,
         status: BatchStatus::Validating,
         in_progress_at: None,
         finalizing_at: None,
@@ -71,76 +81,72 @@ async fn accept(app: &App, call: &Call, body: &[u8], new: New) -> Result<Batch, 
         etag: String::new(),
     };
     let fingerprint = batch.fingerprint.clone();
-    if let Some(earlier) = app.batches.get(&batch.id).await? {
-        return same(earlier, &fingerprint);
+    if let Some(existing) = app.batches.get(&batch.id).await? {
+        return check_fingerprint(existing, &fingerprint);
     }
-    bucket.put(&batch.input_key(), new.lines).await.map_err(|error| files::no_bucket(&error))?;
-    let batch = app.batches.create(batch).await?;
-    let batch = same(batch, &fingerprint)?;
+    blobs.put(&batch.input_key(), new.lines).await?;
+    let batch = check_fingerprint(app.batches.create(batch).await?, &fingerprint)?;
     overflow::send(queue, &batch.id, &batch.tenant, Millis::ZERO).await;
     Ok(batch)
 }
 
-/// The id that an `Idempotency-Key` gives a batch: the same in every process, for as long as the batch is kept.
+/// The UUID of a batch with an `Idempotency-Key`. It is the same in every process.
 fn derived_id(call: &Call) -> Option<Uuid> {
     let key = call.preferences.idempotency_key.as_ref()?;
     Some(derive_uuid(&[call.tenant.name.as_bytes(), call.head.dialect.name().as_bytes(), b"batch", key.as_bytes()]))
 }
 
-fn same(batch: Batch, fingerprint: &str) -> Result<Batch, Problem> {
+/// Returns `batch` if the request with this fingerprint created it.
+fn check_fingerprint(batch: Batch, fingerprint: &str) -> Result<Batch, Problem> {
     if batch.fingerprint == fingerprint {
         return Ok(batch);
     }
-    let told = "This Idempotency-Key was used for another batch. Send each batch with a key of its own.";
-    Err(Problem::invalid("Idempotency-Key", told))
+    let message = "This Idempotency-Key was used for a different batch. Use a new key for each batch.";
+    Err(Problem::invalid("Idempotency-Key", message))
 }
 
-/// Takes the caller's own batch back. One that has ended stays as it is.
+/// Cancels a batch of the caller. A batch that has ended stays unchanged.
 async fn cancel(app: &App, call: &Call, kind: ResourceKind, id: &str) -> Result<Batch, Problem> {
     let queue = queue(app)?;
     let batch = find(app, call, kind, id).await?;
-    let cancelled = app.batches.cancel(batch, app.clock.now()).await?;
-    let batch = cancelled.ok_or_else(missing)?;
+    let batch = app.batches.cancel(batch, app.clock.now()).await?.ok_or_else(missing)?;
     if batch.status == BatchStatus::Cancelling {
         overflow::send(queue, &batch.id, &batch.tenant, Millis::ZERO).await;
     }
-    counted(app, batch).await
+    with_counts(app, batch).await
 }
 
-/// The caller's own batch; another tenant's, or another API's, looks as if it did not exist.
+/// Returns the caller's batch with this id. Batches of other tenants and of the other API count as
+/// missing.
 async fn find(app: &App, call: &Call, kind: ResourceKind, id: &str) -> Result<Batch, Problem> {
-    of_tenant(app, &call.tenant.name, kind, id).await
+    let is_visible = |batch: &Batch| batch.tenant == call.tenant.name && ResourceKind::from_id(&batch.id) == Some(kind);
+    app.batches.get(id).await?.filter(is_visible).ok_or_else(missing)
 }
 
-async fn of_tenant(app: &App, tenant: &str, kind: ResourceKind, id: &str) -> Result<Batch, Problem> {
-    let batch = app.batches.get(id).await?;
-    let own = batch.filter(|batch| batch.tenant == tenant && ResourceKind::from_id(&batch.id) == Some(kind));
-    own.ok_or_else(missing)
-}
-
-/// A page of a tenant's batches from one that it follows, and whether there are more.
+/// Returns a page of the caller's batches, and whether more batches follow. The page begins after
+/// the batch with the id `after`, or at the start of the list.
 async fn page(
     app: &App,
-    tenant: &str,
+    call: &Call,
     kind: ResourceKind,
     after: Option<&str>,
     oldest_first: bool,
     limit: usize,
 ) -> Result<(Vec<Batch>, bool), Problem> {
     let after = match after {
-        Some(id) => Some(of_tenant(app, tenant, kind, id).await?),
+        Some(id) => Some(find(app, call, kind, id).await?),
         None => None,
     };
     let after = after.as_ref().map(|batch| (batch.id.as_str(), batch.created_at));
-    let wanted = DocumentQuery { oldest_first, after, limit: limit + 1 };
-    let mut batches = app.batches.list(tenant, kind, &wanted).await?;
+    let query = DocumentQuery { oldest_first, after, limit: limit + 1 };
+    let mut batches = app.batches.list(&call.tenant.name, kind, &query).await?;
     let has_more = batches.len() > limit;
     batches.truncate(limit);
     Ok((batches, has_more))
 }
 
-/// The batch with its counts as they are now.
-async fn counted(app: &App, batch: Batch) -> Result<Batch, Problem> {
+/// Returns the batch with its current counts. A running batch's are in separate rows.
+async fn with_counts(app: &App, batch: Batch) -> Result<Batch, Problem> {
     if batch.status.is_final() || batch.total == 0 {
         return Ok(batch);
     }
@@ -148,10 +154,21 @@ async fn counted(app: &App, batch: Batch) -> Result<Batch, Problem> {
     Ok(Batch { counts, ..batch })
 }
 
+/// Parses a request body.
+fn parse_object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    serde_json::from_slice(body).map_err(|_| Problem::new(Kind::Invalid, "The request body must be a JSON object."))
+}
+
+/// The problem of a parameter that batches do not have. `message` says so.
+fn unknown_parameter(name: &str, message: &str) -> Problem {
+    let shown: String = name.chars().take(MAX_SHOWN_CHARS).collect();
+    Problem::invalid(shown, message)
+}
+
 fn queue(app: &App) -> Result<&Queue, Problem> {
-    app.queue.as_ref().ok_or_else(|| {
-        Problem::new(Kind::NotFound, "There are no batches here, because no queue is configured to carry them.")
-    })
+    app.queue
+        .as_ref()
+        .ok_or_else(|| Problem::new(Kind::NotFound, "No queue is configured, so batches are not available."))
 }
 
 fn missing() -> Problem {

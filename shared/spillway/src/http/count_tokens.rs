@@ -1,4 +1,5 @@
-//! `POST /v1/messages/count_tokens` and `/model/{id}/count-tokens`: free of charge and of quota.
+//! `POST /v1/messages/count_tokens` and `POST /model/{id}/count-tokens`. They cost nothing and take
+//! no quota.
 
 use bytes::Bytes;
 use http::Response;
@@ -12,10 +13,13 @@ use crate::{
     telemetry::{RequestEvent, RequestOutcome},
 };
 
-/// Counts the input tokens of a request. One that Bedrock cannot count is estimated, and the answer says so.
+/// Answers with the number of input tokens of a request in the format of `api`. `path_model` is the
+/// model in the path, if the path names one. If the number is an estimate, the header
+/// `x-spillway-estimated` says so.
 ///
 /// # Errors
-/// What to tell the caller.
+/// Returns an error if the request is malformed, if the tenant may not call the model, or if
+/// Bedrock rejects the request as invalid.
 pub async fn count(
     app: &App,
     call: &Call,
@@ -25,7 +29,7 @@ pub async fn count(
 ) -> Result<Response<Body>, Problem> {
     let started = app.clock.now();
     let mut event = record::event(call);
-    let counted = counted(app, call, api.read(&body, path_model.as_deref(), false), &mut event).await;
+    let counted = count_draft(app, call, api.read(&body, path_model.as_deref(), false), &mut event).await;
     match &counted {
         Ok(_) => event.outcome = RequestOutcome::Answered,
         Err(problem) => record::note_failure(&mut event, problem),
@@ -38,7 +42,8 @@ pub async fn count(
     Ok(reply::whole(&call.head, rendered.status, headers, rendered.body))
 }
 
-async fn counted(
+/// Notes the model in `event`, even if the count fails.
+async fn count_draft(
     app: &App,
     call: &Call,
     draft: Result<Draft, Problem>,

@@ -1,4 +1,4 @@
-//! OpenAI's files, as far as batches need them: what goes into one, and what comes out.
+//! OpenAI's files: the input and the output of batches.
 
 pub mod form;
 
@@ -14,72 +14,85 @@ use super::{
 use crate::{
     app::App,
     batch::{File, ResourceKind},
-    blobs::{BlobError, Blobs},
+    blobs::Blobs,
     problem::{Kind, Problem},
     store::batches::DocumentQuery,
     units::Millis,
 };
 
-/// How many files a page has at most. OpenAI allows more; who asks for more gets a page that says that there is another.
-const MOST: usize = 1_000;
-
-/// The largest `limit` that is understood, and what it is when nobody says.
+/// Maximum `limit`, as in OpenAI's API, and the limit without that parameter.
 const MAX_LIMIT: usize = 10_000;
 
-/// `POST /v1/files`: stores the content first and the file second, so that no file lacks its content.
+/// Maximum of files in a page. A list with a larger `limit` gets a page of this size, which says
+/// that more files follow.
+const MAX_PAGE_FILES: usize = 1_000;
+
+/// `POST /v1/files`. The content is stored first and the file second, so that every file has its
+/// content.
+///
+/// # Errors
+/// Returns an error if the form is malformed, if no bucket is configured, or if a service is
+/// unavailable.
 pub async fn upload(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, Problem> {
-    let tenant = &call.tenant;
-    let bucket = blobs(app)?;
+    let blobs = blobs(app)?;
     let content_type = call.head.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let form = form::read(content_type.unwrap_or_default(), body).await?;
     let now = app.clock.now();
     let file = File {
         id: ResourceKind::File.id(uuid::Uuid::new_v4()),
-        tenant: tenant.name.clone(),
+        tenant: call.tenant.name.clone(),
         purpose: form.purpose,
         name: form.name,
         bytes: u64::try_from(form.content.len()).unwrap_or(u64::MAX),
         created_at: now,
-        expires_at: now + Millis::from_s(form.kept_s),
+        expires_at: now + Millis::from_s(form.retention_s),
     };
-    bucket.put(&file.key(), form.content).await.map_err(|error| no_bucket(&error))?;
+    blobs.put(&file.key(), form.content).await?;
     app.files.create(&file).await?;
-    Ok(reply::json(&call.head, StatusCode::OK, &shown(&file)))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(&file)))
 }
 
-/// `GET /v1/files`, the newest first.
+/// `GET /v1/files`: a page of the caller's files, the newest first unless `order=asc`.
+///
+/// # Errors
+/// Returns an error if the query is invalid, if it names a file that does not exist, or if the
+/// store is unavailable.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = &call.tenant;
     let query = Query::read(call.head.parts.uri.query(), &["after", "limit", "order", "purpose"])?;
-    let limit = query.limit(MAX_LIMIT, MAX_LIMIT)?.min(MOST);
+    let limit = query.limit(MAX_LIMIT, MAX_LIMIT)?.min(MAX_PAGE_FILES);
     let oldest_first = match query.get("order") {
         None | Some("desc") => false,
         Some("asc") => true,
         Some(_) => return Err(invalid("order", "asc or desc")),
     };
     let after = match query.get("after") {
-        Some(id) => Some(of_tenant(app, &tenant.name, id).await?),
+        Some(id) => Some(find(app, call, id).await?),
         None => None,
     };
     let after = after.as_ref().map(|file| (file.id.as_str(), file.created_at));
-    let wanted = DocumentQuery { oldest_first, after, limit: limit + 1 };
-    let found = app.files.list(&tenant.name, &wanted, query.get("purpose"), app.clock.now()).await;
-    let mut files = found?;
+    let page = DocumentQuery { oldest_first, after, limit: limit + 1 };
+    let mut files = app.files.list(&call.tenant.name, &page, query.get("purpose"), app.clock.now()).await?;
     let has_more = files.len() > limit;
     files.truncate(limit);
     let ids = [files.first(), files.last()].map(|file| file.map(|file| file.id.clone()));
-    let data: Vec<Value> = files.iter().map(shown).collect();
+    let data: Vec<Value> = files.iter().map(object).collect();
     let body = json!({ "object": "list", "data": data, "first_id": ids[0], "last_id": ids[1], "has_more": has_more });
     Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
 
 /// `GET /v1/files/{id}`.
+///
+/// # Errors
+/// Returns an error if the caller has no such file, or if the store is unavailable.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let file = find(app, call, id).await?;
-    Ok(reply::json(&call.head, StatusCode::OK, &shown(&file)))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(&file)))
 }
 
 /// `GET /v1/files/{id}/content`.
+///
+/// # Errors
+/// Returns an error if the caller has no such file, or as [`read`].
 pub async fn content(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let file = find(app, call, id).await?;
     let content = read(app, &file).await?;
@@ -87,59 +100,48 @@ pub async fn content(app: &App, call: &Call, id: &str) -> Result<Response<Body>,
     Ok(reply::whole(&call.head, StatusCode::OK, headers, content))
 }
 
-/// `DELETE /v1/files/{id}`. A batch that was made of it goes on.
+/// `DELETE /v1/files/{id}`. A batch with this input continues, because it has a copy.
+///
+/// # Errors
+/// Returns an error if the caller has no such file, or if a service is unavailable.
 pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let file = find(app, call, id).await?;
     app.files.delete(&file).await?;
-    blobs(app)?.delete(&file.key()).await.map_err(|error| no_bucket(&error))?;
+    blobs(app)?.delete(&file.key()).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &json!({ "id": file.id, "object": "file", "deleted": true })))
 }
 
-async fn find(app: &App, call: &Call, id: &str) -> Result<File, Problem> {
-    let tenant = &call.tenant;
-    of_tenant(app, &tenant.name, id).await
-}
-
-/// A tenant's own file; another's looks as if it did not exist.
+/// Returns the caller's file with this id. Files of other tenants count as missing.
 ///
 /// # Errors
-/// There is none (404), or the store cannot be reached.
-pub async fn of_tenant(app: &App, tenant: &str, id: &str) -> Result<File, Problem> {
+/// Returns an error if the caller has no such file (404), or if the store is unavailable.
+pub async fn find(app: &App, call: &Call, id: &str) -> Result<File, Problem> {
     let file = app.files.get(id, app.clock.now()).await?;
     let missing = || Problem { param: Some("id".to_owned()), ..Problem::new(Kind::NotFound, "There is no such file.") };
-    file.filter(|file| file.tenant == tenant).ok_or_else(missing)
+    file.filter(|file| file.tenant == call.tenant.name).ok_or_else(missing)
 }
 
-/// The content of a file.
+/// Returns the content of a file.
 ///
 /// # Errors
-/// It is gone (404), or the bucket cannot be reached.
+/// Returns an error if the content is no longer kept (404), or if the bucket is unavailable.
 pub async fn read(app: &App, file: &File) -> Result<Bytes, Problem> {
-    let content = blobs(app)?.get(&file.key()).await.map_err(|error| no_bucket(&error))?;
-    content.ok_or_else(|| Problem::new(Kind::NotFound, "The content of this file is gone."))
+    let content = blobs(app)?.get(&file.key()).await?;
+    content.ok_or_else(|| Problem::new(Kind::NotFound, "The content of this file is no longer kept."))
 }
 
-/// The bucket.
+/// Returns the bucket with the content of files.
 ///
 /// # Errors
-/// There is none, so there are no files here.
+/// Returns an error if no bucket is configured (404).
 pub fn blobs(app: &App) -> Result<&Blobs, Problem> {
-    app.blobs.as_ref().ok_or_else(|| {
-        Problem::new(
-            Kind::NotFound,
-            "There are no files and batches here, because no bucket is configured to keep them.",
-        )
-    })
+    app.blobs
+        .as_ref()
+        .ok_or_else(|| Problem::new(Kind::NotFound, "No bucket is configured, so files and batches are not available."))
 }
 
-/// The bucket cannot be reached.
-pub fn no_bucket(error: &BlobError) -> Problem {
-    tracing::warn!(%error, "the bucket cannot be reached");
-    let told = "The bucket of files cannot be reached. Try again.";
-    Problem { retry_after: Some(Millis::from_s(1)), ..Problem::new(Kind::Unavailable, told) }
-}
-
-fn shown(file: &File) -> Value {
+/// The file as an object of OpenAI's API.
+fn object(file: &File) -> Value {
     json!({
         "id": file.id,
         "object": "file",

@@ -1,4 +1,4 @@
-//! `POST /guardrail/{id}/version/{version}/apply`.
+//! `POST /guardrail/{id}/version/{version}/apply`: guardrails without a model.
 
 use std::sync::Arc;
 
@@ -8,10 +8,11 @@ use http::{Response, StatusCode};
 use super::{Body, Call, record, reply};
 use crate::{app::App, broker, problem::Problem, telemetry::RequestOutcome};
 
-/// Applies one of the account's guardrails.
+/// Applies a guardrail of the AWS account to the content in `body`.
 ///
 /// # Errors
-/// What to tell the caller.
+/// Returns an error if the tenant has no room for a request, if the guardrail does not exist, or if
+/// Bedrock is unavailable.
 pub async fn apply(app: &App, call: &Call, id: &str, version: &str, body: Bytes) -> Result<Response<Body>, Problem> {
     let started = app.clock.now();
     let mut event = record::event(call);

@@ -1,4 +1,4 @@
-//! Overflow, as its owner sees it: a request accepted as a job, and what became of it.
+//! Jobs: requests that are accepted to be answered later, and the routes of their owners.
 
 mod list;
 
@@ -22,18 +22,20 @@ use crate::{
     units::{Millis, UnixMs},
 };
 
-/// How often a caller should look at its job, in seconds, when nothing better is known.
-const POLL_S: u64 = 2;
+/// Interval at which a caller should ask for the state of its job, sent as `retry-after`.
+const POLL_INTERVAL: Millis = Millis::from_s(2);
 
-/// Whether the answer to a request depends on this header of it.
+/// Whether the answer to a request may depend on the header `name`, in lower case.
 fn is_kept(name: &str) -> bool {
     name == "accept" || name == "anthropic-beta" || name.starts_with("x-amzn-bedrock-")
 }
 
-/// Accepts a request that found no room as a job: 202 with its address and the estimated wait.
+/// Accepts a request that found no room as a job. Answers 202 with the job's path and its estimated
+/// wait.
 ///
 /// # Errors
-/// Returns `refusal` if waiting cannot help, or an error if the job cannot be stored.
+/// Returns `refusal` if the job would expire before there is room. Returns an error if the job
+/// cannot be stored.
 pub async fn accept(
     app: &App,
     call: &Call,
@@ -54,7 +56,7 @@ pub async fn accept(
     let job = overflow::submit(app, &call.tenant, submission, Some(&refusal)).await?;
     let retry_after = refusal.retry_after.unwrap_or_default();
     let limit_names = refusal.refused_by.as_ref().map(RefusedBy::limit_names);
-    let mut response = reply::json(&call.head, StatusCode::ACCEPTED, &status(app, &job, now));
+    let mut response = reply::json(&call.head, StatusCode::ACCEPTED, &object(app, &job, now));
     let location = path(app, &job);
     response.headers_mut().extend(
         [
@@ -69,14 +71,15 @@ pub async fn accept(
     Ok(response)
 }
 
-/// Returns the time when a job of the caller that is accepted at `now` expires.
+/// Returns the time when a job expires that is accepted at `now`: the end of the tenant's maximum
+/// wait, or the caller's `Spillway-Deadline` if that is earlier.
 pub fn expires_at(call: &Call, now: UnixMs) -> UnixMs {
     let last = now + Millis::from_s(call.tenant.job_ttl_s);
     call.preferences.expires_at(last)
 }
 
-/// The id of the job that an `Idempotency-Key` names: the same for the same request with the same key, in every process, for
-/// as long as the job is kept.
+/// Returns the id of the job of a request with an `Idempotency-Key`. Requests with the same key,
+/// path and body have the same id in every process.
 pub fn derived_id(call: &Call, body: &Bytes) -> Option<String> {
     let key = call.preferences.idempotency_key.as_ref()?;
     let path = call.head.parts.uri.path();
@@ -84,16 +87,19 @@ pub fn derived_id(call: &Call, body: &Bytes) -> Option<String> {
     Some(id.hyphenated().to_string())
 }
 
-/// The headers of a request that answers to it depend on, by lower-case name.
+/// Returns the headers of the request that its answer may depend on.
 pub fn kept_headers(call: &Call) -> StoredHeaders {
     call.head.parts.headers.iter().filter(|(name, _)| is_kept(name.as_str())).collect()
 }
 
-/// `GET /v1/jobs/{id}`.
+/// `GET /v1/jobs/{id}`: the state of a job. A queued job has its position and its estimated start.
+///
+/// # Errors
+/// Returns an error if the caller has no such job, or if the store is unavailable.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
     let now = app.clock.now();
-    let mut body = status(app, &job, now);
+    let mut body = object(app, &job, now);
     if job.status == JobStatus::Queued {
         let ahead = app.jobs.count_before(&job).await?;
         let start = job::estimated_start(job.ready_at, ahead, call.tenant.limits.requests_per_minute, now);
@@ -103,48 +109,61 @@ pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Pro
     }
     let mut response = reply::json(&call.head, StatusCode::OK, &body);
     if !job.status.is_final() {
-        response.headers_mut().extend(reply::header("retry-after", &POLL_S.to_string()));
+        response.headers_mut().extend(reply::header("retry-after", &POLL_INTERVAL.as_s_rounded_up().to_string()));
     }
     Ok(response)
 }
 
-/// `GET /v1/jobs/{id}/result`: the answer exactly as the synchronous call would have given it.
+/// `GET /v1/jobs/{id}/result`: the same response that a synchronous call would have received.
+///
+/// # Errors
+/// Returns an error if the caller has no such job, if the job has no result (409), or if the store
+/// is unavailable.
 pub async fn result(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
-    let stored = app.jobs.result(&job).await?;
-    let Some(stored) = stored else { return Err(no_result(&job)) };
-    Ok(reply::stored(&call.head, stored, Vec::new()))
+    let result = app.jobs.result(&job).await?.ok_or_else(|| no_result(&job))?;
+    Ok(reply::stored(&call.head, result, Vec::new()))
 }
 
 fn no_result(job: &Job) -> Problem {
-    let why = job.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
-    let told = match job.status {
-        JobStatus::Queued | JobStatus::Running => format!("The job is {} and has no result yet.", job.status.name()),
-        ended => format!("The job has no result: it ended {}{why}.", ended.name()),
+    let status = job.status.name();
+    let message = match &job.error {
+        _ if !job.status.is_final() => format!("The job is {status} and has no result yet."),
+        Some(error) => {
+            let reason = error.trim_end_matches('.');
+            format!("The job ended with the status {status} and has no result: {reason}.")
+        }
+        None => format!("The job ended with the status {status} and has no result."),
     };
-    Problem::new(Kind::Conflict, told)
+    Problem::new(Kind::Conflict, message)
 }
 
-/// `DELETE /v1/jobs/{id}`: takes a job back that has not been claimed.
+/// `DELETE /v1/jobs/{id}`: cancels a queued job.
+///
+/// # Errors
+/// Returns an error if the caller has no such job, if the job is running or has ended (409), or if
+/// the store is unavailable.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
     let now = app.clock.now();
-    let cancelled = app.jobs.cancel(&job.id, &job.tenant, now).await;
-    match cancelled? {
+    match app.jobs.cancel(&job.id, &job.tenant, now).await? {
         CancelOutcome::Cancelled => {
             overflow::notify_end(app, &job).await;
             let job = Job { status: JobStatus::Cancelled, finished_at: Some(now), ..job };
-            Ok(reply::json(&call.head, StatusCode::OK, &status(app, &job, now)))
+            Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job, now)))
         }
         CancelOutcome::TooLate(status) => {
-            let told = format!("The job is {}; only a queued job can be cancelled.", status.name());
-            Err(Problem::new(Kind::Conflict, told))
+            let message = format!("The job is {}. Only a queued job can be cancelled.", status.name());
+            Err(Problem::new(Kind::Conflict, message))
         }
         CancelOutcome::Missing => Err(missing()),
     }
 }
 
-/// The caller's own job; another tenant's looks as if it did not exist.
+/// Returns the caller's job with this id. Jobs of other tenants count as missing.
+///
+/// # Errors
+/// Returns an error if the caller has no such job (404), or if the store is unavailable.
 pub async fn find(app: &App, call: &Call, id: &str) -> Result<Job, Problem> {
     let job = app.jobs.get(id).await?;
     job.filter(|job| job.tenant == call.tenant.name).ok_or_else(missing)
@@ -154,12 +173,13 @@ fn missing() -> Problem {
     Problem::new(Kind::NotFound, "There is no such job.")
 }
 
-/// Where the caller finds a job.
+/// The path of a job, as callers see it.
 fn path(app: &App, job: &Job) -> String {
     format!("{}/v1/jobs/{}", app.path_prefix, job.id)
 }
 
-fn status(app: &App, job: &Job, now: UnixMs) -> Value {
+/// The job as an object of the API.
+fn object(app: &App, job: &Job, now: UnixMs) -> Value {
     let estimated_start = match job.status {
         JobStatus::Queued => Some(job.ready_at.max(now)),
         _ => job.started_at,

@@ -96,9 +96,9 @@ async fn admit_or_queue(
         WhenFull::Queue => Box::pin(jobs::accept(app, call, stored, body, refusal)).await?,
         WhenFull::Wait => {
             let api = route.api;
-            let stream = is_stream.then(|| api.stream(context));
-            let waiting = wait::Waiting { api, request: stored, body, stream, refusal, started };
-            Box::pin(wait::wait(app, call, waiting)).await?
+            let encoder = is_stream.then(|| api.stream(context));
+            let refused = wait::RefusedCall { api, request: stored, body, encoder, refusal, started };
+            Box::pin(wait::wait(app, call, refused)).await?
         }
     };
     Ok(Answered::ByJob(response))

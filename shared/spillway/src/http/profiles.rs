@@ -1,29 +1,31 @@
-//! `GET /inference-profiles`: Bedrock's control plane, as clients ask for it to find models. Answered from the registry.
+//! `GET /inference-profiles`: the part of Bedrock's control plane in which clients look for models.
+//! It is answered from the registry.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Body, Call, reply};
+use super::{Body, Call, models::UNKNOWN_TIME, reply};
 use crate::{app::App, problem::Problem};
 
-/// When nobody knows (1970).
-const LONG_AGO: &str = "1970-01-01T00:00:00Z";
-
-/// `GET /inference-profiles`: the models that the tenant may call, each as a profile (Amazon Bedrock API Reference,
-/// "ListInferenceProfiles").
+/// `GET /inference-profiles`: the models that the tenant may call, each as a profile (Amazon
+/// Bedrock API Reference, "ListInferenceProfiles"). No model is an application profile.
+///
+/// # Errors
+/// Returns an error if the registry is unavailable.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = &call.tenant;
     let catalogue = app.registry.catalogue().await?;
-    let of_applications = call.head.parts.uri.query().is_some_and(|query| query.contains("type=APPLICATION"));
-    let models = catalogue.models().filter(|model| !of_applications && tenant.may_call(&model.name));
+    let is_for_applications = call.head.parts.uri.query().is_some_and(|query| query.contains("type=APPLICATION"));
+    let models = catalogue.models().filter(|model| !is_for_applications && call.tenant.may_call(&model.name));
     let profiles: Vec<Value> = models.map(|model| profile(&model.name)).collect();
     Ok(reply::json(&call.head, StatusCode::OK, &json!({ "inferenceProfileSummaries": profiles })))
 }
 
 /// `GET /inference-profiles/{id}`.
+///
+/// # Errors
+/// Returns an error if the tenant may not call such a model, or if the registry is unavailable.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let tenant = &call.tenant;
-    let model = app.registry.catalogue().await?.resolve_for(tenant, id)?;
+    let model = app.registry.catalogue().await?.resolve_for(&call.tenant, id)?;
     Ok(reply::json(&call.head, StatusCode::OK, &profile(&model.name)))
 }
 
@@ -36,7 +38,7 @@ fn profile(name: &str) -> Value {
         "type": "SYSTEM_DEFINED",
         "status": "ACTIVE",
         "models": [{ "modelArn": format!("arn:aws:bedrock:::foundation-model/{name}") }],
-        "createdAt": LONG_AGO,
-        "updatedAt": LONG_AGO,
+        "createdAt": UNKNOWN_TIME,
+        "updatedAt": UNKNOWN_TIME,
     })
 }

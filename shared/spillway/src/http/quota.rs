@@ -1,4 +1,4 @@
-//! `GET /v1/quota`: the caller's limits, use and reset times.
+//! `GET /v1/quota`: the limits of the tenant, their use and reset times.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use super::{Body, Call, reply};
 use crate::{app::App, broker, problem::Problem, quota::Attribute, store::LedgerError};
 
-/// The caller's limits and where they stand, and what it has used in all.
+/// Answers with the state of the tenant's limits, and with the sum of its settled requests.
+///
+/// # Errors
+/// Returns an error if the ledger is unavailable.
 pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let tenant = &call.tenant;
     let account = broker::account_for(tenant);

@@ -1,4 +1,5 @@
-//! OpenAI's background responses: jobs that their callers retrieve, cancel, delete and follow as responses.
+//! Background responses of OpenAI's API: jobs that their callers retrieve, cancel, delete and
+//! follow as responses.
 
 mod stream;
 
@@ -21,14 +22,18 @@ use crate::{
     tenant::{Class, Overflow},
 };
 
-/// What stands before the id of a job, without hyphens, in the id of a response.
+/// Prefix of a response's id. The rest is the id of its job without hyphens.
 const PREFIX: &str = "resp_";
 
-/// Accepts a request that asks to be answered in the background: always as a job, and refused now only if it could never be
-/// answered.
+/// Length of a job's id without hyphens.
+const JOB_ID_CHARS: usize = 32;
+
+/// Accepts a request with `background: true`. It always becomes a job, even if there is room.
+/// Answers with the response object or, for a stream, with the events up to the end.
 ///
 /// # Errors
-/// The request can never be admitted, the tenant may not queue, or the job cannot be stored.
+/// Returns an error if the request could never be admitted, if the tenant may not queue requests,
+/// or if the job cannot be stored.
 pub async fn create(
     app: &App,
     call: &Call,
@@ -37,7 +42,8 @@ pub async fn create(
     body: Bytes,
 ) -> Result<Response<Body>, Problem> {
     if app.queue.is_none() || call.tenant.overflow == Overflow::Refuse {
-        return Err(Problem::invalid("background", "background: nothing is queued here; leave it out or send false."));
+        let message = "Requests of this tenant are not queued. Leave out background, or set it to false.";
+        return Err(Problem::invalid("background", message));
     }
     broker::check(app, request).await?;
     let submission = Submission {
@@ -56,7 +62,12 @@ pub async fn create(
     Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))
 }
 
-/// `GET /v1/responses/{id}`: the response as it stands, or with `stream=true` its events, those after `starting_after`.
+/// `GET /v1/responses/{id}`: the response in its current state or, with `stream=true`, its events
+/// after `starting_after` up to the end.
+///
+/// # Errors
+/// Returns an error if the query is invalid, if the caller has no such response, or if the store is
+/// unavailable.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let view = View::from_query(call.head.parts.uri.query())?;
     let job = find(app, call, id).await?;
@@ -91,50 +102,51 @@ impl View {
     }
 }
 
-/// `POST /v1/responses/{id}/cancel`: takes it back, even if it runs. One that has ended stays as it is.
+/// `POST /v1/responses/{id}/cancel`: cancels the response, even if it is running. A response that
+/// has ended stays unchanged.
+///
+/// # Errors
+/// Returns an error if the caller has no such response, or if the store is unavailable.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
-    let cancelled = app.jobs.cancel_even_running(&job.id, &job.tenant, app.clock.now()).await;
-    cancelled?;
+    app.jobs.cancel_even_running(&job.id, &job.tenant, app.clock.now()).await?;
     let job = find(app, call, id).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))
 }
 
-/// `DELETE /v1/responses/{id}`: deletes its request and its answer, and cancels it if it has not ended.
+/// `DELETE /v1/responses/{id}`: deletes the request and the answer. A response that has not ended
+/// is cancelled.
+///
+/// # Errors
+/// Returns an error if the caller has no such response, or if the store is unavailable.
 pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
-    let deleted = app.jobs.delete(&job, app.clock.now()).await;
-    deleted?;
+    app.jobs.delete(&job, app.clock.now()).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &json!({ "id": id, "object": "response", "deleted": true })))
 }
 
-/// The caller's own background response.
+/// Returns the job of the caller's background response with this id.
 async fn find(app: &App, call: &Call, id: &str) -> Result<Job, Problem> {
-    let missing = || {
-        let told = "There is no such response. Only those created with background: true are kept.";
-        Problem::new(Kind::NotFound, told)
-    };
-    // An id that is none names no job.
-    let of_job = id.strip_prefix(PREFIX).filter(|id| id.len() == 32).unwrap_or_default();
-    let job = jobs::find(app, call, of_job).await.map_err(|problem| match problem.kind {
+    let job_id = id.strip_prefix(PREFIX).filter(|id| id.len() == JOB_ID_CHARS).ok_or_else(missing)?;
+    let job = jobs::find(app, call, job_id).await.map_err(|problem| match problem.kind {
         Kind::NotFound => missing(),
         _ => problem,
     })?;
     Some(job).filter(|job| job.reader == JobReader::Background && !job.is_deleted).ok_or_else(missing)
 }
 
-/// The response as it stands.
+/// Returns the response in its current state as an object of OpenAI's API.
 async fn object(app: &App, job: &Job) -> Result<Value, Problem> {
     if job.status == JobStatus::Succeeded {
         let result = app.jobs.result(job).await?;
         return result.and_then(|result| last_response(&result.body)).ok_or_else(no_longer_kept);
     }
     let context = context(app, job).await?;
-    Ok(standing(app, job).await?.response(&context))
+    Ok(state(app, job).await?.response(&context))
 }
 
-/// Where a response stands that has no answer.
-async fn standing(app: &App, job: &Job) -> Result<ResponseState, Problem> {
+/// Returns the state of a response that has no answer.
+async fn state(app: &App, job: &Job) -> Result<ResponseState, Problem> {
     Ok(match job.status {
         JobStatus::Queued => ResponseState::Queued,
         JobStatus::Running | JobStatus::Succeeded => ResponseState::InProgress,
@@ -146,22 +158,29 @@ async fn standing(app: &App, job: &Job) -> Result<ResponseState, Problem> {
     })
 }
 
-/// Why a job has no answer; `status` is what the call would have been answered with, if it was made.
-fn failed(job: &Job, status: Option<u16>) -> ResponseState {
+/// The state of a response whose job failed or expired. `http_status` is the status of the stored
+/// error, if there is one.
+fn failed(job: &Job, http_status: Option<u16>) -> ResponseState {
     let kind = match job.status {
         JobStatus::Expired => Kind::Throttled,
-        _ => status.map_or(Kind::Internal, Dialect::kind_for_status),
+        _ => http_status.map_or(Kind::Internal, Dialect::kind_for_status),
     };
     let message = job.error.clone().unwrap_or_else(|| "The response failed.".to_owned());
     ResponseState::Failed { kind, message }
 }
 
-/// What the response repeats of its request: the same whoever reads it.
+/// Returns the parts of the request that the response repeats. They come from the stored request,
+/// so they are the same for every reader.
 async fn context(app: &App, job: &Job) -> Result<Context, Problem> {
     let body = app.jobs.request(job).await?;
     let draft = Api::Responses.read(&body.ok_or_else(no_longer_kept)?, None, job.call.stream)?;
     let (request, echo) = draft.request(None, &HeaderMap::new())?;
     Ok(Context { request_id: job.answer_id(), model: request.model, created_s: job.created_at.as_s(), echo })
+}
+
+fn missing() -> Problem {
+    let message = "There is no such response. Only responses created with background: true are kept.";
+    Problem::new(Kind::NotFound, message)
 }
 
 fn no_longer_kept() -> Problem {

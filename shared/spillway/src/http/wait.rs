@@ -1,10 +1,11 @@
-//! A caller that waits for room without having said that it can: its request becomes a job, and its connection is kept alive
-//! until the answer is there.
+//! Waiting calls: a request that found no room becomes a job, and its caller stays connected until
+//! the answer is there. The caller did not ask for a job and notices only the delay.
 
 mod stream;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
+use tracing::warn;
 
 use super::{Body, Call, reply};
 use crate::{
@@ -18,168 +19,183 @@ use crate::{
     units::{Millis, UnixMs},
 };
 
-/// A request that found no room.
-pub struct Waiting {
+/// Minimum `Retry-After` for a job that is ready but has not been claimed.
+const MIN_RETRY_AFTER: Millis = Millis::from_s(1);
+
+/// A request that found no room and whose caller waits.
+pub struct RefusedCall {
+    /// API of the request.
     pub api: Api,
     /// The request without its body.
     pub request: StoredCall,
+    /// The body, byte for byte.
     pub body: Bytes,
     /// Encoder, if the caller asked for a stream.
-    pub stream: Option<Encoder>,
-    /// Why there is no room, and when there will be.
+    pub encoder: Option<Encoder>,
+    /// The refusal, with the time until there is room.
     pub refusal: Problem,
-    /// When it came in, in milliseconds since 1970.
+    /// Time when the request arrived.
     pub started: UnixMs,
 }
 
-/// The job of a request that waits. If its caller goes away while it is queued nobody can read its answer, so it is cancelled;
-/// one that runs is paid for and goes on. A caller that can come back for its answer never goes away from here: `once` stays
-/// in its place.
-struct Held {
+/// A connected caller and its job.
+///
+/// A caller that disconnects drops this value. Its answer could not be delivered any more, so the
+/// job is cancelled if it is still queued. A running job has been paid for and continues. A caller
+/// that can fetch its answer in another attempt is not affected: `http::idempotency` keeps this
+/// value until the end.
+struct WaitingCall {
     app: App,
     follower: Follower,
-    refused: Problem,
-    /// When it is too late to begin, in milliseconds since 1970.
-    until_ms: u64,
-    /// When this process must be done.
-    deadline_ms: Option<u64>,
+    /// The refusal that the caller would have received without the wait.
+    refusal: Problem,
+    /// Time when the call gives up unless its job has started.
+    expires_at: UnixMs,
+    /// Time when this process ends; [`UnixMs::MAX`] if it does not.
+    deadline: UnixMs,
+    /// Whether the job needs no cancellation.
     is_over: bool,
 }
 
-/// Holds the caller until its answer is there. A whole answer is as it would have been without the wait; so is a stream that
-/// begins soon. Another is told that it has begun, and kept alive.
+/// Accepts a refused request as a job and waits for its answer. A whole answer is the same as
+/// without the wait. So is a stream that begins within [`stream::MAX_HEAD_DELAY`]. A stream that
+/// begins later gets its status and headers then, and is kept alive until its first event.
 ///
 /// # Errors
-/// There is no room in the time that the caller waits: what refused it, with the time when there is.
-pub async fn wait(app: &App, call: &Call, waiting: Waiting) -> Result<Response<Body>, Problem> {
-    let until_ms = until_ms(app, call, &waiting);
-    let Waiting { api, request, body, stream, refusal: refused, .. } = waiting;
+/// Returns the refusal, with the current time until there is room, if the job has not started in
+/// the time for which the caller waits. Returns an error if this process ends before the answer is
+/// there, or if the job cannot be stored or read.
+pub async fn wait(app: &App, call: &Call, refused: RefusedCall) -> Result<Response<Body>, Problem> {
+    let deadline = call.head.deadline.unwrap_or(UnixMs::MAX);
+    let expires_at = expires_at(app, call, &refused).min(deadline);
+    let RefusedCall { api, request, body, encoder, refusal, .. } = refused;
     let submission = Submission {
-        // The answer's own id, as without the wait.
+        // The id of the answer, as without the wait.
         id: Some(call.head.request_id.clone()),
         call: request,
         body,
         reader: JobReader::Waiting,
         priority: Priority::High,
         class: call.tenant.class,
-        expires_at: UnixMs::from_ms(until_ms),
+        expires_at,
     };
-    let job = overflow::submit(app, &call.tenant, submission, Some(&refused)).await?;
+    let job = overflow::submit(app, &call.tenant, submission, Some(&refusal)).await?;
     let follower = Follower::new(app, job);
-    let deadline_ms = call.head.deadline.map(UnixMs::as_ms);
-    let held = Held { app: app.clone(), follower, refused, until_ms, deadline_ms, is_over: false };
-    match stream {
-        Some(encoder) => stream::streamed(call, api, held, encoder).await,
-        None => whole(call, held).await,
+    let waiting = WaitingCall { app: app.clone(), follower, refusal, expires_at, deadline, is_over: false };
+    match encoder {
+        Some(encoder) => stream::streamed(call, api, waiting, encoder).await,
+        None => whole(call, waiting).await,
     }
 }
 
-/// When it is too late to begin. A stream can be kept alive, so that its caller waits as long as a job may.
-fn until_ms(app: &App, call: &Call, waiting: &Waiting) -> u64 {
-    let patience_ms = match waiting.stream {
-        Some(_) => call.preferences.wait.map(Millis::as_ms),
-        None => Some(call.preferences.patience().as_ms()),
+/// Returns the time until which the caller waits for its job to start. A stream can be kept alive,
+/// so its caller waits as long as any job, unless `Prefer: wait` is shorter.
+fn expires_at(app: &App, call: &Call, refused: &RefusedCall) -> UnixMs {
+    let patience = match refused.encoder {
+        Some(_) => call.preferences.wait.unwrap_or(Millis::MAX),
+        None => call.preferences.patience(),
     };
-    let lasts_until_ms = app.clock.now_ms().saturating_add(call.tenant.job_ttl_s.saturating_mul(1_000));
-    let patient_until_ms =
-        patience_ms.map_or(u64::MAX, |patience_ms| waiting.started.as_ms().saturating_add(patience_ms));
-    lasts_until_ms.min(patient_until_ms).min(call.head.deadline.map(UnixMs::as_ms).unwrap_or(u64::MAX))
+    let job_expires = app.clock.now() + Millis::from_s(call.tenant.job_ttl_s);
+    job_expires.min(refused.started + patience)
 }
 
-async fn whole(call: &Call, mut held: Held) -> Result<Response<Body>, Problem> {
+async fn whole(call: &Call, mut waiting: WaitingCall) -> Result<Response<Body>, Problem> {
     loop {
-        if let Some(answer) = held.look().await? {
-            match answer {
-                Looked::Bytes(_) => {}
-                Looked::Answered { answer, .. } | Looked::Failed { result: answer, .. } => {
-                    let limits = held.limit_headers(call).await;
-                    return Ok(reply::stored(&call.head, answer, limits));
-                }
+        match waiting.look().await? {
+            Some(LookOutcome::Answered { answer, .. } | LookOutcome::Failed { result: answer, .. }) => {
+                return Ok(reply::stored(&call.head, answer, waiting.limit_headers(call).await));
             }
+            Some(LookOutcome::Bytes(_)) | None => waiting.pause(UnixMs::MAX).await,
         }
-        held.pause(u64::MAX).await;
     }
 }
 
-/// What has come of a job that is waited for.
-enum Looked {
+/// What a look at a waiting call's job found.
+enum LookOutcome {
+    /// The next bytes of the stream.
     Bytes(Bytes),
+    /// The answer. Of a stream, `rest` is new.
     Answered { answer: StoredResult, rest: Bytes },
+    /// The job failed. `result` is what a call without the wait would have received.
     Failed { job: Box<Job>, result: StoredResult },
 }
 
-impl Held {
-    /// Looks at the job once; gives what has come of it, if anything has.
+impl WaitingCall {
+    /// Looks at the job. Returns `None` if nothing is new.
     ///
     /// # Errors
-    /// The wait was in vain.
-    async fn look(&mut self) -> Result<Option<Looked>, Problem> {
-        let seen = self.follower.look().await.inspect_err(|_| self.is_over = true)?;
-        let looked = match seen {
-            JobProgress::Bytes(bytes) => return Ok(Some(Looked::Bytes(bytes))),
+    /// Returns an error if the wait is over without an answer.
+    async fn look(&mut self) -> Result<Option<LookOutcome>, Problem> {
+        let progress = self.follower.look().await.inspect_err(|_| self.is_over = true)?;
+        let outcome = match progress {
+            JobProgress::Bytes(bytes) => return Ok(Some(LookOutcome::Bytes(bytes))),
             JobProgress::Nothing => return self.check_time().await.map(|()| None),
-            JobProgress::Answered { answer, rest } => Looked::Answered { answer, rest },
-            JobProgress::Ended { job, result: Some(result) } => Looked::Failed { job, result },
-            JobProgress::Ended { .. } => {
+            JobProgress::Answered { answer, rest } => LookOutcome::Answered { answer, rest },
+            JobProgress::Ended { job, result: Some(result) } => LookOutcome::Failed { job, result },
+            JobProgress::Ended { result: None, .. } => {
                 self.is_over = true;
-                return Err(self.refused());
+                return Err(self.current_refusal());
             }
         };
         self.is_over = true;
-        Ok(Some(looked))
+        Ok(Some(outcome))
     }
 
-    /// Gives up a job that is not under way when its time is over.
+    /// Gives up if the time of the call is over. Until `expires_at` the job must have started, and
+    /// until `deadline` the answer must be there.
+    ///
+    /// # Errors
+    /// Returns an error if the call gives up.
     async fn check_time(&mut self) -> Result<(), Problem> {
-        let now_ms = self.app.clock.now_ms();
+        let now = self.app.clock.now();
         let job = self.follower.job();
-        if now_ms >= self.until_ms && job.status == JobStatus::Queued {
-            let cancelled = self.app.jobs.cancel(&job.id, &job.tenant, UnixMs::from_ms(now_ms)).await;
-            if let CancelOutcome::TooLate(_) = cancelled? {
-                return Ok(());
-            }
-            self.is_over = true;
-            return Err(self.refused());
+        if now >= self.expires_at && job.status == JobStatus::Queued {
+            return match self.app.jobs.cancel(&job.id, &job.tenant, now).await? {
+                CancelOutcome::TooLate(_) => Ok(()),
+                CancelOutcome::Cancelled | CancelOutcome::Missing => {
+                    self.is_over = true;
+                    Err(self.current_refusal())
+                }
+            };
         }
-        if self.deadline_ms.is_some_and(|deadline_ms| now_ms >= deadline_ms) {
+        if now >= self.deadline {
             self.is_over = true;
-            return Err(Problem::new(Kind::Timeout, "The answer did not come in the time that this call may take."));
+            return Err(Problem::new(Kind::Timeout, "The answer was not ready in the time that this call may take."));
         }
         Ok(())
     }
 
-    /// The refusal that the caller would have been told without the wait, with the time as it is now.
-    fn refused(&self) -> Problem {
+    /// The refusal, with the time from now until there is room.
+    fn current_refusal(&self) -> Problem {
         let retry_after = (self.follower.job().ready_at - self.app.clock.now()).max(MIN_RETRY_AFTER);
-        Problem { retry_after: Some(retry_after), ..self.refused.clone() }
+        Problem { retry_after: Some(retry_after), ..self.refusal.clone() }
     }
 
-    async fn pause(&mut self, until_ms: u64) {
-        let now_ms = self.app.clock.now_ms();
-        let in_time_ms = if self.until_ms > now_ms { self.until_ms } else { u64::MAX };
-        let until_ms = in_time_ms.min(self.deadline_ms.unwrap_or(u64::MAX)).min(until_ms);
-        self.follower.pause(UnixMs::from_ms(until_ms)).await;
+    /// Waits until the job may have changed or the time of the call is over, but not beyond
+    /// `until`.
+    async fn pause(&mut self, until: UnixMs) {
+        let has_expired = self.expires_at <= self.app.clock.now();
+        let expires_at = if has_expired { UnixMs::MAX } else { self.expires_at };
+        self.follower.pause(until.min(expires_at).min(self.deadline)).await;
     }
 
-    /// Where the tenant's limits stand now; nothing if they cannot be read.
+    /// Returns headers with the current state of the tenant's limits; none if the ledger is
+    /// unavailable.
     async fn limit_headers(&self, call: &Call) -> Vec<(HeaderName, HeaderValue)> {
         let account = broker::account_for(&call.tenant);
         let Ok(images) = self.app.ledger.images(&account).await else { return Vec::new() };
-        let now_ms = self.app.clock.now_ms();
-        call.head.dialect.limit_headers(&account.states(&images, UnixMs::from_ms(now_ms)), UnixMs::from_ms(now_ms))
+        let now = self.app.clock.now();
+        call.head.dialect.limit_headers(&account.states(&images, now), now)
     }
 }
 
-/// Minimum `Retry-After` for a job that is ready but has not been claimed.
-const MIN_RETRY_AFTER: Millis = Millis::from_s(1);
-
-impl Drop for Held {
+impl Drop for WaitingCall {
     fn drop(&mut self) {
         let (false, Ok(runtime)) = (self.is_over, tokio::runtime::Handle::try_current()) else { return };
         let (app, job) = (self.app.clone(), self.follower.job().clone());
         runtime.spawn(async move {
             if let Err(error) = app.jobs.cancel(&job.id, &job.tenant, app.clock.now()).await {
-                tracing::warn!(job_id = job.id, %error, "the job of a caller that has gone was not cancelled");
+                warn!(job_id = job.id, %error, "failed to cancel the job of a caller that disconnected");
             }
         });
     }

@@ -1,11 +1,14 @@
-//! Errors of the store, and the problems that callers receive for them.
+//! Errors of the store, and the problems that callers receive when the store or the bucket fails.
 
-use std::{error::Error, fmt::Debug};
+use std::{
+    error::Error,
+    fmt::{Debug, Display},
+};
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use tracing::error;
 
-use crate::{error_chain::with_causes, problem::Problem};
+use crate::{blobs::BlobError, error_chain::with_causes, problem::Problem};
 
 /// An error of the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,8 +104,14 @@ impl From<LedgerError> for Problem {
     }
 }
 
+impl From<BlobError> for Problem {
+    fn from(error: BlobError) -> Self {
+        unavailable("file store", &error)
+    }
+}
+
 /// The problem that the caller receives. The cause is for the operator and is logged.
-fn unavailable(service: &str, error: &StoreError) -> Problem {
+fn unavailable(service: &str, error: &impl Display) -> Problem {
     error!(service, %error, "a service is unavailable");
     Problem::unavailable(service)
 }

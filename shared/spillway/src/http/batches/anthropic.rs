@@ -7,10 +7,10 @@ use http::{
     HeaderValue, Response, StatusCode,
     header::{CONTENT_TYPE, HOST},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{New, accept};
+use super::{NewBatch, accept, parse_object, unknown_parameter};
 use crate::{
     app::App,
     batch::{Batch, BatchStatus, MAX_LINES, ResourceKind, lines_from_requests},
@@ -20,75 +20,92 @@ use crate::{
     units::UnixMs,
 };
 
-/// Where all of this is.
+/// Path of the collection.
 const PATH: &str = "/v1/messages/batches";
 
-/// The longest name of a request.
-const LONGEST_CUSTOM_ID: usize = 64;
+/// Maximum length of a `custom_id`, in bytes.
+const MAX_CUSTOM_ID_BYTES: usize = 64;
 
-/// How many batches a page has when nobody says, and at most.
-const LIMITS: (usize, usize) = (20, 1_000);
+/// Number of batches in a page without `limit`.
+const DEFAULT_LIMIT: usize = 20;
 
-/// `POST /v1/messages/batches`. What is wrong with the shape of a request is told at once, what is wrong with its params by its
-/// result.
+/// Maximum `limit`.
+const MAX_LIMIT: usize = 1_000;
+
+/// `POST /v1/messages/batches`. Malformed requests are refused immediately. Invalid `params` show
+/// in the result of their request, as in Anthropic's API.
+///
+/// # Errors
+/// Returns an error if the body is malformed, or if the batch cannot be accepted.
 pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, Problem> {
     let requests = requests(&body)?;
-    let total = u64::try_from(requests.len()).unwrap_or(u64::MAX);
-    let new = New {
+    let new = NewBatch {
         kind: ResourceKind::MessageBatch,
         api: Api::Messages,
         input_file: None,
         lines: lines_from_requests(requests.iter().map(|(id, params)| (id.as_str(), params)), Api::Messages.path()),
-        total,
+        total: u64::try_from(requests.len()).unwrap_or(u64::MAX),
         metadata: None,
-        output_kept_s: None,
+        output_retention_s: None,
     };
     let batch = accept(app, call, &body, new).await?;
-    Ok(reply::json(&call.head, StatusCode::OK, &shown(app, call, &batch)))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(app, call, &batch)))
 }
 
-/// `GET /v1/messages/batches`, the newest first.
+/// `GET /v1/messages/batches`: a page of the caller's batches, the newest first.
+///
+/// # Errors
+/// Returns an error if the query is invalid, if it names a batch that does not exist, or if the
+/// store is unavailable.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let tenant = &call.tenant;
     let query = Query::read(call.head.parts.uri.query(), &["before_id", "after_id", "limit", "beta"])?;
-    let limit = query.limit(LIMITS.0, LIMITS.1)?;
-    // What stands before one are the next newer ones.
-    let (place, is_before) = match (query.get("after_id"), query.get("before_id")) {
-        (after, None) => (after, false),
-        (None, before) => (before, true),
-        (Some(_), Some(_)) => return Err(Problem::invalid("before_id", "Name either after_id or before_id.")),
+    let limit = query.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    // The page before a batch has the batches that were created next: they are read oldest first.
+    let (start_id, oldest_first) = match (query.get("after_id"), query.get("before_id")) {
+        (after_id, None) => (after_id, false),
+        (None, before_id) => (before_id, true),
+        (Some(_), Some(_)) => return Err(Problem::invalid("before_id", "Use either after_id or before_id, not both.")),
     };
-    let page = super::page(app, &tenant.name, ResourceKind::MessageBatch, place, is_before, limit).await?;
+    let page = super::page(app, call, ResourceKind::MessageBatch, start_id, oldest_first, limit).await?;
     let (mut batches, has_more) = page;
-    if is_before {
+    if oldest_first {
         batches.reverse();
     }
     let ids = [batches.first(), batches.last()].map(|batch| batch.map(|batch| batch.id.clone()));
-    let data: Vec<Value> = batches.iter().map(|batch| shown(app, call, batch)).collect();
+    let data: Vec<Value> = batches.iter().map(|batch| object(app, call, batch)).collect();
     let body = json!({ "data": data, "has_more": has_more, "first_id": ids[0], "last_id": ids[1] });
     Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
 
 /// `GET /v1/messages/batches/{id}`.
+///
+/// # Errors
+/// Returns an error if the caller has no such batch, or if the store is unavailable.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let batch = super::find(app, call, ResourceKind::MessageBatch, id).await?;
-    Ok(reply::json(&call.head, StatusCode::OK, &shown(app, call, &batch)))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(app, call, &batch)))
 }
 
-/// `POST /v1/messages/batches/{id}/cancel`.
+/// `POST /v1/messages/batches/{id}/cancel`. A batch that has ended stays unchanged.
+///
+/// # Errors
+/// Returns an error if the caller has no such batch, or if the store is unavailable.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let batch = super::cancel(app, call, ResourceKind::MessageBatch, id).await?;
-    Ok(reply::json(&call.head, StatusCode::OK, &shown(app, call, &batch)))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(app, call, &batch)))
 }
 
-/// `GET /v1/messages/batches/{id}/results`.
+/// `GET /v1/messages/batches/{id}/results`: a line of JSON for each request.
+///
+/// # Errors
+/// Returns an error if the caller has no such batch, if the batch has not ended, or if its results
+/// are no longer kept.
 pub async fn results(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let batch = ended(app, call, id, "has results").await?;
+    let batch = find_ended(app, call, id, "Its results are available after its end.").await?;
     let content = match &batch.output_file {
         Some(file) => {
-            let found = files::blobs(app)?.get(&batch.file_key(file)).await;
-            let found = found.map_err(|error| files::no_bucket(&error))?;
-            found.ok_or_else(|| Problem::new(Kind::NotFound, "The results of this batch are gone."))?
+            let results = files::blobs(app)?.get(&batch.file_key(file)).await?;
+            results.ok_or_else(|| Problem::new(Kind::NotFound, "The results of this batch are no longer kept."))?
         }
         None => Bytes::new(),
     };
@@ -96,89 +113,97 @@ pub async fn results(app: &App, call: &Call, id: &str) -> Result<Response<Body>,
     Ok(reply::whole(&call.head, StatusCode::OK, headers, content))
 }
 
-/// `DELETE /v1/messages/batches/{id}`.
+/// `DELETE /v1/messages/batches/{id}`: deletes the batch and its results.
+///
+/// # Errors
+/// Returns an error if the caller has no such batch, if the batch has not ended, or if a service is
+/// unavailable.
 pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let batch = ended(app, call, id, "can be deleted; cancel it first").await?;
+    let batch = find_ended(app, call, id, "Cancel it first, and delete it after its end.").await?;
     if let Some(file) = &batch.output_file {
-        let deleted = files::blobs(app)?.delete(&batch.file_key(file)).await;
-        deleted.map_err(|error| files::no_bucket(&error))?;
+        files::blobs(app)?.delete(&batch.file_key(file)).await?;
     }
     app.batches.delete(&batch).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &json!({ "id": batch.id, "type": "message_batch_deleted" })))
 }
 
-async fn ended(app: &App, call: &Call, id: &str, what: &str) -> Result<Batch, Problem> {
+/// Returns the caller's batch with this id if it has ended. `hint` says in the error what the
+/// caller can do instead.
+async fn find_ended(app: &App, call: &Call, id: &str, hint: &str) -> Result<Batch, Problem> {
     let batch = super::find(app, call, ResourceKind::MessageBatch, id).await?;
     if batch.status.is_final() {
         return Ok(batch);
     }
-    Err(Problem::new(Kind::Conflict, format!("The batch has not ended. Only one that has {what}.")))
+    Err(Problem::new(Kind::Conflict, format!("The batch has not ended. {hint}")))
 }
 
-/// The requests of a batch: their names and params.
+/// Parses the body of a new batch: the `custom_id` and the `params` of each request.
 fn requests(body: &[u8]) -> Result<Vec<(String, Value)>, Problem> {
-    let body: Map<String, Value> = serde_json::from_slice(body)
-        .map_err(|_| Problem::new(Kind::Invalid, "The request body must be a JSON object."))?;
-    if let Some(other) = body.keys().find(|name| *name != "requests") {
-        let shown: String = other.chars().take(40).collect();
-        return Err(Problem::invalid(shown, "A batch has requests and nothing else."));
+    let body = parse_object(body)?;
+    if let Some(name) = body.keys().find(|name| *name != "requests") {
+        return Err(unknown_parameter(name, "A batch has no such parameter. The only parameter is requests."));
     }
     let requests = body.into_iter().find_map(|(_, value)| match value {
         Value::Array(requests) if !requests.is_empty() => Some(requests),
         _ => None,
     });
     let requests =
-        requests.ok_or_else(|| Problem::invalid("requests", "The requests must be a list of at least one."))?;
+        requests.ok_or_else(|| Problem::invalid("requests", "The requests must be a list of at least one request."))?;
     if requests.len() > MAX_LINES {
-        let told = format!("A batch takes {} requests.", MAX_LINES);
-        return Err(Problem { kind: Kind::TooLarge, ..Problem::invalid("requests", told) });
+        let message = format!("A batch may have at most {MAX_LINES} requests.");
+        return Err(Problem { kind: Kind::TooLarge, ..Problem::invalid("requests", message) });
     }
-    let mut seen = HashSet::new();
-    let read = |(number, request)| request_of(number, request, &mut seen);
+    let mut custom_ids = HashSet::new();
+    let read = |(number, request)| read_request(number, request, &mut custom_ids);
     requests.into_iter().enumerate().map(read).collect()
 }
 
-fn request_of(number: usize, request: Value, seen: &mut HashSet<String>) -> Result<(String, Value), Problem> {
-    let refuse = |name: &str, told: &str| {
-        let at = format!("requests.{number}.{name}");
-        Err(Problem::invalid(at.clone(), format!("{at}: {told}")))
+/// Parses the request with this number, from 0. `custom_ids` has the ids of the requests before it.
+fn read_request(number: usize, request: Value, custom_ids: &mut HashSet<String>) -> Result<(String, Value), Problem> {
+    let refuse = |name: &str, message: &str| {
+        Err(Problem::invalid(format!("requests.{number}.{name}"), format!("requests.{number}: {message}")))
     };
-    let Value::Object(mut request) = request else { return refuse("custom_id", "each request must be an object.") };
+    let Value::Object(mut request) = request else { return refuse("custom_id", "a request must be an object.") };
     let (custom_id, params) = (request.remove("custom_id"), request.remove("params"));
-    let is_plain = |id: &String| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    let custom_id = custom_id.as_ref().and_then(Value::as_str).map(str::to_owned);
-    let custom_id = custom_id.filter(|id| (1..=LONGEST_CUSTOM_ID).contains(&id.len()) && is_plain(id));
-    let Some(custom_id) = custom_id else { return refuse("custom_id", "it must be 1 to 64 of a-z A-Z 0-9 _ -.") };
+    let is_plain = |id: &&str| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    let custom_id = custom_id.as_ref().and_then(Value::as_str);
+    let custom_id = custom_id.filter(|id| (1..=MAX_CUSTOM_ID_BYTES).contains(&id.len())).filter(is_plain);
+    let Some(custom_id) = custom_id else {
+        let message =
+            format!("custom_id must be a string of 1 to {MAX_CUSTOM_ID_BYTES} characters of a-z A-Z 0-9 _ -.");
+        return refuse("custom_id", &message);
+    };
     if !request.is_empty() {
-        return refuse("params", "a request has custom_id and params and nothing else.");
+        return refuse("params", "a request has no members besides custom_id and params.");
     }
     match params {
-        _ if !seen.insert(custom_id.clone()) => {
-            refuse("custom_id", "it must be another than that of an earlier request.")
+        _ if !custom_ids.insert(custom_id.to_owned()) => {
+            refuse("custom_id", "an earlier request has the same custom_id.")
         }
         Some(Value::Object(params)) if params.get("stream") == Some(&Value::Bool(true)) => {
-            refuse("params.stream", "nobody reads a stream in a batch.")
+            refuse("params.stream", "a batch cannot stream. Leave out params.stream, or set it to false.")
         }
-        Some(Value::Object(params)) => Ok((custom_id, Value::Object(params))),
-        _ => refuse("params", "they must be an object."),
+        Some(Value::Object(params)) => Ok((custom_id.to_owned(), Value::Object(params))),
+        _ => refuse("params", "params must be an object."),
     }
 }
 
-fn shown(app: &App, call: &Call, batch: &Batch) -> Value {
-    let is_ended = batch.status.is_final();
+/// The batch as an object of Anthropic's API.
+fn object(app: &App, call: &Call, batch: &Batch) -> Value {
+    let has_ended = batch.status.is_final();
     let processing_status = match batch.status {
-        _ if is_ended => "ended",
+        _ if has_ended => "ended",
         BatchStatus::Cancelling => "canceling",
         _ => "in_progress",
     };
-    // As at Anthropic, a request counts as in progress until its batch has ended.
-    let counts = if is_ended { batch.counts } else { Default::default() };
+    // As in Anthropic's API, a request counts as processing until its batch has ended.
+    let counts = if has_ended { batch.counts } else { Default::default() };
     json!({
         "id": batch.id,
         "type": "message_batch",
         "processing_status": processing_status,
         "request_counts": {
-            "processing": if is_ended { 0 } else { batch.total },
+            "processing": if has_ended { 0 } else { batch.total },
             "succeeded": counts.completed,
             "errored": counts.failed,
             "canceled": counts.cancelled,
@@ -189,7 +214,7 @@ fn shown(app: &App, call: &Call, batch: &Batch) -> Value {
         "ended_at": batch.ended_at.and_then(rfc3339),
         "cancel_initiated_at": batch.cancelling_at.and_then(rfc3339),
         "archived_at": null,
-        "results_url": is_ended.then(|| results_url(&app.path_prefix, &call.head, &batch.id)),
+        "results_url": has_ended.then(|| results_url(&app.path_prefix, &call.head, &batch.id)),
     })
 }
 
@@ -197,15 +222,15 @@ fn rfc3339(time: UnixMs) -> Option<String> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.as_ms()) * 1_000_000).ok()?.format(&Rfc3339).ok()
 }
 
-/// Where the results are, from where the caller stands: as it named us, through what proxies told, under the same prefixes.
+/// The URL of a batch's results as this caller reaches them: with its host name, with the scheme
+/// that the first proxy reports in `x-forwarded-proto`, and under the same prefixes.
 fn results_url(path_prefix: &str, head: &Head, id: &str) -> String {
     let parts = &head.parts;
-    let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let host = text(HOST).or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
-    let scheme = parts.headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
-    let scheme = scheme.and_then(|scheme| scheme.split(',').next()).map(str::trim);
-    let scheme = scheme.filter(|scheme| matches!(*scheme, "http" | "https"));
-    let scheme = scheme.or(parts.uri.scheme_str()).unwrap_or("http");
+    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(HOST.as_str()).or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+    let forwarded = text("x-forwarded-proto").and_then(|schemes| schemes.split(',').next()).map(str::trim);
+    let forwarded = forwarded.filter(|scheme| matches!(*scheme, "http" | "https"));
+    let scheme = forwarded.or(parts.uri.scheme_str()).unwrap_or("http");
     let vendor_prefix = parts.uri.path().find(PATH).map_or("", |at| &parts.uri.path()[..at]);
     let origin = host.map(|host| format!("{scheme}://{host}")).unwrap_or_default();
     format!("{origin}{path_prefix}{vendor_prefix}{PATH}/{id}/results")
@@ -229,28 +254,28 @@ mod tests {
     }
 
     #[test]
-    fn the_results_are_where_the_caller_came_in() {
+    fn results_have_the_host_the_scheme_and_the_prefixes_of_the_request() {
         let path = "/v1/messages/batches/b";
-        let here = "/v1/messages/batches/b/results";
-        assert_eq!(url("", path, &[("host", "a:1")]), format!("http://a:1{here}"));
+        let results = "/v1/messages/batches/b/results";
+        assert_eq!(url("", path, &[("host", "a:1")]), format!("http://a:1{results}"));
         let proxied = [("host", "a"), ("x-forwarded-proto", "https, http")];
-        assert_eq!(url("/llm", path, &proxied), format!("https://a/llm{here}"));
-        assert_eq!(url("", &format!("https://a/anthropic{path}"), &[]), format!("https://a/anthropic{here}"));
-        assert_eq!(url("", path, &[("host", "a"), ("x-forwarded-proto", "javascript")]), format!("http://a{here}"));
+        assert_eq!(url("/llm", path, &proxied), format!("https://a/llm{results}"));
+        assert_eq!(url("", &format!("https://a/anthropic{path}"), &[]), format!("https://a/anthropic{results}"));
+        assert_eq!(url("", path, &[("host", "a"), ("x-forwarded-proto", "javascript")]), format!("http://a{results}"));
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_by_name() {
-        let one = |custom_id: &str| json!({ "custom_id": custom_id, "params": {} });
+    fn an_invalid_request_is_refused_with_its_number_and_field() {
+        let request = |custom_id: &str| json!({ "custom_id": custom_id, "params": {} });
         let read = |body: Value| requests(body.to_string().as_bytes());
-        assert_eq!(read(json!({ "requests": [one("a"), one("b")] })).map(|requests| requests.len()), Ok(2));
+        assert_eq!(read(json!({ "requests": [request("a"), request("b")] })).map(|requests| requests.len()), Ok(2));
         for (body, param) in [
             (json!({}), "requests"),
             (json!({ "requests": [] }), "requests"),
-            (json!({ "requests": [one("a")], "model": "m" }), "model"),
-            (json!({ "requests": [one("a"), one("a")] }), "requests.1.custom_id"),
-            (json!({ "requests": [one("a b")] }), "requests.0.custom_id"),
-            (json!({ "requests": [one(&"a".repeat(65))] }), "requests.0.custom_id"),
+            (json!({ "requests": [request("a")], "model": "m" }), "model"),
+            (json!({ "requests": [request("a"), request("a")] }), "requests.1.custom_id"),
+            (json!({ "requests": [request("a b")] }), "requests.0.custom_id"),
+            (json!({ "requests": [request(&"a".repeat(65))] }), "requests.0.custom_id"),
             (json!({ "requests": [7] }), "requests.0.custom_id"),
             (json!({ "requests": [{ "custom_id": "a" }] }), "requests.0.params"),
             (json!({ "requests": [{ "custom_id": "a", "params": {}, "x": 1 }] }), "requests.0.params"),

@@ -1,4 +1,4 @@
-//! The form in which a file is uploaded (RFC 7578).
+//! The form of a file upload (`multipart/form-data`, RFC 7578).
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -9,74 +9,82 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-/// The longest name of a file, in characters.
-const LONGEST_NAME: usize = 255;
+/// Maximum length of a file's name, in characters. Longer names are truncated.
+const MAX_NAME_CHARS: usize = 255;
 
-/// What was uploaded.
+/// An uploaded file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Form {
+    /// Content of the file.
     pub content: Bytes,
+    /// Name of the file.
     pub name: String,
+    /// Purpose of the file: `batch`.
     pub purpose: String,
-    /// How long it is to be kept, in seconds.
-    pub kept_s: u64,
+    /// How long the file is kept, in seconds.
+    pub retention_s: u64,
 }
 
-/// Reads the whole form.
+/// Parses the form in `body`. `content_type` is the request's.
 ///
 /// # Errors
-/// It is none, or something in it is missing, unknown or cannot be meant.
+/// Returns an error if the body is not a form, or if a part is missing, unknown or invalid.
 pub async fn read(content_type: &str, body: Bytes) -> Result<Form, Problem> {
     let boundary = multer::parse_boundary(content_type).map_err(|_| {
-        Problem::new(Kind::Invalid, "A file is uploaded as multipart/form-data with the parts file and purpose.")
+        Problem::new(Kind::Invalid, "The request body must be multipart/form-data with the parts file and purpose.")
     })?;
     let mut form = Multipart::new(stream::iter([Ok::<_, std::convert::Infallible>(body)]), boundary);
-    let (mut file, mut purpose, mut kept_s) = (None, None, FILE_RETENTION_S);
-    while let Some(field) = form.next_field().await.map_err(|_| broken())? {
+    let (mut file, mut purpose, mut retention_s) = (None, None, FILE_RETENTION_S);
+    while let Some(field) = form.next_field().await.map_err(|_| malformed())? {
         match field.name().unwrap_or_default() {
             "file" => {
-                let name = field.file_name().unwrap_or("file").chars().take(LONGEST_NAME).collect();
-                file = Some((name, field.bytes().await.map_err(|_| broken())?));
+                let name = field.file_name().unwrap_or("file").chars().take(MAX_NAME_CHARS).collect();
+                file = Some((name, field.bytes().await.map_err(|_| malformed())?));
             }
             "purpose" => purpose = Some(text(field).await?),
-            "expires_after[anchor]" => anchor(&text(field).await?)?,
-            "expires_after[seconds]" => kept_s = seconds("expires_after.seconds", text(field).await?.parse().ok())?,
+            "expires_after[anchor]" => check_anchor(&text(field).await?)?,
+            "expires_after[seconds]" => {
+                retention_s = check_retention_s("expires_after.seconds", text(field).await?.parse().ok())?;
+            }
             _ => {
                 return Err(Problem::new(
                     Kind::Invalid,
-                    "The form has a part that is not file, purpose or expires_after.",
+                    "The form has an unknown part. Its parts are file, purpose and expires_after.",
                 ));
             }
         }
     }
-    let (name, content) = file.ok_or_else(|| Problem::invalid("file", "The form has no part file."))?;
+    let (name, content) = file.ok_or_else(|| Problem::invalid("file", "The form has no part named file."))?;
     let purpose = purpose.filter(|purpose| purpose == "batch");
     let purpose = purpose.ok_or_else(|| Problem::invalid("purpose", "The purpose must be batch."))?;
-    Ok(Form { content, name, purpose, kept_s })
+    Ok(Form { content, name, purpose, retention_s })
 }
 
-fn anchor(given: &str) -> Result<(), Problem> {
-    let told = "The anchor must be created_at.";
-    if given == "created_at" { Ok(()) } else { Err(Problem::invalid("expires_after.anchor", told)) }
+fn check_anchor(anchor: &str) -> Result<(), Problem> {
+    if anchor == "created_at" {
+        return Ok(());
+    }
+    Err(Problem::invalid("expires_after.anchor", "The anchor must be created_at."))
 }
 
-/// How long something is to be kept.
+/// Returns how long a file is kept, in seconds. `seconds` is the value of `param`, if that is a
+/// whole number.
 ///
 /// # Errors
-/// It is no number of seconds that can be meant.
-pub fn seconds(param: &str, given: Option<u64>) -> Result<u64, Problem> {
-    given.filter(|seconds| FILE_RETENTION_RANGE_S.contains(seconds)).ok_or_else(|| {
-        let (least, most) = (FILE_RETENTION_RANGE_S.start(), FILE_RETENTION_RANGE_S.end());
-        Problem::invalid(param, format!("The seconds must be a whole number from {least} to {most}."))
+/// Returns an error if it is not a whole number in [`FILE_RETENTION_RANGE_S`].
+pub fn check_retention_s(param: &str, seconds: Option<u64>) -> Result<u64, Problem> {
+    seconds.filter(|seconds| FILE_RETENTION_RANGE_S.contains(seconds)).ok_or_else(|| {
+        let (min, max) = (FILE_RETENTION_RANGE_S.start(), FILE_RETENTION_RANGE_S.end());
+        Problem::invalid(param, format!("The seconds must be a whole number from {min} to {max}."))
     })
 }
 
 async fn text(field: Field<'_>) -> Result<String, Problem> {
-    field.text().await.map_err(|_| broken())
+    field.text().await.map_err(|_| malformed())
 }
 
-fn broken() -> Problem {
-    Problem::new(Kind::Invalid, "The form is not well-formed multipart/form-data.")
+fn malformed() -> Problem {
+    Problem::new(Kind::Invalid, "The request body is not well-formed multipart/form-data.")
 }
 
 #[cfg(test)]
@@ -97,14 +105,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_form_is_a_file_and_its_purpose() {
+    async fn a_form_has_a_file_its_purpose_and_its_retention() {
         let parts = [("purpose", "batch"), ("file", "a\r\nb"), ("expires_after[seconds]", "3600")];
         let form = read_parts(&parts).await.expect("a form");
-        assert_eq!((form.content, form.purpose.as_str(), form.kept_s), (Bytes::from("a\r\nb"), "batch", 3_600));
+        assert_eq!((form.content, form.purpose.as_str(), form.retention_s), (Bytes::from("a\r\nb"), "batch", 3_600));
     }
 
     #[tokio::test]
-    async fn what_cannot_be_meant_is_refused_by_name() {
+    async fn a_missing_or_invalid_part_is_refused_by_name() {
         for (parts, param) in [
             (vec![("purpose", "batch")], Some("file")),
             (vec![("file", "")], Some("purpose")),
@@ -122,8 +130,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_form_or_refused(body: Vec<u8>, inside: bool) {
-            let body = if inside { [b"--b\r\n".to_vec(), body].concat() } else { body };
+        fn any_bytes_are_a_form_or_are_refused(body: Vec<u8>, has_boundary: bool) {
+            let body = if has_boundary { [b"--b\r\n".to_vec(), body].concat() } else { body };
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             let _ = runtime.block_on(read(TYPE, body.into()));
         }

@@ -1,4 +1,5 @@
-//! The events of a background response: those that were, from any on, and those that come.
+//! Streams the events of a background response, from any event to the end. Any process can do so,
+//! at any time and repeatedly, because the events are in the store.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -14,144 +15,158 @@ use crate::{
     overflow::{Follower, JobProgress},
     problem::{Kind, Problem},
     stored_headers::StoredHeaders,
-    units::UnixMs,
+    units::{Millis, UnixMs},
 };
 
-/// How long one connection follows a response that does not end, in milliseconds: then its caller asks for the rest.
-const LONGEST_MS: u64 = 60 * 60 * 1_000;
+/// Maximum time for which one connection follows a response. After it, the caller must request the
+/// rest.
+const MAX_FOLLOW: Millis = Millis::from_s(60 * 60);
 
-/// A number up to which the events of all attempts are the same: created, queued, in progress.
+/// Number of the last event that is the same in all attempts: created, queued, in progress.
 const LAST_COMMON_EVENT: u64 = 2;
 
-/// One who follows a response.
-struct Reading {
+/// Reads the events of a response for one caller.
+struct ResponseReader {
     app: App,
     follower: Follower,
     resumed: ResumedStream,
     context: Context,
-    /// The number of the last event that the caller has.
+    /// Number of the last event that the caller has.
     last: Option<u64>,
-    /// What of the start has not been sent.
+    /// The first events, which do not depend on the job's progress, until they are sent.
     start: Option<Bytes>,
-    /// Whether the events that were skipped are known to be those that the caller has.
-    is_sure: bool,
-    until_ms: u64,
-    silent_since_ms: u64,
+    /// Whether the skipped events are known to be the events that the caller has.
+    is_prefix_checked: bool,
+    /// Time when the connection ends.
+    ends_at: UnixMs,
+    /// Time when bytes were last sent.
+    silent_since: UnixMs,
 }
 
-/// The events of `job` after the one with number `after`, live to its end.
+/// Answers with the events of the response of `job` up to its end: all of them, or the events after
+/// the event with the number `after`.
+///
+/// # Errors
+/// Returns an error if the request of the response is no longer kept, or if the store is
+/// unavailable.
 pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Result<Response<Body>, Problem> {
     let context = context(app, &job).await?;
-    let now_ms = app.clock.now_ms();
-    let mut reading = Reading {
+    let start = ResponseStream::new(context.clone()).announce();
+    let (mut follower, mut resumed) = (Follower::new(app, job), ResumedStream::after(after));
+    follower.pass(&start);
+    let now = app.clock.now();
+    let deadline = call.head.deadline.unwrap_or(UnixMs::MAX);
+    let reader = ResponseReader {
         app: app.clone(),
-        follower: Follower::new(app, job),
-        resumed: ResumedStream::after(after),
-        start: None,
+        follower,
+        start: Some(resumed.push(&start)),
+        resumed,
         context,
         last: after,
-        is_sure: after.is_none_or(|after| after <= LAST_COMMON_EVENT),
-        until_ms: call.head.deadline.map(UnixMs::as_ms).unwrap_or(u64::MAX).min(now_ms + LONGEST_MS),
-        silent_since_ms: now_ms,
+        is_prefix_checked: after.is_none_or(|after| after <= LAST_COMMON_EVENT),
+        ends_at: deadline.min(now + MAX_FOLLOW),
+        silent_since: now,
     };
-    let start = ResponseStream::new(reading.context.clone()).announce();
-    reading.follower.pass(&start);
-    reading.start = Some(reading.resumed.push(&start));
-    let chunks = stream::unfold(Some(reading), |open| async {
-        let mut reading = open?;
-        let (bytes, is_over) = reading.next().await;
-        Some((Ok(Frame::data(bytes)), (!is_over).then_some(reading)))
+    let chunks = stream::unfold(Some(reader), |reader| async {
+        let mut reader = reader?;
+        let (bytes, is_last) = reader.next().await;
+        Some((Ok(Frame::data(bytes)), (!is_last).then_some(reader)))
     });
     let headers = Api::Responses.stream_headers(&call.head.request_id, &StoredHeaders::default());
     Ok(reply::streamed(&call.head, headers, chunks))
 }
 
-impl Reading {
-    /// The next bytes to send, and whether they are the last.
+impl ResponseReader {
+    /// Returns the next bytes to send, and whether they are the last.
     async fn next(&mut self) -> (Bytes, bool) {
         if let Some(start) = self.start.take().filter(|start| !start.is_empty()) {
             self.last = self.resumed.last();
             return (start, false);
         }
         loop {
-            let (bytes, is_over) = match self.look().await {
-                Ok(seen) => seen,
-                Err(problem) => (self.stream().interrupt(&problem), true),
+            let (bytes, is_last) = match self.look().await {
+                Ok(found) => found,
+                Err(problem) => (self.rest().interrupt(&problem), true),
             };
-            let now_ms = self.app.clock.now_ms();
-            if is_over || !bytes.is_empty() {
-                self.silent_since_ms = now_ms;
-                return (bytes, is_over);
+            let now = self.app.clock.now();
+            if is_last || !bytes.is_empty() {
+                self.silent_since = now;
+                return (bytes, is_last);
             }
-            if now_ms >= self.until_ms {
-                return (self.stream().interrupt(&still_under_way(self.last)), true);
+            if now >= self.ends_at {
+                return (self.rest().interrupt(&still_in_progress(self.last)), true);
             }
-            if now_ms.saturating_sub(self.silent_since_ms) >= reply::KEEP_ALIVE.as_ms() {
-                self.silent_since_ms = now_ms;
-                return (Encoder::Response(self.stream()).keep_alive(), false);
+            if now - self.silent_since >= reply::KEEP_ALIVE {
+                self.silent_since = now;
+                return (Encoder::Response(self.rest()).keep_alive(), false);
             }
-            self.follower.pause(UnixMs::from_ms(self.until_ms)).await;
+            self.follower.pause(self.ends_at).await;
         }
     }
 
+    /// Returns the events that have arrived since the last look, and whether they are the last.
     async fn look(&mut self) -> Result<(Bytes, bool), Problem> {
-        let (bytes, is_over) = match self.follower.look().await? {
+        let (bytes, is_last) = match self.follower.look().await? {
             JobProgress::Nothing => return Ok((Bytes::new(), false)),
             JobProgress::Bytes(bytes) => (self.resumed.push(&bytes), false),
             JobProgress::Answered { rest, .. } => (self.resumed.push(&rest), true),
             JobProgress::Ended { job, result } => {
-                let standing = match job.status {
+                let state = match job.status {
                     JobStatus::Cancelled => ResponseState::Cancelled,
                     _ => failed(&job, result.map(|result| result.status)),
                 };
-                // Whatever the caller has: this is what comes after it.
-                return Ok((self.stream().end_as(&standing), true));
+                // This event ends the stream, whichever events the caller has.
+                return Ok((self.rest().end_as(&state), true));
             }
         };
-        if !self.is_sure && (is_over || !bytes.is_empty()) {
-            self.make_sure().await?;
+        if !self.is_prefix_checked && (is_last || !bytes.is_empty()) {
+            self.check_skipped_events().await?;
         }
         self.last = self.resumed.last();
-        Ok((bytes, is_over))
+        Ok((bytes, is_last))
     }
 
-    /// The attempts before this one must not have given the caller other events than those that were skipped.
-    async fn make_sure(&mut self) -> Result<(), Problem> {
-        let jobs = &self.app.jobs;
-        let id = &self.follower.job().id;
-        let streams = jobs.streams(id).await?;
-        let own = self.follower.job().result_fence.unwrap_or(self.follower.job().fence);
-        for fence in streams.fences.into_iter().filter(|fence| *fence != own) {
-            let (mut earlier, mut part) = (BytesMut::new(), 0);
-            while let Some(bytes) = jobs.chunk(id, fence, part).await? {
+    /// Checks that no earlier attempt can have sent the caller events that differ from the skipped
+    /// events.
+    ///
+    /// # Errors
+    /// Returns an error if the skipped events differ from an earlier attempt's, or if the store is
+    /// unavailable.
+    async fn check_skipped_events(&mut self) -> Result<(), Problem> {
+        let (jobs, job) = (&self.app.jobs, self.follower.job());
+        let fences = jobs.streams(&job.id).await?.fences;
+        let current_fence = job.result_fence.unwrap_or(job.fence);
+        for fence in fences.into_iter().filter(|fence| *fence != current_fence) {
+            let (mut earlier, mut chunk) = (BytesMut::new(), 0);
+            while let Some(bytes) = jobs.chunk(&job.id, fence, chunk).await? {
                 earlier.extend_from_slice(&bytes);
-                part += 1;
+                chunk += 1;
             }
             if self.resumed.is_contradicted_by(&earlier) {
-                return Err(another_attempt());
+                return Err(attempts_differ());
             }
         }
-        self.is_sure = true;
+        self.is_prefix_checked = true;
         Ok(())
     }
 
-    /// A stream that goes on after what the caller has.
-    fn stream(&self) -> ResponseStream {
+    /// A stream that continues after the events that the caller has.
+    fn rest(&self) -> ResponseStream {
         let mut stream = ResponseStream::new(self.context.clone());
         stream.skip(self.last.map_or(0, |last| last.saturating_add(1)));
         stream
     }
 }
 
-fn still_under_way(last: Option<u64>) -> Problem {
+fn still_in_progress(last: Option<u64>) -> Problem {
     let last = last.unwrap_or_default();
-    let told = format!("The response is still under way. Go on with stream=true and starting_after={last}.");
-    Problem::new(Kind::Timeout, told)
+    let message = format!("The response is still in progress. Continue with stream=true and starting_after={last}.");
+    Problem::new(Kind::Timeout, message)
 }
 
-/// The sequence numbers of two attempts do not mean the same events.
-fn another_attempt() -> Problem {
-    let told = "The response was begun again after an attempt that broke off, so its events may not follow those that you \
-                have. Retrieve it, or stream it from its start.";
-    Problem::new(Kind::Conflict, told)
+/// The event numbers of two attempts do not stand for the same events.
+fn attempts_differ() -> Problem {
+    let message = "The response was started again after an interruption, so its events may not continue the events \
+                   that you have. Retrieve the response, or stream it from the start.";
+    Problem::new(Kind::Conflict, message)
 }

@@ -1,11 +1,11 @@
-//! A stream that waits for its job: kept alive, then told as it comes.
+//! Streams to waiting callers: kept alive until the job starts, then passed on as they arrive.
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderName, HeaderValue, Response};
 use http_body::Frame;
 
-use super::{Held, Looked};
+use super::{LookOutcome, WaitingCall};
 use crate::{
     dialect::{Api, Dialect, Encoder},
     http::{
@@ -15,63 +15,72 @@ use crate::{
     job::{Job, StoredResult},
     problem::Problem,
     stored_headers::StoredHeaders,
+    units::{Millis, UnixMs},
 };
 
-/// How long the status is held back, in milliseconds: what is known by then is told as without the wait.
-const HEAD_MS: u64 = 10_000;
+/// Maximum time for which the status and the headers are held back. A failure within this time has
+/// the same status as without the wait.
+pub const MAX_HEAD_DELAY: Millis = Millis::from_s(10);
 
-/// A stream under way.
-struct Told {
-    held: Held,
+/// The body of a stream that has begun.
+struct WaitingStream {
+    waiting: WaitingCall,
     encoder: Encoder,
-    cut: StreamFailure,
-    /// What is to be sent first.
+    failure: StreamFailure,
+    /// The first bytes, if they arrived before the head was sent.
     first: Option<Bytes>,
-    /// How many server-sent events were sent.
+    /// Number of server-sent events that were sent.
     events: u64,
-    silent_since_ms: u64,
+    /// Time when bytes were last sent.
+    silent_since: UnixMs,
 }
 
-/// Waits for the start of the stream, at most for [`HEAD_MS`], and then answers with it.
+/// Answers with a stream when its job has begun to answer, but after [`MAX_HEAD_DELAY`] at the
+/// latest. A job that fails before is answered with the response that it would have received
+/// without the wait.
 ///
 /// # Errors
-/// The wait was in vain.
-pub async fn streamed(call: &Call, api: Api, mut held: Held, encoder: Encoder) -> Result<Response<Body>, Problem> {
-    let head_until_ms = held.app.clock.now_ms() + HEAD_MS;
+/// Returns an error if the wait is over before the stream has begun.
+pub async fn streamed(
+    call: &Call,
+    api: Api,
+    mut waiting: WaitingCall,
+    encoder: Encoder,
+) -> Result<Response<Body>, Problem> {
+    let head_due = waiting.app.clock.now() + MAX_HEAD_DELAY;
     let mut first = None;
-    while first.is_none() && held.app.clock.now_ms() < head_until_ms {
-        match held.look().await? {
-            Some(Looked::Bytes(bytes)) => first = Some(bytes),
-            Some(Looked::Answered { answer, .. } | Looked::Failed { result: answer, .. }) => {
-                return Ok(reply::stored(&call.head, answer, held.limit_headers(call).await));
+    while first.is_none() && waiting.app.clock.now() < head_due {
+        match waiting.look().await? {
+            Some(LookOutcome::Bytes(bytes)) => first = Some(bytes),
+            Some(LookOutcome::Answered { answer, .. } | LookOutcome::Failed { result: answer, .. }) => {
+                return Ok(reply::stored(&call.head, answer, waiting.limit_headers(call).await));
             }
-            None => held.pause(head_until_ms).await,
+            None => waiting.pause(head_due).await,
         }
     }
-    let headers = headers(call, api, &held, first.is_some()).await?;
-    let (cut, silent_since_ms) = (StreamFailure::default(), held.app.clock.now_ms());
-    let told = Told { held, encoder, cut: cut.clone(), first, events: 0, silent_since_ms };
-    let chunks = stream::unfold(Some(told), |open| async {
-        let mut told = open?;
-        let (bytes, is_over) = told.next().await;
-        Some((Ok(Frame::data(bytes)), (!is_over).then_some(told)))
+    let headers = headers(call, api, &waiting, first.is_some()).await?;
+    let (failure, silent_since) = (StreamFailure::default(), waiting.app.clock.now());
+    let stream = WaitingStream { waiting, encoder, failure: failure.clone(), first, events: 0, silent_since };
+    let chunks = stream::unfold(Some(stream), |stream| async {
+        let mut stream = stream?;
+        let (bytes, is_last) = stream.next().await;
+        Some((Ok(Frame::data(bytes)), (!is_last).then_some(stream)))
     });
     let mut response = reply::streamed(&call.head, headers, chunks);
-    response.extensions_mut().insert(cut);
+    response.extensions_mut().insert(failure);
     Ok(response)
 }
 
-/// The headers: those of the attempt that has begun, or what is known without one.
+/// Returns the headers: of the attempt that has begun, or the headers that every stream has.
 async fn headers(
     call: &Call,
     api: Api,
-    held: &Held,
+    waiting: &WaitingCall,
     has_begun: bool,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
-    let mut headers = held.limit_headers(call).await;
+    let mut headers = waiting.limit_headers(call).await;
     if has_begun {
-        let streams = held.app.jobs.streams(&held.follower.job().id).await;
-        let streams = streams?;
+        let streams = waiting.app.jobs.streams(&waiting.follower.job().id).await?;
         headers.extend(streams.headers.parse());
     } else {
         headers.extend(api.stream_headers(&call.head.request_id, &StoredHeaders::default()));
@@ -79,44 +88,47 @@ async fn headers(
     Ok(headers)
 }
 
-impl Told {
-    /// The next bytes to send, and whether they are the last.
+impl WaitingStream {
+    /// Returns the next bytes to send, and whether they are the last.
     async fn next(&mut self) -> (Bytes, bool) {
         if let Some(first) = self.first.take() {
             return (self.sent(first), false);
         }
         loop {
-            match self.held.look().await {
-                Ok(Some(Looked::Bytes(bytes))) => return (self.sent(bytes), false),
-                Ok(Some(Looked::Answered { rest, .. })) => return (self.sent(rest), true),
-                Ok(Some(Looked::Failed { job, result })) => return (self.problem(&failure(&job, &result)), true),
+            match self.waiting.look().await {
+                Ok(Some(LookOutcome::Bytes(bytes))) => return (self.sent(bytes), false),
+                Ok(Some(LookOutcome::Answered { rest, .. })) => return (self.sent(rest), true),
+                Ok(Some(LookOutcome::Failed { job, result })) => return (self.problem(&failure(&job, &result)), true),
                 Ok(None) => {}
                 Err(problem) => return (self.problem(&problem), true),
             }
-            let now_ms = self.held.app.clock.now_ms();
-            if now_ms.saturating_sub(self.silent_since_ms) >= reply::KEEP_ALIVE.as_ms() {
-                self.silent_since_ms = now_ms;
+            let now = self.waiting.app.clock.now();
+            let keep_alive_due = self.silent_since + reply::KEEP_ALIVE;
+            if now >= keep_alive_due {
+                self.silent_since = now;
                 return (self.encoder.keep_alive(), false);
             }
-            self.held.pause(self.silent_since_ms + reply::KEEP_ALIVE.as_ms()).await;
+            self.waiting.pause(keep_alive_due).await;
         }
     }
 
+    /// Notes that `bytes` are sent, and returns them.
     fn sent(&mut self, bytes: Bytes) -> Bytes {
-        self.silent_since_ms = self.held.app.clock.now_ms();
+        self.silent_since = self.waiting.app.clock.now();
         self.events += bytes.windows(2).filter(|pair| pair == b"\n\n").count() as u64;
         bytes
     }
 
+    /// Returns the bytes that end the stream with an error.
     fn problem(&mut self, problem: &Problem) -> Bytes {
         self.encoder.skip(self.events);
-        self.cut.end(&mut self.encoder, problem)
+        self.failure.end(&mut self.encoder, problem)
     }
 }
 
-/// Why the job failed, for a caller that has been told that its stream has begun.
+/// The problem of a job that failed, for a caller that has already received the status 200.
 fn failure(job: &Job, result: &StoredResult) -> Problem {
     let kind = Dialect::kind_for_status(result.status);
-    let message = job.error.clone().unwrap_or_else(|| "The answer broke off.".to_owned());
+    let message = job.error.clone().unwrap_or_else(|| "The answer was interrupted.".to_owned());
     Problem::new(kind, message)
 }
