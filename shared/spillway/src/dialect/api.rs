@@ -37,19 +37,20 @@ pub enum Api {
 /// A path that calls a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelPath<'a> {
-    /// The API of the call.
+    /// API of the call.
     pub api: Api,
-    /// The model in the path, still percent-encoded. Only Bedrock's paths have one.
+    /// Model in the path, still percent-encoded. Only Bedrock's paths have one.
     pub model: Option<&'a str>,
-    /// Whether the path asks for a stream. In other APIs, the body does.
+    /// Whether the path asks for a stream. In the other APIs the body does.
     pub stream: bool,
 }
 
 impl Api {
-    /// The call that a raw path makes, if it calls a model. Some SDKs put `/openai` or `/anthropic` before the path.
+    /// Parses a raw path; `None` if it calls no model. Some SDKs put `/openai` or `/anthropic`
+    /// before the path.
     ///
-    /// A Bedrock model id is everything between `/model/` and the last segment: ids hold `:`, ARNs hold `/`, and clients
-    /// encode them differently.
+    /// A Bedrock model id is everything between `/model/` and the last segment: ids contain `:`,
+    /// ARNs contain `/`, and clients encode them differently.
     pub fn at(path: &str) -> Option<ModelPath<'_>> {
         if let Some((model, operation)) = path.strip_prefix("/model/").and_then(|rest| rest.rsplit_once('/')) {
             let (api, stream) = match operation {
@@ -67,7 +68,7 @@ impl Api {
         Some(ModelPath { api, model: None, stream: false })
     }
 
-    /// The path of a call, with `{id}` for the model.
+    /// Returns the path of a call, with `{id}` for the model.
     pub fn path(self) -> &'static str {
         match self {
             Self::ChatCompletions => "/v1/chat/completions",
@@ -79,7 +80,7 @@ impl Api {
         }
     }
 
-    /// The dialect that the API belongs to.
+    /// Returns the dialect that the API belongs to.
     pub fn dialect(self) -> Dialect {
         match self {
             Self::ChatCompletions | Self::Responses | Self::Embeddings => Dialect::OpenAi,
@@ -88,8 +89,8 @@ impl Api {
         }
     }
 
-    /// Reads a request body as far as its model. `path_model` is the percent-decoded model in the
-    /// route, if the route has one. `stream` counts only on Bedrock routes; the other APIs have it
+    /// Reads only the model of a request body. `path_model` is the percent-decoded model in the
+    /// route, if the route has one. `stream` is used on Bedrock routes only; the other APIs have it
     /// in the body.
     ///
     /// # Errors
@@ -127,7 +128,7 @@ impl Api {
             },
             (Self::Messages | Self::Invoke, Output::Native(replies)) => return self.native_answer(context, replies),
             _ => {
-                let problem = Problem::new(Kind::Internal, "The model's answer has another form than the request.");
+                let problem = Problem::new(Kind::Internal, "The model's answer does not have the form of the API.");
                 return self.dialect().problem(&context.request_id, &problem);
             }
         };
@@ -135,7 +136,7 @@ impl Api {
         Rendered { status: StatusCode::OK, headers, body: Bytes::from(body) }
     }
 
-    /// Renders the model's own bytes; on Bedrock routes with the headers of the model's reply.
+    /// Renders the model's own bytes. On Bedrock routes it adds the headers of the model's reply.
     fn native_answer(self, context: &Context, replies: &[NativeReply]) -> Rendered {
         let mut headers = headers::for_json(self.dialect(), &context.request_id);
         let reply = replies.first();
@@ -155,7 +156,7 @@ impl Api {
         }
     }
 
-    /// The headers of a stream; `reply_headers` are those of the model's reply.
+    /// Returns the headers of a stream. `reply_headers` are the headers of the model's reply.
     pub fn stream_headers(self, request_id: &str, reply_headers: &StoredHeaders) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = headers::for_stream(self.dialect(), request_id);
         if self == Self::Invoke {
@@ -165,7 +166,7 @@ impl Api {
     }
 }
 
-/// The path without the prefix of a vendor, which some SDKs insist on.
+/// Returns the path without the vendor's prefix that some SDKs add.
 pub fn without_vendor(path: &str) -> &str {
     path.strip_prefix("/openai")
         .or_else(|| path.strip_prefix("/anthropic"))
@@ -173,7 +174,7 @@ pub fn without_vendor(path: &str) -> &str {
         .unwrap_or(path)
 }
 
-/// A request body of which only the model has been read.
+/// A request body. Only its model has been read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     api: Api,
@@ -183,16 +184,16 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The model as the caller named it.
+    /// Returns the model as the caller named it.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// Reads the rest, for a model whose own bodies have `format`. `headers` are those of the HTTP
-    /// request.
+    /// Reads the rest of the body, for a model whose own bodies have `format`. `headers` are the
+    /// headers of the HTTP request.
     ///
     /// # Errors
-    /// Returns [`Kind::Invalid`] with the wrong field in the dialect's spelling. The error never
+    /// Returns [`Kind::Invalid`] with the wrong field, as the dialect spells it. The error never
     /// quotes prompt text.
     pub fn request(self, format: Option<Format>, headers: &HeaderMap) -> Result<(Request, Echo), Problem> {
         let Self { api, model, body, stream } = self;
@@ -209,7 +210,7 @@ impl Draft {
         }
     }
 
-    /// Reads the rest as a request to count tokens instead of to answer.
+    /// Reads the rest of the body as a request to count tokens.
     ///
     /// # Errors
     /// Returns the same errors as [`request`](Self::request).

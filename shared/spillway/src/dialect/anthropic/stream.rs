@@ -8,10 +8,16 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::{answer, native};
-use crate::dialect::Context;
-use crate::dialect::reply::{self, ConverseEvent};
-use crate::dialect::sse;
-use crate::{chat::StreamEvent, problem::Problem, usage::Usage};
+use crate::{
+    chat::StreamEvent,
+    dialect::{
+        Context,
+        reply::{self, ConverseEvent},
+        sse,
+    },
+    problem::Problem,
+    usage::Usage,
+};
 
 /// Encoder of one stream of message events.
 #[derive(Debug)]
@@ -19,17 +25,17 @@ pub struct MessageStream {
     context: Context,
     has_started: bool,
     is_over: bool,
-    /// The block that receives deltas.
+    /// Block that receives deltas.
     open: Option<OpenBlock>,
-    /// The number of blocks that were opened.
+    /// Number of blocks that were opened.
     opened: usize,
-    /// The stop reason and stop sequence, held until the usage is known.
+    /// Stop reason and stop sequence, until the usage is known.
     stop: Option<(&'static str, Option<String>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct OpenBlock {
-    /// Converse's number of the block.
+    /// Number of the block in Converse.
     block: u64,
     kind: BlockKind,
 }

@@ -5,17 +5,22 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answer;
-use crate::dialect::Context;
-use crate::dialect::reply::{self, ConverseEvent};
-use crate::dialect::sse;
-use crate::{chat::StreamEvent, problem::Problem};
+use crate::{
+    chat::StreamEvent,
+    dialect::{
+        Context,
+        reply::{self, ConverseEvent},
+        sse,
+    },
+    problem::Problem,
+};
 
 /// Encoder of one stream of chunks.
 #[derive(Debug)]
 pub struct CompletionStream {
     context: Context,
     id: String,
-    /// The tool calls so far. The position in this list is OpenAI's index of the call.
+    /// Tool calls so far. OpenAI's index of a call is its position in this list.
     calls: Vec<ToolCall>,
     has_role: bool,
     is_over: bool,
@@ -23,7 +28,7 @@ pub struct CompletionStream {
 
 #[derive(Debug)]
 struct ToolCall {
-    /// Converse's number of the block.
+    /// Number of the block in Converse.
     block: u64,
     has_arguments: bool,
 }
@@ -35,7 +40,7 @@ struct CompletionChunk<'a> {
     created: u64,
     model: &'a str,
     choices: &'a [ChunkChoice],
-    /// `null` in all but the last chunk if the caller wants the usage, otherwise absent.
+    /// `null` in all but the last chunk if the caller requested the usage, otherwise absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Value>,
 }
@@ -70,8 +75,8 @@ impl CompletionStream {
                 self.delta(json!({"tool_calls": [call]}), None)
             }
             ConverseEvent::ToolInput { block, json } if !json.is_empty() => self.arguments(block, json),
-            // A tool without parameters gets no input at all, but callers parse the arguments as
-            // JSON.
+            // A call of a tool without parameters has no input at all, but callers parse the
+            // arguments as JSON.
             ConverseEvent::BlockStop { block } if self.lacks_arguments(block) => self.arguments(block, "{}"),
             ConverseEvent::MessageStop { reason, .. } => self.delta(json!({}), Some(answer::finish_reason(reason))),
             ConverseEvent::Metadata(usage) if self.context.echo.include_usage => {
@@ -109,7 +114,7 @@ impl CompletionStream {
         self.calls.iter().any(|call| call.block == block && !call.has_arguments)
     }
 
-    /// A chunk with one choice; the first chunk also has the role.
+    /// Encodes a chunk with one choice. The first chunk also has the role.
     fn delta(&mut self, mut delta: Value, finish_reason: Option<&'static str>) -> Bytes {
         if !std::mem::replace(&mut self.has_role, true) {
             delta["role"] = json!("assistant");

@@ -21,7 +21,7 @@ struct Scan {
     words: Words,
     /// Character before the current run.
     before: char,
-    /// Kind of random text that it belongs to, if any.
+    /// Feature of that run if it is random text.
     random: Option<Feature>,
 }
 
@@ -206,21 +206,21 @@ fn part_bytes(word: &str) -> usize {
     word.find(begins_part).unwrap_or(word.len())
 }
 
-/// Length of the blocks in which unbroken runs are judged, so that later text changes the judgement
-/// of one block at most.
+/// Length of the blocks in which unbroken runs are judged. Later text changes the judgement of at
+/// most one block.
 const RANDOM_BLOCK_BYTES: usize = 64;
 
-/// Minimum length of a run that can be judged.
-const RANDOM_MIN_BYTES: usize = 16;
+/// Minimum length of a run that is judged.
+const MIN_RANDOM_BYTES: usize = 16;
 
 /// Returns the length of the random characters at the beginning of `rest`, in bytes, and their
-/// feature. In random text every second character changes between small letters, capitals, digits
-/// and signs, which never happens in words, paths and identifiers. Other text does not fill a whole
-/// unbroken block, so there fewer changes suffice, or the repeated `A` of binary zeros, or only
-/// capitals.
+/// feature. In random text, half of all characters differ in kind from their neighbour: small
+/// letter, capital, digit or sign. That never happens in words, paths and identifiers. Only random
+/// text fills a whole block without a break, so a whole block needs fewer changes; the repeated `A`
+/// of binary zeros or capitals alone are also enough.
 fn random_prefix(rest: &str) -> Option<(Feature, usize)> {
     let bytes = base64_bytes(rest);
-    if bytes < RANDOM_MIN_BYTES {
+    if bytes < MIN_RANDOM_BYTES {
         return None;
     }
     let block = &rest.as_bytes()[..bytes];
