@@ -260,7 +260,7 @@ async fn any_content_type_and_none_are_accepted() {
 
 #[tokio::test]
 async fn an_aws_sdk_skips_keep_alives() {
-    let context = spillway::dialect::Context {
+    let context = spillway::dialect::AnswerContext {
         request_id: "r".into(),
         model: "m".into(),
         created_s: 0,

@@ -8,7 +8,7 @@ use spillway::{
     broker,
     dialect::Api,
     quota::{Charge, Image, Tokenizer, input_tokens},
-    store::ledger::{Account, Held, ReserveOutcome},
+    store::ledger::{Account, HeldReservation, ReserveOutcome},
     units::Millis,
 };
 use tokio::task::JoinSet;
@@ -67,7 +67,7 @@ impl Deployment {
     }
 
     /// Reserves `charge` on a tenant, as an unfinished request does.
-    pub async fn occupy(&self, tenant: &str, charge: Charge, for_ms: u64) -> Held {
+    pub async fn occupy(&self, tenant: &str, charge: Charge, for_ms: u64) -> HeldReservation {
         let expires_at = self.world.app.clock.now() + Millis::from_ms(for_ms);
         match self.world.app.ledger.reserve(&self.account(tenant).await, charge, expires_at).await {
             Ok(ReserveOutcome::Reserved(held, _)) => held,

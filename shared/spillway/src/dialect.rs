@@ -41,7 +41,7 @@ pub enum Dialect {
 
 /// Members of a request that its answer repeats.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Context {
+pub struct AnswerContext {
     /// Id of the request at Spillway. It is part of the answer's id and the value of the dialect's
     /// request id header.
     pub request_id: String,

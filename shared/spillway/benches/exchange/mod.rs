@@ -5,7 +5,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use spillway::{
     chat::{Answer, Format, NativeReply, Output, Overlaid, StreamEvent},
-    dialect::{Api, Context, Echo, Rendered},
+    dialect::{AnswerContext, Api, Echo, Rendered},
     stored_headers::StoredHeaders,
     usage::Usage,
 };
@@ -16,8 +16,8 @@ fn text(bytes: usize) -> String {
     TEXT.chars().cycle().take(bytes).collect()
 }
 
-fn context() -> Context {
-    Context { request_id: "r1".into(), model: "model".into(), created_s: 1_700_000_000, echo: Echo::default() }
+fn context() -> AnswerContext {
+    AnswerContext { request_id: "r1".into(), model: "model".into(), created_s: 1_700_000_000, echo: Echo::default() }
 }
 
 /// A body as it comes from a caller.
@@ -87,7 +87,7 @@ impl Asked {
 /// A complete answer as it comes from the model.
 pub struct Answered {
     api: Api,
-    context: Context,
+    context: AnswerContext,
     answer: Answer,
 }
 

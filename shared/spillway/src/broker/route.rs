@@ -11,7 +11,7 @@ use crate::{
     quota::{self, Charged},
     store::{
         LedgerError,
-        ledger::{Held, ReserveOutcome},
+        ledger::{HeldReservation, ReserveOutcome},
     },
     units::Millis,
 };
@@ -20,7 +20,7 @@ use crate::{
 pub struct Routed<'a> {
     pub pool: &'a Pool,
     /// The reservation on the pool; `None` if it has no limits.
-    pub held: Option<Held>,
+    pub held: Option<HeldReservation>,
     /// The concurrency permit of a job that can wait.
     pub permit: Option<Permit>,
     /// Number of pools that were called, including this one.
@@ -192,7 +192,7 @@ impl Obstacles {
 enum Room {
     /// The pool has no limits.
     Unlimited,
-    Held(Held),
+    Held(HeldReservation),
     Full {
         retry_after: Millis,
     },

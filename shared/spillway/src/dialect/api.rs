@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Context, Dialect, Echo, Encoder, Rendered, anthropic, bedrock, headers,
+    AnswerContext, Dialect, Echo, Encoder, Rendered, anthropic, bedrock, headers,
     json::{self, Path},
     openai,
 };
@@ -115,7 +115,7 @@ impl Api {
     }
 
     /// Renders a complete answer (200).
-    pub fn answer(self, context: &Context, answer: &Answer) -> Rendered {
+    pub fn answer(self, context: &AnswerContext, answer: &Answer) -> Rendered {
         let usage = answer.usage.unwrap_or_default();
         let body = match (self, &answer.output) {
             (Self::ChatCompletions, Output::Converse(body)) => openai::answer(context, body, &usage).to_string(),
@@ -137,7 +137,7 @@ impl Api {
     }
 
     /// Renders the model's own bytes. On Bedrock routes it adds the headers of the model's reply.
-    fn native_answer(self, context: &Context, replies: &[NativeReply]) -> Rendered {
+    fn native_answer(self, context: &AnswerContext, replies: &[NativeReply]) -> Rendered {
         let mut headers = headers::for_json(self.dialect(), &context.request_id);
         let reply = replies.first();
         if let (Self::Invoke, Some(reply)) = (self, reply) {
@@ -147,7 +147,7 @@ impl Api {
     }
 
     /// Starts a stream.
-    pub fn stream(self, context: Context) -> Encoder {
+    pub fn stream(self, context: AnswerContext) -> Encoder {
         match self {
             Self::ChatCompletions | Self::Embeddings => Encoder::ChatCompletion(openai::CompletionStream::new(context)),
             Self::Responses => Encoder::Response(openai::ResponseStream::new(context)),

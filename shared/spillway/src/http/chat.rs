@@ -10,7 +10,7 @@ use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError, Served},
     chat::Request,
-    dialect::{Api, Context, Draft, Echo},
+    dialect::{AnswerContext, Api, Draft, Echo},
     job::StoredCall,
     overflow,
     problem::{Kind, Problem},
@@ -154,8 +154,8 @@ fn stored(call: &Call, api: Api, path_model: Option<&str>, stream: bool) -> Stor
     }
 }
 
-fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> Context {
-    Context {
+fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> AnswerContext {
+    AnswerContext {
         request_id: call.head.request_id.clone(),
         model: request.model.clone(),
         created_s: app.clock.now_ms() / 1_000,
@@ -163,7 +163,7 @@ fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> Context {
     }
 }
 
-fn respond(app: &App, call: &Call, api: Api, context: Context, ignored: &str, served: Served) -> Response<Body> {
+fn respond(app: &App, call: &Call, api: Api, context: AnswerContext, ignored: &str, served: Served) -> Response<Body> {
     let mut headers = served.headers(ignored);
     headers.extend(call.head.dialect.limit_headers(&served.limit_states, app.clock.now_ms()));
     match served.reply {

@@ -12,7 +12,7 @@ use super::{Body, Call, jobs, reply};
 use crate::{
     app::App,
     broker::{self, ModelRequest},
-    dialect::{Api, Context, Dialect, ResponseState, last_response},
+    dialect::{AnswerContext, Api, Dialect, ResponseState, last_response},
     job::{Job, JobReader, JobStatus, StoredCall},
     overflow::{self, Submission},
     problem::{Kind, Problem},
@@ -130,11 +130,11 @@ fn failed(job: &Job, status: Option<u16>) -> ResponseState {
 }
 
 /// What the response repeats of its request: the same whoever reads it.
-async fn context(app: &App, job: &Job) -> Result<Context, Problem> {
+async fn context(app: &App, job: &Job) -> Result<AnswerContext, Problem> {
     let body = app.jobs.request(job).await?;
     let draft = Api::Responses.read(&body.ok_or_else(no_longer_kept)?, None, job.call.stream)?;
     let (request, echo) = draft.request(None, &HeaderMap::new())?;
-    Ok(Context { request_id: job.answer_id(), model: request.model, created_s: job.created_at.as_s(), echo })
+    Ok(AnswerContext { request_id: job.answer_id(), model: request.model, created_s: job.created_at.as_s(), echo })
 }
 
 fn no_longer_kept() -> Problem {

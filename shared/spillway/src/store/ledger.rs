@@ -40,7 +40,7 @@ use settle::PendingSettle;
 #[derive(Debug)]
 pub enum ReserveOutcome {
     /// The reservation was made.
-    Reserved(Held, View),
+    Reserved(HeldReservation, View),
     /// There is no room. Nothing was changed.
     Refused(Refusal, View),
     /// The item has seen newer limits than the account has.
@@ -52,12 +52,12 @@ pub enum ReserveOutcome {
 /// A reservation and the item that it was made on.
 #[must_use = "a reservation holds capacity until it is settled or expires"]
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldReservation {
     key: String,
     reservation: Reservation,
 }
 
-impl Held {
+impl HeldReservation {
     /// Returns the reservation.
     pub fn reservation(&self) -> &Reservation {
         &self.reservation
@@ -148,9 +148,10 @@ impl Ledger {
             async move { writer.reserve_group(&key, group).await }
         });
         Ok(match replied.await.map_err(|_| writer_died())?? {
-            ReserveReply::Reserved(reservation, image) => {
-                ReserveOutcome::Reserved(Held { key: shard.key.clone(), reservation }, View::new(image, shard, shards))
-            }
+            ReserveReply::Reserved(reservation, image) => ReserveOutcome::Reserved(
+                HeldReservation { key: shard.key.clone(), reservation },
+                View::new(image, shard, shards),
+            ),
             ReserveReply::Refused(refusal, image) => ReserveOutcome::Refused(refusal, View::new(image, shard, shards)),
             ReserveReply::Stale => ReserveOutcome::Stale,
             ReserveReply::Busy => ReserveOutcome::Busy,
@@ -162,7 +163,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Returns an error if the store is unavailable or does not answer in time.
-    pub async fn settle(&self, held: Held, settled: &Settled) -> Result<(), StoreError> {
+    pub async fn settle(&self, held: HeldReservation, settled: &Settled) -> Result<(), StoreError> {
         let (reply, replied) = oneshot::channel();
         let pending = PendingSettle { reservation: held.reservation, settled: *settled, reply };
         let writer = self.writer.clone();

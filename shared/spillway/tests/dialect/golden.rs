@@ -12,7 +12,7 @@ use aws_smithy_eventstream::frame::read_message_from;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
-use spillway::dialect::{Api, Context, Echo};
+use spillway::dialect::{AnswerContext, Api, Echo};
 use spillway::stored_headers::StoredHeaders;
 use spillway::{
     chat::{Answer, Format, NativeReply, Output, StreamEvent},
@@ -61,8 +61,8 @@ fn echo_and_sent(api: Api, format: Option<Format>, request: &Value) -> (Echo, Va
     (echo, json!({ "stream": request.stream, "ignored": request.ignored, "sent": sent }))
 }
 
-fn context(echo: Echo) -> Context {
-    Context { request_id: "r1".into(), model: "model".into(), created_s: 1_700_000_000, echo }
+fn context(echo: Echo) -> AnswerContext {
+    AnswerContext { request_id: "r1".into(), model: "model".into(), created_s: 1_700_000_000, echo }
 }
 
 /// The model's reply as the broker passes it on: Converse's, or replies in the model's own format.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     dialect::{
-        Context,
+        AnswerContext,
         json::object_of,
         reply::{self, Block},
     },
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Renders a Converse reply as a complete message.
-pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
+pub fn answer(context: &AnswerContext, body: &Value, used: &Usage) -> Value {
     let content: Vec<Value> = reply::blocks(body).map(block).collect();
     let mut message = frame(context, content, usage(used));
     message["stop_reason"] = json!(stop_reason(reply::stop_reason(body)));
@@ -21,7 +21,7 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
 }
 
 /// Renders a message without a stop reason.
-pub fn frame(context: &Context, content: Vec<Value>, usage: Value) -> Value {
+pub fn frame(context: &AnswerContext, content: Vec<Value>, usage: Value) -> Value {
     object_of([
         ("id", format!("msg_{}", context.request_id).into()),
         ("type", "message".into()),

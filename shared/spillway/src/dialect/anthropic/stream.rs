@@ -11,7 +11,7 @@ use super::{answer, native};
 use crate::{
     chat::StreamEvent,
     dialect::{
-        Context,
+        AnswerContext,
         reply::{self, ConverseEvent},
         sse,
     },
@@ -22,7 +22,7 @@ use crate::{
 /// Encoder of one stream of message events.
 #[derive(Debug)]
 pub struct MessageStream {
-    context: Context,
+    context: AnswerContext,
     has_started: bool,
     is_over: bool,
     /// Block that receives deltas.
@@ -49,7 +49,7 @@ enum BlockKind {
 }
 
 impl MessageStream {
-    pub fn new(context: Context) -> Self {
+    pub fn new(context: AnswerContext) -> Self {
         Self { context, has_started: false, is_over: false, open: None, opened: 0, stop: None }
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     dialect::{
-        Context,
+        AnswerContext,
         json::object_of,
         reply::{self, Block},
     },
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Renders a Converse reply as a `chat.completion` object.
-pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
+pub fn answer(context: &AnswerContext, body: &Value, used: &Usage) -> Value {
     let (mut content, mut reasoning, mut calls) = (None::<String>, String::new(), Vec::new());
     for block in reply::blocks(body) {
         match block {
@@ -58,7 +58,7 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
 }
 
 /// Returns the id of a completion and of all its chunks.
-pub fn id(context: &Context) -> String {
+pub fn id(context: &AnswerContext) -> String {
     format!("chatcmpl-{}", context.request_id)
 }
 

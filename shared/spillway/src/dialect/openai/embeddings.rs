@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     chat::{Format, Input, InvokeOptions, NativeInput, NativeReply, Request},
     dialect::{
-        Context, Echo,
+        AnswerContext, Echo,
         json::{self, Fields, Ignored, Path, Read, sanitized},
     },
     problem::{Kind, Problem},
@@ -89,7 +89,7 @@ fn cohere(texts: &[String], input_type: &str, dimensions: Option<u64>) -> Map<St
 ///
 /// # Errors
 /// Returns [`Kind::Model`] if a reply has no vectors.
-pub fn answer(context: &Context, replies: &[NativeReply], usage: &Usage) -> Result<Value, Problem> {
+pub fn answer(context: &AnswerContext, replies: &[NativeReply], usage: &Usage) -> Result<Value, Problem> {
     let mut data = Vec::new();
     for reply in replies {
         let vectors = vectors(&reply.body).filter(|vectors| !vectors.is_empty());

@@ -8,7 +8,7 @@ use super::answer;
 use crate::{
     chat::StreamEvent,
     dialect::{
-        Context,
+        AnswerContext,
         reply::{self, ConverseEvent},
         sse,
     },
@@ -18,7 +18,7 @@ use crate::{
 /// Encoder of one stream of chunks.
 #[derive(Debug)]
 pub struct CompletionStream {
-    context: Context,
+    context: AnswerContext,
     id: String,
     /// Tool calls so far. OpenAI's index of a call is its position in this list.
     calls: Vec<ToolCall>,
@@ -54,7 +54,7 @@ struct ChunkChoice {
 }
 
 impl CompletionStream {
-    pub fn new(context: Context) -> Self {
+    pub fn new(context: AnswerContext) -> Self {
         let id = answer::id(&context);
         Self { context, id, calls: Vec::new(), has_role: false, is_over: false }
     }

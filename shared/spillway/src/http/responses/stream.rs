@@ -8,7 +8,7 @@ use http_body::Frame;
 use super::{context, failed};
 use crate::{
     app::App,
-    dialect::{Api, Context, Encoder, ResponseState, ResponseStream, ResumedStream},
+    dialect::{AnswerContext, Api, Encoder, ResponseState, ResponseStream, ResumedStream},
     http::{Body, Call, reply},
     job::{Job, JobStatus},
     overflow::{Follower, JobProgress},
@@ -28,7 +28,7 @@ struct Reading {
     app: App,
     follower: Follower,
     resumed: ResumedStream,
-    context: Context,
+    context: AnswerContext,
     /// The number of the last event that the caller has.
     last: Option<u64>,
     /// What of the start has not been sent.

@@ -54,7 +54,7 @@ impl Window {
 
 /// Context of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Context {
+pub enum WordContext {
     /// Between spaces and the punctuation of running text.
     Prose,
     /// Beside other signs, or inside a name in camel case.
@@ -70,7 +70,7 @@ pub struct Words {
 
 impl Words {
     /// Counts one Latin word, or one part of a word in camel case.
-    pub fn latin(&mut self, word: &str, context: Context, counts: &mut Counts) {
+    pub fn latin(&mut self, word: &str, context: WordContext, counts: &mut Counts) {
         let letters = word.chars().count() as u64;
         let is_english = ENGLISH.binary_search(&word).is_ok();
         if letters > 1 && word.bytes().all(|letter| letter.is_ascii_uppercase()) {
@@ -80,13 +80,13 @@ impl Words {
         }
         match context {
             _ if !word.is_ascii() => add_accented(word, letters, counts),
-            Context::Prose if is_english => counts[Feature::EnglishWord as usize] += 1,
-            Context::Prose => add_word(PROSE, letters, counts),
-            Context::Code => add_word(CODE, letters, counts),
+            WordContext::Prose if is_english => counts[Feature::EnglishWord as usize] += 1,
+            WordContext::Prose => add_word(PROSE, letters, counts),
+            WordContext::Code => add_word(CODE, letters, counts),
         }
         counts[Feature::Capitalized as usize] += u64::from(word.starts_with(char::is_uppercase));
         let is_western = WESTERN.binary_search(&word).is_ok();
-        if context == Context::Prose && self.latin.take(letters, is_english, is_western) {
+        if context == WordContext::Prose && self.latin.take(letters, is_english, is_western) {
             self.judge_latin(counts);
         }
     }

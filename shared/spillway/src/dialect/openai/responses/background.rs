@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::response::{self, IN_PROGRESS, QUEUED, ResponseStatus};
-use crate::{dialect::Context, problem::Kind};
+use crate::{dialect::AnswerContext, problem::Kind};
 
 /// State of a response without an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum ResponseState {
 
 impl ResponseState {
     /// Renders the response object.
-    pub fn response(&self, context: &Context) -> Value {
+    pub fn response(&self, context: &AnswerContext) -> Value {
         let status = match self {
             Self::Queued => QUEUED,
             Self::InProgress => IN_PROGRESS,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::item::{self, OutputItem};
 use crate::{
-    dialect::{Context, reply},
+    dialect::{AnswerContext, reply},
     usage::Usage,
 };
 
@@ -59,7 +59,7 @@ pub const IN_PROGRESS: ResponseStatus = ResponseStatus::new("in_progress");
 pub const COMPLETED: ResponseStatus = ResponseStatus::new("completed");
 
 /// Renders a Converse reply as a response.
-pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
+pub fn answer(context: &AnswerContext, body: &Value, used: &Usage) -> Value {
     let status = ResponseStatus::from_stop_reason(reply::stop_reason(body));
     let items = item::items(body);
     let last = items.len().saturating_sub(1);
@@ -72,7 +72,7 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
 }
 
 /// Renders a response with the items `output`.
-pub fn response(context: &Context, status: ResponseStatus, output: Vec<Value>, used: Option<&Usage>) -> Value {
+pub fn response(context: &AnswerContext, status: ResponseStatus, output: Vec<Value>, used: Option<&Usage>) -> Value {
     let mut response = json!({
         "id": format!("resp_{}", context.request_id),
         "object": "response",

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     chat::StreamEvent,
     dialect::{
-        Context, openai,
+        AnswerContext, openai,
         reply::{self, ConverseEvent},
         sse,
     },
@@ -26,7 +26,7 @@ use crate::{
 /// Encoder of one stream of response events.
 #[derive(Debug)]
 pub struct ResponseStream {
-    context: Context,
+    context: AnswerContext,
     /// Number of the next event.
     sequence: u64,
     /// Complete items.
@@ -61,7 +61,7 @@ impl OpenItem {
 }
 
 impl ResponseStream {
-    pub fn new(context: Context) -> Self {
+    pub fn new(context: AnswerContext) -> Self {
         Self {
             context,
             sequence: 0,
