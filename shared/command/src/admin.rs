@@ -23,7 +23,7 @@ use spillway::{
     app::{App, Clients, aws},
     broker,
     config::Config,
-    store::{StoreError, ledger::Ledger},
+    store::{LedgerError, RegistryError, StoreError, ledger::Ledger},
     telemetry::Telemetry,
     units::UnixMs,
 };
@@ -206,19 +206,38 @@ pub enum Check {
 /// Returns an error if the command is refused or a table is unavailable.
 pub async fn run(command: Admin) -> anyhow::Result<()> {
     let config = command.config()?;
-    let table = match &command {
+    let own_table = match &command {
         Admin::Jobs(_) => format!("jobs table {}", config.jobs_table),
-        _ => format!("registry table {}", config.registry_table),
+        Admin::Quota(_) => ledger_table(&config),
+        _ => registry_table(&config),
     };
     let app = App::new(&config, Clients::new(&aws().await, None), Telemetry::off());
     let mut out = stdout().lock();
     let result = execute(command, &app, app.clock.now_ms(), &mut out).await;
-    let changes = result.map_err(|error| match error.is::<StoreError>() {
-        true => error.context(table),
-        false => error,
+    let changes = result.map_err(|error| match failed_table(&error, own_table, &config) {
+        Some(table) => error.context(table),
+        None => error,
     })?;
     out.flush()?;
     fence(&app.ledger, &changes).await.context("the change was made, but it may take some seconds to apply everywhere")
+}
+
+/// Returns the table that `error` is about, because an error of the store does not name it; `None`
+/// for any other error. `own_table` is the table that the command is about.
+fn failed_table(error: &anyhow::Error, own_table: String, config: &Config) -> Option<String> {
+    match error {
+        _ if error.is::<LedgerError>() => Some(ledger_table(config)),
+        _ if error.is::<RegistryError>() => Some(registry_table(config)),
+        _ => error.is::<StoreError>().then_some(own_table),
+    }
+}
+
+fn ledger_table(config: &Config) -> String {
+    format!("ledger table {}", config.ledger_table)
+}
+
+fn registry_table(config: &Config) -> String {
+    format!("registry table {}", config.registry_table)
 }
 
 /// Runs `command` on the tables of `app`, writes the result to `out`, and returns the changed

@@ -10,10 +10,7 @@ use crate::{
     app::App,
     problem::Problem,
     quota::{Charge, Charged, History, LimitState, Receipt},
-    store::{
-        LedgerError,
-        ledger::{HeldReservation, ReserveOutcome, View},
-    },
+    store::ledger::{HeldReservation, ReserveOutcome, View},
     tenant::{RightSizing, Tenant},
     units::UnixMs,
 };
@@ -171,8 +168,7 @@ async fn reserve_on(
     charge: Charge,
     expires_at: UnixMs,
 ) -> Result<Option<(HeldReservation, View)>, Problem> {
-    let outcome = app.ledger.reserve(&accounts::for_tenant(payer), charge, expires_at).await;
-    match outcome.map_err(LedgerError)? {
+    match app.ledger.reserve(&accounts::for_tenant(payer), charge, expires_at).await? {
         ReserveOutcome::Reserved(held, view) => Ok(Some((held, view))),
         ReserveOutcome::Refused(refusal, view) => {
             Err(problems::limits_reached(&payer.name, &refusal, view.states(app.clock.now())))

@@ -9,10 +9,7 @@ use crate::{
     pool::Pool,
     problem::Problem,
     quota::{self, Charged},
-    store::{
-        LedgerError,
-        ledger::{HeldReservation, ReserveOutcome},
-    },
+    store::ledger::{HeldReservation, ReserveOutcome},
     units::Millis,
 };
 
@@ -222,7 +219,7 @@ async fn reserve(app: &App, request: &ModelRequest, admitted: &Admitted, pool: &
             app.registry.forget_models();
             Ok(Room::Full { retry_after: Millis::from_ms(1) })
         }
-        Err(error) => Err(Failed::unbilled(LedgerError(error).into())),
+        Err(error) => Err(Failed::unbilled(error.into())),
     }
 }
 

@@ -4,13 +4,13 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Body, Call, reply};
-use crate::{app::App, broker, problem::Problem, quota::Attribute, store::LedgerError};
+use crate::{app::App, broker, problem::Problem, quota::Attribute};
 
 /// The caller's limits and where they stand, and what it has used in all.
 pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let tenant = &call.tenant;
     let account = broker::account_for(tenant);
-    let images = app.ledger.images(&account).await.map_err(LedgerError)?;
+    let images = app.ledger.images(&account).await?;
     let limits: Vec<Value> = account
         .states(&images, app.clock.now())
         .into_iter()
