@@ -24,7 +24,7 @@ impl Deployment {
     /// Advances all clocks to one second after the next noon (UTC), so that no epoch, day or month
     /// ends during a test.
     pub fn advance_to_noon(&self) {
-        let into_day_ms = self.world.app.clock.now_ms() % DAY_MS;
+        let into_day_ms = self.world.app.clock.now().as_ms() % DAY_MS;
         self.world.advance((DAY_MS + DAY_MS / 2 + 1_000 - into_day_ms) % DAY_MS);
     }
 

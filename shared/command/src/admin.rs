@@ -213,7 +213,7 @@ pub async fn run(command: Admin) -> anyhow::Result<()> {
     };
     let app = App::new(&config, Clients::new(&aws().await, None), Telemetry::off());
     let mut out = stdout().lock();
-    let result = execute(command, &app, app.clock.now_ms(), &mut out).await;
+    let result = execute(command, &app, app.clock.now(), &mut out).await;
     let changes = result.map_err(|error| match failed_table(&error, own_table, &config) {
         Some(table) => error.context(table),
         None => error,
@@ -245,7 +245,7 @@ fn registry_table(config: &Config) -> String {
 ///
 /// # Errors
 /// Returns an error if the command is refused, a table is unavailable, or a verification fails.
-pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
+pub async fn execute(command: Admin, app: &App, now: UnixMs, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
     let registry = &app.registry;
     match command {
         Admin::Tenants(Scoped { command, .. }) => match command {
@@ -261,21 +261,19 @@ pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Writ
             Models::Delete { name } => apply::delete_model(registry, &name, out).await?,
         },
         Admin::Keys(Scoped { command, .. }) => match command {
-            Keys::Create { tenant, expires_in } => keys::create(registry, &tenant, expires_in, now_ms, out).await?,
+            Keys::Create { tenant, expires_in } => keys::create(registry, &tenant, expires_in, now, out).await?,
             Keys::Revoke { key_id } => keys::revoke(registry, &key_id, out).await?,
-            Keys::List { tenant } => keys::list(registry, &tenant, now_ms, out).await?,
+            Keys::List { tenant } => keys::list(registry, &tenant, now, out).await?,
         },
         Admin::Callers(Scoped { command, .. }) => match command {
             Callers::Allow { id, tenant } => callers::allow(registry, &id, &tenant, out).await?,
             Callers::Revoke { id } => callers::revoke(registry, &id, out).await?,
             Callers::List => callers::list(registry, out).await?,
         },
-        Admin::Webhooks(Scoped { command, .. }) => webhooks::run(command, app, UnixMs::from_ms(now_ms), out).await?,
-        Admin::Quota(Quota { tenant, .. }) => quota::show(app, &tenant, now_ms, out).await?,
-        Admin::Jobs(Scoped { command, .. }) => jobs::run(command, app, UnixMs::from_ms(now_ms), out).await?,
-        Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => {
-            verify::run(app, &args, now_ms, out).await?
-        }
+        Admin::Webhooks(Scoped { command, .. }) => webhooks::run(command, app, now, out).await?,
+        Admin::Quota(Quota { tenant, .. }) => quota::show(app, &tenant, now, out).await?,
+        Admin::Jobs(Scoped { command, .. }) => jobs::run(command, app, now, out).await?,
+        Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => verify::run(app, &args, now, out).await?,
         Admin::Config(Check::Check { file }) => {
             let entries = Entries::read(&file)?;
             let (tenants, models) = (entries.tenants.len(), entries.models.len());
