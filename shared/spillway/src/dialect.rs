@@ -23,7 +23,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     problem::{Kind, Problem},
-    quota,
+    quota::LimitState,
+    units::UnixMs,
 };
 
 pub use api::{Api, Draft, ModelPath, without_vendor};
@@ -47,8 +48,8 @@ pub struct AnswerContext {
     pub request_id: String,
     /// Model as the caller named it.
     pub model: String,
-    /// Time when the answer began, in seconds since 1970.
-    pub created_s: u64,
+    /// Time when the answer began. Answers have it in whole seconds.
+    pub created_at: UnixMs,
     /// Parameters that only some APIs repeat.
     pub echo: Echo,
 }
@@ -133,10 +134,9 @@ impl Dialect {
     }
 
     /// Returns the headers about the caller's limits: `RateLimit` and `RateLimit-Policy`
-    /// (draft-ietf-httpapi-ratelimit-headers) in every dialect, and the dialect's own. `now_ms` is
-    /// the Unix time.
-    pub fn limit_headers(self, states: &[quota::LimitState], now_ms: u64) -> Vec<(HeaderName, HeaderValue)> {
-        limits::headers(self, states, now_ms)
+    /// (draft-ietf-httpapi-ratelimit-headers) in every dialect, and the dialect's own.
+    pub fn limit_headers(self, states: &[LimitState], now: UnixMs) -> Vec<(HeaderName, HeaderValue)> {
+        limits::headers(self, states, now)
     }
 }
 

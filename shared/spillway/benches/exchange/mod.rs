@@ -7,6 +7,7 @@ use spillway::{
     chat::{Answer, Format, NativeReply, Output, Overlaid, StreamEvent},
     dialect::{AnswerContext, Api, Echo, Rendered},
     stored_headers::StoredHeaders,
+    units::UnixMs,
     usage::Usage,
 };
 
@@ -17,7 +18,12 @@ fn text(bytes: usize) -> String {
 }
 
 fn context() -> AnswerContext {
-    AnswerContext { request_id: "r1".into(), model: "model".into(), created_s: 1_700_000_000, echo: Echo::default() }
+    AnswerContext {
+        request_id: "r1".into(),
+        model: "model".into(),
+        created_at: UnixMs::from_ms(1_700_000_000_000),
+        echo: Echo::default(),
+    }
 }
 
 /// A body as it comes from a caller.

@@ -12,15 +12,14 @@ use crate::{
 /// Maximum integer of a structured field (RFC 9651 §3.3.1).
 const MAX_FIELD_INTEGER: u64 = 999_999_999_999_999;
 
-/// Returns the limit headers of `dialect`; `now_ms` is the Unix time.
-pub fn headers(dialect: Dialect, states: &[LimitState], now_ms: u64) -> Vec<(HeaderName, HeaderValue)> {
+/// Returns the limit headers of `dialect`.
+pub fn headers(dialect: Dialect, states: &[LimitState], now: UnixMs) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     if states.is_empty() {
         return headers;
     }
     push(&mut headers, "ratelimit-policy", &list(states, policy));
     push(&mut headers, "ratelimit", &list(states, service_limit));
-    let now = UnixMs::from_ms(now_ms);
     let minute = |limit| states.iter().find(|state| state.limit == limit);
     let (requests, tokens) = (minute(Limit::RequestsPerMinute), minute(Limit::TokensPerMinute));
     match dialect {
@@ -124,7 +123,7 @@ mod tests {
     use super::*;
 
     fn rendered(dialect: Dialect, states: &[LimitState]) -> Vec<String> {
-        let headers = headers(dialect, states, 1_000_000_000_250);
+        let headers = headers(dialect, states, UnixMs::from_ms(1_000_000_000_250));
         headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 

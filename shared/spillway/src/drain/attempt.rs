@@ -97,7 +97,7 @@ async fn serve(
         request_id: job.answer_id(),
         model: chat.model.clone(),
         // The same in every attempt, so that a reader of the stream can continue with the next one.
-        created_s: job.created_at.as_s(),
+        created_at: job.created_at,
         echo,
     };
     let event = RequestEvent {

@@ -158,14 +158,14 @@ fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> AnswerConte
     AnswerContext {
         request_id: call.head.request_id.clone(),
         model: request.model.clone(),
-        created_s: app.clock.now_ms() / 1_000,
+        created_at: app.clock.now(),
         echo,
     }
 }
 
 fn respond(app: &App, call: &Call, api: Api, context: AnswerContext, ignored: &str, served: Served) -> Response<Body> {
     let mut headers = served.headers(ignored);
-    headers.extend(call.head.dialect.limit_headers(&served.limit_states, app.clock.now_ms()));
+    headers.extend(call.head.dialect.limit_headers(&served.limit_states, app.clock.now()));
     match served.reply {
         Reply::Whole(answer) => {
             let rendered = api.answer(&context, &answer);

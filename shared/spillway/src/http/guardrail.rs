@@ -25,7 +25,7 @@ pub async fn apply(app: &App, call: &Call, id: &str, version: &str, body: Bytes)
     }
     record::end(app, event, started_ms);
     let applied = applied?;
-    let mut headers = call.head.dialect.limit_headers(&applied.limit_states, app.clock.now_ms());
+    let mut headers = call.head.dialect.limit_headers(&applied.limit_states, app.clock.now());
     headers.extend(call.head.dialect.json_headers(&call.head.request_id));
     Ok(reply::whole(&call.head, StatusCode::OK, headers, applied.body))
 }

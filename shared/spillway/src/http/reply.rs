@@ -22,6 +22,7 @@ use crate::{
     dialect::Encoder,
     job::StoredResult,
     problem::{Kind, Problem, RefusedBy},
+    units::UnixMs,
 };
 
 /// After how much silence a stream sends a sign of life, in milliseconds: proxies drop connections that are silent for a minute.
@@ -74,7 +75,7 @@ pub fn problem(head: &Head, problem: &Problem, now_ms: u64) -> Response<Body> {
         Some(RefusedBy::Limits(exceeded)) => &exceeded.limit_states[..],
         Some(RefusedBy::Pools) | None => &[],
     };
-    headers.extend(head.dialect.limit_headers(limit_states, now_ms));
+    headers.extend(head.dialect.limit_headers(limit_states, UnixMs::from_ms(now_ms)));
     if problem.kind == Kind::MethodNotAllowed {
         headers.extend(header("allow", &route::methods(head.parts.uri.path())));
     }
@@ -172,7 +173,12 @@ mod tests {
     ) -> Bytes {
         let (parts, ()) = Request::new(()).into_parts();
         let head = Head { parts, dialect: api.dialect(), request_id: "r".into(), deadline_ms: None };
-        let context = AnswerContext { request_id: "r".into(), model: "m".into(), created_s: 0, echo: Echo::default() };
+        let context = AnswerContext {
+            request_id: "r".into(),
+            model: "m".into(),
+            created_at: UnixMs::default(),
+            echo: Echo::default(),
+        };
         let (sender, deltas) = mpsc::channel(8);
         let names = names.to_vec();
         tokio::spawn(async move {

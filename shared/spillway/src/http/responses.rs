@@ -134,7 +134,7 @@ async fn context(app: &App, job: &Job) -> Result<AnswerContext, Problem> {
     let body = app.jobs.request(job).await?;
     let draft = Api::Responses.read(&body.ok_or_else(no_longer_kept)?, None, job.call.stream)?;
     let (request, echo) = draft.request(None, &HeaderMap::new())?;
-    Ok(AnswerContext { request_id: job.answer_id(), model: request.model, created_s: job.created_at.as_s(), echo })
+    Ok(AnswerContext { request_id: job.answer_id(), model: request.model, created_at: job.created_at, echo })
 }
 
 fn no_longer_kept() -> Problem {

@@ -164,8 +164,8 @@ impl Held {
     async fn limit_headers(&self, call: &Call) -> Vec<(HeaderName, HeaderValue)> {
         let account = broker::account_for(&call.tenant);
         let Ok(images) = self.app.ledger.images(&account).await else { return Vec::new() };
-        let now_ms = self.app.clock.now_ms();
-        call.head.dialect.limit_headers(&account.states(&images, crate::units::UnixMs::from_ms(now_ms)), now_ms)
+        let now = self.app.clock.now();
+        call.head.dialect.limit_headers(&account.states(&images, now), now)
     }
 }
 

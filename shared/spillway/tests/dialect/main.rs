@@ -13,10 +13,11 @@ mod roundtrip;
 
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
-use spillway::dialect::{AnswerContext, Api, Echo};
 use spillway::{
     chat::{Answer, Output, Request, StreamEvent},
+    dialect::{AnswerContext, Api, Echo},
     problem::Problem,
+    units::UnixMs,
     usage::Usage,
 };
 
@@ -58,7 +59,12 @@ fn rejection_message(api: Api, body: Value, param: &str) -> String {
 }
 
 fn context() -> AnswerContext {
-    AnswerContext { request_id: "r1".into(), model: "claude".into(), created_s: 1_700_000_000, echo: Echo::default() }
+    AnswerContext {
+        request_id: "r1".into(),
+        model: "claude".into(),
+        created_at: UnixMs::from_ms(1_700_000_000_000),
+        echo: Echo::default(),
+    }
 }
 
 const USAGE: Usage = Usage {

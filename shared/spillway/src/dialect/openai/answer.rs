@@ -50,7 +50,7 @@ pub fn answer(context: &AnswerContext, body: &Value, used: &Usage) -> Value {
     object_of([
         ("id", id(context).into()),
         ("object", "chat.completion".into()),
-        ("created", context.created_s.into()),
+        ("created", context.created_at.as_s().into()),
         ("model", context.model.as_str().into()),
         ("choices", Value::Array(vec![choice])),
         ("usage", usage(used)),

@@ -129,7 +129,7 @@ impl CompletionStream {
         let chunk = CompletionChunk {
             id: &self.id,
             object: "chat.completion.chunk",
-            created: self.context.created_s,
+            created: self.context.created_at.as_s(),
             model: &self.context.model,
             choices,
             usage: usage.or_else(|| self.context.echo.include_usage.then_some(Value::Null)),

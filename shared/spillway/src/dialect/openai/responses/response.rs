@@ -76,7 +76,7 @@ pub fn response(context: &AnswerContext, status: ResponseStatus, output: Vec<Val
     let mut response = json!({
         "id": format!("resp_{}", context.request_id),
         "object": "response",
-        "created_at": context.created_s,
+        "created_at": context.created_at.as_s(),
         "completed_at": null,
         "status": status.name,
         "background": false,
