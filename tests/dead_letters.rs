@@ -25,7 +25,7 @@ impl Deployment {
         let cli = Cli::try_parse_from(["spillway", "jobs"].iter().chain(arguments)).expect("a command");
         let mut out = Vec::new();
         let app = &self.world.app;
-        let result = admin::execute(cli.command, app, app.clock.now_ms(), &mut out).await;
+        let result = admin::execute(cli.command, app, app.clock.now(), &mut out).await;
         (String::from_utf8(out).expect("text"), result.err().map(|error| format!("{error:#}")))
     }
 

@@ -205,11 +205,11 @@ async fn the_jobs_of_a_batch_run_concurrently() {
     let deployment = Deployment::start(&slow(20_000)).await;
     let ids = [(); 4].map(|()| submit_without_message(&deployment));
     let ids: Vec<String> = futures_util::future::join_all(ids).await;
-    let before_ms = deployment.world.app.clock.now_ms();
+    let before = deployment.world.app.clock.now();
     let batch = batch_of(&ids.iter().map(String::as_str).collect::<Vec<_>>());
     let response = deployment.quickly(handle(&deployment.world.app, batch, None)).await.expect("handled");
     assert_eq!(response.batch_item_failures, []);
-    assert!(deployment.world.app.clock.now_ms() - before_ms < 40_000, "not one after the other");
+    assert!(deployment.world.app.clock.now() - before < Millis::from_s(40), "the jobs run concurrently");
     for id in &ids {
         assert_eq!(deployment.stored(id).await.status.name(), "succeeded");
     }
@@ -240,6 +240,50 @@ async fn a_throttled_pool_gets_fewer_and_fewer_concurrent_calls() {
     for id in &ids {
         assert_eq!(deployment.final_status(id).await, "succeeded", "a throttle is no failure");
     }
+}
+
+/// Fills the concurrency window of the model's pool, and returns its size.
+async fn fill_window(app: &App) -> usize {
+    let catalogue = app.registry.catalogue().await.expect("the models");
+    let model = catalogue.resolve("m").expect("the model");
+    let pool = model.rungs().next().expect("a pool");
+    let permits: Vec<_> = std::iter::from_fn(|| app.concurrency.try_acquire(&model, pool).ok()).collect();
+    permits.len()
+}
+
+/// Attempts a new job once. Returns its status.
+async fn attempt(deployment: &Deployment, is_stream: bool) -> &'static str {
+    let app = &deployment.world.app;
+    let mut body = chat(7, 7);
+    body["stream"] = json!(is_stream);
+    let new = new_job(Api::ChatCompletions, &body, app.clock.now());
+    let id = app.jobs.submit(&new).await.expect("a job").id;
+    handle(app, batch_of(&[&id]), None).await.expect("handled");
+    deployment.stored(&id).await.status.name()
+}
+
+#[tokio::test]
+async fn a_streamed_job_widens_the_window_of_its_pool_as_a_plain_job_does() {
+    let deployment = Deployment::start(&two_tenants(NO_LIMITS)).await;
+    let app = &deployment.world.app;
+    for is_stream in [false, true] {
+        // A window that is not filled does not grow.
+        let size = fill_window(app).await;
+        assert_eq!(attempt(&deployment, is_stream).await, "succeeded");
+        assert_eq!(fill_window(app).await, size + 1, "stream: {is_stream}");
+    }
+}
+
+#[tokio::test]
+async fn a_throttle_inside_a_stream_halves_the_window_of_its_pool() {
+    let deployment = Deployment::start(&two_tenants(NO_LIMITS)).await;
+    let app = &deployment.world.app;
+    let size = fill_window(app).await;
+    deployment.set_model_faults(&[json!({ "throttle_mid_stream": 1 })]).await;
+    assert_ne!(attempt(&deployment, true).await, "succeeded");
+    // No permit is free while the pool cools down. The next attempt may hold one after that.
+    let halved = fill_window(app).await;
+    assert!(halved <= size / 2, "{halved} of {size}");
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ async fn every_sample_event_has_its_expected_outcome() {
     assert_eq!(outcomes, BTreeMap::from(EXPECTED), "an event without an entry, or an outdated entry");
 
     let body = &replays["rest-iam-unknown-role.json"].1;
-    assert!(body.contains("No tenant has the caller arn:aws:iam::123456789012:role/Nobody"), "{body}");
+    assert!(body.contains("No tenant has the caller arn:aws:iam::123456789012:role/Unregistered"), "{body}");
     let body_of = |file: &str| &replays[file].1;
     assert!(body_of("rest-chat-completions-stream.json").ends_with("data: [DONE]\n\n"));
     assert!(body_of("rest-messages-stream.json").contains("event: message_stop"));

@@ -2,7 +2,11 @@
 //! above its share.
 
 use serde_json::json;
-use spillway::{broker, quota::Charge};
+use spillway::{
+    broker,
+    quota::Charge,
+    units::{Millis, UnixMs},
+};
 
 use crate::support::{
     Deployment,
@@ -90,11 +94,11 @@ async fn a_strict_limit_holds_in_every_unaligned_minute() {
     let mut times = Vec::new();
     for _ in 0..30 {
         for _ in 0..deployment.reservations("t").await {
-            times.push(deployment.world.app.clock.now_ms());
+            times.push(deployment.world.app.clock.now());
         }
         deployment.world.advance(2_500);
     }
-    let within = |from: u64| times.iter().filter(|at| (from..from + 60_000).contains(*at)).count();
+    let within = |from: UnixMs| times.iter().filter(|at| (from..from + Millis::from_s(60)).contains(*at)).count();
     let max_requests = times.iter().map(|from| within(*from)).max().unwrap_or_default();
     assert!((100..=130).contains(&max_requests), "{max_requests} in a minute");
 }
@@ -132,7 +136,7 @@ impl Deployment {
         let account = broker::account_for(&tenant);
         let mut reserved = 0;
         loop {
-            let expires_at = self.world.app.clock.now() + spillway::units::Millis::from_s(30);
+            let expires_at = self.world.app.clock.now() + Millis::from_s(30);
             match self.world.app.ledger.reserve(&account, one_request, expires_at).await.expect("the ledger") {
                 spillway::store::ledger::ReserveOutcome::Reserved(..) => reserved += 1,
                 _ => return reserved,

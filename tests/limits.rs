@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use spillway::quota::{Charge, REAP_MARGIN};
+use spillway::{
+    quota::{Charge, REAP_MARGIN},
+    units::Millis,
+};
 
 use crate::support::{
     Deployment, chat, one_tenant,
@@ -218,15 +221,15 @@ async fn a_request_that_cannot_be_held_long_enough_is_refused_immediately() {
         let request = deployment.post("/v1/chat/completions", "t", &chat(5, 5)).header("prefer", prefer);
         request.send().await.expect("an answer")
     };
-    let before_ms = deployment.world.app.clock.now_ms();
+    let before = deployment.world.app.clock.now();
     assert_refused(&ask("wait=0").await, "in_flight");
     assert_refused(&ask("wait=1").await, "in_flight");
     assert!(
-        deployment.world.app.clock.now_ms() - before_ms < 3_000,
+        deployment.world.app.clock.now() - before < Millis::from_s(3),
         "no caller waits for room that cannot come in time"
     );
     assert_refused(&deployment.quickly(ask("wait=9")).await, "in_flight");
-    let waited_ms = deployment.world.app.clock.now_ms() - before_ms;
+    let waited_ms = (deployment.world.app.clock.now() - before).as_ms();
     assert!((5_000..12_000).contains(&waited_ms), "{waited_ms}");
 }
 

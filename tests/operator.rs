@@ -40,8 +40,8 @@ impl Observed {
         let cli = Cli::try_parse_from(["spillway"].iter().chain(arguments)).expect("a command");
         let app = self.deployment.another_app().await;
         let mut out = Vec::new();
-        let now_ms = self.deployment.world.app.clock.now_ms();
-        let result = admin::execute(cli.command, &app, now_ms, &mut out).await;
+        let now = self.deployment.world.app.clock.now();
+        let result = admin::execute(cli.command, &app, now, &mut out).await;
         (String::from_utf8(out).expect("text"), result.is_ok())
     }
 

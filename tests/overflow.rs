@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use spillway::quota::Settled;
+use spillway::{
+    quota::Settled,
+    units::{Millis, UnixMs},
+};
 use spillway_stand_ins::faults::{Effect, Fault};
 
 use crate::support::{
@@ -70,9 +73,9 @@ async fn a_request_that_opts_in_is_held_first_if_it_asks_to_wait() {
         let request = deployment.post(CHAT, "t", &chat(5, 5)).header("prefer", "respond-async, wait=8");
         deployment.quickly(Answer::to(request)).await
     };
-    let before_ms = deployment.world.app.clock.now_ms();
+    let before = deployment.world.app.clock.now();
     assert_eq!(ask().await.status, 202, "no room within 8 s");
-    assert!(deployment.world.app.clock.now_ms() - before_ms > 5_000, "the request was held");
+    assert!(deployment.world.app.clock.now() - before > Millis::from_s(5), "the request was held");
     let nothing = Settled::refund();
     let (free, held) = tokio::join!(deployment.world.app.ledger.settle(running, &nothing), ask());
     free.expect("room again");
@@ -209,11 +212,11 @@ async fn a_job_that_finds_no_room_is_deferred_until_its_retry_time() {
     let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     let first = deployment.stored(&id).await;
-    let wait_ms = (first.ready_at - deployment.world.app.clock.now()).as_ms();
+    let wait = first.ready_at - deployment.world.app.clock.now();
     // The queue's clock advances later, so that another request takes the room first.
-    deployment.world.app.clock.advance(spillway::units::Millis::from_ms(wait_ms));
+    deployment.world.app.clock.advance(wait);
     let _faster_request = deployment.occupy("t", ONE_REQUEST, 30_000).await;
-    deployment.world.stand_in_clock.advance(wait_ms + 1_000);
+    deployment.world.stand_in_clock.advance(wait.as_ms() + 1_000);
     let mut deferred = deployment.stored(&id).await;
     eventually("the job finds no room", async || {
         deferred = deployment.stored(&id).await;
@@ -236,8 +239,8 @@ async fn a_job_may_be_deferred_more_often_than_a_message_may_fail() {
     let running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
     for deferrals in 1..=7 {
-        let due_ms = deployment.stored(&id).await.ready_at.as_ms();
-        deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);
+        let left = deployment.stored(&id).await.ready_at - deployment.world.app.clock.now();
+        deployment.world.advance(left.as_ms() + 1_000);
         let is_deferred = |job: &spillway::job::Job| job.deferrals >= deferrals && job.status.name() == "queued";
         assert_eq!(deployment.stored_when(&id, is_deferred).await.attempts, 0);
         assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
@@ -292,8 +295,8 @@ async fn a_job_survives_an_outage_of_the_model() {
         deployment.set_model_faults(std::slice::from_ref(&outage)).await;
         deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("room again");
         for deferrals in 1..=6 {
-            let due_ms = deployment.stored(&id).await.ready_at.as_ms();
-            deployment.world.advance(due_ms.saturating_sub(deployment.world.app.clock.now_ms()) + 1_000);
+            let left = deployment.stored(&id).await.ready_at - deployment.world.app.clock.now();
+            deployment.world.advance(left.as_ms() + 1_000);
             let job = deployment.stored_when(&id, |job| job.deferrals >= deferrals || job.status.is_final()).await;
             assert!(!job.status.is_final(), "{outage}: {:?}", job.error);
         }
@@ -355,8 +358,8 @@ async fn a_job_that_finds_no_room_before_its_deadline_expires() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }\njob_ttl_s = 60").await;
     let _running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-    let expires_ms = deployment.stored(&id).await.expires_at.as_ms();
-    while deployment.world.app.clock.now_ms() < expires_ms {
+    let expires_at = deployment.stored(&id).await.expires_at;
+    while deployment.world.app.clock.now() < expires_at {
         assert!(!deployment.stored(&id).await.status.is_final());
         deployment.world.advance(2_000);
         tokio::time::sleep(std::time::Duration::from_millis(30)).await;
@@ -366,10 +369,8 @@ async fn a_job_that_finds_no_room_before_its_deadline_expires() {
     deployment.stored_when(&id, |job| job.status.name() != "running").await;
     assert_eq!(deployment.final_status(&id).await, "expired");
     let job = deployment.job("t", &id).await.json();
-    assert!(
-        job["finished_ms"].as_u64().is_some_and(|at_ms| (expires_ms..expires_ms + 10_000).contains(&at_ms)),
-        "{job}"
-    );
+    let in_time = expires_at..expires_at + Millis::from_s(10);
+    assert!(job["finished_ms"].as_u64().is_some_and(|at_ms| in_time.contains(&UnixMs::from_ms(at_ms))), "{job}");
     let result = deployment.result("t", &id).await;
     assert!(result.status == 409 && result.text().contains("expired"), "{}", result.text());
     eventually("no message is left", async || deployment.messages_in(JOB_QUEUE).await == 0).await;

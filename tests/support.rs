@@ -68,9 +68,7 @@ impl Deployment {
         let clients = Clients::new(&app::loopback().await, Some(&endpoints));
         let config = Config { registry_cache_ttl: Millis::ZERO, ..Config::from_lookup(|_| None).expect("defaults") };
         let app = App::new(&config, clients, Telemetry::off());
-        app.clock.advance(spillway::units::Millis::from_ms(
-            self.world.app.clock.now_ms().saturating_sub(app.clock.now_ms()),
-        ));
+        app.clock.advance(self.world.app.clock.now() - app.clock.now());
         app
     }
 

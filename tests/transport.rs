@@ -12,7 +12,11 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
-use spillway::http::{Caller, handle};
+use spillway::{
+    dialect::{AnswerContext, Api, Echo},
+    http::{Caller, handle},
+    units::UnixMs,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -260,13 +264,13 @@ async fn any_content_type_and_none_are_accepted() {
 
 #[tokio::test]
 async fn an_aws_sdk_skips_keep_alives() {
-    let context = spillway::dialect::Context {
+    let context = AnswerContext {
         request_id: "r".into(),
         model: "m".into(),
-        created_s: 0,
-        echo: spillway::dialect::Echo::default(),
+        created_at: UnixMs::default(),
+        echo: Echo::default(),
     };
-    let mut stream = spillway::dialect::Api::Converse.stream(context);
+    let mut stream = Api::Converse.stream(context);
     let mut bytes = Vec::new();
     for (name, payload) in [
         ("messageStart", json!({ "role": "assistant" })),

@@ -28,7 +28,7 @@ use super::{Deployment, time::eventually};
 /// A request that the server received.
 #[derive(Debug, Clone)]
 pub struct Received {
-    pub at_ms: u64,
+    pub received_at: UnixMs,
     pub path: String,
     pub headers: HeaderMap,
     pub body: String,
@@ -119,7 +119,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let challenge = serde_json::from_str::<Value>(&body).ok().and_then(|json| json["data"].get("challenge").cloned());
     let challenge = challenge.and_then(|challenge| challenge.as_str().map(str::to_owned));
     let received =
-        Received { at_ms: state.clock.now_ms(), path: parts.uri.path().to_owned(), headers: parts.headers, body };
+        Received { received_at: state.clock.now(), path: parts.uri.path().to_owned(), headers: parts.headers, body };
     state.received.lock().expect("no panic").push(received);
     let scripted = state.answers.lock().expect("no panic").pop_front();
     let (status, headers) = scripted.unwrap_or((200, Vec::new()));

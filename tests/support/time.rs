@@ -8,7 +8,7 @@ use spillway::{
     broker,
     dialect::Api,
     quota::{Charge, Image, Tokenizer, input_tokens},
-    store::ledger::{Account, Held, ReserveOutcome},
+    store::ledger::{Account, HeldReservation, ReserveOutcome},
     units::Millis,
 };
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ impl Deployment {
     /// Advances all clocks to one second after the next noon (UTC), so that no epoch, day or month
     /// ends during a test.
     pub fn advance_to_noon(&self) {
-        let into_day_ms = self.world.app.clock.now_ms() % DAY_MS;
+        let into_day_ms = self.world.app.clock.now().as_ms() % DAY_MS;
         self.world.advance((DAY_MS + DAY_MS / 2 + 1_000 - into_day_ms) % DAY_MS);
     }
 
@@ -67,7 +67,7 @@ impl Deployment {
     }
 
     /// Reserves `charge` on a tenant, as an unfinished request does.
-    pub async fn occupy(&self, tenant: &str, charge: Charge, for_ms: u64) -> Held {
+    pub async fn occupy(&self, tenant: &str, charge: Charge, for_ms: u64) -> HeldReservation {
         let expires_at = self.world.app.clock.now() + Millis::from_ms(for_ms);
         match self.world.app.ledger.reserve(&self.account(tenant).await, charge, expires_at).await {
             Ok(ReserveOutcome::Reserved(held, _)) => held,

@@ -23,7 +23,7 @@ use spillway::{
     app::{App, Clients, aws},
     broker,
     config::Config,
-    store::{StoreError, ledger::Ledger},
+    store::{LedgerError, RegistryError, StoreError, ledger::Ledger},
     telemetry::Telemetry,
     units::UnixMs,
 };
@@ -206,19 +206,38 @@ pub enum Check {
 /// Returns an error if the command is refused or a table is unavailable.
 pub async fn run(command: Admin) -> anyhow::Result<()> {
     let config = command.config()?;
-    let table = match &command {
+    let own_table = match &command {
         Admin::Jobs(_) => format!("jobs table {}", config.jobs_table),
-        _ => format!("registry table {}", config.registry_table),
+        Admin::Quota(_) => ledger_table(&config),
+        _ => registry_table(&config),
     };
     let app = App::new(&config, Clients::new(&aws().await, None), Telemetry::off());
     let mut out = stdout().lock();
-    let result = execute(command, &app, app.clock.now_ms(), &mut out).await;
-    let changes = result.map_err(|error| match error.is::<StoreError>() {
-        true => error.context(table),
-        false => error,
+    let result = execute(command, &app, app.clock.now(), &mut out).await;
+    let changes = result.map_err(|error| match failed_table(&error, own_table, &config) {
+        Some(table) => error.context(table),
+        None => error,
     })?;
     out.flush()?;
     fence(&app.ledger, &changes).await.context("the change was made, but it may take some seconds to apply everywhere")
+}
+
+/// Returns the table that `error` is about, because an error of the store does not name it; `None`
+/// for any other error. `own_table` is the table that the command is about.
+fn failed_table(error: &anyhow::Error, own_table: String, config: &Config) -> Option<String> {
+    match error {
+        _ if error.is::<LedgerError>() => Some(ledger_table(config)),
+        _ if error.is::<RegistryError>() => Some(registry_table(config)),
+        _ => error.is::<StoreError>().then_some(own_table),
+    }
+}
+
+fn ledger_table(config: &Config) -> String {
+    format!("ledger table {}", config.ledger_table)
+}
+
+fn registry_table(config: &Config) -> String {
+    format!("registry table {}", config.registry_table)
 }
 
 /// Runs `command` on the tables of `app`, writes the result to `out`, and returns the changed
@@ -226,7 +245,7 @@ pub async fn run(command: Admin) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Returns an error if the command is refused, a table is unavailable, or a verification fails.
-pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
+pub async fn execute(command: Admin, app: &App, now: UnixMs, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
     let registry = &app.registry;
     match command {
         Admin::Tenants(Scoped { command, .. }) => match command {
@@ -242,21 +261,19 @@ pub async fn execute(command: Admin, app: &App, now_ms: u64, out: &mut impl Writ
             Models::Delete { name } => apply::delete_model(registry, &name, out).await?,
         },
         Admin::Keys(Scoped { command, .. }) => match command {
-            Keys::Create { tenant, expires_in } => keys::create(registry, &tenant, expires_in, now_ms, out).await?,
+            Keys::Create { tenant, expires_in } => keys::create(registry, &tenant, expires_in, now, out).await?,
             Keys::Revoke { key_id } => keys::revoke(registry, &key_id, out).await?,
-            Keys::List { tenant } => keys::list(registry, &tenant, now_ms, out).await?,
+            Keys::List { tenant } => keys::list(registry, &tenant, now, out).await?,
         },
         Admin::Callers(Scoped { command, .. }) => match command {
             Callers::Allow { id, tenant } => callers::allow(registry, &id, &tenant, out).await?,
             Callers::Revoke { id } => callers::revoke(registry, &id, out).await?,
             Callers::List => callers::list(registry, out).await?,
         },
-        Admin::Webhooks(Scoped { command, .. }) => webhooks::run(command, app, UnixMs::from_ms(now_ms), out).await?,
-        Admin::Quota(Quota { tenant, .. }) => quota::show(app, &tenant, now_ms, out).await?,
-        Admin::Jobs(Scoped { command, .. }) => jobs::run(command, app, UnixMs::from_ms(now_ms), out).await?,
-        Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => {
-            verify::run(app, &args, now_ms, out).await?
-        }
+        Admin::Webhooks(Scoped { command, .. }) => webhooks::run(command, app, now, out).await?,
+        Admin::Quota(Quota { tenant, .. }) => quota::show(app, &tenant, now, out).await?,
+        Admin::Jobs(Scoped { command, .. }) => jobs::run(command, app, now, out).await?,
+        Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => verify::run(app, &args, now, out).await?,
         Admin::Config(Check::Check { file }) => {
             let entries = Entries::read(&file)?;
             let (tenants, models) = (entries.tenants.len(), entries.models.len());

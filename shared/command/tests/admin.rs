@@ -9,7 +9,7 @@ use spillway::{
     store::tables,
     telemetry::Telemetry,
     tenant::ApiKey,
-    units::Millis,
+    units::{Millis, UnixMs},
 };
 use spillway_command::admin::{self, Admin, Change};
 use spillway_stand_ins::dynamodb;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const NOW_MS: u64 = 1_800_000_000_000;
+const NOW: UnixMs = UnixMs::from_ms(1_800_000_000_000);
 
 #[derive(Parser)]
 struct Cli {
@@ -49,7 +49,7 @@ impl Setup {
     async fn run(&self, arguments: &[&str]) -> anyhow::Result<(String, Vec<Change>)> {
         let cli = Cli::try_parse_from(["spillway"].iter().chain(arguments))?;
         let mut out = Vec::new();
-        let changes = admin::execute(cli.command, &self.app, NOW_MS, &mut out).await?;
+        let changes = admin::execute(cli.command, &self.app, NOW, &mut out).await?;
         Ok((String::from_utf8(out)?, changes))
     }
 

@@ -1,9 +1,9 @@
 //! The wire formats of callers: OpenAI, Anthropic and Bedrock. Each is translated to and from
-//! Bedrock's Converse, or passed through if the model takes the body as it is.
+//! Bedrock's Converse, or passed on unchanged if the model takes the caller's body.
 //!
-//! A dialect drops nothing silently. A parameter is translated, or listed in
-//! [`chat::Request::ignored`] because it has no effect here, or rejected by name because the caller
-//! would get another answer without it.
+//! A dialect drops nothing silently. It translates a parameter, or lists it in
+//! [`chat::Request::ignored`] because it has no effect here, or rejects it by name because the
+//! answer would differ without it.
 
 mod anthropic;
 mod api;
@@ -23,7 +23,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     problem::{Kind, Problem},
-    quota,
+    quota::LimitState,
     units::UnixMs,
 };
 
@@ -40,16 +40,17 @@ pub enum Dialect {
     Bedrock,
 }
 
-/// The facts about a request that its answer repeats.
+/// Members of a request that its answer repeats.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Context {
-    /// Our id of the request; part of the answer's id, and sent in the dialect's request id header.
+pub struct AnswerContext {
+    /// Id of the request at Spillway. It is part of the answer's id and the value of the dialect's
+    /// request id header.
     pub request_id: String,
-    /// The model as the caller named it.
+    /// Model as the caller named it.
     pub model: String,
-    /// Time when the answer began, in seconds since the Unix epoch.
-    pub created_s: u64,
-    /// The facts that only some APIs repeat.
+    /// Time when the answer began. Answers have it in whole seconds.
+    pub created_at: UnixMs,
+    /// Parameters that only some APIs repeat.
     pub echo: Echo,
 }
 
@@ -61,23 +62,23 @@ pub struct Echo {
     pub include_usage: bool,
     /// Whether vectors are sent in base64 (`encoding_format`).
     pub base64: bool,
-    /// The parameters that a response (`Api::Responses`) repeats.
+    /// Parameters that a response ([`Api::Responses`]) repeats.
     pub response: ResponseEcho,
 }
 
 /// A complete reply, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// The status code.
+    /// Status code.
     pub status: StatusCode,
-    /// All headers that depend on the dialect, including `content-type`.
+    /// Headers that depend on the dialect, including `content-type`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body.
+    /// Body.
     pub body: Bytes,
 }
 
 impl Dialect {
-    /// The dialect's name in telemetry events.
+    /// Returns the dialect's name in telemetry events.
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
@@ -86,8 +87,8 @@ impl Dialect {
         }
     }
 
-    /// Renders a failure before the first byte of an answer: the status, the headers (when to
-    /// retry, or not to) and the dialect's error body.
+    /// Renders a failure before the first byte of an answer: the status, the headers, which say
+    /// when to retry, and the dialect's error body.
     pub fn problem(self, request_id: &str, problem: &Problem) -> Rendered {
         let (status, body) = match self {
             Self::OpenAi => (http_status(problem.kind), openai::problem(problem)),
@@ -99,8 +100,8 @@ impl Dialect {
         Rendered { status, headers, body: Bytes::from(body.to_string()) }
     }
 
-    /// Returns the kind of failure for the status of a reply: the inverse of
-    /// [`problem`](Self::problem), where several kinds do not share a status.
+    /// Returns the kind of failure for the status of a reply. It inverts
+    /// [`problem`](Self::problem), except for kinds that share a status.
     pub fn kind_for_status(status: u16) -> Kind {
         match status {
             400 => Kind::Invalid,
@@ -119,12 +120,12 @@ impl Dialect {
         }
     }
 
-    /// The headers of a JSON body that depend on the dialect, including `content-type`.
+    /// Returns the headers of a JSON body that depend on the dialect, including `content-type`.
     pub fn json_headers(self, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
         headers::for_json(self, request_id)
     }
 
-    /// The `content-type` of a stream.
+    /// Returns the `content-type` of a stream.
     pub fn stream_content_type(self) -> &'static str {
         match self {
             Self::OpenAi | Self::Anthropic => "text/event-stream",
@@ -132,14 +133,14 @@ impl Dialect {
         }
     }
 
-    /// The headers about the caller's limits: `RateLimit` and `RateLimit-Policy`
+    /// Returns the headers about the caller's limits: `RateLimit` and `RateLimit-Policy`
     /// (draft-ietf-httpapi-ratelimit-headers) in every dialect, and the dialect's own.
-    pub fn limit_headers(self, states: &[quota::LimitState], now: UnixMs) -> Vec<(HeaderName, HeaderValue)> {
-        limits::headers(self, states, now.as_ms())
+    pub fn limit_headers(self, states: &[LimitState], now: UnixMs) -> Vec<(HeaderName, HeaderValue)> {
+        limits::headers(self, states, now)
     }
 }
 
-/// The status of a failure in the dialects that follow HTTP.
+/// Returns the status of a failure in the dialects that follow HTTP.
 fn http_status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid => StatusCode::BAD_REQUEST,

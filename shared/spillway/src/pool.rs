@@ -85,7 +85,7 @@ impl Model {
     /// lower.
     pub fn tokenizer(&self) -> Tokenizer {
         let known = || self.ladder.iter().filter_map(|pool| Tokenizer::for_model_id(&pool.model_id));
-        self.tokenizer.or_else(|| known().reduce(Tokenizer::or_more)).unwrap_or(Tokenizer::Unknown)
+        self.tokenizer.or_else(|| known().reduce(Tokenizer::max)).unwrap_or(Tokenizer::Unknown)
     }
 
     /// Returns the format of the bodies for InvokeModel: the configured format, or the one that the

@@ -2,11 +2,11 @@
 //!
 //! The algorithm is called the *staircase*: overlapping fixed windows with a token-bucket cap by
 //! age. For every limit per minute, an item holds [`EPOCHS`] overlapping windows. Each window is
-//! named after the epoch that it starts in. One write charges a request to all windows that contain
-//! the current time, and has a condition on each of them. A window is never reset, because its name
-//! goes out of use. Nothing is read first, because the condition is the check. Requests in flight
-//! are counted in a ring of slots, named after the epoch in which they expire, so the clock alone
-//! frees the slot of a caller that dies.
+//! named after the epoch in which it starts. One write charges a request to all windows that
+//! contain the current time, and has a condition on each of them. A window is never reset, because
+//! its name goes out of use. Nothing is read first, because the condition is the check. Requests in
+//! flight are counted in a ring of slots, named after the epoch in which they expire, so the clock
+//! alone frees the slot of a caller that dies.
 //!
 //! All functions here are pure. [`reserve`] and [`settle`] produce a [`Write`], and [`explain`]
 //! turns the image that a failed write returned into a [`Verdict`]. `store::ledger` compiles a
@@ -71,12 +71,12 @@ pub struct Charge {
 
 impl Charge {
     /// Returns the larger amount for each limit.
-    pub fn max(self, other: Self) -> Self {
+    pub fn max(self, charge: Self) -> Self {
         Self {
-            requests: self.requests.max(other.requests),
-            minute_tokens: self.minute_tokens.max(other.minute_tokens),
-            day_tokens: self.day_tokens.max(other.day_tokens),
-            cost_microusd: self.cost_microusd.max(other.cost_microusd),
+            requests: self.requests.max(charge.requests),
+            minute_tokens: self.minute_tokens.max(charge.minute_tokens),
+            day_tokens: self.day_tokens.max(charge.day_tokens),
+            cost_microusd: self.cost_microusd.max(charge.cost_microusd),
         }
     }
 
@@ -95,7 +95,7 @@ pub struct Charged {
     pub charge: Charge,
 }
 
-/// Charges of a request that remain after it has ended.
+/// Charges that remain after a request has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Charge on the tenant.

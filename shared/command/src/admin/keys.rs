@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use spillway::{
     store::registry::Registry,
     tenant::{ApiKey, KeyRecord},
-    units::UnixMs,
+    units::{Millis, UnixMs},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -20,16 +20,15 @@ pub async fn create(
     registry: &Registry,
     tenant: &str,
     expires_in: Option<Duration>,
-    now_ms: u64,
+    now: UnixMs,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     if registry.tenant(tenant).await?.is_none() {
         bail!("there is no tenant {tenant}; create it first with `spillway tenants apply`");
     }
-    let expires_in_ms = expires_in.map(|time| u64::try_from(time.as_millis())).transpose()?;
-    let expires_ms = expires_in_ms.map(|time_ms| now_ms.saturating_add(time_ms));
+    let expires_at = expires_in.map(|lifetime| now + Millis::from(lifetime));
     let key = ApiKey::generate().context("the system cannot generate random bytes")?;
-    registry.put_key(&KeyRecord::new(&key, tenant, expires_ms.map(UnixMs::from_ms))).await?;
+    registry.put_key(&KeyRecord::new(&key, tenant, expires_at)).await?;
     Ok(writeln!(out, "{}", key.expose())?)
 }
 
@@ -45,16 +44,16 @@ pub async fn revoke(registry: &Registry, id: &str, out: &mut impl Write) -> anyh
 }
 
 /// Lists the keys of a tenant without their secrets.
-pub async fn list(registry: &Registry, tenant: &str, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+pub async fn list(registry: &Registry, tenant: &str, now: UnixMs, out: &mut impl Write) -> anyhow::Result<()> {
     let keys = registry.keys_of(tenant).await?;
-    let rows = keys.iter().map(|key| Ok([key.id.clone(), expiry(key.expires_at.map(UnixMs::as_ms), now_ms)?]));
+    let rows = keys.iter().map(|key| Ok([key.id.clone(), expiry(key.expires_at, now)?]));
     show::table(["KEY ID", "EXPIRES"], rows.collect::<anyhow::Result<Vec<_>>>()?, out)
 }
 
-fn expiry(expires_ms: Option<u64>, now_ms: u64) -> anyhow::Result<String> {
-    let Some(expires_ms) = expires_ms else { return Ok("never".to_owned()) };
-    let time = OffsetDateTime::from_unix_timestamp(i64::try_from(expires_ms / 1000)?)?.format(&Rfc3339)?;
-    Ok(if expires_ms <= now_ms { format!("{time} (expired)") } else { time })
+fn expiry(expires_at: Option<UnixMs>, now: UnixMs) -> anyhow::Result<String> {
+    let Some(expires_at) = expires_at else { return Ok("never".to_owned()) };
+    let time = OffsetDateTime::from_unix_timestamp(i64::try_from(expires_at.as_s())?)?.format(&Rfc3339)?;
+    Ok(if expires_at <= now { format!("{time} (expired)") } else { time })
 }
 
 /// Reads a time such as `90d`, `12h`, `30m` or `45s`.
@@ -88,8 +87,9 @@ mod tests {
 
     #[test]
     fn an_expiry_is_printed_as_a_date() {
-        assert_eq!(expiry(None, 0).expect("a date"), "never");
-        assert_eq!(expiry(Some(1_800_000_000_000), 0).expect("a date"), "2027-01-15T08:00:00Z");
-        assert_eq!(expiry(Some(1_800_000_000_000), u64::MAX).expect("a date"), "2027-01-15T08:00:00Z (expired)");
+        let (start, expires_at) = (UnixMs::default(), Some(UnixMs::from_ms(1_800_000_000_000)));
+        assert_eq!(expiry(None, start).expect("a date"), "never");
+        assert_eq!(expiry(expires_at, start).expect("a date"), "2027-01-15T08:00:00Z");
+        assert_eq!(expiry(expires_at, UnixMs::MAX).expect("a date"), "2027-01-15T08:00:00Z (expired)");
     }
 }

@@ -17,24 +17,24 @@ use super::show::table;
 
 /// Prints the limits of tenant `name` and of its parent with their use and the time until they are
 /// free again, the settled totals, and the latest refusals.
-pub async fn show(app: &App, name: &str, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+pub async fn show(app: &App, name: &str, now: UnixMs, out: &mut impl Write) -> anyhow::Result<()> {
     let Some(tenant) = app.registry.tenant(name).await? else { bail!("there is no tenant {name}") };
     writeln!(out, "tenant {name}, class {}", tenant.class.name())?;
-    print_account(app, &tenant, now_ms, out).await?;
+    print_account(app, &tenant, now, out).await?;
     if let Some(parent) = &tenant.parent {
         writeln!(out, "\nparent {parent}")?;
         let found = app.registry.tenant(parent).await?;
         let parent =
             found.with_context(|| format!("the parent {parent} does not exist, so every request is refused"))?;
-        print_account(app, &parent, now_ms, out).await?;
+        print_account(app, &parent, now, out).await?;
     }
     print_refusals(&app.refusals.for_tenant(name).await?, out)
 }
 
-async fn print_account(app: &App, tenant: &Tenant, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+async fn print_account(app: &App, tenant: &Tenant, now: UnixMs, out: &mut impl Write) -> anyhow::Result<()> {
     let account = broker::account_for(tenant);
     let images = app.ledger.images(&account).await?;
-    let states = account.states(&images, UnixMs::from_ms(now_ms));
+    let states = account.states(&images, now);
     match states.is_empty() {
         true => writeln!(out, "no limits")?,
         false => table(["LIMIT", "CAP", "USED", "LEFT", "ALL FREE"], states.into_iter().map(row), out)?,

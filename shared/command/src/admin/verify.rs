@@ -52,7 +52,7 @@ struct Event {
 ///
 /// # Errors
 /// Returns an error if a counter differs, a file cannot be read, or the ledger is unavailable.
-pub async fn run(app: &App, args: &Args, now_ms: u64, out: &mut impl Write) -> anyhow::Result<()> {
+pub async fn run(app: &App, args: &Args, now: UnixMs, out: &mut impl Write) -> anyhow::Result<()> {
     let mut audits = BTreeMap::new();
     let mut outcomes = 0;
     for file in &args.events {
@@ -61,7 +61,8 @@ pub async fn run(app: &App, args: &Args, now_ms: u64, out: &mut impl Write) -> a
     if outcomes == 0 && !args.events.is_empty() {
         bail!("the files hold no event of a charged request; `spillway local --events` prints such events");
     }
-    let since_ms = args.since.map_or(0, |since| u64::try_from(since.unix_timestamp()).unwrap_or(0) * 1_000);
+    let since_s = args.since.map_or(0, |since| u64::try_from(since.unix_timestamp()).unwrap_or(0));
+    let since = UnixMs::from_ms(since_s * 1_000);
     let accounts = app.ledger.accounts().await?;
     let (mut compared, mut differences) = (0, 0);
     for (name, images) in &accounts {
@@ -72,8 +73,7 @@ pub async fn run(app: &App, args: &Args, now_ms: u64, out: &mut impl Write) -> a
         if args.events.is_empty() {
             continue;
         }
-        let findings =
-            audits.remove(name).unwrap_or_default().compare(images, UnixMs::from_ms(since_ms), UnixMs::from_ms(now_ms));
+        let findings = audits.remove(name).unwrap_or_default().compare(images, since, now);
         compared += findings.compared;
         differences += findings.drifts.len();
         for drift in findings.drifts {

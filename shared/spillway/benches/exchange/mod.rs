@@ -5,8 +5,9 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 use spillway::{
     chat::{Answer, Format, NativeReply, Output, Overlaid, StreamEvent},
-    dialect::{Api, Context, Echo, Rendered},
+    dialect::{AnswerContext, Api, Echo, Rendered},
     stored_headers::StoredHeaders,
+    units::UnixMs,
     usage::Usage,
 };
 
@@ -16,8 +17,13 @@ fn text(bytes: usize) -> String {
     TEXT.chars().cycle().take(bytes).collect()
 }
 
-fn context() -> Context {
-    Context { request_id: "r1".into(), model: "model".into(), created_s: 1_700_000_000, echo: Echo::default() }
+fn context() -> AnswerContext {
+    AnswerContext {
+        request_id: "r1".into(),
+        model: "model".into(),
+        created_at: UnixMs::from_ms(1_700_000_000_000),
+        echo: Echo::default(),
+    }
 }
 
 /// A body as it comes from a caller.
@@ -87,7 +93,7 @@ impl Asked {
 /// A complete answer as it comes from the model.
 pub struct Answered {
     api: Api,
-    context: Context,
+    context: AnswerContext,
     answer: Answer,
 }
 

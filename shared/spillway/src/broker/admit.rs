@@ -10,10 +10,7 @@ use crate::{
     app::App,
     problem::Problem,
     quota::{Charge, Charged, History, LimitState, Receipt},
-    store::{
-        LedgerError,
-        ledger::{Held, ReserveOutcome, View},
-    },
+    store::ledger::{HeldReservation, ReserveOutcome, View},
     tenant::{RightSizing, Tenant},
     units::UnixMs,
 };
@@ -26,9 +23,9 @@ pub struct Admitted {
     /// off.
     pub deadline: UnixMs,
     /// The reservation on the tenant.
-    pub held: Held,
+    pub held: HeldReservation,
     /// The reservation on the tenant's parent, if it has one.
-    pub parent: Option<Held>,
+    pub parent: Option<HeldReservation>,
     /// State of the tenant's limits.
     pub limit_states: Vec<LimitState>,
     /// Whether the tenant, or its parent, is above its committed share of the pools.
@@ -47,8 +44,8 @@ impl Admitted {
     /// Gives the reservations back because no pool answered: all of them, or only their slots if a
     /// model may have been billed. Returns the remaining charges.
     pub async fn give_back(self, app: &App, may_be_billed: bool) -> Receipt {
-        let give_back = async |held: Held| settlement::give_back(app, held, may_be_billed).await;
-        let give_back_if_held = async |held: Option<Held>| match held {
+        let give_back = async |held: HeldReservation| settlement::give_back(app, held, may_be_billed).await;
+        let give_back_if_held = async |held: Option<HeldReservation>| match held {
             Some(held) => Some(give_back(held).await),
             None => None,
         };
@@ -66,8 +63,8 @@ pub struct Payers {
 
 /// The reservations on the payers, each with the view of its limits.
 pub struct Reserved {
-    pub tenant: (Held, View),
-    pub parent: Option<(Held, View)>,
+    pub tenant: (HeldReservation, View),
+    pub parent: Option<(HeldReservation, View)>,
 }
 
 /// Reserves for `request` on its tenant and on the parent. If the ledger has seen newer limits than
@@ -170,9 +167,8 @@ async fn reserve_on(
     payer: &Tenant,
     charge: Charge,
     expires_at: UnixMs,
-) -> Result<Option<(Held, View)>, Problem> {
-    let outcome = app.ledger.reserve(&accounts::for_tenant(payer), charge, expires_at).await;
-    match outcome.map_err(LedgerError)? {
+) -> Result<Option<(HeldReservation, View)>, Problem> {
+    match app.ledger.reserve(&accounts::for_tenant(payer), charge, expires_at).await? {
         ReserveOutcome::Reserved(held, view) => Ok(Some((held, view))),
         ReserveOutcome::Refused(refusal, view) => {
             Err(problems::limits_reached(&payer.name, &refusal, view.states(app.clock.now())))

@@ -56,7 +56,7 @@ pub async fn respond(
     let responder = Responder { app: app.clone(), settlement, permit: routed.permit, event, started, deadline };
     let reply = match routed.response {
         Response::Whole(answer) => {
-            responder.end(answer.usage, RequestOutcome::Answered).await;
+            responder.end(answer.usage, RequestOutcome::Answered, CallOutcome::Answered).await;
             Reply::Whole(answer)
         }
         Response::Stream(stream) => {
@@ -118,29 +118,30 @@ impl Responder {
                 Err(failure) => break Some(failure),
             }
         };
-        if let (Some(Failure::Throttled), Some(permit)) = (&failure, self.permit.take()) {
-            permit.release(CallOutcome::Throttled);
-        }
+        let call_outcome = match &failure {
+            None => CallOutcome::Answered,
+            Some(Failure::Throttled) => CallOutcome::Throttled,
+            Some(_) => CallOutcome::Ignored,
+        };
         let problem = failure.map(Failure::into_problem);
         let outcome = match &problem {
             Some(_) => RequestOutcome::Failed,
             None if has_reader => RequestOutcome::Answered,
             None => RequestOutcome::Cancelled,
         };
-        self.end(usage, outcome).await;
+        self.end(usage, outcome, call_outcome).await;
         if has_reader {
             let _ = sender.send(Delta::End(problem.map_or(Ok(()), Err))).await;
         }
     }
 
-    /// Settles, and records the request event.
-    async fn end(self, usage: Option<Usage>, outcome: RequestOutcome) {
+    /// Releases the permit, settles, and records the request event.
+    async fn end(self, usage: Option<Usage>, outcome: RequestOutcome, call_outcome: CallOutcome) {
         let Self { app, settlement, permit, mut event, started, .. } = self;
-        let is_failed = outcome == RequestOutcome::Failed;
         if let Some(permit) = permit {
-            permit.release(if is_failed { CallOutcome::Ignored } else { CallOutcome::Answered });
+            permit.release(call_outcome);
         }
-        let receipt = settlement.settle(&app, usage, is_failed).await;
+        let receipt = settlement.settle(&app, usage, outcome == RequestOutcome::Failed).await;
         event.cost_microusd = receipt.tenant.map(|charged| charged.charge.cost_microusd);
         event.charge(&receipt);
         event.input_tokens = usage.map(|usage| usage.all_input_tokens());

@@ -9,10 +9,7 @@ use crate::{
     pool::Pool,
     problem::Problem,
     quota::{self, Charged},
-    store::{
-        LedgerError,
-        ledger::{Held, ReserveOutcome},
-    },
+    store::ledger::{HeldReservation, ReserveOutcome},
     units::Millis,
 };
 
@@ -20,7 +17,7 @@ use crate::{
 pub struct Routed<'a> {
     pub pool: &'a Pool,
     /// The reservation on the pool; `None` if it has no limits.
-    pub held: Option<Held>,
+    pub held: Option<HeldReservation>,
     /// The concurrency permit of a job that can wait.
     pub permit: Option<Permit>,
     /// Number of pools that were called, including this one.
@@ -192,7 +189,7 @@ impl Obstacles {
 enum Room {
     /// The pool has no limits.
     Unlimited,
-    Held(Held),
+    Held(HeldReservation),
     Full {
         retry_after: Millis,
     },
@@ -222,7 +219,7 @@ async fn reserve(app: &App, request: &ModelRequest, admitted: &Admitted, pool: &
             app.registry.forget_models();
             Ok(Room::Full { retry_after: Millis::from_ms(1) })
         }
-        Err(error) => Err(Failed::unbilled(LedgerError(error).into())),
+        Err(error) => Err(Failed::unbilled(error.into())),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     pool::Pool,
     quota::{Charged, Receipt, Settled},
-    store::ledger::Held,
+    store::ledger::HeldReservation,
     tenant::RightSizing,
     usage::Usage,
 };
@@ -21,7 +21,7 @@ pub struct Settlement {
     pub request: Arc<ModelRequest>,
     pub admitted: Admitted,
     /// The reservation on the pool; `None` if it has no limits.
-    pub held: Option<Held>,
+    pub held: Option<HeldReservation>,
     pub pool: Pool,
 }
 
@@ -32,7 +32,7 @@ impl Settlement {
     pub async fn settle(self, app: &App, usage: Option<Usage>, is_broken: bool) -> Receipt {
         let Self { request, admitted, held, pool } = self;
         let actual = usage.map(|usage| estimate::actual(&usage, &pool));
-        let settle_held = async |held: Held, regained_tokens: u64| {
+        let settle_held = async |held: HeldReservation, regained_tokens: u64| {
             let reserve = held.reservation().charge;
             let charge = match actual {
                 Some(actual) if is_broken => actual.max(reserve),
@@ -41,7 +41,7 @@ impl Settlement {
             };
             settle(app, held, Settled { charge, usage, regained_tokens }, Some(&request.request_id)).await
         };
-        let settle_if_held = async |held: Option<Held>| match held {
+        let settle_if_held = async |held: Option<HeldReservation>| match held {
             Some(held) => Some(settle_held(held, 0).await),
             None => None,
         };
@@ -62,7 +62,7 @@ impl Settlement {
 /// Settles one reservation and returns the final charge. A failed write is not repeated, because it
 /// may have taken effect. If it did not, the slot expires and the reserve stays charged. The log
 /// then names the request with the missing usage.
-pub async fn settle(app: &App, held: Held, settled: Settled, request_id: Option<&str>) -> Charged {
+pub async fn settle(app: &App, held: HeldReservation, settled: Settled, request_id: Option<&str>) -> Charged {
     let charged = Charged { at: held.reservation().at, charge: settled.charge };
     if let Err(error) = app.ledger.settle(held, &settled).await {
         warn!(request_id, %error, "failed to settle a reservation; it will expire");
@@ -72,7 +72,7 @@ pub async fn settle(app: &App, held: Held, settled: Settled, request_id: Option<
 
 /// Gives back a reservation without an answer: all of it, or only its slot if a model may have been
 /// billed. Returns the remaining charge.
-pub async fn give_back(app: &App, held: Held, may_be_billed: bool) -> Charged {
+pub async fn give_back(app: &App, held: HeldReservation, may_be_billed: bool) -> Charged {
     let settled = if may_be_billed { Settled::unknown(held.reservation()) } else { Settled::refund() };
     settle(app, held, settled, None).await
 }

@@ -76,7 +76,7 @@ impl ConcurrencyLimiter {
                     Err(TryAcquireError::NoPermits { until }) => retry = retry.min(until),
                 }
             }
-            let now = self.now();
+            let now = self.clock.now();
             let is_cool_down_first = cool_down_ends == retry;
             if now >= give_up || (is_cool_down_first && cool_down_ends > give_up) {
                 return Err(retry - now);
@@ -97,7 +97,7 @@ impl ConcurrencyLimiter {
         let started = lock(&self.windows)
             .entry(window.clone())
             .or_insert_with(|| ConcurrencyWindow::new(MAX_WINDOW_SIZE))
-            .try_acquire(self.now())?;
+            .try_acquire(self.clock.now())?;
         let (outcome, running) = (CallOutcome::Ignored, self.start_work());
         Ok(Permit { limiter: self.clone(), window, started, outcome, _running: running })
     }
@@ -123,22 +123,18 @@ impl ConcurrencyLimiter {
     /// call it less.
     pub fn record_throttle(&self, model: &Model, pool: &Pool) {
         if let Some(window) = lock(&self.windows).get_mut(&window_name(model, pool)) {
-            window.record_throttle(self.now());
+            window.record_throttle(self.clock.now());
         }
     }
 
     /// Returns the retry time of the next job of `tenant`, which already runs `max_in_flight` jobs.
     pub fn next_retry(&self, tenant: &str, max_in_flight: u64) -> UnixMs {
-        lock(&self.retry_pacers).entry(tenant.to_owned()).or_default().next_retry(max_in_flight, self.now())
+        lock(&self.retry_pacers).entry(tenant.to_owned()).or_default().next_retry(max_in_flight, self.clock.now())
     }
 
     /// Records how long a job of `tenant` took.
     pub fn record_job(&self, tenant: &str, duration: Millis) {
         lock(&self.retry_pacers).entry(tenant.to_owned()).or_default().record(duration);
-    }
-
-    fn now(&self) -> UnixMs {
-        UnixMs::from_ms(self.clock.now_ms())
     }
 }
 
@@ -154,7 +150,7 @@ impl Permit {
         let (limiter, window) = (self.limiter.clone(), self.window.clone());
         drop(self);
         let ends = lock(&limiter.windows).get(&window).map_or(UnixMs::default(), ConcurrencyWindow::cool_down_ends);
-        ends - limiter.now()
+        ends - limiter.clock.now()
     }
 }
 
@@ -167,7 +163,7 @@ impl Drop for RunningWork {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(window) = lock(&self.limiter.windows).get_mut(&self.window) {
-            window.release(self.started, self.outcome, self.limiter.now());
+            window.release(self.started, self.outcome, self.limiter.clock.now());
         }
         self.limiter.released.notify_waiters();
     }

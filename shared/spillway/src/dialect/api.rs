@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Context, Dialect, Echo, Encoder, Rendered, anthropic, bedrock, headers,
+    AnswerContext, Dialect, Echo, Encoder, Rendered, anthropic, bedrock, headers,
     json::{self, Path},
     openai,
 };
@@ -35,7 +35,7 @@ pub enum Api {
 }
 
 impl Api {
-    /// The path of a call, with `{id}` for the model.
+    /// Returns the path of a call, with `{id}` for the model.
     pub fn path(self) -> &'static str {
         match self {
             Self::ChatCompletions => "/v1/chat/completions",
@@ -47,7 +47,7 @@ impl Api {
         }
     }
 
-    /// The dialect that the API belongs to.
+    /// Returns the dialect that the API belongs to.
     pub fn dialect(self) -> Dialect {
         match self {
             Self::ChatCompletions | Self::Responses | Self::Embeddings => Dialect::OpenAi,
@@ -56,8 +56,8 @@ impl Api {
         }
     }
 
-    /// Reads a request body as far as its model. `path_model` is the percent-decoded model in the
-    /// route, if the route has one. `stream` counts only on Bedrock routes; the other APIs have it
+    /// Reads only the model of a request body. `path_model` is the percent-decoded model in the
+    /// route, if the route has one. `stream` is used on Bedrock routes only; the other APIs have it
     /// in the body.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Api {
     }
 
     /// Renders a complete answer (200).
-    pub fn answer(self, context: &Context, answer: &Answer) -> Rendered {
+    pub fn answer(self, context: &AnswerContext, answer: &Answer) -> Rendered {
         let usage = answer.usage.unwrap_or_default();
         let body = match (self, &answer.output) {
             (Self::ChatCompletions, Output::Converse(body)) => openai::answer(context, body, &usage).to_string(),
@@ -95,7 +95,7 @@ impl Api {
             },
             (Self::Messages | Self::Invoke, Output::Native(replies)) => return self.native_answer(context, replies),
             _ => {
-                let problem = Problem::new(Kind::Internal, "The model's answer has another form than the request.");
+                let problem = Problem::new(Kind::Internal, "The model's answer does not have the form of the API.");
                 return self.dialect().problem(&context.request_id, &problem);
             }
         };
@@ -103,8 +103,8 @@ impl Api {
         Rendered { status: StatusCode::OK, headers, body: Bytes::from(body) }
     }
 
-    /// Renders the model's own bytes; on Bedrock routes with the headers of the model's reply.
-    fn native_answer(self, context: &Context, replies: &[NativeReply]) -> Rendered {
+    /// Renders the model's own bytes. On Bedrock routes it adds the headers of the model's reply.
+    fn native_answer(self, context: &AnswerContext, replies: &[NativeReply]) -> Rendered {
         let mut headers = headers::for_json(self.dialect(), &context.request_id);
         let reply = replies.first();
         if let (Self::Invoke, Some(reply)) = (self, reply) {
@@ -114,7 +114,7 @@ impl Api {
     }
 
     /// Starts a stream.
-    pub fn stream(self, context: Context) -> Encoder {
+    pub fn stream(self, context: AnswerContext) -> Encoder {
         match self {
             Self::ChatCompletions | Self::Embeddings => Encoder::ChatCompletion(openai::CompletionStream::new(context)),
             Self::Responses => Encoder::Response(openai::ResponseStream::new(context)),
@@ -123,7 +123,7 @@ impl Api {
         }
     }
 
-    /// The headers of a stream; `reply_headers` are those of the model's reply.
+    /// Returns the headers of a stream. `reply_headers` are the headers of the model's reply.
     pub fn stream_headers(self, request_id: &str, reply_headers: &StoredHeaders) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = headers::for_stream(self.dialect(), request_id);
         if self == Self::Invoke {
@@ -133,7 +133,7 @@ impl Api {
     }
 }
 
-/// A request body of which only the model has been read.
+/// A request body. Only its model has been read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     api: Api,
@@ -143,16 +143,16 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The model as the caller named it.
+    /// Returns the model as the caller named it.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// Reads the rest, for a model whose own bodies have `format`. `headers` are those of the HTTP
-    /// request.
+    /// Reads the rest of the body, for a model whose own bodies have `format`. `headers` are the
+    /// headers of the HTTP request.
     ///
     /// # Errors
-    /// Returns [`Kind::Invalid`] with the wrong field in the dialect's spelling. The error never
+    /// Returns [`Kind::Invalid`] with the wrong field, as the dialect spells it. The error never
     /// quotes prompt text.
     pub fn request(self, format: Option<Format>, headers: &HeaderMap) -> Result<(Request, Echo), Problem> {
         let Self { api, model, body, stream } = self;
@@ -169,7 +169,7 @@ impl Draft {
         }
     }
 
-    /// Reads the rest as a request to count tokens instead of to answer.
+    /// Reads the rest of the body as a request to count tokens.
     ///
     /// # Errors
     /// Returns the same errors as [`request`](Self::request).

@@ -1,4 +1,4 @@
-//! Bedrock's own API: Converse, whose bodies are checked and passed on, and InvokeModel, whose
+//! Bedrock's own APIs: Converse, whose bodies are checked and passed on, and InvokeModel, whose
 //! bodies only the model understands.
 
 mod count;
@@ -26,7 +26,7 @@ fn tier(tier: String, at: &Path) -> Read<Option<String>> {
     }
 }
 
-/// Rejects a latency that changes the price, which only the operator chooses.
+/// Rejects any latency but the standard. A faster one costs more, and only the operator chooses it.
 fn standard_latency(latency: &str, at: &Path) -> Read<()> {
     match latency {
         "standard" => Ok(()),

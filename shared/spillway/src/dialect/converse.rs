@@ -1,10 +1,10 @@
-//! Builds Converse request bodies, for the dialects that are not Converse already.
+//! Builds Converse request bodies for the other dialects.
 
 use serde_json::{Map, Number, Value, json};
 
 use super::json::{Ignored, Path, Read, object_of, sanitized};
 
-/// The parts of a Converse request body. Empty parts are left out of the JSON.
+/// Parts of a Converse request body. The JSON omits empty parts.
 #[derive(Debug, Default)]
 pub struct ConverseBody {
     pub system: Vec<Value>,
@@ -13,7 +13,7 @@ pub struct ConverseBody {
     pub tools: Vec<Value>,
     pub tool_choice: Option<Value>,
     pub output: Map<String, Value>,
-    /// Parameters of the model that Converse does not know.
+    /// Parameters of the model that Converse does not define.
     pub additional: Map<String, Value>,
     /// JSON pointers to members of the model's own answer that Converse adds to its reply.
     pub answer_paths: Vec<&'static str>,
@@ -40,14 +40,14 @@ impl ConverseBody {
         put(&mut self.output, "effort", effort);
     }
 
-    /// Applies the caller's choice of a tool. Call it when the tools and the conversation are
-    /// complete.
+    /// Applies the caller's choice of a tool. Call it when the tools and the conversation
+    /// are complete.
     pub fn choose_tool(&mut self, choice: Option<ToolChoice>, ignored: &mut Ignored) -> Read<()> {
         let at = Path::Root.key("tool_choice");
         self.tool_choice = match choice {
             None => None,
-            // With tool calls in the history Converse requires the definitions, and it cannot
-            // forbid their use.
+            // With tool calls in the history, Converse requires the definitions, and it cannot
+            // forbid the use of tools.
             Some(ToolChoice::None) if self.conversation.uses_tools() => {
                 ignored.note(&at);
                 None
@@ -64,7 +64,7 @@ impl ConverseBody {
         Ok(())
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     pub fn into_json(self) -> Map<String, Value> {
         let mut body = Map::new();
         body.insert("messages".to_owned(), Value::Array(self.conversation.into_messages()));
@@ -122,12 +122,13 @@ impl Conversation {
         }
     }
 
-    /// Whether there are no messages.
+    /// Returns whether there are no messages.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a message has a tool call or a result; then Converse requires tool definitions.
+    /// Returns whether a message has a tool call or a tool result. If so, Converse requires tool
+    /// definitions.
     pub fn uses_tools(&self) -> bool {
         let is_about_tool = |block: &Value| block.get("toolUse").is_some() || block.get("toolResult").is_some();
         self.0.iter().any(|(_, blocks)| blocks.iter().any(is_about_tool))
@@ -147,12 +148,13 @@ pub fn put(members: &mut Map<String, Value>, name: &str, value: Option<impl Into
     }
 }
 
-/// A text block; `None` for empty text, which Converse rejects.
+/// Returns a text block; `None` for empty text, which Converse rejects.
 pub fn text(text: String) -> Option<Value> {
     (!text.is_empty()).then(|| object_of([("text", text.into())]))
 }
 
-/// A tool definition. `schema` is the JSON schema of the input; by default the tool takes none.
+/// Returns a tool definition. `schema` is the JSON schema of the input; without it the tool takes
+/// no input.
 pub fn tool(name: String, description: Option<String>, schema: Option<Value>, strict: Option<bool>) -> Value {
     let schema = schema.unwrap_or_else(|| json!({"type": "object", "properties": {}}));
     let mut spec = object_of([("name", name.into()), ("inputSchema", object_of([("json", schema)]))]);
@@ -165,7 +167,7 @@ pub fn tool(name: String, description: Option<String>, schema: Option<Value>, st
     object_of([("toolSpec", spec)])
 }
 
-/// A cache point from Anthropic's `cache_control`, which OpenAI-style clients also send.
+/// Reads Anthropic's `cache_control` as a cache point. OpenAI-style clients send it too.
 pub fn cache_point(control: Value, at: &Path) -> Read<Value> {
     let mut point = json!({"type": "default"});
     let Value::Object(members) = &control else { return Err(at.mistyped("an object", &control)) };
@@ -181,7 +183,7 @@ pub fn cache_point(control: Value, at: &Path) -> Read<Value> {
     Ok(json!({"cachePoint": point}))
 }
 
-/// `outputConfig.textFormat` with a JSON schema, which Converse takes as a string.
+/// Returns `outputConfig.textFormat` with a JSON schema, which Converse takes as a string.
 pub fn text_format(schema: &Value, name: Option<String>, description: Option<String>) -> Value {
     let mut definition = json!({"schema": schema.to_string()});
     if let Some(name) = name {
@@ -193,7 +195,7 @@ pub fn text_format(schema: &Value, name: Option<String>, description: Option<Str
     json!({"type": "json_schema", "structure": {"jsonSchema": definition}})
 }
 
-/// `outputConfig.effort`.
+/// Reads a level of effort as `outputConfig.effort`.
 pub fn effort(level: &str, at: &Path) -> Read<Value> {
     match level {
         "low" | "medium" | "high" | "xhigh" | "max" => Ok(json!(level)),

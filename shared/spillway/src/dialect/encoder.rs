@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::{anthropic, bedrock, openai, sse};
 use crate::{chat, problem::Problem};
 
-/// Encodes the events of one stream. Each call returns the bytes to send now, which may be empty.
+/// Encoder of one stream. Each method returns the bytes to send now, which may be empty.
 ///
-/// Call `event` for every event, then `finish` or `problem`. After either, every call returns no
+/// Call `event` for every event, then `finish` or `problem`. After that, no method returns any
 /// bytes.
 #[derive(Debug)]
 pub enum Encoder {
@@ -52,14 +52,15 @@ impl Encoder {
         }
     }
 
-    /// Continues a stream whose first `events` numbered events were sent elsewhere.
+    /// Continues a stream whose first `events` numbered events have been sent on another
+    /// connection.
     pub fn skip(&mut self, events: u64) {
         if let Self::Response(stream) = self {
             stream.skip(events);
         }
     }
 
-    /// Bytes without content that keep a silent connection open.
+    /// Returns bytes without content, which keep a silent connection open.
     pub fn keep_alive(&self) -> Bytes {
         match self {
             Self::ChatCompletion(_) | Self::Response(_) => sse::comment("keep-alive"),

@@ -10,22 +10,23 @@ use crate::{
     units::Millis,
 };
 
-/// Maximum wait for which the OpenAI and Anthropic SDKs should retry. Above it, OpenAI's would give
-/// up or guess a delay, and Anthropic's would sleep for hours, so both get `x-should-retry: false`.
+/// Maximum wait after which the OpenAI and Anthropic SDKs should retry. With a longer wait,
+/// OpenAI's SDKs give up or guess a delay, and Anthropic's sleep for hours, so both get
+/// `x-should-retry: false`.
 const MAX_SDK_WAIT: Millis = Millis::from_s(120);
 
-/// Maximum wait for which AWS SDKs can retry. They honour at most 5 s of `x-amz-retry-after` before
-/// each of their two retries. With a longer wait they would sleep for 10 s and fail anyway.
+/// Maximum wait after which AWS SDKs can retry. They honour at most 5 s of `x-amz-retry-after`
+/// before each of their two retries. With a longer wait they would sleep for 10 s and then fail.
 const MAX_AWS_SDK_WAIT: Millis = Millis::from_s(10);
 
-/// The headers of a JSON reply.
+/// Returns the headers of a JSON reply.
 pub fn for_json(dialect: Dialect, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     push(&mut headers, request_id_name(dialect), request_id);
     headers
 }
 
-/// The headers of a stream.
+/// Returns the headers of a stream.
 pub fn for_stream(dialect: Dialect, request_id: &str) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![
         (header::CONTENT_TYPE, HeaderValue::from_static(dialect.stream_content_type())),
@@ -35,8 +36,8 @@ pub fn for_stream(dialect: Dialect, request_id: &str) -> Vec<(HeaderName, Header
     headers
 }
 
-/// The headers that a failure adds: the exception on Bedrock routes, when and whether to retry, and
-/// which limits refused.
+/// Returns the headers that a failure adds: the exception on Bedrock routes, whether and when to
+/// retry, and the limits that refused.
 pub fn for_problem(dialect: Dialect, problem: &Problem) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     if dialect == Dialect::Bedrock {
@@ -87,9 +88,9 @@ fn request_id_name(dialect: Dialect) -> &'static str {
     }
 }
 
-/// Whether a retry is wrong. A call to a model that failed or timed out may be billed: the SDKs
-/// retry on 502 and 504, but Bedrock's own do not on 424 and 408. The SDKs also retry on 409, and a
-/// conflict does not go away within a second.
+/// Returns whether the SDKs of OpenAI and Anthropic must not retry. They retry on 502 and 504, but
+/// a call that failed or timed out may be billed; AWS SDKs get 424 and 408, on which they do not
+/// retry. They also retry on 409, but a conflict does not end within a second.
 fn must_not_retry(problem: &Problem) -> bool {
     matches!(problem.kind, Kind::BudgetExhausted | Kind::Conflict | Kind::Model | Kind::Timeout)
         || problem.retry_after.is_some_and(|wait| wait > MAX_SDK_WAIT)

@@ -1,4 +1,4 @@
-//! Typed access to JSON from outside. Every error names the path of the value and never quotes it.
+//! Typed access to JSON from callers. Every error names the path of the value and never quotes it.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ fn syntax(error: &serde_json::Error) -> String {
     }
 }
 
-/// The place of a value in the body, as the caller would write it: `messages[2].content`.
+/// Path of a value in the body, as callers write it: `messages[2].content`.
 #[derive(Debug, Clone, Copy)]
 pub enum Path<'a> {
     Root,
@@ -46,17 +46,17 @@ pub enum Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// The member `name` of the object at this path.
+    /// Returns the member `name` of the object at this path.
     pub fn key(&'a self, name: &'a str) -> Path<'a> {
         Path::Key(self, name)
     }
 
-    /// The element `index` of the array at this path.
+    /// Returns the element `index` of the array at this path.
     pub fn index(&'a self, index: usize) -> Path<'a> {
         Path::Index(self, index)
     }
 
-    /// The path without indices: `messages[].content`.
+    /// Returns the path without indices: `messages[].content`.
     fn pattern(&self) -> String {
         match self {
             Path::Root => String::new(),
@@ -66,7 +66,8 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// An error about the value at this path: `text` says what is wrong and what would be right.
+    /// Creates an error about the value at this path. `text` says what is wrong and what would be
+    /// right.
     pub fn error(&self, text: impl fmt::Display) -> Problem {
         match self {
             Path::Root => Problem::new(Kind::Invalid, format!("The body: {text}")),
@@ -74,7 +75,7 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// An error about the type of the value at this path.
+    /// Creates an error about the type of the value at this path.
     pub fn mistyped(&self, expected: &str, got: &Value) -> Problem {
         self.error(format_args!("expected {expected}, got {}", type_of(got)))
     }
@@ -91,25 +92,24 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// An object whose members are taken out one by one. The members that are left are listed as
-/// ignored.
+/// An object whose members are taken out one by one. The remaining members are listed as ignored.
 pub struct Fields<'p> {
     members: Map<String, Value>,
     at: &'p Path<'p>,
 }
 
 impl<'p> Fields<'p> {
-    /// The members of `value`, which must be an object.
+    /// Takes the members of `value`, which must be an object.
     pub fn from_value(value: Value, at: &'p Path<'p>) -> Result<Self, Problem> {
         Ok(Self { members: object(value, at)?, at })
     }
 
-    /// The members of an object.
+    /// Takes the members of the object at `at`.
     pub fn new(members: Map<String, Value>, at: &'p Path<'p>) -> Self {
         Self { members, at }
     }
 
-    /// Takes a member out; `null` is the same as absent.
+    /// Takes a member out. `null` counts as absent.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.members.shift_remove(name).filter(|value| !value.is_null())
     }
@@ -119,7 +119,7 @@ impl<'p> Fields<'p> {
         self.take(name).map(|value| read(value, &self.at.key(name))).transpose()
     }
 
-    /// Takes a member out and reads it; an error if it is absent.
+    /// Takes a member out and reads it. Returns an error if it is absent.
     pub fn required<T>(&mut self, name: &str, read: impl FnOnce(Value, &Path) -> Read<T>) -> Read<T> {
         let value = self.take(name).ok_or_else(|| self.at.key(name).error("is missing"))?;
         read(value, &self.at.key(name))
@@ -132,8 +132,8 @@ impl<'p> Fields<'p> {
         }
     }
 
-    /// Rejects a member that is not supported and without which the answer would be another. Values
-    /// that request nothing (`null`, `false`, `0`, empty) pass.
+    /// Rejects a member that is not supported and that would change the answer. Values that request
+    /// nothing (`null`, `false`, `0`, empty) pass.
     pub fn reject(&mut self, name: &str, text: &str) -> Read<()> {
         match self.take(name) {
             Some(value) if !requests_nothing(&value) => Err(self.at.key(name).error(text)),
@@ -141,12 +141,12 @@ impl<'p> Fields<'p> {
         }
     }
 
-    /// The members that are left.
+    /// Returns the remaining members.
     pub fn into_members(self) -> Map<String, Value> {
         self.members
     }
 
-    /// Lists the members that are left as ignored.
+    /// Lists the remaining members as ignored.
     pub fn finish(self, ignored: &mut Ignored) {
         for (name, value) in &self.members {
             if !requests_nothing(value) {
@@ -156,10 +156,10 @@ impl<'p> Fields<'p> {
     }
 }
 
-/// The result of reading a value.
+/// Result of reading a value.
 pub type Read<T> = Result<T, Problem>;
 
-/// Known parameters that have no effect here, each once, without indices.
+/// Known parameters that have no effect here, without indices and without duplicates.
 #[derive(Debug, Default)]
 pub struct Ignored(Vec<String>);
 
@@ -172,18 +172,18 @@ impl Ignored {
         }
     }
 
-    /// The names of the parameters.
+    /// Returns the names of the parameters.
     pub fn into_names(self) -> Vec<String> {
         self.0
     }
 }
 
-/// An object of `members`, which are moved into it. The macro `json!` would copy them.
+/// Creates an object and moves `members` into it. The macro `json!` would copy them.
 pub fn object_of<const N: usize>(members: [(&str, Value); N]) -> Value {
     members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The value as an object.
+/// Reads the value as an object.
 pub fn object(value: Value, at: &Path) -> Read<Map<String, Value>> {
     match value {
         Value::Object(members) => Ok(members),
@@ -191,7 +191,7 @@ pub fn object(value: Value, at: &Path) -> Read<Map<String, Value>> {
     }
 }
 
-/// The value as an array.
+/// Reads the value as an array.
 pub fn array(value: Value, at: &Path) -> Read<Vec<Value>> {
     match value {
         Value::Array(elements) => Ok(elements),
@@ -199,7 +199,7 @@ pub fn array(value: Value, at: &Path) -> Read<Vec<Value>> {
     }
 }
 
-/// The value as a string.
+/// Reads the value as a string.
 pub fn string(value: Value, at: &Path) -> Read<String> {
     match value {
         Value::String(text) => Ok(text),
@@ -207,7 +207,7 @@ pub fn string(value: Value, at: &Path) -> Read<String> {
     }
 }
 
-/// The value as a string that is not empty.
+/// Reads the value as a string that is not empty.
 pub fn name(value: Value, at: &Path) -> Read<String> {
     match string(value, at)? {
         text if text.is_empty() => Err(at.error("is empty")),
@@ -215,12 +215,12 @@ pub fn name(value: Value, at: &Path) -> Read<String> {
     }
 }
 
-/// The value as a boolean.
+/// Reads the value as a boolean.
 pub fn boolean(value: Value, at: &Path) -> Read<bool> {
     value.as_bool().ok_or_else(|| at.mistyped("true or false", &value))
 }
 
-/// The value as a number from 0 to 1, kept as written.
+/// Reads the value as a number from 0 to 1, in the caller's notation.
 pub fn fraction(value: Value, at: &Path) -> Read<Number> {
     match value {
         Value::Number(number) if number.as_f64().is_some_and(|number| (0.0..=1.0).contains(&number)) => Ok(number),
@@ -229,7 +229,7 @@ pub fn fraction(value: Value, at: &Path) -> Read<Number> {
     }
 }
 
-/// The value as an output limit in tokens. Converse's is a signed 32-bit integer.
+/// Reads the value as an output limit in tokens, which Converse takes as a signed 32-bit integer.
 pub fn token_limit(value: Value, at: &Path) -> Read<u64> {
     const RANGE: std::ops::RangeInclusive<u64> = 1..=i32::MAX as u64;
     let expected = format!("a whole number from {} to {}", RANGE.start(), RANGE.end());
@@ -242,12 +242,12 @@ pub fn token_limit(value: Value, at: &Path) -> Read<u64> {
     }
 }
 
-/// The value as strings that are not empty.
+/// Reads the value as strings that are not empty.
 pub fn names(value: Value, at: &Path) -> Read<Vec<String>> {
     array(value, at)?.into_iter().enumerate().map(|(index, value)| name(value, &at.index(index))).collect()
 }
 
-/// A short word of the caller (a role, a type, a field name) in a form that an error can repeat:
+/// Returns the caller's `word` (a role, a type, a field name) in a form that an error can repeat:
 /// truncated, and without special characters.
 pub fn sanitized(word: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || "_-.:/[]".contains(c) { c } else { '?' };

@@ -1,26 +1,25 @@
 //! Headers about limits: the IETF draft's `RateLimit` fields, and OpenAI's and Anthropic's own.
 
 use http::{HeaderName, HeaderValue};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::Dialect;
-use super::headers::push;
-use crate::quota::{Limit, LimitState, Period, Unit};
-use crate::units::{Millis, UnixMs};
+use super::{Dialect, headers::push};
+use crate::{
+    quota::{Limit, LimitState, Period, Unit},
+    units::{Millis, UnixMs},
+};
 
-/// The largest integer of a structured field (RFC 9651 §3.3.1).
-const LARGEST_FIELD_INTEGER: u64 = 999_999_999_999_999;
+/// Maximum integer of a structured field (RFC 9651 §3.3.1).
+const MAX_FIELD_INTEGER: u64 = 999_999_999_999_999;
 
-/// The limit headers of `dialect`; `now_ms` is the Unix time.
-pub fn headers(dialect: Dialect, states: &[LimitState], now_ms: u64) -> Vec<(HeaderName, HeaderValue)> {
+/// Returns the limit headers of `dialect`.
+pub fn headers(dialect: Dialect, states: &[LimitState], now: UnixMs) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     if states.is_empty() {
         return headers;
     }
     push(&mut headers, "ratelimit-policy", &list(states, policy));
     push(&mut headers, "ratelimit", &list(states, service_limit));
-    let now = UnixMs::from_ms(now_ms);
     let minute = |limit| states.iter().find(|state| state.limit == limit);
     let (requests, tokens) = (minute(Limit::RequestsPerMinute), minute(Limit::TokensPerMinute));
     match dialect {
@@ -66,10 +65,10 @@ fn list(states: &[LimitState], item: impl Fn(&LimitState) -> String) -> String {
     states.iter().map(item).collect::<Vec<_>>().join(", ")
 }
 
-/// One item of `RateLimit-Policy`: name, quota, window in seconds where all are of one length, unit of the quota unless
-/// that is requests.
+/// Returns an item of `RateLimit-Policy`: the name, the quota, the length of the windows in seconds
+/// if they are equally long, and the quota's unit unless it is requests.
 fn policy(state: &LimitState) -> String {
-    let mut policy = format!(r#""{}";q={}"#, state.limit.name(), state.cap.min(LARGEST_FIELD_INTEGER));
+    let mut policy = format!(r#""{}";q={}"#, state.limit.name(), state.cap.min(MAX_FIELD_INTEGER));
     if let Some(seconds) = state.limit.period().and_then(Period::seconds) {
         policy.push_str(&format!(";w={seconds}"));
     }
@@ -82,13 +81,14 @@ fn policy(state: &LimitState) -> String {
     policy
 }
 
-/// One item of `RateLimit`: name, what is left, seconds until all is free.
+/// Returns an item of `RateLimit`: the name, the remaining quota, and the seconds until all of the
+/// quota is free.
 fn service_limit(state: &LimitState) -> String {
-    let remaining = state.remaining().min(LARGEST_FIELD_INTEGER);
+    let remaining = state.remaining().min(MAX_FIELD_INTEGER);
     format!(r#""{}";r={remaining};t={}"#, state.limit.name(), state.resets_in.as_s_rounded_up())
 }
 
-/// A duration as OpenAI writes it: `6m0s`, `1.5s`, `20ms`.
+/// Formats a duration as OpenAI does: `6m0s`, `1.5s`, `20ms`.
 fn duration(length: Millis) -> String {
     let milliseconds = length.as_ms();
     if milliseconds == 0 {
@@ -110,8 +110,8 @@ fn duration(length: Millis) -> String {
     }
 }
 
-/// The time after `wait` as Anthropic writes it (RFC 3339), rounded up to the second; empty if it
-/// is out of range.
+/// Formats the time after `wait` as Anthropic does (RFC 3339), rounded up to the second. Returns an
+/// empty string if the time is out of range.
 fn instant(now: UnixMs, wait: Millis) -> String {
     let at_s = (now + wait).as_ms().div_ceil(1000);
     let at = i64::try_from(at_s).ok().and_then(|at_s| OffsetDateTime::from_unix_timestamp(at_s).ok());
@@ -121,10 +121,9 @@ fn instant(now: UnixMs, wait: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Millis;
 
     fn rendered(dialect: Dialect, states: &[LimitState]) -> Vec<String> {
-        let headers = headers(dialect, states, 1_000_000_000_250);
+        let headers = headers(dialect, states, UnixMs::from_ms(1_000_000_000_250));
         headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 

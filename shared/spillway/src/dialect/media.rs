@@ -1,10 +1,9 @@
-//! Images and documents inside a request: base64 with a media type, where Converse takes a format
-//! name.
+//! Images and documents of a request. Callers send base64 with a media type; Converse takes the
+//! name of a format.
 
 use std::io;
 
-use base64::engine::general_purpose::STANDARD;
-use base64::read::DecoderReader;
+use base64::{engine::general_purpose::STANDARD, read::DecoderReader};
 use serde_json::Value;
 
 use super::json::{Path, Read, object_of, sanitized};
@@ -22,8 +21,8 @@ impl DocumentBuilder {
         object_of([("format", format.into()), ("name", self.name(title).into()), ("source", source)])
     }
 
-    /// A valid name: Converse allows letters, digits, single spaces, hyphens, parentheses and
-    /// square brackets.
+    /// Returns a name that Converse accepts: letters, digits, single spaces, hyphens, parentheses
+    /// and square brackets.
     fn name(&mut self, title: Option<&str>) -> String {
         let allowed = |c: char| if c.is_ascii_alphanumeric() || "-()[]".contains(c) { c } else { ' ' };
         let spaced: String = title.unwrap_or_default().chars().take(200).map(allowed).collect();
@@ -63,7 +62,7 @@ pub fn image(media_type: &str, data: String, at: &Path) -> Read<Value> {
     Ok(object_of([("image", object_of([("format", format.into()), ("source", source)]))]))
 }
 
-/// The Converse format of a document's media type.
+/// Returns the Converse format of a document's media type.
 pub fn document_format(media_type: &str, at: &Path) -> Read<&'static str> {
     Ok(match media_type {
         "application/pdf" => "pdf",

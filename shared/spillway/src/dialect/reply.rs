@@ -1,7 +1,6 @@
 //! Reads Converse replies and streams for the dialects that render them in another format.
 //!
-//! Replies come from outside too: anything unknown or malformed is skipped and never causes a
-//! panic.
+//! Replies are not trusted: unknown or malformed parts are skipped and never cause a panic.
 
 use std::borrow::Cow;
 
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 use crate::usage::Usage;
 
-/// One block of a complete answer.
+/// Block of a complete answer.
 #[derive(Debug, PartialEq)]
 pub enum Block<'a> {
     Text(Cow<'a, str>),
@@ -18,7 +17,7 @@ pub enum Block<'a> {
     ToolUse { id: &'a str, name: &'a str, input: &'a Value },
 }
 
-/// The blocks of a complete answer that other dialects can express.
+/// Returns the blocks of a complete answer that other dialects can express.
 pub fn blocks(body: &Value) -> impl Iterator<Item = Block<'_>> {
     let content = body.pointer("/output/message/content").and_then(Value::as_array);
     content.into_iter().flatten().filter_map(block)
@@ -44,18 +43,18 @@ fn block(block: &Value) -> Option<Block<'_>> {
     Some(Block::Text(cited.iter().map(|part| text_at(part, "text")).collect()))
 }
 
-/// The reason why an answer ended, in Converse's terms.
+/// Returns Converse's stop reason.
 pub fn stop_reason(body: &Value) -> &str {
     text_at(body, "stopReason")
 }
 
-/// The stop sequence that ended the answer, if the model reports it (`/stop_sequence` of the
-/// model's own answer).
+/// Returns the stop sequence that ended the answer, if the model reports it (`/stop_sequence` of
+/// the model's own answer).
 pub fn stop_sequence(body: &Value) -> Option<&str> {
     body.pointer("/additionalModelResponseFields/stop_sequence").and_then(Value::as_str)
 }
 
-/// An event of a ConverseStream. `block` is Converse's number of the block.
+/// An event of a ConverseStream. `block` is the number of the block in Converse.
 #[derive(Debug, PartialEq)]
 pub enum ConverseEvent<'a> {
     MessageStart,

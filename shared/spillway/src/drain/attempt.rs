@@ -11,7 +11,7 @@ use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError},
     chat,
-    dialect::{Api, Context, Echo, Rendered},
+    dialect::{AnswerContext, Api, Echo, Rendered},
     job::{FailureReason, Job, JobOutcome, JobReader, StoredResult},
     pool::Model,
     problem::{Kind, Problem},
@@ -93,11 +93,11 @@ async fn serve(
 ) -> Result<StoredResult, Problem> {
     let JobRequest { tenant, model, chat, api, echo } = read(app, job, body).await?;
     let ignored = chat.ignored.join(", ");
-    let context = Context {
+    let context = AnswerContext {
         request_id: job.answer_id(),
         model: chat.model.clone(),
         // The same in every attempt, so that a reader of the stream can continue with the next one.
-        created_s: job.created_at.as_s(),
+        created_at: job.created_at,
         echo,
     };
     let event = RequestEvent {

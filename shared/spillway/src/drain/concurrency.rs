@@ -9,7 +9,7 @@ use crate::{
     broker::account_for_running_jobs,
     job::Job,
     quota::{Charge, Settled},
-    store::ledger::{Held, ReserveOutcome},
+    store::ledger::{HeldReservation, ReserveOutcome},
     tenant::Tenant,
     units::{Millis, UnixMs},
 };
@@ -19,7 +19,7 @@ pub enum Slot {
     /// The tenant has no limit.
     Unlimited,
     /// The job can run. It gives the slot back when it is done.
-    Held { held: Held, tenant: Arc<Tenant>, since: UnixMs },
+    Held { held: HeldReservation, tenant: Arc<Tenant>, since: UnixMs },
     /// The tenant runs as many jobs as it may.
     Full { retry_at: UnixMs },
 }

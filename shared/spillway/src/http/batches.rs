@@ -17,7 +17,7 @@ use crate::{
     problem::{Kind, Problem},
     queue::Queue,
     store::batches::DocumentQuery,
-    units::{Millis, UnixMs},
+    units::Millis,
 };
 
 /// Maximum duration of a batch: a day, as in both APIs.

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError, Served},
     chat::Request,
-    dialect::{Api, Context, Echo},
+    dialect::{AnswerContext, Api, Echo},
     job::StoredCall,
     overflow,
     problem::{Kind, Problem},
@@ -185,16 +185,16 @@ fn stored(call: &Call, route: &ModelRoute, stream: bool) -> StoredCall {
     }
 }
 
-fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> Context {
-    Context {
+fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> AnswerContext {
+    AnswerContext {
         request_id: call.head.request_id.clone(),
         model: request.model.clone(),
-        created_s: app.clock.now().as_s(),
+        created_at: app.clock.now(),
         echo,
     }
 }
 
-fn respond(app: &App, call: &Call, api: Api, context: Context, ignored: &str, served: Served) -> Response<Body> {
+fn respond(app: &App, call: &Call, api: Api, context: AnswerContext, ignored: &str, served: Served) -> Response<Body> {
     let mut headers = served.headers(ignored);
     headers.extend(call.head.dialect.limit_headers(&served.limit_states, app.clock.now()));
     match served.reply {

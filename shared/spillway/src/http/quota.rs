@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Body, Call, reply};
-use crate::{app::App, broker, problem::Problem, quota::Attribute, store::LedgerError};
+use crate::{app::App, broker, problem::Problem, quota::Attribute};
 
 /// Answers with the state of the tenant's limits, and with the sum of its settled requests.
 ///
@@ -13,7 +13,7 @@ use crate::{app::App, broker, problem::Problem, quota::Attribute, store::LedgerE
 pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let tenant = &call.tenant;
     let account = broker::account_for(tenant);
-    let images = app.ledger.images(&account).await.map_err(LedgerError)?;
+    let images = app.ledger.images(&account).await?;
     let limits: Vec<Value> = account
         .states(&images, app.clock.now())
         .into_iter()

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::{
         chat::StreamEvent,
-        dialect::{Api, Context, Echo},
+        dialect::{AnswerContext, Api, Echo},
     };
 
     const WHOLE: [&str; 4] = ["messageStart", "contentBlockDelta", "messageStop", "metadata"];
@@ -175,7 +175,12 @@ mod tests {
     ) -> Bytes {
         let (parts, ()) = Request::new(()).into_parts();
         let head = Head { parts, dialect: api.dialect(), request_id: "r".into(), deadline: None };
-        let context = Context { request_id: "r".into(), model: "m".into(), created_s: 0, echo: Echo::default() };
+        let context = AnswerContext {
+            request_id: "r".into(),
+            model: "m".into(),
+            created_at: UnixMs::default(),
+            echo: Echo::default(),
+        };
         let (sender, deltas) = mpsc::channel(8);
         let names = names.to_vec();
         tokio::spawn(async move {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     app::App,
     broker::{self, ModelRequest},
-    dialect::{Api, Context, Dialect, ResponseState, last_response},
+    dialect::{AnswerContext, Api, Dialect, ResponseState, last_response},
     job::{Job, JobReader, JobStatus, StoredCall},
     overflow::{self, Submission},
     problem::{Kind, Problem},
@@ -171,11 +171,11 @@ fn failed(job: &Job, http_status: Option<u16>) -> ResponseState {
 
 /// Returns the parts of the request that the response repeats. They come from the stored request,
 /// so they are the same for every reader.
-async fn context(app: &App, job: &Job) -> Result<Context, Problem> {
+async fn context(app: &App, job: &Job) -> Result<AnswerContext, Problem> {
     let body = app.jobs.request(job).await?;
     let draft = Api::Responses.read(&body.ok_or_else(no_longer_kept)?, None, job.call.stream)?;
     let (request, echo) = draft.request(None, &HeaderMap::new())?;
-    Ok(Context { request_id: job.answer_id(), model: request.model, created_s: job.created_at.as_s(), echo })
+    Ok(AnswerContext { request_id: job.answer_id(), model: request.model, created_at: job.created_at, echo })
 }
 
 fn missing() -> Problem {

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_charge_without_an_outcome_drifts_every_counter_that_it_was_added_to() {
+    fn a_charge_without_an_outcome_is_a_drift_of_each_of_its_counters() {
         let (image, _, now) = account(&[(10, 10, 0), (7, 5, 1_000)]);
         let (_, audit, _) = account(&[(10, 10, 0)]);
         let drifts = audit.compare(&[image], UnixMs::default(), now).drifts;

@@ -85,9 +85,9 @@ impl Tally {
         match name {
             "image" | "inputImage" => self.tokens += image_tokens(self.tokenizer),
             "document" | "video" | "audio" => self.tokens += binary_bytes(value).div_ceil(DOCUMENT_BYTES_PER_TOKEN),
-            // A tool's arguments and its result: JSON that reaches the model as text.
+            // Arguments and results of tools: JSON that reaches the model as text.
             "input" | "json" => self.text(&value.to_string()),
-            // They describe a block and are not part of the prompt.
+            // These fields describe a block and are not part of the prompt.
             "type" | "cache_control" => {}
             _ => self.value(value),
         }
@@ -119,8 +119,9 @@ fn request_tokens(tokenizer: Tokenizer) -> u64 {
     }
 }
 
-/// Returns the tokens of an image of the largest size that is not scaled down (Anthropic, "Vision";
-/// for Amazon the largest of the examples in "Image understanding", Amazon Nova User Guide).
+/// Returns the tokens of an image of the largest size that is not scaled down (Anthropic,
+/// "Vision"). For Amazon it is the largest example in "Image understanding" (Amazon Nova User
+/// Guide).
 fn image_tokens(tokenizer: Tokenizer) -> u64 {
     match tokenizer {
         Tokenizer::Claude47 | Tokenizer::Unknown => 4_784,
@@ -130,16 +131,15 @@ fn image_tokens(tokenizer: Tokenizer) -> u64 {
 }
 
 /// Returns the tokens of the system prompt that Claude gets with tools: the longest version of each
-/// family. It depends on whether the model may choose freely (Anthropic, "Tool use with Claude",
-/// Pricing).
+/// family. It is longer if the model must call a tool (Anthropic, "Tool use with Claude", Pricing).
 fn tool_prompt_tokens(tokenizer: Tokenizer, choice: Option<&Value>) -> u64 {
-    let (free, bound) = match tokenizer {
+    let (auto, forced) = match tokenizer {
         Tokenizer::Claude3 => (530, 589),
         Tokenizer::Claude47 | Tokenizer::Unknown => (675, 804),
         _ => (0, 0),
     };
     let is_auto = |choice: &Value| choice.get("auto").is_some() || choice.get("type") == Some(&json!("auto"));
-    if choice.is_none_or(is_auto) { free } else { bound }
+    if choice.is_none_or(is_auto) { auto } else { forced }
 }
 
 fn binary_bytes(value: &Value) -> u64 {

@@ -15,9 +15,9 @@ pub enum Verdict {
     Stale,
     /// There is no room.
     Refused(Refusal),
-    /// Only requests in flight refuse, and the request fits once the dead among them are gone. Free
-    /// this slot with this count and try again. Dead requests in several slots take several
-    /// attempts.
+    /// Only the limit of requests in flight refuses, and the request fits once dead slots are
+    /// freed. Free this slot, which holds this count, and try again. Each dead slot takes one
+    /// attempt.
     Reap(u64, u64),
     /// No limit refuses any more: try again.
     Retry,
@@ -26,7 +26,7 @@ pub enum Verdict {
 /// "Not now": every limit that refuses, and when the request will fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Limits that refuse, sorted by the time of their release, the last first.
+    /// Limits that refuse, sorted by `retry_after`, the longest first.
     pub limits: Vec<RefusedLimit>,
 }
 
@@ -37,8 +37,8 @@ pub struct RefusedLimit {
     pub limit: Limit,
     /// Value of the limit.
     pub cap: u64,
-    /// Time from the refusal until the limit has room, if no other request comes. It is exact for
-    /// all limits but [`Limit::InFlight`], where it is an estimate.
+    /// Time from the refusal until the limit has room, if no further request arrives. It is an
+    /// estimate for [`Limit::InFlight`] and exact for all other limits.
     pub retry_after: Millis,
 }
 
@@ -56,19 +56,19 @@ const TYPICAL_CALL: Millis = Millis::from_s(3);
 const MIN_SLOT_WAIT: Millis = Millis::from_ms(200);
 
 /// Judges `image`, the old item that a failed [`reserve`](super::reserve) returned. `at` is the
-/// time used in that write. A later time could find no reason to refuse, and the caller would retry
+/// time of that write: at a later time the limits may no longer refuse, and the caller would retry
 /// in a loop.
 pub fn explain(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -> Verdict {
     if image.get(Attribute::Version) > policy.version {
         return Verdict::Stale;
     }
     let mut limits = refused_limits(policy, charge, image, at);
-    let only_in_flight = limits.iter().all(|refused| refused.limit == Limit::InFlight);
+    let is_only_in_flight = limits.iter().all(|refused| refused.limit == Limit::InFlight);
     if limits.is_empty() {
         return Verdict::Retry;
     }
-    if only_in_flight
-        && fits_beside_the_living(policy, charge, image, at)
+    if is_only_in_flight
+        && fits_without_dead_slots(policy, charge, image, at)
         && let Some((slot, count)) = slots::reapable(image, at)
     {
         return Verdict::Reap(slot, count);
@@ -77,8 +77,8 @@ pub fn explain(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -> V
     Verdict::Refused(Refusal { limits })
 }
 
-/// Returns whether `charge` fits beside the requests in flight that are not dead.
-fn fits_beside_the_living(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -> bool {
+/// Returns whether `charge` fits beside the requests in flight whose slots are not dead.
+fn fits_without_dead_slots(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -> bool {
     let cap = policy.limits.in_flight.map(|value| policy.cap(Limit::InFlight, value, 0, at));
     cap.is_none_or(|cap| slots::live(image, at) + charge.requests <= cap)
 }

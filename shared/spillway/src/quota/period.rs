@@ -60,8 +60,8 @@ impl Period {
         }
     }
 
-    /// Returns whether window `window` is out of use at `now` for every process, whatever its clock
-    /// skew.
+    /// Returns whether window `window` is out of use at `now` for every process, even with the
+    /// maximum clock skew.
     pub(super) fn is_stale(self, window: u64, now: UnixMs) -> bool {
         match self {
             Self::Minute => window < epoch(now).saturating_sub(2 * EPOCHS),

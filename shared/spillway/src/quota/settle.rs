@@ -10,7 +10,7 @@ pub struct Settled {
     pub charge: Charge,
     /// Tokens that the model reported, for the lifetime totals; `None` if it reported none.
     pub usage: Option<Usage>,
-    /// Output tokens that the request asked for and did not reserve, for the lifetime totals.
+    /// Requested output tokens that were not reserved, for the lifetime totals.
     pub regained_tokens: u64,
 }
 
@@ -63,8 +63,8 @@ pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now: UnixMs) 
 }
 
 impl Reservation {
-    /// Returns whether the slot may have been reaped at `now`. If it cannot have been, a settlement
-    /// that does not find the slot has already taken effect.
+    /// Returns whether the slot may have been reaped at `now`. As long as it cannot have been, a
+    /// settlement that does not find the slot has already taken effect.
     pub fn is_dead(&self, now: UnixMs) -> bool {
         slots::is_dead(self.slot, now)
     }

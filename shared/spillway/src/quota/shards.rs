@@ -92,8 +92,8 @@ impl Policy {
         Self { limits, ..*self }
     }
 
-    /// Caps `charge` at these limits. A request that is larger than a slice, but not than the whole
-    /// limit, needs an empty slice. Its use beyond that is settled as debt.
+    /// Caps `charge` at these limits. A request that exceeds a slice, but not the whole limit,
+    /// needs an empty slice. Its use beyond the slice is settled as debt.
     pub fn fit(&self, charge: &Charge) -> Charge {
         let mut fitted = *charge;
         for (limit, value) in self.limits.iter() {
@@ -117,12 +117,12 @@ impl LimitState {
     }
 
     /// Adds the state of the same limit on another shard.
-    pub fn merge(self, other: Self) -> Self {
+    pub fn merge(self, shard: Self) -> Self {
         Self {
             limit: self.limit,
-            cap: self.cap.saturating_add(other.cap),
-            used: self.used.saturating_add(other.used),
-            resets_in: self.resets_in.max(other.resets_in),
+            cap: self.cap.saturating_add(shard.cap),
+            used: self.used.saturating_add(shard.used),
+            resets_in: self.resets_in.max(shard.resets_in),
         }
     }
 }
@@ -144,7 +144,11 @@ mod tests {
         assert_eq!([200_000, 12_000_000, 50_000_000].map(|limit| count(tokens(limit))), [1, 1, 5]);
         let slots = |in_flight| Limits { in_flight: Some(in_flight), ..Limits::default() };
         assert_eq!([1, 100, 1_000].map(|limit| count(slots(limit))), [1, 1, 10]);
-        assert_eq!(count(Limits { microusd_per_month: Some(500_000_000), ..Limits::default() }), 1, "money is slow");
+        assert_eq!(
+            count(Limits { microusd_per_month: Some(500_000_000), ..Limits::default() }),
+            1,
+            "a budget per month allows few requests"
+        );
         assert_eq!(count(Limits { tokens_per_day: Some(20_000_000), ..Limits::default() }), 1);
         assert_eq!(count(Limits::default()), UNLIMITED_SHARDS);
     }

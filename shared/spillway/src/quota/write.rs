@@ -29,8 +29,8 @@ pub enum Attribute {
     SettledOutput,
     /// Lifetime total of settled micro-USD.
     SettledCost,
-    /// Lifetime total of output tokens that requests asked for and did not reserve, because recent
-    /// answers were shorter.
+    /// Lifetime total of requested output tokens that were not reserved, because recent answers
+    /// were shorter.
     Regained,
     /// In a history: answers of a day whose length falls into a bucket, as `day × 64 + bucket`.
     Answers(u64),
@@ -75,8 +75,8 @@ impl Attribute {
         }
     }
 
-    /// Returns the limit and the window whose charges it counts; `None` if it counts something
-    /// else.
+    /// Returns the limit and the window whose charges it counts; `None` if it counts no charges of
+    /// a limit.
     pub fn window(self) -> Option<(Limit, u64)> {
         match self {
             Self::Requests(start) => Some((Limit::RequestsPerMinute, start)),
@@ -87,8 +87,8 @@ impl Attribute {
         }
     }
 
-    /// Returns the period and the window whose charges it counts; `None` if it counts something
-    /// else.
+    /// Returns the period and the window whose charges it counts; `None` if it counts no charges of
+    /// a limit.
     pub(super) fn period(self) -> Option<(Period, u64)> {
         let (limit, window) = self.window()?;
         Some((limit.period()?, window))

@@ -23,7 +23,7 @@ pub use account::{Account, View, drain_account, pool_account, tenant_account};
 pub use expression::{Compiled, compile};
 pub use recent_refusals::is_recent;
 
-use super::{StoreError, clock_skew::ClockSkew};
+use super::{LedgerError, StoreError, clock_skew::ClockSkew};
 use crate::{
     clock::Clock,
     quota::{Attribute, Charge, Condition, Image, Refusal, Reservation, Settled, Update, Write},
@@ -40,7 +40,7 @@ use settle::PendingSettle;
 #[derive(Debug)]
 pub enum ReserveOutcome {
     /// The reservation was made.
-    Reserved(Held, View),
+    Reserved(HeldReservation, View),
     /// There is no room. Nothing was changed.
     Refused(Refusal, View),
     /// The item has seen newer limits than the account has.
@@ -52,12 +52,12 @@ pub enum ReserveOutcome {
 /// A reservation and the item that it was made on.
 #[must_use = "a reservation holds capacity until it is settled or expires"]
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldReservation {
     key: String,
     reservation: Reservation,
 }
 
-impl Held {
+impl HeldReservation {
     /// Returns the reservation.
     pub fn reservation(&self) -> &Reservation {
         &self.reservation
@@ -105,7 +105,7 @@ impl Ledger {
         account: &Account,
         charge: Charge,
         expires_at: UnixMs,
-    ) -> Result<ReserveOutcome, StoreError> {
+    ) -> Result<ReserveOutcome, LedgerError> {
         self.clock_skew.check()?;
         let (first, second) = account.draw();
         let outcome = self.reserve_on(&first, account.shards, charge, expires_at).await?;
@@ -135,7 +135,7 @@ impl Ledger {
         shards: u64,
         charge: Charge,
         expires_at: UnixMs,
-    ) -> Result<ReserveOutcome, StoreError> {
+    ) -> Result<ReserveOutcome, LedgerError> {
         let charge = shard.policy.fit(&charge);
         if let Some((refusal, image)) = self.writer.recent_refusals.find(&shard.key, &shard.policy, &charge) {
             return Ok(ReserveOutcome::Refused(refusal, View::new(image, shard, shards)));
@@ -148,9 +148,10 @@ impl Ledger {
             async move { writer.reserve_group(&key, group).await }
         });
         Ok(match replied.await.map_err(|_| writer_died())?? {
-            ReserveReply::Reserved(reservation, image) => {
-                ReserveOutcome::Reserved(Held { key: shard.key.clone(), reservation }, View::new(image, shard, shards))
-            }
+            ReserveReply::Reserved(reservation, image) => ReserveOutcome::Reserved(
+                HeldReservation { key: shard.key.clone(), reservation },
+                View::new(image, shard, shards),
+            ),
             ReserveReply::Refused(refusal, image) => ReserveOutcome::Refused(refusal, View::new(image, shard, shards)),
             ReserveReply::Stale => ReserveOutcome::Stale,
             ReserveReply::Busy => ReserveOutcome::Busy,
@@ -162,7 +163,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Returns an error if the store is unavailable or does not answer in time.
-    pub async fn settle(&self, held: Held, settled: &Settled) -> Result<(), StoreError> {
+    pub async fn settle(&self, held: HeldReservation, settled: &Settled) -> Result<(), LedgerError> {
         let (reply, replied) = oneshot::channel();
         let pending = PendingSettle { reservation: held.reservation, settled: *settled, reply };
         let writer = self.writer.clone();
@@ -170,15 +171,15 @@ impl Ledger {
             let writer = writer.clone();
             async move { writer.settle_group(&key, group).await }
         });
-        replied.await.map_err(|_| writer_died())?
+        Ok(replied.await.map_err(|_| writer_died())??)
     }
 
     /// Reads the items of `account`.
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
-    pub async fn images(&self, account: &Account) -> Result<Vec<Image>, StoreError> {
-        try_join_all(account.keys().map(|key| async move { self.writer.items.get(&key).await })).await
+    pub async fn images(&self, account: &Account) -> Result<Vec<Image>, LedgerError> {
+        Ok(try_join_all(account.keys().map(|key| async move { self.writer.items.get(&key).await })).await?)
     }
 
     /// Reads the items of all accounts, by account. This is for operators: it scans the whole
@@ -186,7 +187,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
-    pub async fn accounts(&self) -> Result<BTreeMap<String, Vec<Image>>, StoreError> {
+    pub async fn accounts(&self) -> Result<BTreeMap<String, Vec<Image>>, LedgerError> {
         let mut accounts: BTreeMap<String, Vec<Image>> = BTreeMap::new();
         for (key, image) in self.writer.items.scan().await? {
             if let Some(name) = account::name_from_key(&key) {
@@ -201,7 +202,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
-    pub async fn fence(&self, account: &Account, former_shards: u64) -> Result<(), StoreError> {
+    pub async fn fence(&self, account: &Account, former_shards: u64) -> Result<(), LedgerError> {
         let version = account.policy.version;
         let write = Write {
             conditions: vec![Condition::AtMost(Attribute::Version, version)],
@@ -210,7 +211,7 @@ impl Ledger {
         let spread = Account { shards: account.shards.max(former_shards), ..account.clone() };
         for key in spread.keys() {
             if let UpdateOutcome::Busy = self.writer.items.update(&key, &write).await? {
-                return Err(StoreError::Unavailable(format!("ledger item {key} is busy")));
+                return Err(StoreError::Unavailable(format!("ledger item {key} is busy")).into());
             }
         }
         Ok(())

@@ -12,10 +12,11 @@ use aws_smithy_eventstream::frame::read_message_from;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
-use spillway::dialect::{Api, Context, Echo};
-use spillway::stored_headers::StoredHeaders;
 use spillway::{
     chat::{Answer, Format, NativeReply, Output, StreamEvent},
+    dialect::{AnswerContext, Api, Echo},
+    stored_headers::StoredHeaders,
+    units::UnixMs,
     usage::Usage,
 };
 
@@ -61,8 +62,13 @@ fn echo_and_sent(api: Api, format: Option<Format>, request: &Value) -> (Echo, Va
     (echo, json!({ "stream": request.stream, "ignored": request.ignored, "sent": sent }))
 }
 
-fn context(echo: Echo) -> Context {
-    Context { request_id: "r1".into(), model: "model".into(), created_s: 1_700_000_000, echo }
+fn context(echo: Echo) -> AnswerContext {
+    AnswerContext {
+        request_id: "r1".into(),
+        model: "model".into(),
+        created_at: UnixMs::from_ms(1_700_000_000_000),
+        echo,
+    }
 }
 
 /// The model's reply as the broker passes it on: Converse's, or replies in the model's own format.

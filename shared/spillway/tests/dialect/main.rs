@@ -13,10 +13,11 @@ mod roundtrip;
 
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
-use spillway::dialect::{Api, Context, Echo};
 use spillway::{
     chat::{Answer, Output, Request, StreamEvent},
+    dialect::{AnswerContext, Api, Echo},
     problem::Problem,
+    units::UnixMs,
     usage::Usage,
 };
 
@@ -57,8 +58,13 @@ fn rejection_message(api: Api, body: Value, param: &str) -> String {
     problem.message
 }
 
-fn context() -> Context {
-    Context { request_id: "r1".into(), model: "claude".into(), created_s: 1_700_000_000, echo: Echo::default() }
+fn context() -> AnswerContext {
+    AnswerContext {
+        request_id: "r1".into(),
+        model: "claude".into(),
+        created_at: UnixMs::from_ms(1_700_000_000_000),
+        echo: Echo::default(),
+    }
 }
 
 const USAGE: Usage = Usage {
@@ -118,7 +124,7 @@ fn busy_stream() -> Vec<StreamEvent> {
 }
 
 /// All bytes of a successful stream.
-fn streamed(api: Api, context: Context, events: &[StreamEvent]) -> Vec<u8> {
+fn streamed(api: Api, context: AnswerContext, events: &[StreamEvent]) -> Vec<u8> {
     let mut encoder = api.stream(context);
     let mut bytes = Vec::new();
     events.iter().for_each(|event| bytes.extend(encoder.event(event)));

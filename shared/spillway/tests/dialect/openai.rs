@@ -1,7 +1,7 @@
 //! OpenAI chat completions.
 
 use serde_json::{Value, json};
-use spillway::dialect::{Api, Context, Echo};
+use spillway::dialect::{AnswerContext, Api, Echo};
 use spillway::problem::{Kind, Problem};
 
 use super::{PNG, answer, busy_stream, context, event, parse, payloads, read, rejection_message, sent, streamed};
@@ -280,7 +280,7 @@ fn every_stop_reason_has_a_finish_reason() {
 
 #[test]
 fn a_stream_has_role_deltas_finish_reason_usage_and_done() {
-    let context = Context { echo: Echo { include_usage: true, ..Echo::default() }, ..context() };
+    let context = AnswerContext { echo: Echo { include_usage: true, ..Echo::default() }, ..context() };
     let chunks = payloads(&streamed(Api::ChatCompletions, context, &busy_stream()));
     let (done, chunks) = chunks.split_last().expect("chunks");
     let (usage, chunks) = chunks.split_last().expect("chunks");

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use spillway::dialect::{Api, Context, Echo};
+use spillway::dialect::{AnswerContext, Api, Echo};
 use spillway::{
     chat::{Answer, Output, StreamEvent},
     usage::Usage,
@@ -215,7 +215,7 @@ proptest! {
         events in prop::collection::vec((prop::sample::select(&["messageStart", "contentBlockStart",
             "contentBlockDelta", "contentBlockStop", "messageStop", "metadata", "other"][..]), value()), 0..12),
     ) {
-        let mut encoder = api.stream(Context { echo: Echo { include_usage, ..Echo::default() }, ..context() });
+        let mut encoder = api.stream(AnswerContext { echo: Echo { include_usage, ..Echo::default() }, ..context() });
         for (name, payload) in events {
             encoder.event(&StreamEvent::Converse { name: name.to_owned(), payload });
         }

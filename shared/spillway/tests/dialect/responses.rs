@@ -6,7 +6,7 @@ mod requests;
 mod streams;
 
 use serde_json::{Value, json};
-use spillway::dialect::{Api, Context};
+use spillway::dialect::{AnswerContext, Api};
 
 use super::{answer, context, read};
 
@@ -29,11 +29,11 @@ fn patch() -> Value {
 }
 
 /// The context of an answer to a request with the members `extra`.
-fn context_for(extra: Value) -> Context {
+fn context_for(extra: Value) -> AnswerContext {
     let (_, echo) = read(API, hello(extra).to_string().as_bytes(), None, false).expect("a valid request");
-    Context { echo, ..context() }
+    AnswerContext { echo, ..context() }
 }
 
-fn rendered(context: &Context, content: Value, stop_reason: &str) -> Value {
+fn rendered(context: &AnswerContext, content: Value, stop_reason: &str) -> Value {
     serde_json::from_slice(&API.answer(context, &answer(content, stop_reason)).body).expect("JSON")
 }

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spillway::dialect::{Api, Context, Echo};
+use spillway::dialect::{AnswerContext, Api, Echo};
 use spillway::{
     chat::{Answer, Output, StreamEvent},
     usage::Usage,
@@ -299,7 +299,7 @@ proptest! {
             _ => ("stop", "end_turn"),
         };
         let expected = |reason: &str| (answer.texts.concat(), calls.clone(), json!(reason), tokens);
-        let with_usage = Context { echo: Echo { include_usage: true, ..Echo::default() }, ..context() };
+        let with_usage = AnswerContext { echo: Echo { include_usage: true, ..Echo::default() }, ..context() };
         let chat = rendered(Api::ChatCompletions, &answer.whole());
         prop_assert_eq!(content_from_chat(&chat), expected(finish_reason));
         let chunks = payloads(&streamed(Api::ChatCompletions, with_usage, &answer.events()));

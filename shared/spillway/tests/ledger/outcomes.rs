@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::Te
 use spillway::{
     clock::Clock,
     quota::{Attribute, Charge, EPOCH, Limit, Limits, Policy, Settled, too_large},
-    store::ledger::{Account, Held, Ledger, ReserveOutcome},
+    store::ledger::{Account, HeldReservation, Ledger, ReserveOutcome},
     units::{Millis, UnixMs},
 };
 
@@ -46,7 +46,7 @@ struct Pair {
     clock: Clock,
     account: Account,
     item: Item,
-    held: Vec<Held>,
+    held: Vec<HeldReservation>,
 }
 
 impl Pair {
@@ -152,7 +152,7 @@ fn account(version: u64, in_flight: u64) -> Account {
     Account { name: "T#acme".into(), policy: Policy { version, ..policy(limits, 12) }, shards: 1 }
 }
 
-async fn reserved(ledger: &Ledger, clock: &Clock, account: &Account) -> Held {
+async fn reserved(ledger: &Ledger, clock: &Clock, account: &Account) -> HeldReservation {
     match ledger.reserve(account, ONE, clock.now() + Millis::from_s(60)).await.expect("reached") {
         ReserveOutcome::Reserved(held, _) => held,
         outcome => panic!("{outcome:?}"),

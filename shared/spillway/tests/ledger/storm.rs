@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use spillway::{
     clock::Clock,
     quota::{Attribute, Charge, EPOCH, Limits, Settled},
-    store::ledger::{Account, Held, Ledger, ReserveOutcome},
+    store::ledger::{Account, HeldReservation, Ledger, ReserveOutcome},
     units::{Millis, UnixMs},
 };
 
@@ -42,7 +42,7 @@ fn account(name: String, limits: Limits, shards: u64) -> Account {
 }
 
 /// Reserves; `None` if it is refused.
-async fn reserve(ledger: &Ledger, account: &Account, charge: Charge, expires_at: UnixMs) -> Option<Held> {
+async fn reserve(ledger: &Ledger, account: &Account, charge: Charge, expires_at: UnixMs) -> Option<HeldReservation> {
     loop {
         match ledger.reserve(account, charge, expires_at).await.expect("reached") {
             ReserveOutcome::Reserved(held, _) => return Some(held),

@@ -7,11 +7,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::anyhow;
 use fastrand::Rng;
+use spillway::{clock::Clock, units::Millis};
 
 use super::Args;
 use crate::{
@@ -103,13 +104,14 @@ fn kill(
     mut rng: Rng,
     every_ms: u64,
 ) -> anyhow::Result<Killed> {
+    let clock = Clock::default();
     let mut killed_at_ms = BTreeMap::new();
     let mut number = brokers.len() as u64;
     while !stopped.load(Ordering::Relaxed) {
         // The wait is uniform up to twice the mean. It has short steps so that the thread notices
         // the end.
-        let until = now_ms() + rng.u64(0..=2 * every_ms);
-        while now_ms() < until && !stopped.load(Ordering::Relaxed) {
+        let until = clock.now() + Millis::from_ms(rng.u64(0..=2 * every_ms));
+        while clock.now() < until && !stopped.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(20));
         }
         if brokers.is_empty() || stopped.load(Ordering::Relaxed) {
@@ -117,15 +119,10 @@ fn kill(
         }
         let victim = brokers.swap_remove(rng.usize(0..brokers.len()));
         victim.process.kill()?;
-        killed_at_ms.insert(victim.name, now_ms() + STORE_AHEAD_MS);
+        killed_at_ms.insert(victim.name, clock.now().as_ms() + STORE_AHEAD_MS);
         thread::sleep(Duration::from_millis(rng.u64(0..=MAX_DOWNTIME_MS)));
         brokers.push(Broker::start(number, victim.offset_ms, environment, output)?);
         number += 1;
     }
     Ok(Killed { killed_at_ms, _survivors: brokers })
-}
-
-fn now_ms() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use fastrand::Rng;
+use spillway::units::Millis;
 use spillway_command::replay::trace::rows;
 use tokio::{
     sync::Semaphore,
@@ -152,32 +153,30 @@ impl Load {
                 sleep_until(began + Duration::from_millis(arrival.at_ms)).await;
                 // The time starts before the request has a connection, because waiting for it
                 // counts.
-                let at_ms = clock.now_ms();
+                let sent_at = clock.now();
                 let _connection = permits.acquire_owned().await;
                 let sent = client.send(&arrival.tenant, &arrival.request, true).await;
-                (arrival.tenant, at_ms, clock.now_ms(), sent)
+                (arrival.tenant, sent_at, clock.now(), sent)
             });
         }
         let mut times = Times::default();
         let mut jobs = Vec::new();
         while let Some(sent) = running.join_next().await {
-            let (tenant, at_ms, answered_ms, sent) = sent?;
+            let (tenant, sent_at, answered_at, sent) = sent?;
             let is_small = small.contains(&tenant);
             times.big_requests += u64::from(!is_small);
             match sent {
-                Sent::Answered(_) if is_small => times.add(tenant, answered_ms - at_ms),
+                Sent::Answered(_) if is_small => times.add(tenant, answered_at - sent_at),
                 Sent::Answered(_) => times.big_answered += 1,
-                Sent::Accepted(id) => jobs.push((tenant, id, at_ms)),
+                Sent::Accepted(id) => jobs.push((tenant, id, sent_at)),
                 sent => ensure!(!is_small, "a request of {tenant} was not accepted: {sent:?}"),
             }
         }
         deployment.client.settle(small, timeout).await?;
-        for (tenant, id, at_ms) in jobs {
+        for (tenant, id, sent_at) in jobs {
             let job = deployment.app.jobs.get(&id).await?.with_context(|| format!("job {id} is missing"))?;
             match job.finished_at {
-                Some(finished_at) if small.contains(&tenant) => {
-                    times.add(tenant, finished_at.as_ms().saturating_sub(at_ms))
-                }
+                Some(finished_at) if small.contains(&tenant) => times.add(tenant, finished_at - sent_at),
                 finished_at => times.big_answered += u64::from(finished_at.is_some()),
             }
         }
@@ -191,7 +190,7 @@ impl Times {
         tenants.iter().filter_map(|name| self.by_tenant.get(name)).flatten().copied().collect()
     }
 
-    fn add(&mut self, tenant: String, ms: u64) {
-        self.by_tenant.entry(tenant).or_default().push(ms);
+    fn add(&mut self, tenant: String, time: Millis) {
+        self.by_tenant.entry(tenant).or_default().push(time.as_ms());
     }
 }

@@ -2,13 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::dialect::Context;
-use crate::dialect::json::object_of;
-use crate::dialect::reply::{self, Block};
-use crate::usage::Usage;
+use crate::{
+    dialect::{
+        AnswerContext,
+        json::object_of,
+        reply::{self, Block},
+    },
+    usage::Usage,
+};
 
-/// The complete message for a Converse reply.
-pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
+/// Renders a Converse reply as a complete message.
+pub fn answer(context: &AnswerContext, body: &Value, used: &Usage) -> Value {
     let content: Vec<Value> = reply::blocks(body).map(block).collect();
     let mut message = frame(context, content, usage(used));
     message["stop_reason"] = json!(stop_reason(reply::stop_reason(body)));
@@ -16,8 +20,8 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
     message
 }
 
-/// A message without a stop reason.
-pub fn frame(context: &Context, content: Vec<Value>, usage: Value) -> Value {
+/// Renders a message without a stop reason.
+pub fn frame(context: &AnswerContext, content: Vec<Value>, usage: Value) -> Value {
     object_of([
         ("id", format!("msg_{}", context.request_id).into()),
         ("type", "message".into()),
@@ -43,7 +47,7 @@ fn block(block: Block) -> Value {
     }
 }
 
-/// Anthropic's stop reason for Converse's.
+/// Returns Anthropic's stop reason for a stop reason of Converse.
 pub fn stop_reason(stop_reason: &str) -> &'static str {
     match stop_reason {
         "max_tokens" => "max_tokens",
@@ -55,7 +59,7 @@ pub fn stop_reason(stop_reason: &str) -> &'static str {
     }
 }
 
-/// Anthropic's usage. Like Converse, Anthropic counts cached tokens beside `input_tokens`. Members
+/// Renders the usage. Like Converse, Anthropic counts cached tokens beside `input_tokens`. Members
 /// that Converse does not report are null.
 pub fn usage(usage: &Usage) -> Value {
     json!({

@@ -4,8 +4,8 @@ use http::HeaderMap;
 
 use crate::dialect::json::{Ignored, Path, sanitized};
 
-/// The betas that InvokeModel takes (Amazon Bedrock User Guide, "Anthropic Claude Messages API";
-/// the newer betas from LiteLLM's table of beta headers). Any other beta fails the whole request
+/// Betas that InvokeModel accepts (Amazon Bedrock User Guide, "Anthropic Claude Messages API"; the
+/// newer betas are from LiteLLM's table of beta headers). Any other beta fails the whole request
 /// with "invalid beta flag".
 const SUPPORTED: [&str; 20] = [
     "advanced-tool-use-2025-11-20",
@@ -30,7 +30,7 @@ const SUPPORTED: [&str; 20] = [
     "tool-search-tool-2025-10-19",
 ];
 
-/// Bedrock's name for a beta.
+/// Returns Bedrock's name for a beta.
 fn bedrock_name(beta: &str) -> &str {
     match beta {
         "advanced-tool-use-2025-11-20" => "tool-search-tool-2025-10-19",
@@ -38,9 +38,9 @@ fn bedrock_name(beta: &str) -> &str {
     }
 }
 
-/// The betas in the `anthropic-beta` headers that Bedrock supports, each once. The others are
-/// listed in `ignored`: Anthropic's own clients send them by default, for features that do nothing
-/// here.
+/// Returns the betas in the `anthropic-beta` headers that Bedrock supports, without duplicates. It
+/// lists the rest in `ignored`: Anthropic's own clients send them by default, for features that
+/// have no effect here.
 pub fn from_headers(headers: &HeaderMap, ignored: &mut Ignored) -> Vec<String> {
     let mut betas: Vec<String> = Vec::new();
     let values = headers.get_all("anthropic-beta").into_iter().filter_map(|value| value.to_str().ok());

@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::dialect::converse;
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, object_of, sanitized};
-use crate::dialect::media::{self, DocumentBuilder};
+use crate::dialect::{
+    converse,
+    json::{self, Fields, Ignored, Path, Read, object_of, sanitized},
+    media::{self, DocumentBuilder},
+};
 
 /// Reads the content blocks of one request.
 pub struct BlockReader<'r> {
@@ -110,7 +112,7 @@ impl<'r> BlockReader<'r> {
         Ok(object_of([("document", document)]))
     }
 
-    /// The format and the Converse source of a document.
+    /// Reads the source of a document. Returns its format and its Converse source.
     fn document_source(&mut self, value: Value, at: &Path) -> Read<(&'static str, Value)> {
         let mut source = Fields::from_value(value, at)?;
         let kind = source.required("type", json::string)?;
@@ -142,8 +144,7 @@ impl<'r> BlockReader<'r> {
         let content = fields.optional("content", |value, at| {
             let mut blocks = self.content(value, at)?;
             let before = blocks.len();
-            // Converse has no cache points inside a result; the cache point after the result
-            // serves.
+            // Converse has no cache points inside a result, only after it.
             blocks.retain(|block| block.get("cachePoint").is_none());
             if blocks.len() < before {
                 self.ignored.note(&at.index(0).key("cache_control"));

@@ -1,31 +1,35 @@
-//! Requests and stream events for Claude, which takes messages as they are.
+//! Requests and stream events for Claude, which takes Anthropic's messages unchanged.
 
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::betas;
-use super::request::{UNSUPPORTED, check_fixed_values};
-use crate::dialect::json::{self, Fields, Ignored, Path};
-use crate::dialect::sse;
+use super::{
+    betas,
+    request::{UNSUPPORTED, check_fixed_values},
+};
 use crate::{
     chat::{Format, Input, InvokeOptions, NativeInput, Request},
+    dialect::{
+        json::{self, Fields, Ignored, Path},
+        sse,
+    },
     problem::Problem,
 };
 
-/// The version that Bedrock requires in the body (Amazon Bedrock User Guide, "Anthropic Claude
-/// Messages API").
+/// Version that Bedrock requires in the body (Amazon Bedrock User Guide, "Anthropic Claude Messages
+/// API").
 const BEDROCK_VERSION: &str = "bedrock-2023-05-31";
 
-/// The member that Bedrock adds to the last event.
+/// Member that Bedrock adds to the last event.
 const METRICS: &str = "amazon-bedrock-invocationMetrics";
 
 /// Parameters that InvokeModel rejects and that do not change the answer.
 const WITHOUT_EFFECT: [&str; 4] = ["service_tier", "user_profile_id", "workspace_id", "diagnostics"];
 
-/// Reads a messages request for Claude. Removes the members that InvokeModel has in its path, adds
-/// the members that it requires in the body, and leaves the rest to the model.
+/// Reads a messages request for Claude. It removes the members that InvokeModel has in its path,
+/// adds the members that InvokeModel requires in the body, and leaves the rest to the model.
 pub fn request(model: String, body: Map<String, Value>, headers: &HeaderMap) -> Result<Request, Problem> {
     let mut ignored = Ignored::default();
     let mut fields = Fields::new(body, &Path::Root);
@@ -66,9 +70,9 @@ fn rename_format(body: &mut Map<String, Value>, format: Value) -> Result<(), Pro
     Ok(())
 }
 
-/// Encodes one of Claude's own events, as InvokeModelWithResponseStream carries them, as a
-/// server-sent event: its bytes, without the members that Bedrock adds. An event that is not
-/// Anthropic's is left out.
+/// Encodes an event of Claude, which InvokeModelWithResponseStream carries as JSON, as a
+/// server-sent event. The bytes stay the same, without the member that Bedrock adds. Returns no
+/// bytes for an event that is not Anthropic's.
 pub fn event(bytes: &[u8]) -> Bytes {
     #[derive(Deserialize)]
     struct TypedEvent<'e> {

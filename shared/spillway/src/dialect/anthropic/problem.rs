@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::problem::{Kind, Problem};
 
-/// `{"type": "error", "error": {"type", "message"}, "request_id"}`.
+/// Renders `{"type": "error", "error": {"type", "message"}, "request_id"}`.
 pub fn problem(request_id: &str, problem: &Problem) -> Value {
     let class = match problem.kind {
         Kind::Invalid | Kind::MethodNotAllowed => "invalid_request_error",

@@ -3,12 +3,13 @@
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
-use super::blocks::BlockReader;
-use super::tools;
-use crate::dialect::converse::{self, ConverseBody, put};
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
+use super::{blocks::BlockReader, tools};
 use crate::{
     chat::{Input, Request},
+    dialect::{
+        converse::{self, ConverseBody, put},
+        json::{self, Fields, Ignored, Path, Read, sanitized},
+    },
     problem::Problem,
 };
 
@@ -23,7 +24,7 @@ const WITHOUT_EFFECT: [&str; 7] = [
     "workspace_id",
 ];
 
-/// Parameters without which the answer would be another, with the reason for the error.
+/// Parameters that would change the answer and are not supported, with the reason for the error.
 pub const UNSUPPORTED: [(&str, &str); 2] = [
     ("container", "containers are not supported by Bedrock"),
     ("mcp_servers", "MCP servers are not supported by Bedrock; connect them on the client's side"),
@@ -94,7 +95,7 @@ fn messages(value: Value, at: &Path, inner: &mut ConverseBody, reader: &mut Bloc
 }
 
 /// Fills `inferenceConfig` and returns the output limit. Anthropic requires `max_tokens`; here the
-/// tenant's default applies without it, as in the other dialects.
+/// tenant's default applies if it is absent, as in the other dialects.
 fn inference(fields: &mut Fields, inner: &mut ConverseBody) -> Read<Option<u64>> {
     let max_tokens = fields.optional("max_tokens", json::token_limit)?;
     let temperature = fields.optional("temperature", json::fraction)?;
@@ -108,7 +109,7 @@ fn inference(fields: &mut Fields, inner: &mut ConverseBody) -> Read<Option<u64>>
     Ok(max_tokens)
 }
 
-/// Reads `output_config`, and `output_format`, its first name.
+/// Reads `output_config`, and `output_format`, which is the former name of `output_config.format`.
 fn output(fields: &mut Fields, inner: &mut ConverseBody, ignored: &mut Ignored) -> Read<()> {
     let mut format = fields.optional("output_format", |value, at| output_format(value, at, ignored))?;
     let effort = fields.optional("output_config", |value, at| {
@@ -135,7 +136,7 @@ fn output_format(value: Value, at: &Path, ignored: &mut Ignored) -> Read<Value> 
     Ok(converse::text_format(&Value::Object(schema), None, None))
 }
 
-/// Reads the parameters that Converse passes to the model as they are.
+/// Reads the parameters that Converse passes to the model unchanged.
 fn additional(fields: &mut Fields, inner: &mut ConverseBody) -> Read<()> {
     put(&mut inner.additional, "thinking", fields.optional("thinking", json::object)?);
     put(&mut inner.additional, "top_k", fields.optional("top_k", top_k)?);
@@ -150,7 +151,7 @@ fn top_k(value: Value, at: &Path) -> Read<Value> {
     }
 }
 
-/// Rejects parameters with another value than the only one that Bedrock supports.
+/// Rejects parameters whose value is not the only one that Bedrock supports.
 pub fn check_fixed_values(fields: &mut Fields) -> Read<()> {
     fields.optional("speed", |value, at| match json::string(value, at)?.as_str() {
         "standard" => Ok(()),

@@ -8,28 +8,34 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::{answer, native};
-use crate::dialect::Context;
-use crate::dialect::reply::{self, ConverseEvent};
-use crate::dialect::sse;
-use crate::{chat::StreamEvent, problem::Problem, usage::Usage};
+use crate::{
+    chat::StreamEvent,
+    dialect::{
+        AnswerContext,
+        reply::{self, ConverseEvent},
+        sse,
+    },
+    problem::Problem,
+    usage::Usage,
+};
 
 /// Encoder of one stream of message events.
 #[derive(Debug)]
 pub struct MessageStream {
-    context: Context,
+    context: AnswerContext,
     has_started: bool,
     is_over: bool,
-    /// The block that receives deltas.
+    /// Block that receives deltas.
     open: Option<OpenBlock>,
-    /// The number of blocks that were opened.
+    /// Number of blocks that were opened.
     opened: usize,
-    /// The stop reason and stop sequence, held until the usage is known.
+    /// Stop reason and stop sequence, until the usage is known.
     stop: Option<(&'static str, Option<String>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct OpenBlock {
-    /// Converse's number of the block.
+    /// Number of the block in Converse.
     block: u64,
     kind: BlockKind,
 }
@@ -43,7 +49,7 @@ enum BlockKind {
 }
 
 impl MessageStream {
-    pub fn new(context: Context) -> Self {
+    pub fn new(context: AnswerContext) -> Self {
         Self { context, has_started: false, is_over: false, open: None, opened: 0, stop: None }
     }
 

@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use crate::dialect::converse::{self, ConverseBody, ToolChoice};
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
+use crate::dialect::{
+    converse::{self, ConverseBody, ToolChoice},
+    json::{self, Fields, Ignored, Path, Read, sanitized},
+};
 
 /// Reads the tools and the choice between them.
 pub fn read(fields: &mut Fields, inner: &mut ConverseBody, ignored: &mut Ignored) -> Read<()> {
@@ -48,8 +50,8 @@ fn tool_choice(value: Value, at: &Path, ignored: &mut Ignored) -> Read<ToolChoic
             return Err(at.key("type").error(text));
         }
     };
-    // Converse cannot disable parallel tool use. `disable_parallel_tool_use` is listed as ignored
-    // here, with all other members that are left.
+    // Converse cannot disable parallel tool use, so `disable_parallel_tool_use` is listed as
+    // ignored, like all remaining members.
     fields.finish(ignored);
     Ok(choice)
 }

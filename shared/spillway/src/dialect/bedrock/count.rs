@@ -3,9 +3,9 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
-use crate::dialect::json::{self, Fields, Path, Read};
 use crate::{
     chat::{Format, Input, InvokeOptions, NativeInput, Request},
+    dialect::json::{self, Fields, Path, Read},
     problem::Problem,
 };
 

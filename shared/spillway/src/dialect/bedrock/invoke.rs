@@ -4,9 +4,9 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::request::check_metadata_pairs;
-use crate::dialect::json::{self, Path, Read};
 use crate::{
     chat::{Format, Input, InvokeOptions, NativeInput, Request},
+    dialect::json::{self, Path, Read},
     problem::Problem,
 };
 

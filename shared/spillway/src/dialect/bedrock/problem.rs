@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::problem::{Kind, Problem};
 
-/// The exception's name in `x-amzn-errortype`.
+/// Returns the name of the exception, for `x-amzn-errortype`.
 pub fn exception(kind: Kind) -> &'static str {
     match kind {
         Kind::Invalid | Kind::TooLarge => "ValidationException",
@@ -23,7 +23,7 @@ pub fn exception(kind: Kind) -> &'static str {
     }
 }
 
-/// The status that AWS sends with the exception.
+/// Returns the status that AWS sends with the exception.
 pub fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid | Kind::BudgetExhausted => StatusCode::BAD_REQUEST,
@@ -40,7 +40,7 @@ pub fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// `{"message"}`.
+/// Renders `{"message"}`.
 pub fn problem(problem: &Problem) -> Value {
     json!({"message": problem.message})
 }

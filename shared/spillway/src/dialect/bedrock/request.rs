@@ -1,16 +1,16 @@
-//! The body of `POST /model/{id}/converse` and `/converse-stream`: passed on as it is, after a
+//! The body of `POST /model/{id}/converse` and `/converse-stream`: passed on unchanged, after a
 //! check of the members that Spillway acts on.
 
 use serde_json::{Map, Value};
 
-use crate::dialect::json::{self, Path, Read, sanitized};
 use crate::{
     chat::{Input, Request},
+    dialect::json::{self, Path, Read, sanitized},
     problem::Problem,
 };
 
-/// Names of output limits that models take beside Converse's own. Such a limit would escape the
-/// reservation.
+/// Names of output limits that models accept in addition to Converse's. Such a limit would bypass
+/// the reservation.
 const HIDDEN_TOKEN_LIMITS: [&str; 7] = [
     "max_tokens",
     "max_completion_tokens",
@@ -21,8 +21,8 @@ const HIDDEN_TOKEN_LIMITS: [&str; 7] = [
     "maxTokenCount",
 ];
 
-/// Maximum number of the caller's metadata pairs. Bedrock takes 16, of which two are ours (`tenant`
-/// and `request_id`).
+/// Maximum number of the caller's metadata pairs. Bedrock accepts 16, and Spillway adds two
+/// (`tenant` and `request_id`).
 const MAX_METADATA_PAIRS: usize = 14;
 
 /// Checks a Converse body.

@@ -2,8 +2,10 @@
 //! InvokeModelWithResponseStream.
 
 use aws_smithy_eventstream::frame::write_message_to;
-use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
-use aws_smithy_types::str_bytes::StrBytes;
+use aws_smithy_types::{
+    event_stream::{Header, HeaderValue, Message},
+    str_bytes::StrBytes,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -41,10 +43,10 @@ impl FrameStream {
         frame("exception", ":exception-type", name, &super::problem(problem))
     }
 
-    /// A keep-alive: an event of a type that no stream has. boto3, the AWS SDK for JavaScript,
-    /// Anthropic's SDKs, LangChain, LiteLLM and the AI SDK skip it; the AWS SDK for Rust returns it
-    /// as `Unknown`. Some of these clients fail on an event without a JSON payload, a chunk or
-    /// delta without content, a frame without headers, or a message of an unknown type.
+    /// Encodes a keep-alive: an event of a type that no stream has. boto3, the AWS SDK for
+    /// JavaScript, Anthropic's SDKs, LangChain, LiteLLM and the AI SDK skip it; the AWS SDK for
+    /// Rust returns it as `Unknown`. Some of these clients fail on an event without a JSON payload,
+    /// a chunk or delta without content, a frame without headers, or a message of an unknown type.
     pub fn keep_alive(&self) -> Bytes {
         frame("event", ":event-type", "keepAlive".to_owned(), &json!({}))
     }
@@ -56,7 +58,7 @@ impl FrameStream {
     }
 }
 
-/// The exceptions that ConverseStream has inside a stream, in its spelling.
+/// Returns the name of the exception inside a stream, as ConverseStream spells it.
 fn exception(kind: Kind) -> &'static str {
     match kind {
         Kind::Throttled => "throttlingException",
@@ -75,7 +77,7 @@ fn frame(message_type: &'static str, name_header: &'static str, name: String, pa
         .add_header(header(":content-type", "application/json".into()))
         .add_header(header(":message-type", message_type.into()));
     let mut bytes = Vec::new();
-    // Only a frame above the limits of the format fails. Then no part of it is sent.
+    // Only a frame above the limits of the format fails. No part of such a frame is sent.
     match write_message_to(&message, &mut bytes) {
         Ok(()) => Bytes::from(bytes),
         Err(_) => Bytes::new(),

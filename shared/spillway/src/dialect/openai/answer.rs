@@ -2,13 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::dialect::Context;
-use crate::dialect::json::object_of;
-use crate::dialect::reply::{self, Block};
-use crate::usage::Usage;
+use crate::{
+    dialect::{
+        AnswerContext,
+        json::object_of,
+        reply::{self, Block},
+    },
+    usage::Usage,
+};
 
-/// The `chat.completion` object for a Converse reply.
-pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
+/// Renders a Converse reply as a `chat.completion` object.
+pub fn answer(context: &AnswerContext, body: &Value, used: &Usage) -> Value {
     let (mut content, mut reasoning, mut calls) = (None::<String>, String::new(), Vec::new());
     for block in reply::blocks(body) {
         match block {
@@ -46,19 +50,19 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
     object_of([
         ("id", id(context).into()),
         ("object", "chat.completion".into()),
-        ("created", context.created_s.into()),
+        ("created", context.created_at.as_s().into()),
         ("model", context.model.as_str().into()),
         ("choices", Value::Array(vec![choice])),
         ("usage", usage(used)),
     ])
 }
 
-/// The id of a completion and of all its chunks.
-pub fn id(context: &Context) -> String {
+/// Returns the id of a completion and of all its chunks.
+pub fn id(context: &AnswerContext) -> String {
     format!("chatcmpl-{}", context.request_id)
 }
 
-/// OpenAI's finish reason for Converse's stop reason.
+/// Returns OpenAI's finish reason for a stop reason of Converse.
 pub fn finish_reason(stop_reason: &str) -> &'static str {
     match stop_reason {
         "tool_use" => "tool_calls",
@@ -68,7 +72,7 @@ pub fn finish_reason(stop_reason: &str) -> &'static str {
     }
 }
 
-/// OpenAI's usage. OpenAI counts cached tokens within the prompt, Converse beside it.
+/// Renders the usage. OpenAI counts cached tokens within the prompt, Converse beside it.
 pub fn usage(usage: &Usage) -> Value {
     let prompt = usage.all_input_tokens();
     json!({

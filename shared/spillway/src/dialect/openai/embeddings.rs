@@ -3,10 +3,12 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
-use crate::dialect::{Context, Echo};
 use crate::{
     chat::{Format, Input, InvokeOptions, NativeInput, NativeReply, Request},
+    dialect::{
+        AnswerContext, Echo,
+        json::{self, Fields, Ignored, Path, Read, sanitized},
+    },
     problem::{Kind, Problem},
     usage::Usage,
 };
@@ -52,7 +54,7 @@ fn texts(value: Value, at: &Path) -> Read<Vec<String>> {
     match value {
         Value::String(_) => Ok(vec![json::name(value, at)?]),
         Value::Array(elements) if elements.first().is_some_and(is_token) => {
-            Err(at.error("token arrays are not supported, because this model has other tokens; send text"))
+            Err(at.error("token arrays are not supported, because the model has another tokenizer; send text"))
         }
         Value::Array(elements) if (1..=MAX_TEXTS).contains(&elements.len()) => json::names(elements.into(), at),
         Value::Array(elements) => {
@@ -87,7 +89,7 @@ fn cohere(texts: &[String], input_type: &str, dimensions: Option<u64>) -> Map<St
 ///
 /// # Errors
 /// Returns [`Kind::Model`] if a reply has no vectors.
-pub fn answer(context: &Context, replies: &[NativeReply], usage: &Usage) -> Result<Value, Problem> {
+pub fn answer(context: &AnswerContext, replies: &[NativeReply], usage: &Usage) -> Result<Value, Problem> {
     let mut data = Vec::new();
     for reply in replies {
         let vectors = vectors(&reply.body).filter(|vectors| !vectors.is_empty());
@@ -106,7 +108,8 @@ pub fn answer(context: &Context, replies: &[NativeReply], usage: &Usage) -> Resu
     }))
 }
 
-/// The vectors of one reply: one from Titan, a list from Cohere, which may be grouped by type.
+/// Returns the vectors of one reply. Titan sends one vector, and Cohere a list, which may be
+/// grouped by type.
 fn vectors(body: &[u8]) -> Option<Vec<Vec<f32>>> {
     let mut reply: Map<String, Value> = serde_json::from_slice(body).ok()?;
     if let Some(vector) = reply.remove("embedding") {
@@ -118,7 +121,7 @@ fn vectors(body: &[u8]) -> Option<Vec<Vec<f32>>> {
     }
 }
 
-/// A vector as OpenAI encodes it: little-endian 32-bit floats in base64.
+/// Encodes a vector as OpenAI does: little-endian 32-bit floats in base64.
 fn packed(vector: &[f32]) -> Value {
     let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
     STANDARD.encode(bytes).into()

@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{parts, tools};
-use crate::dialect::converse::{self, ConverseBody};
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
-use crate::dialect::media::DocumentBuilder;
+use crate::dialect::{
+    converse::{self, ConverseBody},
+    json::{self, Fields, Ignored, Path, Read, sanitized},
+    media::DocumentBuilder,
+};
 
 /// Reads the messages of one request.
 struct MessageReader<'r> {
@@ -13,8 +15,8 @@ struct MessageReader<'r> {
     ignored: &'r mut Ignored,
 }
 
-/// Reads all messages. System and developer messages become `system`, wherever they are. Tool
-/// results are merged into one user message with the user messages next to them.
+/// Reads all messages. System and developer messages become `system`, whatever their position. Tool
+/// results and adjacent user messages are merged into one user message.
 pub fn read(value: Value, at: &Path, inner: &mut ConverseBody, ignored: &mut Ignored) -> Read<()> {
     let mut reader = MessageReader { documents: DocumentBuilder::default(), ignored };
     for (index, value) in json::array(value, at)?.into_iter().enumerate() {

@@ -2,8 +2,10 @@
 
 use serde_json::{Number, Value};
 
-use crate::dialect::converse;
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
+use crate::dialect::{
+    converse,
+    json::{self, Fields, Ignored, Path, Read, sanitized},
+};
 
 /// Reads `temperature`.
 pub fn temperature(value: Value, at: &Path) -> Read<Number> {
@@ -16,7 +18,7 @@ pub fn temperature(value: Value, at: &Path) -> Read<Number> {
 /// Reads the reasoning effort, as `outputConfig.effort`.
 pub fn effort(value: Value, at: &Path) -> Read<Option<Value>> {
     match json::string(value, at)?.as_str() {
-        // Without a parameter, Bedrock's models do not reason.
+        // Bedrock's models do not reason unless a parameter requests it.
         "none" => Ok(None),
         "minimal" => converse::effort("low", at).map(Some),
         level => converse::effort(level, at).map(Some),

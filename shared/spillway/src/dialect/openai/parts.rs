@@ -3,9 +3,11 @@
 
 use serde_json::{Value, json};
 
-use crate::dialect::converse;
-use crate::dialect::json::{self, Fields, Path, Read};
-use crate::dialect::media::{self, DocumentBuilder};
+use crate::dialect::{
+    converse,
+    json::{self, Fields, Path, Read},
+    media::{self, DocumentBuilder},
+};
 
 /// Reads content, which is a string or an array of parts; `part` reads a part.
 pub fn content(
@@ -65,12 +67,12 @@ pub fn arguments(value: Value, at: &Path) -> Read<Value> {
     }
 }
 
-/// A tool call.
+/// Builds a tool call.
 pub fn tool_use(id: &str, name: &str, input: Value) -> Value {
     json!({"toolUse": {"toolUseId": id, "name": name, "input": input}})
 }
 
-/// A tool result. Converse has no cache points inside a result, only after it.
+/// Builds a tool result. Converse has no cache points inside a result, only after it.
 pub fn tool_result(id: &str, content: Vec<Value>) -> Vec<Value> {
     let (points, content): (Vec<_>, Vec<_>) = content.into_iter().partition(is_cache_point);
     let result = json!({"toolResult": {"toolUseId": id, "content": content}});

@@ -7,7 +7,7 @@ use crate::{
     quota::Unit,
 };
 
-/// `{"error": {"message", "type", "param", "code"}}`.
+/// Renders `{"error": {"message", "type", "param", "code"}}`.
 pub fn problem(problem: &Problem) -> Value {
     let (class, code) = match problem.kind {
         Kind::Invalid => ("invalid_request_error", "invalid_request"),
@@ -28,7 +28,7 @@ pub fn problem(problem: &Problem) -> Value {
     json!({"error": {"message": problem.message, "type": class, "param": problem.param, "code": code}})
 }
 
-/// The error type for the kind of limit that refused.
+/// Returns the error type for the limit that refused.
 fn limit_type(problem: &Problem) -> &'static str {
     let Some(RefusedBy::Limits(exceeded)) = &problem.refused_by else { return "rate_limit_error" };
     match exceeded.limits.first().map(|limit| limit.unit()) {

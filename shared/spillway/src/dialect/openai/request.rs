@@ -3,11 +3,13 @@
 use serde_json::{Map, Value};
 
 use super::{messages, parameters, tools};
-use crate::dialect::Echo;
-use crate::dialect::converse::ConverseBody;
-use crate::dialect::json::{self, Fields, Ignored, Path, Read};
 use crate::{
     chat::{Input, Request},
+    dialect::{
+        Echo,
+        converse::ConverseBody,
+        json::{self, Fields, Ignored, Path, Read},
+    },
     problem::Problem,
 };
 
@@ -25,7 +27,7 @@ const WITHOUT_EFFECT: [&str; 10] = [
     "verbosity",
 ];
 
-/// Parameters without which the answer would be another, with the reason for the error.
+/// Parameters that would change the answer and are not supported, with the reason for the error.
 const UNSUPPORTED: [(&str, &str); 11] = [
     ("audio", "audio output is not supported"),
     ("frequency_penalty", "is not supported by Bedrock; leave it out or send 0"),
@@ -116,7 +118,7 @@ fn output(fields: &mut Fields, inner: &mut ConverseBody, ignored: &mut Ignored) 
     Ok(())
 }
 
-/// Rejects parameters with another value than the only one that Bedrock supports.
+/// Rejects parameters whose value is not the only one that Bedrock supports.
 fn check_fixed_values(fields: &mut Fields) -> Read<()> {
     fields.optional("n", |value, at| match value.as_u64() {
         Some(1) => Ok(()),

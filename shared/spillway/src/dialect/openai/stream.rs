@@ -5,17 +5,22 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answer;
-use crate::dialect::Context;
-use crate::dialect::reply::{self, ConverseEvent};
-use crate::dialect::sse;
-use crate::{chat::StreamEvent, problem::Problem};
+use crate::{
+    chat::StreamEvent,
+    dialect::{
+        AnswerContext,
+        reply::{self, ConverseEvent},
+        sse,
+    },
+    problem::Problem,
+};
 
 /// Encoder of one stream of chunks.
 #[derive(Debug)]
 pub struct CompletionStream {
-    context: Context,
+    context: AnswerContext,
     id: String,
-    /// The tool calls so far. The position in this list is OpenAI's index of the call.
+    /// Tool calls so far. OpenAI's index of a call is its position in this list.
     calls: Vec<ToolCall>,
     has_role: bool,
     is_over: bool,
@@ -23,7 +28,7 @@ pub struct CompletionStream {
 
 #[derive(Debug)]
 struct ToolCall {
-    /// Converse's number of the block.
+    /// Number of the block in Converse.
     block: u64,
     has_arguments: bool,
 }
@@ -35,7 +40,7 @@ struct CompletionChunk<'a> {
     created: u64,
     model: &'a str,
     choices: &'a [ChunkChoice],
-    /// `null` in all but the last chunk if the caller wants the usage, otherwise absent.
+    /// `null` in all but the last chunk if the caller requested the usage, otherwise absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Value>,
 }
@@ -49,7 +54,7 @@ struct ChunkChoice {
 }
 
 impl CompletionStream {
-    pub fn new(context: Context) -> Self {
+    pub fn new(context: AnswerContext) -> Self {
         let id = answer::id(&context);
         Self { context, id, calls: Vec::new(), has_role: false, is_over: false }
     }
@@ -70,8 +75,8 @@ impl CompletionStream {
                 self.delta(json!({"tool_calls": [call]}), None)
             }
             ConverseEvent::ToolInput { block, json } if !json.is_empty() => self.arguments(block, json),
-            // A tool without parameters gets no input at all, but callers parse the arguments as
-            // JSON.
+            // A call of a tool without parameters has no input at all, but callers parse the
+            // arguments as JSON.
             ConverseEvent::BlockStop { block } if self.lacks_arguments(block) => self.arguments(block, "{}"),
             ConverseEvent::MessageStop { reason, .. } => self.delta(json!({}), Some(answer::finish_reason(reason))),
             ConverseEvent::Metadata(usage) if self.context.echo.include_usage => {
@@ -109,7 +114,7 @@ impl CompletionStream {
         self.calls.iter().any(|call| call.block == block && !call.has_arguments)
     }
 
-    /// A chunk with one choice; the first chunk also has the role.
+    /// Encodes a chunk with one choice. The first chunk also has the role.
     fn delta(&mut self, mut delta: Value, finish_reason: Option<&'static str>) -> Bytes {
         if !std::mem::replace(&mut self.has_role, true) {
             delta["role"] = json!("assistant");
@@ -124,7 +129,7 @@ impl CompletionStream {
         let chunk = CompletionChunk {
             id: &self.id,
             object: "chat.completion.chunk",
-            created: self.context.created_s,
+            created: self.context.created_at.as_s(),
             model: &self.context.model,
             choices,
             usage: usage.or_else(|| self.context.echo.include_usage.then_some(Value::Null)),

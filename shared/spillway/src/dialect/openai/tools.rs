@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use crate::dialect::converse::{self, ConverseBody, ToolChoice};
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
+use crate::dialect::{
+    converse::{self, ConverseBody, ToolChoice},
+    json::{self, Fields, Ignored, Path, Read, sanitized},
+};
 
 /// Reads the tools and the choice between them.
 pub fn read(fields: &mut Fields, inner: &mut ConverseBody, ignored: &mut Ignored) -> Read<()> {

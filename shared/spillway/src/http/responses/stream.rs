@@ -9,7 +9,7 @@ use http_body::Frame;
 use super::{context, failed};
 use crate::{
     app::App,
-    dialect::{Api, Context, Encoder, ResponseState, ResponseStream, ResumedStream},
+    dialect::{AnswerContext, Api, Encoder, ResponseState, ResponseStream, ResumedStream},
     http::{Body, Call, reply},
     job::{Job, JobStatus},
     overflow::{Follower, JobProgress},
@@ -30,7 +30,7 @@ struct ResponseReader {
     app: App,
     follower: Follower,
     resumed: ResumedStream,
-    context: Context,
+    context: AnswerContext,
     /// Number of the last event that the caller has.
     last: Option<u64>,
     /// The first events, which do not depend on the job's progress, until they are sent.

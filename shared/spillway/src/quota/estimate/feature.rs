@@ -64,7 +64,7 @@ pub enum Feature {
     OtherSign,
     /// A sign of such a run that repeats the sign before it.
     RepeatedSign,
-    /// A character of Base64 or of similarly random text.
+    /// A character of Base64 or of equally random text.
     Base64Character,
     /// A character of such text that repeats the character before it.
     Base64Repeat,
@@ -74,9 +74,9 @@ pub enum Feature {
     CyrillicWord,
     /// A Cyrillic letter.
     CyrillicLetter,
-    /// A Cyrillic letter where Russian is not written.
+    /// A Cyrillic letter of running text in a language other than Russian.
     OtherCyrillicLetter,
-    /// A Cyrillic letter beyond those of the Slavic languages.
+    /// A Cyrillic letter that no Slavic language has.
     CyrillicRareLetter,
     /// A word in Arabic script.
     ArabicWord,
@@ -104,9 +104,9 @@ pub enum Feature {
     HanRun,
     /// A Chinese character.
     Han,
-    /// A Japanese syllable in the round script.
+    /// A character of hiragana.
     Hiragana,
-    /// A Japanese syllable in the angular script.
+    /// A character of katakana.
     Katakana,
     /// A Korean syllable.
     Hangul,
@@ -118,7 +118,7 @@ pub enum Feature {
     Symbol,
     /// An emoji.
     Emoji,
-    /// A byte of anything else.
+    /// A byte of any other character.
     OtherByte,
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     feature::{Counts, Feature},
-    words::{Context, Words},
+    words::{WordContext, Words},
 };
 
 /// Counts the features of `text`.
@@ -21,13 +21,13 @@ struct Scan {
     words: Words,
     /// Character before the current run.
     before: char,
-    /// Kind of random text that it belongs to, if any.
+    /// Feature of that run if it is random text.
     random: Option<Feature>,
 }
 
 /// Class of characters that form a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum CharClass {
     Latin,
     Digit,
     LineBreak,
@@ -60,24 +60,24 @@ impl Scan {
         tail
     }
 
-    fn count(&mut self, class: Class, run: &str, tail: &str) {
+    fn count(&mut self, class: CharClass, run: &str, tail: &str) {
         match class {
-            Class::Latin => self.latin(run, tail),
-            Class::Digit => self.digits(run),
-            Class::LineBreak => {
+            CharClass::Latin => self.latin(run, tail),
+            CharClass::Digit => self.digits(run),
+            CharClass::LineBreak => {
                 self.add(Feature::LineBreak, 1);
                 self.add(Feature::EmptyLine, run.len() as u64 - 1);
             }
-            Class::Space => self.spaces(run, tail),
-            Class::Tab => self.add(Feature::Tab, run.len() as u64),
-            Class::Sign => self.signs(run),
-            Class::Cyrillic => self.cyrillic(run),
-            Class::Arabic => self.arabic(run),
-            Class::Han => {
+            CharClass::Space => self.spaces(run, tail),
+            CharClass::Tab => self.add(Feature::Tab, run.len() as u64),
+            CharClass::Sign => self.signs(run),
+            CharClass::Cyrillic => self.cyrillic(run),
+            CharClass::Arabic => self.arabic(run),
+            CharClass::Han => {
                 self.add(Feature::HanRun, 1);
                 self.add(Feature::Han, run.chars().count() as u64);
             }
-            Class::Single => run.chars().for_each(|character| self.single(character)),
+            CharClass::Single => run.chars().for_each(|character| self.single(character)),
         }
     }
 
@@ -118,7 +118,7 @@ impl Scan {
         while !rest.is_empty() {
             let (part, tail) = rest.split_at(part_bytes(rest));
             let is_prose = begins && ends && part.len() == run.len();
-            self.words.latin(part, if is_prose { Context::Prose } else { Context::Code }, &mut self.counts);
+            self.words.latin(part, if is_prose { WordContext::Prose } else { WordContext::Code }, &mut self.counts);
             rest = tail;
         }
     }
@@ -171,23 +171,27 @@ impl Scan {
     }
 }
 
-fn class(character: char) -> Class {
+fn class(character: char) -> CharClass {
     match character {
-        'a'..='z' | 'A'..='Z' | 'À'..='Ö' | 'Ø'..='ö' | 'ø'..='\u{24f}' | '\u{1e00}'..='\u{1eff}' => Class::Latin,
-        '0'..='9' => Class::Digit,
-        '\n' | '\r' => Class::LineBreak,
-        ' ' => Class::Space,
-        '\t' => Class::Tab,
-        '!'..='~' => Class::Sign,
-        '\u{400}'..='\u{52f}' => Class::Cyrillic,
-        '\u{610}'..='\u{61a}' | '\u{620}'..='\u{65f}' | '\u{66e}'..='\u{6d3}' | '\u{750}'..='\u{77f}' => Class::Arabic,
-        '\u{4e00}'..='\u{9fff}' => Class::Han,
-        _ => Class::Single,
+        'a'..='z' | 'A'..='Z' | 'À'..='Ö' | 'Ø'..='ö' | 'ø'..='\u{24f}' | '\u{1e00}'..='\u{1eff}' => {
+            CharClass::Latin
+        }
+        '0'..='9' => CharClass::Digit,
+        '\n' | '\r' => CharClass::LineBreak,
+        ' ' => CharClass::Space,
+        '\t' => CharClass::Tab,
+        '!'..='~' => CharClass::Sign,
+        '\u{400}'..='\u{52f}' => CharClass::Cyrillic,
+        '\u{610}'..='\u{61a}' | '\u{620}'..='\u{65f}' | '\u{66e}'..='\u{6d3}' | '\u{750}'..='\u{77f}' => {
+            CharClass::Arabic
+        }
+        '\u{4e00}'..='\u{9fff}' => CharClass::Han,
+        _ => CharClass::Single,
     }
 }
 
-fn run_bytes(run_class: Class, first: char, rest: &str) -> usize {
-    if run_class == Class::Single {
+fn run_bytes(run_class: CharClass, first: char, rest: &str) -> usize {
+    if run_class == CharClass::Single {
         return first.len_utf8();
     }
     rest.find(|next| class(next) != run_class).unwrap_or(rest.len())
@@ -206,21 +210,21 @@ fn part_bytes(word: &str) -> usize {
     word.find(begins_part).unwrap_or(word.len())
 }
 
-/// Length of the blocks in which unbroken runs are judged, so that later text changes the judgement
-/// of one block at most.
+/// Length of the blocks in which unbroken runs are judged. Later text changes the judgement of at
+/// most one block.
 const RANDOM_BLOCK_BYTES: usize = 64;
 
-/// Minimum length of a run that can be judged.
-const RANDOM_MIN_BYTES: usize = 16;
+/// Minimum length of a run that is judged.
+const MIN_RANDOM_BYTES: usize = 16;
 
 /// Returns the length of the random characters at the beginning of `rest`, in bytes, and their
-/// feature. In random text every second character changes between small letters, capitals, digits
-/// and signs, which never happens in words, paths and identifiers. Other text does not fill a whole
-/// unbroken block, so there fewer changes suffice, or the repeated `A` of binary zeros, or only
-/// capitals.
+/// feature. In random text, half of all characters differ in kind from their neighbour: small
+/// letter, capital, digit or sign. That never happens in words, paths and identifiers. Only random
+/// text fills a whole block without a break, so a whole block needs fewer changes; the repeated `A`
+/// of binary zeros or capitals alone are also enough.
 fn random_prefix(rest: &str) -> Option<(Feature, usize)> {
     let bytes = base64_bytes(rest);
-    if bytes < RANDOM_MIN_BYTES {
+    if bytes < MIN_RANDOM_BYTES {
         return None;
     }
     let block = &rest.as_bytes()[..bytes];

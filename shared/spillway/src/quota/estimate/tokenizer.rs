@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model_id::provider_and_model;
 
-/// A family of models that tokenize text alike.
+/// Families of models that tokenize text alike.
 ///
-/// The estimate for the first eight is measured against their tokenizers by `tests/tokenizers`. For
-/// Claude that is [ctok], which rebuilds the counts of Anthropic's `count_tokens`; the others are
-/// published by their makers.
+/// `tests/tokenizers` measures the estimate for the first eight against their tokenizers. For
+/// Claude that is [ctok], which reconstructs the counts of Anthropic's `count_tokens`. All other
+/// vendors publish their tokenizers.
 ///
 /// [ctok]: https://github.com/sanderland/ctok
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +31,11 @@ pub enum Tokenizer {
     Qwen3,
     /// The gpt-oss models.
     GptOss,
-    /// Amazon Nova and Titan. Amazon publishes no tokenizer and one ratio, 6 characters per token
-    /// ("Prepare data for fine-tuning your models", Amazon Bedrock User Guide); every feature of
-    /// the text counts as much as in the published tokenizer where it counts most.
+    /// Amazon Nova and Titan. Amazon publishes no tokenizer, only a ratio of 6 characters per token
+    /// ("Prepare data for fine-tuning your models", Amazon Bedrock User Guide). Each feature of the
+    /// text costs as much as in the published tokenizer in which it costs most.
     Amazon,
-    /// Any other tokenizer: every feature counts as much as in the measured family where it counts
+    /// Any other tokenizer. Each feature costs as much as in the measured family in which it costs
     /// most.
     Unknown,
 }
@@ -47,10 +47,11 @@ impl Tokenizer {
         provider_and_model(id).find_map(|(provider, model)| Self::for_provider(provider, model))
     }
 
-    /// Returns a tokenizer whose number of tokens for any text is at least that of both.
-    pub fn or_more(self, other: Self) -> Self {
-        match (self, other) {
-            _ if self == other => self,
+    /// Returns a tokenizer that makes at least as many tokens of any text as `self` and
+    /// `tokenizer`.
+    pub fn max(self, tokenizer: Self) -> Self {
+        match (self, tokenizer) {
+            _ if self == tokenizer => self,
             (Self::Claude3 | Self::Claude47, Self::Claude3 | Self::Claude47) => Self::Claude47,
             _ => Self::Unknown,
         }
@@ -135,9 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn two_tokenizers_combine_to_one_that_counts_no_fewer_tokens() {
-        assert_eq!(Tokenizer::Claude3.or_more(Tokenizer::Claude47), Tokenizer::Claude47);
-        assert_eq!(Tokenizer::Qwen3.or_more(Tokenizer::Qwen3), Tokenizer::Qwen3);
-        assert_eq!(Tokenizer::Claude3.or_more(Tokenizer::Amazon), Tokenizer::Unknown);
+    fn the_larger_of_two_tokenizers_makes_at_least_as_many_tokens_as_both() {
+        assert_eq!(Tokenizer::Claude3.max(Tokenizer::Claude47), Tokenizer::Claude47);
+        assert_eq!(Tokenizer::Qwen3.max(Tokenizer::Qwen3), Tokenizer::Qwen3);
+        assert_eq!(Tokenizer::Claude3.max(Tokenizer::Amazon), Tokenizer::Unknown);
     }
 }

@@ -24,28 +24,28 @@ const RUSSIAN: [&str; 16] =
 /// hide another.
 const WINDOW_WORDS: u64 = 32;
 
-/// Number of letters of surrounding text that one frequent word attributes to its language.
+/// Number of letters that a frequent word attributes to its language, in the text around it.
 const ATTRIBUTED_LETTERS: u64 = 30;
 
-/// The same for Russian, which has fewer small words.
+/// The same number for Russian, which has fewer short words.
 const ATTRIBUTED_CYRILLIC_LETTERS: u64 = 60;
 
-/// Running text in one alphabet that is not judged yet.
+/// Running text in one alphabet whose language has not been judged yet.
 #[derive(Debug, Default)]
 struct Window {
     words: u64,
     letters: u64,
-    /// Frequent words of the alphabet's best known language.
-    best_known: u64,
+    /// Frequent words of the alphabet's main language, which is English or Russian.
+    main: u64,
     /// Frequent words of other known languages.
     known: u64,
 }
 
 impl Window {
     /// Adds a word. Returns whether the window is full.
-    fn take(&mut self, letters: u64, is_best_known: bool, is_known: bool) -> bool {
+    fn take(&mut self, letters: u64, is_main: bool, is_known: bool) -> bool {
         self.letters += letters;
-        self.best_known += u64::from(is_best_known);
+        self.main += u64::from(is_main);
         self.known += u64::from(is_known);
         self.words += 1;
         self.words == WINDOW_WORDS
@@ -54,14 +54,14 @@ impl Window {
 
 /// Context of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Context {
+pub enum WordContext {
     /// Between spaces and the punctuation of running text.
     Prose,
     /// Beside other signs, or inside a name in camel case.
     Code,
 }
 
-/// Counts words, and judges their languages.
+/// Counts words and judges their languages.
 #[derive(Debug, Default)]
 pub struct Words {
     latin: Window,
@@ -70,7 +70,7 @@ pub struct Words {
 
 impl Words {
     /// Counts one Latin word, or one part of a word in camel case.
-    pub fn latin(&mut self, word: &str, context: Context, counts: &mut Counts) {
+    pub fn latin(&mut self, word: &str, context: WordContext, counts: &mut Counts) {
         let letters = word.chars().count() as u64;
         let is_english = ENGLISH.binary_search(&word).is_ok();
         if letters > 1 && word.bytes().all(|letter| letter.is_ascii_uppercase()) {
@@ -80,13 +80,13 @@ impl Words {
         }
         match context {
             _ if !word.is_ascii() => add_accented(word, letters, counts),
-            Context::Prose if is_english => counts[Feature::EnglishWord as usize] += 1,
-            Context::Prose => add_word(PROSE, letters, counts),
-            Context::Code => add_word(CODE, letters, counts),
+            WordContext::Prose if is_english => counts[Feature::EnglishWord as usize] += 1,
+            WordContext::Prose => add_word(PROSE, letters, counts),
+            WordContext::Code => add_word(CODE, letters, counts),
         }
         counts[Feature::Capitalized as usize] += u64::from(word.starts_with(char::is_uppercase));
         let is_western = WESTERN.binary_search(&word).is_ok();
-        if context == Context::Prose && self.latin.take(letters, is_english, is_western) {
+        if context == WordContext::Prose && self.latin.take(letters, is_english, is_western) {
             self.judge_latin(counts);
         }
     }
@@ -98,7 +98,7 @@ impl Words {
         }
     }
 
-    /// Judges the rest of the text.
+    /// Judges the language of the last words.
     pub fn finish(mut self, counts: &mut Counts) {
         self.judge_latin(counts);
         self.judge_cyrillic(counts);
@@ -106,7 +106,7 @@ impl Words {
 
     fn judge_latin(&mut self, counts: &mut Counts) {
         let window = std::mem::take(&mut self.latin);
-        let foreign = window.letters.saturating_sub(window.best_known * ATTRIBUTED_LETTERS);
+        let foreign = window.letters.saturating_sub(window.main * ATTRIBUTED_LETTERS);
         let western = foreign.min(window.known * ATTRIBUTED_LETTERS);
         counts[Feature::WesternProseLetter as usize] += western;
         counts[Feature::OtherProseLetter as usize] += foreign - western;
@@ -114,8 +114,8 @@ impl Words {
 
     fn judge_cyrillic(&mut self, counts: &mut Counts) {
         let window = std::mem::take(&mut self.cyrillic);
-        let other = window.letters.saturating_sub(window.best_known * ATTRIBUTED_CYRILLIC_LETTERS);
-        counts[Feature::OtherCyrillicLetter as usize] += other;
+        let not_russian = window.letters.saturating_sub(window.main * ATTRIBUTED_CYRILLIC_LETTERS);
+        counts[Feature::OtherCyrillicLetter as usize] += not_russian;
     }
 }
 

@@ -4,7 +4,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spillway::dialect::{Api, Context};
+use spillway::dialect::{AnswerContext, Api};
 use spillway::{
     chat::{Answer, Output, StreamEvent},
     usage::Usage,
@@ -32,10 +32,10 @@ fn request(input: &Value, has_summary: bool) -> Value {
         "include": ["reasoning.encrypted_content"]})
 }
 
-fn context_with(has_summary: bool) -> Context {
+fn context_with(has_summary: bool) -> AnswerContext {
     let body = request(&json!("Hi"), has_summary).to_string();
     let (_, echo) = read(Api::Responses, body.as_bytes(), None, false).expect("a valid request");
-    Context { echo, ..context() }
+    AnswerContext { echo, ..context() }
 }
 
 fn block() -> impl Strategy<Value = Value> {
@@ -76,7 +76,7 @@ fn converse_answer(content: &[Value], stop_reason: &str) -> Answer {
     }
 }
 
-fn response(context: &Context, answer: &Answer) -> Value {
+fn response(context: &AnswerContext, answer: &Answer) -> Value {
     serde_json::from_slice(&Api::Responses.answer(context, answer).body).expect("JSON")
 }
 

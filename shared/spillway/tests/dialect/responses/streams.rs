@@ -149,7 +149,7 @@ fn a_broken_stream_ends_in_an_error_and_a_failed_response() {
     assert_eq!(API.stream(context()).keep_alive(), ": keep-alive\n\n");
 }
 
-fn background() -> spillway::dialect::Context {
+fn background() -> spillway::dialect::AnswerContext {
     context_for(json!({"background": true}))
 }
 

@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::response::{self, IN_PROGRESS, QUEUED, ResponseStatus};
-use crate::dialect::Context;
-use crate::problem::Kind;
+use crate::{dialect::AnswerContext, problem::Kind};
 
 /// State of a response without an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub enum ResponseState {
 
 impl ResponseState {
     /// Renders the response object.
-    pub fn response(&self, context: &Context) -> Value {
+    pub fn response(&self, context: &AnswerContext) -> Value {
         let status = match self {
             Self::Queued => QUEUED,
             Self::InProgress => IN_PROGRESS,
@@ -38,7 +37,7 @@ impl ResponseState {
     }
 }
 
-/// The code of a response's `error`. OpenAI has few codes.
+/// Returns the code of a response's `error`. OpenAI has few codes.
 pub fn error_code(kind: Kind) -> &'static str {
     match kind {
         Kind::Throttled => "rate_limit_exceeded",
@@ -55,13 +54,13 @@ pub fn last_response(stream: &[u8]) -> Option<Value> {
     event.get_mut("response").map(Value::take)
 }
 
-/// The events of a stream after a given event. Events are numbered from 0.
+/// Events of a stream after a given event. Events are numbered from 0.
 #[derive(Debug, Clone, Default)]
 pub struct ResumedStream {
     after: Option<u64>,
-    /// The number of complete events so far.
+    /// Number of complete events so far.
     events: u64,
-    /// The first bytes of the next event.
+    /// First bytes of the next event.
     partial: BytesMut,
     /// Hash of the events that were skipped.
     skipped: Sha256,
@@ -70,14 +69,15 @@ pub struct ResumedStream {
 const SEPARATOR: &[u8] = b"\n\n";
 
 impl ResumedStream {
-    /// Resumes after the event with this number; from the start for `None`.
+    /// Resumes after the event with the number `after`, or from the start if it is `None`.
     pub fn after(after: Option<u64>) -> Self {
         Self { after, ..Self::default() }
     }
 
-    /// Takes the next bytes of the stream. Returns the whole events that follow the given event.
+    /// Takes the next bytes of the stream. Returns the events that they complete, from the event
+    /// after the given event on.
     pub fn push(&mut self, bytes: &[u8]) -> Bytes {
-        // A separator may begin in earlier bytes.
+        // A separator may begin in the bytes before.
         let mut from = self.partial.len().saturating_sub(SEPARATOR.len() - 1);
         self.partial.extend_from_slice(bytes);
         let mut wanted = BytesMut::new();
@@ -94,18 +94,19 @@ impl ResumedStream {
         wanted.freeze()
     }
 
-    /// The number of whole events so far, including skipped events.
+    /// Returns the number of whole events so far, including skipped events.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// The number of the last event, after which another stream can resume.
+    /// Returns the number of the last event, after which another stream can resume.
     pub fn last(&self) -> Option<u64> {
         self.events.checked_sub(1).max(self.after)
     }
 
-    /// Whether a reader of `attempt`, the start of another attempt's stream, may have received
-    /// other events than the events skipped here: `attempt` has as many events, and they differ.
+    /// Returns whether a reader of `attempt`, the beginning of another attempt's stream, may have
+    /// received events that differ from the events skipped here: `attempt` has as many events, and
+    /// they differ.
     pub fn is_contradicted_by(&self, attempt: &[u8]) -> bool {
         let mut attempted = Self::after(self.after);
         attempted.push(attempt);
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_stream_with_as_many_and_other_events_contradicts() {
+    fn a_stream_contradicts_only_if_it_has_as_many_events_and_they_differ() {
         let mut resumed = ResumedStream::after(Some(4));
         resumed.push(events(0..9, "a").as_bytes());
         assert!(!resumed.is_contradicted_by(events(0..9, "a").as_bytes()), "it is the same stream");

@@ -5,7 +5,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-/// Reasoning with the model's signature, if it has one.
+/// Builds reasoning with the model's signature, if it has one.
 pub fn signed(text: &str, signature: &str) -> Value {
     let mut reasoning = json!({"text": text});
     if !signature.is_empty() {
@@ -14,7 +14,7 @@ pub fn signed(text: &str, signature: &str) -> Value {
     json!({"reasoningText": reasoning})
 }
 
-/// Reasoning that the model keeps secret.
+/// Builds reasoning that the model keeps secret.
 pub fn redacted(data: &str) -> Value {
     json!({"redactedContent": data})
 }

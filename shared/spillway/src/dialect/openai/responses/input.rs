@@ -3,12 +3,12 @@
 
 use serde_json::{Value, json};
 
-use super::encrypted_reasoning;
-use super::request::RequestReader;
-use super::tools::model_name;
-use crate::dialect::converse;
-use crate::dialect::json::{self, Fields, Path, Read, sanitized};
-use crate::dialect::openai::parts;
+use super::{encrypted_reasoning, request::RequestReader, tools::model_name};
+use crate::dialect::{
+    converse,
+    json::{self, Fields, Path, Read, sanitized},
+    openai::parts,
+};
 
 impl RequestReader<'_> {
     /// Reads the whole input.
@@ -34,7 +34,7 @@ impl RequestReader<'_> {
     fn item(&mut self, value: Value, at: &Path) -> Read<()> {
         let mut item = Fields::from_value(value, at)?;
         let kind = item.optional("type", json::string)?.unwrap_or_else(|| "message".to_owned());
-        // Our own items have these members. They have no meaning in a request.
+        // Output items have these members. They have no meaning in a request.
         for member in ["id", "status"] {
             item.take(member);
         }
@@ -151,7 +151,7 @@ impl RequestReader<'_> {
     }
 }
 
-/// The input of a custom tool, as the arguments of the function that the model sees.
+/// Reads the input of a custom tool, as the arguments of the function that the model sees.
 fn free_text(value: Value, at: &Path) -> Read<Value> {
     Ok(json!({"input": json::string(value, at)?}))
 }

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::encrypted_reasoning;
-use super::response::ResponseEcho;
+use super::{encrypted_reasoning, response::ResponseEcho};
 use crate::dialect::reply::{self, Block};
 
 /// An output item, complete or under construction.
@@ -21,7 +20,7 @@ pub enum OutputItem {
     Call { id: String, name: String, input: String },
 }
 
-/// The items of a complete answer.
+/// Returns the items of a complete answer.
 pub fn items(body: &Value) -> Vec<OutputItem> {
     let mut items = Vec::new();
     for block in reply::blocks(body) {
@@ -43,7 +42,7 @@ pub fn items(body: &Value) -> Vec<OutputItem> {
 }
 
 impl OutputItem {
-    /// The id of the item at `index` of a response.
+    /// Returns the id of the item at `index` of a response.
     pub fn id(&self, request_id: &str, index: usize, echo: &ResponseEcho) -> String {
         let kind = match self {
             Self::Message(_) => "msg",
@@ -54,7 +53,7 @@ impl OutputItem {
         format!("{kind}_{request_id}_{index}")
     }
 
-    /// The text of the item as the caller reads it.
+    /// Returns the text of the item as the caller reads it.
     pub fn text(&self, echo: &ResponseEcho) -> Cow<'_, str> {
         match self {
             Self::Message(text) | Self::Reasoning { text, .. } => text.into(),
@@ -64,7 +63,7 @@ impl OutputItem {
         }
     }
 
-    /// The part that holds the text, if the item has parts.
+    /// Returns the part that holds the text, if the item has parts.
     pub fn part(&self, text: &str, echo: &ResponseEcho) -> Option<Value> {
         match self {
             Self::Message(_) => Some(json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})),
@@ -115,7 +114,7 @@ fn reasoning(id: &str, parts: Vec<Value>, content: impl FnOnce() -> Value, echo:
     item
 }
 
-/// The text for a custom tool, read from the input of the function that the model calls.
+/// Reads the text for a custom tool from the input of the function that the model calls.
 fn free_text(input: &str) -> String {
     let parsed: Option<Value> = serde_json::from_str(input).ok();
     let text = parsed.as_ref().and_then(|input| input.get("input")?.as_str());
@@ -170,7 +169,7 @@ const FREE_TEXT: TextEvents =
     TextEvents { text: "response.custom_tool_call_input", whole: "input", has_deltas: false, ..ARGUMENTS };
 
 impl TextEvents {
-    /// The events for an item.
+    /// Returns the events for an item.
     pub fn for_item(item: &OutputItem, echo: &ResponseEcho) -> Self {
         match item {
             OutputItem::Message(_) => MESSAGE,

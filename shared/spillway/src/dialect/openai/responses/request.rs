@@ -2,19 +2,20 @@
 
 use serde_json::{Map, Value};
 
-use super::response::ResponseEcho;
-use super::tools::tool_name;
-use crate::dialect::Echo;
-use crate::dialect::converse::{self, ConverseBody};
-use crate::dialect::json::{self, Fields, Ignored, Path, Read, sanitized};
-use crate::dialect::media::DocumentBuilder;
-use crate::dialect::openai::{parameters, tools};
+use super::{response::ResponseEcho, tools::tool_name};
 use crate::{
     chat::{Input, Request},
+    dialect::{
+        Echo,
+        converse::{self, ConverseBody},
+        json::{self, Fields, Ignored, Path, Read, sanitized},
+        media::DocumentBuilder,
+        openai::{parameters, tools},
+    },
     problem::Problem,
 };
 
-/// Parameters without which the answer would be another, with the reason for the error.
+/// Parameters that would change the answer and are not supported, with the reason for the error.
 const UNSUPPORTED: [(&str, &str); 8] = [
     ("conversation", "conversations are not stored; send all items in input"),
     ("frequency_penalty", "is not supported by Bedrock; leave it out or send 0"),
@@ -63,7 +64,7 @@ pub fn parse(model: String, mut body: Map<String, Value>) -> Result<(Request, Ec
     Ok((request, Echo { response: echo, ..Echo::default() }))
 }
 
-/// Reads the tools, the items, which can add tools, and then the choice of a tool.
+/// Reads the tools, then the items, which can add tools, and then the choice of a tool.
 fn conversation(
     fields: &mut Fields,
     inner: &mut ConverseBody,
@@ -111,14 +112,14 @@ fn output(fields: &mut Fields, inner: &mut ConverseBody, echo: &mut ResponseEcho
             "message.output_text.logprobs" => {
                 return Err(Path::Root.key("include").error("logprobs are not supported by Bedrock"));
             }
-            // The other values extend items that no answer of ours has.
+            // The remaining values extend items that no answer here contains.
             _ => ignored.note(&Path::Root.key("include")),
         }
     }
     Ok(())
 }
 
-/// Whether to summarize reasoning. Bedrock has one kind of summary for `auto`, `concise` and
+/// Reads whether reasoning is a summary. Bedrock has one kind of summary for `auto`, `concise` and
 /// `detailed`.
 fn has_summary(value: Value, at: &Path) -> Read<bool> {
     match value.as_str() {

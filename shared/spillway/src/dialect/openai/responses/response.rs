@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::item::{self, OutputItem};
-use crate::dialect::Context;
-use crate::dialect::reply;
-use crate::usage::Usage;
+use crate::{
+    dialect::{AnswerContext, reply},
+    usage::Usage,
+};
 
 /// Members of a request that its response repeats unchanged.
 const REPEATED: [&str; 11] = [
@@ -25,19 +26,19 @@ const REPEATED: [&str; 11] = [
 /// Status of a response, and of its last item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseStatus {
-    /// The status in OpenAI's API.
+    /// Status in OpenAI's API.
     pub name: &'static str,
-    /// The reason of an incomplete response.
+    /// Reason why the response is incomplete.
     pub incomplete_reason: Option<&'static str>,
 }
 
 impl ResponseStatus {
-    /// A status without a reason.
+    /// Creates a status without a reason.
     pub const fn new(name: &'static str) -> Self {
         Self { name, incomplete_reason: None }
     }
 
-    /// The status of a response whose model stopped for this reason.
+    /// Returns the status of a response whose model stopped for this reason.
     pub fn from_stop_reason(stop_reason: &str) -> Self {
         let incomplete = |reason| Self { name: "incomplete", incomplete_reason: Some(reason) };
         match stop_reason {
@@ -57,8 +58,8 @@ pub const IN_PROGRESS: ResponseStatus = ResponseStatus::new("in_progress");
 /// Status of a response that the model completed.
 pub const COMPLETED: ResponseStatus = ResponseStatus::new("completed");
 
-/// The response to a Converse reply.
-pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
+/// Renders a Converse reply as a response.
+pub fn answer(context: &AnswerContext, body: &Value, used: &Usage) -> Value {
     let status = ResponseStatus::from_stop_reason(reply::stop_reason(body));
     let items = item::items(body);
     let last = items.len().saturating_sub(1);
@@ -70,12 +71,12 @@ pub fn answer(context: &Context, body: &Value, used: &Usage) -> Value {
     response(context, status, items.iter().enumerate().map(render).collect(), Some(used))
 }
 
-/// A response with the items `output`.
-pub fn response(context: &Context, status: ResponseStatus, output: Vec<Value>, used: Option<&Usage>) -> Value {
+/// Renders a response with the items `output`.
+pub fn response(context: &AnswerContext, status: ResponseStatus, output: Vec<Value>, used: Option<&Usage>) -> Value {
     let mut response = json!({
         "id": format!("resp_{}", context.request_id),
         "object": "response",
-        "created_at": context.created_s,
+        "created_at": context.created_at.as_s(),
         "completed_at": null,
         "status": status.name,
         "background": false,
@@ -112,7 +113,7 @@ pub fn response(context: &Context, status: ResponseStatus, output: Vec<Value>, u
     response
 }
 
-/// OpenAI's usage. OpenAI counts cached tokens within the input, Converse beside it.
+/// Renders the usage. OpenAI counts cached tokens within the input, Converse beside it.
 fn usage(usage: &Usage) -> Value {
     let input = usage.all_input_tokens();
     json!({
@@ -127,17 +128,17 @@ fn usage(usage: &Usage) -> Value {
     })
 }
 
-/// The parameters of a request that its response repeats, or that shape its items.
+/// Parameters of a request that its response repeats, or that shape its items.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ResponseEcho {
     /// Members of the response that come from the request.
     pub members: Map<String, Value>,
-    /// The tools that the model and the caller call by different names or with different input.
+    /// Tools whose name or input differs between the model and the caller.
     pub tools: Vec<ToolAlias>,
-    /// Whether reasoning has a form that the caller can send back
+    /// Whether reasoning is also sent in a form that the caller can send back
     /// (`include: ["reasoning.encrypted_content"]`).
     pub has_encrypted_reasoning: bool,
-    /// Whether the response runs in the background (`background`). Then it is also stored.
+    /// Whether the response runs in the background (`background`). If so, it is also stored.
     pub background: bool,
     /// Whether reasoning is a summary (`reasoning.summary`) instead of content.
     pub has_summary: bool,
@@ -146,18 +147,18 @@ pub struct ResponseEcho {
 /// A tool that the caller does not define as a plain function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolAlias {
-    /// The model's name for the tool.
+    /// Model's name for the tool.
     pub model_name: String,
-    /// The caller's name for the tool.
+    /// Caller's name for the tool.
     pub name: String,
-    /// The caller's namespace for the tool.
+    /// Caller's namespace for the tool.
     pub namespace: Option<String>,
     /// Whether the input is free text (`custom`) instead of arguments.
     pub is_custom: bool,
 }
 
 impl ResponseEcho {
-    /// The members of the request `body` that its response repeats.
+    /// Copies the members of the request `body` that its response repeats.
     pub fn from_request(body: &Map<String, Value>) -> Self {
         let mut members = Map::new();
         for name in REPEATED {
@@ -178,23 +179,24 @@ impl ResponseEcho {
         Self { members, ..Self::default() }
     }
 
-    /// The alias of the tool that the model calls `model_name`, if it has one.
+    /// Returns the alias of the tool that the model calls `model_name`, if it has one.
     pub fn tool(&self, model_name: &str) -> Option<&ToolAlias> {
         self.tools.iter().find(|tool| tool.model_name == model_name)
     }
 
-    /// Whether the tool that the model calls `model_name` takes free text.
+    /// Returns whether the tool that the model calls `model_name` takes free text.
     pub fn is_custom(&self, model_name: &str) -> bool {
         self.tool(model_name).is_some_and(|tool| tool.is_custom)
     }
 }
 
-/// `reasoning` without effort and summary.
+/// Returns `reasoning` without effort and summary.
 fn no_reasoning() -> Value {
     json!({"effort": null, "summary": null})
 }
 
-/// Adds the members of a function that the caller left out: OpenAI's response has all of them.
+/// Adds the members of a function that the caller left out: OpenAI's response has all of
+/// them.
 fn complete_function(tool: &mut Value) {
     if let Some(members) = tool.as_object_mut()
         && members.get("type").and_then(Value::as_str) == Some("function")

@@ -7,24 +7,31 @@
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
-use super::background::{ResponseState, error_code};
-use super::item::{MESSAGE, OutputItem, TextEvents};
-use super::response::{self, COMPLETED, IN_PROGRESS, QUEUED, ResponseStatus};
-use crate::dialect::Context;
-use crate::dialect::openai;
-use crate::dialect::reply::{self, ConverseEvent};
-use crate::dialect::sse;
-use crate::{chat::StreamEvent, problem::Problem, usage::Usage};
+use super::{
+    background::{ResponseState, error_code},
+    item::{MESSAGE, OutputItem, TextEvents},
+    response::{self, COMPLETED, IN_PROGRESS, QUEUED, ResponseStatus},
+};
+use crate::{
+    chat::StreamEvent,
+    dialect::{
+        AnswerContext, openai,
+        reply::{self, ConverseEvent},
+        sse,
+    },
+    problem::Problem,
+    usage::Usage,
+};
 
 /// Encoder of one stream of response events.
 #[derive(Debug)]
 pub struct ResponseStream {
-    context: Context,
-    /// The number of the next event.
+    context: AnswerContext,
+    /// Number of the next event.
     sequence: u64,
-    /// The items that are complete.
+    /// Complete items.
     closed: Vec<Value>,
-    /// The item that receives deltas.
+    /// Item that receives deltas.
     open: Option<OpenItem>,
     usage: Option<Usage>,
     status: ResponseStatus,
@@ -35,7 +42,7 @@ pub struct ResponseStream {
 
 #[derive(Debug)]
 struct OpenItem {
-    /// Converse's number of the block.
+    /// Number of the block in Converse.
     block: u64,
     id: String,
     item: OutputItem,
@@ -54,7 +61,7 @@ impl OpenItem {
 }
 
 impl ResponseStream {
-    pub fn new(context: Context) -> Self {
+    pub fn new(context: AnswerContext) -> Self {
         Self {
             context,
             sequence: 0,
@@ -68,7 +75,8 @@ impl ResponseStream {
         }
     }
 
-    /// The events of a background response while it waits; no bytes for other responses.
+    /// Encodes the events of a background response while it waits. Returns no bytes for other
+    /// responses.
     pub fn announce(&mut self) -> Bytes {
         let mut out = BytesMut::new();
         if self.context.echo.response.background {
@@ -77,7 +85,7 @@ impl ResponseStream {
         out.freeze()
     }
 
-    /// Continues after `events` events that were sent elsewhere.
+    /// Continues after `events` events that have been sent on another connection.
     pub fn skip(&mut self, events: u64) {
         let before_start = if self.context.echo.response.background { 2 } else { 1 };
         self.sequence = events;
@@ -124,8 +132,8 @@ impl ResponseStream {
         out.freeze()
     }
 
-    /// Sends the problem twice: OpenAI's SDKs raise events with an `error`, other clients wait for
-    /// the end of the response.
+    /// Sends the problem in two events: OpenAI's SDKs raise an exception at an `error`, and other
+    /// clients wait for the end of the response.
     pub fn problem(&mut self, problem: &Problem) -> Bytes {
         let mut out = BytesMut::new();
         if !std::mem::replace(&mut self.is_over, true) {
@@ -248,7 +256,8 @@ impl ResponseStream {
     fn close(&mut self, status: &str, out: &mut BytesMut) {
         let Some(mut open) = self.open.take() else { return };
         let events = TextEvents::for_item(&open.item, &self.context.echo.response);
-        // A tool without parameters gets no input at all, but callers parse the arguments as JSON.
+        // A call of a tool without parameters has no input at all, but callers parse the arguments
+        // as JSON.
         if matches!(&open.item, OutputItem::Call { input, .. } if input.is_empty()) && events.has_deltas {
             open.push("{}");
             self.send_text(&open, &events, &format!("{}.delta", events.text), json!({"delta": "{}"}), out);
@@ -295,7 +304,8 @@ impl ResponseStream {
     }
 }
 
-/// A problem as an event. OpenAI's SDKs look for its members in two places.
+/// Renders a problem as an event. It has its members in both places where OpenAI's SDKs look for
+/// them.
 fn error_event(problem: &Problem) -> Value {
     let mut event = openai::problem(problem);
     for name in ["code", "message", "param"] {

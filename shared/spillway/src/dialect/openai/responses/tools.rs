@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::request::RequestReader;
-use super::response::ToolAlias;
-use crate::dialect::converse;
-use crate::dialect::json::{self, Fields, Path, Read, sanitized};
-use crate::dialect::openai::tools;
+use super::{request::RequestReader, response::ToolAlias};
+use crate::dialect::{
+    converse,
+    json::{self, Fields, Path, Read, sanitized},
+    openai::tools,
+};
 
 impl RequestReader<'_> {
     /// Reads a list of tools. The tools of a namespace are one level deeper.
@@ -26,7 +27,7 @@ impl RequestReader<'_> {
                 let name = tool.required("name", json::name)?;
                 tool.required("tools", |value, at| self.tools(value, at, Some(&name)))?;
             }
-            // Codex offers both to every model, even without a server that runs them.
+            // Codex offers both to every model, even if no server runs them.
             hosted if hosted == "tool_search" || (hosted == "web_search" && is_from_codex(&mut tool)) => {
                 self.ignored.note(&at.key(hosted));
                 return Ok(());
@@ -74,7 +75,8 @@ impl RequestReader<'_> {
     }
 }
 
-/// Whether Codex added the web search. Only Codex sends this member; other callers need the search.
+/// Returns whether Codex added the web search. Only Codex sends this member. All other callers rely
+/// on the search.
 fn is_from_codex(tool: &mut Fields) -> bool {
     tool.take("external_web_access").is_some()
 }
@@ -92,7 +94,7 @@ fn grammar(value: Value, at: &Path) -> Read<Option<(String, String)>> {
     }
 }
 
-/// The model's name for a tool. The model has no namespaces.
+/// Returns the model's name for a tool. The model has no namespaces.
 pub fn model_name(namespace: Option<&str>, name: &str) -> String {
     namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}__{name}"))
 }
