@@ -20,7 +20,7 @@ const PRONOUNS: [&str; 11] =
     ["one", "other", "others", "those", "these", "there", "told", "whoever", "somebody", "nobody", "everybody"];
 
 /// Type names that more than one module of the library still defines. The list only gets shorter.
-const TWICE_DEFINED: [&str; 6] = ["Class", "Context", "Head", "Held", "Kept", "Query"];
+const TWICE_DEFINED: [&str; 4] = ["Class", "Context", "Held", "Query"];
 
 /// The types that a file defines at module level.
 fn types(source: &Source) -> Vec<String> {

@@ -4,10 +4,11 @@ use http::HeaderMap;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    idempotency::{IdempotencyKey, client_timeout_ms},
+    idempotency::{IdempotencyKey, client_timeout},
     job::Priority,
     problem::{Kind, Problem},
     tenant::MAX_HOLD,
+    units::Millis,
 };
 
 const DEADLINE: &str = "spillway-deadline";
@@ -38,7 +39,7 @@ impl Preferences {
     /// passed.
     pub fn read(headers: &HeaderMap, now_ms: u64) -> Result<Self, Problem> {
         let mut preferences = Self {
-            client_timeout_ms: client_timeout_ms(headers),
+            client_timeout_ms: client_timeout(headers).map(Millis::as_ms),
             deadline_ms: value(headers, DEADLINE).map(|value| deadline(value, now_ms)).transpose()?,
             priority: value(headers, PRIORITY).map(priority).transpose()?.unwrap_or_default(),
             idempotency_key: IdempotencyKey::from_headers(headers)?,
