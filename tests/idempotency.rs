@@ -1,13 +1,13 @@
 //! Idempotency: a call is charged once, however often its client sends it.
 
-mod elsewhere;
+mod across_processes;
 mod sdk;
 
 use std::time::Duration;
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use spillway::idempotency::KEPT_MS;
+use spillway::{idempotency::REPLAY_WINDOW, units::Millis};
 
 use crate::support::{
     Deployment,
@@ -301,13 +301,13 @@ async fn a_retry_of_a_request_that_became_a_job_gets_the_same_job() {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_for_a_limited_time_and_up_to_a_maximum_size() {
+async fn an_answer_is_replayed_for_a_limited_time_and_up_to_a_maximum_size() {
     let observed = start(LIMITS, "").await;
     let ask =
         async |id: &str, body: &Value| is_replayed(&Answer::to(attempt(observed.post(CHAT, "t", body), id, 1)).await);
     let small = chat(5, 5);
     assert!(!ask("small", &small).await);
-    observed.world.advance(KEPT_MS - 1_000);
+    observed.world.advance((REPLAY_WINDOW - Millis::from_s(1)).as_ms());
     assert!(ask("small", &small).await);
     observed.world.advance(1_000);
     assert!(!ask("small", &small).await, "the answer has expired");

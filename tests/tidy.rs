@@ -9,7 +9,7 @@ mod purity;
 mod sizes;
 mod source;
 
-use source::{Source, UNREVISED, assert_none, file, rust_files};
+use source::{Source, assert_none, file, rust_files};
 
 const LIBRARY: &str = "shared/spillway/src";
 
@@ -96,19 +96,5 @@ fn the_mains_of_the_functions_are_thin_and_depend_on_the_library_alone() {
         let dependencies = manifest.split("[dependencies]").nth(1).and_then(|rest| rest.split('[').next());
         let dependencies: Vec<&str> = dependencies.expect("dependencies").split_whitespace().collect();
         assert_eq!(dependencies, ["spillway.workspace", "=", "true"]);
-    }
-}
-
-#[test]
-fn the_list_of_unrevised_files_only_gets_shorter() {
-    let sources: Vec<Source> = ["shared", "functions", "tests"].into_iter().flat_map(rust_files).collect();
-    for place in UNREVISED {
-        let mut files = sources.iter().filter(|source| source.path.starts_with(place));
-        let breaks_a_rule = |source: &Source| {
-            !prose::in_rust(source).is_empty()
-                || !names::bad_names(source).is_empty()
-                || !sizes::violations(source).is_empty()
-        };
-        assert!(files.any(breaks_a_rule), "{place} breaks no rule any more: take it off the list");
     }
 }

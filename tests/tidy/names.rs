@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proc_macro2::TokenTree;
 use syn::{Ident, Item, visit::Visit};
 
-use super::source::{Source, assert_none, is_unrevised, product_items, rust_files};
+use super::source::{Source, assert_none, product_items, rust_files};
 
 const LIBRARY: &str = "shared/spillway/src";
 
@@ -18,9 +18,6 @@ const OTHER_BOUNDS: [&str; 9] =
 /// Identifiers that name nothing.
 const PRONOUNS: [&str; 11] =
     ["one", "other", "others", "those", "these", "there", "told", "whoever", "somebody", "nobody", "everybody"];
-
-/// Type names that more than one module of the library still defines. The list only gets shorter.
-const TWICE_DEFINED: [&str; 2] = ["Head", "Kept"];
 
 /// The types that a file defines at module level.
 fn types(source: &Source) -> Vec<String> {
@@ -41,7 +38,7 @@ fn twice_defined(sources: &[Source]) -> Vec<String> {
             places.entry(name).or_default().push(&source.path);
         }
     }
-    let twice = places.into_iter().filter(|(name, places)| places.len() > 1 && !TWICE_DEFINED.contains(&name.as_str()));
+    let twice = places.into_iter().filter(|(_, places)| places.len() > 1);
     twice.map(|(name, places)| format!("{name}: {}", places.join(", "))).collect()
 }
 
@@ -91,21 +88,15 @@ pub fn bad_names(source: &Source) -> Vec<String> {
 }
 
 #[test]
-fn no_further_type_name_of_the_library_is_defined_twice() {
-    let library = rust_files(LIBRARY);
-    assert_none("Types:", &twice_defined(&library));
-    for name in TWICE_DEFINED {
-        let places =
-            library.iter().filter(|source| !source.is_test_module() && types(source).iter().any(|t| t == name));
-        assert!(places.count() > 1, "{name} is defined once: take it off the list");
-    }
+fn no_type_name_of_the_library_is_defined_twice() {
+    assert_none("Types:", &twice_defined(&rust_files(LIBRARY)));
 }
 
 #[test]
 fn maxima_start_with_max_and_no_name_is_a_pronoun() {
     let sources = PRODUCT.into_iter().flat_map(rust_files);
-    let revised = sources.filter(|source| !source.is_test_module() && !is_unrevised(source));
-    let violations: Vec<String> = revised.flat_map(|source| bad_names(&source)).collect();
+    let product = sources.filter(|source| !source.is_test_module());
+    let violations: Vec<String> = product.flat_map(|source| bad_names(&source)).collect();
     assert_none("Names:", &violations);
 }
 

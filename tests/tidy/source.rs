@@ -5,15 +5,6 @@ use std::{fs, path::PathBuf};
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{Attribute, Item};
 
-/// Files and folders that were written before the rules of names and prose, and still break them.
-/// The list only gets shorter: a test fails for an entry that breaks no rule any more.
-pub const UNREVISED: [&str; 1] = ["shared/spillway/src/idempotency"];
-
-/// Whether the rules of names and prose do not apply to this file yet.
-pub fn is_unrevised(source: &Source) -> bool {
-    UNREVISED.iter().any(|place| source.path.starts_with(place))
-}
-
 /// A text file and its path from the root of the repository.
 pub struct Source {
     pub path: String,

@@ -11,7 +11,7 @@ use crate::{
     clock::Clock,
     concurrency::ConcurrencyLimiter,
     config::Config,
-    idempotency::Recordings,
+    idempotency::SharedCalls,
     model::Models,
     outbound::Outbound,
     queue::Queue,
@@ -34,7 +34,7 @@ pub struct App {
     pub batches: Batches,
     pub files: Files,
     /// Calls of this process that a retry can join.
-    pub recordings: Recordings,
+    pub shared_calls: SharedCalls,
     /// Calls of all processes that a retry can join.
     pub idempotency_records: IdempotencyRecords,
     /// Queue of jobs. Without it, no request overflows.
@@ -168,7 +168,7 @@ impl App {
             refusals: RefusalLog::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             idempotency_records: IdempotencyRecords::new(clients.ledger.clone(), &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
-            recordings: Recordings::new(clock.clone()),
+            shared_calls: SharedCalls::new(clock.clone()),
             batches: Batches::new(batches, &config.jobs_table),
             files: Files::new(files, &config.jobs_table),
             queue: queue(&config.queue_url),

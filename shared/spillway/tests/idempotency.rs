@@ -27,7 +27,7 @@ async fn setup() -> (Dynamodb, IdempotencyRecords) {
 }
 
 fn claim(owner: &str) -> Claim {
-    Claim { key: [7; 32], payload: [9; 32], owner: owner.into(), since: NOW }
+    Claim { key: [7; 32], fingerprint: [9; 32], owner: owner.into(), since: NOW }
 }
 
 fn answer(bytes: usize) -> StoredResult {
@@ -50,7 +50,7 @@ async fn one_of_many_concurrent_claims_succeeds() {
     let found = join_all(claims).await;
     assert_eq!(found.iter().filter(|found| found.is_none()).count(), 1);
     for found in found.into_iter().flatten() {
-        assert_eq!((found.payload, found.since, found.state), ([9; 32], NOW, CallState::Running));
+        assert_eq!((found.fingerprint, found.since, found.state), ([9; 32], NOW, CallState::Running));
     }
 }
 

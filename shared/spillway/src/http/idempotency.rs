@@ -1,25 +1,38 @@
-//! One call, however often it is sent: attempts at it share one answer, and one bill.
+//! Idempotency of model calls: attempts at one call share one answer and one charge.
 //!
-//! A request that names its call is run in a task of its own, and its answer recorded: whoever asks the same again reads
-//! it from the start, while it comes or afterwards. A call that takes long is also claimed in the store, for attempts
-//! that reach another process.
+//! A request takes these steps:
+//!
+//! 1. [`answer`] determines the identity of the call. A request without one runs directly, and so
+//!    does every request of a tenant with `retries = "run"`.
+//! 2. The request joins the calls of this process. A follower reads the leader's answer from the
+//!    start, and is done.
+//! 3. The leader runs in a separate task, so a caller that disconnects does not cancel the call.
+//!    The leader's own caller reads the answer like a follower.
+//! 4. If the request may be a retry, the leader looks in the store for an attempt of another
+//!    process, and waits while it runs ([`earlier_attempt`]). A stored answer is replayed. With an
+//!    `Idempotency-Key`, the leader claims the call before it runs.
+//! 5. The leader runs the call, and claims it after a delay ([`lease`]).
+//! 6. A successful answer is stored before its end is sent. A failure is forgotten, so that the
+//!    next attempt runs.
 
-mod earlier;
+mod earlier_attempt;
 mod lease;
 
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 
-use self::{earlier::Earlier, lease::Lease};
+use self::lease::Lease;
 use super::{Body, Call, record, reply};
 use crate::{
     app::App,
-    idempotency::{Head, Identity, Name, Opened, Reader, Recorder, is_named},
+    idempotency::{
+        CallIdentity, JoinOutcome, KeySource, ResponseHead, ResponseReader, ResponseWriter, has_retry_headers,
+    },
     job::StoredResult,
     problem::{Kind, Problem},
     telemetry::{RequestEvent, RequestOutcome},
@@ -27,165 +40,169 @@ use crate::{
     units::{Millis, UnixMs},
 };
 
-/// The header of an answer that another attempt has paid for.
+/// Header of an answer that another attempt was charged for.
 const REPLAYED: &str = "x-spillway-replayed";
 
-/// A request that names its call.
-struct Attempt {
+/// The attempt that runs the call in this process.
+struct Leader {
     app: App,
     call: Arc<Call>,
-    identity: Identity,
-    started_ms: u64,
+    identity: CallIdentity,
+    started: UnixMs,
 }
 
-/// Answers with what `answer` gives, or with what it gave or will give to another attempt at the same call. A request
-/// that names no call is just answered.
+/// Answers a request by `run`, or with the answer of another attempt at the same call.
 ///
 /// # Errors
-/// What to tell the caller.
+/// Returns the problem to report to the caller.
 pub async fn answer<F>(
     app: &App,
     call: &Arc<Call>,
     body: Bytes,
-    answer: impl FnOnce(App, Arc<Call>, Bytes) -> F,
+    run: impl FnOnce(App, Arc<Call>, Bytes) -> F,
 ) -> Result<Response<Body>, Problem>
 where
     F: Future<Output = Result<Response<Body>, Problem>> + Send + 'static,
 {
     let parts = &call.head.parts;
-    if !is_named(&parts.headers) || call.tenant.retries != Retries::Join {
-        return answer(app.clone(), Arc::clone(call), body).await;
+    if !has_retry_headers(&parts.headers) || call.tenant.retries != Retries::Join {
+        return run(app.clone(), Arc::clone(call), body).await;
     }
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let key = call.preferences.idempotency_key.as_ref();
-    let Some(identity) = Identity::for_request(&call.tenant.name, key, &parts.method, target, &parts.headers, &body)
-    else {
-        return answer(app.clone(), Arc::clone(call), body).await;
+    let Some(identity) = CallIdentity::for_request(&call.tenant.name, key, parts, &body) else {
+        return run(app.clone(), Arc::clone(call), body).await;
     };
     let event = record::event(call);
-    let started_ms = app.clock.now_ms();
-    match app.recordings.open(&identity) {
-        Opened::Full if identity.name == Name::Explicit => Err(refused(app, event, crowded())),
-        Opened::Full => answer(app.clone(), Arc::clone(call), body).await,
-        Opened::New(recorder, reader) => {
-            let answer = answer(app.clone(), Arc::clone(call), body);
-            let attempt = Attempt { app: app.clone(), call: Arc::clone(call), identity, started_ms };
-            // A caller that goes away finds its answer when it sends the request again.
-            tokio::spawn(Box::pin(attempt.record(recorder, answer)));
+    let started = app.clock.now();
+    match app.shared_calls.join(&identity) {
+        JoinOutcome::Full if identity.source == KeySource::Explicit => Err(failed(app, event, too_many_calls())),
+        JoinOutcome::Full => run(app.clone(), Arc::clone(call), body).await,
+        JoinOutcome::Leader(writer, reader) => {
+            let running = run(app.clone(), Arc::clone(call), body);
+            let leader = Leader { app: app.clone(), call: Arc::clone(call), identity, started };
+            tokio::spawn(Box::pin(leader.write_answer(writer, running)));
             respond(reader, None).await
         }
-        Opened::Joined(reader) => respond(reader, Some(Replay { app: app.clone(), event, started_ms })).await,
-        Opened::OtherPayload => Err(refused(app, event, other_payload())),
+        JoinOutcome::Follower(reader) => {
+            respond(reader, Some(FollowerEvent { app: app.clone(), event, started })).await
+        }
+        JoinOutcome::KeyReused => Err(failed(app, event, key_reused())),
     }
 }
 
-fn refused(app: &App, event: RequestEvent, problem: Problem) -> Problem {
+/// Records the event of a request that ends with `problem`.
+fn failed(app: &App, event: RequestEvent, problem: Problem) -> Problem {
     app.telemetry.record(event);
     problem
 }
 
-fn other_payload() -> Problem {
-    let told = "This Idempotency-Key was used for another request. Send each request with a key of its own.";
-    Problem { param: Some("Idempotency-Key".to_owned()), ..Problem::new(Kind::Invalid, told) }
+fn key_reused() -> Problem {
+    let message = "This Idempotency-Key was used for a different request. Send each request with a new key.";
+    Problem { param: Some("Idempotency-Key".to_owned()), ..Problem::new(Kind::Invalid, message) }
 }
 
-/// One who asked for a single call cannot be served without a record of it.
-fn crowded() -> Problem {
-    let told = "Too many calls are under way to remember another Idempotency-Key. Try again.";
-    Problem { retry_after: Some(Millis::from_s(1)), ..Problem::new(Kind::Unavailable, told) }
+/// Without a place among the shared calls, nothing ensures that the call runs only once.
+fn too_many_calls() -> Problem {
+    let message = "Too many calls are running to track another Idempotency-Key. Try again in a second.";
+    Problem { retry_after: Some(Millis::from_s(1)), ..Problem::new(Kind::Unavailable, message) }
 }
 
-impl Attempt {
-    /// Runs the call, unless another process has, and records its answer.
-    async fn record(self, recorder: Recorder, answer: impl Future<Output = Result<Response<Body>, Problem>> + Send) {
-        let lease = Lease::new(&self.app, &self.identity, self.started_ms);
-        match earlier::earlier(&self, &lease).await {
-            Ok(Earlier::Answered(stored)) => self.replay(recorder, stored),
-            Ok(Earlier::None { is_claimed }) => self.run(recorder, answer, lease, is_claimed).await,
+impl Leader {
+    /// Writes the answer: the stored answer of another process, or else the result of `running`.
+    async fn write_answer(
+        self,
+        writer: ResponseWriter,
+        running: impl Future<Output = Result<Response<Body>, Problem>> + Send,
+    ) {
+        let mut lease = Lease::new(&self.app, &self.identity, self.started);
+        match earlier_attempt::find_answer(&self, &mut lease).await {
+            Ok(Some(stored)) => self.replay(writer, stored),
+            Ok(None) => self.run(writer, running, lease).await,
             Err(problem) => {
-                refused(&self.app, record::event(&self.call), problem.clone());
-                let response = reply::problem(&self.call.head, &problem, self.app.clock.now());
-                recorder.forget();
-                record_all(&recorder, response).await;
-                recorder.end();
+                self.app.telemetry.record(record::event(&self.call));
+                writer.forget();
+                write(&writer, self.problem_response(&problem)).await;
+                writer.end();
             }
         }
     }
 
     async fn run(
         &self,
-        recorder: Recorder,
-        answer: impl Future<Output = Result<Response<Body>, Problem>> + Send,
+        writer: ResponseWriter,
+        running: impl Future<Output = Result<Response<Body>, Problem>> + Send,
         lease: Lease,
-        is_claimed: bool,
     ) {
-        let kept = lease.keep(is_claimed);
-        let now = || self.app.clock.now();
-        let response = answer.await.unwrap_or_else(|problem| reply::problem(&self.call.head, &problem, now()));
+        let lease = lease.renew();
+        let response = running.await.unwrap_or_else(|problem| self.problem_response(&problem));
         if !response.status().is_success() {
-            // Before anybody reads it: the next attempt must run.
-            recorder.forget();
-            kept.release().await;
-            record_all(&recorder, response).await;
-            return recorder.end();
+            // Forgotten before a caller reads it, so that a retry of that caller runs.
+            writer.forget();
+            lease.release().await;
+            write(&writer, response).await;
+            return writer.end();
         }
-        let cut = response.extensions().get::<reply::StreamFailure>().cloned();
+        let failure = response.extensions().get::<reply::StreamFailure>().cloned();
         let (status, headers) = (response.status(), response.headers().clone());
-        if let Some(rest) = copy(&recorder, response).await {
-            // Nobody should wait for what will not be stored.
-            kept.answer(|| None).await;
-            pass_on(&recorder, rest).await;
-        } else if cut.is_some_and(|cut| cut.is_failed()) {
-            recorder.forget();
-            kept.release().await;
+        if let Some(rest) = write_replayable(&writer, response).await {
+            // Stored as too large before the rest is sent, so that no retry waits for it.
+            lease.store_answer(|| None).await;
+            pass_through(&writer, rest).await;
+        } else if failure.is_some_and(|failure| failure.is_failed()) {
+            writer.forget();
+            lease.release().await;
         } else {
-            // Before the end is sent: Lambda stops the process after it.
-            kept.answer(|| Some(stored(status, &headers, recorder.body()?))).await;
+            // Stored before the end is sent, because Lambda stops the process after the end.
+            lease.store_answer(|| Some(stored_result(status, &headers, writer.body()?))).await;
         }
-        recorder.end();
+        writer.end();
     }
 
-    /// Records what another process was answered.
-    fn replay(&self, recorder: Recorder, stored: StoredResult) {
+    /// Writes the answer of another process.
+    fn replay(&self, writer: ResponseWriter, stored: StoredResult) {
         let headers = HeaderMap::from(&stored.headers);
         let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut event = record::event(&self.call);
         event.outcome = RequestOutcome::Replayed;
         event.answer_of = request_id(&headers);
-        event.duration_ms = self.app.clock.now() - UnixMs::from_ms(self.started_ms);
-        self.app.telemetry.record(event);
-        recorder.begin(Head { status, headers: replayed(headers), is_stream: false });
-        recorder.push(stored.body);
-        recorder.end();
+        record::end(&self.app, event, self.started);
+        writer.begin(ResponseHead { status, headers: replayed_headers(headers), is_stream: false });
+        writer.push(stored.body);
+        writer.end();
+    }
+
+    fn problem_response(&self, problem: &Problem) -> Response<Body> {
+        reply::problem(&self.call.head, problem, self.app.clock.now())
     }
 }
 
-/// Records a response, up to the end or until it is too large to be kept; then gives the rest of its body.
-async fn copy(recorder: &Recorder, response: Response<Body>) -> Option<Body> {
+/// Writes a response to its end.
+async fn write(writer: &ResponseWriter, response: Response<Body>) {
+    if let Some(rest) = write_replayable(writer, response).await {
+        pass_through(writer, rest).await;
+    }
+}
+
+/// Writes a response as long as it can be replayed. Returns the rest of its body if it exceeds a
+/// bound before its end.
+async fn write_replayable(writer: &ResponseWriter, response: Response<Body>) -> Option<Body> {
     let (parts, mut body) = response.into_parts();
     let is_stream = body.size_hint().exact().is_none();
-    recorder.begin(Head { status: parts.status, headers: parts.headers, is_stream });
+    writer.begin(ResponseHead { status: parts.status, headers: parts.headers, is_stream });
     while let Some(chunk) = next(&mut body).await {
-        if !recorder.push(chunk) {
+        if !writer.push(chunk) {
             return Some(body);
         }
     }
     None
 }
 
-/// Records a response that is not kept.
-async fn record_all(recorder: &Recorder, response: Response<Body>) {
-    if let Some(rest) = copy(recorder, response).await {
-        pass_on(recorder, rest).await;
-    }
-}
-
-/// Passes the rest of a body on to those who read already, no faster than they do.
-async fn pass_on(recorder: &Recorder, mut body: Body) {
-    recorder.is_read().await;
+/// Passes the rest of a body on to the present readers, at the pace of the slowest of them.
+async fn pass_through(writer: &ResponseWriter, mut body: Body) {
+    writer.wait_for_readers().await;
     while let Some(chunk) = next(&mut body).await {
-        recorder.push(chunk);
-        recorder.is_read().await;
+        writer.push(chunk);
+        writer.wait_for_readers().await;
     }
 }
 
@@ -194,15 +211,15 @@ async fn next(body: &mut Body) -> Option<Bytes> {
     Some(frame.into_data().unwrap_or_default())
 }
 
-fn stored(status: StatusCode, headers: &HeaderMap, body: Bytes) -> StoredResult {
+fn stored_result(status: StatusCode, headers: &HeaderMap, body: Bytes) -> StoredResult {
     StoredResult { status: status.as_u16(), headers: headers.into(), body }
 }
 
-/// The headers of an answer for somebody else than its first reader: the limits have moved on since.
-fn replayed(mut headers: HeaderMap) -> HeaderMap {
+/// Returns the headers of a replayed answer, without the limits, which have changed since.
+fn replayed_headers(mut headers: HeaderMap) -> HeaderMap {
     let outdated: Vec<_> = headers.keys().filter(|name| name.as_str().contains("ratelimit")).cloned().collect();
     outdated.iter().for_each(|name| drop(headers.remove(name)));
-    headers.insert(REPLAYED, http::HeaderValue::from_static("true"));
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
     headers
 }
 
@@ -210,39 +227,39 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
     headers.get("x-request-id")?.to_str().ok().map(str::to_owned)
 }
 
-/// An attempt that got another's answer: recorded when it has read all of it, or has gone.
-struct Replay {
+/// Event of a follower. Dropping it records it: the follower has read the whole answer or has
+/// disconnected.
+struct FollowerEvent {
     app: App,
     event: RequestEvent,
-    started_ms: u64,
+    started: UnixMs,
 }
 
-impl Drop for Replay {
+impl Drop for FollowerEvent {
     fn drop(&mut self) {
-        let mut event = std::mem::take(&mut self.event);
-        event.duration_ms = self.app.clock.now() - UnixMs::from_ms(self.started_ms);
-        self.app.telemetry.record(event);
+        record::end(&self.app, std::mem::take(&mut self.event), self.started);
     }
 }
 
-/// A response that follows a recording.
-async fn respond(mut reader: Reader, mut replay: Option<Replay>) -> Result<Response<Body>, Problem> {
+/// Returns a response that follows the answer that `reader` reads. `follower` is the event of a
+/// follower.
+async fn respond(mut reader: ResponseReader, mut follower: Option<FollowerEvent>) -> Result<Response<Body>, Problem> {
     let head = reader.head().await.ok_or_else(|| Problem::new(Kind::Internal, "The broker failed on this request."))?;
-    let headers = match &mut replay {
-        Some(replay) => {
-            replay.event.answer_of = request_id(&head.headers);
-            replay.event.stream = head.is_stream;
+    let headers = match &mut follower {
+        Some(follower) => {
+            follower.event.answer_of = request_id(&head.headers);
+            follower.event.stream = head.is_stream;
             if head.status.is_success() {
-                replay.event.outcome = RequestOutcome::Replayed;
+                follower.event.outcome = RequestOutcome::Replayed;
             }
-            replayed(head.headers)
+            replayed_headers(head.headers)
         }
         None => head.headers,
     };
     let body = if head.is_stream {
-        let chunks = stream::unfold((reader, replay), |(mut reader, replay)| async {
+        let chunks = stream::unfold((reader, follower), |(mut reader, follower)| async {
             let chunk = reader.next().await?;
-            Some((Ok::<_, Infallible>(Frame::data(chunk)), (reader, replay)))
+            Some((Ok::<_, Infallible>(Frame::data(chunk)), (reader, follower)))
         });
         StreamBody::new(chunks).boxed_unsync()
     } else {

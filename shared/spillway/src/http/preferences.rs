@@ -4,7 +4,7 @@ use http::HeaderMap;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    idempotency::{IdempotencyKey, client_timeout_ms},
+    idempotency::{IdempotencyKey, client_timeout},
     job::Priority,
     problem::{Kind, Problem},
     tenant::MAX_HOLD,
@@ -40,7 +40,7 @@ impl Preferences {
     /// malformed, or if the deadline has passed.
     pub fn read(headers: &HeaderMap, now: UnixMs) -> Result<Self, Problem> {
         let mut preferences = Self {
-            client_timeout: client_timeout_ms(headers).map(Millis::from_ms),
+            client_timeout: client_timeout(headers),
             deadline: value(headers, DEADLINE).map(|value| deadline(value, now)).transpose()?,
             priority: value(headers, PRIORITY).map(priority).transpose()?.unwrap_or_default(),
             idempotency_key: IdempotencyKey::from_headers(headers)?,

@@ -69,24 +69,24 @@ pub async fn create(
 /// Returns an error if the query is invalid, if the caller has no such response, or if the store is
 /// unavailable.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let view = View::from_query(call.head.parts.uri.query())?;
+    let view = ResponseView::from_query(call.head.parts.uri.query())?;
     let job = find(app, call, id).await?;
     match view {
-        View::Response => Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?)),
-        View::Stream { after } => stream::follow(app, call, job, after).await,
+        ResponseView::Response => Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?)),
+        ResponseView::Stream { after } => stream::follow(app, call, job, after).await,
     }
 }
 
 /// The form in which a response is retrieved.
 #[derive(Debug, PartialEq, Eq)]
-enum View {
+enum ResponseView {
     /// The response in its current state.
     Response,
     /// Its events after the event with this sequence number.
     Stream { after: Option<u64> },
 }
 
-impl View {
+impl ResponseView {
     /// Reads the query of `GET /v1/responses/{id}`. Parameters that only add detail, such as
     /// `include`, are ignored.
     fn from_query(query: Option<&str>) -> Result<Self, Problem> {
@@ -194,10 +194,10 @@ mod tests {
     #[test]
     fn a_query_selects_the_response_or_its_events() {
         for query in ["", "stream=false", "include%5B%5D=message.output_text.logprobs"] {
-            assert_eq!(View::from_query(Some(query)), Ok(View::Response), "{query}");
+            assert_eq!(ResponseView::from_query(Some(query)), Ok(ResponseView::Response), "{query}");
         }
-        let events = View::from_query(Some("starting_after=41&stream=true&include_obfuscation=false"));
-        assert_eq!(events, Ok(View::Stream { after: Some(41) }));
+        let events = ResponseView::from_query(Some("starting_after=41&stream=true&include_obfuscation=false"));
+        assert_eq!(events, Ok(ResponseView::Stream { after: Some(41) }));
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
             ("stream=true&starting_after=x", "starting_after"),
             ("starting_after=1", "starting_after"),
         ] {
-            assert_eq!(View::from_query(Some(query)).expect_err(query).param.as_deref(), Some(name), "{query}");
+            assert_eq!(ResponseView::from_query(Some(query)).expect_err(query).param.as_deref(), Some(name), "{query}");
         }
     }
 }

@@ -21,10 +21,10 @@ use crate::{job::StoredResult, units::UnixMs};
 /// A claim to run a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Key of the call's [`Identity`](crate::idempotency::Identity).
+    /// Key of the call's [`CallIdentity`](crate::idempotency::CallIdentity).
     pub key: [u8; 32],
     /// Digest of the request.
-    pub payload: [u8; 32],
+    pub fingerprint: [u8; 32],
     /// Id of the run. Each run has another.
     pub owner: String,
     /// Time when the call began.
@@ -35,7 +35,7 @@ pub struct Claim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyRecord {
     /// Digest of the request.
-    pub payload: [u8; 32],
+    pub fingerprint: [u8; 32],
     /// Time when the call began.
     pub since: UnixMs,
     /// State of the call.
@@ -136,7 +136,7 @@ impl IdempotencyRecords {
         let expires_s = until.max(claim.since).as_s() + 60;
         let request = self.rows.put(&row_key(&claim.key), expires_s);
         request
-            .item("payload", binary(&claim.payload))
+            .item("payload", binary(&claim.fingerprint))
             .item("owner", text(&claim.owner))
             .item("since_ms", number(claim.since.as_ms()))
             .item("until_ms", number(until.as_ms()))
@@ -169,14 +169,14 @@ fn parse(item: &Item, now: UnixMs) -> Result<Option<IdempotencyRecord>, StoreErr
     if required("until_ms")? <= now {
         return Ok(None);
     }
-    let payload = bytes_in(item, "payload").and_then(|payload| payload.as_ref().try_into().ok());
-    let payload = payload.ok_or_else(|| unreadable(key, "it has no payload"))?;
+    let fingerprint = bytes_in(item, "payload").and_then(|payload| payload.as_ref().try_into().ok());
+    let fingerprint = fingerprint.ok_or_else(|| unreadable(key, "it has no payload"))?;
     let state = match (time("ended_ms"), number_in(item, "status")) {
         (None, _) => CallState::Running,
         (Some(ended_at), None) => CallState::TooLarge { ended_at },
         (Some(ended_at), Some(status)) => CallState::Answered { ended_at, answer: answer(item, key, status)? },
     };
-    Ok(Some(IdempotencyRecord { payload, since: required("since_ms")?, state }))
+    Ok(Some(IdempotencyRecord { fingerprint, since: required("since_ms")?, state }))
 }
 
 fn answer(item: &Item, key: &str, status: u64) -> Result<StoredResult, StoreError> {

@@ -1,11 +1,12 @@
-//! The claim on a call in the store: made when it takes long or the caller asked for it, renewed while it runs.
+//! The lease on a call: claimed in the store after a delay, or immediately for an
+//! `Idempotency-Key`, and renewed while the call runs.
 
 use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::warn;
 
 use crate::{
     app::App,
-    idempotency::{Identity, KEPT_MS, Name},
+    idempotency::{CallIdentity, KeySource, REPLAY_WINDOW},
     job::StoredResult,
     store::{
         StoreError,
@@ -14,107 +15,118 @@ use crate::{
     units::{Millis, UnixMs},
 };
 
-/// How long a call runs before it is claimed, in milliseconds: most end sooner and cost no write.
-const CLAIM_AFTER_MS: u64 = 3_000;
+/// Time after which a running call is claimed. Most calls end sooner and cost no write.
+const CLAIM_DELAY: Millis = Millis::from_s(3);
 
-/// How long a claim holds without being renewed, in milliseconds.
-const LEASE_MS: u64 = 20_000;
+/// Length of a lease.
+const LEASE: Millis = Millis::from_s(20);
 
-/// How often a claim is renewed, in milliseconds: twice before its end.
-const RENEW_MS: u64 = 7_000;
+/// Time between two renewals. A lease outlasts one failed renewal.
+const RENEW_INTERVAL: Millis = Millis::from_s(7);
 
-/// How long the answer to a request with an `Idempotency-Key` is kept, in milliseconds.
-const EXPLICIT_KEPT_MS: u64 = 60 * 60 * 1_000;
+/// Time for which the answer to a request with an `Idempotency-Key` can be replayed.
+const EXPLICIT_REPLAY_WINDOW: Millis = Millis::from_s(60 * 60);
 
-/// A right to run a call.
+/// A lease on a call.
 pub struct Lease {
     app: App,
     claim: Claim,
-    kept_ms: u64,
+    replay_window: Millis,
+    is_held: bool,
 }
 
-/// A lease that renews itself.
-pub struct Kept {
-    lease: Lease,
+/// A lease that a task claims and renews while the call runs.
+pub struct RenewedLease {
     stop: oneshot::Sender<()>,
-    keeper: JoinHandle<bool>,
+    renewal: JoinHandle<Lease>,
 }
 
 impl Lease {
-    pub fn new(app: &App, identity: &Identity, started_ms: u64) -> Self {
+    /// Creates a lease on a call that began at `started`. Nothing is claimed yet.
+    pub fn new(app: &App, identity: &CallIdentity, started: UnixMs) -> Self {
         let claim = Claim {
             key: identity.key,
-            payload: identity.payload,
+            fingerprint: identity.fingerprint,
             owner: uuid::Uuid::new_v4().simple().to_string(),
-            since: UnixMs::from_ms(started_ms),
+            since: started,
         };
-        let kept_ms = if identity.name == Name::Explicit { EXPLICIT_KEPT_MS } else { KEPT_MS };
-        Self { app: app.clone(), claim, kept_ms }
+        let replay_window = match identity.source {
+            KeySource::Explicit => EXPLICIT_REPLAY_WINDOW,
+            KeySource::SdkInvocation { .. } | KeySource::Fingerprint { .. } => REPLAY_WINDOW,
+        };
+        Self { app: app.clone(), claim, replay_window, is_held: false }
     }
 
-    /// Claims the call, or renews the claim; what is there if it is another's.
-    pub async fn claim(&self) -> Result<Option<IdempotencyRecord>, StoreError> {
+    /// Claims the call, or renews the claim. Returns the existing record if another process runs
+    /// the call or the call is answered.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn claim(&mut self) -> Result<Option<IdempotencyRecord>, StoreError> {
         let now = self.app.clock.now();
-        self.app.idempotency_records.claim(&self.claim, now + Millis::from_ms(LEASE_MS), now).await
+        let found = self.app.idempotency_records.claim(&self.claim, now + LEASE, now).await?;
+        self.is_held = found.is_none();
+        Ok(found)
     }
 
-    /// Claims the call when it has run for long, unless it is claimed, and keeps the claim from then on.
-    pub fn keep(self, is_claimed: bool) -> Kept {
+    /// Starts a task that claims the call after [`CLAIM_DELAY`], unless it is claimed, and renews
+    /// the lease from then on.
+    pub fn renew(self) -> RenewedLease {
         let (stop, stopped) = oneshot::channel();
-        let lease = Self { app: self.app.clone(), claim: self.claim.clone(), kept_ms: self.kept_ms };
-        Kept { lease: self, stop, keeper: tokio::spawn(lease.renew(is_claimed, stopped)) }
+        RenewedLease { stop, renewal: tokio::spawn(self.renew_until(stopped)) }
     }
 
-    /// Whether the call is claimed when it ends. A write that is under way then is awaited, so that it cannot come after
-    /// the answer.
-    async fn renew(self, mut is_claimed: bool, mut stopped: oneshot::Receiver<()>) -> bool {
+    /// Renews the lease until `stopped`. A write in progress is completed first, so that it cannot
+    /// follow the answer.
+    async fn renew_until(mut self, mut stopped: oneshot::Receiver<()>) -> Self {
         let clock = self.app.clock.clone();
         loop {
-            let wait_ms = if is_claimed { RENEW_MS } else { CLAIM_AFTER_MS };
+            let pause = if self.is_held { RENEW_INTERVAL } else { CLAIM_DELAY };
             tokio::select! {
-                _ = &mut stopped => return is_claimed,
-                () = clock.sleep_until(crate::units::UnixMs::from_ms(clock.now_ms() + wait_ms)) => {}
+                _ = &mut stopped => return self,
+                () = clock.sleep_until(clock.now() + pause) => {}
             }
             match self.claim().await {
-                Ok(None) => is_claimed = true,
-                // Another attempt runs, unseen by this one: its claim stands.
-                Ok(Some(_)) => return false,
-                Err(error) => warn!(%error, "a call was not claimed; a repetition elsewhere may be charged as well"),
+                Ok(None) => {}
+                // Another attempt runs, which this one did not see. Its claim stands.
+                Ok(Some(_)) => return self,
+                Err(error) => {
+                    warn!(%error, "failed to claim a call; a retry in another process may be charged again");
+                }
             }
         }
     }
 }
 
-impl Kept {
-    /// Gives the call back, so that the next attempt runs.
+impl RenewedLease {
+    /// Releases the call, so that the next attempt runs.
     pub async fn release(self) {
         if let Some(lease) = self.stop().await
             && let Err(error) = lease.app.idempotency_records.release(&lease.claim).await
         {
-            warn!(%error, "a call that failed stays claimed until its lease ends");
+            warn!(%error, "failed to release a call; its retries wait until the lease ends");
         }
     }
 
-    /// Stores the answer, if the call was claimed.
-    pub async fn answer(self, answer: impl FnOnce() -> Option<StoredResult>) {
+    /// Stores the answer, if the lease is held. `None` is an answer that is too large to store.
+    pub async fn store_answer(self, answer: impl FnOnce() -> Option<StoredResult>) {
         let Some(lease) = self.stop().await else { return };
         let now = lease.app.clock.now();
         let (records, answer) = (&lease.app.idempotency_records, answer());
-        let until = now + Millis::from_ms(lease.kept_ms);
-        let store = || records.answer(&lease.claim, answer.as_ref(), until, now);
+        let store = || records.answer(&lease.claim, answer.as_ref(), now + lease.replay_window, now);
         // Storing it twice is the same as once.
         let stored = match store().await {
             Err(StoreError::Unavailable(_)) => store().await,
             stored => stored,
         };
         if let Err(error) = stored {
-            warn!(%error, "an answer was not stored; a repetition elsewhere may be charged as well");
+            warn!(%error, "failed to store an answer; a retry in another process may be charged again");
         }
     }
 
-    /// The lease, if it is held.
+    /// Stops the renewal and returns the lease, if it is held.
     async fn stop(self) -> Option<Lease> {
         drop(self.stop);
-        self.keeper.await.unwrap_or_default().then_some(self.lease)
+        self.renewal.await.ok().filter(|lease| lease.is_held)
     }
 }

@@ -26,7 +26,7 @@ const MAX_FOLLOW: Millis = Millis::from_s(60 * 60);
 const LAST_COMMON_EVENT: u64 = 2;
 
 /// Reads the events of a response for one caller.
-struct ResponseReader {
+struct BackgroundReader {
     app: App,
     follower: Follower,
     resumed: ResumedStream,
@@ -56,7 +56,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
     follower.pass(&start);
     let now = app.clock.now();
     let deadline = call.head.deadline.unwrap_or(UnixMs::MAX);
-    let reader = ResponseReader {
+    let reader = BackgroundReader {
         app: app.clone(),
         follower,
         start: Some(resumed.push(&start)),
@@ -76,7 +76,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
     Ok(reply::streamed(&call.head, headers, chunks))
 }
 
-impl ResponseReader {
+impl BackgroundReader {
     /// Returns the next bytes to send, and whether they are the last.
     async fn next(&mut self) -> (Bytes, bool) {
         if let Some(start) = self.start.take().filter(|start| !start.is_empty()) {

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use spillway::{app::App, http::handle};
+use spillway::{app::App, http::handle, units::Millis};
 use spillway_stand_ins::faults::{Effect, Fault};
 use tokio::task::JoinHandle;
 
-use super::{CHAT, LIMITS, Observed, SLOW, attempt, body, counted, is_replayed, start};
+use super::{CHAT, LIMITS, Observed, SLOW, attempt, body, is_replayed, start};
 use crate::support::{
     answer::{Answer, within},
     chat,
@@ -43,7 +43,7 @@ impl Observed {
         let before = self.puts().await;
         eventually("a claim", async || {
             self.world.advance(500);
-            app.clock.advance(spillway::units::Millis::from_ms(500));
+            app.clock.advance(Millis::from_ms(500));
             self.puts().await > before
         })
         .await;
@@ -61,8 +61,7 @@ impl Observed {
 fn with_attempt(request: RequestBuilder, header: &str, n: u32) -> RequestBuilder {
     match header {
         "invocation" => attempt(request, "one", n),
-        "idempotency" => request.header("idempotency-key", "one"),
-        _ => counted(request, n - 1).header("x-stainless-timeout", "1"),
+        _ => request.header("idempotency-key", "one"),
     }
 }
 
@@ -142,7 +141,7 @@ async fn a_retry_in_another_process_runs_if_the_first_process_died() {
     let second = ask(&other_app, request(2));
     observed.until_polled().await;
     assert_eq!(observed.calls().await, (1, 1), "the lease holds");
-    other_app.clock.advance(spillway::units::Millis::from_ms(20_000));
+    other_app.clock.advance(Millis::from_ms(20_000));
     observed.world.stand_in_clock.advance(20_000);
     observed.simulator_when(|account| account["total"]["in_flight"] == 2).await;
     observed.finish();

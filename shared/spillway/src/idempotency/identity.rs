@@ -1,0 +1,263 @@
+//! Call identity: which requests are attempts at one call.
+
+use http::{HeaderMap, HeaderValue, request::Parts};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    problem::{Kind, Problem},
+    units::Millis,
+};
+
+/// Maximum number of characters of an `Idempotency-Key`.
+const MAX_KEY_LENGTH: usize = 255;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const SDK_INVOCATION_ID: &str = "amz-sdk-invocation-id";
+const SDK_REQUEST: &str = "amz-sdk-request";
+const STAINLESS_RETRY_COUNT: &str = "x-stainless-retry-count";
+
+/// Headers in which the OpenAI and Anthropic SDKs send their timeout in seconds: the first in
+/// Python, the second in other languages.
+const STAINLESS_TIMEOUTS: [&str; 2] = ["x-stainless-read-timeout", "x-stainless-timeout"];
+
+/// An `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): 1 to 255 visible ASCII
+/// characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(Box<[u8]>);
+
+impl IdempotencyKey {
+    /// Reads the header. The key is a string in quotes, as in the draft, or bare, as most clients
+    /// send it.
+    ///
+    /// # Errors
+    /// Returns an error if the key is empty, too long, or has other characters.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let Some(value) = headers.get(IDEMPOTENCY_KEY).map(HeaderValue::as_bytes) else { return Ok(None) };
+        let key = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+        if (1..=MAX_KEY_LENGTH).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) {
+            return Ok(Some(Self(key.into())));
+        }
+        let message =
+            format!("The Idempotency-Key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters, such as a UUID.");
+        Err(Problem { param: Some("Idempotency-Key".to_owned()), ..Problem::new(Kind::Invalid, message) })
+    }
+
+    /// The characters of the key, without quotes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Identity of a call. Requests with the same key are attempts at one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallIdentity {
+    /// Key of the call: a digest that includes the tenant, so that tenants never share a call.
+    pub key: [u8; 32],
+    /// Digest of the request: its method, path and body, and the headers that the answer depends
+    /// on. An explicit key must not be used for requests with different fingerprints.
+    pub fingerprint: [u8; 32],
+    /// Source of the key.
+    pub source: KeySource,
+}
+
+/// Source of the key of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySource {
+    /// An `Idempotency-Key` header. The call must run once, even across processes.
+    Explicit,
+    /// The invocation id that an AWS SDK sends with all attempts at a call.
+    SdkInvocation { is_retry: bool },
+    /// The fingerprint of the request. SDKs made by Stainless send no id, only the number of the
+    /// retry, so a retry is recognised by its content. `client_timeout` is the timeout that the
+    /// client announces.
+    Fingerprint { is_retry: bool, client_timeout: Option<Millis> },
+}
+
+impl KeySource {
+    /// Whether there may be an earlier attempt. The first request with an `Idempotency-Key` looks
+    /// like its retries.
+    pub fn may_be_retry(self) -> bool {
+        match self {
+            Self::Explicit => true,
+            Self::SdkInvocation { is_retry } | Self::Fingerprint { is_retry, .. } => is_retry,
+        }
+    }
+}
+
+/// Whether `headers` contain one that a [`CallIdentity`] can be made from. Other requests need not
+/// be hashed.
+pub fn has_retry_headers(headers: &HeaderMap) -> bool {
+    [IDEMPOTENCY_KEY, SDK_INVOCATION_ID, STAINLESS_RETRY_COUNT].iter().any(|name| headers.contains_key(*name))
+}
+
+impl CallIdentity {
+    /// Returns the identity of the call that a request of `tenant` is an attempt at, or `None` if
+    /// no header identifies it. `key` is the `Idempotency-Key` of the request.
+    pub fn for_request(tenant: &str, key: Option<&IdempotencyKey>, parts: &Parts, body: &[u8]) -> Option<Self> {
+        let fingerprint = fingerprint(parts, body);
+        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let identity = |kind: &str, id: &[u8], source: KeySource| {
+            Some(Self { key: digest([tenant.as_bytes(), kind.as_bytes(), id]), fingerprint, source })
+        };
+        if let Some(key) = key {
+            return identity("explicit", key.as_bytes(), KeySource::Explicit);
+        }
+        let invocation = text(SDK_INVOCATION_ID);
+        if !invocation.is_empty() {
+            let is_retry = sdk_attempt(text(SDK_REQUEST)).is_some_and(|attempt| attempt > 1);
+            // With the fingerprint: a client that reuses an id must not get the answer to another
+            // request.
+            let id = digest([invocation.as_bytes(), &fingerprint]);
+            return identity("invocation", &id, KeySource::SdkInvocation { is_retry });
+        }
+        let count = text(STAINLESS_RETRY_COUNT).parse::<u32>().ok()?;
+        let client_timeout = client_timeout(&parts.headers);
+        identity("counted", &fingerprint, KeySource::Fingerprint { is_retry: count > 0, client_timeout })
+    }
+}
+
+/// Returns the timeout that the client announces.
+pub fn client_timeout(headers: &HeaderMap) -> Option<Millis> {
+    let seconds = |name: &&str| headers.get(*name)?.to_str().ok()?.parse::<f64>().ok();
+    let timeout_s = STAINLESS_TIMEOUTS.iter().find_map(seconds).filter(|seconds| *seconds > 0.0)?;
+    // The cast saturates: an infinite timeout becomes the longest length.
+    Some(Millis::from_ms((timeout_s * 1_000.0) as u64))
+}
+
+/// Digest of a request, without credentials, signatures and dates, which differ between attempts.
+fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let is_relevant = |name: &str| name.starts_with("anthropic-") || name.starts_with("x-amzn-bedrock-");
+    let mut headers: Vec<(&str, &[u8])> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .filter(|(name, _)| is_relevant(name))
+        .collect();
+    headers.sort_unstable();
+    let headers = headers.iter().flat_map(|(name, value)| [name.as_bytes(), value]);
+    digest([parts.method.as_str().as_bytes(), target.as_bytes(), body].into_iter().chain(headers))
+}
+
+/// Returns the number of the attempt in a header such as `attempt=2; max=3`.
+fn sdk_attempt(request: &str) -> Option<u32> {
+    request.split(';').find_map(|part| part.trim().strip_prefix("attempt=")?.parse().ok())
+}
+
+/// Digest of several parts. Each part is preceded by its length, so that bytes cannot move from one
+/// part to the next.
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut sha256 = Sha256::new();
+    for part in parts {
+        sha256.update(part.len().to_be_bytes());
+        sha256.update(part);
+    }
+    sha256.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Headers<'a> = &'a [(&'static str, &'static str)];
+
+    fn parts(target: &str, headers: Headers<'_>) -> Parts {
+        let mut request = http::Request::post(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    fn identity(tenant: &str, target: &str, headers: Headers<'_>, body: &str) -> Option<CallIdentity> {
+        let parts = parts(target, headers);
+        let key = IdempotencyKey::from_headers(&parts.headers).expect("a valid key");
+        CallIdentity::for_request(tenant, key.as_ref(), &parts, body.as_bytes())
+    }
+
+    #[test]
+    fn a_request_without_retry_headers_has_no_identity() {
+        let plain = [("content-type", "application/json"), ("user-agent", "curl/8")];
+        assert!(!has_retry_headers(&parts("/v1/messages", &plain).headers));
+        assert_eq!(identity("t", "/v1/messages", &plain, "{}"), None);
+    }
+
+    #[test]
+    fn a_request_with_malformed_retry_headers_has_no_identity() {
+        assert_eq!(identity("t", "/v1/messages", &[("x-stainless-retry-count", "many")], "{}"), None);
+        assert_eq!(identity("t", "/v1/messages", &[("amz-sdk-invocation-id", "")], "{}"), None);
+    }
+
+    #[test]
+    fn attempts_with_one_invocation_id_are_one_call() {
+        let first = [("amz-sdk-invocation-id", "i"), ("amz-sdk-request", "attempt=1; max=3"), ("authorization", "a")];
+        let second = [("amz-sdk-invocation-id", "i"), ("amz-sdk-request", "ttl=1; attempt=2"), ("authorization", "b")];
+        let first = identity("t", "/p", &first, "{}").expect("an identity");
+        let second = identity("t", "/p", &second, "{}").expect("an identity");
+        assert_eq!((first.key, first.fingerprint), (second.key, second.fingerprint));
+        assert_eq!(first.source, KeySource::SdkInvocation { is_retry: false });
+        assert_eq!(second.source, KeySource::SdkInvocation { is_retry: true });
+    }
+
+    #[test]
+    fn attempts_of_a_stainless_sdk_are_recognised_by_their_content() {
+        let python = [("x-stainless-retry-count", "1"), ("x-stainless-read-timeout", "2.5")];
+        let python = identity("t", "/p", &python, "{}").expect("an identity");
+        let client_timeout = Some(Millis::from_ms(2_500));
+        assert_eq!(python.source, KeySource::Fingerprint { is_retry: true, client_timeout });
+        let node = [("x-stainless-retry-count", "0"), ("x-stainless-timeout", "600")];
+        let node = identity("t", "/p", &node, "{}").expect("an identity");
+        let client_timeout = Some(Millis::from_s(600));
+        assert_eq!(node.source, KeySource::Fingerprint { is_retry: false, client_timeout });
+        assert_eq!(python.key, node.key);
+        let no_timeout = [("x-stainless-retry-count", "0"), ("x-stainless-timeout", "NOT_GIVEN")];
+        let no_timeout = identity("t", "/p", &no_timeout, "{}").expect("an identity");
+        assert_eq!(no_timeout.source, KeySource::Fingerprint { is_retry: false, client_timeout: None });
+    }
+
+    #[test]
+    fn a_different_tenant_body_path_or_header_is_a_different_call() {
+        for header in [("amz-sdk-invocation-id", "i"), ("x-stainless-retry-count", "1")] {
+            let call = identity("t", "/p", &[header], "{}").expect("an identity");
+            let different = [
+                identity("u", "/p", &[header], "{}"),
+                identity("t", "/p?beta=true", &[header], "{}"),
+                identity("t", "/p", &[header], "{ }"),
+                identity("t", "/p", &[header, ("anthropic-beta", "b")], "{}"),
+                identity("t", "/p", &[header, ("x-amzn-bedrock-guardrailidentifier", "g")], "{}"),
+            ];
+            for different in different {
+                assert_ne!(call.key, different.expect("an identity").key);
+            }
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_shows_that_an_idempotency_key_is_used_for_a_different_request() {
+        let headers = [("idempotency-key", "\"k\""), ("amz-sdk-invocation-id", "i")];
+        let quoted = identity("t", "/p", &headers, "{}").expect("an identity");
+        let bare = identity("t", "/p", &[("idempotency-key", "k")], "{}").expect("an identity");
+        assert_eq!(quoted, bare);
+        assert_eq!(quoted.source, KeySource::Explicit);
+        let different = identity("t", "/p", &headers, "{ }").expect("an identity");
+        assert_eq!(quoted.key, different.key);
+        assert_ne!(quoted.fingerprint, different.fingerprint);
+        assert_ne!(quoted.key, identity("u", "/p", &headers, "{}").expect("an identity").key);
+    }
+
+    #[test]
+    fn a_malformed_idempotency_key_is_refused() {
+        for malformed in ["", "\"\"", "two words", &"k".repeat(MAX_KEY_LENGTH + 1)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, malformed.parse().expect("a value"));
+            let problem = IdempotencyKey::from_headers(&headers).expect_err("malformed");
+            let refused = (problem.kind, problem.param.as_deref());
+            assert_eq!(refused, (Kind::Invalid, Some("Idempotency-Key")), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_move_between_parts_change_the_digest() {
+        assert_ne!(digest([&b"ab"[..], b"c"]), digest([&b"a"[..], b"bc"]));
+    }
+}
