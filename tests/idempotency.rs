@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use spillway::{idempotency::REPLAY_WINDOW, units::Millis};
+use spillway::{retention, units::Millis};
 
 use crate::support::{
     Deployment,
@@ -307,7 +307,7 @@ async fn an_answer_is_replayed_for_a_limited_time_and_up_to_a_maximum_size() {
         async |id: &str, body: &Value| is_replayed(&Answer::to(attempt(observed.post(CHAT, "t", body), id, 1)).await);
     let small = chat(5, 5);
     assert!(!ask("small", &small).await);
-    observed.world.advance((REPLAY_WINDOW - Millis::from_s(1)).as_ms());
+    observed.world.advance((retention::ANSWER - Millis::from_s(1)).as_ms());
     assert!(ask("small", &small).await);
     observed.world.advance(1_000);
     assert!(!ask("small", &small).await, "the answer has expired");

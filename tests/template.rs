@@ -7,7 +7,7 @@ use spillway::{
     job::MAX_ATTEMPTS,
     pool::MAX_TIMEOUT,
     queue::MAX_RECEIVES,
-    store::jobs::RETENTION,
+    retention,
     tenant::MAX_JOB_TTL_S,
     units::{Millis, UnixMs},
 };
@@ -80,6 +80,6 @@ fn messages_and_bodies_are_kept_while_jobs_need_them() {
         assert!(kept_s >= MAX_JOB_TTL_S, "{queue} keeps messages for {kept_s} s");
     }
     let kept_s = template.below("Bodies:").number("ExpirationInDays") * 24 * 60 * 60;
-    let needed_s = MAX_JOB_TTL_S + RETENTION.as_s_rounded_up();
+    let needed_s = MAX_JOB_TTL_S + retention::JOB.as_s_rounded_up();
     assert!(kept_s >= needed_s, "bodies are kept for {kept_s} s of {needed_s} s");
 }

@@ -9,13 +9,15 @@ use super::source::{Source, assert_none, product_items, rust_files};
 const LIBRARY: &str = "shared/spillway/src/";
 
 /// Modules of facts and decisions, and pure files in other modules. Time is an argument to them.
-const PURE: [&str; 23] = [
+const PURE: [&str; 27] = [
     "batch",
     "chat",
     "dialect",
     "http/preferences",
+    "http/query",
     "http/route/path",
     "idempotency/identity",
+    "idempotency/key",
     "idempotency/response_buffer",
     "job",
     "model_id",
@@ -24,12 +26,14 @@ const PURE: [&str; 23] = [
     "price",
     "problem",
     "quota",
+    "retention",
     "stored_headers",
     "tenant",
     "units",
     "usage",
     "validate",
     "concurrency/window",
+    "drain/lease",
     "drain/time_budget",
     "webhook/backoff",
     "webhook/event",

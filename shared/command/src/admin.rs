@@ -206,7 +206,7 @@ pub enum Check {
 /// Returns an error if the command is refused or a table is unavailable.
 pub async fn run(command: Admin) -> anyhow::Result<()> {
     let config = command.config()?;
-    let own_table = match &command {
+    let command_table = match &command {
         Admin::Jobs(_) => format!("jobs table {}", config.jobs_table),
         Admin::Quota(_) => ledger_table(&config),
         _ => registry_table(&config),
@@ -214,7 +214,7 @@ pub async fn run(command: Admin) -> anyhow::Result<()> {
     let app = App::new(&config, Clients::new(&aws().await, None), Telemetry::off());
     let mut out = stdout().lock();
     let result = execute(command, &app, app.clock.now(), &mut out).await;
-    let changes = result.map_err(|error| match failed_table(&error, own_table, &config) {
+    let changes = result.map_err(|error| match failed_table(&error, command_table, &config) {
         Some(table) => error.context(table),
         None => error,
     })?;
@@ -223,12 +223,14 @@ pub async fn run(command: Admin) -> anyhow::Result<()> {
 }
 
 /// Returns the table that `error` is about, because an error of the store does not name it; `None`
-/// for any other error. `own_table` is the table that the command is about.
-fn failed_table(error: &anyhow::Error, own_table: String, config: &Config) -> Option<String> {
-    match error {
-        _ if error.is::<LedgerError>() => Some(ledger_table(config)),
-        _ if error.is::<RegistryError>() => Some(registry_table(config)),
-        _ => error.is::<StoreError>().then_some(own_table),
+/// for any other error. `command_table` is the table that the command is about.
+fn failed_table(error: &anyhow::Error, command_table: String, config: &Config) -> Option<String> {
+    if error.is::<LedgerError>() {
+        Some(ledger_table(config))
+    } else if error.is::<RegistryError>() {
+        Some(registry_table(config))
+    } else {
+        error.is::<StoreError>().then_some(command_table)
     }
 }
 

@@ -12,7 +12,7 @@ mod transitions;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use file::{FILE_RETENTION_RANGE_S, FILE_RETENTION_S, File};
+pub use file::File;
 pub use ids::{ResourceKind, derive_uuid, is_batch_id};
 pub use lines::{Line, MAX_LINES, lines_from_requests, parse_lines};
 pub use output::{LineOutcome, MAX_FILE_BYTES, OutputFiles};

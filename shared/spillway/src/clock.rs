@@ -22,11 +22,6 @@ impl Clock {
         UnixMs::default() + Millis::from(since_1970) + *self.offset.borrow()
     }
 
-    /// Returns the current time in milliseconds since 1970.
-    pub fn now_ms(&self) -> u64 {
-        self.now().as_ms()
-    }
-
     /// Advances this clock and all its clones, and wakes sleepers whose time has come.
     pub fn advance(&self, by: Millis) {
         self.offset.send_modify(|offset| *offset += by);

@@ -10,6 +10,7 @@ mod attempt;
 mod batch;
 mod concurrency;
 mod dead_letters;
+mod lease;
 mod message;
 mod partial_output;
 mod priority;
@@ -25,9 +26,10 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
+pub use lease::AttemptTimes;
 pub use pump::{DEFAULT_CONCURRENCY, pump};
 pub use sweep::sweep;
-pub use time_budget::{AttemptTimes, TimeBudget};
+pub use time_budget::TimeBudget;
 
 use crate::{
     app::App,

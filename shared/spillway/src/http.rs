@@ -20,6 +20,7 @@ mod record;
 mod reply;
 mod responses;
 mod route;
+mod streaming;
 mod wait;
 
 use std::{convert::Infallible, sync::Arc};

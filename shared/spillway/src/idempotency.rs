@@ -12,7 +12,7 @@
 //! **In one process**, [`SharedCalls`] makes the first attempt the leader, which runs the call, and
 //! every later attempt a follower (the pattern of Go's `singleflight`). All of them read one buffer
 //! from the start, while the answer arrives or after its end. Ended answers stay readable for
-//! [`REPLAY_WINDOW`].
+//! [`retention::ANSWER`](crate::retention::ANSWER).
 //!
 //! **Across processes**, a row in the store stands for the call. The process that runs the call
 //! claims the row after a delay, or immediately for an `Idempotency-Key`, and renews its lease. At
@@ -24,11 +24,13 @@
 //! with backpressure, and no further attempt can join it.
 
 mod identity;
+mod key;
 mod response_buffer;
 mod shared_calls;
 mod shared_response;
 
-pub use identity::{CallIdentity, IdempotencyKey, KeySource, client_timeout, has_retry_headers};
+pub use identity::{CallIdentity, KeySource, client_timeout, has_retry_headers};
+pub use key::IdempotencyKey;
 pub use response_buffer::ResponseHead;
-pub use shared_calls::{JoinOutcome, REPLAY_WINDOW, SharedCalls};
+pub use shared_calls::{JoinOutcome, SharedCalls};
 pub use shared_response::{ResponseReader, ResponseWriter};

@@ -5,6 +5,7 @@
 
 // Facts and decisions. No async, no AWS, no clock: time is an argument.
 pub mod units;
+pub mod retention;
 mod error_chain;
 mod model_id;
 pub mod stored_headers;

@@ -17,6 +17,7 @@
 //! every limit.
 
 mod audit;
+mod burndown;
 mod caps;
 mod compose;
 mod estimate;
@@ -34,6 +35,7 @@ mod write;
 use serde::{Deserialize, Serialize};
 
 pub use audit::{Audit, Drift, Findings, flaws};
+pub use burndown::quota_tokens;
 pub use caps::{Burst, BurstSettings, MAX_BURST_S, Policy, too_large};
 pub use estimate::{Tokenizer, input_tokens};
 pub use explain::{Refusal, RefusedLimit, Verdict, explain};

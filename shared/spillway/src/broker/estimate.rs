@@ -4,9 +4,8 @@ use super::ModelRequest;
 use crate::{
     chat::OutputBound,
     pool::{Model, Pool},
-    price::quota_tokens,
     problem::{ExceededLimits, Kind, Problem, RefusedBy},
-    quota::{self, Charge, History, Limit, Limits, Observation, ReserveRule, ReserveSettings, Unit},
+    quota::{self, Charge, History, Limit, Limits, Observation, ReserveRule, ReserveSettings, Unit, quota_tokens},
     tenant::{RightSizing, Tenant},
     usage::Usage,
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{partial_output::PartialOutput, time_budget::AttemptTimes};
+use super::{lease::AttemptTimes, partial_output::PartialOutput};
 use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError},

@@ -6,8 +6,10 @@ use super::{
     attempt::{self, AttemptOutcome},
     batch,
     concurrency::{self, Slot},
-    dead_letters, priority,
-    time_budget::{AttemptTimes, TimeBudget},
+    dead_letters,
+    lease::AttemptTimes,
+    priority,
+    time_budget::TimeBudget,
 };
 use crate::{
     app::App,

@@ -1,12 +1,14 @@
 //! Receives messages and passes them to the drain, where no event source mapping does so: on a
 //! laptop and in a container.
 
-use std::time::Duration;
-
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{attempt, message, sweep::sweep, time_budget::TimeBudget};
+use super::{
+    attempt, message,
+    sweep::{self, sweep},
+    time_budget::TimeBudget,
+};
 use crate::{
     app::App,
     queue::{MAX_MESSAGES, Queue, receive_until},
@@ -20,9 +22,6 @@ pub const DEFAULT_CONCURRENCY: usize = 20;
 
 /// Maximum number of jobs that wait here for a concurrency permit: the messages of one receive.
 const MAX_WAITING: usize = MAX_MESSAGES as usize;
-
-/// Interval between sweeps.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Receives and handles messages, `concurrency` at the same time, until `shutdown`. Then waits for
 /// the running jobs. Webhooks are delivered in separate tasks.
@@ -83,7 +82,7 @@ async fn with_visibility_timeout(app: &App, queue: Queue) -> Queue {
 }
 
 async fn sweep_regularly(app: App, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    let mut ticks = tokio::time::interval(sweep::INTERVAL);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

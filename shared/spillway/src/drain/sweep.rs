@@ -1,6 +1,8 @@
 //! The sweep: finds overdue jobs, sends lost messages and overdue notifications again, and ends
 //! expired jobs.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use futures_util::{StreamExt, stream};
 use tracing::warn;
@@ -16,6 +18,9 @@ use crate::{
     units::Millis,
     webhook,
 };
+
+/// Interval between sweeps. On Lambda, the schedule in the SAM template has the same interval.
+pub(super) const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Maximum number of jobs in one sweep.
 const MAX_JOBS: usize = 1_000;

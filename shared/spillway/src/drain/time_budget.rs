@@ -1,7 +1,8 @@
-//! The time budget of a process, and the times of an attempt within it.
+//! The time budget of a process: which jobs can still start, and until when they may run.
 //!
 //! Pure: time is an argument.
 
+use super::lease::AttemptTimes;
 use crate::units::{Millis, UnixMs};
 
 /// Maximum time that a job waits in this process for a concurrency permit.
@@ -11,26 +12,11 @@ use crate::units::{Millis, UnixMs};
 /// job, a message sent and one deleted), this wait costs none.
 const MAX_PERMIT_WAIT: Millis = Millis::from_s(30);
 
-/// Length of a lease beyond the deadline of the call, for settling and storing.
-const LEASE_MARGIN: Millis = Millis::from_s(15);
-
 /// The time of one invocation, or of a process without a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeBudget {
     started: UnixMs,
     deadline: Option<UnixMs>,
-}
-
-/// The times of one attempt at a job. They are fixed when the attempt starts. The call ends by the
-/// deadline and the lease ends after it, so a lease needs no renewal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AttemptTimes {
-    /// End of the wait for a concurrency permit.
-    pub permit_deadline: UnixMs,
-    /// Time when the call, or its stream, is cut off.
-    pub deadline: UnixMs,
-    /// Time when another drain can claim the job.
-    pub lease_ends: UnixMs,
 }
 
 impl TimeBudget {
@@ -55,7 +41,7 @@ impl TimeBudget {
     pub fn attempt(&self, max_call: Millis, now: UnixMs) -> AttemptTimes {
         let permit_deadline = (now + MAX_PERMIT_WAIT).min(self.last_start(max_call)).max(now);
         let deadline = (permit_deadline + max_call).min(self.deadline.unwrap_or(UnixMs::MAX));
-        AttemptTimes { permit_deadline, deadline, lease_ends: deadline + LEASE_MARGIN }
+        AttemptTimes::new(permit_deadline, deadline)
     }
 
     fn last_start(&self, max_call: Millis) -> UnixMs {
@@ -104,7 +90,7 @@ mod tests {
             let call_ends = times.permit_deadline + max_call;
             prop_assert!(times.deadline >= call_ends.min(budget.deadline.unwrap_or(UnixMs::MAX)));
             prop_assert!(times.deadline <= budget.deadline.unwrap_or(UnixMs::MAX));
-            prop_assert_eq!(times.lease_ends, times.deadline + LEASE_MARGIN);
+            prop_assert!(times.lease_ends > times.deadline);
         }
     }
 }

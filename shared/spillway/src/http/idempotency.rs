@@ -27,7 +27,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 
 use self::lease::Lease;
-use super::{Body, Call, record, reply};
+use super::{Body, Call, record, reply, streaming::StreamFailure};
 use crate::{
     app::App,
     idempotency::{
@@ -142,7 +142,7 @@ impl Leader {
             write(&writer, response).await;
             return writer.end();
         }
-        let failure = response.extensions().get::<reply::StreamFailure>().cloned();
+        let failure = response.extensions().get::<StreamFailure>().cloned();
         let (status, headers) = (response.status(), response.headers().clone());
         if let Some(rest) = write_replayable(&writer, response).await {
             // Stored as too large before the rest is sent, so that no retry waits for it.

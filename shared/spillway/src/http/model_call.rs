@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use super::{Body, Call, idempotency, jobs, record, reply, responses, wait};
+use super::{Body, Call, idempotency, jobs, record, reply, responses, streaming, wait};
 use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError, Served},
@@ -27,6 +27,18 @@ pub struct ModelRoute {
     pub model: Option<String>,
     /// Whether a Bedrock path asks for a stream. In other APIs, the body does.
     pub stream: bool,
+}
+
+impl ModelRoute {
+    /// A path that names only the API.
+    pub fn new(api: Api) -> Self {
+        Self { api, model: None, stream: false }
+    }
+
+    /// A path of Bedrock.
+    pub fn bedrock(api: Api, model: String, stream: bool) -> Self {
+        Self { api, model: Some(model), stream }
+    }
 }
 
 /// Answers a call of a model, or repeats the answer of an earlier attempt at the same call.
@@ -205,7 +217,7 @@ fn respond(app: &App, call: &Call, api: Api, context: AnswerContext, ignored: &s
         }
         Reply::Stream { headers: model_headers, deltas } => {
             headers.extend(api.stream_headers(&call.head.request_id, &model_headers));
-            reply::stream(&call.head, headers, api.stream(context), deltas)
+            streaming::from_model(&call.head, headers, api.stream(context), deltas)
         }
     }
 }

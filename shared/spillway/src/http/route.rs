@@ -24,14 +24,17 @@ use crate::{
 
 pub use self::path::{dialect, without_prefix};
 
-/// A method of a path, and what serves it.
+/// Maximum of characters of an unknown path that an error repeats.
+const MAX_SHOWN_CHARS: usize = 100;
+
+/// A method of a path, and its handler.
 pub struct Route {
     /// Method and path pattern, such as `GET /v1/jobs/{id}`. The name of the route in events.
     pub name: &'static str,
     pub handler: Handler,
 }
 
-/// What serves a route.
+/// The handler of a route.
 pub enum Handler {
     /// Serves every caller, such as a load balancer.
     Public(fn(&Head) -> Response<Body>),
@@ -70,33 +73,28 @@ impl Route {
 /// All routes. A request for a model comes first, because most requests are.
 static ROUTES: &[Route] = &[
     Route::recorded("POST /v1/chat/completions", |app, call, _, body| {
-        Box::pin(model_call::answer(
-            app,
-            call,
-            ModelRoute { api: Api::ChatCompletions, model: None, stream: false },
-            body,
-        ))
+        Box::pin(model_call::answer(app, call, ModelRoute::new(Api::ChatCompletions), body))
     }),
     Route::recorded("POST /v1/responses", |app, call, _, body| {
-        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Responses, model: None, stream: false }, body))
+        Box::pin(model_call::answer(app, call, ModelRoute::new(Api::Responses), body))
     }),
     Route::recorded("POST /v1/embeddings", |app, call, _, body| {
-        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Embeddings, model: None, stream: false }, body))
+        Box::pin(model_call::answer(app, call, ModelRoute::new(Api::Embeddings), body))
     }),
     Route::recorded("POST /v1/messages", |app, call, _, body| {
-        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Messages, model: None, stream: false }, body))
+        Box::pin(model_call::answer(app, call, ModelRoute::new(Api::Messages), body))
     }),
     Route::recorded("POST /model/{id}/converse", |app, call, [id, _], body| {
-        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Converse, model: Some(id), stream: false }, body))
+        Box::pin(model_call::answer(app, call, ModelRoute::bedrock(Api::Converse, id, false), body))
     }),
     Route::recorded("POST /model/{id}/converse-stream", |app, call, [id, _], body| {
-        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Converse, model: Some(id), stream: true }, body))
+        Box::pin(model_call::answer(app, call, ModelRoute::bedrock(Api::Converse, id, true), body))
     }),
     Route::recorded("POST /model/{id}/invoke", |app, call, [id, _], body| {
-        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Invoke, model: Some(id), stream: false }, body))
+        Box::pin(model_call::answer(app, call, ModelRoute::bedrock(Api::Invoke, id, false), body))
     }),
     Route::recorded("POST /model/{id}/invoke-with-response-stream", |app, call, [id, _], body| {
-        Box::pin(model_call::answer(app, call, ModelRoute { api: Api::Invoke, model: Some(id), stream: true }, body))
+        Box::pin(model_call::answer(app, call, ModelRoute::bedrock(Api::Invoke, id, true), body))
     }),
     Route::recorded("POST /v1/messages/count_tokens", |app, call, _, body| {
         Box::pin(count_tokens::count(app, call, Api::Messages, None, body))
@@ -214,10 +212,14 @@ fn at(path: &str) -> impl Iterator<Item = (&'static Route, path::RawIds<'_>)> {
 }
 
 fn no_route(path: &str) -> Problem {
-    let shown: String = path.chars().take(100).collect();
-    let mut paths: Vec<&str> = ROUTES.iter().map(|route| route.parts().1).collect();
-    paths.dedup();
-    Problem::new(Kind::NotFound, format!("The API has no path {shown}. Its paths are {}.", paths.join(", ")))
+    let shown: String = path.chars().take(MAX_SHOWN_CHARS).collect();
+    let mut starts: Vec<&str> = Vec::new();
+    for (_, pattern) in ROUTES.iter().map(Route::parts).filter(|(_, pattern)| *pattern != "/") {
+        if !starts.iter().any(|start| pattern.starts_with(start)) {
+            starts.push(pattern);
+        }
+    }
+    Problem::new(Kind::NotFound, format!("The API has no path {shown}. Its paths start with {}.", starts.join(", ")))
 }
 
 #[cfg(test)]
@@ -304,6 +306,15 @@ mod tests {
             (Method::GET, "/nowhere", Err(Kind::NotFound)),
         ] {
             assert_eq!(found(method, path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_path_is_answered_with_the_paths_of_the_api() {
+        let message = find(&Method::GET, "/v1/chat").err().expect("no such path").message;
+        assert!(message.starts_with("The API has no path /v1/chat. Its paths start with /v1/chat/completions, "));
+        for start in ["/model/{id}/invoke,", "/guardrail/{id}/version/{version}/apply,", "/v1/jobs,", "/healthz."] {
+            assert!(message.contains(start), "{start} in {message}");
         }
     }
 

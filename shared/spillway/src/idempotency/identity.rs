@@ -1,17 +1,11 @@
 //! Call identity: which requests are attempts at one call.
 
-use http::{HeaderMap, HeaderValue, request::Parts};
+use http::{HeaderMap, request::Parts};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    problem::{Kind, Problem},
-    units::Millis,
-};
+use super::key::{self, IdempotencyKey};
+use crate::units::Millis;
 
-/// Maximum number of characters of an `Idempotency-Key`.
-const MAX_KEY_LENGTH: usize = 255;
-
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const SDK_INVOCATION_ID: &str = "amz-sdk-invocation-id";
 const SDK_REQUEST: &str = "amz-sdk-request";
 const STAINLESS_RETRY_COUNT: &str = "x-stainless-retry-count";
@@ -19,34 +13,6 @@ const STAINLESS_RETRY_COUNT: &str = "x-stainless-retry-count";
 /// Headers in which the OpenAI and Anthropic SDKs send their timeout in seconds: the first in
 /// Python, the second in other languages.
 const STAINLESS_TIMEOUTS: [&str; 2] = ["x-stainless-read-timeout", "x-stainless-timeout"];
-
-/// An `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): 1 to 255 visible ASCII
-/// characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey(Box<[u8]>);
-
-impl IdempotencyKey {
-    /// Reads the header. The key is a string in quotes, as in the draft, or bare, as most clients
-    /// send it.
-    ///
-    /// # Errors
-    /// Returns an error if the key is empty, too long, or has other characters.
-    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        let Some(value) = headers.get(IDEMPOTENCY_KEY).map(HeaderValue::as_bytes) else { return Ok(None) };
-        let key = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
-        if (1..=MAX_KEY_LENGTH).contains(&key.len()) && key.iter().all(u8::is_ascii_graphic) {
-            return Ok(Some(Self(key.into())));
-        }
-        let message =
-            format!("The Idempotency-Key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters, such as a UUID.");
-        Err(Problem { param: Some("Idempotency-Key".to_owned()), ..Problem::new(Kind::Invalid, message) })
-    }
-
-    /// The characters of the key, without quotes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
 
 /// Identity of a call. Requests with the same key are attempts at one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +53,7 @@ impl KeySource {
 /// Whether `headers` contain one that a [`CallIdentity`] can be made from. Other requests need not
 /// be hashed.
 pub fn has_retry_headers(headers: &HeaderMap) -> bool {
-    [IDEMPOTENCY_KEY, SDK_INVOCATION_ID, STAINLESS_RETRY_COUNT].iter().any(|name| headers.contains_key(*name))
+    [key::HEADER, SDK_INVOCATION_ID, STAINLESS_RETRY_COUNT].iter().any(|name| headers.contains_key(*name))
 }
 
 impl CallIdentity {
@@ -243,17 +209,6 @@ mod tests {
         assert_eq!(quoted.key, different.key);
         assert_ne!(quoted.fingerprint, different.fingerprint);
         assert_ne!(quoted.key, identity("u", "/p", &headers, "{}").expect("an identity").key);
-    }
-
-    #[test]
-    fn a_malformed_idempotency_key_is_refused() {
-        for malformed in ["", "\"\"", "two words", &"k".repeat(MAX_KEY_LENGTH + 1)] {
-            let mut headers = HeaderMap::new();
-            headers.insert(IDEMPOTENCY_KEY, malformed.parse().expect("a value"));
-            let problem = IdempotencyKey::from_headers(&headers).expect_err("malformed");
-            let refused = (problem.kind, problem.param.as_deref());
-            assert_eq!(refused, (Kind::Invalid, Some("Idempotency-Key")), "{malformed}");
-        }
     }
 
     #[test]

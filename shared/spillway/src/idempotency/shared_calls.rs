@@ -14,12 +14,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    retention,
     units::{Millis, UnixMs},
 };
-
-/// Time for which an answer can be replayed. AWS SDKs wait at most 20 s before a retry, SDKs made
-/// by Stainless at most 8 s.
-pub const REPLAY_WINDOW: Millis = Millis::from_s(120);
 
 /// Maximum number of calls, running or answered.
 const MAX_CALLS: usize = 10_000;
@@ -149,7 +146,7 @@ impl CallTable {
 }
 
 fn is_live(call: &SharedResponse, now: UnixMs) -> bool {
-    call.ended_at().is_none_or(|ended_at| ended_at + REPLAY_WINDOW > now)
+    call.ended_at().is_none_or(|ended_at| ended_at + retention::ANSWER > now)
 }
 
 #[cfg(test)]
@@ -216,7 +213,7 @@ mod tests {
         running.into_iter().for_each(ResponseWriter::end);
         drop(calls.join(&call(usize::MAX)));
         assert!(total_bytes() <= MAX_TOTAL_BYTES / 2);
-        calls.clock.advance(REPLAY_WINDOW);
+        calls.clock.advance(retention::ANSWER);
         drop(calls.join(&call(usize::MAX)));
         assert_eq!(total_bytes(), 0);
     }

@@ -13,8 +13,9 @@ use super::{
     rows::{MAX_CHANGE_TRIES, number_in},
 };
 use crate::{
-    batch::{Batch, FILE_RETENTION_S, LineCounts, ResourceKind, is_batch_id},
+    batch::{Batch, LineCounts, ResourceKind, is_batch_id},
     job::BatchMember,
+    retention,
     units::UnixMs,
 };
 
@@ -161,6 +162,6 @@ fn attributes(batch: &Batch) -> DocumentAttributes {
         created_at: batch.created_at,
         etag: batch.etag.clone(),
         due_at: batch.is_open().then_some(batch.redelivery.due_at),
-        expires_s: last_needed_at.as_s() + FILE_RETENTION_S,
+        expires_s: last_needed_at.as_s() + retention::FILE_S,
     }
 }

@@ -30,14 +30,12 @@ use super::{StoreError, WriteOutcome, registry::Registry, rows::MAX_CHANGE_TRIES
 use crate::{
     blobs::Blobs,
     job::{Job, JobOutcome, JobReader, JobStatus, NewJob, NextStep, StoredResult},
+    retention,
     units::{Millis, UnixMs},
 };
 
 /// Maximum size of a body in a row, which has 400 KiB in DynamoDB. Larger bodies are in the bucket.
 pub const MAX_ROW_BODY_BYTES: usize = 350 * 1024;
-
-/// How long jobs and answers are kept after their end.
-pub const RETENTION: Millis = Millis::from_s(7 * 24 * 60 * 60);
 
 /// Outcome of claiming a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -381,5 +379,5 @@ fn new_id(created_at: UnixMs) -> String {
 /// Returns the time when DynamoDB may delete a row that is last needed at `last_needed_at`, in
 /// seconds since 1970.
 fn kept_until_s(last_needed_at: UnixMs) -> u64 {
-    (last_needed_at + RETENTION).as_s()
+    (last_needed_at + retention::JOB).as_s()
 }

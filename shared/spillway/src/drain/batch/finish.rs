@@ -5,9 +5,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{BatchRun, CONCURRENT_LINES, Progress};
 use crate::{
-    batch::{Batch, FILE_RETENTION_S, File, LineOutcome, MAX_FILE_BYTES, OutputFiles},
+    batch::{Batch, File, LineOutcome, MAX_FILE_BYTES, OutputFiles},
     dialect::Dialect,
     job::JobStatus,
+    retention,
     units::Millis,
 };
 
@@ -55,7 +56,7 @@ impl BatchRun<'_> {
         let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
         self.blobs.put(&batch.file_key(&id), Bytes::from(content)).await?;
         if batch.dialect == Dialect::OpenAi {
-            let kept_s = batch.output_kept_s.unwrap_or(FILE_RETENTION_S);
+            let kept_s = batch.output_kept_s.unwrap_or(retention::FILE_S);
             let file = File {
                 id: id.clone(),
                 tenant: batch.tenant.clone(),

@@ -5,8 +5,8 @@ use futures_util::stream;
 use multer::{Field, Multipart};
 
 use crate::{
-    batch::{FILE_RETENTION_RANGE_S, FILE_RETENTION_S},
     problem::{Kind, Problem},
+    retention,
 };
 
 /// Maximum length of a file's name, in characters. Longer names are truncated.
@@ -34,7 +34,7 @@ pub async fn read(content_type: &str, body: Bytes) -> Result<Form, Problem> {
         Problem::new(Kind::Invalid, "The request body must be multipart/form-data with the parts file and purpose.")
     })?;
     let mut form = Multipart::new(stream::iter([Ok::<_, std::convert::Infallible>(body)]), boundary);
-    let (mut file, mut purpose, mut retention_s) = (None, None, FILE_RETENTION_S);
+    let (mut file, mut purpose, mut retention_s) = (None, None, retention::FILE_S);
     while let Some(field) = form.next_field().await.map_err(|_| malformed())? {
         match field.name().unwrap_or_default() {
             "file" => {
@@ -71,10 +71,10 @@ fn check_anchor(anchor: &str) -> Result<(), Problem> {
 /// whole number.
 ///
 /// # Errors
-/// Returns an error if it is not a whole number in [`FILE_RETENTION_RANGE_S`].
+/// Returns an error if it is not a whole number in [`retention::FILE_RANGE_S`].
 pub fn check_retention_s(param: &str, seconds: Option<u64>) -> Result<u64, Problem> {
-    seconds.filter(|seconds| FILE_RETENTION_RANGE_S.contains(seconds)).ok_or_else(|| {
-        let (min, max) = (FILE_RETENTION_RANGE_S.start(), FILE_RETENTION_RANGE_S.end());
+    seconds.filter(|seconds| retention::FILE_RANGE_S.contains(seconds)).ok_or_else(|| {
+        let (min, max) = (retention::FILE_RANGE_S.start(), retention::FILE_RANGE_S.end());
         Problem::invalid(param, format!("The seconds must be a whole number from {min} to {max}."))
     })
 }

@@ -6,8 +6,9 @@ use tracing::warn;
 
 use crate::{
     app::App,
-    idempotency::{CallIdentity, KeySource, REPLAY_WINDOW},
+    idempotency::{CallIdentity, KeySource},
     job::StoredResult,
+    retention,
     store::{
         StoreError,
         idempotency::{Claim, IdempotencyRecord},
@@ -23,9 +24,6 @@ const LEASE: Millis = Millis::from_s(20);
 
 /// Time between two renewals. A lease outlasts one failed renewal.
 const RENEW_INTERVAL: Millis = Millis::from_s(7);
-
-/// Time for which the answer to a request with an `Idempotency-Key` can be replayed.
-const EXPLICIT_REPLAY_WINDOW: Millis = Millis::from_s(60 * 60);
 
 /// A lease on a call.
 pub struct Lease {
@@ -51,8 +49,8 @@ impl Lease {
             since: started,
         };
         let replay_window = match identity.source {
-            KeySource::Explicit => EXPLICIT_REPLAY_WINDOW,
-            KeySource::SdkInvocation { .. } | KeySource::Fingerprint { .. } => REPLAY_WINDOW,
+            KeySource::Explicit => retention::KEYED_ANSWER,
+            KeySource::SdkInvocation { .. } | KeySource::Fingerprint { .. } => retention::ANSWER,
         };
         Self { app: app.clone(), claim, replay_window, is_held: false }
     }

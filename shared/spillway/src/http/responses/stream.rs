@@ -10,7 +10,7 @@ use super::{context, failed};
 use crate::{
     app::App,
     dialect::{AnswerContext, Api, Encoder, ResponseState, ResponseStream, ResumedStream},
-    http::{Body, Call, reply},
+    http::{Body, Call, streaming},
     job::{Job, JobStatus},
     overflow::{Follower, JobProgress},
     problem::{Kind, Problem},
@@ -73,7 +73,7 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
         Some((Ok(Frame::data(bytes)), (!is_last).then_some(reader)))
     });
     let headers = Api::Responses.stream_headers(&call.head.request_id, &StoredHeaders::default());
-    Ok(reply::streamed(&call.head, headers, chunks))
+    Ok(streaming::from_chunks(&call.head, headers, chunks))
 }
 
 impl BackgroundReader {
@@ -96,7 +96,7 @@ impl BackgroundReader {
             if now >= self.ends_at {
                 return (self.rest().interrupt(&still_in_progress(self.last)), true);
             }
-            if now - self.silent_since >= reply::KEEP_ALIVE {
+            if now - self.silent_since >= streaming::KEEP_ALIVE {
                 self.silent_since = now;
                 return (Encoder::Response(self.rest()).keep_alive(), false);
             }

@@ -9,8 +9,8 @@ use super::{LookOutcome, WaitingCall};
 use crate::{
     dialect::{Api, Dialect, Encoder},
     http::{
-        Body, Call,
-        reply::{self, StreamFailure},
+        Body, Call, reply,
+        streaming::{self, StreamFailure},
     },
     job::{Job, StoredResult},
     problem::Problem,
@@ -66,7 +66,7 @@ pub async fn streamed(
         let (bytes, is_last) = stream.next().await;
         Some((Ok(Frame::data(bytes)), (!is_last).then_some(stream)))
     });
-    let mut response = reply::streamed(&call.head, headers, chunks);
+    let mut response = streaming::from_chunks(&call.head, headers, chunks);
     response.extensions_mut().insert(failure);
     Ok(response)
 }
@@ -103,7 +103,7 @@ impl WaitingStream {
                 Err(problem) => return (self.problem(&problem), true),
             }
             let now = self.waiting.app.clock.now();
-            let keep_alive_due = self.silent_since + reply::KEEP_ALIVE;
+            let keep_alive_due = self.silent_since + streaming::KEEP_ALIVE;
             if now >= keep_alive_due {
                 self.silent_since = now;
                 return (self.encoder.keep_alive(), false);
