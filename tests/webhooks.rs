@@ -23,7 +23,7 @@ use crate::support::{
     Deployment, chat,
     jobs::{batch_of, new_job, two_tenants},
     receiver::{Received, Receiver, status},
-    recorded::Recorded,
+    recorded::{Recorded, record_logs},
     time::eventually,
 };
 
@@ -73,11 +73,12 @@ async fn advancing<F: Future>(deployment: &Deployment, step_ms: u64, future: F) 
     }
 }
 
-/// Waits for `count` requests while the clocks repeatedly advance by `step_ms`, but only while the
-/// message of the next request is delayed, never during a delivery.
+/// Waits for `count` requests while the clocks repeatedly advance by `step_ms`, but only while all
+/// `messages` are delayed, never during a delivery. A delivery would time out.
 async fn requests_after_delays(
     deployment: &Deployment,
     receiver: &Receiver,
+    messages: usize,
     count: usize,
     step_ms: u64,
 ) -> Vec<Received> {
@@ -86,7 +87,7 @@ async fn requests_after_delays(
     eventually("the event is sent again", async || {
         let response = sqs.get_queue_attributes().queue_url(queue.url()).attribute_names(Delayed).send().await;
         let attributes = response.expect("an answer").attributes.expect("attributes");
-        if attributes[&Delayed] == "1" {
+        if attributes[&Delayed] == messages.to_string() {
             deployment.world.advance(step_ms);
         }
         receiver.received().len() >= count
@@ -292,7 +293,7 @@ async fn a_failing_endpoint_is_retried_at_the_times_of_the_schedule() {
     // The third answer asks for a pause of one hour instead of half an hour.
     for (attempt, pause_ms) in [(2, 5_000), (3, 300_000), (4, 3_600_000), (5, 7_200_000)] {
         let step_ms = pause_ms / 40;
-        let requests = requests_after_delays(&deployment, &receiver, attempt, step_ms).await;
+        let requests = requests_after_delays(&deployment, &receiver, 1, attempt, step_ms).await;
         let waited_ms = (requests[attempt - 1].received_at - requests[attempt - 2].received_at).as_ms();
         // A message may be a second early, and its delay is rounded up to a second.
         let range_ms = pause_ms - 1_000..=pause_ms * 11 / 10 + step_ms + 5_000;
@@ -459,10 +460,7 @@ async fn a_tenant_may_have_ten_endpoints_and_no_more() {
 #[tokio::test]
 async fn events_and_logs_contain_no_secret_signature_or_path() {
     let (events, logs) = (Recorded::default(), Recorded::default());
-    let writer = logs.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(move || writer.clone());
-    let _logging = tracing::subscriber::set_default(subscriber.finish());
+    let _logging = record_logs(&logs);
     let settings = two_tenants("limits = { in_flight = 10 }");
     let deployment = Deployment::start_with(&settings, Telemetry::to(events.clone())).await;
     let receiver = Receiver::start(&deployment).await;
@@ -471,7 +469,7 @@ async fn events_and_logs_contain_no_secret_signature_or_path() {
     deployment.endpoint("t", "http://127.0.0.1:1/s3cr3t-path", &[]).await;
     receiver.will_answer([status(500), status(410)]);
     run(&deployment, Api::ChatCompletions, &chat(5, 5)).await;
-    advancing(&deployment, 500, receiver.first_requests(2)).await;
+    requests_after_delays(&deployment, &receiver, 2, 2, 500).await;
     let written = || String::from_utf8_lossy(&[events.lines(), logs.lines()].concat()).into_owned();
     eventually("the error is logged", async || written().contains("410 Gone")).await;
     let written = written();

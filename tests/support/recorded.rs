@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tracing::{Dispatch, Level, subscriber::DefaultGuard};
 
 /// The recorded lines. Clones share them.
 #[derive(Clone, Default)]
@@ -32,4 +33,16 @@ impl Write for Recorded {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Writes the logs of this thread to `logs` while the returned guards live.
+///
+/// With a single dispatcher, `tracing` lets the thread that reaches a callsite first decide for all
+/// threads whether the callsite is of interest, and that thread can belong to a test without logs.
+/// With a second dispatcher, `tracing` asks all dispatchers.
+pub fn record_logs(logs: &Recorded) -> (DefaultGuard, Dispatch) {
+    let writer = logs.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(Level::DEBUG).with_writer(move || writer.clone());
+    let guard = tracing::subscriber::set_default(subscriber.finish());
+    (guard, Dispatch::new(tracing_subscriber::registry()))
 }
