@@ -7,7 +7,7 @@ mod names;
 mod prose;
 mod purity;
 mod sizes;
-mod source;
+pub mod source;
 
 use source::{Source, assert_none, file, rust_files};
 

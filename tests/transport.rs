@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use spillway::{
     dialect::{AnswerContext, Api, Echo},
-    http::{Caller, handle},
+    http::{Caller, Mount, handle},
     units::UnixMs,
 };
 use tokio::{
@@ -182,22 +182,28 @@ async fn the_api_is_served_below_the_path_prefix_and_only_liveness_outside_it() 
 }
 
 #[tokio::test]
-async fn the_location_of_a_job_has_the_path_prefix() {
-    let limits = "{ requests_per_minute = 1 }";
-    let deployment = Deployment::start(&crate::support::one_tenant(limits)).await;
-    let mut app = deployment.world.app.clone();
-    app.path_prefix = "/llm".into();
-    let request = || {
-        let request = Request::post("/llm/v1/chat/completions").header("x-api-key", key("t"));
-        request.header("prefer", "respond-async").body(chat(4, 8).to_string()).expect("a request")
-    };
-    assert_eq!(handle(&app, request()).await.status(), 200);
-    let accepted = handle(&app, request()).await;
-    assert_eq!(accepted.status(), 202);
-    let location = accepted.headers()["location"].to_str().expect("a path").to_owned();
-    assert!(location.starts_with("/llm/v1/jobs/"), "{location}");
-    let job = Request::get(location).header("x-api-key", key("t")).body(String::new()).expect("a request");
-    assert_eq!(handle(&app, job).await.status(), 200);
+async fn addresses_start_with_the_stage_and_the_path_prefix_of_the_caller() {
+    for (stage, prefix) in [("", "/llm"), ("/v", ""), ("/v", "/llm")] {
+        let deployment = Deployment::start(&crate::support::one_tenant("{ requests_per_minute = 1 }")).await;
+        let mut app = deployment.world.app.clone();
+        app.path_prefix = prefix.into();
+        let send = async |method: Method, path: &str, body: String| {
+            let request = Request::builder().method(method).uri(path).header("x-api-key", key("t"));
+            let request = request.header("prefer", "respond-async").extension(Mount(stage.into()));
+            handle(&app, request.body(body).expect("a request")).await
+        };
+        let chat_path = format!("{prefix}/v1/chat/completions");
+        assert_eq!(send(Method::POST, &chat_path, chat(4, 8).to_string()).await.status(), 200);
+        let accepted = send(Method::POST, &chat_path, chat(4, 8).to_string()).await;
+        assert_eq!(accepted.status(), 202);
+        let location = accepted.headers()["location"].to_str().expect("a path").to_owned();
+        assert!(location.starts_with(&format!("{stage}{prefix}/v1/jobs/")), "{location}");
+        let job = send(Method::GET, &location[stage.len()..], String::new()).await;
+        assert_eq!(job.status(), 200, "{location}");
+        let id = location.rsplit('/').next().expect("an id");
+        let stored = deployment.stored(id).await;
+        assert_eq!(stored.call.base_path, format!("{stage}{prefix}"), "webhooks name the result below it");
+    }
 }
 
 #[tokio::test]

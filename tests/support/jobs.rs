@@ -35,6 +35,7 @@ pub fn new_job(api: Api, body: &Value, now: UnixMs) -> NewJob {
             api,
             model: None,
             path: api.path().into(),
+            base_path: String::new(),
             headers: StoredHeaders::default(),
             stream: body["stream"] == true,
         },

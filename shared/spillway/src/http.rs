@@ -51,6 +51,9 @@ struct Head {
     parts: Parts,
     dialect: Dialect,
     request_id: String,
+    /// Start of the caller's path, before the API's own paths: the stage of a front, and the prefix
+    /// of the API. Paths in responses start with it.
+    base_path: String,
     /// Time when the process must end, if it must.
     deadline: Option<UnixMs>,
 }
@@ -82,6 +85,11 @@ impl Call {
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(pub UnixMs);
 
+/// Start of the caller's path that a front has removed, such as the stage of API Gateway: a request
+/// extension that the Lambda front sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mount(pub String);
+
 /// The caller's identity that the front door has verified: the ARN of an IAM identity, or an access
 /// key id on loopback. Only a front sets this request extension; the library never derives it from
 /// the request.
@@ -95,7 +103,9 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let inner = route::without_prefix(&app.path_prefix, &parts.uri).map(|uri| parts.uri = uri);
+    let mount = parts.extensions.get::<Mount>().map_or("", |mount| mount.0.as_str());
     let head = Arc::new(Head {
+        base_path: format!("{mount}{}", app.path_prefix),
         dialect: route::dialect(parts.uri.path(), &parts.headers),
         request_id: uuid::Uuid::now_v7().to_string(),
         deadline: parts.extensions.get::<Deadline>().map(|deadline| deadline.0),

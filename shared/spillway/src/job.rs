@@ -91,8 +91,12 @@ pub struct StoredCall {
     pub api: Api,
     /// Model in the path, percent-decoded, if the path names one.
     pub model: Option<String>,
-    /// Path as called, still percent-encoded.
+    /// Path as called, still percent-encoded, without [`base_path`](Self::base_path).
     pub path: String,
+    /// Start of the caller's path, before the API's own paths, such as the stage of API Gateway.
+    /// The address of the result starts with it.
+    #[serde(default)]
+    pub base_path: String,
     /// Headers that the answer depends on. Never a credential.
     pub headers: StoredHeaders,
     /// Whether the caller asked for a stream.

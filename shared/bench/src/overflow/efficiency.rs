@@ -164,6 +164,7 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
         api: Api::ChatCompletions,
         model: None,
         path: request.path(),
+        base_path: String::new(),
         headers: StoredHeaders::default(),
         stream: request.is_stream,
     };

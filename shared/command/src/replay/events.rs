@@ -115,6 +115,7 @@ async fn waiting_job(world: &World) -> anyhow::Result<String> {
             api: Api::ChatCompletions,
             model: None,
             path: "/v1/chat/completions".into(),
+            base_path: String::new(),
             headers: StoredHeaders::default(),
             stream: false,
         },

@@ -56,8 +56,8 @@ pub async fn accept(
     let job = overflow::submit(app, &call.tenant, submission, Some(&refusal)).await?;
     let retry_after = refusal.retry_after.unwrap_or_default();
     let limit_names = refusal.refused_by.as_ref().map(RefusedBy::limit_names);
-    let mut response = reply::json(&call.head, StatusCode::ACCEPTED, &object(app, &job, now));
-    let location = path(app, &job);
+    let mut response = reply::json(&call.head, StatusCode::ACCEPTED, &object(call, &job, now));
+    let location = path(call, &job);
     response.headers_mut().extend(
         [
             reply::header("location", &location),
@@ -99,7 +99,7 @@ pub fn kept_headers(call: &Call) -> StoredHeaders {
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
     let now = app.clock.now();
-    let mut body = object(app, &job, now);
+    let mut body = object(call, &job, now);
     if job.status == JobStatus::Queued {
         let ahead = app.jobs.count_before(&job).await?;
         let start = job::estimated_start(job.ready_at, ahead, call.tenant.limits.requests_per_minute, now);
@@ -150,7 +150,7 @@ pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
         CancelOutcome::Cancelled => {
             overflow::notify_end(app, &job).await;
             let job = Job { status: JobStatus::Cancelled, finished_at: Some(now), ..job };
-            Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job, now)))
+            Ok(reply::json(&call.head, StatusCode::OK, &object(call, &job, now)))
         }
         CancelOutcome::TooLate(status) => {
             let message = format!("The job is {}. Only a queued job can be cancelled.", status.name());
@@ -174,12 +174,12 @@ fn missing() -> Problem {
 }
 
 /// The path of a job, as callers see it.
-fn path(app: &App, job: &Job) -> String {
-    format!("{}/v1/jobs/{}", app.path_prefix, job.id)
+fn path(call: &Call, job: &Job) -> String {
+    format!("{}/v1/jobs/{}", call.head.base_path, job.id)
 }
 
 /// The job as an object of the API.
-fn object(app: &App, job: &Job, now: UnixMs) -> Value {
+fn object(call: &Call, job: &Job, now: UnixMs) -> Value {
     let estimated_start = match job.status {
         JobStatus::Queued => Some(job.ready_at.max(now)),
         _ => job.started_at,
@@ -197,6 +197,6 @@ fn object(app: &App, job: &Job, now: UnixMs) -> Value {
         "finished_ms": job.finished_at,
         "expires_ms": job.expires_at,
         "error": job.error,
-        "result": (matches!(job.status, JobStatus::Succeeded | JobStatus::Failed)).then(|| path(app, job) + "/result"),
+        "result": (matches!(job.status, JobStatus::Succeeded | JobStatus::Failed)).then(|| path(call, job) + "/result"),
     })
 }

@@ -192,6 +192,7 @@ fn stored(call: &Call, route: &ModelRoute, stream: bool) -> StoredCall {
         api: route.api,
         model: route.model.clone(),
         path: call.head.parts.uri.path().to_owned(),
+        base_path: call.head.base_path.clone(),
         headers: jobs::kept_headers(call),
         stream,
     }

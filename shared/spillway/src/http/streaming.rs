@@ -117,7 +117,8 @@ mod tests {
         silence: Duration,
     ) -> Bytes {
         let (parts, ()) = Request::new(()).into_parts();
-        let head = Head { parts, dialect: api.dialect(), request_id: "r".into(), deadline: None };
+        let head =
+            Head { parts, dialect: api.dialect(), request_id: "r".into(), base_path: String::new(), deadline: None };
         let context = AnswerContext {
             request_id: "r".into(),
             model: "m".into(),

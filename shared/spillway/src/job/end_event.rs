@@ -65,6 +65,7 @@ mod tests {
                 api,
                 model: None,
                 path: api.path().into(),
+                base_path: String::new(),
                 headers: StoredHeaders::default(),
                 stream: false,
             },

@@ -221,6 +221,7 @@ mod tests {
                 api: Api::ChatCompletions,
                 model: None,
                 path: "/v1/chat/completions".into(),
+                base_path: String::new(),
                 headers: StoredHeaders::default(),
                 stream: false,
             },

@@ -97,6 +97,7 @@ pub fn line_job(batch: &Batch, number: u64, line: &Line) -> NewJob {
             api: batch.api,
             model: None,
             path: batch.api.path().to_owned(),
+            base_path: String::new(),
             headers: batch.headers.clone(),
             stream: false,
         },

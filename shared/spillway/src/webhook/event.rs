@@ -30,12 +30,12 @@ impl WebhookEvent {
         Self::new(kind, batch_id, ended_at, &json!({ "id": batch_id }))
     }
 
-    /// The event for the end of a job. `path_prefix` precedes every path of the API.
-    pub fn for_job(kind: EventType, job: &Job, path_prefix: &str) -> Self {
+    /// The event for the end of a job.
+    pub fn for_job(kind: EventType, job: &Job) -> Self {
         let data = if kind.is_response_event() {
             json!({ "id": format!("resp_{}", job.answer_id()) })
         } else {
-            let result = job.result_fence.map(|_| format!("{path_prefix}/v1/jobs/{}/result", job.id));
+            let result = job.result_fence.map(|_| format!("{}/v1/jobs/{}/result", job.call.base_path, job.id));
             json!({ "id": job.id, "status": job.status, "result": result })
         };
         Self::new(kind, &job.id, job.finished_at.unwrap_or(job.created_at), &data)
@@ -77,6 +77,7 @@ mod tests {
                 api,
                 model: None,
                 path: api.path().into(),
+                base_path: "/llm".into(),
                 headers: StoredHeaders::default(),
                 stream: false,
             },
@@ -94,7 +95,7 @@ mod tests {
     #[test]
     fn an_event_has_the_format_that_openais_sdks_parse() {
         let ended = Job { result_fence: Some(3), ..job(Api::Responses).ended(JobStatus::Succeeded, None, NOW) };
-        let event = WebhookEvent::for_job(EventType::ResponseCompleted, &ended, "");
+        let event = WebhookEvent::for_job(EventType::ResponseCompleted, &ended);
         let expected = format!(
             "{{\"id\":\"{}\",\"object\":\"event\",\"created_at\":1800000000,\"type\":\"response.completed\",\
              \"data\":{{\"id\":\"resp_018f0000-0000-7000-8000-000000000000\"}}}}",
@@ -111,7 +112,7 @@ mod tests {
         let ended = job(Api::ChatCompletions).ended(JobStatus::Succeeded, Some("why".into()), NOW);
         let answered = Job { result_fence: Some(1), ..ended.clone() };
         let data = |job: &Job| -> Value {
-            let event = WebhookEvent::for_job(EventType::JobSucceeded, job, "/llm");
+            let event = WebhookEvent::for_job(EventType::JobSucceeded, job);
             assert!(!event.body.contains("prompt"), "{}", event.body);
             serde_json::from_str::<Value>(&event.body).expect("JSON")["data"].clone()
         };

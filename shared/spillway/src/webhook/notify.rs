@@ -47,6 +47,6 @@ async fn try_notify_job_end(app: &App, id: &str, tenant: &str) -> anyhow::Result
 /// Returns an error if the registry, the queue or the store is unavailable. The sweep tries again.
 pub async fn notify_job(app: &App, job: &Job) -> anyhow::Result<()> {
     let (Some(kind), Some(_)) = (job.pending_event, &app.webhooks) else { return Ok(()) };
-    notify(app, &job.tenant, &WebhookEvent::for_job(kind, job, &app.path_prefix)).await?;
+    notify(app, &job.tenant, &WebhookEvent::for_job(kind, job)).await?;
     Ok(app.jobs.clear_pending_event(job).await?)
 }

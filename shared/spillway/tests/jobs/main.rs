@@ -41,6 +41,7 @@ fn new_job() -> NewJob {
             api: Api::Messages,
             model: None,
             path: "/model/us.anthropic%3Aclaude/converse".into(),
+            base_path: String::new(),
             headers: [("content-type", "application/json")].into(),
             stream: true,
         },

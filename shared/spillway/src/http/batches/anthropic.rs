@@ -49,7 +49,7 @@ pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
         output_retention_s: None,
     };
     let batch = accept(app, call, &body, new).await?;
-    Ok(reply::json(&call.head, StatusCode::OK, &object(app, call, &batch)))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(call, &batch)))
 }
 
 /// `GET /v1/messages/batches`: a page of the caller's batches, the newest first.
@@ -72,7 +72,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
         batches.reverse();
     }
     let ids = [batches.first(), batches.last()].map(|batch| batch.map(|batch| batch.id.clone()));
-    let data: Vec<Value> = batches.iter().map(|batch| object(app, call, batch)).collect();
+    let data: Vec<Value> = batches.iter().map(|batch| object(call, batch)).collect();
     let body = json!({ "data": data, "has_more": has_more, "first_id": ids[0], "last_id": ids[1] });
     Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
@@ -83,7 +83,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
 /// Returns an error if the caller has no such batch, or if the store is unavailable.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let batch = super::find(app, call, ResourceKind::MessageBatch, id).await?;
-    Ok(reply::json(&call.head, StatusCode::OK, &object(app, call, &batch)))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(call, &batch)))
 }
 
 /// `POST /v1/messages/batches/{id}/cancel`. A batch that has ended stays unchanged.
@@ -92,7 +92,7 @@ pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Pro
 /// Returns an error if the caller has no such batch, or if the store is unavailable.
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let batch = super::cancel(app, call, ResourceKind::MessageBatch, id).await?;
-    Ok(reply::json(&call.head, StatusCode::OK, &object(app, call, &batch)))
+    Ok(reply::json(&call.head, StatusCode::OK, &object(call, &batch)))
 }
 
 /// `GET /v1/messages/batches/{id}/results`: a line of JSON for each request.
@@ -189,7 +189,7 @@ fn read_request(number: usize, request: Value, custom_ids: &mut HashSet<String>)
 }
 
 /// The batch as an object of Anthropic's API.
-fn object(app: &App, call: &Call, batch: &Batch) -> Value {
+fn object(call: &Call, batch: &Batch) -> Value {
     let has_ended = batch.status.is_final();
     let processing_status = match batch.status {
         _ if has_ended => "ended",
@@ -214,7 +214,7 @@ fn object(app: &App, call: &Call, batch: &Batch) -> Value {
         "ended_at": batch.ended_at.and_then(rfc3339),
         "cancel_initiated_at": batch.cancelling_at.and_then(rfc3339),
         "archived_at": null,
-        "results_url": has_ended.then(|| results_url(&app.path_prefix, &call.head, &batch.id)),
+        "results_url": has_ended.then(|| results_url(&call.head, &batch.id)),
     })
 }
 
@@ -224,7 +224,7 @@ fn rfc3339(time: UnixMs) -> Option<String> {
 
 /// The URL of a batch's results as this caller reaches them: with its host name, with the scheme
 /// that the first proxy reports in `x-forwarded-proto`, and under the same prefixes.
-fn results_url(path_prefix: &str, head: &Head, id: &str) -> String {
+fn results_url(head: &Head, id: &str) -> String {
     let parts = &head.parts;
     let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(HOST.as_str()).or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
@@ -233,7 +233,7 @@ fn results_url(path_prefix: &str, head: &Head, id: &str) -> String {
     let scheme = forwarded.or(parts.uri.scheme_str()).unwrap_or("http");
     let vendor_prefix = parts.uri.path().find(PATH).map_or("", |at| &parts.uri.path()[..at]);
     let origin = host.map(|host| format!("{scheme}://{host}")).unwrap_or_default();
-    format!("{origin}{path_prefix}{vendor_prefix}{PATH}/{id}/results")
+    format!("{origin}{}{vendor_prefix}{PATH}/{id}/results", head.base_path)
 }
 
 #[cfg(test)]
@@ -243,14 +243,20 @@ mod tests {
     use super::*;
     use crate::dialect::Dialect;
 
-    fn url(prefix: &str, uri: &str, headers: &[(&str, &str)]) -> String {
+    fn url(base_path: &str, uri: &str, headers: &[(&str, &str)]) -> String {
         let mut request = Request::builder().uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).expect("a request").into_parts();
-        let head = Head { parts, dialect: Dialect::Anthropic, request_id: "r".into(), deadline: None };
-        results_url(prefix, &head, "b")
+        let head = Head {
+            parts,
+            dialect: Dialect::Anthropic,
+            request_id: "r".into(),
+            base_path: base_path.into(),
+            deadline: None,
+        };
+        results_url(&head, "b")
     }
 
     #[test]

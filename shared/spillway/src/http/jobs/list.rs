@@ -34,7 +34,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     }
     let page = app.jobs.list(&call.tenant.name, &job_query).await?;
     let now = app.clock.now();
-    let jobs: Vec<Value> = page.jobs.iter().map(|job| object(app, job, now)).collect();
+    let jobs: Vec<Value> = page.jobs.iter().map(|job| object(call, job, now)).collect();
     let body = json!({ "object": "list", "data": jobs, "has_more": page.next.is_some(), "next_after": page.next });
     Ok(reply::json(&call.head, StatusCode::OK, &body))
 }
