@@ -37,6 +37,9 @@ OPEN_FUNCTION_URL = {"Fn::And": [{"Condition": "HasFunctionUrl"}, {"Fn::Not": [{
 # The queues that the drain reads, each with its batch size.
 BATCH_SIZES = {"JobsQueue": 20, "WebhookQueue": 10}
 # Queues, each with its dead-letter queue.
+# AWS recommends at least 5 for queues that invoke a function (AWS Lambda Developer Guide, "Using
+# Lambda with Amazon SQS").
+MAX_RECEIVES = 5
 DEAD_LETTER_QUEUES = {"JobsQueue": "DeadLetterQueue", "WebhookQueue": "WebhookDeadLetterQueue"}
 REGISTRY_ACTIONS = {"dynamodb:GetItem", "dynamodb:Query"}
 LEDGER_ACTIONS = {"dynamodb:GetItem", "dynamodb:UpdateItem"}
@@ -113,6 +116,7 @@ ALARMS = {
     ("AWS/Lambda", "Throttles", "ApiFunction"),
     ("AWS/Lambda", "Errors", "DrainFunction"),
     ("AWS/Lambda", "Throttles", "DrainFunction"),
+    ("AWS/Lambda", "RecursiveInvocationsDropped", "DrainFunction"),
 }
 
 
@@ -192,9 +196,9 @@ def check_queues(stack):
     for name, dead_letter_queue in DEAD_LETTER_QUEUES.items():
         if queues[name].get("RedrivePolicy") != {
             "deadLetterTargetArn": {"Fn::GetAtt": [dead_letter_queue, "Arn"]},
-            "maxReceiveCount": 3,
+            "maxReceiveCount": MAX_RECEIVES,
         }:
-            yield f"queues: {name} does not redrive to its dead-letter queue after 3 receives"
+            yield f"queues: {name} does not redrive to its dead-letter queue after {MAX_RECEIVES} receives"
         if queues[dead_letter_queue].get("MessageRetentionPeriod") != 14 * 24 * 3600:
             yield f"queues: dead letters of {name} are not kept for 14 days"
         if queues[name].get("VisibilityTimeout", 30) < 6 * timeout:
@@ -256,6 +260,16 @@ def check_event_sources(stack):
             yield "event source: provisioned pollers and a maximum concurrency are exclusive"
 
 
+def check_resends(stack):
+    """Checks what keeps resent jobs running: Lambda neither drops nor starves the drain."""
+    drain = resources(stack, "AWS::Lambda::Function")["DrainFunction"]
+    if drain.get("RecursiveLoop") != "Allow":
+        yield "resends: Lambda drops a job that is resent about 16 times"
+    reserved = {"Fn::If": ["ReservesDrain", {"Ref": "DrainReservedConcurrency"}, {"Ref": "AWS::NoValue"}]}
+    if drain.get("ReservedConcurrentExecutions") != reserved:
+        yield "resends: no concurrency can be reserved for the drain"
+
+
 def check_sweep(stack):
     rules = list(resources(stack, "AWS::Events::Rule").values())
     if len(rules) != 1 or rules[0].get("ScheduleExpression") != "rate(1 minute)":
@@ -280,7 +294,7 @@ def check_tables(stack):
             yield f"tables: {name} cannot be restored to a point in time"
         if not table.get("SSESpecification", {}).get("SSEEnabled"):
             yield f"tables: {name} is not encrypted with a KMS key"
-    for name in ["Registry", "Ledger"]:
+    for name in TABLES:
         resource = stack["Resources"][name]
         if resource.get("DeletionPolicy") != "Retain" or resource.get("UpdateReplacePolicy") != "Retain":
             yield f"tables: {name} is deleted with the stack"
@@ -426,6 +440,7 @@ CHECKS = [
     check_queues,
     check_bodies,
     check_event_sources,
+    check_resends,
     check_sweep,
     check_tables,
     check_jobs_table,

@@ -178,6 +178,22 @@ MISTAKES = {
         lambda sam: statements(sam, "ApiRole").append({"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}),
         "ApiRole has s3:GetObject on *",
     ),
+    "a drain whose resent jobs Lambda drops": (
+        lambda sam: properties(sam, "DrainFunction").pop("RecursiveLoop"),
+        "Lambda drops a job that is resent",
+    ),
+    "a drain that waiting callers can starve": (
+        lambda sam: properties(sam, "DrainFunction").pop("ReservedConcurrentExecutions"),
+        "no concurrency can be reserved for the drain",
+    ),
+    "a jobs table that is deleted with the stack": (
+        lambda sam: sam["Resources"]["Jobs"].update(DeletionPolicy="Delete"),
+        "Jobs is deleted with the stack",
+    ),
+    "no alarm for dropped jobs": (
+        lambda sam: sam["Resources"].pop("RecursiveInvocationsAlarm"),
+        "no alarm for RecursiveInvocationsDropped",
+    ),
     "no alarm for the sweep": (lambda sam: sam["Resources"].pop("SweepAlarm"), "no alarm for FailedInvocations"),
     "SAM's generated role": (
         lambda sam: properties(sam, "DrainFunction").pop("Role"),

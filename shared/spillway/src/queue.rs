@@ -25,8 +25,9 @@ use crate::{error_chain::with_causes, units::Millis};
 /// Maximum of messages in one receive (Amazon SQS API Reference, "ReceiveMessage").
 pub const MAX_MESSAGES: u8 = 10;
 
-/// Number of times that a message is received before SQS moves it to the dead-letter queue.
-pub const MAX_RECEIVES: u32 = 3;
+/// Number of times that a message is received before SQS moves it to the dead-letter queue. It is
+/// larger than the number of attempts at a job, because receives that Lambda throttles count, too.
+pub const MAX_RECEIVES: u32 = 5;
 
 /// Maximum delay of a message (Amazon SQS Developer Guide, "Amazon SQS delay queues").
 const MAX_DELAY: Millis = Millis::from_s(900);

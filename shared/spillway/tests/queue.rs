@@ -10,7 +10,7 @@ use std::{
 
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
 use spillway::{
-    queue::{Message, Queue},
+    queue::{MAX_RECEIVES, Message, Queue},
     units::Millis,
 };
 
@@ -100,10 +100,10 @@ async fn a_receive_returns_at_most_ten_messages_and_none_is_lost() {
 }
 
 #[tokio::test]
-async fn a_message_that_fails_three_times_goes_to_the_dead_letter_queue() {
+async fn a_message_that_fails_repeatedly_goes_to_the_dead_letter_queue() {
     let sqs = sqs::start(VISIBILITY_TIMEOUT).await;
     sqs.queue.send("job-1", "acme", Millis::ZERO).await.expect("sent");
-    for receive_count in 1..=3 {
+    for receive_count in 1..=MAX_RECEIVES {
         let message = received(&sqs.queue).await;
         assert_eq!(message.receive_count, receive_count);
         sqs.queue.change_visibility(&message.receipt_handle, Millis::ZERO).await.expect("visible again");
