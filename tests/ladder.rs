@@ -8,6 +8,7 @@ use crate::support::{
     Deployment,
     answer::{Answer, Events, charged, deployment, pool, three_chats, used, within},
     chat,
+    recorded::{Recorded, record_logs},
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -110,6 +111,21 @@ async fn a_permanent_error_ends_the_request_immediately_and_costs_nothing() {
         }
         let simulator = deployment.simulator().await;
         assert_eq!((calls(&simulator, model_id), calls(&simulator, "second")), (3, 0), "{model_id}");
+    }
+}
+
+#[tokio::test]
+async fn the_reason_of_a_denial_is_logged_and_not_sent_to_the_caller() {
+    let logs = Recorded::default();
+    let _logging = record_logs(&logs);
+    let deployment = two_pools("sim.denied", "", "").await;
+    let answer = deployment.ask(PATH, "t", &chat(5, 8)).await;
+    let reason = "You don't have access to the model";
+    assert_eq!((answer.status, answer.text().contains(reason)), (502, false), "{}", answer.text());
+    let logs = String::from_utf8(logs.lines()).expect("text");
+    let line = logs.lines().find(|line| line.contains("Bedrock denies the broker a model")).expect("a log line");
+    for text in ["sim.denied", "AccessDeniedException", reason] {
+        assert!(line.contains(text), "{line} lacks {text}");
     }
 }
 

@@ -17,7 +17,7 @@ mod settlement;
 
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{error, warn};
 
 pub use accounts::{
     for_pool as account_for_pool, for_running_jobs as account_for_running_jobs, for_tenant as account_for,
@@ -31,6 +31,7 @@ pub use respond::{Delta, Deltas};
 use crate::{
     app::App,
     chat::{self, Answer},
+    model::Failure,
     pool::Model,
     problem::{Kind, Problem},
     quota::{LimitState, Receipt},
@@ -193,5 +194,13 @@ async fn attempt(
             let receipt = failed.may_be_billed.then(|| Box::new(receipt));
             Err(ServeError { problem: failed.problem, receipt })
         }
+    }
+}
+
+/// Logs Bedrock's reason for a denial. It names the missing right, form or model, which the caller
+/// cannot correct and must not see.
+fn log_denial(failure: &Failure, model_id: &str) {
+    if let Failure::Denied(reason) = failure {
+        error!(model_id, reason, "Bedrock denies the broker a model");
     }
 }

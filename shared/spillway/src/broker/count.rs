@@ -1,5 +1,6 @@
 //! Token counts of requests that are not sent.
 
+use super::log_denial;
 use crate::{
     app::App,
     chat::Request,
@@ -31,7 +32,10 @@ pub async fn count_tokens(app: &App, model: &Model, request: &Request) -> Result
     match app.models.count_tokens(pool, model_id, &request.input).await {
         Ok(input_tokens) => Ok(TokenCount { input_tokens, is_estimate: false }),
         Err(Failure::Rejected(problem)) if problem.kind == Kind::Invalid => Err(problem),
-        Err(_) => Ok(estimate(model, request)),
+        Err(failure) => {
+            log_denial(&failure, model_id);
+            Ok(estimate(model, request))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The ladder: tries one pool after the other until a pool answers.
 
-use super::{ModelRequest, accounts, admit::Admitted, problems, settlement};
+use super::{ModelRequest, accounts, admit::Admitted, log_denial, problems, settlement};
 use crate::{
     app::App,
     chat::Answer,
@@ -104,6 +104,7 @@ pub async fn route<'a>(
             Ok(response) => return Ok(Routed { pool, held, permit, calls, response }),
             Err(failure) => failure,
         };
+        log_denial(&failure, &pool.model_id);
         let may_be_billed = matches!(failure, Failure::Failed(_));
         let charged = match held {
             Some(held) => Some(settlement::give_back(app, held, may_be_billed).await),
@@ -112,6 +113,7 @@ pub async fn route<'a>(
         match failure {
             Failure::Throttled => obstacles.add_full(record_throttle(app, request, pool, permit)),
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
+            Failure::Denied(_) => return Err(Failed::unbilled(failure.into_problem())),
             Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(problem) => {
                 return Err(Failed { problem, may_be_billed, pool: Some((pool.name.clone(), charged)) });

@@ -17,6 +17,9 @@ pub enum Failure {
     Unavailable(Problem),
     /// The request is wrong or not allowed in any pool.
     Rejected(Problem),
+    /// Bedrock does not accept the broker's role or the registry's entry. This is its reason. The
+    /// caller did nothing wrong, so the reason is for the operator.
+    Denied(String),
     /// The model does not support the operation. Only [`Models::count_tokens`] reports this.
     ///
     /// [`Models::count_tokens`]: super::Models::count_tokens
@@ -36,6 +39,7 @@ impl Failure {
     pub fn into_problem(self) -> Problem {
         match self {
             Self::Throttled => Problem::new(Kind::Throttled, "The model was throttled in the middle of its answer."),
+            Self::Denied(_) => Problem::new(Kind::Model, "Bedrock does not let the broker use this model."),
             Self::Unavailable(problem)
             | Self::Rejected(problem)
             | Self::Unsupported(problem)
@@ -69,9 +73,8 @@ impl Failure {
             "modeltimeout" => Self::Failed(quote(Kind::Timeout, message)),
             "modelerror" | "modelstreamerror" => Self::Failed(quote(Kind::Model, message)),
             "validation" | "serialization" => Self::Rejected(quote(Kind::Invalid, message)),
-            // The caller did nothing wrong: Bedrock does not accept our role or our registry entry.
             "accessdenied" | "resourcenotfound" | "unrecognizedclient" | "expiredtoken" => {
-                Self::Rejected(Problem::new(Kind::Model, "Bedrock does not let the broker use this model."))
+                Self::Denied(format!("{name}: {message}"))
             }
             _ => return None,
         })
