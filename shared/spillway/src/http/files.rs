@@ -6,11 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
-use super::{
-    Body, Call,
-    query::{Query, invalid},
-    reply,
-};
+use super::{Body, Call, query::Query, reply};
 use crate::{
     app::App,
     batch::{File, ResourceKind},
@@ -60,11 +56,7 @@ pub async fn upload(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
     let query = Query::read(call.head.parts.uri.query(), &["after", "limit", "order", "purpose"])?;
     let limit = query.limit(MAX_LIMIT, MAX_LIMIT)?.min(MAX_PAGE_FILES);
-    let oldest_first = match query.get("order") {
-        None | Some("desc") => false,
-        Some("asc") => true,
-        Some(_) => return Err(invalid("order", "asc or desc")),
-    };
+    let oldest_first = query.is_oldest_first()?;
     let after = match query.get("after") {
         Some(id) => Some(find(app, call, id).await?),
         None => None,

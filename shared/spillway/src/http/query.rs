@@ -60,6 +60,18 @@ impl<'a> Query<'a> {
         let limit = value.parse().ok().filter(|limit| (1..=max).contains(limit));
         limit.ok_or_else(|| invalid("limit", &format!("1 to {max}")))
     }
+
+    /// Whether the parameter `order` asks for the oldest entries first. The default is the newest.
+    ///
+    /// # Errors
+    /// Returns an error if it is neither `asc` nor `desc`.
+    pub fn is_oldest_first(&self) -> Result<bool, Problem> {
+        match self.get("order") {
+            None | Some("desc") => Ok(false),
+            Some("asc") => Ok(true),
+            Some(_) => Err(invalid("order", "asc or desc")),
+        }
+    }
 }
 
 /// The error for a query parameter that must be something else.

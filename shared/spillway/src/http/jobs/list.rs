@@ -48,7 +48,7 @@ fn parse(query: Option<&str>) -> Result<(JobQuery, Option<String>), Problem> {
         statuses: query.get("status").map(parse_statuses).transpose()?.unwrap_or_default(),
         from: time("created_from_ms")?,
         before: time("created_before_ms")?,
-        oldest_first: query.get("order").map(is_ascending).transpose()?.unwrap_or_default(),
+        oldest_first: query.is_oldest_first()?,
         after: None,
         limit: query.limit(DEFAULT_LIMIT, MAX_LIMIT)?,
     };
@@ -58,14 +58,6 @@ fn parse(query: Option<&str>) -> Result<(JobQuery, Option<String>), Problem> {
 fn parse_statuses(value: &str) -> Result<Vec<JobStatus>, Problem> {
     let unknown = || invalid("status", "one or more of queued,running,succeeded,failed,cancelled,expired");
     value.split(',').map(|name| JobStatus::parse(name).ok_or_else(unknown)).collect()
-}
-
-fn is_ascending(value: &str) -> Result<bool, Problem> {
-    match value {
-        "asc" => Ok(true),
-        "desc" => Ok(false),
-        _ => Err(invalid("order", "asc or desc")),
-    }
 }
 
 fn parse_time(name: &str, value: &str) -> Result<UnixMs, Problem> {
