@@ -87,7 +87,7 @@ pub struct Deadline(pub UnixMs);
 
 /// Start of the caller's path that a front has removed, such as the stage of API Gateway: a request
 /// extension that the Lambda front sets.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount(pub String);
 
 /// The caller's identity that the front door has verified: the ARN of an IAM identity, or an access

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use http::{HeaderName, HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -53,8 +53,7 @@ pub fn from_model(
     deltas: Deltas,
 ) -> Response<Body> {
     let failed = StreamFailure::default();
-    let chunks = stream::unfold(Some((encoder, deltas, failed.clone())), |open| async {
-        let (mut encoder, mut deltas, failed) = open?;
+    let next = |(mut encoder, mut deltas, failed): (Encoder, Deltas, StreamFailure)| async {
         loop {
             let (bytes, is_open) = match tokio::time::timeout(KEEP_ALIVE.into(), deltas.recv()).await {
                 Err(_) => (encoder.keep_alive(), true),
@@ -64,24 +63,37 @@ pub fn from_model(
                 Ok(None) => (failed.end(&mut encoder, &too_slow()), false),
             };
             if !is_open {
-                return Some((Ok(Frame::data(bytes)), None));
+                return (bytes, None);
             }
             if !bytes.is_empty() {
-                return Some((Ok(Frame::data(bytes)), Some((encoder, deltas, failed))));
+                return (bytes, Some((encoder, deltas, failed)));
             }
         }
-    });
-    let mut response = from_chunks(head, headers, chunks);
+    };
+    let mut response = from_source(head, headers, (encoder, deltas, failed.clone()), next);
     response.extensions_mut().insert(failed);
     response
 }
 
-/// Builds a response whose body arrives in chunks.
-pub fn from_chunks(
+/// Builds a response whose body arrives in chunks. `next` waits for the next chunk of `source`, and
+/// returns the source until the chunk is the last.
+pub fn from_source<S, F>(
     head: &Head,
     headers: Vec<(HeaderName, HeaderValue)>,
-    chunks: impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
-) -> Response<Body> {
+    source: S,
+    next: impl Fn(S) -> F + Send + 'static,
+) -> Response<Body>
+where
+    S: Send + 'static,
+    F: Future<Output = (Bytes, Option<S>)> + Send + 'static,
+{
+    let chunks = stream::unfold(Some(source), move |source| {
+        let next = source.map(&next);
+        async move {
+            let (bytes, source) = next?.await;
+            Some((Ok::<_, Infallible>(Frame::data(bytes)), source))
+        }
+    });
     let mut response = Response::new(StreamBody::new(chunks).boxed_unsync());
     response.headers_mut().extend(headers);
     reply::with_request_id(head, response)

@@ -2,9 +2,7 @@
 //! at any time and repeatedly, because the events are in the store.
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
 use http::Response;
-use http_body::Frame;
 
 use super::{context, failed};
 use crate::{
@@ -67,21 +65,16 @@ pub async fn follow(app: &App, call: &Call, job: Job, after: Option<u64>) -> Res
         ends_at: deadline.min(now + MAX_FOLLOW),
         silent_since: now,
     };
-    let chunks = stream::unfold(Some(reader), |reader| async {
-        let mut reader = reader?;
-        let (bytes, is_last) = reader.next().await;
-        Some((Ok(Frame::data(bytes)), (!is_last).then_some(reader)))
-    });
     let headers = Api::Responses.stream_headers(&call.head.request_id, &StoredHeaders::default());
-    Ok(streaming::from_chunks(&call.head, headers, chunks))
+    Ok(streaming::from_source(&call.head, headers, reader, BackgroundReader::next))
 }
 
 impl BackgroundReader {
-    /// Returns the next bytes to send, and whether they are the last.
-    async fn next(&mut self) -> (Bytes, bool) {
+    /// Returns the next bytes to send, and the reader unless they are the last.
+    async fn next(mut self) -> (Bytes, Option<Self>) {
         if let Some(start) = self.start.take().filter(|start| !start.is_empty()) {
             self.last = self.resumed.last();
-            return (start, false);
+            return (start, Some(self));
         }
         loop {
             let (bytes, is_last) = match self.look().await {
@@ -91,14 +84,14 @@ impl BackgroundReader {
             let now = self.app.clock.now();
             if is_last || !bytes.is_empty() {
                 self.silent_since = now;
-                return (bytes, is_last);
+                return (bytes, (!is_last).then_some(self));
             }
             if now >= self.ends_at {
-                return (self.rest().interrupt(&still_in_progress(self.last)), true);
+                return (self.rest().interrupt(&still_in_progress(self.last)), None);
             }
             if now - self.silent_since >= streaming::KEEP_ALIVE {
                 self.silent_since = now;
-                return (Encoder::Response(self.rest()).keep_alive(), false);
+                return (Encoder::Response(self.rest()).keep_alive(), Some(self));
             }
             self.follower.pause(self.ends_at).await;
         }

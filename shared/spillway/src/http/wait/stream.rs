@@ -1,9 +1,7 @@
 //! Streams to waiting callers: kept alive until the job starts, then passed on as they arrive.
 
 use bytes::Bytes;
-use futures_util::stream;
 use http::{HeaderName, HeaderValue, Response};
-use http_body::Frame;
 
 use super::{LookOutcome, WaitingCall};
 use crate::{
@@ -61,12 +59,7 @@ pub async fn streamed(
     let headers = headers(call, api, &waiting, first.is_some()).await?;
     let (failure, silent_since) = (StreamFailure::default(), waiting.app.clock.now());
     let stream = WaitingStream { waiting, encoder, failure: failure.clone(), first, events: 0, silent_since };
-    let chunks = stream::unfold(Some(stream), |stream| async {
-        let mut stream = stream?;
-        let (bytes, is_last) = stream.next().await;
-        Some((Ok(Frame::data(bytes)), (!is_last).then_some(stream)))
-    });
-    let mut response = streaming::from_chunks(&call.head, headers, chunks);
+    let mut response = streaming::from_source(&call.head, headers, stream, WaitingStream::next);
     response.extensions_mut().insert(failure);
     Ok(response)
 }
@@ -89,24 +82,24 @@ async fn headers(
 }
 
 impl WaitingStream {
-    /// Returns the next bytes to send, and whether they are the last.
-    async fn next(&mut self) -> (Bytes, bool) {
+    /// Returns the next bytes to send, and the stream unless they are the last.
+    async fn next(mut self) -> (Bytes, Option<Self>) {
         if let Some(first) = self.first.take() {
-            return (self.sent(first), false);
+            return (self.sent(first), Some(self));
         }
         loop {
             match self.waiting.look().await {
-                Ok(Some(LookOutcome::Bytes(bytes))) => return (self.sent(bytes), false),
-                Ok(Some(LookOutcome::Answered { rest, .. })) => return (self.sent(rest), true),
-                Ok(Some(LookOutcome::Failed { job, result })) => return (self.problem(&failure(&job, &result)), true),
+                Ok(Some(LookOutcome::Bytes(bytes))) => return (self.sent(bytes), Some(self)),
+                Ok(Some(LookOutcome::Answered { rest, .. })) => return (self.sent(rest), None),
+                Ok(Some(LookOutcome::Failed { job, result })) => return (self.problem(&failure(&job, &result)), None),
                 Ok(None) => {}
-                Err(problem) => return (self.problem(&problem), true),
+                Err(problem) => return (self.problem(&problem), None),
             }
             let now = self.waiting.app.clock.now();
             let keep_alive_due = self.silent_since + streaming::KEEP_ALIVE;
             if now >= keep_alive_due {
                 self.silent_since = now;
-                return (self.encoder.keep_alive(), false);
+                return (self.encoder.keep_alive(), Some(self));
             }
             self.waiting.pause(keep_alive_due).await;
         }
