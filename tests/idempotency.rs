@@ -61,14 +61,14 @@ impl Observed {
 
     /// Returns the outcomes of the requests, in the order of their ends.
     fn outcomes(&self) -> Vec<String> {
-        let events = self.recorded.events();
+        let events = self.recorded.requests();
         events.iter().map(|event| event["outcome"].as_str().expect("text").to_owned()).collect()
     }
 
     /// Fails unless one request was answered and all others were replayed.
     fn assert_answered_once(&self) {
         let outcomes = self.outcomes();
-        assert_eq!(outcomes[0], "answered");
+        assert_eq!(outcomes[0], "answered", "{:?}", self.recorded.requests());
         assert!(outcomes.len() > 1 && outcomes[1..].iter().all(|outcome| outcome == "replayed"), "{outcomes:?}");
     }
 
@@ -143,7 +143,7 @@ async fn a_retry_joins_the_call_in_progress_and_is_charged_once() {
             assert_eq!(observed.calls().await, (1, 0), "{path} {header}");
             observed.assert_charged_once("t").await;
             assert_eq!(observed.outcomes(), ["answered", "replayed"], "{path} {header}");
-            let [answered, replayed] = &observed.recorded.events()[..] else { panic!("two events") };
+            let [answered, replayed] = &observed.recorded.requests()[..] else { panic!("two events") };
             assert_eq!(replayed["answer_of"], answered["request_id"]);
             assert_eq!((&replayed["tenant"], &replayed["cost_microusd"]), (&json!("t"), &Value::Null));
         }

@@ -17,6 +17,7 @@ mod ladder;
 mod large_bodies;
 mod ledger_writes;
 mod limits;
+mod metrics;
 mod models_and_quota;
 mod native;
 mod operator;

@@ -2,8 +2,10 @@
 
 pub mod answer;
 pub mod jobs;
+pub mod metrics;
 pub mod receiver;
 pub mod recorded;
+pub mod template;
 pub mod time;
 pub mod tls;
 

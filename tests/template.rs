@@ -1,7 +1,5 @@
 //! The numbers of the SAM template match the numbers in the code.
 
-use std::{fs, path::Path};
-
 use spillway::{
     drain::{DEFAULT_CONCURRENCY, TimeBudget},
     job::MAX_ATTEMPTS,
@@ -12,31 +10,7 @@ use spillway::{
     units::{Millis, UnixMs},
 };
 
-/// The text of the template.
-struct Template(String);
-
-impl Template {
-    fn read() -> Self {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/template.yaml");
-        Self(fs::read_to_string(file).expect("a template"))
-    }
-
-    /// Returns the lines below the line `head`, up to the next line that is not indented deeper.
-    fn below(&self, head: &str) -> Self {
-        let depth = |line: &str| line.len() - line.trim_start().len();
-        let mut lines = self.0.lines().skip_while(|line| line.trim() != head);
-        let first = depth(lines.next().unwrap_or_else(|| panic!("no {head} in the template")));
-        let below = lines.take_while(|line| line.trim().is_empty() || depth(line) > first);
-        Self(below.collect::<Vec<_>>().join("\n"))
-    }
-
-    /// Returns the number after `name`.
-    fn number(&self, name: &str) -> u64 {
-        let found = self.0.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
-        let found = found.unwrap_or_else(|| panic!("no {name} in {}", self.0));
-        found.parse().unwrap_or_else(|_| panic!("{name} is {found}"))
-    }
-}
+use crate::support::template::Template;
 
 #[test]
 fn a_message_stays_hidden_while_its_job_runs_and_long_enough_for_lambda() {

@@ -18,6 +18,11 @@ impl Recorded {
         self.0.lock().expect("not poisoned").clone()
     }
 
+    /// Returns the events of requests so far.
+    pub fn requests(&self) -> Vec<Value> {
+        self.events().into_iter().filter(|event| event.get("request_id").is_some()).collect()
+    }
+
     /// Returns all events so far.
     pub fn events(&self) -> Vec<Value> {
         let lines = String::from_utf8(self.lines()).expect("text");

@@ -61,7 +61,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         port: args.port,
         tls_port: args.tls.tls_port,
         drain_concurrency: args.drain_concurrency,
-        telemetry: if args.events { Telemetry::stdout() } else { Telemetry::off() },
+        telemetry: if args.events { Telemetry::to(std::io::stdout()) } else { Telemetry::off() },
     })
     .await?;
     print_environment(&world.stand_ins, &world.config);

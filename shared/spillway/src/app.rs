@@ -191,6 +191,7 @@ impl App {
     pub async fn from_env() -> anyhow::Result<Self> {
         let config = Config::from_env().context("reading the environment")?;
         telemetry::init_logs(&config);
-        Ok(Self::new(&config, Clients::new(&aws().await, None), Telemetry::stdout()))
+        let telemetry = Telemetry::new(&config.metric_namespace, std::io::stdout());
+        Ok(Self::new(&config, Clients::new(&aws().await, None), telemetry))
     }
 }

@@ -36,7 +36,7 @@ use crate::{
     problem::{Kind, Problem},
     quota::{LimitState, Receipt},
     stored_headers::StoredHeaders,
-    telemetry::RequestEvent,
+    telemetry::{DenialEvent, RequestEvent},
     tenant::{Class, Tenant},
     units::{Millis, UnixMs},
 };
@@ -197,10 +197,11 @@ async fn attempt(
     }
 }
 
-/// Logs Bedrock's reason for a denial. It names the missing right, form or model, which the caller
-/// cannot correct and must not see.
-fn log_denial(failure: &Failure, model_id: &str) {
+/// Counts a denial and logs Bedrock's reason. It names the missing right, form or model, which the
+/// caller cannot correct and must not see.
+fn record_denial(app: &App, failure: &Failure, model_id: &str) {
     if let Failure::Denied(reason) = failure {
         error!(model_id, reason, "Bedrock denies the broker a model");
+        app.telemetry.record_denial(DenialEvent { denied: 1, model_id: model_id.to_owned() });
     }
 }

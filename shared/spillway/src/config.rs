@@ -29,6 +29,8 @@ pub struct Config {
     pub registry_cache_ttl: Millis,
     /// `SPILLWAY_PATH_PREFIX`: prefix of every API path, such as `/llm`; empty for none.
     pub path_prefix: String,
+    /// `SPILLWAY_METRIC_NAMESPACE`: CloudWatch namespace of the metrics in events.
+    pub metric_namespace: String,
     /// `RUST_LOG`, else `AWS_LAMBDA_LOG_LEVEL`: `tracing` filter of the log.
     pub log_filter: String,
     /// `AWS_LAMBDA_LOG_FORMAT`: format of log lines.
@@ -56,6 +58,10 @@ pub struct BadVariable {
 
 const MAX_REGISTRY_CACHE_TTL: Millis = Millis::from_s(60);
 const MAX_PATH_PREFIX_BYTES: usize = 128;
+const MAX_METRIC_NAMESPACE_BYTES: usize = 255;
+
+/// Namespace of the metrics if none is configured.
+pub const DEFAULT_METRIC_NAMESPACE: &str = "Spillway";
 
 impl Config {
     /// Reads the environment of this process. An empty variable counts as absent.
@@ -90,6 +96,8 @@ impl Config {
             bucket: read("SPILLWAY_BUCKET").map(bucket).transpose()?,
             registry_cache_ttl: read("SPILLWAY_REGISTRY_CACHE_MS").map_or(Ok(Millis::from_s(2)), registry_cache_ttl)?,
             path_prefix: read("SPILLWAY_PATH_PREFIX").map_or(Ok(String::new()), path_prefix)?,
+            metric_namespace: read("SPILLWAY_METRIC_NAMESPACE")
+                .map_or_else(|| Ok(DEFAULT_METRIC_NAMESPACE.to_owned()), metric_namespace)?,
             log_filter: log_filter(read("RUST_LOG"), read("AWS_LAMBDA_LOG_LEVEL"))?,
             log_format: read("AWS_LAMBDA_LOG_FORMAT").map_or(Ok(LogFormat::default()), log_format)?,
         })
@@ -145,6 +153,17 @@ fn path_prefix(value: String) -> Result<String, BadVariable> {
     Err(BadVariable { variable: "SPILLWAY_PATH_PREFIX", value, must_be })
 }
 
+/// Checks a namespace (Amazon CloudWatch User Guide, "Namespaces"). AWS reserves names that start
+/// with `AWS/`.
+fn metric_namespace(value: String) -> Result<String, BadVariable> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_/#:".contains(&byte);
+    if value.len() <= MAX_METRIC_NAMESPACE_BYTES && value.bytes().all(is_plain) && !value.starts_with("AWS/") {
+        return Ok(value);
+    }
+    let must_be = "a CloudWatch namespace, such as Spillway/production: at most 255 of a-z A-Z 0-9 . - _ / # :";
+    Err(BadVariable { variable: "SPILLWAY_METRIC_NAMESPACE", value, must_be })
+}
+
 fn log_filter(rust_log: Option<String>, lambda_level: Option<String>) -> Result<String, BadVariable> {
     if let Some(value) = rust_log {
         let must_be = "a tracing filter, such as info or spillway=debug,info";
@@ -191,7 +210,7 @@ mod tests {
         assert_eq!(defaults.jobs_table, "spillway-jobs");
         assert_eq!(defaults.queue_url, None);
         assert_eq!(defaults.registry_cache_ttl, Millis::from_s(2));
-        assert_eq!(defaults.path_prefix, "");
+        assert_eq!((defaults.path_prefix.as_str(), defaults.metric_namespace.as_str()), ("", "Spillway"));
         assert_eq!((defaults.log_filter.as_str(), defaults.log_format), ("info", LogFormat::Text));
         assert_eq!(config(&[("SPILLWAY_QUEUE_URL", ""), ("AWS_LAMBDA_LOG_LEVEL", "")]), Ok(defaults));
     }
@@ -208,6 +227,7 @@ mod tests {
             ("SPILLWAY_BUCKET", "b-1"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "0"),
             ("SPILLWAY_PATH_PREFIX", "/llm/v2~a"),
+            ("SPILLWAY_METRIC_NAMESPACE", "Spillway/a-1"),
             ("AWS_LAMBDA_LOG_LEVEL", "FATAL"),
             ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
         ])
@@ -222,6 +242,7 @@ mod tests {
             bucket: Some("b-1".into()),
             registry_cache_ttl: Millis::ZERO,
             path_prefix: "/llm/v2~a".into(),
+            metric_namespace: "Spillway/a-1".into(),
             log_filter: "error".into(),
             log_format: LogFormat::Json,
         };
@@ -254,6 +275,8 @@ mod tests {
             ("SPILLWAY_PATH_PREFIX", "/llm//a"),
             ("SPILLWAY_PATH_PREFIX", "/a/../b"),
             ("SPILLWAY_PATH_PREFIX", "/a%20b"),
+            ("SPILLWAY_METRIC_NAMESPACE", "a namespace"),
+            ("SPILLWAY_METRIC_NAMESPACE", "AWS/Lambda"),
             ("RUST_LOG", "spillway=loud=er"),
             ("AWS_LAMBDA_LOG_LEVEL", "LOUD"),
             ("AWS_LAMBDA_LOG_FORMAT", "xml"),

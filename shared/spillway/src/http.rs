@@ -120,12 +120,20 @@ where
 
 async fn answer(app: &App, head: &Arc<Head>, body: Bytes) -> Result<Response<Body>, Problem> {
     let (route, ids) = route::find(&head.parts.method, head.parts.uri.path())?;
+    let started = app.clock.now();
+    let record = |problem: &Problem| record::refused(app, head, route.name, problem, started);
     match route.handler {
         Handler::Public(respond) => Ok(respond(head)),
-        Handler::Tenant(serve) => serve(app, &Call::new(app, head, route.name).await?, ids, body).await,
+        Handler::Tenant(serve) => {
+            let served = async { serve(app, &Call::new(app, head, route.name).await?, ids, body).await }.await;
+            served.inspect_err(|problem| {
+                if problem.kind.is_server_error() {
+                    record(problem);
+                }
+            })
+        }
         Handler::Recorded(serve) => {
-            let call = Call::new(app, head, route.name).await;
-            let call = call.inspect_err(|problem| record::refused(app, head, route.name, problem))?;
+            let call = Call::new(app, head, route.name).await.inspect_err(record)?;
             serve(app, &call, ids, body).await
         }
     }

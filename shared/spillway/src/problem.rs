@@ -38,6 +38,32 @@ pub enum Kind {
     Internal,
 }
 
+impl Kind {
+    /// Whether the caller did nothing wrong: a 5xx, whatever the status is in the caller's dialect.
+    pub fn is_server_error(self) -> bool {
+        matches!(self, Self::Model | Self::Unavailable | Self::Timeout | Self::Internal)
+    }
+
+    /// Name in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Unauthenticated => "unauthenticated",
+            Self::BudgetExhausted => "budget_exhausted",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too_large",
+            Self::Throttled => "throttled",
+            Self::Model => "model",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// A failure as it is reported to the caller. Never contains prompt text, completions or keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -53,6 +79,8 @@ pub struct Problem {
     pub retry_after: Option<Millis>,
     /// The limits that refused the request, if limits did.
     pub refused_by: Option<RefusedBy>,
+    /// The service of the broker that is unavailable, if that is the reason.
+    pub unavailable_service: Option<&'static str>,
 }
 
 /// The limits that refused a request.
@@ -88,14 +116,25 @@ impl RefusedBy {
 
 impl Problem {
     /// A service that the broker depends on is unavailable. Nothing is admitted without it.
-    pub fn unavailable(service: &str) -> Self {
+    pub fn unavailable(service: &'static str) -> Self {
         let message = format!("The {service} cannot be reached; nothing was charged. Try again.");
-        Self { retry_after: Some(Millis::from_s(1)), ..Self::new(Kind::Unavailable, message) }
+        Self {
+            retry_after: Some(Millis::from_s(1)),
+            unavailable_service: Some(service),
+            ..Self::new(Kind::Unavailable, message)
+        }
     }
 
     /// A failure of `kind`, with `message` for the caller.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None, retry_after: None, refused_by: None }
+        Self {
+            kind,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            refused_by: None,
+            unavailable_service: None,
+        }
     }
 
     /// A wrong field: `message` says what is wrong with `param` and what would be right.

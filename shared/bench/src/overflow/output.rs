@@ -79,7 +79,8 @@ impl OutputLog {
             if level == "WARN" || level == "ERROR" {
                 *output.warnings.entry(message.to_owned()).or_default() += 1;
             }
-        } else if !line.is_empty() {
+        } else if !line.is_empty() && !line.starts_with(r#"{"_aws":"#) {
+            // Events of sweeps and of denied calls are not counted.
             output.unparsed.push(line.to_owned());
         }
     }
@@ -120,6 +121,7 @@ mod tests {
         );
         let unsettled = format!(r#"{{"level":"WARN","fields":{{"message":"{UNSETTLED}","request_id":"r"}}}}"#);
         log.add(None, &unsettled);
+        log.add(None, r#"{"_aws":{},"sweeps":1}"#);
         log.add(None, "thread panicked");
         let output = log.snapshot();
         assert_eq!((output.events.len(), output.unsettled), (1, vec!["r".to_owned()]));

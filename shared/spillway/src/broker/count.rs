@@ -1,6 +1,6 @@
 //! Token counts of requests that are not sent.
 
-use super::log_denial;
+use super::record_denial;
 use crate::{
     app::App,
     chat::Request,
@@ -33,7 +33,7 @@ pub async fn count_tokens(app: &App, model: &Model, request: &Request) -> Result
         Ok(input_tokens) => Ok(TokenCount { input_tokens, is_estimate: false }),
         Err(Failure::Rejected(problem)) if problem.kind == Kind::Invalid => Err(problem),
         Err(failure) => {
-            log_denial(&failure, model_id);
+            record_denial(app, &failure, model_id);
             Ok(estimate(model, request))
         }
     }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::{
     ModelRequest, Reply, Served,
     admit::Admitted,
+    record_denial,
     route::{Response, Routed},
     settlement::Settlement,
 };
@@ -53,10 +54,11 @@ pub async fn respond(
     let (max_tokens_set, limit_states) = (admitted.plan.max_tokens_set, admitted.limit_states.clone());
     let deadline = admitted.deadline;
     let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), request };
-    let responder = Responder { app: app.clone(), settlement, permit: routed.permit, event, started, deadline };
+    let mut responder = Responder { app: app.clone(), settlement, permit: routed.permit, event, started, deadline };
     let reply = match routed.response {
         Response::Whole(answer) => {
-            responder.end(answer.usage, RequestOutcome::Answered, CallOutcome::Answered).await;
+            responder.event.outcome = RequestOutcome::Answered;
+            responder.end(answer.usage, CallOutcome::Answered).await;
             Reply::Whole(answer)
         }
         Response::Stream(stream) => {
@@ -123,30 +125,34 @@ impl Responder {
             Some(Failure::Throttled) => CallOutcome::Throttled,
             Some(_) => CallOutcome::Ignored,
         };
+        if let Some(failure) = &failure {
+            record_denial(&self.app, failure, &self.settlement.pool.model_id);
+        }
         let problem = failure.map(Failure::into_problem);
-        let outcome = match &problem {
+        if let Some(problem) = &problem {
+            self.event.fail(problem);
+        }
+        self.event.outcome = match &problem {
             Some(_) => RequestOutcome::Failed,
             None if has_reader => RequestOutcome::Answered,
             None => RequestOutcome::Cancelled,
         };
-        self.end(usage, outcome, call_outcome).await;
+        self.end(usage, call_outcome).await;
         if has_reader {
             let _ = sender.send(Delta::End(problem.map_or(Ok(()), Err))).await;
         }
     }
 
     /// Releases the permit, settles, and records the request event.
-    async fn end(self, usage: Option<Usage>, outcome: RequestOutcome, call_outcome: CallOutcome) {
+    async fn end(self, usage: Option<Usage>, call_outcome: CallOutcome) {
         let Self { app, settlement, permit, mut event, started, .. } = self;
         if let Some(permit) = permit {
             permit.release(call_outcome);
         }
-        let receipt = settlement.settle(&app, usage, outcome == RequestOutcome::Failed).await;
-        event.cost_microusd = receipt.tenant.map(|charged| charged.charge.cost_microusd);
+        let receipt = settlement.settle(&app, usage, event.outcome == RequestOutcome::Failed).await;
         event.charge(&receipt);
         event.input_tokens = usage.map(|usage| usage.all_input_tokens());
         event.output_tokens = usage.map(|usage| usage.output_tokens);
-        event.outcome = outcome;
         event.duration_ms = app.clock.now() - started;
         app.telemetry.record(event);
     }

@@ -1,6 +1,6 @@
 //! The ladder: tries one pool after the other until a pool answers.
 
-use super::{ModelRequest, accounts, admit::Admitted, log_denial, problems, settlement};
+use super::{ModelRequest, accounts, admit::Admitted, problems, record_denial, settlement};
 use crate::{
     app::App,
     chat::Answer,
@@ -104,7 +104,7 @@ pub async fn route<'a>(
             Ok(response) => return Ok(Routed { pool, held, permit, calls, response }),
             Err(failure) => failure,
         };
-        log_denial(&failure, &pool.model_id);
+        record_denial(app, &failure, &pool.model_id);
         let may_be_billed = matches!(failure, Failure::Failed(_));
         let charged = match held {
             Some(held) => Some(settlement::give_back(app, held, may_be_billed).await),

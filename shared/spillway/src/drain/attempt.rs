@@ -15,11 +15,10 @@ use crate::{
     job::{FailureReason, Job, JobOutcome, JobReader, StoredResult},
     pool::Model,
     problem::{Kind, Problem},
-    quota::Receipt,
     stored_headers::StoredHeaders,
     telemetry::RequestEvent,
     tenant::{Class, Tenant},
-    units::Millis,
+    units::{Millis, UnixMs},
 };
 
 /// The outcome of an attempt.
@@ -91,7 +90,11 @@ async fn serve(
     times: AttemptTimes,
     partial_output: &mut PartialOutput<'_>,
 ) -> Result<StoredResult, Problem> {
-    let JobRequest { tenant, model, chat, api, echo } = read(app, job, body).await?;
+    let started = app.clock.now();
+    let event = event(job);
+    let record = |event, problem: &Problem| record_failure(app, event, problem, started);
+    let read = read(app, job, body).await.inspect_err(|problem| record(event.clone(), problem))?;
+    let JobRequest { tenant, model, chat, api, echo } = read;
     let ignored = chat.ignored.join(", ");
     let context = AnswerContext {
         request_id: job.answer_id(),
@@ -100,17 +103,8 @@ async fn serve(
         created_at: job.created_at,
         echo,
     };
-    let event = RequestEvent {
-        request_id: job.id.clone(),
-        tenant: Some(tenant.name.clone()),
-        parent: tenant.parent.clone(),
-        dialect: Some(job.call.api.dialect().name()),
-        model: Some(model.name.clone()),
-        route: Some("drain"),
-        class: Some(job.class.name()),
-        stream: chat.stream,
-        ..RequestEvent::default()
-    };
+    let mut event =
+        RequestEvent { parent: tenant.parent.clone(), model: Some(model.name.clone()), stream: chat.stream, ..event };
     let request = ModelRequest {
         request_id: job.id.clone(),
         class: job.class,
@@ -126,9 +120,8 @@ async fn serve(
     let served = match broker::serve(app, request).await {
         Ok(served) => served,
         Err(ServeError { problem, receipt }) => {
-            if let Some(receipt) = receipt {
-                record_charge(app, event, &receipt);
-            }
+            receipt.iter().for_each(|receipt| event.charge(receipt));
+            record(event, &problem);
             return Err(problem);
         }
     };
@@ -143,9 +136,25 @@ async fn serve(
     }
 }
 
-/// Records an event for a failed attempt for which a charge remains.
-fn record_charge(app: &App, mut event: RequestEvent, receipt: &Receipt) {
-    event.charge(receipt);
+/// Starts the event of an attempt.
+fn event(job: &Job) -> RequestEvent {
+    RequestEvent {
+        request_id: job.id.clone(),
+        tenant: Some(job.tenant.clone()),
+        dialect: Some(job.call.api.dialect().name()),
+        route: Some("drain"),
+        class: Some(job.class.name()),
+        ..RequestEvent::default()
+    }
+}
+
+/// Records an attempt that failed. An attempt that found no room is none: the job waits on.
+fn record_failure(app: &App, mut event: RequestEvent, problem: &Problem, started: UnixMs) {
+    if problem.kind == Kind::Throttled {
+        return;
+    }
+    event.fail(problem);
+    event.duration_ms = app.clock.now() - started;
     app.telemetry.record(event);
 }
 

@@ -15,6 +15,7 @@ use crate::{
     overflow,
     queue::Queue,
     store::jobs::SweepOutcome,
+    telemetry::SweepEvent,
     units::Millis,
     webhook,
 };
@@ -28,11 +29,12 @@ const MAX_JOBS: usize = 1_000;
 /// Number of jobs that are handled concurrently.
 const CONCURRENT_JOBS: usize = 16;
 
-/// Handles every overdue job. Returns how many messages were sent again. A superfluous message is
-/// harmless, because only one claim succeeds. A failure on one job does not stop the others.
+/// Handles every overdue job, and records the sweep. Returns how many messages were sent again. A
+/// superfluous message is harmless, because only one claim succeeds. A failure on one job does not
+/// stop the others.
 ///
 /// A job can be overdue because its message was lost or never sent, because its drain died, or
-/// because it expired in a long queue.
+/// because it expired in a long queue. A job that waits for a limit of its tenant is not overdue.
 ///
 /// # Errors
 /// Returns an error if the store or the queue was unavailable for some jobs. The next sweep tries
@@ -40,38 +42,54 @@ const CONCURRENT_JOBS: usize = 16;
 pub async fn sweep(app: &App) -> anyhow::Result<usize> {
     let Some(queue) = &app.queue else { return Ok(0) };
     let overdue = app.jobs.overdue(MAX_JOBS, app.clock.now()).await?;
+    let mut event = SweepEvent { sweeps: 1, oldest_overdue_s: 0, overdue: overdue.len(), resent: 0, unhandled: 0 };
     let swept = stream::iter(overdue).map(|open| async move { (sweep_job(app, queue, &open.id).await, open.id) });
-    let (mut sent, mut failure) = (0, None);
+    let mut failure = None;
     let mut swept = std::pin::pin!(swept.buffer_unordered(CONCURRENT_JOBS));
     while let Some((result, job_id)) = swept.next().await {
         match result {
-            Ok(is_sent) => sent += usize::from(is_sent),
+            Ok(Swept { is_sent, ready_for }) => {
+                event.resent += usize::from(is_sent);
+                event.oldest_overdue_s = event.oldest_overdue_s.max(ready_for.as_s_rounded_up());
+            }
             Err(error) => {
                 warn!(job_id, error = format!("{error:#}"), "failed to handle an overdue job");
+                event.unhandled += 1;
                 failure = Some(error);
             }
         }
     }
+    let sent = event.resent;
+    app.telemetry.record_sweep(event);
     failure.map_or(Ok(sent), |error| Err(error).context("failed to handle some overdue jobs"))
 }
 
-/// Handles one overdue job or batch. Returns whether its message was sent again.
-async fn sweep_job(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
+/// What the sweep did about one overdue job or batch.
+#[derive(Default)]
+struct Swept {
+    /// Whether its message was sent again.
+    is_sent: bool,
+    /// How long the job has been ready for a drain; zero for a batch and for a job that has ended.
+    ready_for: Millis,
+}
+
+/// Handles one overdue job or batch.
+async fn sweep_job(app: &App, queue: &Queue, id: &str) -> anyhow::Result<Swept> {
+    let now = app.clock.now();
     if is_batch_id(id) {
-        let Some(batch) = app.batches.take_for_resend(id, app.clock.now()).await? else { return Ok(false) };
+        let Some(batch) = app.batches.take_for_resend(id, now).await? else { return Ok(Swept::default()) };
         queue.send(&batch.id, &batch.tenant, Millis::ZERO).await?;
-        return Ok(true);
+        return Ok(Swept { is_sent: true, ready_for: Millis::ZERO });
     }
-    match app.jobs.sweep(id, app.clock.now()).await? {
+    match app.jobs.sweep(id, now).await? {
         SweepOutcome::Resend(job) => {
             warn!(job_id = job.id, "sending an overdue message again");
             queue.send(&job.id, &job.tenant, Millis::ZERO).await?;
-            Ok(true)
+            return Ok(Swept { is_sent: true, ready_for: now - job.ready_at });
         }
         SweepOutcome::Report(job) => {
             warn!(job_id = job.id, "sending an overdue notification");
             webhook::notify_job(app, &job).await?;
-            Ok(false)
         }
         SweepOutcome::Ended(job) => {
             warn!(job_id = job.id, status = job.status.name(), "ended an overdue job");
@@ -79,8 +97,8 @@ async fn sweep_job(app: &App, queue: &Queue, id: &str) -> anyhow::Result<bool> {
             if job.status == JobStatus::Failed {
                 dead_letters::dead_letter_job(app, &job, FailureReason::AttemptsExhausted).await;
             }
-            Ok(false)
         }
-        SweepOutcome::Nothing => Ok(false),
+        SweepOutcome::Nothing => {}
     }
+    Ok(Swept::default())
 }

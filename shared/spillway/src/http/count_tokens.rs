@@ -32,7 +32,7 @@ pub async fn count(
     let counted = count_draft(app, call, api.read(&body, path_model.as_deref(), false), &mut event).await;
     match &counted {
         Ok(_) => event.outcome = RequestOutcome::Answered,
-        Err(problem) => record::note_failure(&mut event, problem),
+        Err(problem) => event.fail(problem),
     }
     record::end(app, event, started);
     let count = counted?;

@@ -22,7 +22,7 @@ pub async fn apply(app: &App, call: &Call, id: &str, version: &str, body: Bytes)
             event.outcome = RequestOutcome::Answered;
             event.charge(&applied.receipt);
         }
-        Err(problem) => record::note_failure(&mut event, problem),
+        Err(problem) => event.fail(problem),
     }
     record::end(app, event, started);
     let applied = applied?;

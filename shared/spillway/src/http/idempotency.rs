@@ -91,7 +91,8 @@ where
 }
 
 /// Records the event of a request that ends with `problem`.
-fn failed(app: &App, event: RequestEvent, problem: Problem) -> Problem {
+fn failed(app: &App, mut event: RequestEvent, problem: Problem) -> Problem {
+    event.fail(&problem);
     app.telemetry.record(event);
     problem
 }
@@ -119,7 +120,7 @@ impl Leader {
             Ok(Some(stored)) => self.replay(writer, stored),
             Ok(None) => self.run(writer, running, lease).await,
             Err(problem) => {
-                self.app.telemetry.record(record::event(&self.call));
+                let problem = failed(&self.app, record::event(&self.call), problem);
                 writer.forget();
                 write(&writer, self.problem_response(&problem)).await;
                 writer.end();

@@ -68,7 +68,7 @@ async fn attempt(app: &App, call: &Call, route: &ModelRoute, body: Bytes) -> Res
             Ok(response)
         }
         Err(problem) => {
-            record::note_failure(&mut event, &problem);
+            event.fail(&problem);
             Err(problem)
         }
     };

@@ -1,13 +1,7 @@
 //! Request events of requests that the broker does not record.
 
 use super::{Call, Head};
-use crate::{
-    app::App,
-    problem::{Kind, Problem, RefusedBy},
-    quota::LimitName,
-    telemetry::{RequestEvent, RequestOutcome},
-    units::UnixMs,
-};
+use crate::{app::App, problem::Problem, telemetry::RequestEvent, units::UnixMs};
 
 /// Starts the event of an authenticated request.
 pub fn event(call: &Call) -> RequestEvent {
@@ -29,21 +23,11 @@ fn anonymous(head: &Head, route: &'static str) -> RequestEvent {
     }
 }
 
-/// Records a request that was refused before its tenant and its preferences were known.
-pub fn refused(app: &App, head: &Head, route: &'static str, problem: &Problem) {
+/// Records a request that ended with `problem` before a handler could start its event.
+pub fn refused(app: &App, head: &Head, route: &'static str, problem: &Problem, started: UnixMs) {
     let mut event = anonymous(head, route);
-    note_failure(&mut event, problem);
-    app.telemetry.record(event);
-}
-
-/// Sets the outcome of a request that failed.
-pub fn note_failure(event: &mut RequestEvent, problem: &Problem) {
-    event.outcome = match problem.kind {
-        Kind::Throttled | Kind::BudgetExhausted => RequestOutcome::Refused,
-        _ => RequestOutcome::Failed,
-    };
-    let limit_names = problem.refused_by.as_ref().map(RefusedBy::limit_names).unwrap_or_default();
-    event.limit = limit_names.first().map(LimitName::to_string);
+    event.fail(problem);
+    end(app, event, started);
 }
 
 /// Records the event of a request that arrived at `started`.

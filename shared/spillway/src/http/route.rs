@@ -38,7 +38,7 @@ pub struct Route {
 pub enum Handler {
     /// Serves every caller, such as a load balancer.
     Public(fn(&Head) -> Response<Body>),
-    /// Serves authenticated callers.
+    /// Serves authenticated callers, and records an event only if the broker fails.
     Tenant(Serve),
     /// Serves authenticated callers, and records an event for each request, even if the
     /// authentication fails.

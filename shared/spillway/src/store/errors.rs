@@ -111,7 +111,7 @@ impl From<BlobError> for Problem {
 }
 
 /// The problem that the caller receives. The cause is for the operator and is logged.
-fn unavailable(service: &str, error: &impl Display) -> Problem {
+fn unavailable(service: &'static str, error: &impl Display) -> Problem {
     error!(service, %error, "a service is unavailable");
     Problem::unavailable(service)
 }

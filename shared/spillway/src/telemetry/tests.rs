@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::{quota::Charge, units::UnixMs};
+use crate::{
+    problem::{Kind, Problem},
+    quota::{Charge, Charged},
+    units::{Millis, UnixMs},
+};
 
 /// A writer whose clones write to the same place.
 #[derive(Clone, Default)]
@@ -47,10 +51,15 @@ fn full_event() -> RequestEvent {
         pool: Some("provisioned".into()),
         class: Some("standard"),
         outcome: RequestOutcome::Answered,
+        error: Some("timeout"),
         limit: Some("tokens_per_minute".into()),
+        unavailable_service: Some("ledger"),
+        server_errors: Some(1),
+        failed_closed: Some(1),
         stream: true,
         input_tokens: Some(11),
         output_tokens: Some(22),
+        tokens: None,
         reserved_tokens: Some(4107),
         cost_microusd: Some(363),
         admit_ms: Some(Millis::from_ms(4)),
@@ -71,47 +80,22 @@ const CHARGED: Charged = Charged {
     charge: Charge { requests: 1, minute_tokens: 121, day_tokens: 122, cost_microusd: 363 },
 };
 
-fn names(list: &Value) -> BTreeSet<&str> {
-    list.as_array().unwrap().iter().map(|entry| entry.get("Name").unwrap_or(entry).as_str().unwrap()).collect()
-}
-
 #[test]
-fn an_event_is_one_line_of_valid_embedded_metric_format() {
-    let event = recorded(full_event());
-    assert!(event["_aws"]["Timestamp"].as_u64().unwrap() > 1_700_000_000_000);
-    let directives = event["_aws"]["CloudWatchMetrics"].as_array().unwrap();
-    let [directive] = directives.as_slice() else { panic!("{directives:?}") };
-    assert_eq!(directive["Namespace"], "Spillway");
-    // Every metric and dimension in the directive exists and has the right type.
-    for metric in names(&directive["Metrics"]) {
-        assert!(event[metric].is_number(), "{metric}");
-    }
-    for set in directive["Dimensions"].as_array().unwrap() {
-        for dimension in names(set) {
-            assert!(event[dimension].as_str().is_some_and(|value| !value.is_empty()), "{dimension}");
-        }
-    }
-    let metrics = names(&directive["Metrics"]);
-    let expected = "admit_ms cost_microusd duration_ms input_tokens output_tokens time_to_first_token_ms";
-    assert_eq!(metrics, expected.split(' ').collect());
-}
-
-#[test]
-fn the_tenant_is_a_property_and_not_a_dimension() {
+fn a_caller_cannot_add_metrics() {
     let event = recorded(full_event());
     assert_eq!(event["tenant"], "a \"quoted\" tenant");
-    let dimensions = event["_aws"]["CloudWatchMetrics"][0]["Dimensions"].as_array().unwrap();
-    let allowed = BTreeSet::from(["dialect", "model", "outcome"]);
-    assert!(!dimensions.is_empty());
-    assert!(dimensions.iter().all(|set| names(set).is_subset(&allowed)), "{dimensions:?}");
+    let directives = event["_aws"]["CloudWatchMetrics"].as_array().unwrap();
+    let dimensions: Vec<&Value> = directives.iter().map(|directive| &directive["Dimensions"]).collect();
+    assert_eq!(dimensions, [&json!([[]]), &json!([["outcome"]]), &json!([["model"]])]);
 }
 
 #[test]
 fn an_event_has_the_named_fields_and_nothing_else() {
     let event = recorded(full_event());
     let fields: BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = "_aws request_id answer_of tenant dialect route model pool class outcome limit stream input_tokens \
-                    output_tokens reserved_tokens cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
+    let expected = "_aws request_id answer_of tenant dialect route model pool class outcome error limit \
+                    unavailable_service server_errors failed_closed stream input_tokens output_tokens tokens reserved_tokens \
+                    cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
                     attempts regained_tokens parent";
     let charged = ["tenant", "parent", "pool"].map(|payer| {
         ["at_ms", "minute_tokens", "day_tokens", "microusd"].map(|field| format!("{payer}_charged_{field}"))
@@ -124,11 +108,37 @@ fn an_event_has_the_named_fields_and_nothing_else() {
 }
 
 #[test]
-fn unknown_fields_are_left_out_but_dimensions_are_not() {
+fn unknown_fields_are_left_out() {
     let event = recorded(RequestEvent { request_id: "r-2".into(), ..RequestEvent::default() });
     let fields: BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(fields, "_aws request_id dialect model outcome stream duration_ms".split(' ').collect());
-    assert_eq!([&event["dialect"], &event["model"], &event["outcome"]], ["none", "none", "failed"]);
+    assert_eq!(fields, "_aws request_id outcome stream duration_ms".split(' ').collect());
+    assert_eq!(event["outcome"], "failed");
+}
+
+/// Returns the numbers that operators watch, of a request that ended with `problem`.
+fn watched(problem: &Problem) -> [Option<u32>; 2] {
+    let mut event = RequestEvent::default();
+    event.fail(problem);
+    [event.server_errors, event.failed_closed]
+}
+
+#[test]
+fn only_a_failure_that_the_caller_did_not_cause_is_a_server_error() {
+    for kind in [Kind::Model, Kind::Unavailable, Kind::Timeout, Kind::Internal] {
+        assert_eq!(watched(&Problem::new(kind, "")), [Some(1), None], "{kind:?}");
+    }
+    for kind in [Kind::Invalid, Kind::Unauthenticated, Kind::Throttled, Kind::BudgetExhausted, Kind::TooLarge] {
+        assert_eq!(watched(&Problem::new(kind, "")), [None, None], "{kind:?}");
+    }
+    assert_eq!(watched(&Problem::unavailable("ledger")), [Some(1), Some(1)]);
+}
+
+#[test]
+fn a_failed_request_has_the_kind_of_its_problem_and_the_service_that_is_unavailable() {
+    let mut event = RequestEvent::default();
+    event.fail(&Problem::unavailable("registry"));
+    let event = recorded(event);
+    assert_eq!([&event["error"], &event["unavailable_service"]], ["unavailable", "registry"]);
 }
 
 #[test]

@@ -1,0 +1,204 @@
+//! The events: what each line of stdout contains.
+
+use metrique::{
+    CloseValue,
+    emf::flags::NoMetric,
+    unit::{Millisecond, Second},
+    unit_of_work::metrics,
+};
+
+use crate::{
+    problem::{Kind, Problem, RefusedBy},
+    quota::{Charged, LimitName, Receipt},
+    units::{Millis, UnixMs},
+};
+
+/// The outcome of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[metrics(value(string), rename_all = "snake_case")]
+pub enum RequestOutcome {
+    Answered,
+    /// The request became a job.
+    Queued,
+    /// There was no room, or there will never be.
+    Refused,
+    /// The caller, Spillway or the model failed. Also the outcome of an event that was never
+    /// completed.
+    #[default]
+    Failed,
+    /// The client disconnected and cannot come back for the answer.
+    Cancelled,
+    /// The caller got the answer of another attempt at the same call. Nothing was charged for it.
+    Replayed,
+}
+
+/// The record of one request, or of one failed attempt at a job. A field that is `None` is left
+/// out.
+///
+/// The names of the fields are the names in the JSON. Each number without `NoMetric` is a metric
+/// without dimensions; `Formats` adds dimensions to a few. CloudWatch bills each metric and each
+/// combination of dimensions, so there are few, and no dimension has values that a caller can make
+/// up: `model` is a name from the registry, never the caller's text.
+#[derive(Debug, Clone, Default)]
+#[metrics]
+pub struct RequestEvent {
+    pub request_id: String,
+    /// The request whose answer this request got, if not its own.
+    pub answer_of: Option<String>,
+    pub tenant: Option<String>,
+    pub dialect: Option<&'static str>,
+    /// Method and path pattern, such as `POST /v1/messages`, or `drain`.
+    pub route: Option<&'static str>,
+    pub model: Option<String>,
+    pub pool: Option<String>,
+    pub class: Option<&'static str>,
+    pub outcome: RequestOutcome,
+    /// Kind of the problem, if the request failed.
+    pub error: Option<&'static str>,
+    /// The limit that refused.
+    pub limit: Option<String>,
+    /// The service without which the broker admits nothing.
+    pub unavailable_service: Option<&'static str>,
+    /// 1 if the request failed and its caller did nothing wrong.
+    pub server_errors: Option<u32>,
+    /// 1 if the broker could not decide, so that it admitted nothing.
+    pub failed_closed: Option<u32>,
+    #[metrics(flags(NoMetric))]
+    pub stream: bool,
+    #[metrics(flags(NoMetric))]
+    pub input_tokens: Option<u64>,
+    #[metrics(flags(NoMetric))]
+    pub output_tokens: Option<u64>,
+    /// Sum of the input and output tokens of a request that was charged; 0 if the model reported
+    /// none. Set when the event is written.
+    #[metrics(flags(NoMetric))]
+    pub tokens: Option<u64>,
+    #[metrics(flags(NoMetric))]
+    pub reserved_tokens: Option<u64>,
+    #[metrics(flags(NoMetric))]
+    pub cost_microusd: Option<u64>,
+    /// Duration of the admission, without the hold.
+    #[metrics(unit = Millisecond)]
+    pub admit_ms: Option<Millis>,
+    #[metrics(unit = Millisecond)]
+    pub time_to_first_token_ms: Option<Millis>,
+    /// Time from the first byte of the request to the last byte of the answer.
+    #[metrics(unit = Millisecond)]
+    pub duration_ms: Millis,
+    /// Time spent waiting for room.
+    #[metrics(flags(NoMetric))]
+    pub hold_ms: Option<Millis>,
+    /// Number of calls to the model, one for each pool that was tried.
+    #[metrics(flags(NoMetric))]
+    pub attempts: Option<u32>,
+    /// Quota tokens that were not reserved because recent answers were shorter than the output cap.
+    #[metrics(flags(NoMetric))]
+    pub regained_tokens: Option<u64>,
+    /// The tenant's parent, if it was charged.
+    pub parent: Option<String>,
+    /// Final charge on the tenant.
+    #[metrics(flatten, prefix = "tenant_")]
+    pub tenant_charged: Option<ChargedEvent>,
+    /// Final charge on the parent.
+    #[metrics(flatten, prefix = "parent_")]
+    pub parent_charged: Option<ChargedEvent>,
+    /// Final charge on the pool.
+    #[metrics(flatten, prefix = "pool_")]
+    pub pool_charged: Option<ChargedEvent>,
+}
+
+/// The charge on one account: enough to recompute its counters (`spillway ledger verify`).
+#[derive(Debug, Clone, Copy)]
+#[metrics(subfield_owned)]
+pub struct ChargedEvent {
+    #[metrics(flags(NoMetric))]
+    charged_at_ms: UnixMs,
+    #[metrics(flags(NoMetric))]
+    charged_minute_tokens: u64,
+    #[metrics(flags(NoMetric))]
+    charged_day_tokens: u64,
+    #[metrics(flags(NoMetric))]
+    charged_microusd: u64,
+}
+
+impl From<Charged> for ChargedEvent {
+    fn from(Charged { at, charge }: Charged) -> Self {
+        Self {
+            charged_at_ms: at,
+            charged_minute_tokens: charge.minute_tokens,
+            charged_day_tokens: charge.day_tokens,
+            charged_microusd: charge.cost_microusd,
+        }
+    }
+}
+
+impl CloseValue for Millis {
+    type Closed = u64;
+
+    fn close(self) -> u64 {
+        self.as_ms()
+    }
+}
+
+impl CloseValue for UnixMs {
+    type Closed = u64;
+
+    fn close(self) -> u64 {
+        self.as_ms()
+    }
+}
+
+impl RequestEvent {
+    /// Adds the charges in `receipt`.
+    pub fn charge(&mut self, receipt: &Receipt) {
+        self.cost_microusd = receipt.tenant.map(|charged| charged.charge.cost_microusd);
+        self.tenant_charged = receipt.tenant.map(ChargedEvent::from);
+        self.parent_charged = receipt.parent.map(ChargedEvent::from);
+        self.pool_charged = receipt.pool.map(ChargedEvent::from);
+        self.pool.clone_from(&receipt.pool_name);
+    }
+
+    /// Sets the outcome of a request that ends with `problem`, and counts what operators watch.
+    pub fn fail(&mut self, problem: &Problem) {
+        self.outcome = match problem.kind {
+            Kind::Throttled | Kind::BudgetExhausted => RequestOutcome::Refused,
+            _ => RequestOutcome::Failed,
+        };
+        self.error = Some(problem.kind.name());
+        let limit_names = problem.refused_by.as_ref().map(RefusedBy::limit_names).unwrap_or_default();
+        self.limit = limit_names.first().map(LimitName::to_string);
+        self.unavailable_service = problem.unavailable_service;
+        self.server_errors = problem.kind.is_server_error().then_some(1);
+        self.failed_closed = problem.unavailable_service.map(|_| 1);
+    }
+}
+
+/// The record of one sweep.
+#[derive(Debug, Clone)]
+#[metrics]
+pub struct SweepEvent {
+    /// Always 1: the number of sweeps.
+    pub sweeps: u32,
+    /// How long the job that waits longest for a drain has been ready; 0 if no job is overdue.
+    #[metrics(unit = Second)]
+    pub oldest_overdue_s: u64,
+    /// Number of overdue jobs and batches that the sweep found.
+    #[metrics(flags(NoMetric))]
+    pub overdue: usize,
+    /// Number of messages that were sent again.
+    #[metrics(flags(NoMetric))]
+    pub resent: usize,
+    /// Number of jobs and batches that the sweep could not handle.
+    #[metrics(flags(NoMetric))]
+    pub unhandled: usize,
+}
+
+/// The record of one call that Bedrock denied.
+#[derive(Debug, Clone)]
+#[metrics]
+pub struct DenialEvent {
+    /// Always 1: the number of denied calls.
+    pub denied: u32,
+    /// Bedrock's id of the model.
+    pub model_id: String,
+}
