@@ -106,18 +106,26 @@ ALLOWED_ACTIONS = {
         "DrainLogs": LOG_ACTIONS,
     },
 }
+# Alarms: the namespace and the name of the metric, and the value of its dimension. The metrics of
+# events are in the namespace of the stack.
 ALARMS = {
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "DeadLetterQueue"),
-    ("AWS/SQS", "ApproximateAgeOfOldestMessage", "JobsQueue"),
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "WebhookDeadLetterQueue"),
     ("AWS/SQS", "ApproximateAgeOfOldestMessage", "WebhookQueue"),
-    ("AWS/Events", "FailedInvocations", "DrainFunctionSweep"),
     ("AWS/Lambda", "Errors", "ApiFunction"),
     ("AWS/Lambda", "Throttles", "ApiFunction"),
     ("AWS/Lambda", "Errors", "DrainFunction"),
     ("AWS/Lambda", "Throttles", "DrainFunction"),
     ("AWS/Lambda", "RecursiveInvocationsDropped", "DrainFunction"),
+    ("AWS/ApiGateway", "5XXError", "AWS::StackName"),
+    ("the stack", "sweeps", None),
+    ("the stack", "oldest_overdue_s", None),
+    ("the stack", "failed_closed", None),
+    ("the stack", "server_errors", None),
+    ("the stack", "denied", None),
 }
+# The namespace of the metrics in the events.
+METRIC_NAMESPACE = {"Fn::Sub": "Spillway/${AWS::StackName}"}
 
 
 def template():
@@ -142,6 +150,7 @@ def problems(sam, config=None, with_lint=True):
     config = CONFIG.read_text() if config is None else config
     found = [problem for check in CHECKS for problem in check(stack)]
     found += check_iam_auth(stack, iam_stack)
+    found += check_alarms_unchanged(packaged, stack)
     found += check_environment(stack, config)
     found += check_code(sam)
     return found + (lint_problems(stack) if with_lint else [])
@@ -384,17 +393,39 @@ def check_logs(stack):
             yield f"logs: logs of {name} never expire"
         if config.get("LogFormat") != "JSON":
             yield f"logs: logs of {name} are not JSON"
+        if config.get("ApplicationLogLevel") != "INFO":
+            yield f"logs: the log level of {name} drops events, or can change unnoticed"
 
 
 def check_alarms(stack):
+    """Checks that each alarm exists. The end-to-end tests evaluate the alarms on metrics of events."""
     found = set()
-    for alarm in resources(stack, "AWS::CloudWatch::Alarm").values():
-        subject = alarm["Dimensions"][0]["Value"]
-        found.add((alarm["Namespace"], alarm["MetricName"], subject.get("Ref") or subject["Fn::GetAtt"][0]))
+    for name, alarm in resources(stack, "AWS::CloudWatch::Alarm").items():
+        namespace, metric = alarm["Namespace"], alarm["MetricName"]
+        subjects = [dimension["Value"] for dimension in alarm.get("Dimensions", [])]
+        subjects = [subject.get("Ref") or subject["Fn::GetAtt"][0] for subject in subjects] or [None]
+        found.add(("the stack" if namespace == METRIC_NAMESPACE else str(namespace), metric, *subjects))
         if "Ref" not in str(alarm.get("AlarmActions")):
-            yield f"alarms: the alarm for {alarm['MetricName']} has no action"
-    for _, metric, subject in sorted(ALARMS - found):
-        yield f"alarms: no alarm for {metric} of {subject}"
+            yield f"alarms: the alarm for {metric} has no action"
+        if alarm.get("TreatMissingData") not in ("breaching", "notBreaching"):
+            yield f"alarms: {name} does not say what missing data means"
+    for _, metric, subject in sorted(ALARMS - found, key=str):
+        yield f"alarms: no alarm for {metric} of {subject or 'the events'}"
+    for namespace, metric, *subjects in sorted(found - ALARMS, key=str):
+        yield f"alarms: unexpected alarm for {metric} of {subjects} in {namespace}"
+    for name, function in resources(stack, "AWS::Lambda::Function").items():
+        if function["Environment"]["Variables"].get("SPILLWAY_METRIC_NAMESPACE") != METRIC_NAMESPACE:
+            yield f"alarms: {name} writes metrics into another namespace"
+    for api in resources(stack, "AWS::ApiGateway::RestApi").values():
+        if api.get("Name") != {"Ref": "AWS::StackName"}:
+            yield "alarms: the name of the API is not the dimension of its alarm"
+
+
+def check_alarms_unchanged(sam, stack):
+    """Reports alarms that the transform changes. The end-to-end tests read the untransformed ones."""
+    kind = "AWS::CloudWatch::Alarm"
+    if resources(sam, kind) != resources(stack, kind):
+        yield "alarms: the transform changes them"
 
 
 def check_function_url(stack):

@@ -194,7 +194,33 @@ MISTAKES = {
         lambda sam: sam["Resources"].pop("RecursiveInvocationsAlarm"),
         "no alarm for RecursiveInvocationsDropped",
     ),
-    "no alarm for the sweep": (lambda sam: sam["Resources"].pop("SweepAlarm"), "no alarm for FailedInvocations"),
+    "no alarm for the sweep": (lambda sam: sam["Resources"].pop("SweepAlarm"), "no alarm for sweeps of the events"),
+    "an alarm on a metric that does not exist": (
+        lambda sam: properties(sam, "DeniedModelsAlarm").update(MetricName="denials"),
+        "no alarm for denied of the events",
+    ),
+    "an alarm on the metrics of all stacks": (
+        lambda sam: properties(sam, "FailedClosedAlarm").update(Namespace="Spillway"),
+        "unexpected alarm for failed_closed of [None] in Spillway",
+    ),
+    "an alarm on a dimension that the metric does not have": (
+        lambda sam: properties(sam, "OverdueJobsAlarm").update(
+            Dimensions=[{"Name": "FunctionName", "Value": {"Ref": "DrainFunction"}}]
+        ),
+        "no alarm for oldest_overdue_s of the events",
+    ),
+    "metrics in a namespace without alarms": (
+        lambda sam: sam["Globals"]["Function"]["Environment"]["Variables"].update(SPILLWAY_METRIC_NAMESPACE="Spillway"),
+        "ApiFunction writes metrics into another namespace",
+    ),
+    "an API whose metrics have another dimension": (
+        lambda sam: properties(sam, "Api").update(Name="spillway"),
+        "the name of the API is not the dimension of its alarm",
+    ),
+    "an alarm that takes missing data for insufficient": (
+        lambda sam: properties(sam, "SweepAlarm").pop("TreatMissingData"),
+        "SweepAlarm does not say what missing data means",
+    ),
     "SAM's generated role": (
         lambda sam: properties(sam, "DrainFunction").pop("Role"),
         "roles: DrainFunctionRole has the managed policies",
@@ -253,6 +279,14 @@ MISTAKES = {
         lambda sam: properties(sam, "ApiFunction")["LoggingConfig"].update(LogFormat="Text"),
         "logs of ApiFunction are not JSON",
     ),
+    "a log level that drops events": (
+        lambda sam: properties(sam, "DrainFunction")["LoggingConfig"].update(ApplicationLogLevel="WARN"),
+        "the log level of DrainFunction drops events",
+    ),
+    "a log level that is left to the account": (
+        lambda sam: properties(sam, "ApiFunction")["LoggingConfig"].pop("ApplicationLogLevel"),
+        "the log level of ApiFunction drops events",
+    ),
     "a missing alarm": (lambda sam: sam["Resources"].pop("DeadLettersAlarm"), "no alarm for"),
     "an alarm on the wrong function": (
         lambda sam: properties(sam, "DrainThrottlesAlarm").update(
@@ -261,8 +295,8 @@ MISTAKES = {
         "no alarm for Throttles of DrainFunction",
     ),
     "an alarm without an action": (
-        lambda sam: properties(sam, "QueueAgeAlarm").pop("AlarmActions"),
-        "the alarm for ApproximateAgeOfOldestMessage has no action",
+        lambda sam: properties(sam, "OverdueJobsAlarm").pop("AlarmActions"),
+        "the alarm for oldest_overdue_s has no action",
     ),
     "a missing variable": (
         lambda sam: sam["Globals"]["Function"]["Environment"]["Variables"].pop("SPILLWAY_QUEUE_URL"),

@@ -1,5 +1,6 @@
 //! End-to-end tests: the whole product over the stand-ins, called as its clients call it.
 
+mod alarms;
 mod background;
 mod bad_input;
 mod batches;

@@ -1,5 +1,6 @@
 //! A deployment to test against: the broker over the stand-ins in this process, called over HTTP.
 
+pub mod alarms;
 pub mod answer;
 pub mod jobs;
 pub mod metrics;
