@@ -6,6 +6,7 @@ mod bad_input;
 mod batches;
 mod chat;
 mod clock;
+mod cost;
 mod dead_letters;
 mod deadlines;
 mod drain;

@@ -6,6 +6,7 @@
 
 pub(crate) mod control;
 mod proxy;
+mod units;
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use proxy::serve;
+pub use units::Units;
 
 /// Effect of a fault on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +68,7 @@ impl Fault {
 }
 
 /// Counters since the start or the last reset.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     /// Requests per operation, including struck requests. The operation of a DynamoDB request is
     /// the last segment of `x-amz-target`, or the path without that header.
@@ -75,6 +77,8 @@ pub struct Stats {
     pub failed_conditions: u64,
     /// Requests that were struck by a fault.
     pub struck: u64,
+    /// Units of DynamoDB by table. Empty for other services.
+    pub units: BTreeMap<String, Units>,
 }
 
 /// Handle to the counters and faults of a service. Clones share the same state.
@@ -113,8 +117,14 @@ impl Faults {
         Some(effect)
     }
 
-    fn count_failed_condition(&self) {
-        self.lock().stats.failed_conditions += 1;
+    fn count_failed_condition(&self, request: &[u8]) {
+        let mut state = self.lock();
+        state.stats.failed_conditions += 1;
+        units::add_failed_condition(&mut state.stats.units, request);
+    }
+
+    fn count_units(&self, operation: &str, response: &[u8]) {
+        units::add(&mut self.lock().stats.units, operation, response);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

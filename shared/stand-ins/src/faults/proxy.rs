@@ -20,7 +20,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Effect, Faults, control};
+use super::{Effect, Faults, control, units};
 use crate::{clock::Clock, connections};
 
 /// Maximum size of a DynamoDB request: 16 MiB.
@@ -123,14 +123,17 @@ impl Proxy {
     async fn forward(&self, parts: Parts, body: Bytes) -> anyhow::Result<Response<Full<Bytes>>> {
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let uri = Uri::builder().scheme(Scheme::HTTP).authority(self.upstream.clone()).path_and_query(path).build()?;
-        let mut request = Request::builder().method(parts.method).uri(uri).body(Full::new(body))?;
+        let operation = operation(&parts).to_owned();
+        let asking = units::ask(&body);
+        let mut request = Request::builder().method(parts.method).uri(uri).body(Full::new(asking))?;
         *request.headers_mut() = end_to_end(parts.headers);
-        let (parts, body) = self.client.request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        if parts.status == StatusCode::BAD_REQUEST && is_failed_condition(&body) {
-            self.faults.count_failed_condition();
+        let (parts, reply) = self.client.request(request).await?.into_parts();
+        let reply = reply.collect().await?.to_bytes();
+        if parts.status == StatusCode::BAD_REQUEST && is_failed_condition(&reply) {
+            self.faults.count_failed_condition(&body);
         }
-        let mut response = Response::builder().status(parts.status).body(Full::new(body))?;
+        self.faults.count_units(&operation, &reply);
+        let mut response = Response::builder().status(parts.status).body(Full::new(reply))?;
         *response.headers_mut() = end_to_end(parts.headers);
         Ok(response)
     }
