@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure, TimeToLiveSpecification};
+use aws_sdk_dynamodb::{
+    error::ProvideErrorMetadata,
+    types::{AttributeValue, ReturnValuesOnConditionCheckFailure, TimeToLiveSpecification},
+};
 use spillway_stand_ins::{clock::Clock, dynamodb::Options};
 
 use server::{KEY, Server, TABLE, client, create_table, get, key, put};
@@ -68,6 +71,21 @@ async fn a_failed_condition_returns_the_old_item() {
     };
     assert_eq!(failure.item, get(&client, "full").await);
     assert!(failure.item.unwrap().contains_key("written"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_reserved_word_is_no_attribute_name_without_a_placeholder() {
+    let server = Server::start(Options::default()).await;
+    let client = server.client_with_table().await;
+    let update = client.update_item().table_name(TABLE).key(KEY, key("one"));
+    let update = update.expression_attribute_values(":one", AttributeValue::N("1".into()));
+    let refused = update.clone().update_expression("ADD other :one").send().await.unwrap_err().into_service_error();
+    let message = refused.message().unwrap_or_default();
+    assert_eq!(refused.code(), Some("ValidationException"));
+    assert!(message.ends_with("Attribute name is a reserved keyword; reserved keyword: other"), "{message}");
+    let update = update.update_expression("ADD #other :one").expression_attribute_names("#other", "other");
+    update.send().await.unwrap();
     server.stop().await;
 }
 

@@ -75,6 +75,17 @@ impl Attribute {
         }
     }
 
+    /// Whether its name consists of a letter and an index, such as a date.
+    pub fn has_index(self) -> bool {
+        match self {
+            Self::Version | Self::InFlight | Self::Regained => false,
+            Self::SettledRequests | Self::SettledInput | Self::SettledOutput | Self::SettledCost => false,
+            Self::Slot(_) | Self::Requests(_) | Self::Tokens(_) | Self::Day(_) | Self::Month(_) => true,
+            Self::Answers(_) | Self::EstimatedInput(_) | Self::MeasuredInput(_) => true,
+            Self::Refusals(_) | Self::RefusedAt(_) => true,
+        }
+    }
+
     /// Returns the limit and the window whose charges it counts; `None` if it counts no charges of
     /// a limit.
     pub fn window(self) -> Option<(Limit, u64)> {

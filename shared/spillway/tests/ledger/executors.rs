@@ -34,6 +34,7 @@ async fn update(client: &Client, table: &str, key: &str, write: &Write) -> (bool
         .key("pk", AttributeValue::S(key.to_owned()))
         .update_expression(compiled.update)
         .set_condition_expression(compiled.condition)
+        .set_expression_attribute_names(Some(compiled.names).filter(|names| !names.is_empty()))
         .set_expression_attribute_values(Some(compiled.values).filter(|values| !values.is_empty()))
         .return_values(ReturnValue::AllNew)
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);

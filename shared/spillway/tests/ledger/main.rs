@@ -9,6 +9,7 @@ mod item;
 mod world;
 
 mod executors;
+mod names;
 mod outcomes;
 mod storm;
 

@@ -45,8 +45,9 @@ impl Items {
             .key("pk", AttributeValue::S(key.into()))
             .update_expression(compiled.update)
             .set_condition_expression(compiled.condition)
-            // A write that only removes attributes names no values, and DynamoDB refuses an empty
-            // map.
+            // DynamoDB refuses an empty map. Most writes need no placeholders, and a write that
+            // only removes attributes names no values.
+            .set_expression_attribute_names(Some(compiled.names).filter(|names| !names.is_empty()))
             .set_expression_attribute_values(Some(compiled.values).filter(|values| !values.is_empty()))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
