@@ -10,7 +10,7 @@ async fn no_request_is_admitted_while_the_clock_is_skewed() {
         let before = deployment.simulator().await["total"]["requests"].clone();
         deployment.world.app.clock.advance(spillway::units::Millis::from_ms(broker_ms));
         deployment.world.stand_in_clock.advance(stand_ins_ms);
-        // The skew is detected when the registry is read again, after at most two seconds.
+        // The skew is detected when the registry is read again.
         deployment.world.app.registry.forget("t");
         deployment.world.app.registry.forget_models();
         let refused = deployment.chat("t", 5, 5).await;

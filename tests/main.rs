@@ -25,6 +25,7 @@ mod native;
 mod operator;
 mod organisations;
 mod overflow;
+mod registry_cache;
 mod responses;
 mod right_sizing;
 mod streams;

@@ -1,7 +1,10 @@
 //! Right-sizing: tenants can opt in to reservations based on the tokens of recent answers.
 
 use serde_json::json;
-use spillway::quota::Observation;
+use spillway::{
+    quota::Observation,
+    units::{Millis, UnixMs},
+};
 
 use crate::support::{
     Deployment,
@@ -45,8 +48,8 @@ async fn the_next_request_reserves_the_tokens_that_a_hundred_answers_took() {
         assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
     }
     let learning = deployment.regained().await;
-    // Every process reads new records within a minute.
-    deployment.world.advance(60_000);
+    // Every process reads new records within two minutes.
+    deployment.world.advance(120_000);
     assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
     let regained = deployment.regained().await - learning;
     assert!((970..=980).contains(&regained), "a thousand tokens were requested, about twenty reserved: {regained}");
@@ -88,4 +91,51 @@ async fn right_sizing_admits_more_requests_under_the_same_limit() {
         admitted.push(answered);
     }
     assert!(admitted[1] > admitted[0], "{admitted:?}");
+}
+
+#[tokio::test]
+async fn many_processes_with_few_requests_each_learn_together() {
+    let deployment = start("reserve", 500_000).await;
+    let observation = Observation { output_tokens: 20, estimated_input_tokens: 30, measured_input_tokens: 30 };
+    let writes = async || deployment.dynamodb_operations().await["UpdateItem"].as_u64().unwrap_or_default();
+    let before = writes().await;
+    for _ in 0..40 {
+        let process = deployment.another_app().await;
+        for _ in 0..3 {
+            process.histories.add("t", "m", observation).await.expect("the ledger");
+            process.clock.advance(Millis::from_s(30));
+        }
+    }
+    assert_eq!(writes().await - before, 40, "each process writes once a minute");
+    assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
+    assert!(deployment.regained().await > 900, "{}", deployment.regained().await);
+}
+
+#[tokio::test]
+async fn a_request_also_writes_the_old_observations_of_another_tenant() {
+    let deployment = start("reserve", 500_000).await;
+    let observation = Observation { output_tokens: 20, estimated_input_tokens: 30, measured_input_tokens: 30 };
+    for _ in 0..100 {
+        let process = deployment.another_app().await;
+        process.histories.add("t", "m", observation).await.expect("the ledger");
+        process.clock.advance(Millis::from_s(60));
+        process.histories.add("u", "m", observation).await.expect("the ledger");
+    }
+    assert_eq!(deployment.chat("t", 20, 1_000).await.status(), 200);
+    assert!(deployment.regained().await > 900, "{}", deployment.regained().await);
+}
+
+#[tokio::test]
+async fn answers_are_recorded_on_a_day_whose_attribute_is_a_reserved_word() {
+    let deployment = start("reserve", 500_000).await;
+    // The attribute of answers of about 400 tokens on 2028-11-05 is called `other`.
+    let day = Millis::from_s(21_493 * 86_400 + 43_200);
+    let process = deployment.another_app().await;
+    process.clock.advance(day - (process.clock.now() - UnixMs::default()));
+    let observation = Observation { output_tokens: 400, estimated_input_tokens: 30, measured_input_tokens: 30 };
+    for _ in 0..112 {
+        process.histories.add("t", "m", observation).await.expect("the ledger");
+    }
+    let history = process.histories.recent("t", "m").await.expect("the ledger");
+    assert!(history.p99_output_tokens.is_some_and(|tokens| tokens >= 400), "{history:?}");
 }

@@ -59,8 +59,15 @@ impl Deployment {
         Self { world: World::start(options).await.expect("a deployment"), http: Client::new() }
     }
 
-    /// Returns the app of another process, which shares only the tables with this one.
+    /// Returns the app of another process, which shares only the tables with this one. It caches
+    /// nothing of the registry.
     pub async fn another_app(&self) -> App {
+        let config = Config::from_lookup(|_| None).expect("defaults");
+        self.app_with(&Config { registry_cache_ttl: Millis::ZERO, ..config }).await
+    }
+
+    /// Returns the app of another process with `config`.
+    pub async fn app_with(&self, config: &Config) -> App {
         let stand_ins = &self.world.stand_ins;
         let endpoints = Endpoints {
             dynamodb: stand_ins.dynamodb_url(),
@@ -69,8 +76,7 @@ impl Deployment {
             bedrock_runtime: stand_ins.bedrock_url(),
         };
         let clients = Clients::new(&app::loopback().await, Some(&endpoints));
-        let config = Config { registry_cache_ttl: Millis::ZERO, ..Config::from_lookup(|_| None).expect("defaults") };
-        let app = App::new(&config, clients, Telemetry::off());
+        let app = App::new(config, clients, Telemetry::off());
         app.clock.advance(self.world.app.clock.now() - app.clock.now());
         app
     }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
 use reqwest::{RequestBuilder, Response, header::HeaderMap};
 use serde_json::{Value, json};
+use spillway::{app::App, http::handle};
+use tokio::task::JoinHandle;
 
 use super::{Deployment, key};
 
@@ -51,6 +54,23 @@ impl Answer {
 /// Awaits `future`. Fails the test if it exceeds the time limit.
 pub async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(TIME_LIMIT, future).await.expect("in time")
+}
+
+/// Sends `request` to `app` instead of the deployment for which it was built, as a front does.
+pub fn ask(app: &App, request: RequestBuilder) -> JoinHandle<Answer> {
+    let request = request.build().expect("a request");
+    let mut app_request = http::Request::new(Full::new(Bytes::copy_from_slice(
+        request.body().and_then(|body| body.as_bytes()).expect("a body"),
+    )));
+    *app_request.method_mut() = request.method().clone();
+    *app_request.uri_mut() = request.url().path().parse().expect("a path");
+    *app_request.headers_mut() = request.headers().clone();
+    let app = app.clone();
+    tokio::spawn(async move {
+        let (parts, body) = within(handle(&app, app_request)).await.into_parts();
+        let body = within(body.collect()).await.expect("no errors").to_bytes();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    })
 }
 
 /// A reader of server-sent events.

@@ -31,6 +31,9 @@ use crate::{
 /// Visibility timeout of the queues: longer than a call to a demo model may take.
 const VISIBILITY_TIMEOUT: Millis = Millis::from_s(90);
 
+/// Maximum age of registry entries in memory. A developer wants to see a change at once.
+const REGISTRY_CACHE_TTL: Millis = Millis::from_s(2);
+
 /// Bucket for bodies that are too large for a row.
 const BUCKET: &str = "spillway-bodies";
 
@@ -150,6 +153,7 @@ pub async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients,
     };
     let clients = Clients::new(&app::loopback().await, Some(&endpoints));
     let mut config = Config::from_lookup(|_| None)?;
+    config.registry_cache_ttl = REGISTRY_CACHE_TTL;
     tables::create(&clients.dynamodb, &config).await?;
     let (queue, dead_letters) = Queue::create(clients.sqs.clone(), "spillway-jobs", VISIBILITY_TIMEOUT).await?;
     let (webhooks, _) = Queue::create(clients.sqs.clone(), "spillway-webhooks", VISIBILITY_TIMEOUT).await?;

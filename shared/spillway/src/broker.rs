@@ -74,6 +74,17 @@ impl ModelRequest {
         let timeout_ends = now + self.model.timeout;
         self.deadline.map_or(timeout_ends, |deadline| deadline.min(timeout_ends))
     }
+
+    /// Returns the request with the newest version of its model. The version is newer than this
+    /// one's, unless the store is unavailable.
+    async fn with_newest_model(&self, app: &App) -> Result<Self, Problem> {
+        let mut model = app.registry.model_for(&self.tenant, &self.model.name).await?;
+        if model.version == self.model.version {
+            app.registry.forget_models();
+            model = app.registry.model_for(&self.tenant, &self.model.name).await?;
+        }
+        Ok(Self { model, ..self.clone() })
+    }
 }
 
 /// An answer, complete or still arriving.
@@ -170,25 +181,48 @@ async fn log_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
     }
 }
 
+/// Attempts to serve `request`. If the ledger has seen a newer ladder than the registry cache,
+/// reloads the model and tries again, once.
 async fn attempt(
     app: App,
     request: Arc<ModelRequest>,
     held: Option<Millis>,
     started: UnixMs,
 ) -> Result<Served, ServeError> {
+    if let Some(served) = attempt_on_ladder(&app, &request, held, started).await? {
+        return Ok(served);
+    }
+    let request = Arc::new(request.with_newest_model(&app).await?);
+    let served = attempt_on_ladder(&app, &request, held, started).await?;
+    served.ok_or_else(|| problems::pools_full(&request.model.name, Millis::from_ms(1)).into())
+}
+
+/// Returns `None` if the ledger has seen a newer ladder. Nothing is charged then.
+async fn attempt_on_ladder(
+    app: &App,
+    request: &Arc<ModelRequest>,
+    held: Option<Millis>,
+    started: UnixMs,
+) -> Result<Option<Served>, ServeError> {
     let attempt_started = app.clock.now();
-    let permit = route::wait_for_permit(&app, &request).await?;
+    let permit = route::wait_for_permit(app, request).await?;
     let permit_acquired = app.clock.now();
-    let admitted = admit::admit(&app, &request).await?;
+    let admitted = admit::admit(app, request).await?;
     let mut event = request.event.clone();
     event.hold_ms = held.or_else(|| permit.is_some().then(|| permit_acquired - attempt_started));
     event.reserved_tokens = Some(admitted.reserved_tokens());
     event.regained_tokens = Some(admitted.regained_tokens).filter(|regained| *regained > 0);
     event.admit_ms = Some(app.clock.now() - permit_acquired);
-    match route::route(&app, &request, &admitted, permit).await {
-        Ok(routed) => Ok(respond::respond(&app, Arc::clone(&request), admitted, routed, event, started).await),
+    match route::route(app, request, &admitted, permit).await {
+        Ok(Some(routed)) => {
+            Ok(Some(respond::respond(app, Arc::clone(request), admitted, routed, event, started).await))
+        }
+        Ok(None) => {
+            admitted.give_back(app, false).await;
+            Ok(None)
+        }
         Err(failed) => {
-            let mut receipt = admitted.give_back(&app, failed.may_be_billed).await;
+            let mut receipt = admitted.give_back(app, failed.may_be_billed).await;
             let (name, charged) = failed.pool.unzip();
             (receipt.pool_name, receipt.pool) = (name, charged.flatten());
             let receipt = failed.may_be_billed.then(|| Box::new(receipt));

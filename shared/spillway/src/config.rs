@@ -25,7 +25,7 @@ pub struct Config {
     /// `SPILLWAY_BUCKET`: S3 bucket for bodies that are too large for a row. Without it, requests
     /// with such bodies cannot overflow.
     pub bucket: Option<String>,
-    /// `SPILLWAY_REGISTRY_CACHE_MS`: time after which cached registry entries are read again.
+    /// `SPILLWAY_REGISTRY_CACHE_MS`: maximum age of cached registry entries.
     pub registry_cache_ttl: Millis,
     /// `SPILLWAY_PATH_PREFIX`: prefix of every API path, such as `/llm`; empty for none.
     pub path_prefix: String,
@@ -56,6 +56,7 @@ pub struct BadVariable {
     must_be: &'static str,
 }
 
+const DEFAULT_REGISTRY_CACHE_TTL: Millis = Millis::from_s(30);
 const MAX_REGISTRY_CACHE_TTL: Millis = Millis::from_s(60);
 const MAX_PATH_PREFIX_BYTES: usize = 128;
 const MAX_METRIC_NAMESPACE_BYTES: usize = 255;
@@ -94,7 +95,8 @@ impl Config {
             dead_letter_queue_url: queue("SPILLWAY_DEAD_LETTER_QUEUE_URL")?,
             webhook_queue_url: queue("SPILLWAY_WEBHOOK_QUEUE_URL")?,
             bucket: read("SPILLWAY_BUCKET").map(bucket).transpose()?,
-            registry_cache_ttl: read("SPILLWAY_REGISTRY_CACHE_MS").map_or(Ok(Millis::from_s(2)), registry_cache_ttl)?,
+            registry_cache_ttl: read("SPILLWAY_REGISTRY_CACHE_MS")
+                .map_or(Ok(DEFAULT_REGISTRY_CACHE_TTL), registry_cache_ttl)?,
             path_prefix: read("SPILLWAY_PATH_PREFIX").map_or(Ok(String::new()), path_prefix)?,
             metric_namespace: read("SPILLWAY_METRIC_NAMESPACE")
                 .map_or_else(|| Ok(DEFAULT_METRIC_NAMESPACE.to_owned()), metric_namespace)?,
@@ -209,7 +211,7 @@ mod tests {
         assert_eq!(defaults.ledger_table, "spillway-ledger");
         assert_eq!(defaults.jobs_table, "spillway-jobs");
         assert_eq!(defaults.queue_url, None);
-        assert_eq!(defaults.registry_cache_ttl, Millis::from_s(2));
+        assert_eq!(defaults.registry_cache_ttl, Millis::from_s(30));
         assert_eq!((defaults.path_prefix.as_str(), defaults.metric_namespace.as_str()), ("", "Spillway"));
         assert_eq!((defaults.log_filter.as_str(), defaults.log_format), ("info", LogFormat::Text));
         assert_eq!(config(&[("SPILLWAY_QUEUE_URL", ""), ("AWS_LAMBDA_LOG_LEVEL", "")]), Ok(defaults));

@@ -50,7 +50,7 @@ pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write
         bail!("the file has no [[models]]");
     }
     let applied: HashSet<&str> = entries.models.iter().map(|model| model.name.as_str()).collect();
-    let catalogue = registry.catalogue().await?;
+    let catalogue = registry.latest_catalogue().await?;
     let kept = catalogue.models().filter(|model| !applied.contains(model.name.as_str())).map(|model| (**model).clone());
     let clashes = Catalogue::new(entries.models.iter().cloned().chain(kept)).clashes();
     if !clashes.is_empty() {
@@ -135,7 +135,7 @@ fn print_written(out: &mut impl Write, kind: &str, name: &str, written: Written)
 /// Warns of models that do not exist. It is not an error, because a tenant may be written before
 /// its models, but a misspelt name looks the same.
 async fn warn_of_unknown_models(registry: &Registry, entries: &Entries, out: &mut impl Write) -> anyhow::Result<()> {
-    let catalogue = registry.catalogue().await?;
+    let catalogue = registry.latest_catalogue().await?;
     let known: HashSet<&str> = catalogue
         .models()
         .map(|model| &model.name)

@@ -21,7 +21,7 @@ pub async fn tenants(registry: &Registry, out: &mut impl Write) -> anyhow::Resul
 
 /// Lists all models.
 pub async fn models(registry: &Registry, out: &mut impl Write) -> anyhow::Result<()> {
-    let catalogue = registry.catalogue().await?;
+    let catalogue = registry.latest_catalogue().await?;
     let rows = catalogue.models().map(|model| {
         let ladder: Vec<_> = model.rungs().map(|pool| format!("{} ({})", pool.name, kind(pool.kind))).collect();
         [model.name.clone(), model.version.to_string(), ladder.join(", ")]
@@ -45,7 +45,7 @@ pub async fn model(registry: &Registry, id: &str, out: &mut impl Write) -> anyho
     struct File<'a> {
         models: [&'a Model; 1],
     }
-    let model = registry.catalogue().await?.resolve(id).with_context(|| format!("there is no model {id}"))?;
+    let model = registry.latest_catalogue().await?.resolve(id).with_context(|| format!("there is no model {id}"))?;
     print(&File { models: [&model] }, out)
 }
 

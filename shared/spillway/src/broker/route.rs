@@ -71,12 +71,13 @@ pub async fn wait_for_permit(app: &App, request: &ModelRequest) -> Result<Option
 
 /// Tries the pools of the model's ladder in order. A full, throttled or unavailable pool leads to
 /// the next; any other failure ends the request. `permit` is the permit that the job waited for.
+/// Returns `None` if the ledger has seen a newer ladder.
 pub async fn route<'a>(
     app: &App,
     request: &'a ModelRequest,
     admitted: &Admitted,
     mut permit: Option<Permit>,
-) -> Result<Routed<'a>, Failed> {
+) -> Result<Option<Routed<'a>>, Failed> {
     let mut obstacles = Obstacles::default();
     let mut calls = 0;
     for pool in rungs(request).map_err(Failed::unbilled)? {
@@ -91,6 +92,7 @@ pub async fn route<'a>(
             Room::Unlimited => None,
             Room::Held(held) => Some(held),
             Room::TooSmall => continue,
+            Room::Stale => return Ok(None),
             Room::Full { retry_after } => {
                 obstacles.add_full(retry_after);
                 if let Some(permit) = permit {
@@ -101,7 +103,7 @@ pub async fn route<'a>(
         };
         calls += 1;
         let failure = match invoke(app, request, admitted, pool).await {
-            Ok(response) => return Ok(Routed { pool, held, permit, calls, response }),
+            Ok(response) => return Ok(Some(Routed { pool, held, permit, calls, response })),
             Err(failure) => failure,
         };
         record_denial(app, &failure, &pool.model_id);
@@ -197,6 +199,8 @@ enum Room {
     },
     /// The request is larger than the pool's limits.
     TooSmall,
+    /// The ledger has seen newer limits of the pool.
+    Stale,
 }
 
 /// Reserves for the request on `pool`.
@@ -216,11 +220,7 @@ async fn reserve(app: &App, request: &ModelRequest, admitted: &Admitted, pool: &
         // A retry would only add to the contention: a pool with too many concurrent writes is too
         // busy to serve.
         Ok(ReserveOutcome::Busy) => Ok(Room::Full { retry_after: CONTENDED_RETRY_AFTER }),
-        // The ladder has changed. The next request reads it again.
-        Ok(ReserveOutcome::Stale) => {
-            app.registry.forget_models();
-            Ok(Room::Full { retry_after: Millis::from_ms(1) })
-        }
+        Ok(ReserveOutcome::Stale) => Ok(Room::Stale),
         Err(error) => Err(Failed::unbilled(error.into())),
     }
 }

@@ -175,7 +175,7 @@ async fn read(app: &App, job: &Job, body: &[u8]) -> Result<JobRequest, Problem> 
         tenant.ok_or_else(|| Problem::new(Kind::Unauthenticated, "The tenant of this job no longer exists."))?;
     let api = job.call.api;
     let draft = api.read(body, job.call.model.as_deref(), job.call.stream)?;
-    let model = app.registry.catalogue().await?.resolve_for(&tenant, draft.model())?;
+    let model = app.registry.model_for(&tenant, draft.model()).await?;
     let (mut chat, echo) = draft.request(model.format(), &(&job.call.headers).into())?;
     // The numbers of a background response's events must not depend on when it is read.
     chat.stream |= job.reader == JobReader::Background;

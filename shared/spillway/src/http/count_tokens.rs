@@ -50,7 +50,7 @@ async fn count_draft(
     event: &mut RequestEvent,
 ) -> Result<TokenCount, Problem> {
     let draft = draft?;
-    let model = app.registry.catalogue().await?.resolve_for(&call.tenant, draft.model())?;
+    let model = app.registry.model_for(&call.tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
     let request = draft.to_count(model.format(), &call.head.parts.headers)?;
     broker::count_tokens(app, &model, &request).await

@@ -127,7 +127,7 @@ async fn read(
 ) -> Result<(ModelRequest, Echo), Problem> {
     let tenant = Arc::clone(&call.tenant);
     let draft = route.api.read(body, route.model.as_deref(), route.stream)?;
-    let model = app.registry.catalogue().await?.resolve_for(&tenant, draft.model())?;
+    let model = app.registry.model_for(&tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
     let (chat_request, echo) = draft.request(model.format(), &call.head.parts.headers)?;
     event.stream = chat_request.stream;

@@ -35,7 +35,7 @@ pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
 /// # Errors
 /// Returns an error if the tenant may not call such a model, or if the registry is unavailable.
 pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
-    let model = app.registry.catalogue().await?.resolve_for(&call.tenant, id)?;
+    let model = app.registry.model_for(&call.tenant, id).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &object(call.head.dialect, &model.name)))
 }
 

@@ -1,6 +1,8 @@
 //! Histories of recent requests, by tenant and model, for tenants with right-sizing.
 //!
-//! They cost little: a history is read once a minute, and observations are written in batches.
+//! They cost little: a history is read at most once a minute, and observations are written in
+//! batches. A process writes a batch when it is full, or with its first request after the batch is
+//! a minute old: on Lambda, many processes share the requests, and few of them fill a batch.
 //! Observations that a process has not written when it ends are lost, which makes the history a
 //! little shorter.
 
@@ -10,6 +12,7 @@ use std::{
 };
 
 use aws_sdk_dynamodb::Client;
+use futures_util::future::try_join_all;
 
 use super::{
     StoreError,
@@ -19,14 +22,18 @@ use super::{
 use crate::{
     clock::Clock,
     quota::{self, History, Image, Observation},
-    units::Millis,
+    units::{Millis, UnixMs},
 };
 
-/// Time for which a history is used before it is read again.
-const READ_EVERY: Millis = Millis::from_s(60);
+/// Maximum age of a history that is used. From half this age on, it is read again in the
+/// background.
+const MAX_AGE: Millis = Millis::from_s(120);
 
-/// Number of observations in one write.
+/// Number of observations that fill a batch.
 const BATCH: usize = 16;
+
+/// Age of the first observation in a batch at which the batch is written although it is not full.
+const BATCH_AGE: Millis = Millis::from_s(60);
 
 /// Maximum number of histories in memory.
 const MAX_CACHED: usize = 10_000;
@@ -36,8 +43,20 @@ const MAX_CACHED: usize = 10_000;
 pub struct Histories {
     items: Items,
     read: Arc<Cache<Image>>,
-    pending: Arc<Mutex<HashMap<String, Vec<Observation>>>>,
+    pending: Arc<Mutex<HashMap<String, PendingBatch>>>,
     clock: Clock,
+}
+
+/// Observations that are not written yet.
+struct PendingBatch {
+    since: UnixMs,
+    observations: Vec<Observation>,
+}
+
+impl PendingBatch {
+    fn is_due(&self, now: UnixMs) -> bool {
+        self.observations.len() >= BATCH || self.since + BATCH_AGE <= now
+    }
 }
 
 impl Histories {
@@ -45,7 +64,7 @@ impl Histories {
     pub fn new(client: Client, table: &str, clock: Clock) -> Self {
         Self {
             items: Items::new(client, table),
-            read: Arc::new(Cache::new(MAX_CACHED, READ_EVERY, clock.clone())),
+            read: Arc::new(Cache::new(MAX_CACHED, MAX_AGE, clock.clone())),
             pending: Arc::default(),
             clock,
         }
@@ -60,15 +79,19 @@ impl Histories {
         Ok(History::read(&image, self.clock.now()))
     }
 
-    /// Adds an observation of a request of `tenant` to `model`.
+    /// Adds an observation of a request of `tenant` to `model`. Writes its batch if that is due,
+    /// and the oldest other batch that is due.
     ///
     /// # Errors
-    /// Returns an error if the store is unavailable. Pending observations are then lost.
+    /// Returns an error if the store is unavailable. The observations of the batch are then lost.
     pub async fn add(&self, tenant: &str, model: &str, observation: Observation) -> Result<(), StoreError> {
-        let key = key(tenant, model);
-        let Some(observations) = self.due(&key, observation) else { return Ok(()) };
+        let due = self.due(key(tenant, model), observation);
+        try_join_all(due.into_iter().map(|(key, batch)| self.write(key, batch))).await.map(drop)
+    }
+
+    async fn write(&self, key: String, batch: PendingBatch) -> Result<(), StoreError> {
         let image = self.image(&key).await?;
-        let write = quota::record(&observations, &image, self.clock.now());
+        let write = quota::record(&batch.observations, &image, self.clock.now());
         match self.items.update(&key, &write).await? {
             UpdateOutcome::Done(image) => self.read.put(&key, image),
             UpdateOutcome::Refused(_) | UpdateOutcome::Busy => {}
@@ -76,16 +99,24 @@ impl Histories {
         Ok(())
     }
 
-    /// Returns the pending observations for `key` once they fill a batch.
-    fn due(&self, key: &str, observation: Observation) -> Option<Vec<Observation>> {
+    /// Adds an observation to the batch of `key`. Removes this batch and the oldest other batch if
+    /// they are due, and returns them.
+    fn due(&self, key: String, observation: Observation) -> Vec<(String, PendingBatch)> {
+        let now = self.clock.now();
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let observations = pending.entry(key.to_owned()).or_default();
-        observations.push(observation);
-        (observations.len() >= BATCH).then(|| pending.remove(key)).flatten()
+        let batch = pending.entry(key.clone()).or_insert_with(|| PendingBatch { since: now, observations: Vec::new() });
+        batch.observations.push(observation);
+        let overdue = pending.iter().filter(|(due, batch)| **due != key && batch.is_due(now));
+        let oldest = overdue.min_by_key(|(_, batch)| batch.since).map(|(due, _)| due.clone());
+        let own = Some(key).filter(|key| pending[key].is_due(now));
+        own.into_iter().chain(oldest).filter_map(|key| pending.remove_entry(&key)).collect()
     }
 
     async fn image(&self, key: &str) -> Result<Arc<Image>, StoreError> {
-        let read = async { self.items.get(key).await.map(Some) };
+        let read = |_| {
+            let (items, key) = (self.items.clone(), key.to_owned());
+            async move { items.get(&key).await.map(Some) }
+        };
         Ok(self.read.get(key, read).await?.unwrap_or_default())
     }
 }

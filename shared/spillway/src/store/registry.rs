@@ -6,14 +6,16 @@ mod rows;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
+use serde::de::DeserializeOwned;
 
 pub use rows::Written;
 use rows::{RegistryRows, RowKey};
 
-use super::{RegistryError, StoreError, cache::Cache};
+use super::{RegistryError, StoreError, cache::Cache, rows::Consistency};
 use crate::{
     clock::Clock,
     pool::{Catalogue, Model},
+    problem::Problem,
     tenant::{ApiKey, CallerRecord, Endpoint, KeyRecord, Tenant},
     units::Millis,
 };
@@ -21,6 +23,13 @@ use crate::{
 /// Maximum of tenants in the cache, and likewise of keys, callers and lists of endpoints. Unknown
 /// names count too.
 const MAX_CACHED: usize = 10_000;
+
+/// Maximum age of the models in which a requested model is not found. A new model works soon, even
+/// if the cache is older.
+const MAX_UNKNOWN_AGE: Millis = Millis::from_s(2);
+
+/// The only key in the cache of all models.
+const ALL_MODELS: &str = "";
 
 /// The registry table. Clones share its cache.
 #[derive(Clone)]
@@ -35,7 +44,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The registry in `table`. Cached rows are read again at the age `cache_ttl`.
+    /// The registry in `table`. Cached rows are used until the age `cache_ttl`.
     pub fn new(client: Client, table: &str, cache_ttl: Millis, clock: Clock) -> Self {
         Self {
             rows: RegistryRows::new(client, table),
@@ -53,11 +62,12 @@ impl Registry {
     /// # Errors
     /// Returns an error if the registry is unavailable.
     pub async fn authenticate(&self, key: &ApiKey) -> Result<Option<Arc<Tenant>>, RegistryError> {
-        let record = self.keys.get(key.id(), self.rows.get(RowKey::key(key.id()))).await?;
+        let record = self.keys.get(key.id(), |_| self.row(RowKey::key(key.id()))).await?;
         let record = record.unwrap_or_else(|| Arc::new(KeyRecord::unknown()));
         if !record.admits(key, self.clock.now()) {
             return Ok(None);
         }
+        self.prefetch_catalogue();
         self.tenant(&record.tenant).await
     }
 
@@ -67,10 +77,9 @@ impl Registry {
     /// # Errors
     /// Returns an error if the registry is unavailable.
     pub async fn tenant_of_caller(&self, id: &str) -> Result<Option<Arc<Tenant>>, RegistryError> {
-        match self.callers.get(id, self.rows.get(RowKey::caller(id))).await? {
-            Some(record) => self.tenant(&record.tenant).await,
-            None => Ok(None),
-        }
+        let Some(record) = self.callers.get(id, |_| self.row(RowKey::caller(id))).await? else { return Ok(None) };
+        self.prefetch_catalogue();
+        self.tenant(&record.tenant).await
     }
 
     /// Returns the tenant called `name`.
@@ -78,7 +87,7 @@ impl Registry {
     /// # Errors
     /// Returns an error if the registry is unavailable.
     pub async fn tenant(&self, name: &str) -> Result<Option<Arc<Tenant>>, RegistryError> {
-        Ok(self.tenants.get(name, self.rows.get(RowKey::tenant(name))).await?)
+        Ok(self.tenants.get(name, |_| self.row(RowKey::tenant(name))).await?)
     }
 
     /// Returns the webhook endpoints of a tenant, by id.
@@ -86,7 +95,10 @@ impl Registry {
     /// # Errors
     /// Returns an error if the registry is unavailable.
     pub async fn endpoints(&self, tenant: &str) -> Result<Arc<Vec<Endpoint>>, RegistryError> {
-        let read = async { Ok(Some(self.rows.endpoints(tenant).await?)) };
+        let read = |_| {
+            let (rows, tenant) = (self.rows.clone(), tenant.to_owned());
+            async move { rows.endpoints(&tenant).await.map(Some) }
+        };
         Ok(self.endpoints.get(tenant, read).await?.unwrap_or_default())
     }
 
@@ -95,8 +107,57 @@ impl Registry {
     /// # Errors
     /// Returns an error if the registry is unavailable.
     pub async fn catalogue(&self) -> Result<Arc<Catalogue>, RegistryError> {
-        let read = async { Ok(Some(Catalogue::new(self.rows.models().await?))) };
-        Ok(self.catalogue.get("", read).await?.unwrap_or_default())
+        Ok(self.catalogue.get(ALL_MODELS, |consistency| self.models(consistency)).await?.unwrap_or_default())
+    }
+
+    /// Returns all models, with all writes visible.
+    ///
+    /// # Errors
+    /// Returns an error if the registry is unavailable.
+    pub async fn latest_catalogue(&self) -> Result<Arc<Catalogue>, RegistryError> {
+        self.recent_catalogue(Millis::ZERO).await
+    }
+
+    /// Returns the model with this `id`, if `tenant` may call it.
+    ///
+    /// # Errors
+    /// Returns an error if the registry is unavailable, the model does not exist, or `tenant` may
+    /// not call it.
+    pub async fn model_for(&self, tenant: &Tenant, id: &str) -> Result<Arc<Model>, Problem> {
+        if let Ok(model) = self.catalogue().await?.resolve_for(tenant, id) {
+            return Ok(model);
+        }
+        self.recent_catalogue(MAX_UNKNOWN_AGE).await?.resolve_for(tenant, id)
+    }
+
+    async fn recent_catalogue(&self, max_age: Millis) -> Result<Arc<Catalogue>, RegistryError> {
+        let read = |consistency| self.models(consistency);
+        Ok(self.catalogue.get_recent(ALL_MODELS, max_age, read).await?.unwrap_or_default())
+    }
+
+    /// Starts a read of all models, if the cache has none. Most requests need them right after the
+    /// tenant, so both are read at the same time.
+    fn prefetch_catalogue(&self) {
+        if self.catalogue.is_cold(ALL_MODELS) {
+            let registry = self.clone();
+            tokio::spawn(async move { registry.catalogue().await });
+        }
+    }
+
+    fn row<T: DeserializeOwned>(
+        &self,
+        key: RowKey,
+    ) -> impl Future<Output = Result<Option<T>, StoreError>> + Send + use<T> {
+        let rows = self.rows.clone();
+        async move { rows.get(key).await }
+    }
+
+    fn models(
+        &self,
+        consistency: Consistency,
+    ) -> impl Future<Output = Result<Option<Catalogue>, StoreError>> + Send + use<> {
+        let rows = self.rows.clone();
+        async move { Ok(Some(Catalogue::new(rows.models(consistency).await?))) }
     }
 
     /// Makes the next request of this tenant read the tenant again, because the ledger knows a
@@ -108,7 +169,7 @@ impl Registry {
     /// Makes the next request read the models again, because the ledger knows a newer version of a
     /// model.
     pub fn forget_models(&self) {
-        self.catalogue.forget("");
+        self.catalogue.forget(ALL_MODELS);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     pool::Model,
     store::{
         Item, StoreError,
-        rows::{MAX_CHANGE_TRIES, Put, number, number_in, put_if, text, text_in, unreadable},
+        rows::{Consistency, MAX_CHANGE_TRIES, Put, number, number_in, put_if, text, text_in, unreadable},
     },
     tenant::Endpoint,
 };
@@ -94,19 +94,20 @@ impl RegistryRows {
     }
 
     /// Reads all models.
-    pub(super) async fn models(&self) -> Result<Vec<Model>, StoreError> {
-        self.partition(MODEL).await
+    pub(super) async fn models(&self, consistency: Consistency) -> Result<Vec<Model>, StoreError> {
+        self.partition(MODEL, consistency).await
     }
 
     /// Reads the webhook endpoints of a tenant, by id.
     pub(super) async fn endpoints(&self, tenant: &str) -> Result<Vec<Endpoint>, StoreError> {
-        self.partition(&format!("{WEBHOOK}{tenant}")).await
+        self.partition(&format!("{WEBHOOK}{tenant}"), Consistency::Strong).await
     }
 
     /// Reads all entries of a partition. Leaves out malformed entries, so that the rest can be
     /// used.
-    async fn partition<T: DeserializeOwned>(&self, pk: &str) -> Result<Vec<T>, StoreError> {
-        let request = self.client.query().table_name(&*self.table).consistent_read(true);
+    async fn partition<T: DeserializeOwned>(&self, pk: &str, consistency: Consistency) -> Result<Vec<T>, StoreError> {
+        let is_strong = consistency == Consistency::Strong;
+        let request = self.client.query().table_name(&*self.table).consistent_read(is_strong);
         let request = request.key_condition_expression("pk = :pk");
         let request = request.expression_attribute_values(":pk", text(pk));
         let mut pages = request.into_paginator().items().send();
