@@ -25,6 +25,9 @@ const CONVERSE: &str = "/model/m/converse";
 /// One second per token, so that each token needs an advance of the simulator's clock.
 const SLOW: &str = "[simulator]\ntokens_per_second = 1\n";
 
+/// A model that sends nothing for a minute of its clock.
+const SILENT: &str = "[simulator]\ntime_to_first_token_ms = 60000\n";
+
 /// Time within which the broker notices that a connection was closed.
 const DISCONNECT_DELAY: Duration = Duration::from_millis(400);
 

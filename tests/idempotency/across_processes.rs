@@ -1,36 +1,16 @@
 //! Retries that reach another process, which shares only the tables.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use spillway::{app::App, http::handle, units::Millis};
+use spillway::{app::App, units::Millis};
 use spillway_stand_ins::faults::{Effect, Fault};
-use tokio::task::JoinHandle;
 
-use super::{CHAT, LIMITS, Observed, SLOW, attempt, body, is_replayed, start};
+use super::{CHAT, LIMITS, MESSAGES, Observed, SILENT, SLOW, attempt, body, is_replayed, start};
 use crate::support::{
-    answer::{Answer, within},
+    answer::{Answer, Events, ask, within},
     chat,
     time::eventually,
 };
-
-/// Sends `request` to `app` instead of the deployment for which it was built.
-fn ask(app: &App, request: RequestBuilder) -> JoinHandle<Answer> {
-    let request = request.build().expect("a request");
-    let mut app_request = http::Request::new(Full::new(Bytes::copy_from_slice(
-        request.body().and_then(|body| body.as_bytes()).expect("a body"),
-    )));
-    *app_request.method_mut() = request.method().clone();
-    *app_request.uri_mut() = request.url().path().parse().expect("a path");
-    *app_request.headers_mut() = request.headers().clone();
-    let app = app.clone();
-    tokio::spawn(async move {
-        let (parts, body) = within(handle(&app, app_request)).await.into_parts();
-        let body = within(body.collect()).await.expect("no errors").to_bytes();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
-    })
-}
 
 impl Observed {
     /// Returns the number of rows put into tables since the start.
@@ -69,7 +49,7 @@ fn with_attempt(request: RequestBuilder, header: &str, n: u32) -> RequestBuilder
 async fn a_retry_in_another_process_waits_for_the_call_in_progress() {
     for stream in [false, true] {
         for header in ["invocation", "idempotency"] {
-            let observed = start(LIMITS, SLOW).await;
+            let observed = start(LIMITS, SILENT).await;
             let other_app = observed.another_app().await;
             let mut body = body(CHAT);
             body["stream"] = json!(stream);
@@ -190,4 +170,78 @@ async fn without_the_store_a_retry_runs_unless_it_has_an_idempotency_key() {
     observed.world.stand_ins.dynamodb_faults().clear();
     let answer = Answer::to(request("idempotency")).await;
     assert!(answer.status == 200 && !is_replayed(&answer), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_stream_that_has_begun_is_not_stored() {
+    for path in [CHAT, MESSAGES] {
+        let observed = start(LIMITS, SLOW).await;
+        let mut body = body(path);
+        body["stream"] = json!(true);
+        let before = observed.puts().await;
+        let stream = attempt(observed.post(path, "t", &body), "one", 1).send();
+        let mut events = Events::of(within(stream).await.expect("a stream"));
+        events.next().await.expect("a first event");
+        for _ in 0..10 {
+            observed.world.app.clock.advance(Millis::from_s(1));
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        observed.finish();
+        events.rest().await;
+        observed.quota_when("t", |quota| quota["settled"]["requests"] == 1).await;
+        assert_eq!(observed.puts().await, before, "{path}");
+    }
+}
+
+/// Simulates a model that is silent for a minute of its clock, then sends a long answer.
+async fn ended_call(header: (&'static str, &str), tokens: u64) -> (Observed, Answer, u64) {
+    let observed = start(LIMITS, SILENT).await;
+    let before = observed.puts().await;
+    let request = observed.post(CHAT, "t", &chat(tokens, 5_000)).header("x-stainless-retry-count", "0");
+    let first = tokio::spawn(Answer::to(request.header(header.0, header.1)));
+    observed.simulator_when(|account| account["total"]["in_flight"] == 1).await;
+    observed.until_claimed(&observed.another_app().await).await;
+    observed.finish();
+    let first = within(first).await.expect("no panic");
+    assert_eq!(first.status, 200, "{}", first.text());
+    let puts = observed.puts().await - before;
+    (observed, first, puts)
+}
+
+#[tokio::test]
+async fn an_answer_that_no_retry_needs_is_not_stored() {
+    let timeout = ("x-stainless-read-timeout", "600");
+    for (tokens, is_stored) in [(5, true), (4_000, false)] {
+        let (observed, _, puts) = ended_call(timeout, tokens).await;
+        assert_eq!(puts, 2, "the claim and its end");
+        let request = observed.post(CHAT, "t", &chat(tokens, 5_000)).header("x-stainless-retry-count", "1");
+        let key = spillway::idempotency::CallIdentity::for_request(
+            "t",
+            None,
+            &parts(&request.header(timeout.0, timeout.1)),
+            chat(tokens, 5_000).to_string().as_bytes(),
+        );
+        let (records, now) = (&observed.world.app.idempotency_records, observed.world.app.clock.now());
+        let record = records.find(&key.expect("an identity").key, now).await.expect("read");
+        assert_eq!(record.is_some(), is_stored, "only a small answer costs no more than the end of its claim");
+    }
+}
+
+/// Returns the head of a request, as the broker sees it.
+fn parts(request: &RequestBuilder) -> http::request::Parts {
+    let request = request.try_clone().expect("a body").build().expect("a request");
+    let mut parts = http::Request::new(()).into_parts().0;
+    (parts.method, parts.uri) = (request.method().clone(), request.url().path().parse().expect("a path"));
+    parts.headers = request.headers().clone();
+    parts
+}
+
+#[tokio::test]
+async fn an_answer_after_the_timeout_of_its_client_is_stored() {
+    let (observed, first, _) = ended_call(("x-stainless-read-timeout", "3"), 4_000).await;
+    let request = observed.post(CHAT, "t", &chat(4_000, 5_000)).header("x-stainless-retry-count", "1");
+    let retry = ask(&observed.another_app().await, request.header("x-stainless-read-timeout", "3"));
+    let retry = within(retry).await.expect("no panic");
+    assert!(is_replayed(&retry) && retry.body == first.body, "{}", retry.text());
+    assert_eq!(observed.calls().await, (1, 0));
 }

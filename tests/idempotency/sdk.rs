@@ -8,7 +8,7 @@ use aws_sdk_bedrockruntime::{
     types::InferenceConfiguration,
 };
 
-use super::{LIMITS, Observed, start};
+use super::{LIMITS, Observed, SILENT, start};
 use crate::support::{
     Deployment,
     answer::{aws_message, within},
@@ -29,9 +29,6 @@ fn retrying_client(deployment: &Deployment, attempt_timeout: Duration) -> Client
 }
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(700);
-
-/// A model that sends nothing for a minute of its clock.
-const SILENT: &str = "[simulator]\ntime_to_first_token_ms = 60000\n";
 
 impl Observed {
     /// Lets the model finish after the first attempt has timed out.

@@ -11,9 +11,9 @@
 //! 4. If the request may be a retry, the leader looks in the store for an attempt of another
 //!    process, and waits while it runs ([`earlier_attempt`]). A stored answer is replayed. With an
 //!    `Idempotency-Key`, the leader claims the call before it runs.
-//! 5. The leader runs the call, and claims it after a delay ([`lease`]).
-//! 6. A successful answer is stored before its end is sent. A failure is forgotten, so that the
-//!    next attempt runs.
+//! 5. The leader runs the call, and claims it after a delay ([`lease`]), unless a stream has begun.
+//! 6. If a retry may need it, a successful answer is stored before its end is sent. A failure is
+//!    forgotten, so that the next attempt runs.
 
 mod earlier_attempt;
 mod lease;
@@ -145,16 +145,17 @@ impl Leader {
         }
         let failure = response.extensions().get::<StreamFailure>().cloned();
         let (status, headers) = (response.status(), response.headers().clone());
-        if let Some(rest) = write_replayable(&writer, response).await {
+        let begin_stream = || lease.begin_stream(self.app.clock.now());
+        if let Some(rest) = write_replayable(&writer, response, begin_stream).await {
             // Stored as too large before the rest is sent, so that no retry waits for it.
-            lease.store_answer(|| None).await;
+            lease.end(|| None).await;
             pass_through(&writer, rest).await;
         } else if failure.is_some_and(|failure| failure.is_failed()) {
             writer.forget();
             lease.release().await;
         } else {
             // Stored before the end is sent, because Lambda stops the process after the end.
-            lease.store_answer(|| Some(stored_result(status, &headers, writer.body()?))).await;
+            lease.end(|| Some(stored_result(status, &without_limits(headers), writer.body()?))).await;
         }
         writer.end();
     }
@@ -179,19 +180,26 @@ impl Leader {
 
 /// Writes a response to its end.
 async fn write(writer: &ResponseWriter, response: Response<Body>) {
-    if let Some(rest) = write_replayable(writer, response).await {
+    if let Some(rest) = write_replayable(writer, response, || {}).await {
         pass_through(writer, rest).await;
     }
 }
 
 /// Writes a response as long as it can be replayed. Returns the rest of its body if it exceeds a
-/// bound before its end.
-async fn write_replayable(writer: &ResponseWriter, response: Response<Body>) -> Option<Body> {
+/// bound before its end. Calls `begin_stream` after the first chunk of a stream.
+async fn write_replayable(
+    writer: &ResponseWriter,
+    response: Response<Body>,
+    begin_stream: impl FnOnce(),
+) -> Option<Body> {
     let (parts, mut body) = response.into_parts();
     let is_stream = body.size_hint().exact().is_none();
     writer.begin(ResponseHead { status: parts.status, headers: parts.headers, is_stream });
+    let mut begin_stream = Some(begin_stream).filter(|_| is_stream);
     while let Some(chunk) = next(&mut body).await {
-        if !writer.push(chunk) {
+        let is_replayable = writer.push(chunk);
+        begin_stream.take().into_iter().for_each(|begin| begin());
+        if !is_replayable {
             return Some(body);
         }
     }
@@ -216,10 +224,16 @@ fn stored_result(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Stored
     StoredResult { status: status.as_u16(), headers: headers.into(), body }
 }
 
-/// Returns the headers of a replayed answer, without the limits, which have changed since.
-fn replayed_headers(mut headers: HeaderMap) -> HeaderMap {
-    let outdated: Vec<_> = headers.keys().filter(|name| name.as_str().contains("ratelimit")).cloned().collect();
-    outdated.iter().for_each(|name| drop(headers.remove(name)));
+/// Removes the limits, which change until the answer is replayed.
+fn without_limits(mut headers: HeaderMap) -> HeaderMap {
+    let limits: Vec<_> = headers.keys().filter(|name| name.as_str().contains("ratelimit")).cloned().collect();
+    limits.iter().for_each(|name| drop(headers.remove(name)));
+    headers
+}
+
+/// Returns the headers of a replayed answer.
+fn replayed_headers(headers: HeaderMap) -> HeaderMap {
+    let mut headers = without_limits(headers);
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
     headers
 }

@@ -14,6 +14,10 @@ const STAINLESS_RETRY_COUNT: &str = "x-stainless-retry-count";
 /// Python, the second in other languages.
 const STAINLESS_TIMEOUTS: [&str; 2] = ["x-stainless-read-timeout", "x-stainless-timeout"];
 
+/// Default read timeout of boto3 and the AWS CLI (botocore, `DEFAULT_TIMEOUT`). An AWS SDK does not
+/// announce its timeout.
+const AWS_READ_TIMEOUT: Millis = Millis::from_s(60);
+
 /// Identity of a call. Requests with the same key are attempts at one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallIdentity {
@@ -46,6 +50,30 @@ impl KeySource {
         match self {
             Self::Explicit => true,
             Self::SdkInvocation { is_retry } | Self::Fingerprint { is_retry, .. } => is_retry,
+        }
+    }
+}
+
+impl KeySource {
+    /// Whether a retry in another process can find the call. Without a timeout, nothing shows that
+    /// a request with the same content is a retry.
+    pub fn is_found_by_retries(self) -> bool {
+        self.patience().is_some()
+    }
+
+    /// Whether a retry may arrive after the end of a call whose client `waited` for the first byte
+    /// of its answer. No SDK sends a request again once it has read a byte of the answer.
+    pub fn expects_retry(self, waited: Millis) -> bool {
+        self.patience().is_some_and(|patience| patience <= waited)
+    }
+
+    /// Returns the time after which the client sends its request again.
+    fn patience(self) -> Option<Millis> {
+        match self {
+            // The client may send it again at any time.
+            Self::Explicit => Some(Millis::ZERO),
+            Self::SdkInvocation { .. } => Some(AWS_READ_TIMEOUT),
+            Self::Fingerprint { client_timeout, .. } => client_timeout,
         }
     }
 }
@@ -179,6 +207,17 @@ mod tests {
         let no_timeout = [("x-stainless-retry-count", "0"), ("x-stainless-timeout", "NOT_GIVEN")];
         let no_timeout = identity("t", "/p", &no_timeout, "{}").expect("an identity");
         assert_eq!(no_timeout.source, KeySource::Fingerprint { is_retry: false, client_timeout: None });
+    }
+
+    #[test]
+    fn a_retry_is_expected_once_the_client_has_timed_out() {
+        let aws = KeySource::SdkInvocation { is_retry: false };
+        assert!(!aws.expects_retry(Millis::from_ms(59_999)) && aws.expects_retry(Millis::from_s(60)));
+        let counted = |client_timeout| KeySource::Fingerprint { is_retry: false, client_timeout };
+        let impatient = counted(Some(Millis::from_s(5)));
+        assert!(!impatient.expects_retry(Millis::from_ms(4_999)) && impatient.expects_retry(Millis::from_s(5)));
+        assert!(!counted(None).expects_retry(Millis::MAX) && !counted(None).is_found_by_retries());
+        assert!(KeySource::Explicit.expects_retry(Millis::ZERO));
     }
 
     #[test]

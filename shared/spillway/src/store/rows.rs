@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use aws_sdk_dynamodb::{
     Client,
-    operation::put_item::{PutItemError, builders::PutItemFluentBuilder},
+    operation::{
+        put_item::{PutItemError, builders::PutItemFluentBuilder},
+        update_item::builders::UpdateItemFluentBuilder,
+    },
     primitives::Blob,
     types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
@@ -106,6 +109,11 @@ impl Rows {
     pub fn put(&self, key: &str, expires_s: u64) -> PutItemFluentBuilder {
         let request = self.client.put_item().table_name(&*self.table);
         request.item("pk", text(key)).item(tables::EXPIRES_S, number(expires_s))
+    }
+
+    /// Begins a change of the row `key`.
+    pub fn update(&self, key: &str) -> UpdateItemFluentBuilder {
+        self.client.update_item().table_name(&*self.table).key("pk", text(key))
     }
 
     /// Deletes a row and returns it, if there was one.

@@ -52,7 +52,13 @@ pub async fn find_answer(leader: &Leader, lease: &mut Lease) -> Result<Option<St
             return Err(key_reused());
         }
         match record.state {
-            CallState::Running => {}
+            CallState::Running { is_awaited: true } => {}
+            CallState::Running { is_awaited: false } => {
+                if !is_explicit && !mark(leader, &record.owner).await {
+                    found = find_record(leader).await;
+                    continue;
+                }
+            }
             CallState::Answered { answer, .. } => return Ok(Some(answer)),
             CallState::TooLarge { .. } if is_explicit => return Err(too_large()),
             CallState::TooLarge { .. } => return Ok(None),
@@ -80,11 +86,21 @@ async fn find_record(leader: &Leader) -> Result<Option<IdempotencyRecord>, Store
     let KeySource::Fingerprint { client_timeout, .. } = leader.identity.source else { return Ok(found) };
     Ok(found.filter(|record| {
         let waited_until = match &record.state {
-            CallState::Running => now,
+            CallState::Running { .. } => now,
             CallState::Answered { ended_at, .. } | CallState::TooLarge { ended_at } => *ended_at,
         };
         client_timeout.is_some_and(|timeout| record.since + timeout <= waited_until)
     }))
+}
+
+/// Marks the call of `owner`, so that its answer is stored. Returns `false` if the call has ended.
+/// The answer of a call with an `Idempotency-Key` is always stored.
+async fn mark(leader: &Leader, owner: &str) -> bool {
+    let now = leader.app.clock.now();
+    leader.app.idempotency_records.mark(&leader.identity.key, owner, now).await.unwrap_or_else(|error| {
+        warn!(%error, "failed to mark an earlier attempt; its answer may not be stored");
+        true
+    })
 }
 
 fn still_running() -> Problem {
