@@ -77,7 +77,6 @@ async fn a_pool_that_cannot_answer_now_leads_to_the_next_and_costs_nothing() {
         ("first", "fault = { unavailable = true }"),
         ("first", "fault = { status_5xx = 503 }"),
         ("first", "fault = { error = \"ModelNotReadyException\" }"),
-        ("first", "fault = { region_down = true }"),
     ];
     for (model_id, fault) in faults {
         let simulator = format!("[[simulator.pools]]\nmodel_id = \"first\"\n{fault}\n");
@@ -193,18 +192,63 @@ async fn a_retry_at_the_time_named_by_a_full_pool_succeeds() {
 
 #[tokio::test]
 async fn a_caller_may_retry_when_no_pool_is_available_and_pays_nothing() {
-    for model_id in ["sim.errors", "first"] {
-        let pools = pool("only", "on_demand", model_id, "");
-        let simulator = "[[simulator.pools]]\nmodel_id = \"first\"\nfault = { region_down = true }";
-        let deployment = Deployment::start(&(deployment(FIELDS, &pools) + simulator)).await;
-        let before = charged(&deployment.quota("t").await);
-        for (path, body) in three_chats(5, Some(8)) {
-            let answer = deployment.ask(path, "t", &body).await;
-            assert_eq!(answer.status, 503, "{model_id} {path}: {}", answer.text());
-            assert_eq!((answer.header("retry-after"), answer.header("x-should-retry")), ("2", ""), "{model_id} {path}");
-        }
-        assert_eq!(charged(&deployment.quota("t").await), before);
+    let pools = pool("only", "on_demand", "sim.errors", "");
+    let deployment = Deployment::start(&deployment(FIELDS, &pools)).await;
+    let before = charged(&deployment.quota("t").await);
+    for (path, body) in three_chats(5, Some(8)) {
+        let answer = deployment.ask(path, "t", &body).await;
+        assert_eq!(answer.status, 503, "{path}: {}", answer.text());
+        assert_eq!((answer.header("retry-after"), answer.header("x-should-retry")), ("2", ""), "{path}");
     }
+    assert_eq!(charged(&deployment.quota("t").await), before);
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_breaks_is_not_repeated_and_stays_charged() {
+    for ((path, body), status) in three_chats(5, Some(500)).into_iter().zip([502, 502, 424]) {
+        let simulator = "[[simulator.pools]]\nmodel_id = \"first\"\nfault = { disconnect = true }\n";
+        let deployment = two_pools("first", "limits = { in_flight = 1 }", simulator).await;
+        let answer = deployment.ask(path, "t", &body).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        let quota = deployment.quota("t").await;
+        assert_eq!((used(&quota, "in_flight"), used(&quota, "requests_per_minute")), (0, 1));
+        assert!(used(&quota, "tokens_per_minute") > 500, "{quota}");
+        let simulator = deployment.simulator().await;
+        assert_eq!((calls(&simulator, "first"), calls(&simulator, "second")), (1, 0), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_pool_rests_after_its_daily_quota_while_the_next_pool_answers() {
+    let simulator = "[[simulator.pools]]\nmodel_id = \"first\"\nfault = { daily_quota = true }\n";
+    let deployment = two_pools("first", "", simulator).await;
+    let ask_all = async || {
+        for (path, body) in three_chats(5, Some(8)) {
+            assert_eq!(pool_of(&deployment.ask(path, "t", &body).await), "second", "{path}");
+        }
+        calls(&deployment.simulator().await, "first")
+    };
+    assert_eq!(ask_all().await, 1, "only the first request calls the pool");
+    deployment.world.advance(240_000);
+    assert_eq!(ask_all().await, 1, "the pool still rests");
+    deployment.world.advance(60_000);
+    assert_eq!(ask_all().await, 2, "one call per rest");
+}
+
+#[tokio::test]
+async fn a_refusal_by_a_daily_quota_says_to_retry_in_minutes_and_costs_nothing() {
+    let pools = pool("only", "on_demand", "only", "");
+    let simulator = "[[simulator.pools]]\nmodel_id = \"only\"\nfault = { daily_quota = true }\n";
+    let deployment = Deployment::start(&(deployment(FIELDS, &pools) + simulator)).await;
+    let before = charged(&deployment.quota("t").await);
+    for (path, body) in three_chats(5, Some(8)) {
+        let answer = deployment.ask(path, "t", &body).await;
+        assert_eq!((answer.status, answer.header("x-spillway-limit")), (429, "model_capacity"), "{path}");
+        let retry_after: u64 = answer.header("retry-after").parse().expect("a number");
+        assert!((240..=300).contains(&retry_after), "{path}: {retry_after}");
+    }
+    assert_eq!(charged(&deployment.quota("t").await), before);
+    assert_eq!(calls(&deployment.simulator().await, "only"), 1);
 }
 
 #[tokio::test]

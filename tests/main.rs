@@ -4,8 +4,11 @@ mod alarms;
 mod background;
 mod bad_input;
 mod batches;
+#[path = "../shared/spillway/tests/support/breaking_proxy.rs"]
+mod breaking_proxy;
 mod chat;
 mod clock;
+mod connections;
 mod cost;
 mod dead_letters;
 mod deadlines;

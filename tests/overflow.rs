@@ -288,7 +288,7 @@ async fn a_job_that_fails_permanently_keeps_its_error_and_leaves_a_dead_letter()
 
 #[tokio::test]
 async fn a_job_survives_an_outage_of_the_model() {
-    for outage in [json!({ "unavailable": true }), json!({ "region_down": true }), json!({ "throttle": true })] {
+    for outage in [json!({ "unavailable": true }), json!({ "throttle": true })] {
         let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
         let running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
         let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
@@ -306,6 +306,26 @@ async fn a_job_survives_an_outage_of_the_model() {
         let total = deployment.simulator().await["total"].clone();
         assert_eq!(total["succeeded"], 1, "{outage}: {total}");
     }
+}
+
+#[tokio::test]
+async fn a_job_beyond_the_daily_quota_of_its_pool_is_deferred_for_minutes() {
+    let deployment = Deployment::with_tenants(ONE_A_MINUTE).await;
+    let _running = deployment.occupy("t", ONE_REQUEST, 30_000).await;
+    let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
+    deployment.set_model_faults(&[json!({ "daily_quota": true })]).await;
+    for deferrals in 1..=2 {
+        let left = deployment.stored(&id).await.ready_at - deployment.world.app.clock.now();
+        deployment.world.advance(left.as_ms() + 1_000);
+        let job = deployment.stored_when(&id, |job| job.deferrals >= deferrals).await;
+        let wait = job.ready_at - deployment.world.app.clock.now();
+        assert!((240_000..=330_000).contains(&wait.as_ms()), "deferral {deferrals}: {wait} ms");
+    }
+    assert_eq!(deployment.simulator().await["total"]["requests"], 2, "one call per rest");
+    deployment.set_model_faults(&[]).await;
+    let left = deployment.stored(&id).await.ready_at - deployment.world.app.clock.now();
+    deployment.world.advance(left.as_ms() + 1_000);
+    assert_eq!(deployment.final_status(&id).await, "succeeded");
 }
 
 #[tokio::test]

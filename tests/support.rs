@@ -75,7 +75,7 @@ impl Deployment {
             s3: stand_ins.s3_url(),
             bedrock_runtime: stand_ins.bedrock_url(),
         };
-        let clients = Clients::new(&app::loopback().await, Some(&endpoints));
+        let clients = Clients::new(&app::loopback().await, Some(&endpoints)).expect("clients");
         let app = App::new(config, clients, Telemetry::off());
         app.clock.advance(self.world.app.clock.now() - app.clock.now());
         app

@@ -149,7 +149,7 @@ impl Deployment {
             s3: self.world.stand_ins.s3_url(),
             bedrock_runtime: self.world.stand_ins.bedrock_url(),
         };
-        Clients::new(&loopback().await, Some(&endpoints))
+        Clients::new(&loopback().await, Some(&endpoints)).expect("clients")
     }
 
     /// Returns the number of messages in a queue, whether or not they can be received now.

@@ -11,6 +11,7 @@ use crate::{
     clock::Clock,
     concurrency::ConcurrencyLimiter,
     config::Config,
+    connections::{HttpClients, ResendingClient},
     idempotency::SharedCalls,
     model::Models,
     outbound::Outbound,
@@ -74,6 +75,10 @@ const LEDGER_TIMEOUT: Duration = Duration::from_secs(3);
 /// all of these writes.
 const STORE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Pause before the SDK retries a read or write of the registry or a job; it doubles. A pooled
+/// connection that died meanwhile should cost a caller little.
+const STORE_RETRY_PAUSE: Duration = Duration::from_millis(50);
+
 /// Timeout of one attempt at a queue operation. A long poll legitimately waits for 20 seconds.
 const QUEUE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -101,12 +106,14 @@ pub struct Clients {
     pub dynamodb: aws_sdk_dynamodb::Client,
     /// For the ledger. The SDK must not retry, because `ADD` is not idempotent. The timeout is
     /// short, because callers wait for these writes.
-    pub ledger: aws_sdk_dynamodb::Client,
+    pub ledger: ResendingClient<aws_sdk_dynamodb::Client>,
+    /// For calls that a retry can join. These writes are idempotent, and callers wait for them.
+    pub idempotency: aws_sdk_dynamodb::Client,
     pub sqs: aws_sdk_sqs::Client,
     pub s3: aws_sdk_s3::Client,
     /// For the models. The SDK must not retry, nor send a stalled request again: each call may be
     /// billed.
-    pub bedrock_runtime: aws_sdk_bedrockruntime::Client,
+    pub bedrock_runtime: ResendingClient<aws_sdk_bedrockruntime::Client>,
     /// Clock skew, measured by DynamoDB's replies.
     pub skew: ClockSkew,
     /// The clock that the replies are compared with.
@@ -114,13 +121,19 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Creates clients for `aws`, at `endpoints` if given.
-    pub fn new(aws: &SdkConfig, endpoints: Option<&Endpoints>) -> Self {
+    /// Creates clients for `aws`, at `endpoints` if given. They share their connections.
+    ///
+    /// # Errors
+    /// Returns an error if the HTTP clients cannot be created.
+    pub fn new(aws: &SdkConfig, endpoints: Option<&Endpoints>) -> anyhow::Result<Self> {
         let clock = Clock::default();
+        let http = HttpClients::new(&clock)?;
+        let aws = &aws.to_builder().http_client(http.pooled.clone()).build();
         let skew = ClockSkew::new(clock.clone());
         let attempt = |timeout| TimeoutConfig::builder().operation_attempt_timeout(timeout).build();
         let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws)
             .interceptor(skew.clone())
+            .retry_config(RetryConfig::standard().with_initial_backoff(STORE_RETRY_PAUSE))
             .timeout_config(attempt(STORE_ATTEMPT_TIMEOUT));
         let mut sqs = aws_sdk_sqs::config::Builder::from(aws).timeout_config(attempt(QUEUE_ATTEMPT_TIMEOUT));
         let mut s3 = aws_sdk_s3::config::Builder::from(aws).timeout_config(attempt(BUCKET_ATTEMPT_TIMEOUT));
@@ -134,19 +147,22 @@ impl Clients {
             s3 = s3.endpoint_url(&endpoints.s3).force_path_style(true);
             bedrock_runtime = bedrock_runtime.endpoint_url(&endpoints.bedrock_runtime);
         }
-        let ledger = dynamodb
-            .clone()
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().operation_timeout(LEDGER_TIMEOUT).build());
-        Self {
+        let prompt = TimeoutConfig::builder().operation_timeout(LEDGER_TIMEOUT).build();
+        let idempotency = dynamodb.clone().timeout_config(prompt);
+        let ledger = idempotency.clone().retry_config(RetryConfig::disabled());
+        let ledger = |http| aws_sdk_dynamodb::Client::from_conf(ledger.clone().http_client(http).build());
+        let bedrock_runtime =
+            |http| aws_sdk_bedrockruntime::Client::from_conf(bedrock_runtime.clone().http_client(http).build());
+        Ok(Self {
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
-            ledger: aws_sdk_dynamodb::Client::from_conf(ledger.build()),
+            ledger: ResendingClient::new(&http, ledger),
+            idempotency: aws_sdk_dynamodb::Client::from_conf(idempotency.build()),
             sqs: aws_sdk_sqs::Client::from_conf(sqs.build()),
             s3: aws_sdk_s3::Client::from_conf(s3.build()),
-            bedrock_runtime: aws_sdk_bedrockruntime::Client::from_conf(bedrock_runtime.build()),
+            bedrock_runtime: ResendingClient::new(&http, bedrock_runtime),
             skew,
             clock,
-        }
+        })
     }
 }
 
@@ -166,7 +182,7 @@ impl App {
             registry,
             histories: Histories::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             refusals: RefusalLog::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
-            idempotency_records: IdempotencyRecords::new(clients.ledger.clone(), &config.jobs_table),
+            idempotency_records: IdempotencyRecords::new(clients.idempotency, &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             shared_calls: SharedCalls::new(clock.clone()),
             batches: Batches::new(batches, &config.jobs_table),
@@ -187,11 +203,11 @@ impl App {
     /// Creates the app from the environment, with events on stdout and logs on stderr.
     ///
     /// # Errors
-    /// Returns an error if a variable has an invalid value.
+    /// Returns an error if a variable has an invalid value or the clients cannot be created.
     pub async fn from_env() -> anyhow::Result<Self> {
         let config = Config::from_env().context("reading the environment")?;
         telemetry::init_logs(&config);
         let telemetry = Telemetry::new(&config.metric_namespace, std::io::stdout());
-        Ok(Self::new(&config, Clients::new(&aws().await, None), telemetry))
+        Ok(Self::new(&config, Clients::new(&aws().await, None)?, telemetry))
     }
 }

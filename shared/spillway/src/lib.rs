@@ -26,6 +26,7 @@ pub mod config;
 pub mod clock;
 
 // Services: one place for each.
+pub mod connections;
 pub mod queue;
 pub mod blobs;
 pub mod store;

@@ -3,7 +3,10 @@
 //! The SDK provides the endpoint, the signature, the connection and the error types. Request and
 //! response bodies are our own JSON, so a field that this SDK version does not know still passes.
 //! The SDK never retries: a second call is a second bill, and the broker decides whether to make
-//! it.
+//! it. A call is sent again only if its connection was dead before the call
+//! ([`Attempt::was_stale`]).
+//!
+//! [`Attempt::was_stale`]: crate::connections::Attempt::was_stale
 
 mod converse;
 mod count;
@@ -22,11 +25,12 @@ use aws_sdk_bedrockruntime::{
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-pub use failure::Failure;
+pub use failure::{Failure, Quota};
 pub use stream::EventStream;
 
 use crate::{
     chat::{Answer, Input},
+    connections::ResendingClient,
     pool::Pool,
 };
 
@@ -51,12 +55,12 @@ pub struct ModelCall<'a> {
 /// Client of Bedrock Runtime. Calls have no time limit: a caller with a deadline drops the future.
 #[derive(Clone)]
 pub struct Models {
-    client: Client,
+    client: ResendingClient<Client>,
 }
 
 impl Models {
-    /// Calls through `client`, which must have retries and stalled-stream protection disabled.
-    pub fn new(client: Client) -> Self {
+    /// Calls through `client`, which must have stalled-stream protection disabled.
+    pub fn new(client: ResendingClient<Client>) -> Self {
         Self { client }
     }
 

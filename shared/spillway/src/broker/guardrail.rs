@@ -66,7 +66,7 @@ pub async fn apply_guardrail(
     let (tenant, parent) = tokio::join!(settlement::settle(app, held, settled, None), settle_parent);
     let receipt = Receipt { tenant: Some(tenant), parent, ..Receipt::default() };
     let body = applied.map_err(|failure| match failure {
-        Failure::Throttled => problems::guardrail_throttled(),
+        Failure::Throttled(_) => problems::guardrail_throttled(),
         failure => failure.into_problem(),
     })?;
     Ok(GuardrailResult { body, limit_states: view.states(app.clock.now()), receipt })

@@ -122,7 +122,7 @@ impl Responder {
         };
         let call_outcome = match &failure {
             None => CallOutcome::Answered,
-            Some(Failure::Throttled) => CallOutcome::Throttled,
+            Some(Failure::Throttled(_)) => CallOutcome::Throttled,
             Some(_) => CallOutcome::Ignored,
         };
         if let Some(failure) = &failure {

@@ -1,11 +1,13 @@
 //! The ladder: tries one pool after the other until a pool answers.
 
+use tracing::warn;
+
 use super::{ModelRequest, accounts, admit::Admitted, problems, record_denial, settlement};
 use crate::{
     app::App,
     chat::Answer,
-    concurrency::{CallOutcome, Permit, TryAcquireError},
-    model::{EventStream, Failure, ModelCall},
+    concurrency::{CallOutcome, DAILY_QUOTA_REST, Permit, TryAcquireError},
+    model::{EventStream, Failure, ModelCall, Quota},
     pool::Pool,
     problem::Problem,
     quota::{self, Charged},
@@ -69,9 +71,9 @@ pub async fn wait_for_permit(app: &App, request: &ModelRequest) -> Result<Option
     }
 }
 
-/// Tries the pools of the model's ladder in order. A full, throttled or unavailable pool leads to
-/// the next; any other failure ends the request. `permit` is the permit that the job waited for.
-/// Returns `None` if the ledger has seen a newer ladder.
+/// Tries the pools of the model's ladder in order. A full, throttled, resting or unavailable pool
+/// leads to the next; any other failure ends the request. `permit` is the permit that the job waited
+/// for. Returns `None` if the ledger has seen a newer ladder.
 pub async fn route<'a>(
     app: &App,
     request: &'a ModelRequest,
@@ -113,7 +115,7 @@ pub async fn route<'a>(
             None => None,
         };
         match failure {
-            Failure::Throttled => obstacles.add_full(record_throttle(app, request, pool, permit)),
+            Failure::Throttled(quota) => obstacles.add_full(record_throttle(app, request, pool, permit, quota)),
             Failure::Unavailable(problem) => obstacles.unavailable = Some(problem),
             Failure::Denied(_) => return Err(Failed::unbilled(failure.into_problem())),
             Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
@@ -125,9 +127,9 @@ pub async fn route<'a>(
     Err(Failed::unbilled(obstacles.into_problem(&request.model.name)))
 }
 
-/// Records that `pool` throttled a call, so that jobs call it less. Returns the time until the next
-/// try.
-fn record_throttle(app: &App, request: &ModelRequest, pool: &Pool, permit: Option<Permit>) -> Millis {
+/// Records that `pool` throttled a call, so that jobs call it less. Beyond the quota of a day, the
+/// pool rests. Returns the time until the next try.
+fn record_throttle(app: &App, request: &ModelRequest, pool: &Pool, permit: Option<Permit>, quota: Quota) -> Millis {
     let cool_down = match permit {
         Some(permit) => permit.release(CallOutcome::Throttled),
         None => {
@@ -135,20 +137,30 @@ fn record_throttle(app: &App, request: &ModelRequest, pool: &Pool, permit: Optio
             Millis::ZERO
         }
     };
-    cool_down.max(problems::THROTTLED_RETRY_AFTER)
+    match quota {
+        Quota::Minute => cool_down.max(problems::THROTTLED_RETRY_AFTER),
+        Quota::Day => {
+            warn!(model_id = pool.model_id, rest_ms = %DAILY_QUOTA_REST, "the daily quota of a pool is used up");
+            app.concurrency.start_rest(&request.model, pool, DAILY_QUOTA_REST);
+            DAILY_QUOTA_REST
+        }
+    }
 }
 
 /// Returns the permit to call `pool`: `acquired` if it is for this pool, or else a free permit. A
-/// request whose caller waits needs none.
+/// request whose caller waits needs none, unless the pool rests.
 ///
 /// # Errors
-/// Returns the time after which the pool probably has a permit.
+/// Returns the time after which the pool may be called.
 fn permit_for(
     app: &App,
     request: &ModelRequest,
     pool: &Pool,
     acquired: &mut Option<Permit>,
 ) -> Result<Option<Permit>, Millis> {
+    if let Some(until) = app.concurrency.rest_ends(&request.model, pool) {
+        return Err(until - app.clock.now());
+    }
     if request.permit_deadline.is_none() {
         return Ok(None);
     }

@@ -10,20 +10,22 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{CallOutcome, ConcurrencyWindow, MAX_WINDOW_SIZE, RetryPacer, Started, TryAcquireError};
+use super::{CallOutcome, ConcurrencyWindow, MAX_WINDOW_SIZE, Rests, RetryPacer, Started, TryAcquireError};
 use crate::{
     clock::Clock,
     pool::{Model, Pool},
     units::{Millis, UnixMs},
 };
 
-/// Limits the calls that the jobs of this process make. Clones share their state.
+/// Limits the calls that this process makes. Clones share their state.
 #[derive(Clone)]
 pub struct ConcurrencyLimiter {
     /// The windows by model and pool.
     windows: Arc<Mutex<HashMap<String, ConcurrencyWindow>>>,
     /// The pacers by tenant.
     retry_pacers: Arc<Mutex<HashMap<String, RetryPacer>>>,
+    /// The rests by model and pool.
+    rests: Arc<Mutex<Rests>>,
     released: Arc<Notify>,
     running: Arc<RunningCounter>,
     clock: Clock,
@@ -51,8 +53,14 @@ pub struct Permit {
 impl ConcurrencyLimiter {
     /// Creates a limiter that has learned nothing about any pool.
     pub fn new(clock: Clock) -> Self {
-        let (windows, retry_pacers) = (Arc::default(), Arc::default());
-        Self { windows, retry_pacers, released: Arc::default(), running: Arc::default(), clock }
+        Self {
+            windows: Arc::default(),
+            retry_pacers: Arc::default(),
+            rests: Arc::default(),
+            released: Arc::default(),
+            running: Arc::default(),
+            clock,
+        }
     }
 
     /// Waits for a permit of any of `pools`. If several have one, the first is taken.
@@ -91,8 +99,11 @@ impl ConcurrencyLimiter {
     /// Takes a permit of `pool` if it has one now.
     ///
     /// # Errors
-    /// Returns an error if the pool cools down or all of its permits are taken.
+    /// Returns an error if the pool rests or cools down, or all of its permits are taken.
     pub fn try_acquire(&self, model: &Model, pool: &Pool) -> Result<Permit, TryAcquireError> {
+        if let Some(until) = self.rest_ends(model, pool) {
+            return Err(TryAcquireError::CoolingDown { until });
+        }
         let window = window_name(model, pool);
         let started = lock(&self.windows)
             .entry(window.clone())
@@ -125,6 +136,16 @@ impl ConcurrencyLimiter {
         if let Some(window) = lock(&self.windows).get_mut(&window_name(model, pool)) {
             window.record_throttle(self.clock.now());
         }
+    }
+
+    /// Lets `pool` rest for `length`: no call of this process goes to it.
+    pub fn start_rest(&self, model: &Model, pool: &Pool, length: Millis) {
+        lock(&self.rests).start(&window_name(model, pool), self.clock.now() + length);
+    }
+
+    /// Returns when the rest of `pool` ends; `None` if it does not rest.
+    pub fn rest_ends(&self, model: &Model, pool: &Pool) -> Option<UnixMs> {
+        lock(&self.rests).end(&window_name(model, pool), self.clock.now())
     }
 
     /// Returns the retry time of the next job of `tenant`, which already runs `max_in_flight` jobs.

@@ -1,6 +1,7 @@
 //! `Converse` and `ConverseStream`.
 
 use aws_sdk_bedrockruntime::Client;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -10,24 +11,28 @@ use super::{
 };
 use crate::{
     chat::{Answer, Output, Overlaid},
+    connections::{Attempt, ResendingClient},
     stored_headers::StoredHeaders,
     usage::Usage,
 };
 
 pub(super) async fn answer(
-    client: &Client,
+    client: &ResendingClient<Client>,
     call: &ModelCall<'_>,
     body: &Map<String, Value>,
 ) -> Result<Answer, Failure> {
     let raw_body = RawBody::whole();
-    let operation = client
-        .converse()
-        .model_id(&call.pool.model_id)
-        .customize()
-        .mutate_request(raw_body::set_body(payload(call, body)))
-        .interceptor(raw_body.clone())
-        .config_override(region(call.pool));
-    let result = operation.send().await;
+    let payload = payload(call, body);
+    let send = |client: &Client, attempt: &Attempt| {
+        let operation = client.converse().model_id(&call.pool.model_id).customize();
+        operation
+            .mutate_request(raw_body::set_body(payload.clone()))
+            .mutate_request(attempt.observe())
+            .interceptor(raw_body.clone())
+            .config_override(region(call.pool))
+            .send()
+    };
+    let result = client.send(Attempt::was_stale, send).await;
     let bytes = match (result, raw_body.take_bytes().await) {
         (Err(error), _) if failure::is_refused(&error) => return Err(failure::classify(&error)),
         // The SDK may fail to parse a body that we can use: it knows fewer fields than Bedrock
@@ -47,30 +52,33 @@ pub(super) async fn answer(
 }
 
 pub(super) async fn stream(
-    client: &Client,
+    client: &ResendingClient<Client>,
     call: &ModelCall<'_>,
     body: &Map<String, Value>,
 ) -> Result<EventStream, Failure> {
     let raw_body = RawBody::stream();
-    let operation = client
-        .converse_stream()
-        .model_id(&call.pool.model_id)
-        .customize()
-        .mutate_request(raw_body::set_body(payload(call, body)))
-        .interceptor(raw_body.clone())
-        .config_override(region(call.pool));
-    match (operation.send().await, raw_body.take()) {
+    let payload = payload(call, body);
+    let send = |client: &Client, attempt: &Attempt| {
+        let operation = client.converse_stream().model_id(&call.pool.model_id).customize();
+        operation
+            .mutate_request(raw_body::set_body(payload.clone()))
+            .mutate_request(attempt.observe())
+            .interceptor(raw_body.clone())
+            .config_override(region(call.pool))
+            .send()
+    };
+    match (client.send(Attempt::was_stale, send).await, raw_body.take()) {
         (Ok(_), Some((_, body))) => Ok(EventStream::new(StoredHeaders::default(), body)),
         (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
         (Err(error), _) => Err(failure::classify(&error)),
     }
 }
 
-fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Vec<u8> {
+fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Bytes {
     let pairs = body.get("requestMetadata").and_then(Value::as_object);
     let mut members = vec![("requestMetadata", request_metadata(call, pairs.unwrap_or(&Map::new())))];
     members.extend(call.max_tokens.and_then(|max_tokens| call.input.with_max_tokens(body, max_tokens)));
     members.extend(call.pool.service_tier.as_ref().map(|tier| ("serviceTier", json!({ "type": tier }))));
     // Strings, numbers and JSON values always serialize.
-    serde_json::to_vec(&Overlaid { body, members }).unwrap_or_default()
+    serde_json::to_vec(&Overlaid { body, members }).unwrap_or_default().into()
 }

@@ -2,25 +2,35 @@
 
 use aws_sdk_bedrockruntime::Client;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{Failure, failure, raw_body, region};
 use crate::{
     chat::{Input, Overlaid},
+    connections::{Attempt, ResendingClient},
     pool::Pool,
     problem::Kind,
 };
 
 /// Counts the input tokens of `input` for the foundation model `model_id`, in the region of `pool`.
-pub(super) async fn count(client: &Client, pool: &Pool, model_id: &str, input: &Input) -> Result<u64, Failure> {
-    let result = client
-        .count_tokens()
-        .model_id(model_id)
-        .customize()
-        .mutate_request(raw_body::set_body(payload(input)))
-        .config_override(region(pool))
-        .send()
-        .await;
+pub(super) async fn count(
+    client: &ResendingClient<Client>,
+    pool: &Pool,
+    model_id: &str,
+    input: &Input,
+) -> Result<u64, Failure> {
+    let payload = payload(input);
+    let send = |client: &Client, attempt: &Attempt| {
+        let operation = client.count_tokens().model_id(model_id).customize();
+        operation
+            .mutate_request(raw_body::set_body(payload.clone()))
+            .mutate_request(attempt.observe())
+            .config_override(region(pool))
+            .send()
+    };
+    // A count is free of charge, so a second one does no harm.
+    let result = client.send(Attempt::broke_soon, send).await;
     let count = result.map_err(|error| match failure::classify(&error) {
         Failure::Rejected(problem) if problem.kind == Kind::Invalid && failure::is_unsupported(&error) => {
             Failure::Unsupported(problem)
@@ -30,7 +40,7 @@ pub(super) async fn count(client: &Client, pool: &Pool, model_id: &str, input: &
     u64::try_from(count.input_tokens).map_err(|_| Failure::broken("it had a negative count of tokens"))
 }
 
-fn payload(input: &Input) -> Vec<u8> {
+fn payload(input: &Input) -> Bytes {
     let empty = Map::new();
     let body = input.bodies().first().unwrap_or(&empty);
     let countable = match input {
@@ -43,7 +53,7 @@ fn payload(input: &Input) -> Vec<u8> {
             json!({"invokeModel": {"body": STANDARD.encode(native)}})
         }
     };
-    json!({"input": countable}).to_string().into_bytes()
+    json!({"input": countable}).to_string().into()
 }
 
 /// The members of a Converse body that CountTokens takes (Amazon Bedrock API Reference,

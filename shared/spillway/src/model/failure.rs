@@ -3,7 +3,10 @@
 use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::problem::{Kind, Problem};
+use crate::{
+    connections::was_sent,
+    problem::{Kind, Problem},
+};
 
 /// Stands in for a message that Bedrock left out.
 pub(super) const NO_REASON: &str = "no reason given";
@@ -11,8 +14,9 @@ pub(super) const NO_REASON: &str = "no reason given";
 /// Reason why a call to a pool returned no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// The pool has no capacity now. Nothing was billed; the next pool may be tried.
-    Throttled,
+    /// The pool has no capacity now, because this quota is used up. Nothing was billed; the next
+    /// pool may be tried.
+    Throttled(Quota),
     /// The pool is unavailable or not ready. Nothing was billed; the next pool may be tried.
     Unavailable(Problem),
     /// The request is wrong or not allowed in any pool.
@@ -28,6 +32,22 @@ pub enum Failure {
     Failed(Problem),
 }
 
+/// Quota of a pool that a throttled call exceeds. Bedrock has one exception for all quotas; only
+/// its message says which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quota {
+    /// A quota that frees within moments: tokens or requests per minute, or provisioned units.
+    Minute,
+    /// The quota of tokens per day.
+    Day,
+}
+
+impl Quota {
+    fn from_message(message: &str) -> Self {
+        if message.to_ascii_lowercase().contains("per day") { Self::Day } else { Self::Minute }
+    }
+}
+
 impl Failure {
     /// The stream ended before the model reported its token usage.
     pub fn cut() -> Self {
@@ -38,7 +58,7 @@ impl Failure {
     /// no other pool can be tried.
     pub fn into_problem(self) -> Problem {
         match self {
-            Self::Throttled => Problem::new(Kind::Throttled, "The model was throttled in the middle of its answer."),
+            Self::Throttled(_) => Problem::new(Kind::Throttled, "The model was throttled in the middle of its answer."),
             Self::Denied(_) => Problem::new(Kind::Model, "Bedrock does not let the broker use this model."),
             Self::Unavailable(problem)
             | Self::Rejected(problem)
@@ -66,7 +86,7 @@ impl Failure {
     /// Returns `None` for an unknown name.
     fn from_exception(name: &str, message: &str) -> Option<Self> {
         Some(match name.to_ascii_lowercase().trim_end_matches("exception") {
-            "throttling" | "servicequotaexceeded" => Self::Throttled,
+            "throttling" | "servicequotaexceeded" => Self::Throttled(Quota::from_message(message)),
             "modelnotready" | "serviceunavailable" | "internalserver" => {
                 Self::Unavailable(quote(Kind::Unavailable, message))
             }
@@ -82,7 +102,7 @@ impl Failure {
 
     fn from_status(status: u16) -> Self {
         match status {
-            429 => Self::Throttled,
+            429 => Self::Throttled(Quota::Minute),
             400..=499 => {
                 Self::Rejected(Problem::new(Kind::Model, format!("Bedrock refused the call with status {status}.")))
             }
@@ -108,15 +128,16 @@ pub(super) fn is_unsupported<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRe
 }
 
 pub(super) fn classify<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Failure {
-    let unavailable = || Failure::Unavailable(Problem::new(Kind::Unavailable, "Bedrock cannot be reached."));
     match error {
+        // The request never left, so the model has not seen it.
+        _ if !was_sent(error) => Failure::Unavailable(Problem::new(Kind::Unavailable, "Bedrock cannot be reached.")),
         SdkError::ServiceError(service) => {
             let meta = service.err().meta();
             let known = meta.code().and_then(|code| Failure::from_exception(code, meta.message().unwrap_or(NO_REASON)));
             known.unwrap_or_else(|| Failure::from_status(service.raw().status().as_u16()))
         }
-        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => unavailable(),
         SdkError::TimeoutError(_) => Failure::timed_out(),
+        SdkError::DispatchFailure(_) => Failure::broken("the connection broke before it arrived"),
         SdkError::ResponseError(response) if !response.raw().status().is_success() => {
             Failure::from_status(response.raw().status().as_u16())
         }

@@ -1,6 +1,7 @@
 //! `InvokeModel` and `InvokeModelWithResponseStream`.
 
 use aws_sdk_bedrockruntime::Client;
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::{
     chat::{Answer, NativeInput, NativeReply, Output, Overlaid},
+    connections::{Attempt, ResendingClient},
     pool::ServiceTier,
     stored_headers::StoredHeaders,
     usage::{Reported, Usage},
@@ -22,7 +24,11 @@ const MAX_CONCURRENT_BODIES: usize = 8;
 
 /// Sends all bodies. The first goes alone: until a body is billed, another pool can take the
 /// request.
-pub(super) async fn answer(client: &Client, call: &ModelCall<'_>, native: &NativeInput) -> Result<Answer, Failure> {
+pub(super) async fn answer(
+    client: &ResendingClient<Client>,
+    call: &ModelCall<'_>,
+    native: &NativeInput,
+) -> Result<Answer, Failure> {
     let Some((first, rest)) = native.bodies.split_first() else {
         return Err(Failure::broken("there was nothing to send"));
     };
@@ -39,21 +45,24 @@ pub(super) async fn answer(client: &Client, call: &ModelCall<'_>, native: &Nativ
 }
 
 async fn send_body(
-    client: &Client,
+    client: &ResendingClient<Client>,
     call: &ModelCall<'_>,
     native: &NativeInput,
     body: &Map<String, Value>,
 ) -> Result<(NativeReply, Option<Usage>), Failure> {
     let raw_body = RawBody::whole();
-    let operation = client
-        .invoke_model()
-        .model_id(&call.pool.model_id)
-        .customize()
-        .mutate_request(raw_body::set_body(payload(call, body)))
-        .mutate_request(raw_body::add_headers(headers(call, native, "accept")))
-        .interceptor(raw_body.clone())
-        .config_override(region(call.pool));
-    match (operation.send().await, raw_body.take_bytes().await) {
+    let payload = payload(call, body);
+    let send = |client: &Client, attempt: &Attempt| {
+        let operation = client.invoke_model().model_id(&call.pool.model_id).customize();
+        operation
+            .mutate_request(raw_body::set_body(payload.clone()))
+            .mutate_request(raw_body::add_headers(headers(call, native, "accept")))
+            .mutate_request(attempt.observe())
+            .interceptor(raw_body.clone())
+            .config_override(region(call.pool))
+            .send()
+    };
+    match (client.send(Attempt::was_stale, send).await, raw_body.take_bytes().await) {
         (Err(error), _) if failure::is_refused(&error) => Err(failure::classify(&error)),
         (_, Some((headers, body))) => {
             let usage = usage(&headers, &body);
@@ -65,21 +74,24 @@ async fn send_body(
 }
 
 pub(super) async fn stream(
-    client: &Client,
+    client: &ResendingClient<Client>,
     call: &ModelCall<'_>,
     native: &NativeInput,
 ) -> Result<EventStream, Failure> {
     let body = native.bodies.first().ok_or_else(|| Failure::broken("there was nothing to send"))?;
     let raw_body = RawBody::stream();
-    let operation = client
-        .invoke_model_with_response_stream()
-        .model_id(&call.pool.model_id)
-        .customize()
-        .mutate_request(raw_body::set_body(payload(call, body)))
-        .mutate_request(raw_body::add_headers(headers(call, native, "x-amzn-bedrock-accept")))
-        .interceptor(raw_body.clone())
-        .config_override(region(call.pool));
-    match (operation.send().await, raw_body.take()) {
+    let payload = payload(call, body);
+    let send = |client: &Client, attempt: &Attempt| {
+        let operation = client.invoke_model_with_response_stream().model_id(&call.pool.model_id).customize();
+        operation
+            .mutate_request(raw_body::set_body(payload.clone()))
+            .mutate_request(raw_body::add_headers(headers(call, native, "x-amzn-bedrock-accept")))
+            .mutate_request(attempt.observe())
+            .interceptor(raw_body.clone())
+            .config_override(region(call.pool))
+            .send()
+    };
+    match (client.send(Attempt::was_stale, send).await, raw_body.take()) {
         (Ok(_), Some((headers, body))) => Ok(EventStream::new(headers, body)),
         (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
         (Err(error), _) => Err(failure::classify(&error)),
@@ -104,10 +116,10 @@ fn headers(call: &ModelCall<'_>, native: &NativeInput, accept: &'static str) -> 
     .collect()
 }
 
-fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Vec<u8> {
+fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Bytes {
     let members = call.max_tokens.and_then(|max_tokens| call.input.with_max_tokens(body, max_tokens));
     // Strings, numbers and JSON values always serialize.
-    serde_json::to_vec(&Overlaid { body, members: members.into_iter().collect() }).unwrap_or_default()
+    serde_json::to_vec(&Overlaid { body, members: members.into_iter().collect() }).unwrap_or_default().into()
 }
 
 /// Reads the token usage of a reply: from its headers, and from its body if that is Anthropic's,

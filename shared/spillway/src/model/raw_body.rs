@@ -100,8 +100,7 @@ fn relevant_headers(response: &HttpResponse) -> StoredHeaders {
 }
 
 /// Replaces the body of a request by `payload`, before the request is signed.
-pub(super) fn set_body(payload: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
-    let payload = Bytes::from(payload);
+pub(super) fn set_body(payload: Bytes) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
     move |request| {
         *request.body_mut() = SdkBody::from(payload.clone());
         request.headers_mut().insert("content-length", payload.len().to_string());

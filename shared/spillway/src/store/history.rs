@@ -17,10 +17,14 @@ use futures_util::future::try_join_all;
 use super::{
     StoreError,
     cache::Cache,
-    ledger::items::{Items, UpdateOutcome},
+    ledger::{
+        items::{Items, UpdateOutcome},
+        nonce::NonceAttribute,
+    },
 };
 use crate::{
     clock::Clock,
+    connections::ResendingClient,
     quota::{self, History, Image, Observation},
     units::{Millis, UnixMs},
 };
@@ -60,8 +64,8 @@ impl PendingBatch {
 }
 
 impl Histories {
-    /// Creates the histories in `table`. `client` must have retries disabled.
-    pub fn new(client: Client, table: &str, clock: Clock) -> Self {
+    /// Creates the histories in `table`.
+    pub fn new(client: ResendingClient<Client>, table: &str, clock: Clock) -> Self {
         Self {
             items: Items::new(client, table),
             read: Arc::new(Cache::new(MAX_CACHED, MAX_AGE, clock.clone())),
@@ -92,7 +96,7 @@ impl Histories {
     async fn write(&self, key: String, batch: PendingBatch) -> Result<(), StoreError> {
         let image = self.image(&key).await?;
         let write = quota::record(&batch.observations, &image, self.clock.now());
-        match self.items.update(&key, &write).await? {
+        match self.items.update(&key, &write, NonceAttribute::Added).await? {
             UpdateOutcome::Done(image) => self.read.put(&key, image),
             UpdateOutcome::Refused(_) | UpdateOutcome::Busy => {}
         }

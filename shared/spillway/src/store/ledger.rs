@@ -2,13 +2,15 @@
 //! tenant and pool.
 //!
 //! One `UpdateItem` charges or settles all limits of an item, for one request or for a group of
-//! concurrent requests. The client must not retry: `ADD` is not idempotent. While the ledger is
-//! unavailable, nothing is admitted (it fails closed).
+//! concurrent requests. The SDK must not retry, because `ADD` is not idempotent; a write whose
+//! connection broke is sent again under its [`nonce`]. While the ledger is unavailable, nothing is
+//! admitted (it fails closed).
 
 mod account;
 mod expression;
 mod group_commit;
 pub(super) mod items;
+pub(super) mod nonce;
 mod recent_refusals;
 mod reserve;
 mod settle;
@@ -26,12 +28,14 @@ pub use recent_refusals::is_recent;
 use super::{LedgerError, StoreError, clock_skew::ClockSkew};
 use crate::{
     clock::Clock,
+    connections::ResendingClient,
     quota::{Attribute, Charge, Condition, Image, Refusal, Reservation, Settled, Update, Write},
     units::UnixMs,
 };
 use account::Shard;
 use group_commit::GroupCommit;
 use items::{Items, UpdateOutcome};
+use nonce::NonceAttribute;
 use recent_refusals::RecentRefusals;
 use reserve::{PendingReserve, ReserveReply};
 use settle::PendingSettle;
@@ -85,8 +89,8 @@ struct Writer {
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
 
 impl Ledger {
-    /// Creates the ledger in `table`. `client` must have retries disabled.
-    pub fn new(client: Client, table: &str, clock: Clock, clock_skew: ClockSkew) -> Self {
+    /// Creates the ledger in `table`.
+    pub fn new(client: ResendingClient<Client>, table: &str, clock: Clock, clock_skew: ClockSkew) -> Self {
         let recent_refusals = RecentRefusals::new(clock.clone());
         let writer = Writer { items: Items::new(client, table), recent_refusals, clock };
         Self { writer, reserves: GroupCommit::default(), settles: GroupCommit::default(), clock_skew }
@@ -158,8 +162,9 @@ impl Ledger {
         })
     }
 
-    /// Replaces the reserve by the actual usage. It takes effect at most once, so an ambiguous
-    /// failure is not retried: the slot expires, and the reserve stays charged.
+    /// Replaces the reserve by the actual usage. It takes effect at most once. An ambiguous failure
+    /// other than a broken connection is not retried: the slot expires, and the reserve stays
+    /// charged.
     ///
     /// # Errors
     /// Returns an error if the store is unavailable or does not answer in time.
@@ -210,7 +215,7 @@ impl Ledger {
         };
         let spread = Account { shards: account.shards.max(former_shards), ..account.clone() };
         for key in spread.keys() {
-            if let UpdateOutcome::Busy = self.writer.items.update(&key, &write).await? {
+            if let UpdateOutcome::Busy = self.writer.items.update(&key, &write, NonceAttribute::Added).await? {
                 return Err(StoreError::Unavailable(format!("ledger item {key} is busy")).into());
             }
         }

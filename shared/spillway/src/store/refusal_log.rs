@@ -12,9 +12,13 @@ use std::{
 
 use aws_sdk_dynamodb::Client;
 
-use super::{StoreError, ledger::items::Items};
+use super::{
+    StoreError,
+    ledger::{items::Items, nonce::NonceAttribute},
+};
 use crate::{
     clock::Clock,
+    connections::ResendingClient,
     quota::{Attribute, LimitName, Update, Write},
     units::{Millis, UnixMs},
 };
@@ -48,8 +52,8 @@ struct Pending {
 }
 
 impl RefusalLog {
-    /// Creates the log in `table`. `client` must have retries disabled.
-    pub fn new(client: Client, table: &str, clock: Clock) -> Self {
+    /// Creates the log in `table`.
+    pub fn new(client: ResendingClient<Client>, table: &str, clock: Clock) -> Self {
         Self { items: Items::new(client, table), pending: Arc::default(), clock }
     }
 
@@ -65,7 +69,7 @@ impl RefusalLog {
             [Update::Add(Attribute::Refusals(number), count), Update::Set(Attribute::RefusedAt(number), now.as_ms())]
         });
         let write = Write { conditions: Vec::new(), updates: updates.collect() };
-        self.items.update(&key(tenant), &write).await.map(drop)
+        self.items.update(&key(tenant), &write, NonceAttribute::Added).await.map(drop)
     }
 
     /// Returns the refusals of `tenant` by limit, the latest first.

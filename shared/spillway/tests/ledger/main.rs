@@ -1,5 +1,7 @@
 //! The ledger against DynamoDB on the wire.
 
+#[path = "../support/breaking_proxy.rs"]
+mod breaking_proxy;
 #[path = "../support/dynamodb.rs"]
 mod dynamodb;
 #[path = "../quota/item.rs"]
@@ -8,6 +10,7 @@ mod item;
 #[path = "../support/world/mod.rs"]
 mod world;
 
+mod broken_connections;
 mod executors;
 mod names;
 mod outcomes;
@@ -17,6 +20,7 @@ use aws_sdk_dynamodb::{Client, config::retry::RetryConfig};
 use dynamodb::Dynamodb;
 use spillway::{
     clock::Clock,
+    connections::{HttpClients, ResendingClient},
     store::{clock_skew::ClockSkew, ledger::Ledger, tables},
 };
 
@@ -26,12 +30,22 @@ async fn start() -> Dynamodb {
     dynamodb
 }
 
-/// Creates a separate client without retries, which the ledger requires.
+/// Creates a separate client without retries.
 fn client(dynamodb: &Dynamodb) -> Client {
     Client::from_conf(dynamodb.client.config().to_builder().retry_config(RetryConfig::disabled()).build())
 }
 
 /// Creates the ledger of another process.
 fn ledger(dynamodb: &Dynamodb, clock: &Clock) -> Ledger {
-    Ledger::new(client(dynamodb), &dynamodb.table, clock.clone(), ClockSkew::new(clock.clone()))
+    ledger_at(dynamodb, clock, &dynamodb.url)
+}
+
+/// Creates the ledger of another process, which reaches DynamoDB at `url`.
+fn ledger_at(dynamodb: &Dynamodb, clock: &Clock, url: &str) -> Ledger {
+    let http = HttpClients::new(clock).expect("HTTP clients");
+    let client = ResendingClient::new(&http, |http| {
+        let config = client(dynamodb).config().to_builder().endpoint_url(url).http_client(http);
+        Client::from_conf(config.build())
+    });
+    Ledger::new(client, &dynamodb.table, clock.clone(), ClockSkew::new(clock.clone()))
 }

@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 pub struct Dynamodb {
     pub client: Client,
+    #[allow(dead_code, reason = "not every test uses it")]
+    pub url: String,
     /// Faults of the stand-in. `None` with a referee.
     #[allow(dead_code, reason = "not every test injects faults")]
     pub faults: Option<Faults>,
@@ -39,12 +41,12 @@ pub async fn start() -> Dynamodb {
     };
     let config = Config::builder()
         .behavior_version_latest()
-        .endpoint_url(url)
+        .endpoint_url(&url)
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         // As in production, but without waits between the tries.
         .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)))
         .build();
     let table = format!("test-{}", Uuid::new_v4());
-    Dynamodb { client: Client::from_conf(config), faults, table, _stop: stop.drop_guard() }
+    Dynamodb { client: Client::from_conf(config), url, faults, table, _stop: stop.drop_guard() }
 }

@@ -8,21 +8,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     config::Simulator,
-    problem::{Problem, TOO_MANY_TOKENS},
+    problem::{Problem, TOO_MANY_TOKENS, TOO_MANY_TOKENS_PER_DAY},
 };
 
 /// A fault. It has at least one effect. If several effects refuse the call, the first of this order
-/// applies: `region_down`, `throttle`, `unavailable`, `status_5xx`, `error`.
+/// applies: `disconnect`, `throttle`, `daily_quota`, `unavailable`, `status_5xx`, `error`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
     /// Model id that the fault applies to; all models if absent.
     pub model_id: Option<String>,
-    /// Closes the connection without a response.
-    pub region_down: bool,
+    /// Reads the request and closes the connection without a response.
+    pub disconnect: bool,
     /// Responds with 429 ThrottlingException: `true` to all calls, or a number to this share of the
     /// calls, evenly spread (0.25 = every fourth).
     pub throttle: Option<Throttle>,
+    /// Responds with 429 ThrottlingException, as beyond the quota of tokens per day.
+    pub daily_quota: bool,
     /// Responds with 503 ServiceUnavailableException.
     pub unavailable: bool,
     /// Responds with this status: 503 as ServiceUnavailableException, other statuses as
@@ -214,11 +216,13 @@ impl Fault {
     }
 
     fn refusal(&self, throttle: bool) -> Option<Refusal> {
-        if self.region_down {
+        if self.disconnect {
             return Some(Refusal::Disconnect);
         }
         let problem = if throttle {
             Some(Problem::throttled(TOO_MANY_TOKENS))
+        } else if self.daily_quota {
+            Some(Problem::throttled(TOO_MANY_TOKENS_PER_DAY))
         } else if self.unavailable {
             Some(Problem::unavailable())
         } else if let Some(status) = self.status_5xx {

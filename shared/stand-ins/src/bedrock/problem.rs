@@ -49,6 +49,8 @@ const EXCEPTIONS: [(&str, StatusCode, &str); 13] = [
 
 /// Message if the quota of tokens per minute is exhausted.
 pub(super) const TOO_MANY_TOKENS: &str = "Too many tokens, please wait before trying again.";
+/// Message if the quota of tokens per day is exhausted.
+pub(super) const TOO_MANY_TOKENS_PER_DAY: &str = "Too many tokens per day, please wait before trying again.";
 /// Message if the quota of requests per minute is exhausted.
 pub(super) const TOO_MANY_REQUESTS: &str = "Too many requests, please wait before trying again.";
 /// Message if all provisioned units are busy.

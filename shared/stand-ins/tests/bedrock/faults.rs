@@ -63,9 +63,9 @@ async fn a_fault_can_be_added_and_removed_at_run_time() {
 }
 
 #[tokio::test]
-async fn a_region_that_is_down_closes_the_connection() {
+async fn a_disconnect_closes_the_connection_without_an_answer() {
     let bedrock = Bedrock::start().await;
-    bedrock.control("POST", "faults", r#"{"region_down":true}"#).await;
+    bedrock.control("POST", "faults", r#"{"disconnect":true}"#).await;
     let error = bedrock.converse("m", "x").send().await.unwrap_err();
     assert!(error.raw_response().is_none());
     bedrock.control("DELETE", "faults", "").await;

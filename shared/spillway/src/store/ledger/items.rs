@@ -5,12 +5,16 @@ use std::{collections::HashMap, sync::Arc};
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    operation::update_item::UpdateItemError,
+    operation::update_item::{UpdateItemError, builders::UpdateItemFluentBuilder},
     types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 
-use super::expression;
+use super::{
+    expression::{self, Compiled},
+    nonce::{Nonce, NonceAttribute},
+};
 use crate::{
+    connections::{Attempt, ResendingClient},
     quota::{Image, Write},
     store::StoreError,
 };
@@ -27,45 +31,65 @@ pub(in crate::store) enum UpdateOutcome {
 
 #[derive(Clone)]
 pub(in crate::store) struct Items {
-    client: Client,
+    client: ResendingClient<Client>,
     table: Arc<str>,
 }
 
 impl Items {
-    pub(in crate::store) fn new(client: Client, table: &str) -> Self {
+    pub(in crate::store) fn new(client: ResendingClient<Client>, table: &str) -> Self {
         Self { client, table: table.into() }
     }
 
-    pub(in crate::store) async fn update(&self, key: &str, write: &Write) -> Result<UpdateOutcome, StoreError> {
-        let compiled = expression::compile(write);
-        let request = self
-            .client
+    /// Runs `write` once. If its connection breaks, it is sent again, and its nonce keeps it from
+    /// taking effect twice.
+    pub(in crate::store) async fn update(
+        &self,
+        key: &str,
+        write: &Write,
+        nonce: NonceAttribute,
+    ) -> Result<UpdateOutcome, StoreError> {
+        let nonce = Nonce::new(nonce)?;
+        let compile = || {
+            let mut compiled = expression::compile(write);
+            nonce.mark(&mut compiled);
+            compiled
+        };
+        let send = |client: &Client, attempt: &Attempt| {
+            let request = self.request(client, key, compile());
+            request.customize().mutate_request(attempt.observe()).send()
+        };
+        match self.client.send(Attempt::broke_soon, send).await {
+            Ok(reply) => Ok(UpdateOutcome::Done(image(reply.attributes()))),
+            Err(error) => classify(error, &nonce),
+        }
+    }
+
+    fn request(&self, client: &Client, key: &str, compiled: Compiled) -> UpdateItemFluentBuilder {
+        client
             .update_item()
             .table_name(&*self.table)
             .key("pk", AttributeValue::S(key.into()))
             .update_expression(compiled.update)
             .set_condition_expression(compiled.condition)
-            // DynamoDB refuses an empty map. Most writes need no placeholders, and a write that
-            // only removes attributes names no values.
+            // DynamoDB refuses an empty map, and most writes need no placeholders.
             .set_expression_attribute_names(Some(compiled.names).filter(|names| !names.is_empty()))
-            .set_expression_attribute_values(Some(compiled.values).filter(|values| !values.is_empty()))
+            .set_expression_attribute_values(Some(compiled.values))
             .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match request.send().await {
-            Ok(reply) => Ok(UpdateOutcome::Done(image(reply.attributes()))),
-            Err(error) => classify(error),
-        }
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
 
     pub(in crate::store) async fn get(&self, key: &str) -> Result<Image, StoreError> {
-        let request = self.client.get_item().table_name(&*self.table).consistent_read(true);
-        let reply = request.key("pk", AttributeValue::S(key.into())).send().await?;
-        Ok(image(reply.item()))
+        let send = |client: &Client, attempt: &Attempt| {
+            let request = client.get_item().table_name(&*self.table).consistent_read(true);
+            let request = request.key("pk", AttributeValue::S(key.into()));
+            request.customize().mutate_request(attempt.observe()).send()
+        };
+        Ok(image(self.client.send(Attempt::broke_soon, send).await?.item()))
     }
 
     /// Reads all items, by key.
     pub(in crate::store) async fn scan(&self) -> Result<Vec<(String, Image)>, StoreError> {
-        let request = self.client.scan().table_name(&*self.table).consistent_read(true);
+        let request = self.client.pooled().scan().table_name(&*self.table).consistent_read(true);
         let mut items = request.into_paginator().items().send();
         let mut images = Vec::new();
         while let Some(item) = items.next().await {
@@ -77,8 +101,12 @@ impl Items {
     }
 }
 
-fn classify(error: SdkError<UpdateItemError>) -> Result<UpdateOutcome, StoreError> {
+fn classify(error: SdkError<UpdateItemError>, nonce: &Nonce) -> Result<UpdateOutcome, StoreError> {
     match error.as_service_error() {
+        // Only the reply of the first attempt was lost. The old item is the one that it made.
+        Some(UpdateItemError::ConditionalCheckFailedException(failed)) if nonce.is_in(failed.item()) => {
+            Ok(UpdateOutcome::Done(image(failed.item())))
+        }
         Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
             Ok(UpdateOutcome::Refused(image(failed.item())))
         }

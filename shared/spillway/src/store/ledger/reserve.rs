@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{Writer, account::Shard, items::UpdateOutcome};
+use super::{Writer, account::Shard, items::UpdateOutcome, nonce::NonceAttribute};
 use crate::{
     quota::{self, Charge, Image, Refusal, Reservation, Verdict, Write},
     store::StoreError,
@@ -44,7 +44,7 @@ impl Writer {
             if chosen.is_empty() {
                 continue;
             }
-            match self.items.update(key, &write).await {
+            match self.items.update(key, &write, NonceAttribute::Added).await {
                 Ok(UpdateOutcome::Done(image)) => {
                     self.recent_refusals.changed(key, &image);
                     if only_frees {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Writer, items::UpdateOutcome};
+use super::{Writer, items::UpdateOutcome, nonce::NonceAttribute};
 use crate::{
     quota::{self, Reservation, Settled, Write},
     store::StoreError,
@@ -70,11 +70,11 @@ impl Writer {
     }
 
     /// Writes, and returns whether the conditions held. A busy store refuses before it tries, so
-    /// the write is sent again after a pause. An ambiguous failure is not retried: the write may
-    /// have happened.
+    /// the write is sent again after a pause. A timeout is ambiguous and is not retried: the write
+    /// may have happened.
     async fn update_in_time(&self, key: &str, write: &Write) -> Result<bool, StoreError> {
         for attempt in 0..MAX_ATTEMPTS {
-            match self.items.update(key, write).await? {
+            match self.items.update(key, write, NonceAttribute::Settled).await? {
                 UpdateOutcome::Done(image) => {
                     self.recent_refusals.changed(key, &image);
                     return Ok(true);
