@@ -72,7 +72,7 @@ pub async fn wait_for_permit(app: &App, request: &ModelRequest) -> Result<Option
 }
 
 /// Tries the pools of the model's ladder in order. A full, throttled, resting or unavailable pool
-/// leads to the next; any other failure ends the request. `permit` is the permit that the job waited
+/// leads to the next; any other failure ends the request. `permit` is the one that the job waited
 /// for. Returns `None` if the ledger has seen a newer ladder.
 pub async fn route<'a>(
     app: &App,
