@@ -378,6 +378,9 @@ def target_name(target):
     if isinstance(target, dict) and "Fn::GetAtt" in target:
         return target["Fn::GetAtt"][0]
     text = target.get("Fn::Sub", str(target)) if isinstance(target, dict) else target
+    if isinstance(text, list):
+        # The name of a queue is the last part of its URL.
+        text = text[0].replace("${QueueName}", "${%s}" % text[1]["QueueName"]["Fn::Select"][1]["Fn::Split"][1]["Ref"])
     if part := re.fullmatch(r"\$\{(\w+)\.Arn\}/(.+)", text):
         return f"{part[1]}/{part[2]}"
     model = r"arn:\$\{AWS::Partition\}:bedrock:\$\{ModelRegions\}:(\$\{AWS::AccountId\})?:[a-z-]+/\$\{\w+\}"

@@ -11,6 +11,7 @@ from checks import (
     CONFIG,
     IDEMPOTENCY_ACTIONS,
     INDEX_ACTIONS,
+    INFRA,
     JOBS_ACTIONS,
     LEDGER_ACTIONS,
     OPERATOR_LEDGER_ACTIONS,
@@ -18,6 +19,7 @@ from checks import (
     store_actions,
     template,
 )
+from samcli.yamlhelper import yaml_parse
 
 
 def properties(sam, resource):
@@ -388,6 +390,16 @@ class TemplateTest(unittest.TestCase):
         self.assertEqual(JOBS_ACTIONS | INDEX_ACTIONS, store_actions("jobs"))
         self.assertEqual(IDEMPOTENCY_ACTIONS, store_actions("idempotency"))
         self.assertEqual(LEDGER_ACTIONS | OPERATOR_LEDGER_ACTIONS, store_actions("ledger"))
+
+    def test_the_documented_settings_for_managed_instances_are_valid(self):
+        text = (INFRA.parent / "docs/deploy.md").read_text()
+        settings = yaml_parse(text.split("### Lambda Managed Instances")[1].split("```yaml\n")[1].split("```")[0])
+        sam = template()
+        properties(sam, "ApiFunction").update(settings)
+        self.assertEqual([], problems(sam))
+        mistake = {"PerExecutionEnvironmentMaxConcurrencies": 200}
+        properties(sam, "ApiFunction")["CapacityProviderConfig"].update(mistake)
+        self.assertNotEqual([], problems(sam))
 
 
 if __name__ == "__main__":

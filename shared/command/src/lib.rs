@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod demo;
+pub mod health;
 pub mod local;
 pub mod replay;
 pub mod serve;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use spillway::{config::Config, telemetry};
-use spillway_command::{admin, local, replay, serve, stand_ins};
+use spillway_command::{admin, health, local, replay, serve, stand_ins};
 
 /// Request broker for Amazon Bedrock: tenants share an account, and bursts wait instead of failing
 #[derive(Debug, Parser)]
@@ -18,6 +18,8 @@ enum Command {
     Local(local::Args),
     /// Run only the broker, with the AWS services that the environment selects
     Serve(serve::Args),
+    /// Ask a broker on this machine whether it is alive
+    Health(health::Args),
     /// Run only simulated DynamoDB, SQS, S3 and Bedrock Runtime, with empty Spillway tables, queues
     /// and bucket
     StandIns(stand_ins::Args),
@@ -37,6 +39,7 @@ async fn main() -> anyhow::Result<()> {
     match Cli::parse().command.unwrap_or_else(|| Command::Local(local::Args::default())) {
         Command::Local(args) => local::run(args).await,
         Command::Serve(args) => serve::run(args).await,
+        Command::Health(args) => health::run(args).await,
         Command::StandIns(args) => stand_ins::run(args).await,
         Command::Replay(args) => replay::run(*args).await,
         Command::Admin(command) => admin::run(command).await,

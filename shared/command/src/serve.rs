@@ -1,7 +1,8 @@
 //! `spillway serve`: only the broker, for a container or with stand-ins in another process.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
+use anyhow::Context;
 use spillway::{
     app::App,
     drain::{self, DEFAULT_CONCURRENCY},
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    server::{self, Listener},
+    server::{self, ConnectionLimits, Listener},
     shutdown,
     tls::{self, TlsArgs},
 };
@@ -31,9 +32,15 @@ pub struct Args {
     /// are NOT verified: any client that reaches the port can pose as any caller
     #[arg(long)]
     trust_access_key_ids: bool,
-    /// Number of jobs to run concurrently
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY, value_parser = concurrency)]
+    /// Number of jobs to run concurrently; 0 leaves the queue to other processes
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY, value_parser = concurrency_or_none)]
     drain_concurrency: usize,
+    #[command(flatten)]
+    limits: ConnectionLimits,
+    /// Seconds after SIGTERM at which requests and jobs that still run are cut off. Without it, all
+    /// of them are finished
+    #[arg(long, value_name = "N")]
+    stop_timeout_s: Option<u64>,
     /// Milliseconds by which the broker's clock is ahead
     #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
     clock_offset_ms: u64,
@@ -45,11 +52,17 @@ pub fn concurrency(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "must be a whole number from 1 to 1000".to_owned())
 }
 
-/// Runs until Ctrl-C or SIGTERM, then finishes requests and jobs in flight. Also drains the queue
-/// if one is configured.
+/// Parses the number of jobs to run concurrently, or 0.
+fn concurrency_or_none(text: &str) -> Result<usize, String> {
+    if text == "0" { Ok(0) } else { concurrency(text) }
+}
+
+/// Runs until Ctrl-C or SIGTERM, then refuses connections and finishes requests and jobs in flight.
+/// Also drains the queue if one is configured.
 ///
 /// # Errors
-/// Returns an error if the port is taken or the environment is not valid.
+/// Returns an error if the port is taken, if the environment is not valid, or if requests or jobs
+/// were cut off.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut stop = shutdown::signals()?;
     let app = App::from_env().await?;
@@ -64,10 +77,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         encrypted = Some(tls);
     }
     let token = CancellationToken::new();
-    let pump = app
-        .queue
-        .clone()
-        .map(|queue| tokio::spawn(drain::pump(app.clone(), queue, args.drain_concurrency, token.clone())));
+    let queue = app.queue.clone().filter(|_| args.drain_concurrency > 0);
+    let pump = queue.map(|queue| tokio::spawn(drain::pump(app.clone(), queue, args.drain_concurrency, token.clone())));
     let handler = move |mut request| {
         let app = app.clone();
         if args.trust_access_key_ids {
@@ -75,16 +86,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         async move { handle(&app, request).await }
     };
-    let server = tokio::spawn(server::serve(listeners, handler, token.clone()));
+    let server = tokio::spawn(server::serve(listeners, handler, args.limits, token.clone()));
     if let Some(tls) = &encrypted {
         tls.print();
     }
     println!("ready {url}");
     stop.recv().await;
     token.cancel();
-    server.await?;
-    if let Some(pump) = pump {
-        pump.await?;
-    }
-    Ok(())
+    let finish = async {
+        server.await?;
+        if let Some(pump) = pump {
+            pump.await?;
+        }
+        Ok(())
+    };
+    let Some(stop_timeout_s) = args.stop_timeout_s else { return finish.await };
+    let finished = tokio::time::timeout(Duration::from_secs(stop_timeout_s), finish).await;
+    finished.with_context(|| format!("requests or jobs still ran {stop_timeout_s} s after the signal to stop"))?
 }

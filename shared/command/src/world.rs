@@ -23,7 +23,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    server::{self, Listener},
+    server::{self, ConnectionLimits, Listener},
     settings::Settings,
     tls::{self, Tls},
 };
@@ -121,7 +121,7 @@ impl World {
             server::trust_access_key_id(&mut request);
             async move { handle(&api, request).await }
         };
-        let server = tokio::spawn(server::serve(listeners, handler, shutdown.clone()));
+        let server = tokio::spawn(server::serve(listeners, handler, ConnectionLimits::default(), shutdown.clone()));
         Ok(Self { app, stand_ins, stand_in_clock, url, tls, config, shutdown, server, pump })
     }
 
