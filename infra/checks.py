@@ -5,6 +5,7 @@ no network and no credentials.
 """
 
 import copy
+import json
 import logging
 import os
 import re
@@ -106,6 +107,15 @@ ALLOWED_ACTIONS = {
         "DrainLogs": LOG_ACTIONS,
     },
 }
+GATEWAY_RESPONSES = {
+    "DEFAULT_4XX",
+    "DEFAULT_5XX",
+    "REQUEST_TOO_LARGE",
+    "MISSING_AUTHENTICATION_TOKEN",
+    "THROTTLED",
+    "INTEGRATION_TIMEOUT",
+}
+
 # Alarms: the namespace and the name of the metric, and the value of its dimension. The metrics of
 # events are in the namespace of the stack.
 ALARMS = {
@@ -197,6 +207,40 @@ def check_streaming(stack):
                     yield f"streaming: the timeout of {path} is not 15 minutes"
         if api.get("EndpointConfiguration") != {"Types": ["REGIONAL"]}:
             yield "streaming: the API is not regional, so an idle stream is closed after 30 seconds"
+
+
+def check_front_door(stack):
+    """Checks what API Gateway does itself: the encoding of bodies, throttling, and its own errors."""
+    body = resources(stack, "AWS::ApiGateway::RestApi")["Api"]["Body"]
+    if body.get("x-amazon-apigateway-binary-media-types") != ["*/*"]:
+        yield "front door: bodies that are no text are destroyed"
+    errors = body.get("x-amazon-apigateway-gateway-responses", {})
+    for name in sorted(GATEWAY_RESPONSES - set(errors)):
+        yield f"front door: {name} has a body that SDKs do not read"
+    for name, response in errors.items():
+        text = response["responseTemplates"]["application/json"]
+        if not is_error(text.replace("$context.error.messageString", '"Why."')):
+            yield f"front door: {name} is not an error of all APIs"
+    if not errors.get("THROTTLED", {}).get("responseParameters", {}).get("gatewayresponse.header.Retry-After"):
+        yield "front door: a throttled caller does not learn when to come back"
+    for stage in resources(stack, "AWS::ApiGateway::Stage").values():
+        settings = stage.get("MethodSettings", [{}])[0]
+        limits = [settings.get("ThrottlingRateLimit"), settings.get("ThrottlingBurstLimit")]
+        applies_to = (settings.get("ResourcePath"), settings.get("HttpMethod"))
+        if applies_to != ("/*", "*") or limits != [{"Ref": "ThrottlingRate"}, {"Ref": "ThrottlingBurst"}]:
+            yield "front door: a flood of requests is not throttled"
+    reserved = {"Fn::If": ["ReservesApi", {"Ref": "ApiReservedConcurrency"}, {"Ref": "AWS::NoValue"}]}
+    if resources(stack, "AWS::Lambda::Function")["ApiFunction"].get("ReservedConcurrentExecutions") != reserved:
+        yield "front door: the API function can take all executions of the account"
+
+
+def is_error(text):
+    """Whether the text is JSON that the SDKs of OpenAI, Anthropic and AWS read as an error."""
+    try:
+        body = json.loads(text)
+        return body["type"] == "error" and body["error"]["message"] == body["message"] and bool(body["error"]["type"])
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def check_queues(stack):
@@ -471,6 +515,7 @@ def check_iam_auth(stack, iam_stack):
 
 CHECKS = [
     check_streaming,
+    check_front_door,
     check_queues,
     check_bodies,
     check_event_sources,
@@ -514,7 +559,7 @@ def check_code(sam):
 
 # The modules of `store/` that read and write a table. `rows.rs` makes the calls for several of them.
 STORE_MODULES = {
-    "jobs": ("jobs", "batches", "files", "documents", "list_index"),
+    "jobs": ("jobs", "batches", "files", "uploads", "documents", "list_index"),
     "idempotency": ("idempotency",),
     "ledger": ("ledger",),
 }

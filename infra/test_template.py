@@ -60,6 +60,36 @@ MISTAKES = {
         lambda sam: properties(sam, "Api").pop("EndpointConfiguration"),
         "is not regional",
     ),
+    "bodies as text": (
+        lambda sam: properties(sam, "Api").pop("BinaryMediaTypes"),
+        "front door: bodies that are no text are destroyed",
+    ),
+    "an error in the shape of API Gateway": (
+        lambda sam: properties(sam, "Api")["GatewayResponses"].pop("DEFAULT_5XX"),
+        "front door: DEFAULT_5XX has a body that SDKs do not read",
+    ),
+    "an error that is not JSON": (
+        lambda sam: properties(sam, "Api")["GatewayResponses"]["THROTTLED"]["ResponseTemplates"].update(
+            {"application/json": '{"type":"error","message":$context.error.message}'}
+        ),
+        "front door: THROTTLED is not an error of all APIs",
+    ),
+    "a throttled caller without a time": (
+        lambda sam: properties(sam, "Api")["GatewayResponses"]["THROTTLED"].pop("ResponseParameters"),
+        "front door: a throttled caller does not learn",
+    ),
+    "no throttling": (
+        lambda sam: properties(sam, "Api").pop("MethodSettings"),
+        "front door: a flood of requests is not throttled",
+    ),
+    "throttling of one path": (
+        lambda sam: properties(sam, "Api")["MethodSettings"][0].update(ResourcePath="/"),
+        "front door: a flood of requests is not throttled",
+    ),
+    "an API that can take all executions": (
+        lambda sam: properties(sam, "ApiFunction").pop("ReservedConcurrentExecutions"),
+        "front door: the API function can take all executions",
+    ),
     "no partial batch responses": (
         lambda sam: event(sam, "DrainFunction", "Jobs").pop("FunctionResponseTypes"),
         "a single bad message fails its whole batch",

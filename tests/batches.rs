@@ -392,7 +392,7 @@ async fn of_two_concurrent_batches_with_one_idempotency_key_only_the_accepted_ba
     let deployment = Deployment::with_tenants("").await;
     let (few, many) = (deployment.upload("t", &lines(&["m"])).await, deployment.upload("t", &lines(&["m"; 3])).await);
     for name in 0..6 {
-        let delay = Fault { times: Some(2), ..Fault::on("PutObject", Effect::DelayMs(100)) };
+        let delay = Fault { times: Some(2), ..Fault::on("CopyObject", Effect::DelayMs(100)) };
         deployment.world.stand_ins.s3_faults().inject(delay);
         let request = |file| deployment.batch_request("t", file).header("idempotency-key", format!("name-{name}"));
         let (first, second) = tokio::join!(Answer::to(request(&few)), Answer::to(request(&many)));

@@ -7,7 +7,7 @@ use spillway_command::replay::events;
 use crate::tidy::source as tidy;
 
 /// Expected outcome of each file: the status and the pool, or the number of failed messages.
-const EXPECTED: [(&str, &str); 37] = [
+const EXPECTED: [(&str, &str); 38] = [
     ("function-url-iam-role.json", "200 OK from provisioned"),
     ("function-url-jobs-bad-limit.json", "400 Bad Request"),
     ("function-url-messages-stream.json", "200 OK from provisioned"),
@@ -16,6 +16,7 @@ const EXPECTED: [(&str, &str); 37] = [
     ("rest-application-profiles.json", "200 OK"),
     ("rest-bad-json.json", "400 Bad Request"),
     ("rest-batches-bad-limit.json", "400 Bad Request"),
+    ("rest-chat-completions-gzip.json", "200 OK from provisioned"),
     ("rest-chat-completions-respond-async.json", "200 OK from provisioned"),
     ("rest-chat-completions-stream.json", "200 OK from provisioned"),
     ("rest-chat-completions.json", "200 OK from provisioned"),

@@ -130,6 +130,22 @@ const batches = {
     await raises(OpenAI.NotFoundError, () => openai.files.retrieve(file.id));
   },
 
+  async uploads() {
+    const content = Buffer.from(batchLines(3));
+    const fields = { filename: "batch.jsonl", mime_type: "application/jsonl", purpose: "batch" };
+    const create = () => openai.uploads.create({ bytes: content.length, ...fields });
+    const created = await create();
+    const add = async (data) => (await openai.uploads.parts.create(created.id, { data: await toFile(data, "part") })).id;
+    const last = await add(content.subarray(100));
+    const part_ids = [await add(content.subarray(0, 100)), last];
+    const { file } = await openai.uploads.complete(created.id, { part_ids });
+    assert.equal(await (await openai.files.content(file.id)).text(), content.toString());
+    const whole = await create();
+    assert.equal((await fetch(whole.put_url, { method: "PUT", body: content })).status, 200);
+    assert.equal((await openai.uploads.complete(whole.id, { part_ids: [] })).file.bytes, content.length);
+    assert.equal((await openai.uploads.cancel((await create()).id)).status, "cancelled");
+  },
+
   async batch() {
     const batch = await waitUntilBatchEnded(await submit(5));
     assert.deepEqual([batch.status, { ...batch.request_counts }], ["completed", { total: 5, completed: 4, failed: 1 }]);
@@ -184,7 +200,7 @@ const messageBatches = {
 
 const onlyBatches = "the API has only batches";
 const notApplicable = Object.fromEntries(
-  ["background", "follow", "cancel", "files", "webhook"].map((name) => [name, onlyBatches]),
+  ["background", "follow", "cancel", "files", "uploads", "webhook"].map((name) => [name, onlyBatches]),
 );
 await cells.run(
   { name: "openai js", table: "Asynchronous", cells: () => ({ ...responses, ...batches, webhook }) },

@@ -3,10 +3,12 @@
 OpenAI's background responses, files and batches, and Anthropic's batches.
 """
 
+import hashlib
 import http.server
 import subprocess
 import threading
 import time
+import urllib.request
 
 import anthropic
 import openai
@@ -152,6 +154,29 @@ class Batches:
         assert self.client.files.delete(file.id).deleted
         raises(openai.NotFoundError, lambda: self.client.files.retrieve(file.id))
 
+    def uploads(self):
+        _, content = self.upload()
+        fields = {"mime_type": "application/jsonl", "purpose": "batch"}
+        parts = {"file": content, "filename": "batch.jsonl", "bytes": len(content), "part_size": 300}
+        digest = hashlib.md5(content).hexdigest()
+        completed = self.client.uploads.upload_file_chunked(**parts, **fields, md5=digest)
+        assert_equal((completed.status, completed.file.bytes, completed.file.filename), ("completed", len(content), "batch.jsonl"))
+        assert_equal(self.client.files.content(completed.file.id).read(), content)
+        created = self.client.uploads.create(bytes=len(content), filename="whole.jsonl", **fields)
+        put = urllib.request.Request(created.put_url, data=content, method="PUT")
+        with urllib.request.urlopen(put) as response:
+            assert_equal(response.status, 200)
+        whole = self.client.uploads.complete(created.id, part_ids=[])
+        assert_equal(self.client.files.content(whole.file.id).read(), content)
+        batch = self.client.batches.create(
+            input_file_id=completed.file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        assert_equal(self.wait_until_ended(batch).request_counts.total, 5)
+        pending = self.client.uploads.create(bytes=5, filename="a", **fields)
+        self.client.uploads.parts.create(pending.id, data=b"12345")
+        assert_equal(self.client.uploads.cancel(pending.id).status, "cancelled")
+        raises(openai.BadRequestError, lambda: self.client.uploads.parts.create(pending.id, data=b"12345"))
+
     def batch(self):
         created = self.submit()
         ended = self.wait_until_ended(created)
@@ -214,6 +239,7 @@ def openai_cells(_):
         "follow": responses.follow,
         "cancel": responses.cancel,
         "files": batches.files,
+        "uploads": batches.uploads,
         "batch": batches.batch,
         "b_cancel": batches.b_cancel,
         "webhook": webhook,
@@ -232,6 +258,6 @@ run(
         "anthropic python",
         "Asynchronous",
         anthropic_cells,
-        dict.fromkeys(("background", "follow", "cancel", "files", "webhook"), ONLY_BATCHES),
+        dict.fromkeys(("background", "follow", "cancel", "files", "uploads", "webhook"), ONLY_BATCHES),
     ),
 )

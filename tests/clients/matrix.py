@@ -26,7 +26,8 @@ COLUMNS = {
     "OpenAI": [*COMMON, "schema", "models", "embed", "respond", "r_stream", "r_tools", "r_schema"],
     "Anthropic": [*COMMON, "schema", "models", "count", "thinking", "cache"],
     "Bedrock": [*COMMON, "schema", "thinking", "cache", "count", "guardrail", "invoke", "i_stream", "embed"],
-    "Asynchronous": ["background", "follow", "cancel", "files", "batch", "b_cancel", "webhook"],
+    "Asynchronous": ["background", "follow", "cancel", "files", "uploads", "batch", "b_cancel", "webhook"],
+    "API Gateway": ["4xx", "5xx", "large", "unsigned", "throttled", "timeout"],
     "Spillway": ["quota", "x_api_key", "job", "cancel"],
 }
 LEGEND = {
@@ -48,8 +49,10 @@ LEGEND = {
     "background": "a background response is created, retrieved and deleted",
     "follow": "a background response is streamed, and the stream resumed from its middle",
     "files": "a file is uploaded, read, listed and deleted",
+    "uploads": "a file is uploaded in parts, and as a whole to the bucket; an upload is cancelled",
     "batch, b_cancel": "a batch with a bad line returns its results; a batch is cancelled",
     "webhook": "the SDK's unwrap and standardwebhooks accept the event for an ended response",
+    "4xx … timeout": "the SDK reads the errors that API Gateway itself returns",
     "x_api_key": "the key in x-api-key",
     "job, cancel": "a request with Prefer: respond-async becomes a job, which ends or is cancelled",
 }
@@ -64,6 +67,7 @@ PROGRAMS = [
     "langchain_python.py",
     "ai_sdk.mjs",
     "anthropic_python.py",
+    "gateway_errors.py",
     "anthropic_js.mjs",
     "aws_js.mjs",
     "aws_rust",

@@ -46,6 +46,22 @@ async fn a_waiting_stream_sends_keep_alives_until_it_begins() {
     assert_eq!(deployment.quota("t").await["settled"]["output_tokens"], 4 * 12);
 }
 
+#[tokio::test]
+async fn a_stream_waits_no_longer_than_its_client_would() {
+    let deployment = Deployment::with_tenants(WAITS).await;
+    deployment.set_model_faults(&[json!({ "throttle": true })]).await;
+    for (path, body) in all_streams("m", 5) {
+        let before = deployment.world.app.clock.now();
+        let request = deployment.post(&path, "t", &body).header("x-stainless-timeout", "40");
+        let answer = deployment.very_quickly(Answer::to(request)).await;
+        let waited_ms = (deployment.world.app.clock.now() - before).as_ms();
+        assert!((36_000..90_000).contains(&waited_ms), "{path}: {waited_ms} ms");
+        let has_error = answer.text().contains("error") || answer.text().contains("throttlingException");
+        assert!(has_error, "{path}: {}", answer.text());
+    }
+    assert_eq!(deployment.quota("t").await["settled"]["requests"], 0, "nothing is charged");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_stream_sends_its_events_as_they_come() {
     let simulator = "[simulator]\ntime_to_first_token_ms = 500\ntokens_per_second = 20";

@@ -18,7 +18,7 @@ use crate::{
     queue::Queue,
     store::{
         batches::Batches, clock_skew::ClockSkew, files::Files, history::Histories, idempotency::IdempotencyRecords,
-        jobs::Jobs, ledger::Ledger, refusal_log::RefusalLog, registry::Registry,
+        jobs::Jobs, ledger::Ledger, refusal_log::RefusalLog, registry::Registry, uploads::Uploads,
     },
     telemetry::{self, Telemetry},
 };
@@ -34,6 +34,7 @@ pub struct App {
     pub jobs: Jobs,
     pub batches: Batches,
     pub files: Files,
+    pub uploads: Uploads,
     /// Calls of this process that a retry can join.
     pub shared_calls: SharedCalls,
     /// Calls of all processes that a retry can join.
@@ -174,7 +175,7 @@ impl App {
         let blobs = config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket));
         let registry =
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ttl, clock.clone());
-        let (batches, files) = (clients.dynamodb.clone(), clients.dynamodb.clone());
+        let [batches, files, uploads] = [(); 3].map(|()| clients.dynamodb.clone());
         let jobs = Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone());
         let webhooks = queue(&config.webhook_queue_url);
         Self {
@@ -187,6 +188,7 @@ impl App {
             shared_calls: SharedCalls::new(clock.clone()),
             batches: Batches::new(batches, &config.jobs_table),
             files: Files::new(files, &config.jobs_table),
+            uploads: Uploads::new(uploads, &config.jobs_table),
             queue: queue(&config.queue_url),
             dead_letters: queue(&config.dead_letter_queue_url),
             webhooks,

@@ -8,6 +8,7 @@ mod ids;
 mod lines;
 mod output;
 mod transitions;
+mod upload;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,6 +17,7 @@ pub use file::File;
 pub use ids::{ResourceKind, derive_uuid, is_batch_id};
 pub use lines::{Line, MAX_LINES, lines_from_requests, parse_lines};
 pub use output::{LineOutcome, MAX_FILE_BYTES, OutputFiles};
+pub use upload::{MAX_PARTS, MAX_UPLOAD_TIME, Upload, UploadStatus, check_bytes, is_part_id, part_id};
 
 use crate::{
     dialect::{Api, Dialect},
@@ -126,6 +128,12 @@ pub struct Batch {
     pub headers: StoredHeaders,
     /// Id of the input file, if the lines were sent in a file.
     pub input_file: Option<String>,
+    /// Number of objects that the lines consist of; 0 if they are one object.
+    #[serde(default)]
+    pub input_parts: usize,
+    /// Size of the lines in bytes.
+    #[serde(default)]
+    pub input_bytes: u64,
     /// Metadata from the tenant.
     pub metadata: Option<Map<String, Value>>,
     /// Digest of the request that created the batch. It detects a different request with the same

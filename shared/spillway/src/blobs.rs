@@ -8,11 +8,13 @@ use std::error::Error;
 use aws_sdk_s3::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
+    operation::get_object::GetObjectOutput,
+    presigning::PresigningConfig,
     primitives::{ByteStream, SdkBody},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::error_chain::with_causes;
+use crate::{error_chain::with_causes, units::Millis};
 
 /// S3 is unavailable, or refused a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,18 +62,87 @@ impl Blobs {
         Ok(())
     }
 
+    /// Returns a URL at which anyone can store an object of `bytes` bytes under `key`, with a `PUT`
+    /// and without a key of AWS, for `valid_for`. The size is part of the signature. S3 needs no
+    /// request for this.
+    ///
+    /// # Errors
+    /// Returns an error if the function has no credentials.
+    pub async fn put_url(&self, key: &str, bytes: u64, valid_for: Millis) -> Result<String, BlobError> {
+        let config = PresigningConfig::expires_in(valid_for.into()).map_err(|error| BlobError(with_causes(&error)))?;
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let request = self.client.put_object().bucket(&self.bucket).key(key).content_length(bytes);
+        Ok(request.presigned(config).await?.uri().to_owned())
+    }
+
+    /// Copies the object under `from` to `to`, within the bucket. Returns whether there is one.
+    ///
+    /// # Errors
+    /// Returns an error if S3 is unavailable.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<bool, BlobError> {
+        let source = format!("{}/{from}", self.bucket);
+        match self.client.copy_object().bucket(&self.bucket).copy_source(source).key(to).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("NoSuchKey") => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns the size of the object under `key` in bytes, if there is one.
+    ///
+    /// # Errors
+    /// Returns an error if S3 is unavailable.
+    pub async fn size(&self, key: &str) -> Result<Option<u64>, BlobError> {
+        match self.client.head_object().bucket(&self.bucket).key(key).send().await {
+            Ok(object) => Ok(object.content_length.and_then(|bytes| u64::try_from(bytes).ok())),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Returns the object under `key`, if there is one.
     ///
     /// # Errors
     /// Returns an error if S3 is unavailable.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, BlobError> {
-        let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
-            Ok(object) => object,
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let body = object.body.collect().await.map_err(|error| BlobError(with_causes(&error)))?;
-        Ok(Some(body.into_bytes()))
+        let Some(object) = self.open(key).await? else { return Ok(None) };
+        let bytes = object.content_length.and_then(|bytes| usize::try_from(bytes).ok());
+        let mut content = BytesMut::with_capacity(bytes.unwrap_or_default());
+        read_to_end(object, |chunk| content.extend_from_slice(chunk)).await?;
+        Ok(Some(content.freeze()))
+    }
+
+    /// Returns the objects under `keys` as one, if all of them exist. Together they have `bytes`
+    /// bytes, so that the content is in memory only once.
+    ///
+    /// # Errors
+    /// Returns an error if S3 is unavailable.
+    pub async fn get_joined(&self, keys: &[String], bytes: u64) -> Result<Option<Bytes>, BlobError> {
+        let mut content = BytesMut::with_capacity(usize::try_from(bytes).unwrap_or_default());
+        for key in keys {
+            if !self.read(key, |chunk| content.extend_from_slice(chunk)).await? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(content.freeze()))
+    }
+
+    /// Passes the object under `key` to `on_chunk`, if there is one. Returns whether there is.
+    ///
+    /// # Errors
+    /// Returns an error if S3 is unavailable.
+    pub async fn read(&self, key: &str, on_chunk: impl FnMut(&[u8])) -> Result<bool, BlobError> {
+        let Some(object) = self.open(key).await? else { return Ok(false) };
+        read_to_end(object, on_chunk).await?;
+        Ok(true)
+    }
+
+    async fn open(&self, key: &str) -> Result<Option<GetObjectOutput>, BlobError> {
+        match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Deletes the object under `key`, if there is one.
@@ -82,6 +153,13 @@ impl Blobs {
         self.client.delete_object().bucket(&self.bucket).key(key).send().await?;
         Ok(())
     }
+}
+
+async fn read_to_end(mut object: GetObjectOutput, mut on_chunk: impl FnMut(&[u8])) -> Result<(), BlobError> {
+    while let Some(chunk) = object.body.next().await {
+        on_chunk(&chunk.map_err(|error| BlobError(with_causes(&error)))?);
+    }
+    Ok(())
 }
 
 impl<E, R> From<SdkError<E, R>> for BlobError

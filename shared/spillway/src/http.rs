@@ -18,6 +18,7 @@ mod query;
 mod quota;
 mod record;
 mod reply;
+mod request_body;
 mod responses;
 mod route;
 mod streaming;
@@ -27,24 +28,20 @@ use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited, combinators::UnsyncBoxBody};
+use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::{
     app::App,
     dialect::Dialect,
     problem::{Kind, Problem},
     tenant::Tenant,
-    units::UnixMs,
+    units::{Millis, UnixMs},
 };
 use preferences::Preferences;
 use route::Handler;
 
 /// The body of a response.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
-
-/// Maximum size of a request body, in bytes. Lambda takes 6 MB in one invocation, which includes
-/// base64 and headers (AWS Lambda Developer Guide, "Lambda quotas").
-pub const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
 
 /// A request without its body: all that a response to it needs.
 struct Head {
@@ -56,6 +53,29 @@ struct Head {
     base_path: String,
     /// Time when the process must end, if it must.
     deadline: Option<UnixMs>,
+    /// Time when the front closes the connection if the caller has received nothing, if it does.
+    silence_ends_at: Option<UnixMs>,
+}
+
+impl Head {
+    /// Returns the time by which an answer must have ended, if there is one. A whole answer is
+    /// silent until then.
+    fn answer_deadline(&self, is_stream: bool) -> Option<UnixMs> {
+        let silence_ends_at = self.silence_ends_at.filter(|_| !is_stream);
+        self.deadline.into_iter().chain(silence_ends_at).min()
+    }
+
+    /// Returns `problem`, with the reason and what would be right if a whole answer was cut off
+    /// because the front closes a silent connection.
+    fn explained(&self, problem: Problem, now: UnixMs, is_stream: bool) -> Problem {
+        let is_silent_too_long = self.silence_ends_at.is_some_and(|ends_at| ends_at <= now);
+        if problem.kind != Kind::Timeout || is_stream || !is_silent_too_long {
+            return problem;
+        }
+        let message = "The answer takes longer than API Gateway keeps a connection open without data, which is five \
+                       minutes. Ask for a stream or for a job (Prefer: respond-async), or use the Function URL.";
+        Problem { message: message.to_owned(), ..problem }
+    }
 }
 
 /// An authenticated request. Its tenant and its preferences are read once, before any handler runs.
@@ -85,6 +105,11 @@ impl Call {
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(pub UnixMs);
 
+/// Maximum time for which a front keeps a connection open without data: a request extension that
+/// the Lambda front sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxSilence(pub Millis);
+
 /// Start of the caller's path that a front has removed, such as the stage of API Gateway: a request
 /// extension that the Lambda front sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +127,7 @@ where
     B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send,
 {
     let (mut parts, body) = request.into_parts();
+    let body = request_body::read(&parts.headers, body).await;
     let inner = route::without_prefix(&app.path_prefix, &parts.uri).map(|uri| parts.uri = uri);
     let mount = parts.extensions.get::<Mount>().map_or("", |mount| mount.0.as_str());
     let head = Arc::new(Head {
@@ -109,9 +135,10 @@ where
         dialect: route::dialect(parts.uri.path(), &parts.headers),
         request_id: uuid::Uuid::now_v7().to_string(),
         deadline: parts.extensions.get::<Deadline>().map(|deadline| deadline.0),
+        silence_ends_at: parts.extensions.get::<MaxSilence>().map(|max| app.clock.now() + max.0),
         parts,
     });
-    let answered = match (inner, read(body).await) {
+    let answered = match (inner, body) {
         (Ok(()), Ok(body)) => answer(app, &head, body).await,
         (Err(problem), _) | (Ok(()), Err(problem)) => Err(problem),
     };
@@ -136,19 +163,5 @@ async fn answer(app: &App, head: &Arc<Head>, body: Bytes) -> Result<Response<Bod
             let call = Call::new(app, head, route.name).await.inspect_err(record)?;
             serve(app, &call, ids, body).await
         }
-    }
-}
-
-async fn read<B>(body: B) -> Result<Bytes, Problem>
-where
-    B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send,
-{
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let message = format!("The request body is larger than {MAX_BODY_BYTES} bytes.");
-            Err(Problem::new(Kind::TooLarge, message))
-        }
-        Err(_) => Err(Problem::new(Kind::Invalid, "The request body ended before it was complete.")),
     }
 }

@@ -25,6 +25,8 @@ pub enum Kind {
     Conflict,
     /// The body is too large (413).
     TooLarge,
+    /// The body has a content encoding that is not read (415).
+    UnsupportedEncoding,
     /// A limit is reached; `retry_after` is the time until it has room (429).
     Throttled,
     /// The model failed, or its answer cannot be used (502; on Bedrock routes 424
@@ -55,6 +57,7 @@ impl Kind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Conflict => "conflict",
             Self::TooLarge => "too_large",
+            Self::UnsupportedEncoding => "unsupported_encoding",
             Self::Throttled => "throttled",
             Self::Model => "model",
             Self::Unavailable => "unavailable",

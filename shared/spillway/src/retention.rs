@@ -17,6 +17,9 @@ pub const KEYED_ANSWER: Millis = Millis::from_s(60 * 60);
 /// A file by default, in seconds: thirty days, as OpenAI keeps the files of batches.
 pub const FILE_S: u64 = 30 * 24 * 60 * 60;
 
+/// An upload after its expiry, in seconds. Until then, a repeated request gets its first answer.
+pub const UPLOAD_S: u64 = 24 * 60 * 60;
+
 /// The retentions of a file that a tenant may choose, in seconds (OpenAI API reference, "Upload
 /// file", `expires_after`).
 pub const FILE_RANGE_S: RangeInclusive<u64> = 3_600..=FILE_S;

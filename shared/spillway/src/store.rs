@@ -15,6 +15,7 @@ pub mod refusal_log;
 pub mod registry;
 mod rows;
 pub mod tables;
+pub mod uploads;
 
 use std::collections::HashMap;
 

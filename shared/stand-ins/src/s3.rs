@@ -1,12 +1,14 @@
 //! Stand-in for Amazon S3 on the wire. The crate `s3s-fs` stores objects as files. Signatures are
-//! not verified. The controls of [`faults`](crate::faults) count requests and inject faults.
+//! verified in presigned URLs only. The controls of [`faults`](crate::faults) count requests and
+//! inject faults.
 
 mod expiry;
+mod presigned;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
-use http::{Method, Request, Response, StatusCode, Uri, header::AUTHORIZATION};
+use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, service::Service};
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -43,7 +45,10 @@ pub async fn serve(listener: TcpListener, options: Options, shutdown: Cancellati
     let Options { clock, data, faults } = options;
     let (root, _temporary) = open_root(data)?;
     let files = FileSystem::new(&root).map_err(|error| anyhow!("cannot use {}: {error:?}", root.display()))?;
-    let service = S3ServiceBuilder::new(files).build();
+    let mut builder = S3ServiceBuilder::new(files);
+    builder.set_auth(presigned::Secrets);
+    builder.set_access(presigned::Everyone);
+    let service = builder.build();
     let expiry = tokio::spawn(expiry::sweep_forever(root));
     let bucket = Bucket { service, clock, faults, shutdown: shutdown.clone() };
     connections::serve(listener, shutdown, move |request| bucket.clone().respond(request)).await;
@@ -65,7 +70,7 @@ impl Bucket {
         if request.uri().path().starts_with(control::PATH_PREFIX) {
             return self.control(request).await;
         }
-        let effect = self.faults.record(operation(request.method(), request.uri()));
+        let effect = self.faults.record(operation(&request));
         match effect {
             Some(Effect::Throttle) => return Ok(error_response(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
             Some(Effect::Error500) => return Ok(error_response(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
@@ -86,7 +91,7 @@ impl Bucket {
     }
 
     async fn forward(&self, mut request: Request<Incoming>) -> anyhow::Result<Response<s3s::Body>> {
-        // `s3s` verifies a signature only if the header is present.
+        // `s3s` verifies a signature only if it is in this header or in the query.
         request.headers_mut().remove(AUTHORIZATION);
         Service::call(&self.service, request).await.map_err(|error| anyhow!("{error:?}"))
     }
@@ -111,12 +116,16 @@ fn error_response(status: StatusCode, code: &str) -> Response<s3s::Body> {
 }
 
 /// Returns the operation of a path-style request, or its method if the operation is not known.
-fn operation<'a>(method: &'a Method, uri: &Uri) -> &'a str {
+fn operation(request: &Request<Incoming>) -> &str {
+    let (method, uri) = (request.method(), request.uri());
+    let is_copy = request.headers().contains_key("x-amz-copy-source");
     let has_key = uri.path().trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty());
     match (method.as_str(), has_key, uri.query().is_some_and(|query| query.contains("uploadId"))) {
         ("PUT", false, _) => "CreateBucket",
+        ("PUT", true, false) if is_copy => "CopyObject",
         ("PUT", true, false) => "PutObject",
         ("GET", true, false) => "GetObject",
+        ("HEAD", true, false) => "HeadObject",
         ("DELETE", true, false) => "DeleteObject",
         (method_name, ..) => method_name,
     }

@@ -1,12 +1,13 @@
 //! Tests of the S3 stand-in through the AWS SDK.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Config, Credentials, Region, retry::RetryConfig},
     error::{ProvideErrorMetadata, SdkError},
     operation::put_object::PutObjectError,
+    presigning::PresigningConfig,
     primitives::ByteStream,
 };
 use bytes::Bytes;
@@ -98,6 +99,38 @@ async fn a_put_with_a_closed_connection_is_executed() {
     let (error, exists) = put_under(Effect::CutAfter).await;
     assert!(matches!(error, SdkError::DispatchFailure(_)), "{error:?}");
     assert!(exists);
+}
+
+async fn put_at(url: &str, body: &'static [u8]) -> StatusCode {
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::put(url).body(Full::new(Bytes::from_static(body))).expect("a request");
+    client.request(request).await.expect("a response").status()
+}
+
+#[tokio::test]
+async fn an_object_can_be_put_at_a_presigned_url_as_it_was_signed() {
+    let (stand_ins, client) = start(None).await;
+    client.create_bucket().bucket("bucket").send().await.expect("a bucket");
+    let presigned = async |key: &str, valid_for_s| {
+        let config = PresigningConfig::expires_in(Duration::from_secs(valid_for_s)).expect("a configuration");
+        let put = client.put_object().bucket("bucket").key(key).content_length(4).customize();
+        let credentials = Credentials::new("same", "same", None, None, "test");
+        let put = put.config_override(Config::builder().credentials_provider(credentials));
+        put.presigned(config).await.expect("presigned").uri().to_owned()
+    };
+    let url = presigned("tenant/a", 60).await;
+    assert_eq!(put_at(&url, b"body").await, StatusCode::OK);
+    assert_eq!(get(&client, "tenant/a").await, Some(b"body".to_vec()));
+    for (url, body) in [
+        (url.replace("tenant/a", "tenant/b"), &b"body"[..]),
+        (url.replace("X-Amz-Expires=60", "X-Amz-Expires=61"), b"body"),
+        (url.clone(), b"larger"),
+        (presigned("tenant/b", 0).await, b"body"),
+    ] {
+        assert_eq!(put_at(&url, body).await, StatusCode::FORBIDDEN, "{url}");
+    }
+    assert_eq!(get(&client, "tenant/b").await, None);
+    stand_ins.stop().await;
 }
 
 async fn control(url: &str, method: &str, path: &str, body: &'static str) -> (StatusCode, Bytes) {

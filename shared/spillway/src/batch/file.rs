@@ -23,11 +23,20 @@ pub struct File {
     /// Time when the file is deleted.
     #[serde(rename = "expires_ms")]
     pub expires_at: UnixMs,
+    /// Keys of the objects that the content consists of, in order. None if it is the single object
+    /// [`key`](Self::key).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<String>,
 }
 
 impl File {
-    /// Key of the content in the bucket.
+    /// Key of content that is a single object.
     pub fn key(&self) -> String {
         format!("{}/{}", self.tenant, self.id)
+    }
+
+    /// Keys of the content in the bucket, in order.
+    pub fn keys(&self) -> Vec<String> {
+        if self.objects.is_empty() { vec![self.key()] } else { self.objects.clone() }
     }
 }

@@ -12,16 +12,20 @@ pub enum ResourceKind {
     MessageBatch,
     /// A file of OpenAI's API.
     File,
+    /// An upload of OpenAI's API, which becomes a file.
+    Upload,
 }
 
 impl ResourceKind {
-    const ALL: [Self; 3] = [Self::Batch, Self::MessageBatch, Self::File];
+    const ALL: [Self; 4] = [Self::Batch, Self::MessageBatch, Self::File, Self::Upload];
 
-    fn prefix(self) -> &'static str {
+    /// What the ids of this kind start with.
+    pub(super) fn prefix(self) -> &'static str {
         match self {
             Self::Batch => "batch_",
             Self::MessageBatch => "msgbatch_",
             Self::File => "file-",
+            Self::Upload => "upload_",
         }
     }
 
@@ -31,6 +35,7 @@ impl ResourceKind {
             Self::Batch => "batch",
             Self::MessageBatch => "msgbatch",
             Self::File => "file",
+            Self::Upload => "upload",
         }
     }
 
@@ -42,9 +47,13 @@ impl ResourceKind {
     /// Returns the kind of the resource that `id` names. Ids come from callers, so only the exact
     /// format of [`id`](Self::id) names a resource.
     pub fn from_id(id: &str) -> Option<Self> {
-        let is_uuid = |rest: &str| rest.len() == 32 && rest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        Self::ALL.into_iter().find(|kind| id.strip_prefix(kind.prefix()).is_some_and(is_uuid))
+        Self::ALL.into_iter().find(|kind| id.strip_prefix(kind.prefix()).is_some_and(is_plain_uuid))
     }
+}
+
+/// Whether `text` is a UUID without hyphens, in lower case.
+pub(super) fn is_plain_uuid(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether `id` names a batch.
@@ -77,7 +86,7 @@ mod tests {
         for kind in ResourceKind::ALL {
             let id = kind.id(derive_uuid(&[b"a"]));
             assert_eq!(ResourceKind::from_id(&id), Some(kind));
-            assert_eq!(is_batch_id(&id), kind != ResourceKind::File);
+            assert_eq!(is_batch_id(&id), matches!(kind, ResourceKind::Batch | ResourceKind::MessageBatch));
             assert_eq!(ResourceKind::from_id(&format!("{id}#count0")), None, "an id cannot name another row");
             assert_eq!(ResourceKind::from_id(&id.to_uppercase()), None);
         }

@@ -11,6 +11,9 @@ use super::LineError;
 /// Maximum of lines in a batch, as in OpenAI's API (API reference, "Create batch").
 pub const MAX_LINES: usize = 50_000;
 
+/// Maximum size of a line: that of a request body. Parsed, a line can take many times its size.
+const MAX_LINE_BYTES: usize = 6 * 1024 * 1024;
+
 /// Maximum of errors that are reported, so that they fit in a row.
 const MAX_ERRORS: usize = 50;
 
@@ -72,6 +75,10 @@ pub fn lines_from_requests<'a>(requests: impl IntoIterator<Item = (&'a str, &'a 
 }
 
 fn parse_line(text: &[u8], endpoint: &str) -> Result<Line, LineError> {
+    if text.len() > MAX_LINE_BYTES {
+        let message = format!("This line is larger than {MAX_LINE_BYTES} bytes, the maximum of a request.");
+        return Err(LineError { param: None, ..error("line_too_large", "", &message) });
+    }
     let Ok(Value::Object(mut line)) = serde_json::from_slice(text) else {
         let message = "This line is not a JSON object.";
         return Err(LineError { param: None, ..error("invalid_json_line", "", message) });
@@ -123,6 +130,14 @@ mod tests {
     fn errors(input: &str) -> Vec<(String, Option<u64>, Option<String>)> {
         let errors = parse_lines(input.as_bytes(), CHAT).expect_err(input);
         errors.into_iter().map(|error| (error.code, error.line, error.param)).collect()
+    }
+
+    #[test]
+    fn a_line_is_at_most_as_large_as_a_request() {
+        let padded = |bytes: usize| line("a") + &" ".repeat(bytes - line("a").len());
+        assert!(parse_lines(padded(MAX_LINE_BYTES).as_bytes(), CHAT).is_ok());
+        let input = line("b") + "\n" + &padded(MAX_LINE_BYTES + 1);
+        assert_eq!(errors(&input), [("line_too_large".to_owned(), Some(2), None)]);
     }
 
     #[test]

@@ -95,10 +95,18 @@ impl Batch {
         derive_uuid(&[self.id.as_bytes(), &created_ms, &line.to_be_bytes()]).hyphenated().to_string()
     }
 
-    /// Key of the batch's lines in the bucket. Two requests that claim the same id concurrently
-    /// have different keys.
+    /// Key of the batch's lines in the bucket, if they are one object. Two requests that claim the
+    /// same id concurrently have different keys.
     pub fn input_key(&self) -> String {
         format!("{}/{}-{}-lines", self.tenant, self.id, self.fingerprint)
+    }
+
+    /// Keys of the batch's lines in the bucket, in order.
+    pub fn input_keys(&self) -> Vec<String> {
+        match self.input_parts {
+            0 => vec![self.input_key()],
+            parts => (0..parts).map(|part| format!("{}-{part}", self.input_key())).collect(),
+        }
     }
 
     /// Id of a file of this batch. `role` distinguishes it from the batch's other files.
@@ -133,6 +141,8 @@ mod tests {
             api: Api::ChatCompletions,
             headers: StoredHeaders::default(),
             input_file: None,
+            input_parts: 0,
+            input_bytes: 0,
             metadata: None,
             fingerprint: String::new(),
             created_at: NOW,
@@ -190,8 +200,8 @@ mod tests {
         let mut names: Vec<_> = stored.as_object().expect("an object").keys().cloned().collect();
         names.sort_unstable();
         let expected = "api called_off cancelling_ms counts created_ms dialect due_ms ended_ms error_file errors etag \
-                        expanded expires_ms finalizing_ms fingerprint headers id in_progress_ms input_file is_told \
-                        metadata output_file output_kept_s resends status tenant total";
+                        expanded expires_ms finalizing_ms fingerprint headers id in_progress_ms input_bytes \
+                        input_file input_parts is_told metadata output_file output_kept_s resends status tenant total";
         assert_eq!(names.join(" "), expected);
         assert_eq!(serde_json::from_value::<Batch>(stored).expect("a batch"), batch());
     }

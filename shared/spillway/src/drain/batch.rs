@@ -99,7 +99,7 @@ impl BatchRun<'_> {
     /// Reads and checks all lines, before the first is submitted.
     async fn validate(&mut self, batch: &Batch) -> anyhow::Result<Progress> {
         let now = self.app.clock.now();
-        let input = self.blobs.get(&batch.input_key()).await?;
+        let input = self.blobs.get_joined(&batch.input_keys(), batch.input_bytes).await?;
         let lines = input.map_or_else(|| Err(vec![input_missing()]), |input| parse_lines(&input, batch.api.path()));
         match lines {
             Ok(lines) => {
@@ -144,8 +144,10 @@ impl BatchRun<'_> {
             WriteOutcome::Conflict(Some(batch)) => return Ok(Progress::Changed(Box::new(batch))),
             WriteOutcome::Conflict(None) => return Ok(Progress::Waiting),
         };
-        if let Err(error) = self.blobs.delete(&ended.input_key()).await {
-            warn!(batch_id = ended.id, %error, "failed to delete the lines of an ended batch");
+        for key in ended.input_keys() {
+            if let Err(error) = self.blobs.delete(&key).await {
+                warn!(batch_id = ended.id, %error, "failed to delete the lines of an ended batch");
+            }
         }
         debug!(batch_id = ended.id, status = ended.status.name(), "a batch ended");
         Ok(Progress::Changed(Box::new(ended)))
@@ -161,7 +163,8 @@ impl BatchRun<'_> {
     /// Returns the lines of the batch.
     async fn lines(&mut self, batch: &Batch) -> anyhow::Result<&[Line]> {
         if self.lines.is_none() {
-            let input = self.blobs.get(&batch.input_key()).await?.context("the lines of a batch no longer exist")?;
+            let input = self.blobs.get_joined(&batch.input_keys(), batch.input_bytes).await?;
+            let input = input.context("the lines of a batch no longer exist")?;
             let lines = parse_lines(&input, batch.api.path()).ok().context("the lines of a batch have changed")?;
             self.lines = Some(lines);
         }

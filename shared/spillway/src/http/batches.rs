@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Call, files, jobs};
 use crate::{
     app::App,
-    batch::{Batch, BatchStatus, LineCounts, ResourceKind, derive_uuid},
+    batch::{Batch, BatchStatus, File, LineCounts, ResourceKind, derive_uuid},
     dialect::Api,
     job::Redelivery,
     overflow,
@@ -31,13 +31,39 @@ struct NewBatch {
     kind: ResourceKind,
     api: Api,
     input_file: Option<String>,
-    /// Lines in the format of `batch::parse_lines`.
-    lines: Bytes,
+    lines: NewLines,
     /// Number of lines; 0 if they have not been parsed.
     total: u64,
     metadata: Option<Map<String, Value>>,
     /// How long the output is kept, in seconds, if the caller chose it.
     output_retention_s: Option<u64>,
+}
+
+/// The lines of a new batch, in the format of `batch::parse_lines`.
+enum NewLines {
+    /// From the body of the request.
+    Body(Bytes),
+    /// The content of this file. It is copied within the bucket, so that the caller can delete the
+    /// file while the batch runs.
+    File(File),
+}
+
+impl NewLines {
+    /// The objects of a file of several parts.
+    fn parts(&self) -> &[String] {
+        match self {
+            Self::File(File { objects, .. }) if objects.len() > 1 => objects,
+            Self::File(_) | Self::Body(_) => &[],
+        }
+    }
+
+    /// Size in bytes.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Body(lines) => u64::try_from(lines.len()).unwrap_or(u64::MAX),
+            Self::File(file) => file.bytes,
+        }
+    }
 }
 
 /// Accepts a batch. The lines are stored first, the batch second, and its message is sent third, so
@@ -59,6 +85,8 @@ async fn accept(app: &App, call: &Call, body: &[u8], new: NewBatch) -> Result<Ba
         api: new.api,
         headers: jobs::kept_headers(call),
         input_file: new.input_file,
+        input_parts: new.lines.parts().len(),
+        input_bytes: new.lines.bytes(),
         metadata: new.metadata,
         fingerprint: derive_uuid(&[body]).simple().to_string(),
         created_at: now,
@@ -84,7 +112,10 @@ async fn accept(app: &App, call: &Call, body: &[u8], new: NewBatch) -> Result<Ba
     if let Some(existing) = app.batches.get(&batch.id).await? {
         return check_fingerprint(existing, &fingerprint);
     }
-    blobs.put(&batch.input_key(), new.lines).await?;
+    match new.lines {
+        NewLines::Body(lines) => blobs.put(&batch.input_key(), lines).await?,
+        NewLines::File(file) => files::copy(blobs, &file, &batch.input_keys()).await?,
+    }
     let batch = check_fingerprint(app.batches.create(batch).await?, &fingerprint)?;
     overflow::send(queue, &batch.id, &batch.tenant, Millis::ZERO).await;
     Ok(batch)
@@ -155,12 +186,15 @@ async fn with_counts(app: &App, batch: Batch) -> Result<Batch, Problem> {
 }
 
 /// Parses a request body.
-fn parse_object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+///
+/// # Errors
+/// Returns an error if it is not a JSON object.
+pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     serde_json::from_slice(body).map_err(|_| Problem::new(Kind::Invalid, "The request body must be a JSON object."))
 }
 
-/// The problem of a parameter that batches do not have. `message` says so.
-fn unknown_parameter(name: &str, message: &str) -> Problem {
+/// The problem of an unknown parameter. `message` says so.
+pub fn unknown_parameter(name: &str, message: &str) -> Problem {
     let shown: String = name.chars().take(MAX_SHOWN_CHARS).collect();
     Problem::invalid(shown, message)
 }

@@ -1,8 +1,10 @@
 //! OpenAI's files: the input and the output of batches.
 
 pub mod form;
+pub mod uploads;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
@@ -23,6 +25,9 @@ const MAX_LIMIT: usize = 10_000;
 /// that more files follow.
 const MAX_PAGE_FILES: usize = 1_000;
 
+/// Number of objects of a file that are handled concurrently.
+const AT_ONCE: usize = 16;
+
 /// `POST /v1/files`. The content is stored first and the file second, so that every file has its
 /// content.
 ///
@@ -31,8 +36,7 @@ const MAX_PAGE_FILES: usize = 1_000;
 /// unavailable.
 pub async fn upload(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, Problem> {
     let blobs = blobs(app)?;
-    let content_type = call.head.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let form = form::read(content_type.unwrap_or_default(), body).await?;
+    let form = form::read(content_type(call), body).await?;
     let now = app.clock.now();
     let file = File {
         id: ResourceKind::File.id(uuid::Uuid::new_v4()),
@@ -42,6 +46,7 @@ pub async fn upload(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
         bytes: u64::try_from(form.content.len()).unwrap_or(u64::MAX),
         created_at: now,
         expires_at: now + Millis::from_s(form.retention_s),
+        objects: Vec::new(),
     };
     blobs.put(&file.key(), form.content).await?;
     app.files.create(&file).await?;
@@ -99,7 +104,9 @@ pub async fn content(app: &App, call: &Call, id: &str) -> Result<Response<Body>,
 pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let file = find(app, call, id).await?;
     app.files.delete(&file).await?;
-    blobs(app)?.delete(&file.key()).await?;
+    for key in file.keys() {
+        blobs(app)?.delete(&key).await?;
+    }
     Ok(reply::json(&call.head, StatusCode::OK, &json!({ "id": file.id, "object": "file", "deleted": true })))
 }
 
@@ -114,12 +121,29 @@ pub async fn find(app: &App, call: &Call, id: &str) -> Result<File, Problem> {
 }
 
 /// Returns the content of a file.
+async fn read(app: &App, file: &File) -> Result<Bytes, Problem> {
+    let content = blobs(app)?.get_joined(&file.keys(), file.bytes).await?;
+    content.ok_or_else(content_missing)
+}
+
+/// Copies the objects of a file to `keys`, within the bucket.
 ///
 /// # Errors
 /// Returns an error if the content is no longer kept (404), or if the bucket is unavailable.
-pub async fn read(app: &App, file: &File) -> Result<Bytes, Problem> {
-    let content = blobs(app)?.get(&file.key()).await?;
-    content.ok_or_else(|| Problem::new(Kind::NotFound, "The content of this file is no longer kept."))
+pub async fn copy(blobs: &Blobs, file: &File, keys: &[String]) -> Result<(), Problem> {
+    let objects = file.keys();
+    let copies: Vec<(&String, &String)> = objects.iter().zip(keys).collect();
+    for copies in copies.chunks(AT_ONCE) {
+        let exist = try_join_all(copies.iter().map(|(from, to)| blobs.copy(from, to))).await?;
+        if exist.contains(&false) {
+            return Err(content_missing());
+        }
+    }
+    Ok(())
+}
+
+fn content_missing() -> Problem {
+    Problem::new(Kind::NotFound, "The content of this file is no longer kept.")
 }
 
 /// Returns the bucket with the content of files.
@@ -130,6 +154,12 @@ pub fn blobs(app: &App) -> Result<&Blobs, Problem> {
     app.blobs
         .as_ref()
         .ok_or_else(|| Problem::new(Kind::NotFound, "No bucket is configured, so files and batches are not available."))
+}
+
+/// Returns the content type of the request.
+fn content_type(call: &Call) -> &str {
+    let content_type = call.head.parts.headers.get(CONTENT_TYPE);
+    content_type.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// The file as an object of OpenAI's API.

@@ -100,7 +100,7 @@ async fn admit_or_queue(
         Err(ServeError { problem, .. }) if problem.kind == Kind::Throttled => problem,
         Err(ServeError { problem, receipt }) => {
             receipt.iter().for_each(|receipt| event.charge(receipt));
-            return Err(problem);
+            return Err(call.head.explained(problem, app.clock.now(), is_stream));
         }
     };
     let response = match when_full {
@@ -143,7 +143,7 @@ async fn read(
         // A request that can wait takes no more of a pool than the jobs that wait already.
         class: if when_full == WhenFull::Queue { Class::Batch } else { tenant.class },
         hold: hold.min(MAX_HOLD),
-        deadline: call.head.deadline,
+        deadline: call.head.answer_deadline(chat_request.stream),
         permit_deadline: None,
         event: event.clone(),
         tenant,

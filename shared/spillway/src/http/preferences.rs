@@ -74,7 +74,19 @@ impl Preferences {
     /// answer as a whole: as long as `Prefer: wait` says, but at most nine tenths of the client's
     /// timeout. The last tenth is left for the answer to arrive.
     pub fn patience(&self) -> Millis {
-        let max = self.client_timeout.map_or(MAX_HOLD, |timeout| timeout - timeout / 10);
+        self.patience_or(MAX_HOLD)
+    }
+
+    /// Returns how long the job of a connected caller may wait for room, if the caller reads a
+    /// stream. Keep-alives hold its connection open beyond the client's timeout, and a front may
+    /// hide that the caller has left. So the timeout bounds the wait here too, if the client
+    /// announces one. AWS SDKs do not.
+    pub fn stream_patience(&self) -> Millis {
+        self.patience_or(Millis::MAX)
+    }
+
+    fn patience_or(&self, unannounced: Millis) -> Millis {
+        let max = self.client_timeout.map_or(unannounced, |timeout| timeout - timeout / 10);
         self.wait.unwrap_or(max).min(max)
     }
 }
@@ -185,6 +197,18 @@ mod tests {
         assert_eq!(patience_s(Some(20), Some(600)), 20);
         assert_eq!(patience_s(Some(90), None), 50);
         assert_eq!(patience_s(None, Some(10)), 9);
+    }
+
+    #[test]
+    fn the_reader_of_a_stream_waits_less_than_the_timeout_that_it_announces() {
+        let patience = |wait_s: Option<u64>, timeout_s: Option<u64>| {
+            let (wait, client_timeout) = (wait_s.map(Millis::from_s), timeout_s.map(Millis::from_s));
+            Preferences { wait, client_timeout, ..Preferences::default() }.stream_patience()
+        };
+        assert_eq!(patience(None, None), Millis::MAX, "keep-alives hold the connection of an AWS SDK");
+        assert_eq!(patience(None, Some(600)), Millis::from_s(540));
+        assert_eq!(patience(Some(90), None), Millis::from_s(90));
+        assert_eq!(patience(Some(90), Some(60)), Millis::from_s(54));
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Empty, Full};
 use serde_json::Value;
 
-use super::{Body, Head, route};
+use super::{Body, Head, request_body, route};
 use crate::{
     job::StoredResult,
     problem::{Kind, Problem, RefusedBy},
@@ -44,6 +44,10 @@ pub fn problem(head: &Head, problem: &Problem, now: UnixMs) -> Response<Body> {
     headers.extend(head.dialect.limit_headers(limit_states, now));
     if problem.kind == Kind::MethodNotAllowed {
         headers.extend(header("allow", &route::methods(head.parts.uri.path())));
+    }
+    if problem.kind == Kind::UnsupportedEncoding {
+        // RFC 9110, 15.5.16.
+        headers.extend(header("accept-encoding", &request_body::ENCODINGS.join(", ")));
     }
     whole(head, rendered.status, headers, rendered.body)
 }

@@ -12,7 +12,9 @@ use self::path::Ids;
 use super::{
     Body, Call, Head,
     batches::{anthropic, openai},
-    count_tokens, files, guardrail, jobs,
+    count_tokens,
+    files::{self, uploads},
+    guardrail, jobs,
     model_call::{self, ModelRoute},
     models, profiles, quota, reply, responses,
 };
@@ -143,6 +145,16 @@ static ROUTES: &[Route] = &[
     }),
     Route::tenant("GET /v1/files/{id}/content", |app, call, [id, _], _| {
         Box::pin(async move { files::content(app, call, &id).await })
+    }),
+    Route::tenant("POST /v1/uploads", |app, call, _, body| Box::pin(uploads::create(app, call, body))),
+    Route::tenant("POST /v1/uploads/{id}/parts", |app, call, [id, _], body| {
+        Box::pin(async move { uploads::add_part(app, call, &id, body).await })
+    }),
+    Route::tenant("POST /v1/uploads/{id}/complete", |app, call, [id, _], body| {
+        Box::pin(async move { uploads::complete(app, call, &id, body).await })
+    }),
+    Route::tenant("POST /v1/uploads/{id}/cancel", |app, call, [id, _], _| {
+        Box::pin(async move { uploads::cancel(app, call, &id).await })
     }),
     Route::tenant("GET /v1/batches", |app, call, _, _| Box::pin(openai::list(app, call))),
     Route::tenant("POST /v1/batches", |app, call, _, body| Box::pin(openai::create(app, call, body))),

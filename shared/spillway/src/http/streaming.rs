@@ -129,8 +129,14 @@ mod tests {
         silence: Duration,
     ) -> Bytes {
         let (parts, ()) = Request::new(()).into_parts();
-        let head =
-            Head { parts, dialect: api.dialect(), request_id: "r".into(), base_path: String::new(), deadline: None };
+        let head = Head {
+            parts,
+            dialect: api.dialect(),
+            request_id: "r".into(),
+            base_path: String::new(),
+            deadline: None,
+            silence_ends_at: None,
+        };
         let context = AnswerContext {
             request_id: "r".into(),
             model: "m".into(),

@@ -51,7 +51,7 @@ struct WaitingCall {
     refusal: Problem,
     /// Time when the call gives up unless its job has started.
     expires_at: UnixMs,
-    /// Time when this process ends; [`UnixMs::MAX`] if it does not.
+    /// Time by which the answer must have ended; [`UnixMs::MAX`] if there is none.
     deadline: UnixMs,
     /// Whether the job needs no cancellation.
     is_over: bool,
@@ -66,7 +66,7 @@ struct WaitingCall {
 /// the time for which the caller waits. Returns an error if this process ends before the answer is
 /// there, or if the job cannot be stored or read.
 pub async fn wait(app: &App, call: &Call, refused: RefusedCall) -> Result<Response<Body>, Problem> {
-    let deadline = call.head.deadline.unwrap_or(UnixMs::MAX);
+    let deadline = call.head.answer_deadline(refused.encoder.is_some()).unwrap_or(UnixMs::MAX);
     let expires_at = expires_at(app, call, &refused).min(deadline);
     let RefusedCall { api, request, body, encoder, refusal, .. } = refused;
     let submission = Submission {
@@ -88,11 +88,11 @@ pub async fn wait(app: &App, call: &Call, refused: RefusedCall) -> Result<Respon
     }
 }
 
-/// Returns the time until which the caller waits for its job to start. A stream can be kept alive,
-/// so its caller waits as long as any job, unless `Prefer: wait` is shorter.
+/// Returns the time until which the caller waits for its job to start, but not longer than any job
+/// may wait.
 fn expires_at(app: &App, call: &Call, refused: &RefusedCall) -> UnixMs {
     let patience = match refused.encoder {
-        Some(_) => call.preferences.wait.unwrap_or(Millis::MAX),
+        Some(_) => call.preferences.stream_patience(),
         None => call.preferences.patience(),
     };
     let job_expires = app.clock.now() + Millis::from_s(call.tenant.job_ttl_s);
@@ -101,7 +101,9 @@ fn expires_at(app: &App, call: &Call, refused: &RefusedCall) -> UnixMs {
 
 async fn whole(call: &Call, mut waiting: WaitingCall) -> Result<Response<Body>, Problem> {
     loop {
-        match waiting.look().await? {
+        let outcome = waiting.look().await;
+        let now = waiting.app.clock.now();
+        match outcome.map_err(|problem| call.head.explained(problem, now, false))? {
             Some(LookOutcome::Answered { answer, .. } | LookOutcome::Failed { result: answer, .. }) => {
                 return Ok(reply::stored(&call.head, answer, waiting.limit_headers(call).await));
             }

@@ -34,9 +34,12 @@ impl FailureReason {
     /// The reason for a job that ended with a problem of this kind.
     pub fn for_kind(kind: Kind) -> Self {
         match kind {
-            Kind::Invalid | Kind::NotFound | Kind::MethodNotAllowed | Kind::Conflict | Kind::TooLarge => {
-                Self::InvalidRequest
-            }
+            Kind::Invalid
+            | Kind::NotFound
+            | Kind::MethodNotAllowed
+            | Kind::Conflict
+            | Kind::TooLarge
+            | Kind::UnsupportedEncoding => Self::InvalidRequest,
             Kind::Unauthenticated | Kind::Forbidden => Self::NotAllowed,
             Kind::BudgetExhausted => Self::BudgetExhausted,
             Kind::Model => Self::ModelError,

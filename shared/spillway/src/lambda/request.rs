@@ -13,18 +13,28 @@ use lambda_http::{
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::http::{Caller, Mount};
+use crate::{
+    http::{Caller, MaxSilence, Mount},
+    units::Millis,
+};
 
 /// Characters that are invalid in the path and the query of a URI (RFC 3986, 3.3 and 3.4).
 const NOT_IN_URIS: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}').add(b'\\');
 
+/// Maximum time for which a regional REST API keeps a response open without data, which is five
+/// minutes (Amazon API Gateway Developer Guide, "Stream the integration response for your proxy
+/// integrations"), less the time to settle a call and to answer.
+const MAX_REST_SILENCE: Millis = Millis::from_s(290);
+
 /// A path without a route. It replaces targets that are too long for a URI.
 const NOWHERE: &str = "/-";
 
 /// Returns the request with the target as the client sent it: without the stage, and still
-/// percent-encoded. The stage is in the extension [`Mount`].
+/// percent-encoded. The stage is in the extension [`Mount`]. A request of a REST API has the
+/// extension [`MaxSilence`].
 pub fn read(mut event: LambdaRequest) -> Request {
+    let max_silence = matches!(event, LambdaRequest::ApiGatewayV1(_)).then_some(MaxSilence(MAX_REST_SILENCE));
     let target = match &mut event {
         LambdaRequest::ApiGatewayV1(event) => {
             event.request_context.domain_name = None;
@@ -56,6 +66,9 @@ pub fn read(mut event: LambdaRequest) -> Request {
     *request.uri_mut() = uri(&target.path, &target.query);
     *request.body_mut() = target.body;
     request.extensions_mut().insert(Mount(target.mount));
+    if let Some(max_silence) = max_silence {
+        request.extensions_mut().insert(max_silence);
+    }
     if let Some(host) = target.host {
         request.headers_mut().insert(HOST, host);
     }

@@ -69,6 +69,12 @@ fn each_dialect_has_its_own_status_and_code_for_a_failure() {
         ),
         (Kind::Conflict, (409, "conflict"), (409, "conflict_error"), (409, "ConflictException")),
         (Kind::TooLarge, (413, "request_too_large"), (413, "request_too_large"), (413, "ValidationException")),
+        (
+            Kind::UnsupportedEncoding,
+            (415, "unsupported_content_encoding"),
+            (415, "invalid_request_error"),
+            (415, "ValidationException"),
+        ),
         (Kind::Throttled, (429, "rate_limit_exceeded"), (429, "rate_limit_error"), (429, "ThrottlingException")),
         (Kind::Model, (502, "model_error"), (502, "api_error"), (424, "ModelErrorException")),
         (Kind::Unavailable, (503, "unavailable"), (503, "overloaded_error"), (503, "ServiceUnavailableException")),

@@ -7,7 +7,7 @@ use crate::problem::{Kind, Problem};
 /// Renders `{"type": "error", "error": {"type", "message"}, "request_id"}`.
 pub fn problem(request_id: &str, problem: &Problem) -> Value {
     let class = match problem.kind {
-        Kind::Invalid | Kind::MethodNotAllowed => "invalid_request_error",
+        Kind::Invalid | Kind::MethodNotAllowed | Kind::UnsupportedEncoding => "invalid_request_error",
         Kind::Conflict => "conflict_error",
         Kind::Unauthenticated => "authentication_error",
         Kind::BudgetExhausted => "billing_error",

@@ -8,7 +8,7 @@ use crate::problem::{Kind, Problem};
 /// Returns the name of the exception, for `x-amzn-errortype`.
 pub fn exception(kind: Kind) -> &'static str {
     match kind {
-        Kind::Invalid | Kind::TooLarge => "ValidationException",
+        Kind::Invalid | Kind::TooLarge | Kind::UnsupportedEncoding => "ValidationException",
         Kind::Unauthenticated => "UnrecognizedClientException",
         Kind::BudgetExhausted => "ServiceQuotaExceededException",
         Kind::Forbidden => "AccessDeniedException",
@@ -32,6 +32,7 @@ pub fn status(kind: Kind) -> StatusCode {
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Kind::Throttled => StatusCode::TOO_MANY_REQUESTS,
         Kind::Model => StatusCode::FAILED_DEPENDENCY,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

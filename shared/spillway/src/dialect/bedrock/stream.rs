@@ -66,7 +66,7 @@ fn exception(kind: Kind) -> &'static str {
         Kind::Unavailable => "serviceUnavailableException",
         Kind::Internal | Kind::Conflict => "internalServerException",
         Kind::Invalid | Kind::TooLarge | Kind::BudgetExhausted | Kind::Unauthenticated => "validationException",
-        Kind::Forbidden | Kind::NotFound | Kind::MethodNotAllowed => "validationException",
+        Kind::Forbidden | Kind::NotFound | Kind::MethodNotAllowed | Kind::UnsupportedEncoding => "validationException",
     }
 }
 

@@ -19,6 +19,7 @@ pub fn problem(problem: &Problem) -> Value {
         Kind::MethodNotAllowed => ("invalid_request_error", "method_not_allowed"),
         Kind::Conflict => ("invalid_request_error", "conflict"),
         Kind::TooLarge => ("invalid_request_error", "request_too_large"),
+        Kind::UnsupportedEncoding => ("invalid_request_error", "unsupported_content_encoding"),
         Kind::Throttled => (limit_type(problem), "rate_limit_exceeded"),
         Kind::Model => ("server_error", "model_error"),
         Kind::Unavailable => ("server_error", "unavailable"),

@@ -65,6 +65,7 @@ impl BatchRun<'_> {
                 bytes,
                 created_at: now,
                 expires_at: now + Millis::from_s(kept_s),
+                objects: Vec::new(),
             };
             self.app.files.create(&file).await?;
         }

@@ -10,7 +10,7 @@ use http::{
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{NewBatch, accept, parse_object, unknown_parameter};
+use super::{NewBatch, NewLines, accept, parse_object, unknown_parameter};
 use crate::{
     app::App,
     batch::{Batch, BatchStatus, MAX_LINES, ResourceKind, lines_from_requests},
@@ -43,7 +43,10 @@ pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
         kind: ResourceKind::MessageBatch,
         api: Api::Messages,
         input_file: None,
-        lines: lines_from_requests(requests.iter().map(|(id, params)| (id.as_str(), params)), Api::Messages.path()),
+        lines: NewLines::Body(lines_from_requests(
+            requests.iter().map(|(id, params)| (id.as_str(), params)),
+            Api::Messages.path(),
+        )),
         total: u64::try_from(requests.len()).unwrap_or(u64::MAX),
         metadata: None,
         output_retention_s: None,
@@ -255,6 +258,7 @@ mod tests {
             request_id: "r".into(),
             base_path: base_path.into(),
             deadline: None,
+            silence_ends_at: None,
         };
         results_url(&head, "b")
     }

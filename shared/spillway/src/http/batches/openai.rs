@@ -4,13 +4,13 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{NewBatch, accept, parse_object, unknown_parameter, with_counts};
+use super::{NewBatch, NewLines, accept, parse_object, unknown_parameter, with_counts};
 use crate::{
     app::App,
     batch::{Batch, BatchStatus, ResourceKind},
     dialect::Api,
     http::{Body, Call, files, query::Query, reply},
-    problem::Problem,
+    problem::{Kind, Problem},
     units::UnixMs,
 };
 
@@ -47,14 +47,16 @@ pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
     let new = NewBatch {
         kind: ResourceKind::Batch,
         api: parameters.api,
-        // A copy, so that the caller can delete the file while the batch runs.
-        lines: files::read(app, &file).await.map_err(for_input_file)?,
-        input_file: Some(file.id),
+        input_file: Some(file.id.clone()),
+        lines: NewLines::File(file),
         total: 0,
         metadata: parameters.metadata,
         output_retention_s: parameters.output_retention_s,
     };
-    let batch = accept(app, call, &body, new).await?;
+    let batch = accept(app, call, &body, new).await.map_err(|problem| match problem.kind {
+        Kind::NotFound => for_input_file(problem),
+        _ => problem,
+    })?;
     Ok(reply::json(&call.head, StatusCode::OK, &object(&with_counts(app, batch).await?)))
 }
 

@@ -1,4 +1,4 @@
-//! The form of a file upload (`multipart/form-data`, RFC 7578).
+//! The forms of file uploads (`multipart/form-data`, RFC 7578).
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -30,15 +30,12 @@ pub struct Form {
 /// # Errors
 /// Returns an error if the body is not a form, or if a part is missing, unknown or invalid.
 pub async fn read(content_type: &str, body: Bytes) -> Result<Form, Problem> {
-    let boundary = multer::parse_boundary(content_type).map_err(|_| {
-        Problem::new(Kind::Invalid, "The request body must be multipart/form-data with the parts file and purpose.")
-    })?;
-    let mut form = Multipart::new(stream::iter([Ok::<_, std::convert::Infallible>(body)]), boundary);
+    let mut form = open(content_type, body, "file and purpose")?;
     let (mut file, mut purpose, mut retention_s) = (None, None, retention::FILE_S);
     while let Some(field) = form.next_field().await.map_err(|_| malformed())? {
         match field.name().unwrap_or_default() {
             "file" => {
-                let name = field.file_name().unwrap_or("file").chars().take(MAX_NAME_CHARS).collect();
+                let name = shortened(field.file_name().unwrap_or("file"));
                 file = Some((name, field.bytes().await.map_err(|_| malformed())?));
             }
             "purpose" => purpose = Some(text(field).await?),
@@ -55,12 +52,53 @@ pub async fn read(content_type: &str, body: Bytes) -> Result<Form, Problem> {
         }
     }
     let (name, content) = file.ok_or_else(|| Problem::invalid("file", "The form has no part named file."))?;
-    let purpose = purpose.filter(|purpose| purpose == "batch");
-    let purpose = purpose.ok_or_else(|| Problem::invalid("purpose", "The purpose must be batch."))?;
-    Ok(Form { content, name, purpose, retention_s })
+    Ok(Form { content, name, purpose: check_purpose(purpose)?, retention_s })
 }
 
-fn check_anchor(anchor: &str) -> Result<(), Problem> {
+/// Parses the form with a part of an upload. Returns the content.
+///
+/// # Errors
+/// Returns an error if the body is not a form, or if it has no part named `data`.
+pub async fn read_part(content_type: &str, body: Bytes) -> Result<Bytes, Problem> {
+    let mut form = open(content_type, body, "data")?;
+    let mut data = None;
+    while let Some(field) = form.next_field().await.map_err(|_| malformed())? {
+        match field.name() {
+            Some("data") => data = Some(field.bytes().await.map_err(|_| malformed())?),
+            _ => return Err(Problem::new(Kind::Invalid, "The form has an unknown part. Its only part is data.")),
+        }
+    }
+    data.ok_or_else(|| Problem::invalid("data", "The form has no part named data."))
+}
+
+/// Begins to parse a form that should have the parts `expected`.
+fn open(content_type: &str, body: Bytes, expected: &str) -> Result<Multipart<'static>, Problem> {
+    let boundary = multer::parse_boundary(content_type).map_err(|_| {
+        let message = format!("The request body must be multipart/form-data with the parts {expected}.");
+        Problem::new(Kind::Invalid, message)
+    })?;
+    Ok(Multipart::new(stream::iter([Ok::<_, std::convert::Infallible>(body)]), boundary))
+}
+
+/// Returns the name of a file without what exceeds the maximum.
+pub fn shortened(name: &str) -> String {
+    name.chars().take(MAX_NAME_CHARS).collect()
+}
+
+/// Returns the purpose of a file, if it is `batch`.
+///
+/// # Errors
+/// Returns an error if it is another one.
+pub fn check_purpose(purpose: Option<String>) -> Result<String, Problem> {
+    let purpose = purpose.filter(|purpose| purpose == "batch");
+    purpose.ok_or_else(|| Problem::invalid("purpose", "The purpose must be batch."))
+}
+
+/// Checks from when on the retention of a file counts.
+///
+/// # Errors
+/// Returns an error if it is not the creation of the file.
+pub fn check_anchor(anchor: &str) -> Result<(), Problem> {
     if anchor == "created_at" {
         return Ok(());
     }
@@ -128,11 +166,23 @@ mod tests {
         assert_eq!(read(TYPE, Bytes::from("--b\r\n")).await.map_err(|refused| refused.kind), Err(Kind::Invalid));
     }
 
+    #[tokio::test]
+    async fn a_part_of_an_upload_is_the_only_part_of_its_form() {
+        let read = async |parts: &[(&str, &str)]| {
+            let parts: String = parts.iter().map(|(name, value)| part(name, value)).collect();
+            read_part(TYPE, format!("{parts}--b--\r\n").into()).await
+        };
+        assert_eq!(read(&[("data", "a\r\nb")]).await, Ok(Bytes::from("a\r\nb")));
+        assert_eq!(read(&[]).await.map_err(|refused| refused.param), Err(Some("data".to_owned())));
+        assert_eq!(read(&[("file", "a")]).await.map_err(|refused| refused.kind), Err(Kind::Invalid));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_form_or_are_refused(body: Vec<u8>, has_boundary: bool) {
             let body = if has_boundary { [b"--b\r\n".to_vec(), body].concat() } else { body };
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let _ = runtime.block_on(read_part(TYPE, body.clone().into()));
             let _ = runtime.block_on(read(TYPE, body.into()));
         }
     }

@@ -64,7 +64,7 @@ pub async fn find_answer(leader: &Leader, lease: &mut Lease) -> Result<Option<St
             CallState::TooLarge { .. } => return Ok(None),
         }
         let next_look = clock.now() + interval;
-        let deadline = leader.call.head.deadline;
+        let deadline = leader.call.head.answer_deadline(false);
         if deadline.is_some_and(|deadline| deadline <= next_look) {
             return Err(still_running());
         }

@@ -22,6 +22,9 @@ pub type RawIds<'a> = [&'a str; MAX_IDS];
 /// What a Bedrock path of a model starts with.
 const MODEL: &str = "/model/{id}";
 
+/// The paths that only OpenAI's API has.
+const OPENAI_PATHS: [&str; 6] = ["v1/chat/", "v1/responses", "v1/embeddings", "v1/files", "v1/uploads", "v1/batches"];
+
 /// Removes `prefix` from a request target. Liveness is also answered without the prefix, because
 /// load balancers ask the process itself.
 ///
@@ -45,7 +48,7 @@ pub fn without_prefix(prefix: &str, uri: &Uri) -> Result<Uri, Problem> {
 pub fn dialect(path: &str, headers: &HeaderMap) -> Dialect {
     let plain = plain(path);
     let starts_with_any = |path: &str, starts: &[&str]| starts.iter().any(|start| path.starts_with(start));
-    let is_openai = || starts_with_any(plain, &["v1/chat/", "v1/responses", "v1/embeddings", "v1/files", "v1/batches"]);
+    let is_openai = || starts_with_any(plain, &OPENAI_PATHS);
     let is_anthropic = || path.starts_with("/anthropic/") || headers.contains_key("anthropic-version");
     if starts_with_any(path, &["/model/", "/guardrail/", "/inference-profiles"]) {
         Dialect::Bedrock
@@ -154,6 +157,7 @@ mod tests {
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
         assert_eq!(dialect("/v1/models", &headers), Dialect::Anthropic);
         assert_eq!(dialect("/v1/files", &headers), Dialect::OpenAi);
+        assert_eq!(dialect("/v1/uploads", &headers), Dialect::OpenAi);
         assert_eq!(dialect("/v1/batches/x", &headers), Dialect::OpenAi);
     }
 

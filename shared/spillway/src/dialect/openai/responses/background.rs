@@ -41,7 +41,7 @@ impl ResponseState {
 pub fn error_code(kind: Kind) -> &'static str {
     match kind {
         Kind::Throttled => "rate_limit_exceeded",
-        Kind::Invalid | Kind::TooLarge => "invalid_prompt",
+        Kind::Invalid | Kind::TooLarge | Kind::UnsupportedEncoding => "invalid_prompt",
         _ => "server_error",
     }
 }
