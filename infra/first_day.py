@@ -20,8 +20,6 @@ from datetime import datetime, timezone
 import first_day_checks as checks
 from broker_client import Broker, Unreachable
 
-NAMESPACE = "Spillway"
-
 # Checks by number, each with its duration and its cost besides requests.
 CHECKS = {
     1: (checks.http2, "1 s", "none"),
@@ -78,7 +76,8 @@ class Account:
 
     def metric_names(self):
         """Returns the names of the broker's metrics of the last hours."""
-        found = self.client("cloudwatch").list_metrics(Namespace=NAMESPACE, RecentlyActive="PT3H")
+        namespace = f"Spillway/{self.stack}"
+        found = self.client("cloudwatch").list_metrics(Namespace=namespace, RecentlyActive="PT3H")
         return {metric["MetricName"] for metric in found["Metrics"]}
 
 

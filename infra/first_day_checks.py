@@ -337,5 +337,5 @@ def metrics(subject):
         return unchecked(NO_ACCOUNT)
     subject.broker.patient("POST", "/v1/chat/completions", chat(subject.model))
     if not subject.until(subject.account.metric_names):
-        return failed(f"the namespace Spillway has no metric after {subject.patience_s:.0f} s")
-    return passed(f"the namespace Spillway has {', '.join(sorted(subject.account.metric_names()))}")
+        return failed(f"the broker has no metric after {subject.patience_s:.0f} s")
+    return passed(f"the broker has {', '.join(sorted(subject.account.metric_names()))}")

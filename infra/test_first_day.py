@@ -290,7 +290,7 @@ class AccountTest(unittest.TestCase):
             ("cloudformation", "describe_stack_resource", {"StackResourceDetail": drain()}, None),
             ("cloudwatch", "get_metric_statistics", {"Datapoints": [{"Sum": 2.0}, {"Sum": 1.0}]}, None),
             ("cloudwatch", "list_metrics", {"Metrics": [{"MetricName": "duration_ms"}]},
-             {"Namespace": "Spillway", "RecentlyActive": ANY}),
+             {"Namespace": "Spillway/spillway", "RecentlyActive": ANY}),
         ]
         stubs = {service: Stubber(account.client(service)) for service in ["cloudformation", "lambda", "cloudwatch"]}
         for service, operation, response, parameters in expected:
