@@ -53,7 +53,7 @@ JOBS_ACTIONS = {
     "dynamodb:UpdateItem",
     "dynamodb:DeleteItem",
 }
-IDEMPOTENCY_ACTIONS = {"dynamodb:GetItem", "dynamodb:PutItem"}
+IDEMPOTENCY_ACTIONS = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
 INDEX_ACTIONS = {"dynamodb:Query"}
 # Indexes of the jobs table, each with its key attributes and its projection.
 INDEXES = {

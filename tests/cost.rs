@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use spillway::{app::App, drain, http::handle, telemetry::Telemetry, units::Millis};
+use spillway::{app::App, config::Config, drain, http::handle, telemetry::Telemetry, units::Millis};
 use spillway_command::{
     settings::Settings,
     world::{provision, seed},
@@ -74,9 +74,11 @@ impl Account {
             ..spillway_stand_ins::Options::default()
         };
         let stand_ins = StandIns::start(options).await.expect("the stand-ins");
-        let (config, clients, _) = provision(&stand_ins).await.expect("tables and queues");
+        let (local, clients, _) = provision(&stand_ins).await.expect("tables and queues");
+        let function = Config::from_lookup(|_| None).expect("defaults");
+        let config = Config { registry_cache_ttl: function.registry_cache_ttl, ..local };
         let events = Recorded::default();
-        let app = App::new(&config, clients, Telemetry::to(events.clone()));
+        let app = App::new(&config, clients, Telemetry::new("Spillway/test", events.clone()));
         seed(&app, &settings).await.expect("the registry");
         Self { stand_ins, stand_in_clock, app, events, http: reqwest::Client::new() }
     }
@@ -205,7 +207,8 @@ async fn calls(account: &Account) -> Vec<(&'static str, Counted)> {
 
 /// Counts what a job takes, as rows of the table.
 async fn jobs(account: &Account) -> Vec<(&'static str, Counted)> {
-    let body = json!({ "model": "m", "background": true, "max_output_tokens": 400, "input": "[[output_tokens=30]] Hello" });
+    let body =
+        json!({ "model": "m", "background": true, "max_output_tokens": 400, "input": "[[output_tokens=30]] Hello" });
     let accept = async {
         let mut ids = Vec::new();
         for _ in 0..BATCH {

@@ -8,10 +8,10 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use spillway_stand_ins::{
     clock::Clock,
     dynamodb::Options,
-    faults::{Effect, Fault, Stats},
+    faults::{Effect, Fault, Stats, Units},
 };
 
-use crate::server::{Server, get, patient_client, put};
+use crate::server::{Server, TABLE, get, patient_client, put};
 
 /// Puts an item under a fault. Returns the error of the SDK and whether the item was written.
 async fn put_under(effect: Effect) -> (SdkError<PutItemError>, bool) {
@@ -97,7 +97,9 @@ async fn the_proxy_is_controlled_over_http() {
 
     let (_, stats) = control(&server, "GET", "/_sim/stats", "").await;
     let operations = [("CreateTable".to_owned(), 1), ("PutItem".to_owned(), 2)].into();
-    assert_eq!(serde_json::from_slice::<Stats>(&stats).unwrap(), Stats { operations, failed_conditions: 0, struck: 1 });
+    let units = [(TABLE.to_owned(), Units { read: 0.0, write: 1.0 })].into();
+    let expected = Stats { operations, failed_conditions: 0, struck: 1, units };
+    assert_eq!(serde_json::from_slice::<Stats>(&stats).unwrap(), expected);
 
     assert_eq!(control(&server, "DELETE", "/_sim/stats", "").await.0, StatusCode::NO_CONTENT);
     assert_eq!(server.faults.stats(), Stats::default());
