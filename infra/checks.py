@@ -559,7 +559,7 @@ def check_code(sam):
 
 # The modules of `store/` that read and write a table. `rows.rs` makes the calls for several of them.
 STORE_MODULES = {
-    "jobs": ("jobs", "batches", "files", "uploads", "documents", "list_index"),
+    "jobs": ("jobs", "backlogs", "batches", "files", "uploads", "documents", "list_index"),
     "idempotency": ("idempotency",),
     "ledger": ("ledger",),
 }

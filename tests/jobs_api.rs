@@ -102,7 +102,11 @@ async fn a_more_urgent_job_runs_first_whichever_message_arrives() {
         let finished = Answer::to(deployment.get("/v1/jobs?status=succeeded", "t")).await.json();
         assert_eq!(ids(&finished).len(), finished_before + 1, "high, normal, low: {finished}");
     }
-    eventually("no message is left", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
+    eventually("no message is left", async || {
+        deployment.world.advance(2_000);
+        deployment.messages_in(JOB_QUEUE).await == 0
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod alarms;
 mod background;
+mod backlog;
 mod bad_input;
 mod batches;
 #[path = "../shared/spillway/tests/support/breaking_proxy.rs"]

@@ -234,20 +234,24 @@ async fn a_job_that_finds_no_room_is_deferred_until_its_retry_time() {
 }
 
 #[tokio::test]
-async fn a_job_may_be_deferred_more_often_than_a_message_may_fail() {
+async fn a_job_may_wait_for_more_turns_than_a_message_may_fail() {
     let deployment = Deployment::with_tenants("limits = { in_flight = 1 }").await;
     let running = deployment.occupy("t", ONE_REQUEST, 3_600_000).await;
     let id = deployment.submit(CHAT, "t", &chat(5, 5)).await;
-    for deferrals in 1..=7 {
-        let left = deployment.stored(&id).await.ready_at - deployment.world.app.clock.now();
-        deployment.world.advance(left.as_ms() + 1_000);
-        let is_deferred = |job: &spillway::job::Job| job.deferrals >= deferrals && job.status.name() == "queued";
-        assert_eq!(deployment.stored_when(&id, is_deferred).await.attempts, 0);
-        assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
+    let is_parked = |job: &spillway::job::Job| job.is_parked;
+    let left = deployment.stored(&id).await.ready_at - deployment.world.app.clock.now();
+    deployment.world.advance(left.as_ms() + 1_000);
+    assert_eq!(deployment.stored_when(&id, is_parked).await.attempts, 0);
+    let backlog = async || deployment.world.app.backlogs.get("t").await.expect("the store").expect("a backlog");
+    for turn in 2..=8 {
+        let next = backlog().await.turn_at - deployment.world.app.clock.now();
+        deployment.world.advance(next.as_ms() + 100);
+        deployment.quickly(eventually("the next turn", async || backlog().await.turn >= turn)).await;
+        let job = deployment.stored(&id).await;
+        assert_eq!((job.status.name(), job.attempts, job.deferrals), ("queued", 0, 1));
     }
     deployment.world.app.ledger.settle(running, &Settled::refund()).await.expect("room again");
     assert_eq!(deployment.final_status(&id).await, "succeeded");
-    eventually("no message is left", async || deployment.messages_in(JOB_QUEUE).await == 0).await;
     assert_eq!(deployment.messages_in(DEAD_LETTER_QUEUE).await, 0);
 }
 

@@ -43,6 +43,7 @@ pub fn new_job(api: Api, body: &Value, now: UnixMs) -> NewJob {
         created_at: now,
         ready_at: now,
         expires_at: now + Millis::from_s(3_600),
+        is_parked: false,
         priority: Priority::Normal,
         class: Class::Batch,
         member: None,

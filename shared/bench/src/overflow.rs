@@ -3,6 +3,7 @@
 //!
 //! The broker and the stand-ins are separate processes on loopback, and time is real.
 
+mod backlog;
 mod chaos;
 mod client;
 mod deployment;
@@ -32,6 +33,8 @@ enum Check {
     Interactive(interactive::Args),
     /// Measure Lambda time and requests to AWS per job
     Efficiency(efficiency::Args),
+    /// Measure what the backlog of a tenant costs that has reached its own limit
+    Backlog(backlog::Args),
 }
 
 /// Runs a check and prints its figures.
@@ -44,5 +47,6 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         Check::Fairness(args) => fairness::run(args).await,
         Check::Interactive(args) => interactive::run(args).await,
         Check::Efficiency(args) => efficiency::run(args).await,
+        Check::Backlog(args) => backlog::run(args).await,
     }
 }

@@ -17,8 +17,9 @@ use crate::{
     outbound::Outbound,
     queue::Queue,
     store::{
-        batches::Batches, clock_skew::ClockSkew, files::Files, history::Histories, idempotency::IdempotencyRecords,
-        jobs::Jobs, ledger::Ledger, refusal_log::RefusalLog, registry::Registry, uploads::Uploads,
+        backlogs::Backlogs, batches::Batches, clock_skew::ClockSkew, files::Files, history::Histories,
+        idempotency::IdempotencyRecords, jobs::Jobs, ledger::Ledger, refusal_log::RefusalLog, registry::Registry,
+        uploads::Uploads,
     },
     telemetry::{self, Telemetry},
 };
@@ -32,6 +33,7 @@ pub struct App {
     pub histories: Histories,
     pub refusals: RefusalLog,
     pub jobs: Jobs,
+    pub backlogs: Backlogs,
     pub batches: Batches,
     pub files: Files,
     pub uploads: Uploads,
@@ -175,7 +177,7 @@ impl App {
         let blobs = config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket));
         let registry =
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ttl, clock.clone());
-        let [batches, files, uploads] = [(); 3].map(|()| clients.dynamodb.clone());
+        let [backlogs, batches, files, uploads] = [(); 4].map(|()| clients.dynamodb.clone());
         let jobs = Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone());
         let webhooks = queue(&config.webhook_queue_url);
         Self {
@@ -186,6 +188,7 @@ impl App {
             idempotency_records: IdempotencyRecords::new(clients.idempotency, &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),
             shared_calls: SharedCalls::new(clock.clone()),
+            backlogs: Backlogs::new(backlogs, &config.jobs_table),
             batches: Batches::new(batches, &config.jobs_table),
             files: Files::new(files, &config.jobs_table),
             uploads: Uploads::new(uploads, &config.jobs_table),

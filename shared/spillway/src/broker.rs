@@ -6,6 +6,7 @@
 
 mod accounts;
 mod admit;
+mod capacity;
 mod count;
 mod estimate;
 mod guardrail;
@@ -22,6 +23,7 @@ use tracing::{error, warn};
 pub use accounts::{
     for_pool as account_for_pool, for_running_jobs as account_for_running_jobs, for_tenant as account_for,
 };
+pub use capacity::capacity;
 pub use count::{TokenCount, count_tokens};
 use estimate::Plan;
 pub use guardrail::{GuardrailResult, apply_guardrail};

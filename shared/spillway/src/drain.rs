@@ -3,8 +3,10 @@
 //! A message of the queue names a job. The drain claims the job, serves its request with the same
 //! broker as a live request, and stores the answer.
 //!
-//! A deferral is not a failure. If a job finds no room, the drain sends a new message with the
-//! refusal's delay and deletes the old message. So the receive counts of SQS count failures only.
+//! A deferral is not a failure. If the pools have no room for a job, the drain sends a new message
+//! with the refusal's delay and deletes the old message. So the receive counts of SQS count
+//! failures only. If the tenant's own limits have no room, the job is parked, and has a message
+//! again when the tenant's turn finds room.
 
 mod attempt;
 mod batch;
@@ -17,6 +19,7 @@ mod priority;
 mod pump;
 mod sweep;
 mod time_budget;
+mod turn;
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 //!
 //! This module is pure. It decides which change may follow which, and when.
 
+mod backlog;
 mod end_event;
 mod failure_reason;
 mod position;
@@ -12,6 +13,7 @@ mod transitions;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use backlog::{Backlog, Chosen, LOOK_AHEAD, MAX_SENT, Turn, TurnStep, TurnView, WaitingJob};
 pub use failure_reason::FailureReason;
 pub use position::{OutputDiffers, Position};
 pub use priority::{Priority, estimated_start};
@@ -134,6 +136,8 @@ pub struct NewJob {
     pub ready_at: UnixMs,
     /// Time when the job expires unless it has started.
     pub expires_at: UnixMs,
+    /// Whether the job waits for a turn of its tenant instead of a message.
+    pub is_parked: bool,
     /// Priority among the jobs of the tenant.
     pub priority: Priority,
     /// Share of a pool that the job may fill.
@@ -173,6 +177,9 @@ pub struct Job {
     /// Time when the job expires unless it has started.
     #[serde(rename = "expires_ms")]
     pub expires_at: UnixMs,
+    /// Whether the job waits for a turn of its tenant instead of a message.
+    #[serde(default, rename = "parked", skip_serializing_if = "is_false")]
+    pub is_parked: bool,
     /// Priority among the jobs of the tenant.
     #[serde(default)]
     pub priority: Priority,
@@ -221,6 +228,11 @@ impl Job {
 /// Class of jobs that were stored before jobs had a class.
 fn default_class() -> Class {
     Class::Batch
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// The answer to a job, exactly as a synchronous call would have returned it.

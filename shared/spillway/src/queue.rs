@@ -1,7 +1,8 @@
 //! SQS: the queue of jobs, the queue of webhooks, and their dead-letter queues.
 //!
 //! A message about a job or a batch is its id and nothing else, because the store has the rest. A
-//! message about a webhook is a small JSON document.
+//! message about the turn of a tenant is its name and a number. A message about a webhook is a
+//! small JSON document.
 
 mod dead_letters;
 mod receiver;
@@ -12,7 +13,7 @@ use anyhow::Context;
 use aws_sdk_sqs::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    types::{MessageSystemAttributeName, QueueAttributeName},
+    types::{MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
 };
 use tokio::sync::OnceCell;
 use tracing::warn;
@@ -51,7 +52,7 @@ pub struct QueueError(String);
 pub struct Message {
     /// Id of the message.
     pub id: String,
-    /// Body: the id of a job or a batch, or a webhook to deliver.
+    /// Body: the id of a job or a batch, the turn of a tenant, or a webhook to deliver.
     pub body: String,
     /// Handle of this receive. The handle of an older receive deletes nothing.
     pub receipt_handle: String,
@@ -130,6 +131,27 @@ impl Queue {
     pub async fn send(&self, body: &str, tenant: &str, delay: Millis) -> Result<(), QueueError> {
         let request = self.client.send_message().queue_url(&self.url).message_body(body);
         request.message_group_id(tenant).delay_seconds(seconds(delay, MAX_DELAY)).send().await?;
+        Ok(())
+    }
+
+    /// Sends messages of one tenant, each with its delay, up to [`MAX_MESSAGES`] in a request.
+    ///
+    /// # Errors
+    /// Returns an error if the queue is unavailable, or refused a message. Other messages may have
+    /// been sent.
+    pub async fn send_all(&self, messages: &[(String, Millis)], tenant: &str) -> Result<(), QueueError> {
+        for messages in messages.chunks(MAX_MESSAGES.into()) {
+            let entry = |(number, (body, delay)): (usize, &(String, Millis))| {
+                let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body);
+                entry.message_group_id(tenant).delay_seconds(seconds(*delay, MAX_DELAY)).build()
+            };
+            let entries = messages.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>();
+            let entries = entries.map_err(|error| QueueError(error.to_string()))?;
+            let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
+            if let Some(failed) = request.send().await?.failed.first() {
+                return Err(QueueError(format!("a message was refused: {}", failed.code)));
+            }
+        }
         Ok(())
     }
 

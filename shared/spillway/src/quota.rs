@@ -18,6 +18,7 @@
 
 mod audit;
 mod burndown;
+mod capacity;
 mod caps;
 mod compose;
 mod estimate;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use audit::{Audit, Drift, Findings, flaws};
 pub use burndown::quota_tokens;
+pub use capacity::{Capacity, capacity};
 pub use caps::{Burst, BurstSettings, MAX_BURST_S, Policy, too_large};
 pub use estimate::{Tokenizer, input_tokens};
 pub use explain::{Refusal, RefusedLimit, Verdict, explain};

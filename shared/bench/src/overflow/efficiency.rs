@@ -176,6 +176,7 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
         created_at: now,
         ready_at: now,
         expires_at: now + Millis::from_s(3_600),
+        is_parked: false,
         priority: Priority::default(),
         class: Class::Batch,
         member: None,

@@ -123,6 +123,7 @@ async fn waiting_job(world: &World) -> anyhow::Result<String> {
         created_at: now,
         ready_at: now,
         expires_at: now + Millis::from_s(3_600),
+        is_parked: false,
         priority: Priority::Normal,
         class: spillway::tenant::Class::Batch,
         member: None,

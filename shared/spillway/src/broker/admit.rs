@@ -57,8 +57,8 @@ impl Admitted {
 
 /// The tenant and the organisation that are charged for a request.
 pub struct Payers {
-    tenant: Arc<Tenant>,
-    parent: Option<Arc<Tenant>>,
+    pub tenant: Arc<Tenant>,
+    pub parent: Option<Arc<Tenant>>,
 }
 
 /// The reservations on the payers, each with the view of its limits.
@@ -180,7 +180,7 @@ async fn reserve_on(
 
 /// Returns the history of recent requests to the model, if `tenant` uses right-sizing. If it cannot
 /// be read, the request reserves its full output cap.
-async fn history(app: &App, request: &ModelRequest, tenant: &Tenant) -> History {
+pub async fn history(app: &App, request: &ModelRequest, tenant: &Tenant) -> History {
     if tenant.right_sizing == RightSizing::Off {
         return History::default();
     }

@@ -1,8 +1,6 @@
 //! An attempt at a job: serves its request as if it came in now, and returns the response that the
 //! caller would have received.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -10,14 +8,13 @@ use super::{lease::AttemptTimes, partial_output::PartialOutput};
 use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError},
-    chat,
     dialect::{AnswerContext, Api, Echo, Rendered},
     job::{FailureReason, Job, JobOutcome, JobReader, StoredResult},
-    pool::Model,
     problem::{Kind, Problem},
+    quota::Capacity,
     stored_headers::StoredHeaders,
     telemetry::RequestEvent,
-    tenant::{Class, Tenant},
+    tenant::Class,
     units::{Millis, UnixMs},
 };
 
@@ -93,29 +90,17 @@ async fn serve(
     let started = app.clock.now();
     let event = event(job);
     let record = |event, problem: &Problem| record_failure(app, event, problem, started);
-    let read = read(app, job, body).await.inspect_err(|problem| record(event.clone(), problem))?;
-    let JobRequest { tenant, model, chat, api, echo } = read;
-    let ignored = chat.ignored.join(", ");
+    let read = read(app, job, body, Some(times)).await.inspect_err(|problem| record(event.clone(), problem))?;
+    let JobRequest { request, api, echo } = read;
+    let ignored = request.chat.ignored.join(", ");
     let context = AnswerContext {
         request_id: job.answer_id(),
-        model: chat.model.clone(),
+        model: request.chat.model.clone(),
         // The same in every attempt, so that a reader of the stream can continue with the next one.
         created_at: job.created_at,
         echo,
     };
-    let mut event =
-        RequestEvent { parent: tenant.parent.clone(), model: Some(model.name.clone()), stream: chat.stream, ..event };
-    let request = ModelRequest {
-        request_id: job.id.clone(),
-        class: job.class,
-        hold: Millis::ZERO,
-        deadline: Some(times.deadline),
-        permit_deadline: (job.class == Class::Batch).then_some(times.permit_deadline),
-        event: event.clone(),
-        tenant,
-        model,
-        chat,
-    };
+    let mut event = request.event.clone();
     let _running = request.permit_deadline.is_none().then(|| app.concurrency.start_work());
     let served = match broker::serve(app, request).await {
         Ok(served) => served,
@@ -158,18 +143,25 @@ fn record_failure(app: &App, mut event: RequestEvent, problem: &Problem, started
     app.telemetry.record(event);
 }
 
+/// Finds when requests like the one of `job` fit the limits of its tenant, until `until` and for up
+/// to `max` requests. Nothing is reserved.
+///
+/// # Errors
+/// Returns an error if such a request can never be served, or if a service is unavailable.
+pub async fn capacity(app: &App, job: &Job, body: &[u8], until: UnixMs, max: usize) -> Result<Capacity, Problem> {
+    broker::capacity(app, &read(app, job, body, None).await?.request, until, max).await
+}
+
 /// The request of a job.
 struct JobRequest {
-    tenant: Arc<Tenant>,
-    model: Arc<Model>,
+    request: ModelRequest,
     api: Api,
-    chat: chat::Request,
     echo: Echo,
 }
 
-/// Reads the request of a job. Its tenant, its model or its permissions may have changed while it
-/// waited.
-async fn read(app: &App, job: &Job, body: &[u8]) -> Result<JobRequest, Problem> {
+/// Reads the request of a job, to be served within `times`. Its tenant, its model or its
+/// permissions may have changed while it waited.
+async fn read(app: &App, job: &Job, body: &[u8], times: Option<AttemptTimes>) -> Result<JobRequest, Problem> {
     let tenant = app.registry.tenant(&job.tenant).await?;
     let tenant =
         tenant.ok_or_else(|| Problem::new(Kind::Unauthenticated, "The tenant of this job no longer exists."))?;
@@ -179,7 +171,24 @@ async fn read(app: &App, job: &Job, body: &[u8]) -> Result<JobRequest, Problem> 
     let (mut chat, echo) = draft.request(model.format(), &(&job.call.headers).into())?;
     // The numbers of a background response's events must not depend on when it is read.
     chat.stream |= job.reader == JobReader::Background;
-    Ok(JobRequest { tenant, model, api, chat, echo })
+    let event = RequestEvent {
+        parent: tenant.parent.clone(),
+        model: Some(model.name.clone()),
+        stream: chat.stream,
+        ..event(job)
+    };
+    let request = ModelRequest {
+        request_id: job.id.clone(),
+        class: job.class,
+        hold: Millis::ZERO,
+        deadline: times.map(|times| times.deadline),
+        permit_deadline: times.map(|times| times.permit_deadline).filter(|_| job.class == Class::Batch),
+        event,
+        tenant,
+        model,
+        chat,
+    };
+    Ok(JobRequest { request, api, echo })
 }
 
 fn stored(rendered: Rendered, more: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> StoredResult {

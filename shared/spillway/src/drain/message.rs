@@ -10,11 +10,12 @@ use super::{
     lease::AttemptTimes,
     priority,
     time_budget::TimeBudget,
+    turn,
 };
 use crate::{
     app::App,
     batch::is_batch_id,
-    job::{FailureReason, Job, JobOutcome, JobReader, JobStatus, MAX_ATTEMPTS, NextStep},
+    job::{FailureReason, Job, JobOutcome, JobReader, JobStatus, MAX_ATTEMPTS, NextStep, Turn},
     overflow::{self, MAX_EARLY, message_delay},
     queue::{Handled, Message, Queue},
     store::{StoreError, jobs::ClaimOutcome},
@@ -23,6 +24,10 @@ use crate::{
 
 /// Delay until the next attempt after a failed one, multiplied by the number of attempts so far.
 const RETRY_DELAY: Millis = Millis::from_s(5);
+
+/// Maximum number of times that a turn is tried again. It is smaller than the number of receives
+/// after which SQS moves a message to the dead-letter queue.
+const MAX_TURN_RETRIES: u32 = 2;
 
 /// Handles one message. It may arrive twice, late, or in two drains concurrently. Only one claim of
 /// the job succeeds.
@@ -56,6 +61,10 @@ impl MessageHandler<'_> {
             batch::handle(self.app, self.queue, id, self.budget.deadline()).await?;
             return Ok(Handled::Done);
         }
+        if let Some(turn) = Turn::parse(id) {
+            let _running = self.app.concurrency.start_work();
+            return Ok(self.take_turn(&turn).await);
+        }
         let Some(job) = self.read_job().await? else {
             error!(job_id = loggable(id), "no job for a message");
             let is_id = uuid::Uuid::try_parse(id).is_ok();
@@ -80,6 +89,17 @@ impl MessageHandler<'_> {
             NextStep::Run => self.run(&job, times).await,
             NextStep::Wait { .. } | NextStep::Expire | NextStep::GiveUp => self.claim(&job, times).await,
         }
+    }
+
+    /// Takes a turn. A turn that fails is tried again soon. After that the sweep sends it again.
+    async fn take_turn(&self, turn: &Turn) -> Handled {
+        let Err(error) = turn::handle(self.app, self.queue, turn).await else { return Handled::Done };
+        warn!(tenant = turn.tenant, error = format!("{error:#}"), "failed to take a turn");
+        if self.message.receive_count > MAX_TURN_RETRIES {
+            return Handled::Done;
+        }
+        self.queue.hide(self.message, RETRY_DELAY).await;
+        Handled::Failed
     }
 
     /// Reads the job. If it is almost ready, waits and reads it again.
@@ -146,6 +166,11 @@ impl MessageHandler<'_> {
                 debug!(job_id = job.id, "a job succeeded");
                 Ok(Handled::Done)
             }
+            AttemptOutcome::NoRoom { refusal, retry_after }
+                if job.reader != JobReader::Waiting && overflow::is_refused_by_limits(&refusal) =>
+            {
+                self.park(job, retry_after).await
+            }
             AttemptOutcome::NoRoom { refusal, retry_after } => {
                 let ready_at = job.deferred_until(retry_after, now);
                 if self.app.jobs.defer(job, ready_at).await? {
@@ -164,6 +189,18 @@ impl MessageHandler<'_> {
             }
             AttemptOutcome::Failed { .. } => self.retry(job, now).await,
         }
+    }
+
+    /// Parks the job, which limits of its tenant refused for `retry_after`. If this process dies
+    /// before the tenant has a turn, the message of this attempt comes again.
+    async fn park(&self, job: &Job, retry_after: Millis) -> anyhow::Result<Handled> {
+        let now = self.app.clock.now();
+        let ready_at = (now + retry_after).min(job.expires_at.max(now));
+        if self.app.jobs.park(job, ready_at, now).await? {
+            overflow::ensure_turn(self.app, self.queue, &job.tenant, ready_at).await?;
+            overflow::send_expiry(self.queue, job, now).await;
+        }
+        Ok(Handled::Done)
     }
 
     /// Schedules the next attempt.

@@ -5,9 +5,9 @@ use tracing::warn;
 
 use crate::{
     app::App,
-    job::Job,
+    job::{Job, WaitingJob},
     queue::Queue,
-    store::jobs::{ClaimOutcome, WaitingJob},
+    store::jobs::ClaimOutcome,
     units::{Millis, UnixMs},
 };
 

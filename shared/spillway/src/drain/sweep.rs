@@ -14,7 +14,7 @@ use crate::{
     job::{FailureReason, JobStatus},
     overflow,
     queue::Queue,
-    store::jobs::SweepOutcome,
+    store::{backlogs, jobs::SweepOutcome},
     telemetry::SweepEvent,
     units::Millis,
     webhook,
@@ -64,16 +64,17 @@ pub async fn sweep(app: &App) -> anyhow::Result<usize> {
     failure.map_or(Ok(sent), |error| Err(error).context("failed to handle some overdue jobs"))
 }
 
-/// What the sweep did about one overdue job or batch.
+/// What the sweep did about one overdue job, batch or turn.
 #[derive(Default)]
 struct Swept {
     /// Whether its message was sent again.
     is_sent: bool,
-    /// How long the job has been ready for a drain; zero for a batch and for a job that has ended.
+    /// How long the job or the turn has been ready for a drain; zero for a batch, and for a job that
+    /// is parked or has ended.
     ready_for: Millis,
 }
 
-/// Handles one overdue job or batch.
+/// Handles one overdue job, batch or turn.
 async fn sweep_job(app: &App, queue: &Queue, id: &str) -> anyhow::Result<Swept> {
     let now = app.clock.now();
     if is_batch_id(id) {
@@ -81,7 +82,15 @@ async fn sweep_job(app: &App, queue: &Queue, id: &str) -> anyhow::Result<Swept> 
         queue.send(&batch.id, &batch.tenant, Millis::ZERO).await?;
         return Ok(Swept { is_sent: true, ready_for: Millis::ZERO });
     }
+    if let Some(tenant) = backlogs::tenant_of(id) {
+        let Some(backlog) = app.backlogs.take_for_resend(tenant, now).await? else { return Ok(Swept::default()) };
+        overflow::send_turn(queue, &backlog, now).await?;
+        return Ok(Swept { is_sent: true, ready_for: now - backlog.turn_at });
+    }
     match app.jobs.sweep(id, now).await? {
+        SweepOutcome::Resend(job) if job.is_parked => {
+            overflow::ensure_turn(app, queue, &job.tenant, now).await?;
+        }
         SweepOutcome::Resend(job) => {
             warn!(job_id = job.id, "sending an overdue message again");
             queue.send(&job.id, &job.tenant, Millis::ZERO).await?;

@@ -16,7 +16,7 @@ use crate::{
     overflow::{self, Submission},
     problem::{Kind, Problem, RefusedBy},
     quota::LimitName,
-    store::jobs::CancelOutcome,
+    store::jobs::{CancelOutcome, MAX_COUNTED},
     stored_headers::StoredHeaders,
     tenant::Class,
     units::{Millis, UnixMs},
@@ -93,6 +93,8 @@ pub fn kept_headers(call: &Call) -> StoredHeaders {
 }
 
 /// `GET /v1/jobs/{id}`: the state of a job. A queued job has its position and its estimated start.
+/// Jobs far behind have no exact position: `position_is_minimum` is then true, and the estimate is
+/// the earliest start.
 ///
 /// # Errors
 /// Returns an error if the caller has no such job, or if the store is unavailable.
@@ -103,7 +105,8 @@ pub async fn get(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Pro
     if job.status == JobStatus::Queued {
         let ahead = app.jobs.count_before(&job).await?;
         let start = job::estimated_start(job.ready_at, ahead, call.tenant.limits.requests_per_minute, now);
-        body["position"] = json!(ahead + 1);
+        body["position"] = json!(ahead.min(MAX_COUNTED) + 1);
+        body["position_is_minimum"] = json!(ahead > MAX_COUNTED);
         body["estimated_start_ms"] = json!(start);
         body["estimated_wait_ms"] = json!(start - now);
     }

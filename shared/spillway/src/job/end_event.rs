@@ -73,6 +73,7 @@ mod tests {
             created_at: NOW,
             ready_at: NOW,
             expires_at: NOW,
+            is_parked: false,
             priority: Priority::Normal,
             class: Class::Batch,
             member: None,

@@ -165,7 +165,7 @@ impl Follower {
     pub async fn pause(&mut self, until: UnixMs) {
         let now = self.app.clock.now();
         let pause = match self.job.status {
-            // No drain can claim it sooner.
+            // No drain is expected to claim it sooner.
             JobStatus::Queued if self.job.ready_at > now + self.pause => self.job.ready_at - now,
             JobStatus::Running if self.job.is_followed() => STREAM_PAUSE,
             _ => {

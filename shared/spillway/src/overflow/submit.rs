@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tracing::warn;
 
+use super::park::{can_park, ensure_turn, send_expiry};
 use crate::{
     app::App,
     batch::{Batch, Line},
@@ -19,6 +20,9 @@ use crate::{
 /// drain's process, because SQS delays whole seconds, while pools have room every five seconds, for
 /// the first request that comes.
 pub const MAX_EARLY: Millis = Millis::from_s(5);
+
+/// Minimum estimate of the wait behind other jobs, which may be about to start.
+const MIN_WAIT_BEHIND_JOBS: Millis = Millis::from_s(1);
 
 /// A request that waits as a job.
 #[derive(Debug)]
@@ -40,7 +44,7 @@ pub struct Submission {
 }
 
 impl Submission {
-    fn job(self, tenant: &str, created_at: UnixMs, ready_at: UnixMs, member: Option<BatchMember>) -> NewJob {
+    fn job(self, tenant: &str, created_at: UnixMs, ready_at: UnixMs) -> NewJob {
         NewJob {
             id: self.id,
             tenant: tenant.to_owned(),
@@ -49,9 +53,10 @@ impl Submission {
             created_at,
             ready_at,
             expires_at: self.expires_at,
+            is_parked: false,
             priority: self.priority,
             class: self.class,
-            member,
+            member: None,
         }
     }
 }
@@ -59,7 +64,8 @@ impl Submission {
 /// Accepts a request as a job. The job is stored first and its message sent second, so that no
 /// accepted job is lost.
 ///
-/// The job is ready when `refusal` expects room, or immediately without a refusal.
+/// The job is ready when `refusal` expects room, or immediately without a refusal. If jobs of the
+/// tenant wait already, it is parked and has no message, unless its caller waits.
 ///
 /// # Errors
 /// Returns `refusal` if there is no queue, or if the job would expire before there is room. Returns
@@ -78,19 +84,28 @@ pub async fn submit(
         return Err(refusal.cloned().unwrap_or_else(no_queue));
     };
     let reader = submission.reader;
-    let new = submission.job(&tenant.name, now, ready_at, None);
+    let is_behind = refusal.is_some_and(|refusal| refusal.refused_by.is_none());
+    let is_parked = is_behind && reader != JobReader::Waiting && can_park(tenant);
+    if is_parked {
+        ensure_turn(app, queue, &tenant.name, ready_at).await?;
+    }
+    let new = NewJob { is_parked, ..submission.job(&tenant.name, now, ready_at) };
     let job = app.jobs.submit_for(reader, &new).await.map_err(|error| not_stored(error, refusal))?;
     if job.is_deleted {
         return Err(Problem::new(Kind::Conflict, "The response of this Idempotency-Key was deleted."));
     }
-    let delay = refusal.map_or(Millis::ZERO, |refusal| message_delay(refusal, ready_at - now));
-    send(queue, &job.id, &job.tenant, delay).await;
+    if job.is_parked {
+        send_expiry(queue, &job, now).await;
+    } else {
+        let delay = refusal.map_or(Millis::ZERO, |refusal| message_delay(refusal, ready_at - now));
+        send(queue, &job.id, &job.tenant, delay).await;
+    }
     Ok(job)
 }
 
-/// The job of a batch's line, which is ready immediately. Its id is the same each time the line is
-/// made a job.
-pub fn line_job(batch: &Batch, number: u64, line: &Line) -> NewJob {
+/// The job of a batch's line, which is ready immediately or waits for a turn. Its id is the same
+/// each time the line is made a job.
+pub fn line_job(batch: &Batch, number: u64, line: &Line, is_parked: bool) -> NewJob {
     let submission = Submission {
         id: Some(batch.job_id(number)),
         call: StoredCall {
@@ -113,7 +128,8 @@ pub fn line_job(batch: &Batch, number: u64, line: &Line) -> NewJob {
         total_lines: batch.total,
         custom_id: line.custom_id.clone(),
     };
-    submission.job(&batch.tenant, batch.created_at, batch.created_at, Some(member))
+    let job = submission.job(&batch.tenant, batch.created_at, batch.created_at);
+    NewJob { is_parked, member: Some(member), ..job }
 }
 
 /// Refuses a request that can wait if jobs of its tenant already wait, because it would take the
@@ -122,9 +138,13 @@ pub fn line_job(batch: &Batch, number: u64, line: &Line) -> NewJob {
 /// # Errors
 /// Returns a refusal until the first of these jobs is ready.
 pub async fn check_backlog(app: &App, tenant: &Tenant) -> Result<(), Problem> {
-    match app.jobs.next_waiting(&tenant.name).await {
-        Ok(Some(next)) => Err(broker::behind_jobs(&tenant.name, next.ready_at - app.clock.now())),
-        Ok(None) | Err(_) => Ok(()),
+    let Ok((parked, with_messages)) = app.jobs.waiting(&tenant.name, 1).await else { return Ok(()) };
+    match parked.iter().chain(&with_messages).map(|job| job.ready_at).min() {
+        Some(ready_at) => {
+            let wait = (ready_at - app.clock.now()).max(MIN_WAIT_BEHIND_JOBS);
+            Err(broker::behind_jobs(&tenant.name, wait))
+        }
+        None => Ok(()),
     }
 }
 

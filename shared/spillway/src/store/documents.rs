@@ -83,7 +83,7 @@ impl Documents {
         let request = request.item("listed", text(&list_key(kind.name(), *created_at, id)));
         let request = request.item("etag", text(etag)).item("doc", text(&document));
         Ok(match due_at {
-            Some(due_at) => request.item("open", text(open_partition(id))).item("due_ms", number(due_at.as_ms())),
+            Some(due_at) => request.item("open", text(&open_partition(id))).item("due_ms", number(due_at.as_ms())),
             None => request,
         })
     }

@@ -24,7 +24,7 @@ pub use self::{
     lists::{JobQuery, Page},
     partial_output::Streams,
     repair::{OpenJob, RedriveOutcome, SweepOutcome},
-    waiting::WaitingJob,
+    waiting::MAX_COUNTED,
 };
 use super::{StoreError, WriteOutcome, registry::Registry, rows::MAX_CHANGE_TRIES};
 use crate::{
@@ -215,6 +215,15 @@ impl Jobs {
     /// Returns an error if the store is unavailable.
     pub async fn defer(&self, claimed: &Job, ready_at: UnixMs) -> Result<bool, StoreError> {
         self.change_held(claimed, |job| job.deferred(ready_at)).await
+    }
+
+    /// Parks a claimed job because its tenant's limits have no room until `ready_at`. Returns
+    /// `false` if another drain holds it.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn park(&self, claimed: &Job, ready_at: UnixMs, now: UnixMs) -> Result<bool, StoreError> {
+        self.change_held(claimed, |job| job.parked(ready_at, now)).await
     }
 
     /// Puts a claimed job back into the queue because the attempt failed. Returns `false` if

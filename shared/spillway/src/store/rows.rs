@@ -13,6 +13,7 @@ use aws_sdk_dynamodb::{
 };
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use super::{Item, StoreError, tables};
 
@@ -25,8 +26,10 @@ const MAX_READ_TRIES: usize = 8;
 /// Maximum of rows in a `BatchGetItem` (Amazon DynamoDB API Reference, "BatchGetItem").
 const MAX_BATCH_ROWS: usize = 100;
 
-/// Partitions of the index of open rows, so that no single partition takes all writes.
-pub(super) const OPEN_PARTITIONS: [&str; 4] = ["0", "1", "2", "3"];
+/// Number of partitions of the index of open rows, so that no single partition takes all writes. A
+/// partition takes 1,000 writes per second (Amazon DynamoDB Developer Guide, "Best practices for
+/// designing and using partition keys effectively").
+const OPEN_PARTITIONS: u8 = 32;
 
 /// Outcome of a conditional write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,11 +186,15 @@ pub(super) fn document_in<T: DeserializeOwned>(item: &Item) -> Result<T, StoreEr
     serde_json::from_str(document).map_err(|error| unreadable(key, &error.to_string()))
 }
 
-/// Returns the partition of an id in the index of open rows. Ids end in random digits, so they
-/// spread evenly.
-pub(super) fn open_partition(id: &str) -> &'static str {
-    let last = usize::from(id.bytes().next_back().unwrap_or_default());
-    OPEN_PARTITIONS[last % OPEN_PARTITIONS.len()]
+/// Returns all partitions of the index of open rows.
+pub(super) fn open_partitions() -> impl Iterator<Item = String> {
+    (0..OPEN_PARTITIONS).map(|partition| partition.to_string())
+}
+
+/// Returns the partition of an id in the index of open rows. Ids are hashed, so any ids spread
+/// evenly.
+pub(super) fn open_partition(id: &str) -> String {
+    (Sha256::digest(id)[0] % OPEN_PARTITIONS).to_string()
 }
 
 pub(super) fn text(text: &str) -> AttributeValue {
@@ -216,4 +223,31 @@ pub(super) fn bytes_in(item: &Item, name: &str) -> Option<Bytes> {
 
 pub(super) fn unreadable(row: &str, reason: &str) -> StoreError {
     StoreError::Unreadable { row: row.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn open_rows_spread_evenly_over_the_partitions_of_their_index() {
+        let ids_of_jobs = (0..16_000).map(|_| Uuid::now_v7().to_string());
+        let ids_of_tenants = (0..16_000).map(|number| format!("backlog#tenant-{number}"));
+        let mut counts: BTreeMap<String, u32> = open_partitions().map(|partition| (partition, 0)).collect();
+        for id in ids_of_jobs.chain(ids_of_tenants) {
+            *counts.get_mut(&open_partition(&id)).expect("a partition that the sweep reads") += 1;
+        }
+        assert!(counts.len() >= 32);
+        assert!(counts.values().all(|count| (800..=1_200).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn the_sweep_also_reads_the_four_partitions_of_former_versions() {
+        let partitions: Vec<String> = open_partitions().collect();
+        assert!(["0", "1", "2", "3"].iter().all(|former| partitions.iter().any(|partition| partition == former)));
+    }
 }

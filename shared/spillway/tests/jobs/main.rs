@@ -4,6 +4,7 @@
 mod dynamodb;
 
 mod failures;
+mod parked;
 mod repair;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -49,6 +50,7 @@ fn new_job() -> NewJob {
         created_at: NOW,
         ready_at: NOW,
         expires_at: NOW + HOUR,
+        is_parked: false,
         priority: Priority::Normal,
         class: spillway::tenant::Class::Batch,
         member: None,

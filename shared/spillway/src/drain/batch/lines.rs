@@ -8,7 +8,7 @@ use super::{BatchRun, CONCURRENT_LINES, Progress};
 use crate::{
     batch::{Batch, Line},
     job::JobStatus,
-    overflow::line_job,
+    overflow::{can_park, ensure_turn, line_job},
     store::{StoreError, WriteOutcome},
     units::Millis,
 };
@@ -16,6 +16,12 @@ use crate::{
 /// Number of lines after which the progress is stored. At most this many lines are repeated after
 /// an interruption.
 const CHUNK_LINES: u64 = 128;
+
+/// Number of lines that are submitted concurrently. They are in one partition of the index of
+/// waiting jobs, which takes 1,000 writes per second (Amazon DynamoDB Developer Guide, "Best
+/// practices for designing and using partition keys effectively"). A submission takes three
+/// requests of several milliseconds each.
+const CONCURRENT_SUBMISSIONS: usize = 8;
 
 impl BatchRun<'_> {
     /// Submits lines as jobs until all are submitted or the time is over. Submitting a line again
@@ -41,9 +47,12 @@ impl BatchRun<'_> {
 
     async fn submit_chunk(&mut self, batch: &Batch, chunk: Range<u64>) -> anyhow::Result<()> {
         let (app, queue) = (self.app, self.queue);
+        let tenant = app.registry.tenant(&batch.tenant).await?;
+        let is_parked = tenant.is_some_and(|tenant| can_park(&tenant));
         let submit = async |number: u64, line: &Line| -> anyhow::Result<()> {
-            let new = line_job(batch, number, line);
+            let new = line_job(batch, number, line, is_parked);
             match app.jobs.submit(&new).await {
+                Ok(job) if job.is_parked => Ok(()),
                 Ok(job) if job.status == JobStatus::Queued => {
                     Ok(queue.send(&job.id, &job.tenant, Millis::ZERO).await?)
                 }
@@ -58,7 +67,12 @@ impl BatchRun<'_> {
         };
         let lines = numbered(self.lines(batch).await?, chunk);
         let lines = stream::iter(lines.map(Ok));
-        lines.try_for_each_concurrent(CONCURRENT_LINES, |(number, line)| submit(number, line)).await
+        lines.try_for_each_concurrent(CONCURRENT_SUBMISSIONS, |(number, line)| submit(number, line)).await?;
+        if is_parked {
+            // After the jobs are stored: if this process dies first, the step is repeated.
+            ensure_turn(app, queue, &batch.tenant, app.clock.now()).await?;
+        }
+        Ok(())
     }
 
     /// Ends every line that does not run yet, with `status`. Running lines end normally.
@@ -73,7 +87,7 @@ impl BatchRun<'_> {
             let chunk_end = chunk.end;
             let app = self.app;
             let end = async |number: u64, line: &Line| -> anyhow::Result<()> {
-                app.jobs.end_line(&line_job(&batch, number, line), status, error, app.clock.now()).await?;
+                app.jobs.end_line(&line_job(&batch, number, line, false), status, error, app.clock.now()).await?;
                 Ok(())
             };
             let lines = stream::iter(numbered(self.lines(&batch).await?, chunk).map(Ok));

@@ -1,14 +1,19 @@
 //! Repairs: jobs whose message or whose report was lost, and failed jobs that are queued again.
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use super::{Jobs, expired_or_given_up};
 use crate::{
     job::{Job, JobStatus, NextStep, RESEND_AFTER},
     store::{
         StoreError, WriteOutcome,
-        rows::{MAX_CHANGE_TRIES, OPEN_PARTITIONS},
+        rows::{MAX_CHANGE_TRIES, open_partitions},
     },
     units::{Millis, UnixMs},
 };
+
+/// Number of partitions of the index of open jobs that are read concurrently.
+const CONCURRENT_PARTITIONS: usize = 8;
 
 /// What the sweep has to do about a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,13 +56,15 @@ impl Jobs {
     /// Returns an error if the store is unavailable.
     pub async fn overdue(&self, limit: usize, now: UnixMs) -> Result<Vec<OpenJob>, StoreError> {
         let due_before = now - RESEND_AFTER + Millis::from_ms(1);
+        let partitions: Vec<String> = open_partitions().collect();
+        let share = limit.div_ceil(partitions.len());
+        let read = |partition: String| async move { self.rows.open_due_before(&partition, due_before, share).await };
+        let mut reads = stream::iter(partitions).map(read).buffered(CONCURRENT_PARTITIONS);
         let mut open = Vec::new();
-        for partition in OPEN_PARTITIONS {
-            let share = limit.div_ceil(OPEN_PARTITIONS.len()).min(limit - open.len());
-            if share > 0 {
-                open.extend(self.rows.open_due_before(partition, due_before, share).await?);
-            }
+        while let Some(partition) = reads.try_next().await? {
+            open.extend(partition);
         }
+        open.truncate(limit);
         Ok(open)
     }
 

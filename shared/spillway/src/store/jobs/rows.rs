@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::{Client, operation::put_item::builders::PutItemFluentBuild
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{OpenJob, bodies::BodyLocation, lists};
+use super::{OpenJob, bodies::BodyLocation, lists, waiting};
 use crate::{
     job::{Job, JobStatus, StoredResult},
     store::{
@@ -167,10 +167,10 @@ impl JobRows {
             return Ok((job, request));
         }
         let due_ms = number(job.redelivery.due_at.as_ms());
-        let mut request = request.item("open", text(open_partition(&job.id))).item("due_ms", due_ms);
+        let mut request = request.item("open", text(&open_partition(&job.id))).item("due_ms", due_ms);
         if job.status == JobStatus::Queued {
             request = request
-                .item("waiting", text(&job.tenant))
+                .item("waiting", text(&waiting::partition(&job.tenant, job.is_parked)))
                 .item("place_ms", number(job.effective_arrival().as_ms()))
                 .item("priority", text(job.priority.name()))
                 .item("ready_ms", number(job.ready_at.as_ms()));

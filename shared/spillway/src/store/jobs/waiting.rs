@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::{operation::query::builders::QueryFluentBuilder, types::Se
 
 use super::{Jobs, rows::JobRows};
 use crate::{
-    job::{Job, Priority},
+    job::{Job, Priority, WaitingJob},
     store::{
         StoreError,
         list_index::MAX_TIME,
@@ -14,53 +14,70 @@ use crate::{
     units::UnixMs,
 };
 
-/// A waiting job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WaitingJob {
-    /// Id of the job.
-    pub id: String,
-    /// Priority of the job.
-    pub priority: Priority,
-    /// Time from which the job can be claimed.
-    pub ready_at: UnixMs,
-}
+/// Maximum number of jobs that are counted.
+pub const MAX_COUNTED: u64 = 500;
 
 impl Jobs {
-    /// Returns up to `limit` waiting jobs of the same tenant that are before `job`, the next one
+    /// Returns waiting jobs of the same tenant that are before `job`: up to `limit` parked jobs
+    /// and, unless `job` is parked itself, up to `limit` jobs that have messages. The next ones are
     /// first.
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
     pub async fn before(&self, job: &Job, limit: usize) -> Result<Vec<WaitingJob>, StoreError> {
-        self.rows.waiting_before(&job.tenant, job.effective_arrival(), limit).await
+        let before = async |is_parked| {
+            self.rows.waiting_before(&partition(&job.tenant, is_parked), job.effective_arrival(), limit).await
+        };
+        if job.is_parked {
+            return before(true).await;
+        }
+        let (parked, with_messages) = tokio::try_join!(before(true), before(false))?;
+        Ok(parked.into_iter().chain(with_messages).collect())
     }
 
-    /// Returns the waiting job of `tenant` that is next.
+    /// Returns up to `limit` parked jobs of `tenant`, and up to `limit` waiting jobs that have
+    /// messages. The next ones are first. Jobs that began to wait within the last second may be
+    /// missing, because the index lags behind.
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
-    pub async fn next_waiting(&self, tenant: &str) -> Result<Option<WaitingJob>, StoreError> {
-        Ok(self.rows.waiting_before(tenant, MAX_TIME, 1).await?.pop())
+    pub async fn waiting(&self, tenant: &str, limit: usize) -> Result<(Vec<WaitingJob>, Vec<WaitingJob>), StoreError> {
+        let (parked, with_messages) = (partition(tenant, true), partition(tenant, false));
+        tokio::try_join!(
+            self.rows.waiting_before(&parked, MAX_TIME, limit),
+            self.rows.waiting_before(&with_messages, MAX_TIME, limit)
+        )
     }
 
-    /// Counts the waiting jobs of the same tenant that are before `job`, up to about ten thousand.
+    /// Counts the waiting jobs of the same tenant that are before `job`. Stops above
+    /// [`MAX_COUNTED`].
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
     pub async fn count_before(&self, job: &Job) -> Result<u64, StoreError> {
-        self.rows.count_waiting_before(&job.tenant, job.effective_arrival()).await
+        let count = async |is_parked| {
+            self.rows.count_waiting_before(&partition(&job.tenant, is_parked), job.effective_arrival()).await
+        };
+        let (parked, with_messages) = tokio::try_join!(count(true), count(false))?;
+        Ok((parked + with_messages).min(MAX_COUNTED + 1))
     }
+}
+
+/// Returns the partition of the index for jobs of `tenant` that are parked, or that have messages.
+/// Names of tenants contain no `#`.
+pub(super) fn partition(tenant: &str, is_parked: bool) -> String {
+    if is_parked { format!("{tenant}#parked") } else { tenant.to_owned() }
 }
 
 impl JobRows {
     async fn waiting_before(
         &self,
-        tenant: &str,
+        partition: &str,
         effective_arrival: UnixMs,
         limit: usize,
     ) -> Result<Vec<WaitingJob>, StoreError> {
-        let request = self.waiting(tenant, effective_arrival).limit(i32::try_from(limit).unwrap_or(i32::MAX));
-        let found = request.send().await?;
+        let request = self.in_partition(partition, effective_arrival);
+        let found = request.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await?;
         let parse = |item| {
             let id = text_in(item, "pk")?.to_owned();
             let priority = Priority::parse(text_in(item, "priority")?)?;
@@ -70,16 +87,16 @@ impl JobRows {
         found.items().iter().map(parse).collect()
     }
 
-    /// Counts up to one page of the index: about ten thousand jobs.
-    async fn count_waiting_before(&self, tenant: &str, effective_arrival: UnixMs) -> Result<u64, StoreError> {
-        let counted = self.waiting(tenant, effective_arrival).select(Select::Count).send().await?;
+    async fn count_waiting_before(&self, partition: &str, effective_arrival: UnixMs) -> Result<u64, StoreError> {
+        let request = self.in_partition(partition, effective_arrival).select(Select::Count);
+        let counted = request.limit(i32::try_from(MAX_COUNTED + 1).unwrap_or(i32::MAX)).send().await?;
         Ok(counted.count().try_into().unwrap_or_default())
     }
 
-    fn waiting(&self, tenant: &str, effective_arrival: UnixMs) -> QueryFluentBuilder {
+    fn in_partition(&self, partition: &str, effective_arrival: UnixMs) -> QueryFluentBuilder {
         let request = self.rows.client.query().table_name(&*self.rows.table).index_name(tables::WAITING_INDEX);
-        let request = request.key_condition_expression("waiting = :tenant AND place_ms < :place_ms");
-        let request = request.expression_attribute_values(":tenant", text(tenant));
+        let request = request.key_condition_expression("waiting = :partition AND place_ms < :place_ms");
+        let request = request.expression_attribute_values(":partition", text(partition));
         request.expression_attribute_values(":place_ms", number(effective_arrival.as_ms()))
     }
 }

@@ -1,7 +1,7 @@
 //! Accounts: the items of a tenant or a pool, and their limits.
 
 use crate::{
-    quota::{self, Image, LimitState, Policy},
+    quota::{self, Capacity, Charge, Image, LimitState, Policy},
     units::UnixMs,
 };
 
@@ -79,6 +79,28 @@ impl Account {
         states
             .reduce(|sums, states| sums.into_iter().zip(states).map(|(sum, state)| sum.merge(state)).collect())
             .unwrap_or_default()
+    }
+
+    /// Finds when requests of the size `charge` fit within `period`, for up to `max` requests, from
+    /// the images of all items, in the order of [`keys`](Self::keys). Returns `None` if an item has
+    /// seen newer limits than this account has.
+    pub fn capacity(
+        &self,
+        images: &[Image],
+        charge: &Charge,
+        period: (UnixMs, UnixMs),
+        max: usize,
+    ) -> Option<Capacity> {
+        let mut whole: Option<Capacity> = None;
+        for (index, image) in (0..).zip(images) {
+            let policy = self.policy.slice(index, self.shards);
+            let part = quota::capacity(&policy, &policy.fit(charge), image, period, max)?;
+            whole = Some(match whole {
+                Some(whole) => whole.beside(part),
+                None => part,
+            });
+        }
+        whole
     }
 }
 
