@@ -28,7 +28,13 @@ pub async fn capacity(app: &App, request: &ModelRequest, until: UnixMs, max: usi
 }
 
 /// Returns `None` if the limits of one payer are out of date.
-async fn for_payers(app: &App, request: &ModelRequest, payers: &Payers, max: u64) -> Result<Option<Capacity>, Problem> {
+async fn for_payers(
+    app: &App,
+    request: &ModelRequest,
+    payers: &Payers,
+    until: UnixMs,
+    max: usize,
+) -> Result<Option<Capacity>, Problem> {
     let Payers { tenant, parent } = payers;
     let history = history(app, request, tenant).await;
     let plan = Plan::new(request, tenant, parent.as_deref(), &history)?;

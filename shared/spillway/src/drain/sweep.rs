@@ -69,8 +69,8 @@ pub async fn sweep(app: &App) -> anyhow::Result<usize> {
 struct Swept {
     /// Whether its message was sent again.
     is_sent: bool,
-    /// How long the job or the turn has been ready for a drain; zero for a batch, and for a job that
-    /// is parked or has ended.
+    /// How long the job or the turn has been ready for a drain; zero for a batch, and for a job
+    /// that is parked or has ended.
     ready_for: Millis,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Such a job is *parked*: it is queued and has no message. The tenant has one message for all of
 //! its parked jobs, the *turn*. At each turn the jobs that fit within the next moments get their
-//! messages, the most urgent first, delayed until they fit. The next turn is shortly before the next
-//! job fits. So a job is sent about once, however many jobs wait.
+//! messages, the most urgent first, delayed until they fit. The next turn is shortly before the
+//! next job fits. So a job is sent about once, however many jobs wait.
 
 use serde::{Deserialize, Serialize};
 
@@ -203,8 +203,8 @@ impl Backlog {
         self.sent.iter().any(|sent| is_same(sent) && now < sent.sent_at + LOST_AFTER)
     }
 
-    /// Takes turn `number`. Returns the backlog after it, and the parked jobs to send, with the delays of
-    /// their messages.
+    /// Takes turn `number`. Returns the backlog after it, and the parked jobs to send, with the
+    /// delays of their messages.
     ///
     /// Jobs that have messages and are about to run take room, too.
     pub fn take_turn(&self, number: u64, view: &TurnView, now: UnixMs) -> (Self, Vec<Chosen>) {

@@ -29,7 +29,7 @@ async fn parked_jobs_are_found_in_order_and_apart_from_jobs_with_messages() {
         (vec![high.id.clone(), low.id.clone()], vec![with_message.id.clone()])
     );
     assert_eq!(jobs.count_before(&low).await, Ok(2), "both kinds have places");
-    assert_eq!(ids(jobs.before(&with_message, 10).await.expect("read")), [high.id.clone()]);
+    assert_eq!(ids(jobs.before(&with_message, 10).await.expect("read")), [high.id]);
 
     let running = claimed(&jobs, &low.id, NOW).await;
     assert!(!running.is_parked);

@@ -15,7 +15,10 @@ use spillway::{
         Backlog, Job, JobStatus, LOOK_AHEAD, MAX_SENT, NewJob, NextStep, Priority, StoredCall, TurnStep, TurnView,
         WaitingJob,
     },
-    quota::{Burst, Charge, Image, Limits, Policy, Reservation, Settled, Verdict, capacity, explain, reserve, settle},
+    quota::{
+        Burst, Capacity, Charge, Image, Limits, Policy, Reservation, Settled, Verdict, capacity, explain, reserve,
+        settle,
+    },
     stored_headers::StoredHeaders,
     tenant::Class,
     units::{Millis, UnixMs},
