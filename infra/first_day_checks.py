@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 # API Gateway ends a response that is silent for so long.
 GATEWAY_IDLE_S = 300
 # Largest file that Lambda's 6 MB for an event surely leave room for, and one that is too large.
-ACCEPTED_BODY_MIB, LARGE_BODY_MIB = 4.8, 5.9
+ACCEPTED_BODY_MIB, LARGE_BODY_MIB = 4.3, 5.9
 # A tenant with a higher limit takes too many calls to exceed it.
 MAX_REQUESTS_PER_MINUTE = 30
 REFUSAL_HEADERS = ("retry-after", "retry-after-ms", "x-spillway-limit")
@@ -208,7 +208,7 @@ def is_from_broker(answer):
 
 
 def bodies(subject):
-    """A file of 4.8 MiB is accepted. One of 5.9 MiB is accepted, or refused with an error that SDKs can read."""
+    """A file of 4.3 MiB is accepted. One of 5.9 MiB is accepted, or refused with an error that SDKs can read."""
     seen = []
     for size_mib in (ACCEPTED_BODY_MIB, LARGE_BODY_MIB):
         try:

@@ -199,7 +199,7 @@ class ChecksTest(unittest.TestCase):
         self.assert_verdict("----", self.result(checks.long_answer, "a short timeout"), "timeout_ms")
 
     def test_a_large_body_is_accepted_or_refused_readably(self):
-        self.assert_verdict("pass", self.result(checks.bodies), "4.8 MiB: 200", "5.9 MiB: 413")
+        self.assert_verdict("pass", self.result(checks.bodies), "4.3 MiB: 200", "5.9 MiB: 413")
         self.assert_verdict("pass", self.result(checks.bodies, "large bodies"), "5.9 MiB: 200")
         self.assert_verdict("FAIL", self.result(checks.bodies, "foreign errors"), "5.9 MiB: 413", "Too Long")
 
