@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use spillway::{
     dialect::Api,
     drain::{DrainEvent, handle, sweep},
-    job::{Job, JobOutcome, RESEND_AFTER, StoredResult},
+    job::{Job, JobOutcome, JobReader, RESEND_AFTER, StoredResult},
     outbound::Outbound,
     queue::MAX_RECEIVES,
     store::jobs::ClaimOutcome,
@@ -23,6 +23,7 @@ use spillway_command::admin::{self, Admin};
 use crate::support::{
     Deployment, chat,
     jobs::{batch_of, new_job, two_tenants},
+    key,
     receiver::{Received, Receiver, status},
     recorded::{Recorded, record_logs},
     time::eventually,
@@ -204,6 +205,31 @@ async fn every_final_status_is_sent() {
     let events: Vec<Value> = receiver.first_requests(3).await.iter().map(Received::json).collect();
     for (kind, id) in [("job.failed", failed.id), ("job.cancelled", cancelled.id), ("job.expired", expired.id)] {
         assert!(events.iter().any(|event| event["type"] == kind && event["data"]["id"] == id), "{kind}: {events:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_its_caller_cancels_or_deletes_is_reported_at_once() {
+    let (deployment, receiver) = start().await;
+    deployment.endpoint("t", &receiver.url, &[]).await;
+    let app = &deployment.world.app;
+    let mut ids = Vec::new();
+    for is_deleted in [false, true] {
+        let new = new_job(Api::Responses, &response(20), app.clock.now());
+        let job = app.jobs.submit_for(JobReader::Background, &new).await.expect("a job");
+        let id = format!("resp_{}", job.id.replace('-', ""));
+        let path = format!("/v1/responses/{id}");
+        let request = match is_deleted {
+            false => deployment.post(&format!("{path}/cancel"), "t", &json!({})),
+            true => deployment.http.delete(format!("{}{path}", deployment.world.url)).bearer_auth(key("t")),
+        };
+        assert_eq!(request.send().await.expect("an answer").status(), 200);
+        ids.push(json!({ "id": id }));
+    }
+    let events: Vec<Value> = receiver.first_requests(2).await.iter().map(Received::json).collect();
+    for id in ids {
+        let is_reported = |event: &Value| event["type"] == "response.cancelled" && event["data"] == id;
+        assert!(events.iter().any(is_reported), "{id}: {events:?}");
     }
 }
 

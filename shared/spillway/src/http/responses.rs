@@ -110,6 +110,7 @@ impl ResponseView {
 pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
     app.jobs.cancel_even_running(&job.id, &job.tenant, app.clock.now()).await?;
+    overflow::notify_end(app, &job).await;
     let job = find(app, call, id).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))
 }
@@ -122,6 +123,7 @@ pub async fn cancel(app: &App, call: &Call, id: &str) -> Result<Response<Body>, 
 pub async fn delete(app: &App, call: &Call, id: &str) -> Result<Response<Body>, Problem> {
     let job = find(app, call, id).await?;
     app.jobs.delete(&job, app.clock.now()).await?;
+    overflow::notify_end(app, &job).await;
     Ok(reply::json(&call.head, StatusCode::OK, &json!({ "id": id, "object": "response", "deleted": true })))
 }
 
