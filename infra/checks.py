@@ -94,9 +94,9 @@ ALLOWED_ACTIONS = {
     "DrainRole": {
         "Registry": REGISTRY_ACTIONS,
         "Ledger": LEDGER_ACTIONS,
-        "Jobs": JOBS_ACTIONS,
+        # Only the API function deletes and lists.
+        "Jobs": JOBS_ACTIONS - {"dynamodb:DeleteItem"},
         "Jobs/index/open": INDEX_ACTIONS,
-        "Jobs/index/listed": INDEX_ACTIONS,
         "Jobs/index/waiting": INDEX_ACTIONS,
         "Bodies": BUCKET_ACTIONS,
         "Bodies/*": BODY_ACTIONS,
@@ -148,28 +148,33 @@ def template():
 
 def problems(sam, config=None, with_lint=True):
     """Returns the problems of the stack that `sam` deploys, a message each."""
-    packaged = copy.deepcopy(sam)
-    for name in FUNCTIONS:
-        # `sam deploy` uploads the code to S3 and replaces the path.
-        packaged["Resources"][name]["Properties"]["CodeUri"] = "s3://some-bucket/code.zip"
     try:
-        stack = transform(packaged, {})
-        iam_stack = transform(packaged, {"FrontDoorAuth": "AWS_IAM"})
+        stack = transformed(sam, {})
+        iam_stack = transformed(sam, {"FrontDoorAuth": "AWS_IAM"})
     except InvalidDocumentException as error:
         return [f"transform: {cause.message}" for cause in error.causes]
     config = CONFIG.read_text() if config is None else config
     found = [problem for check in CHECKS for problem in check(stack)]
     found += check_iam_auth(stack, iam_stack)
-    found += check_alarms_unchanged(packaged, stack)
+    found += check_alarms_unchanged(sam, stack)
     found += check_environment(stack, config)
     found += check_code(sam)
     return found + (lint_problems(stack) if with_lint else [])
 
 
-def transform(sam, parameters):
-    """Returns the CloudFormation template for `sam`; `parameters` override the defaults."""
+def transformed(sam, parameters):
+    """Returns the CloudFormation template for `sam`; `parameters` override the defaults.
+
+    The code of a function is `s3://artifacts/BINARY.zip`.
+    """
+    packaged = copy.deepcopy(sam)
+    for name in FUNCTIONS:
+        # `sam deploy` uploads the code to S3 and replaces the path.
+        function = packaged["Resources"][name]
+        binary = function["Metadata"]["BuildProperties"]["Binary"]
+        function["Properties"]["CodeUri"] = f"s3://artifacts/{binary}.zip"
     translator = Translator(managed_policy_map={}, sam_parser=Parser(), plugins=[])
-    return translator.translate(sam_template=copy.deepcopy(sam), parameter_values=parameters)
+    return translator.translate(sam_template=packaged, parameter_values=parameters)
 
 
 def lint_problems(stack):
