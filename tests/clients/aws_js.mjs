@@ -142,9 +142,12 @@ const bearerClient = (endpoint) => (token, maxAttempts) => {
   const authSchemePreference = ["httpBearerAuth"];
   return new BedrockRuntimeClient({ endpoint, region: "us-east-1", token: { token }, authSchemePreference, maxAttempts });
 };
-const rows = {
+const withoutTls = {
   "AWS js, h2c, SigV4": signingClient(cells.URL),
   "AWS js, h2c, bearer": bearerClient(cells.URL),
+};
+const rows = {
+  ...(cells.IS_LOCAL ? withoutTls : {}),
   "AWS js, h2 over TLS, SigV4": signingClient(cells.TLS_URL),
   "AWS js, h2 over TLS, bearer": bearerClient(cells.TLS_URL),
 };

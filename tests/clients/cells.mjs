@@ -5,6 +5,8 @@ import assert from "node:assert/strict";
 export { assert };
 export const URL = process.env.SPILLWAY_URL;
 export const TLS_URL = process.env.SPILLWAY_TLS_URL;
+// Only `spillway local` speaks plain HTTP.
+export const IS_LOCAL = URL.startsWith("http:");
 export const KEY = process.env.SPILLWAY_KEY;
 export const UNKNOWN_KEY = `sk-spill-nobody-${"0".repeat(64)}`;
 

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 
 URL = os.environ["SPILLWAY_URL"].rstrip("/")
 TLS_URL = os.environ["SPILLWAY_TLS_URL"]
+# Only `spillway local` speaks plain HTTP. It also knows callers by their access key id, and sends
+# webhooks to loopback.
+IS_LOCAL = URL.startswith("http:")
 CA_FILE = os.environ["SPILLWAY_CA_FILE"]
 KEY = os.environ["SPILLWAY_KEY"]
 # Keys of tenants that are refused after a few requests and admitted again within seconds, for a row

@@ -1,6 +1,9 @@
 """Calls a Spillway server with common clients, and prints which features work for each of them.
 
-    python matrix.py target/debug/spillway [PROGRAM…]
+    python matrix.py [--server FILE] target/debug/spillway [PROGRAM…]
+
+The server is a `spillway local`, or one that runs already: then FILE holds the values that `spillway
+local` would print, as a JSON object, and the keys of impatient tenants as `impatient-keys`.
 
 Prints a table for each API. Each family of clients has a program in this folder, which prints the
 outcomes of its cells (see `cells.py` and `cells.mjs`). A cell is `ok`, `FAIL`, or `-` if it does
@@ -8,6 +11,7 @@ not apply; the reasons are below the tables. The exit code is 1 if a cell failed
 reported.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -26,7 +30,7 @@ COLUMNS = {
     "OpenAI": [*COMMON, "schema", "models", "embed", "respond", "r_stream", "r_tools", "r_schema"],
     "Anthropic": [*COMMON, "schema", "models", "count", "thinking", "cache"],
     "Bedrock": [*COMMON, "schema", "thinking", "cache", "count", "guardrail", "invoke", "i_stream", "embed"],
-    "Asynchronous": ["background", "follow", "cancel", "files", "uploads", "batch", "b_cancel", "webhook"],
+    "Asynchronous": ["background", "follow", "cancel", "files", "uploads", "pages", "batch", "b_cancel", "webhook"],
     "API Gateway": ["4xx", "5xx", "large", "unsigned", "throttled", "timeout"],
     "Spillway": ["quota", "x_api_key", "job", "cancel"],
 }
@@ -50,6 +54,7 @@ LEGEND = {
     "follow": "a background response is streamed, and the stream resumed from its middle",
     "files": "a file is uploaded, read, listed and deleted",
     "uploads": "a file is uploaded in parts, and as a whole to the bucket; an upload is cancelled",
+    "pages": "the client reads a list of files or batches page by page, each entry once",
     "batch, b_cancel": "a batch with a bad line returns its results; a batch is cancelled",
     "webhook": "the SDK's unwrap and standardwebhooks accept the event for an ended response",
     "4xx … timeout": "the SDK reads the errors that API Gateway itself returns",
@@ -78,19 +83,26 @@ PROGRAMS = [
 ]
 MAX_CONCURRENT_PROGRAMS = 3
 PROGRAM_TIMEOUT_S = 240
-IMPATIENT_TENANTS_PER_PROGRAM = 6
 
 
-def main(command: str, programs: list[str]) -> int:
+def main(command: str, programs: list[str], server_file: str | None) -> int:
+    if server_file:
+        printed = json.loads(pathlib.Path(server_file).read_text())
+        return show(run_programs(command, programs, printed, printed.pop("impatient-keys")))
     with server.run_local(command) as printed:
-        impatient_keys = iter(server.impatient_keys().values())
-        runs = []
-        for program in programs:
-            keys = [next(impatient_keys) for _ in range(IMPATIENT_TENANTS_PER_PROGRAM)]
-            runs.append((program, program_command(program, command), environment(printed, keys, command)))
-        with ThreadPoolExecutor(MAX_CONCURRENT_PROGRAMS) as pool:
-            outcomes = [line for lines in pool.map(lambda run: run_program(*run), runs) for line in lines]
+        outcomes = run_programs(command, programs, printed, list(server.impatient_keys().values()))
     return show(outcomes)
+
+
+def run_programs(command: str, programs: list[str], printed: dict[str, str], impatient_keys: list[str]) -> list[dict]:
+    """Runs the programs, each with its own share of the impatient keys, and returns their outcomes."""
+    share = len(impatient_keys) // len(programs)
+    runs = []
+    for number, program in enumerate(programs):
+        keys = impatient_keys[number * share : (number + 1) * share]
+        runs.append((program, program_command(program, command), environment(printed, keys, command)))
+    with ThreadPoolExecutor(MAX_CONCURRENT_PROGRAMS) as pool:
+        return [line for lines in pool.map(lambda run: run_program(*run), runs) for line in lines]
 
 
 def environment(printed: dict[str, str], impatient_keys: list[str], command: str) -> dict[str, str]:
@@ -100,7 +112,10 @@ def environment(printed: dict[str, str], impatient_keys: list[str], command: str
         "SPILLWAY_URL": printed["ready"],
         "SPILLWAY_TLS_URL": printed["ready-tls"],
         "SPILLWAY_CA_FILE": printed["ca"],
+        # For the clients that take no other certificates as an argument.
         "NODE_EXTRA_CA_CERTS": printed["ca"],
+        "SSL_CERT_FILE": printed["ca"],
+        "AWS_CA_BUNDLE": printed["ca"],
         "SPILLWAY_KEY": printed["key patient"],
         "SPILLWAY_IMPATIENT_KEYS": ",".join(impatient_keys),
         # For the command, which needs the server's DynamoDB and SQS. The variables are not set
@@ -183,4 +198,9 @@ def print_table(table: str, columns: list[str], rows: dict[str, dict]):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:] or PROGRAMS))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--server")
+    parser.add_argument("command")
+    parser.add_argument("programs", nargs="*", default=PROGRAMS)
+    options = parser.parse_args()
+    sys.exit(main(options.command, options.programs, options.server))
