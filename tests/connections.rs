@@ -116,5 +116,8 @@ async fn all_sdk_clients_share_their_connections() {
     for _ in 0..3 {
         assert_eq!(proxied.chat(false).await.0, 200);
     }
-    assert_eq!((proxied.dynamodb.connections(), proxied.bedrock.connections()), (1, 1));
+    // A new process reads the tenant and the models at the same time, on two connections. The
+    // ledger uses the same.
+    assert!(proxied.dynamodb.connections() <= 2, "{}", proxied.dynamodb.connections());
+    assert_eq!(proxied.bedrock.connections(), 1);
 }
