@@ -68,13 +68,6 @@ impl Observed {
         events.iter().map(|event| event["outcome"].as_str().expect("text").to_owned()).collect()
     }
 
-    /// Fails unless one request was answered and all others were replayed.
-    fn assert_answered_once(&self) {
-        let outcomes = self.outcomes();
-        assert_eq!(outcomes[0], "answered", "{:?}", self.recorded.requests());
-        assert!(outcomes.len() > 1 && outcomes[1..].iter().all(|outcome| outcome == "replayed"), "{outcomes:?}");
-    }
-
     /// Advances the clock until the model finishes. DynamoDB has the same clock and must not delete
     /// the claim yet.
     fn finish(&self) {
