@@ -53,6 +53,8 @@ class Environment:
         self.function = function
         self.events: asyncio.Queue[Invocation] = asyncio.Queue()
         self.current: Invocation | None = None
+        # Set once `process` is. A fast process polls before that.
+        self.started = asyncio.Event()
 
     async def start(self):
         address = (await serve(self.app)).removeprefix("http://")
@@ -63,6 +65,7 @@ class Environment:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
+        self.started.set()
         self.tasks = [asyncio.create_task(self.read_log()), asyncio.create_task(self.report_end())]
 
     async def read_log(self):
@@ -70,10 +73,12 @@ class Environment:
             self.function.log.append(line.decode(errors="replace").rstrip())
 
     async def report_end(self):
-        """A process that ends answers its current invocation with an error."""
+        """A process that ends answers its current invocation with an error, which has its last lines."""
         code = await self.process.wait()
+        await self.tasks[0]
         if self.current:
-            self.current.posted.put_nowait(BrokenResponse(f"the process ended with {code}"))
+            last_lines = "\n".join(self.function.log[-5:])
+            self.current.posted.put_nowait(BrokenResponse(f"the process ended with {code}:\n{last_lines}"))
 
     async def invoke(self, invocation: Invocation):
         """Yields what the function posts."""
@@ -92,6 +97,7 @@ class Environment:
             await self.take_posted(scope, receive, send)
 
     async def send_next_event(self, send):
+        await self.started.wait()
         if self.events.empty():
             self.process.send_signal(signal.SIGSTOP)
         invocation = await self.events.get()
