@@ -4,11 +4,7 @@ use aws_sdk_bedrockruntime::Client;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{
-    EventStream, Failure, ModelCall, failure,
-    raw_body::{self, RawBody},
-    region, request_metadata,
-};
+use super::{EventStream, Failure, ModelCall, raw_body::RawBody, region, request_metadata};
 use crate::{
     chat::{Answer, Output, Overlaid},
     connections::{Attempt, ResendingClient},
@@ -25,22 +21,10 @@ pub(super) async fn answer(
     let payload = payload(call, body);
     let send = |client: &Client, attempt: &Attempt| {
         let operation = client.converse().model_id(&call.pool.model_id).customize();
-        operation
-            .mutate_request(raw_body::set_body(payload.clone()))
-            .mutate_request(attempt.observe())
-            .interceptor(raw_body.clone())
-            .config_override(region(call.pool))
-            .send()
+        raw_body.customize(operation, &payload, attempt).config_override(region(call.pool)).send()
     };
     let result = client.send(Attempt::was_stale, send).await;
-    let bytes = match (result, raw_body.take_bytes().await) {
-        (Err(error), _) if failure::is_refused(&error) => return Err(failure::classify(&error)),
-        // The SDK may fail to parse a body that we can use: it knows fewer fields than Bedrock
-        // sends.
-        (_, Some((_, bytes))) => bytes,
-        (Err(error), None) => return Err(failure::classify(&error)),
-        (Ok(_), None) => return Err(Failure::broken("the model's reply had no body")),
-    };
+    let (_, bytes) = raw_body.whole_reply(result, "the model's reply had no body").await?;
     let body: Value =
         serde_json::from_slice(&bytes).map_err(|_| Failure::broken("the model's reply was not valid JSON"))?;
     match body.get("usage") {
@@ -60,18 +44,10 @@ pub(super) async fn stream(
     let payload = payload(call, body);
     let send = |client: &Client, attempt: &Attempt| {
         let operation = client.converse_stream().model_id(&call.pool.model_id).customize();
-        operation
-            .mutate_request(raw_body::set_body(payload.clone()))
-            .mutate_request(attempt.observe())
-            .interceptor(raw_body.clone())
-            .config_override(region(call.pool))
-            .send()
+        raw_body.customize(operation, &payload, attempt).config_override(region(call.pool)).send()
     };
-    match (client.send(Attempt::was_stale, send).await, raw_body.take()) {
-        (Ok(_), Some((_, body))) => Ok(EventStream::new(StoredHeaders::default(), body)),
-        (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
-        (Err(error), _) => Err(failure::classify(&error)),
-    }
+    let (_, body) = raw_body.streamed_reply(client.send(Attempt::was_stale, send).await)?;
+    Ok(EventStream::new(StoredHeaders::default(), body))
 }
 
 fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Bytes {

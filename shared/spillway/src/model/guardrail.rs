@@ -3,10 +3,7 @@
 use aws_sdk_bedrockruntime::Client;
 use bytes::Bytes;
 
-use super::{
-    Failure, failure,
-    raw_body::{self, RawBody},
-};
+use super::{Failure, raw_body::RawBody};
 use crate::connections::{Attempt, ResendingClient};
 
 pub(super) async fn apply(
@@ -18,16 +15,9 @@ pub(super) async fn apply(
     let raw_body = RawBody::whole();
     let send = |client: &Client, attempt: &Attempt| {
         let operation = client.apply_guardrail().guardrail_identifier(id).guardrail_version(version).customize();
-        operation
-            .mutate_request(raw_body::set_body(body.clone()))
-            .mutate_request(attempt.observe())
-            .interceptor(raw_body.clone())
-            .send()
+        raw_body.customize(operation, &body, attempt).send()
     };
-    match (client.send(Attempt::was_stale, send).await, raw_body.take_bytes().await) {
-        (Err(error), _) if failure::is_refused(&error) => Err(failure::classify(&error)),
-        (_, Some((_, bytes))) => Ok(bytes),
-        (Err(error), None) => Err(failure::classify(&error)),
-        (Ok(_), None) => Err(Failure::broken("the guardrail's reply had no body")),
-    }
+    let result = client.send(Attempt::was_stale, send).await;
+    let (_, bytes) = raw_body.whole_reply(result, "the guardrail's reply had no body").await?;
+    Ok(bytes)
 }

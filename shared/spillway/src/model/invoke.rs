@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    EventStream, Failure, ModelCall, failure,
+    EventStream, Failure, ModelCall,
     raw_body::{self, RawBody},
     region, request_metadata,
 };
@@ -54,23 +54,16 @@ async fn send_body(
     let payload = payload(call, body);
     let send = |client: &Client, attempt: &Attempt| {
         let operation = client.invoke_model().model_id(&call.pool.model_id).customize();
-        operation
-            .mutate_request(raw_body::set_body(payload.clone()))
+        raw_body
+            .customize(operation, &payload, attempt)
             .mutate_request(raw_body::add_headers(headers(call, native, "accept")))
-            .mutate_request(attempt.observe())
-            .interceptor(raw_body.clone())
             .config_override(region(call.pool))
             .send()
     };
-    match (client.send(Attempt::was_stale, send).await, raw_body.take_bytes().await) {
-        (Err(error), _) if failure::is_refused(&error) => Err(failure::classify(&error)),
-        (_, Some((headers, body))) => {
-            let usage = usage(&headers, &body);
-            Ok((NativeReply { headers, body }, usage))
-        }
-        (Err(error), None) => Err(failure::classify(&error)),
-        (Ok(_), None) => Err(Failure::broken("the model's reply had no body")),
-    }
+    let result = client.send(Attempt::was_stale, send).await;
+    let (headers, body) = raw_body.whole_reply(result, "the model's reply had no body").await?;
+    let usage = usage(&headers, &body);
+    Ok((NativeReply { headers, body }, usage))
 }
 
 pub(super) async fn stream(
@@ -83,19 +76,14 @@ pub(super) async fn stream(
     let payload = payload(call, body);
     let send = |client: &Client, attempt: &Attempt| {
         let operation = client.invoke_model_with_response_stream().model_id(&call.pool.model_id).customize();
-        operation
-            .mutate_request(raw_body::set_body(payload.clone()))
+        raw_body
+            .customize(operation, &payload, attempt)
             .mutate_request(raw_body::add_headers(headers(call, native, "x-amzn-bedrock-accept")))
-            .mutate_request(attempt.observe())
-            .interceptor(raw_body.clone())
             .config_override(region(call.pool))
             .send()
     };
-    match (client.send(Attempt::was_stale, send).await, raw_body.take()) {
-        (Ok(_), Some((headers, body))) => Ok(EventStream::new(headers, body)),
-        (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
-        (Err(error), _) => Err(failure::classify(&error)),
-    }
+    let (headers, body) = raw_body.streamed_reply(client.send(Attempt::was_stale, send).await)?;
+    Ok(EventStream::new(headers, body))
 }
 
 /// The options that InvokeModel takes in headers (Amazon Bedrock API Reference, "InvokeModel").

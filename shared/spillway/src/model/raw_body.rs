@@ -2,9 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_sdk_bedrockruntime::config::{
-    ConfigBag, Intercept, RuntimeComponents,
-    interceptors::{AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut},
+use aws_sdk_bedrockruntime::{
+    client::customize::CustomizableOperation,
+    config::{
+        ConfigBag, Intercept, RuntimeComponents,
+        interceptors::{AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut},
+    },
+    error::{ProvideErrorMetadata, SdkError},
 };
 use aws_smithy_runtime_api::{
     box_error::BoxError,
@@ -17,7 +21,8 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
-use crate::stored_headers::StoredHeaders;
+use super::{Failure, failure};
+use crate::{connections::Attempt, stored_headers::StoredHeaders};
 
 const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
 
@@ -38,13 +43,50 @@ impl RawBody {
         Self { is_stream: true, taken: Arc::default() }
     }
 
-    /// The bytes of a whole reply, which are in memory.
-    pub(super) async fn take_bytes(&self) -> Option<(StoredHeaders, Bytes)> {
+    /// Makes `operation` send `payload`, report to `attempt`, and leave the body of its reply here.
+    pub(super) fn customize<T, E, B>(
+        &self,
+        operation: CustomizableOperation<T, E, B>,
+        payload: &Bytes,
+        attempt: &Attempt,
+    ) -> CustomizableOperation<T, E, B> {
+        operation.mutate_request(set_body(payload.clone())).mutate_request(attempt.observe()).interceptor(self.clone())
+    }
+
+    /// Returns a whole reply, which is in memory. `missing` is the failure if it has no body.
+    ///
+    /// The SDK may fail to parse a body that we can use: it knows fewer fields than Bedrock sends.
+    pub(super) async fn whole_reply<T, E: ProvideErrorMetadata>(
+        &self,
+        result: Result<T, SdkError<E, HttpResponse>>,
+        missing: &str,
+    ) -> Result<(StoredHeaders, Bytes), Failure> {
+        match (result, self.take_bytes().await) {
+            (Err(error), _) if failure::is_refused(&error) => Err(failure::classify(&error)),
+            (_, Some(reply)) => Ok(reply),
+            (Err(error), None) => Err(failure::classify(&error)),
+            (Ok(_), None) => Err(Failure::broken(missing)),
+        }
+    }
+
+    /// Returns the headers of a streamed reply, and its events, which are still arriving.
+    pub(super) fn streamed_reply<T, E: ProvideErrorMetadata>(
+        &self,
+        result: Result<T, SdkError<E, HttpResponse>>,
+    ) -> Result<(StoredHeaders, SdkBody), Failure> {
+        match (result, self.take()) {
+            (Ok(_), Some(reply)) => Ok(reply),
+            (Ok(_), None) => Err(Failure::broken("the model's reply was not an event stream")),
+            (Err(error), _) => Err(failure::classify(&error)),
+        }
+    }
+
+    async fn take_bytes(&self) -> Option<(StoredHeaders, Bytes)> {
         let (headers, body) = self.take()?;
         Some((headers, body.collect().await.ok()?.to_bytes()))
     }
 
-    pub(super) fn take(&self) -> Option<(StoredHeaders, SdkBody)> {
+    fn take(&self) -> Option<(StoredHeaders, SdkBody)> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
