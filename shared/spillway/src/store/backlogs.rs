@@ -2,11 +2,10 @@
 //! changed since it was read.
 
 use aws_sdk_dynamodb::{Client, operation::put_item::builders::PutItemFluentBuilder};
-use uuid::Uuid;
 
 use super::{
     StoreError, WriteOutcome,
-    rows::{self, MAX_CHANGE_TRIES, Rows, document_in, number, open_partition, text, unreadable},
+    rows::{self, MAX_CHANGE_TRIES, Rows, document_in, text, unreadable},
 };
 use crate::{job::Backlog, retention, units::UnixMs};
 
@@ -91,14 +90,13 @@ impl Backlogs {
     /// Gives the backlog a new etag, and begins the write of its row. Only open backlogs are in the
     /// index of open rows.
     fn put(&self, mut backlog: Backlog) -> Result<(PutItemFluentBuilder, Backlog), StoreError> {
-        backlog.etag = Uuid::new_v4().simple().to_string();
+        backlog.etag = rows::new_etag();
         let id = key(&backlog.tenant);
         let document = serde_json::to_string(&backlog).map_err(|error| unreadable(&id, &error.to_string()))?;
         let request = self.rows.put(&id, (backlog.turn_at + retention::JOB).as_s());
         let request = request.item("etag", text(&backlog.etag)).item("doc", text(&document));
-        let due_ms = number(backlog.redelivery.due_at.as_ms());
         let request = match backlog.is_open {
-            true => request.item("open", text(&open_partition(&id))).item("due_ms", due_ms),
+            true => rows::in_open_index(request, &id, backlog.redelivery.due_at),
             false => request,
         };
         Ok((request, backlog))

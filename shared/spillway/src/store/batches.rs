@@ -3,14 +3,13 @@
 //! A write replaces a batch only if the batch has not changed since it was read.
 
 use aws_sdk_dynamodb::Client;
-use uuid::Uuid;
 
 pub use super::documents::DocumentQuery;
 use super::{
     StoreError, WriteOutcome,
     documents::{DocumentAttributes, Documents},
     jobs::line_counts::{SHARDS, counter_key},
-    rows::{MAX_CHANGE_TRIES, number_in},
+    rows::{self, MAX_CHANGE_TRIES, number_in},
 };
 use crate::{
     batch::{Batch, LineCounts, ResourceKind, is_batch_id},
@@ -150,7 +149,7 @@ impl Batches {
 }
 
 fn with_new_etag(batch: Batch) -> Batch {
-    Batch { etag: Uuid::new_v4().simple().to_string(), ..batch }
+    Batch { etag: rows::new_etag(), ..batch }
 }
 
 fn attributes(batch: &Batch) -> DocumentAttributes {

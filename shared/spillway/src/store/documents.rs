@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     Item, StoreError,
     list_index::{ListRange, MAX_TIME, list_key},
-    rows::{self, Consistency, Rows, WriteOutcome, document_in, number, open_partition, text, unreadable},
+    rows::{self, Consistency, Rows, WriteOutcome, document_in, text, unreadable},
 };
 use crate::{batch::ResourceKind, units::UnixMs};
 
@@ -83,7 +83,7 @@ impl Documents {
         let request = request.item("listed", text(&list_key(kind.name(), *created_at, id)));
         let request = request.item("etag", text(etag)).item("doc", text(&document));
         Ok(match due_at {
-            Some(due_at) => request.item("open", text(&open_partition(id))).item("due_ms", number(due_at.as_ms())),
+            Some(due_at) => rows::in_open_index(request, id, *due_at),
             None => request,
         })
     }

@@ -14,8 +14,10 @@ use aws_sdk_dynamodb::{
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::{Item, StoreError, tables};
+use crate::units::UnixMs;
 
 /// Maximum of tries of a change whose row changes meanwhile.
 pub(super) const MAX_CHANGE_TRIES: usize = 8;
@@ -126,6 +128,11 @@ impl Rows {
     }
 }
 
+/// Returns the etag of a new version of a row.
+pub(super) fn new_etag() -> String {
+    Uuid::new_v4().simple().to_string()
+}
+
 /// Adds the condition that the row does not exist.
 pub(super) fn if_absent(request: PutItemFluentBuilder) -> PutItemFluentBuilder {
     request.condition_expression("attribute_not_exists(pk)")
@@ -191,9 +198,14 @@ pub(super) fn open_partitions() -> impl Iterator<Item = String> {
     (0..OPEN_PARTITIONS).map(|partition| partition.to_string())
 }
 
+/// Adds the row `id` to the index of open rows, where the sweep looks at it from `due_at` on.
+pub(super) fn in_open_index(request: PutItemFluentBuilder, id: &str, due_at: UnixMs) -> PutItemFluentBuilder {
+    request.item("open", text(&open_partition(id))).item("due_ms", number(due_at.as_ms()))
+}
+
 /// Returns the partition of an id in the index of open rows. Ids are hashed, so any ids spread
 /// evenly.
-pub(super) fn open_partition(id: &str) -> String {
+fn open_partition(id: &str) -> String {
     (Sha256::digest(id)[0] % OPEN_PARTITIONS).to_string()
 }
 
@@ -228,8 +240,6 @@ pub(super) fn unreadable(row: &str, reason: &str) -> StoreError {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use uuid::Uuid;
 
     use super::*;
 

@@ -1,11 +1,11 @@
 //! Uploads of tenants, without their content: rows of the jobs table.
 
 use aws_sdk_dynamodb::Client;
-use uuid::Uuid;
 
 use super::{
     StoreError, WriteOutcome,
     documents::{DocumentAttributes, Documents},
+    rows,
 };
 use crate::{
     batch::{ResourceKind, Upload},
@@ -48,7 +48,7 @@ impl Uploads {
     /// # Errors
     /// Returns an error if the store is unavailable.
     pub async fn replace(&self, read: &Upload, changed: Upload) -> Result<WriteOutcome<Upload>, StoreError> {
-        let changed = Upload { etag: Uuid::new_v4().simple().to_string(), ..changed };
+        let changed = Upload { etag: rows::new_etag(), ..changed };
         self.documents.replace(&read.etag, &attributes(&changed), changed).await
     }
 }

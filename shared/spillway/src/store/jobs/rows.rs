@@ -2,17 +2,13 @@
 
 use aws_sdk_dynamodb::{Client, operation::put_item::builders::PutItemFluentBuilder};
 use bytes::Bytes;
-use uuid::Uuid;
 
 use super::{OpenJob, bodies::BodyLocation, lists, waiting};
 use crate::{
     job::{Job, JobStatus, StoredResult},
     store::{
         Item, StoreError, WriteOutcome,
-        rows::{
-            self, Consistency, Rows, binary, bytes_in, document_in, number, number_in, open_partition, text, text_in,
-            unreadable,
-        },
+        rows::{self, Consistency, Rows, binary, bytes_in, document_in, number, number_in, text, text_in, unreadable},
         tables,
     },
     units::UnixMs,
@@ -153,7 +149,7 @@ impl JobRows {
     /// Gives the job a new etag, and begins the write of its row. Only open jobs are in the index
     /// of open rows, and only waiting jobs in the index of waiting jobs.
     fn put_job(&self, job: Job, expires_s: u64) -> Result<(Job, PutItemFluentBuilder), StoreError> {
-        let job = Job { etag: Uuid::new_v4().simple().to_string(), ..job };
+        let job = Job { etag: rows::new_etag(), ..job };
         let document = serde_json::to_string(&job).map_err(|error| unreadable(&job.id, &error.to_string()))?;
         let request = self.rows.put(&job.id, expires_s);
         let request = request.item("tenant", text(&job.tenant)).item("status", text(job.status.name()));
@@ -166,8 +162,7 @@ impl JobRows {
         if !job.is_open() {
             return Ok((job, request));
         }
-        let due_ms = number(job.redelivery.due_at.as_ms());
-        let mut request = request.item("open", text(&open_partition(&job.id))).item("due_ms", due_ms);
+        let mut request = rows::in_open_index(request, &job.id, job.redelivery.due_at);
         if job.status == JobStatus::Queued {
             request = request
                 .item("waiting", text(&waiting::partition(&job.tenant, job.is_parked)))
