@@ -31,6 +31,11 @@ pub use api::{Api, Draft};
 pub use encoder::Encoder;
 pub use openai::{ResponseEcho, ResponseState, ResponseStream, ResumedStream, ToolAlias, last_response};
 
+/// Maximum size of a request, in bytes: of a body, compressed or not, and of a line of a batch.
+/// Parsed, a request can take many times its size. Less fits into an event of Lambda (see the API
+/// documentation, "Sizes").
+pub const MAX_REQUEST_BYTES: usize = 6 * 1024 * 1024;
+
 /// A caller's wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

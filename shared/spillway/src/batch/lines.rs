@@ -7,12 +7,10 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::LineError;
+use crate::dialect::MAX_REQUEST_BYTES;
 
 /// Maximum of lines in a batch, as in OpenAI's API (API reference, "Create batch").
 pub const MAX_LINES: usize = 50_000;
-
-/// Maximum size of a line: that of a request body. Parsed, a line can take many times its size.
-const MAX_LINE_BYTES: usize = 6 * 1024 * 1024;
 
 /// Maximum of errors that are reported, so that they fit in a row.
 const MAX_ERRORS: usize = 50;
@@ -75,8 +73,8 @@ pub fn lines_from_requests<'a>(requests: impl IntoIterator<Item = (&'a str, &'a 
 }
 
 fn parse_line(text: &[u8], endpoint: &str) -> Result<Line, LineError> {
-    if text.len() > MAX_LINE_BYTES {
-        let message = format!("This line is larger than {MAX_LINE_BYTES} bytes, the maximum of a request.");
+    if text.len() > MAX_REQUEST_BYTES {
+        let message = format!("This line is larger than {MAX_REQUEST_BYTES} bytes, the maximum of a request.");
         return Err(LineError { param: None, ..error("line_too_large", "", &message) });
     }
     let Ok(Value::Object(mut line)) = serde_json::from_slice(text) else {
@@ -135,8 +133,8 @@ mod tests {
     #[test]
     fn a_line_is_at_most_as_large_as_a_request() {
         let padded = |bytes: usize| line("a") + &" ".repeat(bytes - line("a").len());
-        assert!(parse_lines(padded(MAX_LINE_BYTES).as_bytes(), CHAT).is_ok());
-        let input = line("b") + "\n" + &padded(MAX_LINE_BYTES + 1);
+        assert!(parse_lines(padded(MAX_REQUEST_BYTES).as_bytes(), CHAT).is_ok());
+        let input = line("b") + "\n" + &padded(MAX_REQUEST_BYTES + 1);
         assert_eq!(errors(&input), [("line_too_large".to_owned(), Some(2), None)]);
     }
 

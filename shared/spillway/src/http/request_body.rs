@@ -7,11 +7,10 @@ use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header::CONTENT_ENCODING};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use crate::problem::{Kind, Problem};
-
-/// Maximum size of a request body, in bytes, compressed or not. Less fits into an event of Lambda
-/// (see the API documentation, "Sizes").
-const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
+use crate::{
+    dialect::MAX_REQUEST_BYTES,
+    problem::{Kind, Problem},
+};
 
 /// The content encodings that are read (RFC 9110, 8.4.1).
 pub const ENCODINGS: [&str; 2] = ["gzip", "deflate"];
@@ -22,13 +21,13 @@ const MAX_SHOWN_CHARS: usize = 40;
 /// Reads `body`, and decompresses it if `headers` say that it is compressed.
 ///
 /// # Errors
-/// Returns an error if the body is incomplete or larger than [`MAX_BODY_BYTES`], if it has an
+/// Returns an error if the body is incomplete or larger than [`MAX_REQUEST_BYTES`], if it has an
 /// encoding that is not read, or if it does not have the encoding that the headers name.
 pub async fn read<B>(headers: &HeaderMap, body: B) -> Result<Bytes, Problem>
 where
     B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send,
 {
-    let body = match Limited::new(body, MAX_BODY_BYTES).collect().await {
+    let body = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large("")),
         Err(_) => return Err(Problem::new(Kind::Invalid, "The request body ended before it was complete.")),
@@ -57,9 +56,9 @@ fn encoding(headers: &HeaderMap) -> Result<String, Problem> {
 /// one costs no more memory than a large body.
 fn decompress(decoder: impl Read, encoding: &str) -> Result<Bytes, Problem> {
     let mut body = Vec::new();
-    let max = u64::try_from(MAX_BODY_BYTES).unwrap_or(u64::MAX);
+    let max = u64::try_from(MAX_REQUEST_BYTES).unwrap_or(u64::MAX);
     match decoder.take(max + 1).read_to_end(&mut body) {
-        Ok(_) if body.len() > MAX_BODY_BYTES => Err(too_large(" when decompressed")),
+        Ok(_) if body.len() > MAX_REQUEST_BYTES => Err(too_large(" when decompressed")),
         Ok(_) => Ok(body.into()),
         Err(_) => {
             let message = format!("The request body is not complete and valid {encoding}, as Content-Encoding says.");
@@ -70,7 +69,7 @@ fn decompress(decoder: impl Read, encoding: &str) -> Result<Bytes, Problem> {
 
 fn too_large(when: &str) -> Problem {
     let message = format!(
-        "The request body is larger than {MAX_BODY_BYTES} bytes{when}. Split it into several requests. Send a larger \
+        "The request body is larger than {MAX_REQUEST_BYTES} bytes{when}. Split it into several requests. Send a larger \
          file of a batch in parts: POST /v1/uploads."
     );
     Problem::new(Kind::TooLarge, message)
@@ -165,11 +164,11 @@ mod tests {
 
     #[test]
     fn a_body_may_be_as_large_compressed_as_it_may_be_plain() {
-        let largest = vec![b'a'; MAX_BODY_BYTES];
-        let too_large = vec![b'a'; MAX_BODY_BYTES + 1];
-        let bomb = gzip(&vec![0; 64 * MAX_BODY_BYTES]);
-        assert!(bomb.len() < MAX_BODY_BYTES);
-        assert_eq!(read_with(&["gzip"], gzip(&largest)).map(|body| body.len()), Ok(MAX_BODY_BYTES));
+        let largest = vec![b'a'; MAX_REQUEST_BYTES];
+        let too_large = vec![b'a'; MAX_REQUEST_BYTES + 1];
+        let bomb = gzip(&vec![0; 64 * MAX_REQUEST_BYTES]);
+        assert!(bomb.len() < MAX_REQUEST_BYTES);
+        assert_eq!(read_with(&["gzip"], gzip(&largest)).map(|body| body.len()), Ok(MAX_REQUEST_BYTES));
         for body in [gzip(&too_large), bomb] {
             let problem = read_with(&["gzip"], body).expect_err("too large");
             assert_eq!(problem.kind, Kind::TooLarge);
