@@ -21,7 +21,9 @@ from planted import MISTAKES  # noqa: E402
 def main(arguments: list[str]):
     parameters = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     template = checks.template()
-    mistaken = {name: mistake.make(copy.deepcopy(template)) for name, mistake in MISTAKES.items()}
+    mistaken = {name: copy.deepcopy(template) for name in MISTAKES}
+    for name, sam in mistaken.items():
+        MISTAKES[name].make(sam)
     if "--problems" in arguments:
         printed = {name: checks.problems(sam) for name, sam in mistaken.items()}
     elif "--mistakes" in arguments:
