@@ -20,7 +20,8 @@ pub struct Capacity {
 }
 
 /// Finds when requests of the size `charge` fit on top of `image`, from `at` until `until`, for up
-/// to `max` requests. Returns `None` if the item has seen newer limits than `policy` has.
+/// to `max` requests, each of which still runs at `until`. Returns `None` if the item has seen
+/// newer limits than `policy` has.
 pub fn capacity(
     policy: &Policy,
     charge: &Charge,
@@ -48,7 +49,7 @@ pub fn capacity(
             Verdict::Reap(slot, count) => free(slot, count),
             Verdict::Retry => {
                 capacity.waits.push(now - at);
-                reserve(policy, &Reservation::new(*charge, now, now), None)
+                reserve(policy, &Reservation::new(*charge, now, until), None)
             }
         };
         image.apply(&write);
@@ -89,7 +90,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::quota::{Burst, Limits};
+    use crate::quota::{Burst, Limit, Limits};
 
     const NOW: UnixMs = UnixMs::from_ms(1_800_000_002_000);
 
@@ -102,10 +103,15 @@ mod tests {
         Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: tokens }
     }
 
-    /// Charges a request. Returns whether it fits.
+    /// Charges a request, and frees dead slots if it needs their room. Returns whether it fits.
     fn admit(policy: &Policy, image: &mut Image, tokens: u64, at: UnixMs) -> bool {
         let reservation = Reservation::new(charge(tokens), at, at + Millis::from_s(60));
-        image.apply(&reserve(policy, &reservation, None))
+        let write = reserve(policy, &reservation, None);
+        while !image.apply(&write) {
+            let Verdict::Reap(slot, count) = explain(policy, &charge(tokens), image, at) else { return false };
+            image.apply(&free(slot, count));
+        }
+        true
     }
 
     #[test]
@@ -138,6 +144,16 @@ mod tests {
         assert!(admit(&budget, &mut image, 5, NOW));
         let room = |tokens| capacity(&budget, &charge(tokens), &image, (NOW, NOW), 5).expect("room");
         assert!(!room(5).is_over_budget() && room(6).is_over_budget());
+    }
+
+    #[test]
+    fn a_request_that_fits_runs_until_the_period_ends() {
+        let limits = Limits { requests_per_minute: Some(2), in_flight: Some(3), ..Limits::default() };
+        let until = NOW + Millis::from_s(60);
+        let room = capacity(&policy(limits, 55), &charge(1), &Image::default(), (NOW, until), 20).expect("room");
+        assert_eq!(room.waits.len(), 3, "a fourth one would need the slot of the first");
+        let refusal = room.refusal.expect("a refusal");
+        assert!(refusal.limits.iter().any(|refused| refused.limit == Limit::InFlight), "{refusal:?}");
     }
 
     #[test]
