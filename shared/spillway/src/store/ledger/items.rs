@@ -41,14 +41,15 @@ impl Items {
     }
 
     /// Runs `write` once. If its connection breaks, it is sent again, and its nonce keeps it from
-    /// taking effect twice.
+    /// taking effect twice. A settlement is sent again only if its connection was dead before: it
+    /// gives back a part of a reserve, and to give back twice would exceed a limit.
     pub(in crate::store) async fn update(
         &self,
         key: &str,
         write: &Write,
-        nonce: NonceAttribute,
+        attribute: NonceAttribute,
     ) -> Result<UpdateOutcome, StoreError> {
-        let nonce = Nonce::new(nonce)?;
+        let nonce = Nonce::new(attribute)?;
         let compile = || {
             let mut compiled = expression::compile(write);
             nonce.mark(&mut compiled);
@@ -58,7 +59,11 @@ impl Items {
             let request = self.request(client, key, compile());
             request.customize().mutate_request(attempt.observe()).send()
         };
-        match self.client.send(Attempt::broke_soon, send).await {
+        let may_resend = match attribute {
+            NonceAttribute::Added => Attempt::broke_soon,
+            NonceAttribute::Settled => Attempt::was_stale,
+        };
+        match self.client.send(may_resend, send).await {
             Ok(reply) => Ok(UpdateOutcome::Done(image(reply.attributes()))),
             Err(error) => classify(error, &nonce),
         }

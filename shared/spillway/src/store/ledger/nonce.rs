@@ -5,11 +5,14 @@
 //! is refused, and the old item that comes with the refusal has the nonce.
 //!
 //! The nonce of the next write replaces it. A process sends the next write of the same kind to an
-//! item only after this one has ended. So a write takes effect twice only if all of this happens:
-//! the connection breaks after the store has read the write and before the reply arrives, another
-//! process writes the same kind to the same item before the second attempt, and that attempt still
+//! item only after this one has ended. So a reservation takes effect twice only if all of this
+//! happens: the connection breaks after the store has read the write and before the reply arrives,
+//! another process reserves on the same item before the second attempt, and that attempt still
 //! finds room. The account is then charged once too often. No limit is exceeded, and the slot and
 //! the minute's windows give the surplus back; the day and the month keep it.
+//!
+//! A settlement that took effect twice would give back too much. So it is sent again only if its
+//! connection was dead before, which means that the store has not read it.
 
 use std::collections::HashMap;
 
