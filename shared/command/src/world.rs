@@ -11,7 +11,6 @@ use spillway::{
     blobs::Blobs,
     config::Config,
     http::handle,
-    outbound::{Outbound, Reach},
     queue::Queue,
     store::tables,
     telemetry::Telemetry,
@@ -108,7 +107,7 @@ impl World {
         let (config, clients, queue) = provision(&stand_ins).await?;
         let mut app = App::new(&config, clients, options.telemetry);
         // Webhook endpoints are on this machine too.
-        app.outbound = Outbound::new(Reach::Loopback);
+        app.outbound = app.outbound.with_loopback();
         let is_new = app.registry.tenants().await?.is_empty();
         if is_new || options.apply_settings {
             seed(&app, &options.settings).await?;

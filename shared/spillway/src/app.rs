@@ -195,7 +195,7 @@ impl App {
             queue: queue(&config.queue_url),
             dead_letters: queue(&config.dead_letter_queue_url),
             webhooks,
-            outbound: Outbound::default(),
+            outbound: Outbound::new(config.webhook_ports.clone()),
             blobs,
             models: Models::new(clients.bedrock_runtime),
             concurrency: ConcurrencyLimiter::new(clock.clone()),

@@ -1,7 +1,11 @@
 //! Configuration from environment variables. Nothing else reads the environment.
 
+mod webhook_ports;
+
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+
+pub use webhook_ports::WebhookPorts;
 
 use crate::units::Millis;
 
@@ -22,6 +26,8 @@ pub struct Config {
     pub dead_letter_queue_url: Option<String>,
     /// `SPILLWAY_WEBHOOK_QUEUE_URL`: SQS queue of webhooks. Without it, no webhooks are sent.
     pub webhook_queue_url: Option<String>,
+    /// `SPILLWAY_WEBHOOK_PORTS`: ports that webhook endpoints may have.
+    pub webhook_ports: WebhookPorts,
     /// `SPILLWAY_BUCKET`: S3 bucket for bodies that are too large for a row. Without it, requests
     /// with such bodies cannot overflow.
     pub bucket: Option<String>,
@@ -94,6 +100,7 @@ impl Config {
             queue_url: queue("SPILLWAY_QUEUE_URL")?,
             dead_letter_queue_url: queue("SPILLWAY_DEAD_LETTER_QUEUE_URL")?,
             webhook_queue_url: queue("SPILLWAY_WEBHOOK_QUEUE_URL")?,
+            webhook_ports: read("SPILLWAY_WEBHOOK_PORTS").map_or(Ok(WebhookPorts::default()), webhook_ports)?,
             bucket: read("SPILLWAY_BUCKET").map(bucket).transpose()?,
             registry_cache_ttl: read("SPILLWAY_REGISTRY_CACHE_MS")
                 .map_or(Ok(DEFAULT_REGISTRY_CACHE_TTL), registry_cache_ttl)?,
@@ -116,6 +123,11 @@ fn queue_url(variable: &'static str, value: String) -> Result<String, BadVariabl
     }
     let must_be = "the URL of an SQS queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/spillway-jobs";
     Err(BadVariable { variable, value, must_be })
+}
+
+fn webhook_ports(value: String) -> Result<WebhookPorts, BadVariable> {
+    let must_be = "ports from 1 to 65535, at most 16, separated by commas, such as 443,8443";
+    WebhookPorts::parse(&value).ok_or(BadVariable { variable: "SPILLWAY_WEBHOOK_PORTS", value, must_be })
 }
 
 /// Checks a bucket name (Amazon S3 User Guide, "General purpose bucket naming rules"), without
@@ -212,6 +224,7 @@ mod tests {
         assert_eq!(defaults.jobs_table, "spillway-jobs");
         assert_eq!(defaults.queue_url, None);
         assert_eq!(defaults.registry_cache_ttl, Millis::from_s(30));
+        assert_eq!(defaults.webhook_ports, WebhookPorts::default());
         assert_eq!((defaults.path_prefix.as_str(), defaults.metric_namespace.as_str()), ("", "Spillway"));
         assert_eq!((defaults.log_filter.as_str(), defaults.log_format), ("info", LogFormat::Text));
         assert_eq!(config(&[("SPILLWAY_QUEUE_URL", ""), ("AWS_LAMBDA_LOG_LEVEL", "")]), Ok(defaults));
@@ -226,6 +239,7 @@ mod tests {
             ("SPILLWAY_QUEUE_URL", "http://127.0.0.1:9/0/jobs"),
             ("SPILLWAY_DEAD_LETTER_QUEUE_URL", "http://127.0.0.1:9/0/dead"),
             ("SPILLWAY_WEBHOOK_QUEUE_URL", "http://127.0.0.1:9/0/hooks"),
+            ("SPILLWAY_WEBHOOK_PORTS", "443,10443"),
             ("SPILLWAY_BUCKET", "b-1"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "0"),
             ("SPILLWAY_PATH_PREFIX", "/llm/v2~a"),
@@ -241,6 +255,7 @@ mod tests {
             queue_url: Some("http://127.0.0.1:9/0/jobs".into()),
             dead_letter_queue_url: Some("http://127.0.0.1:9/0/dead".into()),
             webhook_queue_url: Some("http://127.0.0.1:9/0/hooks".into()),
+            webhook_ports: WebhookPorts::parse("443,10443").expect("ports"),
             bucket: Some("b-1".into()),
             registry_cache_ttl: Millis::ZERO,
             path_prefix: "/llm/v2~a".into(),
@@ -266,6 +281,7 @@ mod tests {
             ("SPILLWAY_QUEUE_URL", "spillway-jobs"),
             ("SPILLWAY_DEAD_LETTER_QUEUE_URL", "dead"),
             ("SPILLWAY_WEBHOOK_QUEUE_URL", "hooks"),
+            ("SPILLWAY_WEBHOOK_PORTS", "all"),
             ("SPILLWAY_BUCKET", "No_Bucket"),
             ("SPILLWAY_BUCKET", "-ends-"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "2s"),

@@ -21,7 +21,7 @@ use reqwest::{
 };
 use tokio::sync::OnceCell;
 
-use crate::{error_chain::with_causes, units::Millis};
+use crate::{config::WebhookPorts, error_chain::with_causes, units::Millis};
 
 /// Timeout of a request. Standard Webhooks ("Request timeouts") recommends 15 to 30 s.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -38,7 +38,7 @@ pub enum Reach {
     /// Public addresses, over https.
     #[default]
     Public,
-    /// Also loopback addresses, over http too: for deployments on one machine.
+    /// Also loopback addresses, on any port and over http too: for deployments on one machine.
     Loopback,
 }
 
@@ -83,21 +83,27 @@ impl OutboundResponse {
 #[derive(Clone, Default)]
 pub struct Outbound {
     reach: Reach,
+    ports: WebhookPorts,
     client: Arc<OnceCell<Client>>,
 }
 
 impl Outbound {
-    /// A client for addresses within `reach`.
-    pub fn new(reach: Reach) -> Self {
-        Self { reach, client: Arc::default() }
+    /// A client for these ports of public addresses.
+    pub fn new(ports: WebhookPorts) -> Self {
+        Self { ports, ..Self::default() }
+    }
+
+    /// The client that may also call loopback addresses.
+    pub fn with_loopback(self) -> Self {
+        Self { reach: Reach::Loopback, ports: self.ports, client: Arc::default() }
     }
 
     /// Parses a URL and checks that it is allowed. A name is only resolved, and its addresses are
     /// only checked, when the URL is called.
     ///
     /// # Errors
-    /// Returns an error if the URL is malformed, or has another scheme, credentials, a fragment, or
-    /// an address out of reach.
+    /// Returns an error if the URL is malformed, or has another scheme, credentials, a fragment, an
+    /// address out of reach, or another port.
     pub fn check(&self, url: &str) -> Result<Url, OutboundError> {
         let not_allowed = |reason: String| Err(OutboundError::NotAllowed(reason));
         let url = match Url::parse(url) {
@@ -113,13 +119,17 @@ impl Outbound {
         // The parser has turned every form of an IPv4 address into dotted decimal (WHATWG URL
         // Standard, "IPv4 parser").
         let address = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
-        match address {
-            Some(address) if !self.reach.includes(address) => not_allowed(format!("{address} is not a public address")),
-            Some(address) if url.scheme() == "http" && self.reach == Reach::Loopback && address.is_loopback() => {
-                Ok(url)
+        let is_loopback = address.is_some_and(|address| self.reach == Reach::Loopback && address.is_loopback());
+        match (address, url.port_or_known_default()) {
+            (Some(address), _) if !self.reach.includes(address) => {
+                not_allowed(format!("{address} is not a public address"))
             }
-            _ if url.scheme() == "https" => Ok(url),
-            _ => not_allowed(self.reach.schemes().to_owned()),
+            _ if is_loopback && matches!(url.scheme(), "http" | "https") => Ok(url),
+            _ if url.scheme() != "https" => not_allowed(self.reach.schemes().to_owned()),
+            (_, Some(port)) if !self.ports.includes(port) => {
+                not_allowed(format!("its port is {port}, but must be {}", self.ports.names()))
+            }
+            _ => Ok(url),
         }
     }
 
@@ -203,11 +213,26 @@ mod tests {
     }
 
     #[test]
-    fn a_public_https_url_is_allowed_on_any_port() {
+    fn a_public_https_url_is_allowed() {
         for url in
-            ["https://example.com/hook?a=b", "https://example.com:8443", "https://8.8.8.8/", "https://[2600::1]/"]
+            ["https://example.com/hook?a=b", "https://example.com:8443", "https://8.8.8.8:443/", "https://[2600::1]/"]
         {
             assert!(check(url).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn only_the_ports_of_https_or_of_the_operator_are_allowed() {
+        let widened = Outbound::new(WebhookPorts::parse("443,10443").expect("ports"));
+        for host in ["example.com", "8.8.8.8", "[2600::1]"] {
+            for port in [22, 25, 80, 6379, 10443] {
+                let error = check(&format!("https://{host}:{port}/")).expect_err(host).to_string();
+                assert!(error.ends_with(&format!("its port is {port}, but must be 443 or 8443")), "{error}");
+            }
+            assert!(widened.check(&format!("https://{host}:10443/")).is_ok());
+            assert!(widened.check(&format!("https://{host}:8443/")).is_err());
+            let local = Outbound::default().with_loopback();
+            assert!(local.check(&format!("https://{host}:6379/")).is_err(), "only loopback has all ports");
         }
     }
 
@@ -260,7 +285,7 @@ mod tests {
 
     #[test]
     fn http_is_allowed_for_loopback_addresses_within_reach_only() {
-        let local = Outbound::new(Reach::Loopback);
+        let local = Outbound::default().with_loopback();
         for url in ["http://127.0.0.1:9000/", "http://[::1]:9000/", "https://127.0.0.1/", "https://example.com/"] {
             assert!(local.check(url).is_ok(), "{url}");
         }
@@ -280,7 +305,7 @@ mod tests {
             while stream.write_all(&[b'x'; 1_000]).await.is_ok() {}
         };
         let request = async {
-            let response = Outbound::new(Reach::Loopback).post(&url, HeaderMap::new(), String::new()).await;
+            let response = Outbound::default().with_loopback().post(&url, HeaderMap::new(), String::new()).await;
             response.expect("a response").body().await.len()
         };
         assert_eq!(tokio::join!(endless, request).1, MAX_BODY_BYTES);
@@ -293,7 +318,7 @@ mod tests {
         assert!(error.ends_with("which is not public"), "{error}");
         assert!(resolve(Reach::Loopback).await.expect("loopback").count() > 0);
         let outbound = Outbound::default();
-        let sent = outbound.post("https://localhost:1/s3cret", HeaderMap::new(), String::new()).await;
+        let sent = outbound.post("https://localhost:8443/s3cret", HeaderMap::new(), String::new()).await;
         let error = sent.map(|_| ()).expect_err("loopback").to_string();
         assert!(error.contains("which is not public") && !error.contains("s3cret"), "{error}");
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, bail};
 use spillway::{
     app::App,
-    outbound::{Outbound, Reach},
+    outbound::Outbound,
     tenant::{
         Endpoint, EventType, Secret,
         endpoint::{MAX_ENDPOINTS, MAX_OVERLAP},
@@ -26,7 +26,8 @@ pub enum Webhooks {
         /// Name of the tenant
         #[arg(value_name = "TENANT")]
         tenant: String,
-        /// URL that receives events: https, and reachable over the public Internet
+        /// URL that receives events: https, reachable over the public Internet, on port 443 or 8443
+        /// unless SPILLWAY_WEBHOOK_PORTS says otherwise
         #[arg(value_name = "URL")]
         url: String,
         /// Event type to send, such as response.completed; every type when absent. Can be repeated
@@ -76,7 +77,8 @@ pub struct ReachArgs {
 
 impl ReachArgs {
     fn outbound(&self, app: &App) -> Outbound {
-        if self.allow_loopback { Outbound::new(Reach::Loopback) } else { app.outbound.clone() }
+        let outbound = app.outbound.clone();
+        if self.allow_loopback { outbound.with_loopback() } else { outbound }
     }
 }
 
