@@ -20,14 +20,15 @@
 //! replays the answer. `http::idempotency` does this.
 //!
 //! **Bounds.** The number of calls, the bytes of one answer and the bytes of all answers of a
-//! process are bounded. An answer that exceeds a bound is passed through to its present readers
-//! with backpressure, and no further attempt can join it.
+//! process are bounded, and tenants share them fairly (`shares`). An answer that exceeds a bound is
+//! passed through to its present readers with backpressure, and no further attempt can join it.
 
 mod identity;
 mod key;
 mod response_buffer;
 mod shared_calls;
 mod shared_response;
+mod shares;
 
 pub use identity::{CallIdentity, KeySource, client_timeout, has_retry_headers};
 pub use key::IdempotencyKey;

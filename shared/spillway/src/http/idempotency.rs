@@ -74,7 +74,7 @@ where
     };
     let event = record::event(call);
     let started = app.clock.now();
-    match app.shared_calls.join(&identity) {
+    match app.shared_calls.join(&call.tenant.name, &identity) {
         JoinOutcome::Full if identity.source == KeySource::Explicit => Err(failed(app, event, too_many_calls())),
         JoinOutcome::Full => run(app.clone(), Arc::clone(call), body).await,
         JoinOutcome::Leader(writer, reader) => {

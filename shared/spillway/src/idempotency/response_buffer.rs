@@ -113,9 +113,10 @@ impl ResponseBuffer {
         self.head.as_ref()
     }
 
-    /// Number of bytes that are held.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// Number of bytes that are held for attempts that may join. An answer that cannot be replayed
+    /// holds only what its readers have not read, like a call without retries.
+    pub fn replayable_bytes(&self) -> usize {
+        if self.is_replayable() { self.bytes } else { 0 }
     }
 
     /// Time when the answer ended.
@@ -228,7 +229,7 @@ mod tests {
                 prop_assert_eq!(&read, &answer);
                 buffer.remove_reader(reader);
             }
-            prop_assert!(buffer.body().is_some() || buffer.bytes() == 0, "bytes without a reader are dropped");
+            prop_assert!(buffer.body().is_some() || buffer.bytes == 0, "bytes without a reader are dropped");
         }
     }
 
@@ -242,10 +243,10 @@ mod tests {
         assert!(buffer.add_reader(START).is_none() && buffer.body().is_none());
         assert!(buffer.is_congested());
         assert_eq!(buffer.read(reader).map(|chunk| chunk.len()), Some(MAX_ANSWER_BYTES));
-        assert!(!buffer.is_congested() && buffer.bytes() == 4);
+        assert!(!buffer.is_congested() && buffer.bytes == 4);
         buffer.remove_reader(reader);
         buffer.push(Bytes::from(vec![0; MAX_ANSWER_BYTES]), true);
-        assert_eq!(buffer.bytes(), 0, "it has no reader");
+        assert_eq!(buffer.bytes, 0, "it has no reader");
     }
 
     #[test]

@@ -11,20 +11,56 @@ use tokio::sync::watch;
 use super::{
     response_buffer::{ResponseBuffer, ResponseHead},
     shared_calls::{MAX_TOTAL_BYTES, SharedCalls},
+    shares::has_room,
 };
 use crate::units::UnixMs;
 
-/// A response buffer that tasks can wait for. It counts its bytes in the total of the process.
+/// What the calls of one tenant, or of all tenants, hold in this process.
+#[derive(Debug, Default)]
+pub(super) struct Holding {
+    /// Number of running calls.
+    running: AtomicUsize,
+    /// Number of bytes of answers that can be replayed.
+    bytes: AtomicUsize,
+}
+
+impl Holding {
+    /// Number of running calls.
+    pub(super) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Number of bytes of answers that can be replayed.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, buffer: &ResponseBuffer) {
+        self.running.fetch_add(buffer.ended_at().is_none().into(), Ordering::Relaxed);
+        self.bytes.fetch_add(buffer.replayable_bytes(), Ordering::Relaxed);
+    }
+
+    fn remove(&self, buffer: &ResponseBuffer) {
+        self.running.fetch_sub(buffer.ended_at().is_none().into(), Ordering::Relaxed);
+        self.bytes.fetch_sub(buffer.replayable_bytes(), Ordering::Relaxed);
+    }
+}
+
+/// A response buffer that tasks can wait for.
 pub(super) struct SharedResponse {
     buffer: watch::Sender<ResponseBuffer>,
-    total_bytes: Arc<AtomicUsize>,
+    tenant: Arc<Holding>,
+    total: Arc<Holding>,
     /// Digest of the request.
     pub(super) fingerprint: [u8; 32],
 }
 
 impl SharedResponse {
-    pub(super) fn new(fingerprint: [u8; 32], total_bytes: Arc<AtomicUsize>) -> Arc<Self> {
-        Arc::new(Self { buffer: watch::Sender::new(ResponseBuffer::default()), total_bytes, fingerprint })
+    pub(super) fn new(fingerprint: [u8; 32], tenant: Arc<Holding>, total: Arc<Holding>) -> Arc<Self> {
+        let buffer = ResponseBuffer::default();
+        tenant.add(&buffer);
+        total.add(&buffer);
+        Arc::new(Self { buffer: watch::Sender::new(buffer), tenant, total, fingerprint })
     }
 
     /// Adds a reader, if `may_join` returns true and the answer can still be read from its start.
@@ -41,14 +77,25 @@ impl SharedResponse {
         self.buffer.borrow().ended_at()
     }
 
-    /// Changes the buffer, updates the total, and wakes all waiting tasks.
+    /// Number of bytes that are held for further attempts.
+    pub(super) fn bytes(&self) -> usize {
+        self.buffer.borrow().replayable_bytes()
+    }
+
+    /// Id of the tenant, unique while one of its calls exists.
+    pub(super) fn tenant_id(&self) -> *const Holding {
+        Arc::as_ptr(&self.tenant)
+    }
+
+    /// Changes the buffer, updates the holdings, and wakes all waiting tasks.
     fn change<T: Default>(&self, change: impl FnOnce(&mut ResponseBuffer) -> T) -> T {
         let mut changed = T::default();
         self.buffer.send_modify(|buffer| {
-            let before = buffer.bytes();
+            self.tenant.remove(buffer);
+            self.total.remove(buffer);
             changed = change(buffer);
-            self.total_bytes.fetch_add(buffer.bytes(), Ordering::Relaxed);
-            self.total_bytes.fetch_sub(before, Ordering::Relaxed);
+            self.tenant.add(buffer);
+            self.total.add(buffer);
         });
         changed
     }
@@ -62,7 +109,9 @@ impl SharedResponse {
 
 impl Drop for SharedResponse {
     fn drop(&mut self) {
-        self.total_bytes.fetch_sub(self.buffer.borrow().bytes(), Ordering::Relaxed);
+        let buffer = self.buffer.borrow();
+        self.tenant.remove(&buffer);
+        self.total.remove(&buffer);
     }
 }
 
@@ -83,8 +132,8 @@ impl ResponseWriter {
     /// Writes a chunk of the body. Returns whether the answer can still be replayed. If not, the
     /// caller should [wait for the readers](Self::wait_for_readers) before the next chunk.
     pub fn push(&self, chunk: Bytes) -> bool {
-        let total_bytes = self.response.total_bytes.load(Ordering::Relaxed);
-        let has_room = total_bytes.saturating_add(chunk.len()) <= MAX_TOTAL_BYTES;
+        let SharedResponse { tenant, total, .. } = &*self.response;
+        let has_room = has_room(tenant.bytes(), total.bytes(), chunk.len(), MAX_TOTAL_BYTES);
         self.response.change(|buffer| {
             if !chunk.is_empty() {
                 buffer.push(chunk, has_room);
