@@ -3,8 +3,9 @@
 //!
 //! Writers name the ledger's windows by their own clocks, and the limits hold only while these
 //! clocks are about right. So a process whose clock is certainly off by more than a second admits
-//! nothing. The check costs no request: a process reads the registry before its first charge, and
-//! each later charge is a request too.
+//! nothing. A `Date` has whole seconds, so a clock may be off by up to two seconds before it is
+//! certainly off by one. The check costs no request: a process reads the registry before its first
+//! charge, and each later charge is a request too.
 
 use std::sync::{
     Arc,
