@@ -6,6 +6,7 @@ mod layers;
 mod names;
 mod prose;
 mod purity;
+mod security;
 mod sizes;
 pub mod source;
 

@@ -98,7 +98,16 @@ fn documents_and_scripts_are_plain_english() {
             violations.extend(in_text(source));
         }
     }
-    for path in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "Cargo.toml", ".ci/run"] {
+    for path in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "deny.toml",
+        "Cargo.toml",
+        ".ci/run",
+    ] {
         violations.extend(in_text(&file(path)));
     }
     assert_none("Prose:", &violations);
