@@ -18,6 +18,7 @@ mod durability;
 mod events;
 mod fairness;
 mod front_door;
+mod hostile_clients;
 mod idempotency;
 mod jobs_api;
 mod ladder;

@@ -46,7 +46,8 @@ impl Default for Args {
     }
 }
 
-/// Runs until Ctrl-C or SIGTERM, then finishes requests and jobs in flight.
+/// Runs until Ctrl-C or SIGTERM, then finishes requests and jobs in flight, as far as they end in
+/// time.
 ///
 /// # Errors
 /// Returns an error if a port is taken, or if the settings or the data directory cannot be used.

@@ -1,5 +1,7 @@
 //! The `spillway` command.
 
+use std::time::Duration;
+
 use clap::Parser;
 use spillway::{config::Config, telemetry};
 use spillway_command::{admin, health, local, replay, serve, stand_ins};
@@ -29,8 +31,17 @@ enum Command {
     Admin(admin::Admin),
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+/// Time for blocking work, such as a name look-up, to end with the process.
+const BLOCKING_WORK_GRACE: Duration = Duration::from_secs(1);
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(run());
+    runtime.shutdown_timeout(BLOCKING_WORK_GRACE);
+    outcome
+}
+
+async fn run() -> anyhow::Result<()> {
     let config = Config::from_env()?;
     // The DynamoDB stand-in logs a warning for every failed condition, which admission uses to
     // refuse.

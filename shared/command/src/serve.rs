@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    server::{self, ConnectionLimits, Listener},
+    server::{self, ConnectionLimits, Listener, seconds},
     shutdown,
     tls::{self, TlsArgs},
 };
@@ -37,10 +37,10 @@ pub struct Args {
     drain_concurrency: usize,
     #[command(flatten)]
     limits: ConnectionLimits,
-    /// Seconds after SIGTERM at which requests and jobs that still run are cut off. Without it, all
-    /// of them are finished
-    #[arg(long, value_name = "N")]
-    stop_timeout_s: Option<u64>,
+    /// Seconds after SIGTERM at which requests and jobs that still run are cut off, with exit code
+    /// 1
+    #[arg(long = "stop-timeout-s", value_name = "N", default_value = "25", value_parser = seconds)]
+    stop_timeout: Duration,
     /// Milliseconds by which the broker's clock is ahead
     #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
     clock_offset_ms: u64,
@@ -100,7 +100,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         Ok(())
     };
-    let Some(stop_timeout_s) = args.stop_timeout_s else { return finish.await };
-    let finished = tokio::time::timeout(Duration::from_secs(stop_timeout_s), finish).await;
-    finished.with_context(|| format!("requests or jobs still ran {stop_timeout_s} s after the signal to stop"))?
+    let finished = tokio::time::timeout(args.stop_timeout, finish).await;
+    finished.with_context(|| format!("requests or jobs still ran {:?} after the signal to stop", args.stop_timeout))?
 }

@@ -1,75 +1,60 @@
 //! HTTP server for loopback and containers: HTTP/1.1 and HTTP/2 on the same port, with or without
 //! TLS.
+//!
+//! Every wait for a client ends. `limits` says when, `connections` knows which connections are
+//! quiet, and `wait` counts the time that a client takes to send (`request_body`) and to read
+//! (`socket`, `response_body`).
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+mod addresses;
+mod connections;
+mod descriptors;
+mod limits;
+mod request_body;
+mod response_body;
+mod socket;
+mod wait;
 
-use clap::builder::RangedU64ValueParser;
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
 use futures_util::future::join_all;
 use http::{Request, Response, header::AUTHORIZATION};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto::Builder,
 };
 use spillway::http::{Body, Caller};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::{either::Either, sync::CancellationToken};
-use tower_http::timeout::TimeoutBody;
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-/// Time limit for the TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+use addresses::{Addresses, Admitted};
+use connections::{Connections, Place};
+use response_body::{SentBody, StreamExecutor};
+use socket::TimedSocket;
+
+pub use limits::{ConnectionLimits, seconds};
+pub use request_body::TimedBody;
 
 /// Interval of HTTP/2 pings. A connection whose peer does not answer them is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The body of a request, which fails if its next part does not arrive in time.
-pub type TimedBody = TimeoutBody<Incoming>;
+/// Maximum size of a request head.
+const MAX_HEAD_BYTES: u32 = 64 * 1024;
 
-/// Default of the timeouts of a connection, in seconds.
-const DEFAULT_TIMEOUT_S: u64 = 30;
+/// Maximum number of concurrent requests of an HTTP/2 connection.
+const MAX_STREAMS: u32 = 100;
 
-/// Default of the number of connections.
-const DEFAULT_CONNECTIONS: usize = 10_000;
+/// Maximum size of what an HTTP/2 connection holds of each response that its client has not read.
+const MAX_UNSENT_BYTES: usize = 64 * 1024;
 
-/// Limits on connections, so that silent clients do not exhaust the process.
-#[derive(Debug, Clone, Copy, clap::Args)]
-pub struct ConnectionLimits {
-    /// Seconds after which a connection is closed that sends no whole request head. Behind a load
-    /// balancer, set it above the balancer's own idle timeout
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_TIMEOUT_S, value_parser = timeout_s())]
-    pub idle_timeout_s: u64,
-    /// Seconds that each part of a request body may take to arrive
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_TIMEOUT_S, value_parser = timeout_s())]
-    pub body_timeout_s: u64,
-    /// Number of connections that are served at the same time. Further connections wait
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONNECTIONS, value_parser = max_connections)]
-    pub max_connections: usize,
-}
-
-impl Default for ConnectionLimits {
-    fn default() -> Self {
-        Self {
-            idle_timeout_s: DEFAULT_TIMEOUT_S,
-            body_timeout_s: DEFAULT_TIMEOUT_S,
-            max_connections: DEFAULT_CONNECTIONS,
-        }
-    }
-}
-
-/// Returns a parser of seconds, from one to the number of a day.
-fn timeout_s() -> RangedU64ValueParser {
-    clap::value_parser!(u64).range(1..=86_400)
-}
-
-fn max_connections(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (1..=1_000_000).contains(number));
-    number.ok_or_else(|| "must be a whole number from 1 to 1000000".to_owned())
-}
+/// Time that a client has to answer the end of its connection.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// A listening socket.
 pub struct Listener {
@@ -86,62 +71,32 @@ where
     H: Fn(Request<TimedBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let vacancies = Arc::new(Semaphore::new(limits.max_connections));
-    let serve = |listener| serve_listener(listener, handler.clone(), limits, vacancies.clone(), shutdown.clone());
+    let door = Door {
+        connections: Connections::new(descriptors::max_connections(limits.max_connections)),
+        addresses: Addresses::new(limits.max_connections_per_address.unwrap_or(usize::MAX)),
+    };
+    let serve = |listener| {
+        let server = Server { handler: handler.clone(), limits, shutdown: shutdown.clone() };
+        server.serve_listener(listener, &door)
+    };
     join_all(listeners.into_iter().map(serve)).await;
 }
 
-async fn serve_listener<F, H>(
-    listener: Listener,
-    handler: H,
-    limits: ConnectionLimits,
-    vacancies: Arc<Semaphore>,
-    shutdown: CancellationToken,
-) where
-    H: Fn(Request<TimedBody>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    let idle_timeout = Duration::from_secs(limits.idle_timeout_s);
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle_timeout);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
-    let graceful = GracefulShutdown::new();
-    while let Some((stream, vacancy)) = accept(&listener.tcp, &vacancies, &shutdown).await {
-        let _ = stream.set_nodelay(true);
-        let has_request = CancellationToken::new();
-        let service = service(handler.clone(), limits, has_request.clone());
-        let (builder, tls, watcher, shutdown) =
-            (builder.clone(), listener.tls.clone(), graceful.watcher(), shutdown.clone());
-        tokio::spawn(async move {
-            let Some(stream) = handshake(stream, tls, shutdown).await else { return };
-            let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
-            tokio::select! {
-                ended = connection => {
-                    if let Err(error) = ended {
-                        debug!(%error, "connection ended early");
-                    }
-                }
-                () = no_request(has_request, idle_timeout) => debug!("closed a connection without a request"),
-            }
-            drop(vacancy);
-        });
-    }
-    // From now on, connections are refused.
-    drop(listener);
-    graceful.shutdown().await;
+/// What bounds the number of connections of all listeners.
+struct Door {
+    connections: Arc<Connections>,
+    addresses: Arc<Addresses>,
 }
 
-/// Returns the next connection, when there is a vacancy for it. Returns `None` at the shutdown.
-async fn accept(
-    listener: &TcpListener,
-    vacancies: &Arc<Semaphore>,
-    shutdown: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let next = async {
-        let vacancy = Arc::clone(vacancies).acquire_owned().await.ok()?;
+impl Door {
+    /// Returns the next connection, when there is a place for it.
+    async fn accept(&self, listener: &TcpListener) -> (TcpStream, Arc<Place>, Admitted) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((stream, vacancy)),
+                Ok((stream, client)) => match self.addresses.admit(client.ip()) {
+                    Some(admitted) => return (stream, self.connections.place().await, admitted),
+                    None => debug!(%client, "closed a connection of an address that has too many"),
+                },
                 Err(error) => {
                     // The likely cause is a lack of file descriptors, which is temporary.
                     warn!(%error, "failed to accept a connection");
@@ -149,58 +104,125 @@ async fn accept(
                 }
             }
         }
-    };
-    shutdown.run_until_cancelled(next).await.flatten()
+    }
 }
 
-/// Returns the service of a connection. It cancels `has_request` at the first request.
-fn service<F, H>(
+/// What all connections of a listener share.
+#[derive(Clone)]
+struct Server<H> {
     handler: H,
     limits: ConnectionLimits,
-    has_request: CancellationToken,
-) -> impl hyper::service::Service<
-    Request<Incoming>,
-    Response = Response<Body>,
-    Error = Infallible,
-    Future: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
->
-where
-    H: Fn(Request<TimedBody>) -> F,
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    let body_timeout = Duration::from_secs(limits.body_timeout_s);
-    service_fn(move |request: Request<Incoming>| {
-        has_request.cancel();
-        let response = handler(request.map(|body| TimeoutBody::new(body_timeout, body)));
-        async move { Ok::<_, Infallible>(response.await) }
-    })
+    shutdown: CancellationToken,
 }
 
-/// Returns when `timeout` has passed without a request. Covers what hyper's timeout of a head does
-/// not cover: the bytes that decide between HTTP/1.1 and HTTP/2.
-async fn no_request(has_request: CancellationToken, timeout: Duration) {
-    if tokio::time::timeout(timeout, has_request.cancelled()).await.is_ok() {
-        std::future::pending().await
+impl<F, H> Server<H>
+where
+    H: Fn(Request<TimedBody>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    async fn serve_listener(self, listener: Listener, door: &Door) {
+        let tasks = TaskTracker::new();
+        while let Some((stream, place, admitted)) = self.shutdown.run_until_cancelled(door.accept(&listener.tcp)).await
+        {
+            let _ = stream.set_nodelay(true);
+            let served = self.clone().serve_connection(stream, listener.tls.clone(), place);
+            tasks.spawn(async move {
+                served.await;
+                drop(admitted);
+            });
+        }
+        // From now on, connections are refused.
+        drop(listener);
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// Serves a connection until it ends, or until it must make room for another.
+    async fn serve_connection<S>(self, stream: S, tls: Option<TlsAcceptor>, place: Arc<Place>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let opened = Instant::now();
+        let stream = TimedSocket::new(stream, Arc::clone(&place), self.limits.write_pace());
+        let served = async {
+            let handshake = timeout_at(opened + self.limits.head_timeout, handshake(stream, tls));
+            if let Some(Ok(Some(stream))) = self.shutdown.run_until_cancelled(handshake).await {
+                self.serve_requests(stream, &place, opened).await;
+            }
+        };
+        tokio::select! {
+            () = served => {}
+            () = place.closed() => debug!("closed a quiet connection to make room for another"),
+        }
+    }
+
+    async fn serve_requests<S>(&self, stream: S, place: &Arc<Place>, opened: Instant)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let builder = builder(&self.limits);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), self.service(place)));
+        let is_quiet = place.quiet_until(|has_served| self.limits.quiet_until(opened, Instant::now(), has_served));
+        tokio::select! {
+            ended = connection.as_mut() => return log_end(ended),
+            () = is_quiet => debug!("closed a connection without a request"),
+            () = self.shutdown.cancelled() => {}
+        }
+        // HTTP/2 now waits for the client. HTTP/1.1 waits for the rest of a head.
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection => log_end(ended),
+            () = place.quiet_until(|_| Instant::now() + CLOSE_GRACE) => {}
+        }
+    }
+
+    /// Returns the service of a connection.
+    fn service(
+        &self,
+        place: &Arc<Place>,
+    ) -> impl hyper::service::Service<
+        Request<Incoming>,
+        Response = Response<SentBody>,
+        Error = Infallible,
+        Future: Future<Output = Result<Response<SentBody>, Infallible>> + Send + 'static,
+    > + use<F, H> {
+        let (place, pace) = (Arc::clone(place), self.limits.body_pace());
+        let (handler, shutdown) = (self.handler.clone(), self.shutdown.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let work = place.request();
+            let response = handler(request.map(|body| TimedBody::new(body, pace, shutdown.clone())));
+            async move { Ok::<_, Infallible>(response.await.map(|body| SentBody::new(body, work))) }
+        })
+    }
+}
+
+fn builder(limits: &ConnectionLimits) -> Builder<StreamExecutor> {
+    let mut builder = Builder::new(StreamExecutor(limits.write_pace()));
+    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL);
+    http2.max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD_BYTES).max_send_buf_size(MAX_UNSENT_BYTES);
+    builder
+}
+
+fn log_end<E: std::fmt::Display>(ended: Result<(), E>) {
+    if let Err(error) = ended {
+        debug!(%error, "connection ended early");
     }
 }
 
 /// Completes the TLS handshake if the listener uses TLS. Returns `None` if the handshake fails.
-async fn handshake(
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    shutdown: CancellationToken,
-) -> Option<Either<TcpStream, TlsStream<TcpStream>>> {
+async fn handshake<S>(stream: S, tls: Option<TlsAcceptor>) -> Option<Either<S, TlsStream<S>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Some(tls) = tls else { return Some(Either::Left(stream)) };
-    tokio::select! {
-        () = shutdown.cancelled() => None,
-        accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => match accepted {
-            Ok(Ok(stream)) => Some(Either::Right(stream)),
-            Ok(Err(error)) => {
-                debug!(%error, "TLS handshake failed");
-                None
-            }
-            Err(_) => None,
-        },
+    match tls.accept(stream).await {
+        Ok(stream) => Some(Either::Right(stream)),
+        Err(error) => {
+            debug!(%error, "TLS handshake failed");
+            None
+        }
     }
 }
 

@@ -1,6 +1,12 @@
 //! Ctrl-C and SIGTERM.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Time that requests and jobs have after a signal to stop, unless an option says otherwise. It is
+/// less than the 30 s after which Kubernetes and ECS end a container.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Signals that stop this process.
 pub struct Signals {

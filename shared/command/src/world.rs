@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use futures_util::future::join;
 use spillway::{
     app::{self, App, Clients, Endpoints},
     blobs::Blobs,
@@ -18,12 +19,14 @@ use spillway::{
     units::Millis,
 };
 use spillway_stand_ins::{StandIns, clock::Clock as StandInClock};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{
     server::{self, ConnectionLimits, Listener},
     settings::Settings,
+    shutdown::STOP_TIMEOUT,
     tls::{self, Tls},
 };
 
@@ -130,10 +133,12 @@ impl World {
         self.app.clock.advance(Millis::from_ms(by_ms));
     }
 
-    /// Finishes requests and jobs in flight, then stops the deployment.
+    /// Finishes requests and jobs in flight, as far as they end in time, then stops the deployment.
     pub async fn stop(self) {
         self.shutdown.cancel();
-        let _ = tokio::join!(self.server, self.pump);
+        if timeout(STOP_TIMEOUT, join(self.server, self.pump)).await.is_err() {
+            warn!("cut off requests or jobs that still ran after the signal to stop");
+        }
         self.stand_ins.stop().await;
     }
 }

@@ -1,3 +1,5 @@
+mod slow_clients;
+
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering},
@@ -8,7 +10,7 @@ use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::Notify,
+    sync::{Notify, Semaphore},
     task::JoinHandle,
 };
 
@@ -80,11 +82,6 @@ async fn rest(mut connection: TcpStream) -> String {
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 
-/// The shortest timeouts that can be set.
-fn short() -> ConnectionLimits {
-    ConnectionLimits { idle_timeout_s: 1, body_timeout_s: 1, ..ConnectionLimits::default() }
-}
-
 #[tokio::test]
 async fn a_stopped_server_refuses_connections_and_finishes_the_request_in_flight() {
     let server = TestServer::start(ConnectionLimits::default()).await;
@@ -101,26 +98,6 @@ async fn a_stopped_server_refuses_connections_and_finishes_the_request_in_flight
     server.may_answer.add_permits(1);
     assert!(rest(connection).await.ends_with("answer"));
     within(server.task).await.expect("no panic");
-}
-
-#[tokio::test]
-async fn a_connection_without_a_whole_request_is_closed() {
-    let server = TestServer::start(short()).await;
-    for text in ["", "P", "GET / HTTP/1.1\r\nhost"] {
-        let received = server.exchange(text).await;
-        assert!(!received.contains("200"), "{text:?}: {received}");
-    }
-    server.shutdown.cancel();
-    within(server.task).await.expect("no panic");
-}
-
-#[tokio::test]
-async fn a_body_that_does_not_arrive_ends_its_request() {
-    let server = TestServer::start(short()).await;
-    server.may_answer.add_permits(1);
-    let request = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 9\r\n\r\nabc";
-    let received = server.exchange(request).await;
-    assert!(received.starts_with("HTTP/1.1 400"), "{received}");
 }
 
 #[tokio::test]
