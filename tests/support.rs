@@ -53,6 +53,7 @@ impl Deployment {
             data: None,
             port: 0,
             tls_port,
+            allowed_hosts: Vec::new(),
             drain_concurrency: spillway::drain::DEFAULT_CONCURRENCY,
             telemetry,
         };

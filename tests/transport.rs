@@ -239,7 +239,7 @@ async fn send_raw(deployment: &Deployment, request: &str, is_complete: impl Fn(&
 async fn unusual_but_valid_request_heads_are_answered() {
     let deployment = start().await;
     let has_head = |text: &str| text.contains("\r\n\r\n");
-    for host in ["Host: localhost\r\n", "Host: a b[\r\n", "Host: \r\n", "Host: :99999\r\n", ""] {
+    for host in ["Host: localhost\r\n", "Host: LOCALHOST:99999\r\n", "Host: [::1]\r\n", ""] {
         let answer = send_raw(&deployment, &format!("GET /healthz HTTP/1.1\r\n{host}\r\n"), has_head).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
     }
@@ -248,9 +248,35 @@ async fn unusual_but_valid_request_heads_are_answered() {
 
     let body = chat(4, 8).to_string();
     let head = format!("authorization: Bearer {}\r\ncontent-length: {}\r\n", key("t"), body.len());
-    let request = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{head}\r\n");
+    let request =
+        format!("POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n{head}\r\n");
     let answer = send_raw(&deployment, &request, has_head).await;
     assert!(answer.starts_with("HTTP/1.1 100 "), "{answer}");
+}
+
+#[tokio::test]
+async fn locally_a_request_for_another_host_is_refused() {
+    let deployment = start().await;
+    let evil = format!("Host: evil.example:8787\r\nx-api-key: {}\r\n", key("t"));
+    for host in [evil.as_str(), "Host: a b[\r\n", "Host: \r\n", "Host: localhost\r\nHost: evil.example\r\n"] {
+        let request = format!("GET /v1/quota HTTP/1.1\r\n{host}connection: close\r\n\r\n");
+        let answer = send_raw(&deployment, &request, |_| false).await;
+        assert!(answer.starts_with("HTTP/1.1 421 "), "{host}: {answer}");
+        assert!(answer.contains("--allow-host NAME"), "{host}: {answer}");
+    }
+    let request = Request::get("http://evil.example/v1/quota").body(String::new()).expect("a request");
+    let mut client = http2(&deployment).await;
+    assert_eq!(within(client.send_request(request)).await.expect("an answer").status(), 421);
+}
+
+/// Opens a connection with HTTP/2.
+async fn http2(deployment: &Deployment) -> hyper::client::conn::http2::SendRequest<String> {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let stream = TcpStream::connect(deployment.world.url.trim_start_matches("http://")).await.expect("a connection");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (client, connection) = handshake.await.expect("HTTP/2");
+    tokio::spawn(connection);
+    client
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `spillway local`: a whole deployment in one process, without an AWS account.
 
-use std::path::PathBuf;
+use std::{convert::Infallible, path::PathBuf};
 
 use spillway::{drain::DEFAULT_CONCURRENCY, telemetry::Telemetry};
 
@@ -28,6 +28,9 @@ pub struct Args {
     /// Print an event for each request (CloudWatch EMF) to stdout
     #[arg(long)]
     events: bool,
+    /// Name by which clients may call the API, besides the names of this machine; repeatable
+    #[arg(long = "allow-host", value_name = "NAME", value_parser = host_name)]
+    allowed_hosts: Vec<String>,
     /// Number of jobs to run concurrently
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY, value_parser = crate::serve::concurrency)]
     drain_concurrency: usize,
@@ -41,9 +44,14 @@ impl Default for Args {
             config: None,
             data: None,
             events: false,
+            allowed_hosts: Vec::new(),
             drain_concurrency: DEFAULT_CONCURRENCY,
         }
     }
+}
+
+fn host_name(text: &str) -> Result<String, Infallible> {
+    Ok(text.to_ascii_lowercase())
 }
 
 /// Runs until Ctrl-C or SIGTERM, then finishes requests and jobs in flight, as far as they end in
@@ -61,6 +69,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         data: args.data,
         port: args.port,
         tls_port: args.tls.tls_port,
+        allowed_hosts: args.allowed_hosts,
         drain_concurrency: args.drain_concurrency,
         telemetry: if args.events { Telemetry::to(std::io::stdout()) } else { Telemetry::off() },
     })

@@ -3,22 +3,26 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    sync::Arc,
 };
 
 use anyhow::Context;
 use futures_util::future::join;
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
+use serde_json::json;
 use spillway::{
     app::{self, App, Clients, Endpoints},
     blobs::Blobs,
     config::Config,
-    http::handle,
+    http::{Body, handle},
     queue::Queue,
     store::tables,
     telemetry::Telemetry,
     tenant::{ApiKey, CallerRecord, KeyRecord, caller_id},
     units::Millis,
 };
-use spillway_stand_ins::{StandIns, clock::Clock as StandInClock};
+use spillway_stand_ins::{StandIns, browser, clock::Clock as StandInClock};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -51,6 +55,8 @@ pub struct Options {
     pub port: u16,
     /// Port of the API over HTTPS, 0 for any free port; `None` for no HTTPS.
     pub tls_port: Option<u16>,
+    /// Names by which clients may call the API, besides the names of this machine.
+    pub allowed_hosts: Vec<String>,
     /// Number of jobs to run concurrently.
     pub drain_concurrency: usize,
     /// Destination of request events.
@@ -118,10 +124,12 @@ impl World {
         let shutdown = CancellationToken::new();
         let pump = tokio::spawn(spillway::drain::pump(app.clone(), queue, options.drain_concurrency, shutdown.clone()));
         let api = app.clone();
+        let allowed_hosts: Arc<[String]> = options.allowed_hosts.into();
         let handler = move |mut request| {
             let api = api.clone();
+            let is_for_this_machine = browser::is_for_this_machine(&request, &allowed_hosts);
             server::trust_access_key_id(&mut request);
-            async move { handle(&api, request).await }
+            async move { if is_for_this_machine { handle(&api, request).await } else { misdirected() } }
         };
         let server = tokio::spawn(server::serve(listeners, handler, ConnectionLimits::default(), shutdown.clone()));
         Ok(Self { app, stand_ins, stand_in_clock, url, tls, config, shutdown, server, pump })
@@ -141,6 +149,18 @@ impl World {
         }
         self.stand_ins.stop().await;
     }
+}
+
+/// Answers a request for another host than this machine. SDKs of all kinds can read the error.
+fn misdirected() -> Response<Body> {
+    let message = "This broker answers only requests for this machine, such as http://localhost. To call it by another \
+                   name, start it with --allow-host NAME.";
+    let error = json!({ "type": "invalid_request_error", "code": "unknown_host", "message": message });
+    let body = json!({ "type": "error", "error": error, "message": message }).to_string();
+    let mut response = Response::new(Full::from(body).boxed_unsync());
+    *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// Creates Spillway's tables, queues and bucket in `stand_ins`, unless they exist. Returns the

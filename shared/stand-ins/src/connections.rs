@@ -4,6 +4,7 @@ use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::{Either, Full};
 use hyper::{
     body::{Body, Incoming},
     service::service_fn,
@@ -15,11 +16,13 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::browser;
+
 /// Time for requests in flight to finish after a shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Serves requests until `shutdown`, then waits up to five seconds for requests in flight. An `Err`
-/// from the handler closes the connection without a response.
+/// from the handler closes the connection without a response. Requests of web pages are refused.
 pub(crate) async fn serve<A, F, B, E>(listener: TcpListener, shutdown: CancellationToken, handler: A)
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -45,7 +48,9 @@ where
         };
         // Without this option, small frames wait for the delayed acknowledgement of the client.
         let _ = stream.set_nodelay(true);
-        let connection = server.serve_connection(TokioIo::new(stream), service_fn(handler.clone())).into_owned();
+        let handler = handler.clone();
+        let service = service_fn(move |request| answer(handler.clone(), request));
+        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // Clients disconnect and faults close connections. Neither is an error of the stand-in.
@@ -57,5 +62,17 @@ where
     drop(listener);
     if tokio::time::timeout(SHUTDOWN_GRACE, connections.shutdown()).await.is_err() {
         tracing::warn!("connections still open after the grace period");
+    }
+}
+
+/// Passes `request` to `handler`, unless a web page may have sent it.
+async fn answer<A, F, B, E>(handler: A, request: Request<Incoming>) -> Result<Response<Either<B, Full<Bytes>>>, E>
+where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    match browser::refusal(&request) {
+        Some(refusal) => Ok(refusal.map(|body| Either::Right(Full::new(body)))),
+        None => Ok(handler(request).await?.map(Either::Left)),
     }
 }

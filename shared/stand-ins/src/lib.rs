@@ -4,6 +4,7 @@
 //! loopback listener; [`StandIns`] runs all four.
 
 pub mod bedrock;
+pub mod browser;
 pub mod clock;
 mod connections;
 pub mod dynamodb;

@@ -27,10 +27,28 @@ async fn every_endpoint_responds_when_start_returns() {
     assert_eq!(endpoints.map(|(_, url)| url), urls);
     for url in urls {
         let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 "), "{url}: {answer}");
+    }
+    stand_ins.stop().await;
+}
+
+#[tokio::test]
+async fn no_stand_in_answers_a_web_page() {
+    let stand_ins = StandIns::start(Options::default()).await.unwrap();
+    for (_, url) in stand_ins.endpoints() {
+        for (header, status) in
+            [("host: evil.example", "421"), ("host: localhost\r\norigin: http://evil.example", "403")]
+        {
+            let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+            let request = format!("POST /_sim/faults HTTP/1.1\r\n{header}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{url} {header}: {answer}");
+        }
     }
     stand_ins.stop().await;
 }

@@ -72,6 +72,7 @@ pub async fn replay(path: &Path, mut on_result: impl FnMut(Replayed)) -> anyhow:
         data: None,
         port: 0,
         tls_port: None,
+        allowed_hosts: Vec::new(),
         drain_concurrency: spillway::drain::DEFAULT_CONCURRENCY,
         telemetry: Telemetry::off(),
     };
