@@ -49,6 +49,7 @@ mod llama;
 mod model;
 mod nova;
 mod operation;
+mod output_members;
 mod problem;
 mod prompt;
 mod prompt_cache;

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
+    output_members::AnswerCount,
     problem::Problem,
     prompt::Prompt,
     thinking,
@@ -51,6 +52,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
     check(&request)?;
     let mut prompt = Prompt {
         max_tokens: request.max_tokens.and_then(|max_tokens| u64::try_from(max_tokens).ok()),
+        answers: AnswerCount::read(&request.other_members),
         temperature: request.temperature,
         stop_sequences: request.stop_sequences.unwrap_or_default(),
         thinking: thinking::parse(&request.thinking).map_err(Problem::invalid)?,

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{body_schema, problem::Problem, prompt::Prompt};
+use super::{body_schema, output_members::AnswerCount, problem::Problem, prompt::Prompt};
 
 #[derive(Debug, Deserialize)]
 struct Request {
@@ -49,13 +49,14 @@ const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// Parses and checks the body of an InvokeModel call.
 pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
-    let body = Value::Object(body_schema::object(body)?);
-    let request: Request = serde_json::from_value(body).map_err(|_| {
+    let body = body_schema::object(body)?;
+    let answers = AnswerCount::read(&body);
+    let request: Request = serde_json::from_value(Value::Object(body)).map_err(|_| {
         body_schema::invalid_member("messages", "the value does not match the schema of chat completions")
     })?;
     let messages = request.messages.as_deref().unwrap_or_default();
     let max_tokens = check(&request, messages)?;
-    let mut prompt = Prompt { max_tokens, stop_sequences: stops(request.stop.as_ref()), ..Prompt::default() };
+    let mut prompt = Prompt { max_tokens, answers, stop_sequences: stops(request.stop.as_ref()), ..Prompt::default() };
     prompt.single_tool = request.parallel_tool_calls == Some(false);
     prompt.schema = request.response_format.as_ref().and_then(schema);
     read_tools(&mut prompt, request.tools.as_deref().unwrap_or_default(), request.tool_choice.as_ref());

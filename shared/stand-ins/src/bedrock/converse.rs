@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     guardrail::GuardrailReference,
+    output_members::{self, AnswerCount},
     problem::Problem,
     prompt::{Prompt, parse_caller},
     thinking,
@@ -111,12 +112,16 @@ pub(super) fn prompt(request: Request) -> Result<Prompt, Problem> {
     Ok(prompt)
 }
 
-/// Reads the fields of Claude that Converse does not have, with the names of the Messages format.
+/// Reads the fields that Converse does not have: fields of Claude, with the names of the Messages
+/// format, and fields that decide how much a model generates. A limit among them replaces the limit
+/// of `inferenceConfig`.
 fn read_additional_fields(prompt: &mut Prompt, fields: &Value) -> Result<(), Problem> {
     prompt.thinking = thinking::parse(&fields["thinking"]).map_err(from_model)?;
     prompt.effort = fields["output_config"]["effort"].as_str().map(str::to_owned);
     prompt.schema = fields["output_config"]["format"].get("schema").cloned();
     prompt.single_tool = fields["tool_choice"]["disable_parallel_tool_use"] == true;
+    prompt.max_tokens = output_members::largest_limit(fields).or(prompt.max_tokens);
+    prompt.answers = AnswerCount::read_nested(fields);
     Ok(())
 }
 

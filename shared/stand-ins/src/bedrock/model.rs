@@ -8,7 +8,7 @@
 
 use serde_json::Value;
 
-use super::{json_schema, prompt::Prompt, thinking, tokens};
+use super::{json_schema, output_members::AnswerCount, prompt::Prompt, thinking, tokens};
 
 /// A complete answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +19,12 @@ pub(super) struct Answer {
     pub stop_reason: &'static str,
     /// Stop sequence that ended the answer.
     pub stop_sequence: Option<String>,
-    /// Output tokens, including thinking.
+    /// Output tokens of all answers, including thinking.
     pub output_tokens: u64,
-    /// Tokens of the thinking.
+    /// Tokens of the thinking of all answers.
     pub thinking_tokens: u64,
+    /// Number of times that the answer is in the response, if its format has choices.
+    pub choices: u64,
 }
 
 /// A non-empty content block of an answer.
@@ -47,7 +49,8 @@ pub(super) struct ToolUse {
 impl Answer {
     /// Creates an answer without tokens.
     pub fn empty(stop_reason: &'static str) -> Self {
-        Self { blocks: Vec::new(), stop_reason, stop_sequence: None, output_tokens: 0, thinking_tokens: 0 }
+        let (output_tokens, thinking_tokens) = (0, 0);
+        Self { blocks: Vec::new(), stop_reason, stop_sequence: None, output_tokens, thinking_tokens, choices: 1 }
     }
 
     /// Returns the text without thinking and tool calls.
@@ -68,8 +71,8 @@ impl Answer {
     }
 }
 
-/// Answers a prompt with at most `max_tokens`, and with `default_tokens` if the prompt does not
-/// request a length.
+/// Answers a prompt with at most `max_tokens` in each answer, and with `default_tokens` if the
+/// prompt does not request a length.
 pub(super) fn answer(prompt: &Prompt, default_tokens: u64, max_tokens: u64) -> Answer {
     let (echo, directives) = read_directives(&prompt.question);
     let thinking_text = thinking::thinking_text(prompt, directives.thinking_tokens, max_tokens);
@@ -84,7 +87,13 @@ pub(super) fn answer(prompt: &Prompt, default_tokens: u64, max_tokens: u64) -> A
         answer.thinking_tokens = thinking_tokens;
         answer.output_tokens += thinking_tokens;
     }
-    answer
+    let AnswerCount { returned, generated } = prompt.answers;
+    Answer {
+        output_tokens: answer.output_tokens.saturating_mul(generated),
+        thinking_tokens: answer.thinking_tokens.saturating_mul(generated),
+        choices: returned,
+        ..answer
+    }
 }
 
 fn text_answer(prompt: &Prompt, echo: &str, wanted: u64, max_tokens: u64) -> Answer {
@@ -227,6 +236,13 @@ mod tests {
         let answer = answer(&prompt, 64, 1_000);
         assert!(answer.text().starts_with("You said: Good morning [[ you ]] the quick"));
         assert_eq!((answer.output_tokens, answer.stop_reason), (12, "end_turn"));
+    }
+
+    #[test]
+    fn all_answers_that_are_generated_are_output() {
+        let answers = AnswerCount { returned: 2, generated: 3 };
+        let answer = answer(&Prompt { answers, ..prompt_with("[[output_tokens=12]]") }, 64, 1_000);
+        assert_eq!((answer.choices, answer.output_tokens), (2, 36));
     }
 
     #[test]

@@ -16,8 +16,10 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
     body_schema::enum_value(&body, "schemaVersion", &["messages-v1"])?;
     if let Some(config) = body.get_mut("inferenceConfig").and_then(Value::as_object_mut) {
         body_schema::check_members(config, &[], &INFERENCE)?;
-        if let Some(max_tokens) = config.remove("max_new_tokens") {
-            config.entry("maxTokens").or_insert(max_tokens);
+        // Which of two limits Nova obeys is not documented. The simulator obeys the larger one.
+        let limit = ["maxTokens", "max_new_tokens"].iter().filter_map(|name| config.remove(*name));
+        if let Some(limit) = limit.max_by_key(|limit| limit.as_i64()) {
+            config.insert("maxTokens".to_owned(), limit);
         }
     }
     let request = serde_json::from_value(Value::Object(body))

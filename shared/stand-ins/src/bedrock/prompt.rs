@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     call_log::Caller,
     guardrail::GuardrailReference,
+    output_members::AnswerCount,
     problem::Problem,
     prompt_cache::{CacheTtl, PromptPart},
     thinking::Thinking,
@@ -43,8 +44,10 @@ pub(super) struct Prompt {
     pub guardrail: Option<GuardrailReference>,
     /// Sampling temperature.
     pub temperature: Option<f64>,
-    /// Maximum output tokens.
+    /// Maximum output tokens of an answer.
     pub max_tokens: Option<u64>,
+    /// Number of answers.
+    pub answers: AnswerCount,
     /// Sequences that end the answer.
     pub stop_sequences: Vec<String>,
     /// Caller, from `requestMetadata`.

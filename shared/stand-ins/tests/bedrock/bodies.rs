@@ -101,6 +101,28 @@ async fn chat_completions_are_answered_and_streamed() {
 }
 
 #[tokio::test]
+async fn all_choices_are_returned_and_billed() {
+    let bedrock = Bedrock::start().await;
+    let mut body = chat(&tokens::sized_prompt(100, 30));
+    body["n"] = json!(3);
+    let answer = invoke(&bedrock, CHAT, &body).await;
+    let indexes: Vec<_> = answer["choices"].as_array().unwrap().iter().map(|choice| &choice["index"]).collect();
+    assert_eq!((indexes, &answer["usage"]["completion_tokens"]), (vec![&json!(0), &json!(1), &json!(2)], &json!(60)));
+    let chunks = chunks(&bedrock, CHAT, &body).await;
+    for choice in answer["choices"].as_array().unwrap() {
+        let deltas = chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|delta| delta["index"] == choice["index"]);
+        let text: String = deltas.filter_map(|delta| delta["delta"]["content"].as_str()).collect();
+        assert_eq!(text, choice["message"]["content"].as_str().unwrap());
+    }
+    assert_eq!(chunks.last().unwrap()["usage"], answer["usage"]);
+    body["n"] = json!(1);
+    body["best_of"] = json!(4);
+    let best = invoke(&bedrock, CHAT, &body).await;
+    let choices = best["choices"].as_array().unwrap().len();
+    assert_eq!((choices, &best["usage"]["completion_tokens"]), (1, &json!(80)));
+}
+
+#[tokio::test]
 async fn chat_completions_call_tools_and_then_answer_with_text() {
     let bedrock = Bedrock::start().await;
     let tool = |name: &str| json!({ "type": "function", "function": { "name": name, "parameters": {} } });

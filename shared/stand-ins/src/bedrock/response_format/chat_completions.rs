@@ -18,16 +18,22 @@ pub(super) fn body(answer: &Answer, metadata: &CallMetadata) -> Value {
     if !calls.is_empty() {
         message["tool_calls"] = json!(calls);
     }
-    let choice = json!({ "index": 0, "message": message, "finish_reason": finish_reason(answer), "logprobs": null });
+    let finish_reason = finish_reason(answer);
+    let choice =
+        |index| json!({ "index": index, "message": message, "finish_reason": finish_reason, "logprobs": null });
     let mut body = envelope("chat.completion", metadata);
-    body["choices"] = json!([choice]);
+    body["choices"] = (0..answer.choices).map(choice).collect();
     body["usage"] = usage(answer, metadata);
     body
 }
 
-/// Returns all events of a stream except the last.
+/// Returns all events of a stream except the last, one choice after the other.
 pub(super) fn events(answer: &Answer, metadata: &CallMetadata) -> Vec<Event> {
-    let chunk = |delta: Value| Event::chunk(&chunk(metadata, &delta, None));
+    (0..answer.choices).flat_map(|index| choice_events(answer, metadata, index)).collect()
+}
+
+fn choice_events(answer: &Answer, metadata: &CallMetadata, index: u64) -> Vec<Event> {
+    let chunk = |delta: Value| Event::chunk(&chunk(metadata, json!([choice_delta(index, &delta, None)])));
     let mut events = vec![chunk(json!({ "role": "assistant", "content": "" }))];
     let mut calls = 0;
     for block in &answer.blocks {
@@ -55,15 +61,20 @@ pub(super) fn events(answer: &Answer, metadata: &CallMetadata) -> Vec<Event> {
 
 /// Returns the last chunk of a stream.
 pub(super) fn last_chunk(answer: &Answer, metadata: &CallMetadata) -> Value {
-    let mut last = chunk(metadata, &json!({}), Some(finish_reason(answer)));
+    let end = |index| choice_delta(index, &json!({}), Some(finish_reason(answer)));
+    let mut last = chunk(metadata, (0..answer.choices).map(end).collect());
     last["usage"] = usage(answer, metadata);
     last
 }
 
-fn chunk(metadata: &CallMetadata, delta: &Value, finish_reason: Option<&str>) -> Value {
+fn chunk(metadata: &CallMetadata, choices: Value) -> Value {
     let mut chunk = envelope("chat.completion.chunk", metadata);
-    chunk["choices"] = json!([{ "index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null }]);
+    chunk["choices"] = choices;
     chunk
+}
+
+fn choice_delta(index: u64, delta: &Value, finish_reason: Option<&str>) -> Value {
+    json!({ "index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": null })
 }
 
 fn envelope(object: &str, metadata: &CallMetadata) -> Value {
