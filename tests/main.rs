@@ -30,6 +30,7 @@ mod models_and_quota;
 mod native;
 mod operator;
 mod organisations;
+mod output_limits;
 mod overflow;
 mod registry_cache;
 mod responses;

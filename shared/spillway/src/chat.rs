@@ -8,11 +8,13 @@ mod answer;
 mod event;
 mod format;
 mod input;
+mod output_limit;
 
 pub use answer::{Answer, NativeReply, Output};
 pub use event::StreamEvent;
 pub use format::{Format, OutputBound};
 pub use input::{Input, InvokeOptions, NativeInput, Overlaid};
+pub use output_limit::CONVERSE_LIMIT_PATHS;
 
 /// A request for one model answer, from any dialect.
 #[derive(Debug, Clone, PartialEq)]

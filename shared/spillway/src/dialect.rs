@@ -15,6 +15,7 @@ mod json;
 mod limits;
 mod media;
 mod openai;
+mod output_members;
 mod reply;
 mod sse;
 

@@ -120,10 +120,9 @@ fn charge(usage: &Usage, pool: &Pool, rules: &ReserveSettings, default: ReserveR
 /// may be as long as the model allows.
 fn output_cap(request: &ModelRequest, tenant: &Tenant, fitting: Option<u64>) -> Result<(u64, Option<u64>), Problem> {
     let max_output = request.model.max_output_tokens;
-    match request.chat.input.output_bound() {
-        OutputBound::Nothing => return Ok((0, None)),
-        OutputBound::Unknown => return Ok((max_output, None)),
-        OutputBound::Limit => {}
+    let bound = request.chat.input.output_bound();
+    if bound == OutputBound::Nothing {
+        return Ok((0, None));
     }
     match request.chat.max_tokens {
         Some(max_tokens) if max_tokens > max_output => {
@@ -133,6 +132,7 @@ fn output_cap(request: &ModelRequest, tenant: &Tenant, fitting: Option<u64>) -> 
             );
             Err(Problem::invalid("max_tokens", message))
         }
+        _ if bound == OutputBound::Unknown => Ok((max_output, None)),
         Some(max_tokens) => Ok((max_tokens, None)),
         None => {
             let set = tenant.default_max_tokens.min(max_output).min(fitting.unwrap_or(max_output)).max(1);

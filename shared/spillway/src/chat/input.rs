@@ -3,7 +3,10 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
-use super::format::{self, Format, OutputBound};
+use super::{
+    format::{Format, OutputBound},
+    output_limit::{self, CONVERSE_LIMIT_PATHS},
+};
 
 /// The body of one call, or of several that make one answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,16 +61,14 @@ impl Input {
         }
     }
 
-    /// Returns the top-level member of `body` that sets the output limit to `max_tokens`; `None` if
+    /// Returns the top-level members of `body` that set the output limit to `max_tokens`; none if
     /// the limit cannot be set.
-    pub fn with_max_tokens(&self, body: &Map<String, Value>, max_tokens: u64) -> Option<(&'static str, Value)> {
-        match self {
-            Self::Converse(_) => {
-                let config = format::with_member(body.get("inferenceConfig"), "maxTokens", max_tokens);
-                Some(("inferenceConfig", config))
-            }
-            Self::Native(native) => native.format?.with_max_tokens(body, max_tokens),
-        }
+    pub fn with_max_tokens(&self, body: &Map<String, Value>, max_tokens: u64) -> Vec<(&'static str, Value)> {
+        let paths = match self {
+            Self::Converse(_) => &CONVERSE_LIMIT_PATHS[..],
+            Self::Native(native) => native.format.map_or(&[][..], Format::limit_paths),
+        };
+        output_limit::members(body, paths, max_tokens)
     }
 }
 

@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 use super::{
     AnswerContext, Dialect, Echo, Encoder, Rendered, anthropic, bedrock, headers,
     json::{self, Path},
-    openai,
+    openai, output_members,
 };
 use crate::{
-    chat::{Answer, Format, NativeReply, Output, Request},
+    chat::{Answer, CONVERSE_LIMIT_PATHS, Format, NativeReply, Output, Request},
     problem::{Kind, Problem},
     stored_headers::StoredHeaders,
 };
@@ -53,6 +53,22 @@ impl Api {
             Self::ChatCompletions | Self::Responses | Self::Embeddings => Dialect::OpenAi,
             Self::Messages => Dialect::Anthropic,
             Self::Converse | Self::Invoke => Dialect::Bedrock,
+        }
+    }
+
+    /// Returns the paths at which a body may have its output limit; none if the format of the body
+    /// is not known. Returns nothing if there is no output.
+    fn limit_paths(self, format: Option<Format>) -> Option<&'static [&'static str]> {
+        match self {
+            Self::ChatCompletions => Some(Format::ChatCompletions.limit_paths()),
+            Self::Responses => Some(&["max_output_tokens"]),
+            Self::Messages => Some(Format::Messages.limit_paths()),
+            Self::Converse => Some(&CONVERSE_LIMIT_PATHS),
+            Self::Invoke => match format {
+                Some(format) => Some(format.limit_paths()).filter(|paths| !paths.is_empty()),
+                None => Some(&[]),
+            },
+            Self::Embeddings => None,
         }
     }
 
@@ -156,6 +172,8 @@ impl Draft {
     /// quotes prompt text.
     pub fn request(self, format: Option<Format>, headers: &HeaderMap) -> Result<(Request, Echo), Problem> {
         let Self { api, model, body, stream } = self;
+        let paths = api.limit_paths(format);
+        let max_tokens = paths.map(|paths| output_members::limit(&body, paths)).transpose()?.flatten();
         match api {
             Api::ChatCompletions => openai::parse(model, body),
             Api::Responses => openai::parse_response(model, body),
@@ -165,7 +183,7 @@ impl Draft {
             }
             Api::Messages => without_echo(anthropic::parse(model, body, headers)),
             Api::Converse => without_echo(bedrock::parse(model, body, stream)),
-            Api::Invoke => without_echo(bedrock::invoke(model, body, format, headers, stream)),
+            Api::Invoke => without_echo(bedrock::invoke(model, body, format, max_tokens, headers, stream)),
         }
     }
 

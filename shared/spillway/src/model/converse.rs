@@ -53,7 +53,7 @@ pub(super) async fn stream(
 fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Bytes {
     let pairs = body.get("requestMetadata").and_then(Value::as_object);
     let mut members = vec![("requestMetadata", request_metadata(call, pairs.unwrap_or(&Map::new())))];
-    members.extend(call.max_tokens.and_then(|max_tokens| call.input.with_max_tokens(body, max_tokens)));
+    members.extend(call.max_tokens.into_iter().flat_map(|max_tokens| call.input.with_max_tokens(body, max_tokens)));
     members.extend(call.pool.service_tier.as_ref().map(|tier| ("serviceTier", json!({ "type": tier }))));
     // Strings, numbers and JSON values always serialize.
     serde_json::to_vec(&Overlaid { body, members }).unwrap_or_default().into()

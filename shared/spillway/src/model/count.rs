@@ -47,7 +47,7 @@ fn payload(input: &Input) -> Bytes {
         Input::Converse(body) => json!({"converse": countable_members(body)}),
         Input::Native(_) => {
             // InvokeModel requires an output limit, which does not count.
-            let members = input.with_max_tokens(body, 1).into_iter().collect();
+            let members = input.with_max_tokens(body, 1);
             // Strings, numbers and JSON values always serialize.
             let native = serde_json::to_vec(&Overlaid { body, members }).unwrap_or_default();
             json!({"invokeModel": {"body": STANDARD.encode(native)}})

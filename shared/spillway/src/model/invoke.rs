@@ -105,9 +105,9 @@ fn headers(call: &ModelCall<'_>, native: &NativeInput, accept: &'static str) -> 
 }
 
 fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Bytes {
-    let members = call.max_tokens.and_then(|max_tokens| call.input.with_max_tokens(body, max_tokens));
+    let members = call.max_tokens.map(|max_tokens| call.input.with_max_tokens(body, max_tokens)).unwrap_or_default();
     // Strings, numbers and JSON values always serialize.
-    serde_json::to_vec(&Overlaid { body, members: members.into_iter().collect() }).unwrap_or_default().into()
+    serde_json::to_vec(&Overlaid { body, members }).unwrap_or_default().into()
 }
 
 /// Reads the token usage of a reply: from its headers, and from its body if that is Anthropic's,

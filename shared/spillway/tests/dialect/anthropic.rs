@@ -26,16 +26,16 @@ fn a_plain_request_becomes_converse() {
         Api::Messages,
         &hello(json!({
         "system": "Be brief.", "temperature": 0, "top_p": 0.9, "top_k": 5, "stop_sequences": ["END"], "stream": true,
-        "thinking": {"type": "enabled", "budget_tokens": 1024}, "metadata": {"user_id": "u"}})),
+        "max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 1024}, "metadata": {"user_id": "u"}})),
     );
-    assert_eq!((request.model.as_str(), request.stream, request.max_tokens), ("claude", true, Some(9)));
+    assert_eq!((request.model.as_str(), request.stream, request.max_tokens), ("claude", true, Some(2_000)));
     assert_eq!(request.ignored, ["metadata"]);
     assert_eq!(
         sent(&request),
         json!({
             "messages": [{"role": "user", "content": [{"text": "Hi"}]}],
             "system": [{"text": "Be brief."}],
-            "inferenceConfig": {"maxTokens": 9, "temperature": 0, "topP": 0.9, "stopSequences": ["END"]},
+            "inferenceConfig": {"maxTokens": 2000, "temperature": 0, "topP": 0.9, "stopSequences": ["END"]},
             "additionalModelRequestFields": {"thinking": {"type": "enabled", "budget_tokens": 1024}, "top_k": 5},
             "additionalModelResponseFieldPaths": ["/stop_sequence"],
         })

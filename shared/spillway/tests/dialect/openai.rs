@@ -210,7 +210,11 @@ fn parameters_that_would_change_the_answer_are_rejected_by_name() {
     }
     let message = rejection_message(Api::ChatCompletions, hello(json!({"temperature": 1.5})), "temperature");
     assert!(message.contains("0 to 1"), "{message}");
-    rejection_message(Api::ChatCompletions, hello(json!({"max_tokens": 5, "max_completion_tokens": 6})), "max_tokens");
+    rejection_message(
+        Api::ChatCompletions,
+        hello(json!({"max_tokens": 5, "max_completion_tokens": 6})),
+        "max_completion_tokens",
+    );
 }
 
 #[test]

@@ -6,20 +6,20 @@ use serde_json::{Map, Value};
 use super::request::check_metadata_pairs;
 use crate::{
     chat::{Format, Input, InvokeOptions, NativeInput, Request},
-    dialect::json::{self, Path, Read},
+    dialect::json::{Path, Read},
     problem::Problem,
 };
 
-/// Reads the output limit of a body of `format`, and the headers. The rest of the body is not read.
+/// Reads the headers of a request whose body of `format` has the output limit `max_tokens`. The
+/// body is not read.
 pub fn parse(
     model: String,
     body: Map<String, Value>,
     format: Option<Format>,
+    max_tokens: Option<u64>,
     headers: &HeaderMap,
     stream: bool,
 ) -> Result<Request, Problem> {
-    let limit = format.and_then(|format| format.max_tokens(&body));
-    let max_tokens = limit.map(|(path, value)| json::token_limit(value.clone(), &Path::Root.key(&path))).transpose()?;
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let owned = |name: &str| header(name).map(str::to_owned);
     let at = Path::Root;

@@ -9,18 +9,6 @@ use crate::{
     problem::Problem,
 };
 
-/// Names of output limits that models accept in addition to Converse's. Such a limit would bypass
-/// the reservation.
-const HIDDEN_TOKEN_LIMITS: [&str; 7] = [
-    "max_tokens",
-    "max_completion_tokens",
-    "max_tokens_to_sample",
-    "max_gen_len",
-    "max_new_tokens",
-    "maxTokens",
-    "maxTokenCount",
-];
-
 /// Maximum number of the caller's metadata pairs. Bedrock accepts 16, and Spillway adds two
 /// (`tenant` and `request_id`).
 const MAX_METADATA_PAIRS: usize = 14;
@@ -40,7 +28,6 @@ pub fn parse(model: String, mut body: Map<String, Value>, stream: bool) -> Resul
         None => None,
         Some(config) => check_inference(members(config, &at.key("inferenceConfig"))?, &at.key("inferenceConfig"))?,
     };
-    check_additional(&body)?;
     check_metadata(&body)?;
     let service_tier = take_choice(&mut body, "serviceTier", "type")?;
     let service_tier =
@@ -85,23 +72,6 @@ fn check_inference(config: &Map<String, Value>, at: &Path) -> Read<Option<u64>> 
     }
     present("stopSequences").map(|value| json::names(value, &at.key("stopSequences"))).transpose()?;
     present("maxTokens").map(|value| json::token_limit(value, &at.key("maxTokens"))).transpose()
-}
-
-fn check_additional(body: &Map<String, Value>) -> Read<()> {
-    let at = Path::Root.key("additionalModelRequestFields");
-    let Some(Value::Object(additional)) = body.get("additionalModelRequestFields") else { return Ok(()) };
-    reject_hidden_limit(additional, &at)?;
-    additional.iter().try_for_each(|(name, value)| match value {
-        Value::Object(inner) => reject_hidden_limit(inner, &at.key(&sanitized(name))),
-        _ => Ok(()),
-    })
-}
-
-fn reject_hidden_limit(members: &Map<String, Value>, at: &Path) -> Read<()> {
-    match HIDDEN_TOKEN_LIMITS.iter().find(|name| members.contains_key(**name)) {
-        Some(name) => Err(at.key(name).error("is not supported; use inferenceConfig.maxTokens")),
-        None => Ok(()),
-    }
 }
 
 fn check_metadata(body: &Map<String, Value>) -> Read<()> {

@@ -83,12 +83,6 @@ fn stream_options(fields: &mut Fields, ignored: &mut Ignored) -> Read<bool> {
 fn inference(fields: &mut Fields, inner: &mut ConverseBody) -> Read<Option<u64>> {
     let former = fields.optional("max_tokens", json::token_limit)?;
     let current = fields.optional("max_completion_tokens", json::token_limit)?;
-    if let (Some(former), Some(current)) = (former, current)
-        && former != current
-    {
-        let text = "differs from max_completion_tokens, which replaces it; send only max_completion_tokens";
-        return Err(Path::Root.key("max_tokens").error(text));
-    }
     let max_tokens = current.or(former);
     let temperature = fields.optional("temperature", parameters::temperature)?;
     let top_p = fields.optional("top_p", json::fraction)?;
@@ -120,10 +114,8 @@ fn output(fields: &mut Fields, inner: &mut ConverseBody, ignored: &mut Ignored) 
 
 /// Rejects parameters whose value is not the only one that Bedrock supports.
 fn check_fixed_values(fields: &mut Fields) -> Read<()> {
-    fields.optional("n", |value, at| match value.as_u64() {
-        Some(1) => Ok(()),
-        _ => Err(at.error("only 1 is supported; Bedrock returns one answer per request")),
-    })?;
+    // Another number than 1 has been refused.
+    fields.take("n");
     fields.optional("modalities", |value, at| match json::names(value, at)?.as_slice() {
         [only] if only == "text" => Ok(()),
         _ => Err(at.error(r#"only ["text"] is supported"#)),
