@@ -17,6 +17,8 @@ pub(super) struct Caller {
     /// Application id of the SDK, which the user agent carries as `app/…` (AWS SDKs and Tools
     /// Reference Guide, "Application ID").
     pub app: Option<String>,
+    /// Project that is billed: `projectIdentifier`, or `X-Amzn-Bedrock-ProjectIdentifier`.
+    pub project: Option<String>,
 }
 
 /// Returns the application id in a user agent.

@@ -26,6 +26,7 @@ pub(super) struct Request {
     service_tier: Option<ServiceTier>,
     performance_config: Option<PerformanceConfig>,
     guardrail_config: Option<GuardrailConfig>,
+    project_identifier: Option<String>,
     #[serde(default)]
     additional_model_request_fields: Value,
     #[serde(default)]
@@ -101,6 +102,7 @@ pub(super) fn prompt(request: Request) -> Result<Prompt, Problem> {
     read_output(&mut prompt, &request.output_config)?;
     prompt.guardrail = request.guardrail_config.map(guardrail_reference);
     prompt.caller = request.request_metadata.as_ref().map(parse_caller).transpose()?.unwrap_or_default();
+    prompt.caller.project = request.project_identifier;
     prompt.service_tier = request.service_tier.map(|tier| tier.r#type);
     prompt.latency = request.performance_config.and_then(|config| config.latency);
     if prompt.service_tier.as_deref().is_some_and(|tier| !is_service_tier(tier)) {

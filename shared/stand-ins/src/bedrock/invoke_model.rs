@@ -36,6 +36,7 @@ pub(super) fn read_headers(prompt: &mut Prompt, headers: &HeaderMap) -> Result<(
             .map_err(|_| Problem::invalid("X-Amzn-Bedrock-Request-Metadata is not a JSON object of strings."))?;
         prompt.caller = parse_caller(&metadata)?;
     }
+    prompt.caller.project = header("x-amzn-bedrock-projectidentifier").map(str::to_owned);
     prompt.service_tier = header("x-amzn-bedrock-service-tier").map(str::to_owned);
     prompt.latency = header("x-amzn-bedrock-performanceconfig-latency").map(str::to_owned);
     if prompt.service_tier.as_deref().is_some_and(|tier| !converse::is_service_tier(tier)) {

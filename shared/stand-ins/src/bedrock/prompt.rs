@@ -164,5 +164,5 @@ pub(super) fn parse_caller(metadata: &BTreeMap<String, String>) -> Result<Caller
         ));
     }
     let named = |name: &str| metadata.get(name).cloned();
-    Ok(Caller { tenant: named("tenant"), request_id: named("request_id"), app: None })
+    Ok(Caller { tenant: named("tenant"), request_id: named("request_id"), ..Caller::default() })
 }
