@@ -33,6 +33,7 @@ mod organisations;
 mod output_limits;
 mod overflow;
 mod registry_cache;
+mod resources;
 mod responses;
 mod right_sizing;
 mod streams;

@@ -238,7 +238,8 @@ async fn texts_are_embedded_by_titan_and_by_cohere() {
 
 #[tokio::test]
 async fn applying_a_guardrail_counts_as_one_request_without_tokens() {
-    let deployment = claude().await;
+    let fields = format!("{FIELDS}\nguardrails = [{{ id = \"gr1\" }}]");
+    let deployment = Deployment::start(&deployment(&fields, &pool("only", "on_demand", CLAUDE, ""))).await;
     let client = aws_client(&deployment);
     let apply = |text: &str| {
         let text = GuardrailTextBlock::builder().text(text).build().expect("a text");
@@ -252,9 +253,11 @@ async fn applying_a_guardrail_counts_as_one_request_without_tokens() {
     assert_eq!(blocked.action(), &GuardrailAction::GuardrailIntervened);
     let quota = deployment.quota("t").await;
     assert_eq!((used(&quota, "requests_per_minute"), used(&quota, "tokens_per_minute")), (2, 0));
-    let path = "/guardrail/NOT/version/1/apply";
-    let refused = deployment.ask(path, "t", &json!({ "source": "INPUT", "content": [] })).await;
-    assert_eq!((refused.status, refused.header("x-amzn-errortype")), (400, "ValidationException"));
+    for (id, status, error) in [("not", 403, "AccessDeniedException"), ("gr1", 400, "ValidationException")] {
+        let path = format!("/guardrail/{id}/version/1/apply");
+        let refused = deployment.ask(&path, "t", &json!({ "source": "INPUT", "content": [] })).await;
+        assert_eq!((refused.status, refused.header("x-amzn-errortype")), (status, error));
+    }
     let quota = deployment.quota("t").await;
     assert_eq!((used(&quota, "requests_per_minute"), used(&quota, "in_flight")), (2, 0));
 }

@@ -15,6 +15,7 @@ IMPATIENT_TENANT = """
 [[tenants]]
 name = "{name}"
 limits = {{ requests_per_minute = 15 }}
+guardrails = [{{ id = "grrivers1" }}]
 burst = {{ requests_s = 0 }}
 """
 

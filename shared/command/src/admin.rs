@@ -251,7 +251,11 @@ pub async fn execute(command: Admin, app: &App, now: UnixMs, out: &mut impl Writ
     let registry = &app.registry;
     match command {
         Admin::Tenants(Scoped { command, .. }) => match command {
-            Tenants::Apply { file } => return apply::tenants(registry, &Entries::read(&file)?, out).await,
+            Tenants::Apply { file } => {
+                let entries = Entries::read(&file)?;
+                apply::check_buckets(&entries, app.own_bucket())?;
+                return apply::tenants(registry, &entries, out).await;
+            }
             Tenants::List => show::tenants(registry, out).await?,
             Tenants::Show { name } => show::tenant(registry, &name, out).await?,
             Tenants::Delete { name } => apply::delete_tenant(registry, &name, out).await?,
@@ -278,6 +282,7 @@ pub async fn execute(command: Admin, app: &App, now: UnixMs, out: &mut impl Writ
         Admin::Ledger(Scoped { command: LedgerCommand::Verify(args), .. }) => verify::run(app, &args, now, out).await?,
         Admin::Config(Check::Check { file }) => {
             let entries = Entries::read(&file)?;
+            apply::check_buckets(&entries, app.own_bucket())?;
             let (tenants, models) = (entries.tenants.len(), entries.models.len());
             writeln!(out, "{} is valid (tenants: {tenants}, models: {models})", file.display())?;
         }

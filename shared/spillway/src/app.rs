@@ -205,6 +205,11 @@ impl App {
         }
     }
 
+    /// Returns the name of the bucket, if there is one. No request may name it.
+    pub fn own_bucket(&self) -> Option<&str> {
+        self.blobs.as_ref().map(Blobs::bucket)
+    }
+
     /// Creates the app from the environment, with events on stdout and logs on stderr.
     ///
     /// # Errors

@@ -34,6 +34,11 @@ impl Blobs {
         Self { client, bucket: bucket.into() }
     }
 
+    /// Returns the name of the bucket.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
     /// Creates the bucket unless it exists. For deployments without a template.
     ///
     /// # Errors

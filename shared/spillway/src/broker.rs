@@ -26,7 +26,7 @@ pub use accounts::{
 pub use capacity::capacity;
 pub use count::{TokenCount, count_tokens};
 use estimate::Plan;
-pub use guardrail::{GuardrailResult, apply_guardrail};
+pub use guardrail::{GuardrailResult, NamedGuardrail, apply_guardrail};
 pub use problems::behind_jobs;
 pub use respond::{Delta, Deltas};
 

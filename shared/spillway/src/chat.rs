@@ -1,8 +1,9 @@
 //! Requests to models and their answers, in the shapes that Spillway sends: Bedrock's Converse, or
 //! the model's own body.
 //!
-//! Bodies stay JSON. Spillway parses the members that it acts on and passes on the rest, so a field
-//! that Bedrock adds tomorrow passes through today, and no dialect needs to know every block type.
+//! Bodies stay JSON. Spillway parses the members that it acts on and passes on the rest, so no
+//! dialect needs to know every block type. Only the top-level members of Converse must be known,
+//! and a member that names a resource is found at any depth.
 
 mod answer;
 mod event;

@@ -17,6 +17,7 @@ mod media;
 mod openai;
 mod output_members;
 mod reply;
+mod resources;
 mod sse;
 
 use bytes::Bytes;
@@ -29,8 +30,10 @@ use crate::{
 };
 
 pub use api::{Api, Draft};
+pub use bedrock::GuardrailContent;
 pub use encoder::Encoder;
 pub use openai::{ResponseEcho, ResponseState, ResponseStream, ResumedStream, ToolAlias, last_response};
+pub use resources::{check as check_resources, unlisted_guardrail};
 
 /// Maximum size of a request, in bytes: of a body, compressed or not, and of a line of a batch.
 /// Parsed, a request can take many times its size. Less fits into an event of Lambda (see the API

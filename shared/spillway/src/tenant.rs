@@ -1,15 +1,19 @@
 //! Tenants, their limits, keys and callers.
 
+mod bucket;
 mod caller;
 pub mod endpoint;
 mod event_type;
+mod guardrail;
 mod key;
 
 use serde::{Deserialize, Serialize};
 
+pub use bucket::bucket_of_uri;
 pub use caller::{CallerRecord, caller_id};
 pub use endpoint::{Endpoint, Secret};
 pub use event_type::EventType;
+pub use guardrail::{GuardrailGrant, GuardrailUnits};
 pub use key::{ApiKey, KeyRecord};
 
 use crate::{
@@ -64,6 +68,13 @@ pub struct Tenant {
     /// Public names of the models that it may call; empty means all.
     #[serde(default)]
     pub models: Vec<String>,
+    /// Buckets of S3 that its requests may name; none by default. Bedrock reads an object with the
+    /// rights of the broker.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub buckets: Vec<String>,
+    /// Guardrails that its requests may name; none by default.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub guardrails: Vec<GuardrailGrant>,
     /// Time for which a job may wait for room before it expires, in seconds.
     #[serde(default = "default_job_ttl_s")]
     pub job_ttl_s: u64,
@@ -118,6 +129,12 @@ impl Tenant {
         for model in &self.models {
             validate::name("models", model, 128, "._:-", &mut wrong);
         }
+        for bucket in self.buckets.iter().filter(|bucket| !bucket::is_bucket(bucket)) {
+            wrong.push(format!("buckets: {bucket:?} must be the name of an S3 bucket: 3 to 63 of a-z 0-9 . -"));
+        }
+        for guardrail in &self.guardrails {
+            guardrail.check(&mut wrong);
+        }
         wrong
     }
 
@@ -129,6 +146,11 @@ impl Tenant {
     /// Returns whether the tenant may call the model with this public name.
     pub fn may_call(&self, model: &str) -> bool {
         self.models.is_empty() || self.models.iter().any(|allowed| allowed == model)
+    }
+
+    /// Returns the grant for `version` of the guardrail with this id or ARN.
+    pub fn guardrail(&self, id: &str, version: &str) -> Option<&GuardrailGrant> {
+        self.guardrails.iter().find(|grant| grant.covers(id, version))
     }
 }
 
@@ -229,6 +251,8 @@ mod tests {
             "job_ttl_s": 0,
             "drain_in_flight": 0,
             "models": ["good", "not/good"],
+            "buckets": ["good-bucket", "s3://bucket"],
+            "guardrails": [{"id": "abc123"}, {"id": "ABC"}],
         }))
         .check();
         let expected = [
@@ -240,8 +264,19 @@ mod tests {
             "job_ttl_s: 0 must be 1 to 1209600",
             "drain_in_flight: 0 must be 1 to 1000000000000",
             r#"models: "not/good" must be 1 to 128 of a-z A-Z 0-9 . _ : -"#,
+            r#"buckets: "s3://bucket" must be the name of an S3 bucket: 3 to 63 of a-z 0-9 . -"#,
+            r#"guardrails.id: "ABC" must be the id or the ARN of a guardrail"#,
         ];
         assert_eq!(wrong, expected);
+    }
+
+    #[test]
+    fn an_entry_without_resources_is_stored_as_before() {
+        let stored = serde_json::to_value(tenant(serde_json::json!({"name": "a"}))).expect("a document");
+        assert!(stored.get("buckets").is_none() && stored.get("guardrails").is_none(), "{stored}");
+        let fields = serde_json::json!({"name": "a", "buckets": ["media"], "guardrails": [{"id": "abc"}]});
+        let stored = serde_json::to_value(tenant(fields.clone())).expect("a document");
+        assert_eq!((&stored["buckets"], &stored["guardrails"]), (&fields["buckets"], &fields["guardrails"]));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::{
 /// errors, and sums of smaller numbers cannot overflow.
 pub(crate) const MAX_AMOUNT: u64 = 1_000_000_000_000;
 
+/// Maximum of any price in USD. Higher prices are typing errors.
+pub(crate) const MAX_PRICE: f64 = 1_000_000.0;
+
 /// Returns whether a setting has its default value. Defaults are not written, so that functions of
 /// an older version can still read the entry.
 pub(crate) fn is_default<T: Default + PartialEq>(setting: &T) -> bool {
@@ -72,6 +75,6 @@ pub(crate) fn prices(field: &str, prices: &Prices, wrong: &mut Vec<String>) {
         ("cache_write_1h", cache_write_1h.unwrap_or_default()),
     ] {
         // A NaN is in no range.
-        range(format_args!("{field}.{price}"), value, 0.0..=1_000_000.0, wrong);
+        range(format_args!("{field}.{price}"), value, 0.0..=MAX_PRICE, wrong);
     }
 }

@@ -44,6 +44,20 @@ pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Writ
     Ok(changes)
 }
 
+/// Refuses tenants that list `own_bucket`, in which the broker keeps the bodies of all tenants.
+/// Their requests would be refused.
+pub fn check_buckets(entries: &Entries, own_bucket: Option<&str>) -> anyhow::Result<()> {
+    let Some(own_bucket) = own_bucket else { return Ok(()) };
+    let lists_it = |tenant: &&Tenant| tenant.buckets.iter().any(|bucket| bucket == own_bucket);
+    match entries.tenants.iter().find(lists_it) {
+        Some(tenant) => bail!(
+            "tenant {} lists the bucket {own_bucket}, which has the files of all tenants; nothing was changed",
+            tenant.name
+        ),
+        None => Ok(()),
+    }
+}
+
 /// Writes the models in a file, unless an ID would then resolve to two models.
 pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write) -> anyhow::Result<Vec<Change>> {
     if entries.models.is_empty() {
@@ -148,4 +162,18 @@ async fn warn_of_unknown_models(registry: &Registry, entries: &Entries, out: &mu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_tenant_lists_the_bucket_of_the_broker() {
+        let entries =
+            Entries::parse("[[tenants]]\nname = \"a\"\nbuckets = [\"media\", \"own-bodies\"]").expect("entries");
+        assert!(check_buckets(&entries, None).is_ok() && check_buckets(&entries, Some("other")).is_ok());
+        let error = check_buckets(&entries, Some("own-bodies")).expect_err("the broker's bucket");
+        assert!(error.to_string().starts_with("tenant a lists the bucket own-bodies"), "{error}");
+    }
 }

@@ -6,7 +6,7 @@ use tracing::error;
 
 use crate::{
     problem::{ExceededLimits, Kind, Problem, RefusedBy},
-    quota::{LimitState, Refusal, Unit},
+    quota::{Limit, LimitState, Refusal, Unit},
     units::Millis,
 };
 
@@ -49,6 +49,18 @@ pub fn behind_jobs(tenant: &str, retry_after: Millis) -> Problem {
 /// Bedrock throttled the guardrail.
 pub fn guardrail_throttled() -> Problem {
     throttled("Bedrock has no capacity for this guardrail now.", THROTTLED_RETRY_AFTER)
+}
+
+/// The content for a guardrail costs more than `cap`, the whole `limit` of `payer`.
+pub fn guardrail_too_large(payer: &str, limit: Limit, cap: u64, cost_microusd: u64) -> Problem {
+    let message = format!(
+        "This content can never be admitted: its {cost_microusd} micro-USD exceed the whole limit {} of {cap} of \
+         tenant {payer}. Shorten the content.",
+        limit.name()
+    );
+    let exceeded = ExceededLimits { payer: payer.to_owned(), limits: vec![limit], limit_states: Vec::new() };
+    let refused_by = Some(RefusedBy::Limits(Box::new(exceeded)));
+    Problem { param: Some("content".into()), refused_by, ..Problem::new(Kind::BudgetExhausted, message) }
 }
 
 /// The request is larger than the share of every pool of `model` that it may fill.

@@ -2,12 +2,15 @@
 //! bodies only the model understands.
 
 mod count;
+mod guardrail;
 mod invoke;
+mod members;
 mod problem;
 mod request;
 mod stream;
 
 pub use count::parse as count;
+pub use guardrail::GuardrailContent;
 pub use invoke::parse as invoke;
 pub use problem::{exception, problem, status};
 pub use request::parse;

@@ -250,8 +250,12 @@ pub fn names(value: Value, at: &Path) -> Read<Vec<String>> {
 /// Returns the caller's `word` (a role, a type, a field name) in a form that an error can repeat:
 /// truncated, and without special characters.
 pub fn sanitized(word: &str) -> String {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || "_-.:/[]".contains(c) { c } else { '?' };
-    word.chars().take(MAX_WORD_CHARS).map(allowed).collect()
+    word.chars().take(MAX_WORD_CHARS).map(shown_char).collect()
+}
+
+/// Returns `c` if an error can repeat it, else a question mark.
+pub fn shown_char(c: char) -> char {
+    if c.is_ascii_alphanumeric() || "_-.:/[]".contains(c) { c } else { '?' }
 }
 
 fn requests_nothing(value: &Value) -> bool {

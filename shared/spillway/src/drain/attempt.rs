@@ -8,7 +8,7 @@ use super::{lease::AttemptTimes, partial_output::PartialOutput};
 use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError},
-    dialect::{AnswerContext, Api, Echo, Rendered},
+    dialect::{AnswerContext, Api, Echo, Rendered, check_resources},
     job::{FailureReason, Job, JobOutcome, JobReader, StoredResult},
     problem::{Kind, Problem},
     quota::Capacity,
@@ -169,6 +169,7 @@ async fn read(app: &App, job: &Job, body: &[u8], times: Option<AttemptTimes>) ->
     let draft = api.read(body, job.call.model.as_deref(), job.call.stream)?;
     let model = app.registry.model_for(&tenant, draft.model()).await?;
     let (mut chat, echo) = draft.request(model.format(), &(&job.call.headers).into())?;
+    check_resources(&chat, &tenant, app.own_bucket())?;
     // The numbers of a background response's events must not depend on when it is read.
     chat.stream |= job.reader == JobReader::Background;
     let event = RequestEvent {

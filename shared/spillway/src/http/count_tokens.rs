@@ -8,7 +8,7 @@ use super::{Body, Call, record, reply};
 use crate::{
     app::App,
     broker::{self, TokenCount},
-    dialect::{Api, Draft},
+    dialect::{Api, Draft, check_resources},
     problem::Problem,
     telemetry::{RequestEvent, RequestOutcome},
 };
@@ -53,5 +53,6 @@ async fn count_draft(
     let model = app.registry.model_for(&call.tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
     let request = draft.to_count(model.format(), &call.head.parts.headers)?;
+    check_resources(&request, &call.tenant, app.own_bucket())?;
     broker::count_tokens(app, &model, &request).await
 }

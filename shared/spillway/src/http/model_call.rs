@@ -10,7 +10,7 @@ use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError, Served},
     chat::Request,
-    dialect::{AnswerContext, Api, Echo},
+    dialect::{AnswerContext, Api, Echo, check_resources},
     job::StoredCall,
     overflow,
     problem::{Kind, Problem},
@@ -130,6 +130,7 @@ async fn read(
     let model = app.registry.model_for(&tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
     let (chat_request, echo) = draft.request(model.format(), &call.head.parts.headers)?;
+    check_resources(&chat_request, &tenant, app.own_bucket())?;
     event.stream = chat_request.stream;
     let wait = call.preferences.wait;
     let hold = match when_full {

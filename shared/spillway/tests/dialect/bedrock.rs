@@ -41,7 +41,7 @@ fn request_metadata_has_space_for_our_pairs() {
 fn a_body_passes_unchanged() {
     let body = hello(json!({
         "system": [], "inferenceConfig": {"maxTokens": 9, "temperature": 0.5}, "requestMetadata": {"team": "a"},
-        "additionalModelRequestFields": {"top_k": 5}, "tomorrow": {"z": 1, "a": 2},
+        "additionalModelRequestFields": {"top_k": 5, "tomorrow": {"z": 1, "a": 2}},
         "toolConfig": {"tools": [{"systemTool": {"name": "x"}}]}}));
     let (request, _) = read(Api::Converse, body.to_string().as_bytes(), Some("m"), true).expect("a valid request");
     assert_eq!((request.model.as_str(), request.stream, request.max_tokens), ("m", true, Some(9)));

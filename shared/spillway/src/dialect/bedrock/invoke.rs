@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::request::check_metadata_pairs;
+use super::{members::project_is_default, request::check_metadata_pairs};
 use crate::{
     chat::{Format, Input, InvokeOptions, NativeInput, Request},
     dialect::json::{Path, Read},
@@ -27,6 +27,9 @@ pub fn parse(
     if let Some(latency) = header(LATENCY) {
         super::standard_latency(latency, &at.key(LATENCY))?;
     }
+    if let Some(project) = header(PROJECT) {
+        project_is_default(project, &at.key(PROJECT))?;
+    }
     let options = InvokeOptions {
         accept: owned(if stream { "x-amzn-bedrock-accept" } else { "accept" }),
         guardrail_id: owned("x-amzn-bedrock-guardrailidentifier"),
@@ -44,6 +47,7 @@ pub fn parse(
 const TIER: &str = "x-amzn-bedrock-service-tier";
 const LATENCY: &str = "x-amzn-bedrock-performanceconfig-latency";
 const METADATA: &str = "x-amzn-bedrock-request-metadata";
+const PROJECT: &str = "x-amzn-bedrock-projectidentifier";
 
 fn metadata(pairs: &str, at: &Path) -> Read<Map<String, Value>> {
     let pairs: Map<String, Value> =

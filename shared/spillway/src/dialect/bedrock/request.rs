@@ -1,8 +1,9 @@
 //! The body of `POST /model/{id}/converse` and `/converse-stream`: passed on unchanged, after a
-//! check of the members that Spillway acts on.
+//! check of the members that Spillway acts on. Unknown members of the body itself are refused.
 
 use serde_json::{Map, Value};
 
+use super::members as known_members;
 use crate::{
     chat::{Input, Request},
     dialect::json::{self, Path, Read, sanitized},
@@ -16,6 +17,7 @@ const MAX_METADATA_PAIRS: usize = 14;
 /// Checks a Converse body.
 pub fn parse(model: String, mut body: Map<String, Value>, stream: bool) -> Result<Request, Problem> {
     body.retain(|_, value| !value.is_null());
+    known_members::check(&mut body)?;
     let at = Path::Root;
     match body.get("messages") {
         None => return Err(at.key("messages").error("is missing")),
