@@ -409,6 +409,8 @@ def check_roles(stack):
             for action in sorted(granted.get(target, set()) ^ allowed):
                 verb = "lacks" if action in allowed else "has"
                 yield f"roles: {name} {verb} {action} on {target}"
+    if "*" in stack["Parameters"]["Guardrails"]["Default"]:
+        yield "roles: every guardrail of the account may be applied by default"
 
 
 def granted_actions(role):

@@ -389,6 +389,10 @@ MISTAKES = {
         lambda sam: properties(sam, "Api").update(Auth={"DefaultAuthorizer": "AWS_IAM"}),
         "invokes the function with the caller's credentials",
     ),
+    "a default that grants every guardrail": (
+        lambda sam: sam["Parameters"]["Guardrails"].update(Default="*"),
+        "every guardrail of the account may be applied by default",
+    ),
     "an open Invoke API": (
         lambda sam: properties(sam, "ApiFunctionInvokePermission").pop("InvokedViaFunctionUrl"),
         "any caller may use the Invoke API",

@@ -29,7 +29,7 @@ from stack import Stack
 from tls import Certificate
 
 HERE = Path(__file__).resolve().parent
-PARAMETERS = {"Architecture": "x86_64", "EnableFunctionUrl": "true"}
+PARAMETERS = {"Architecture": "x86_64", "EnableFunctionUrl": "true", "Guardrails": "grrivers1"}
 
 
 def parser(description: str) -> argparse.ArgumentParser:
