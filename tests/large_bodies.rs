@@ -22,7 +22,7 @@ use crate::support::{Deployment, answer::Answer, chat, jobs::JOB_QUEUE, key};
 const CHAT: &str = "/v1/chat/completions";
 
 /// The charge of one request without tokens or cost.
-const ONE_REQUEST: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
+const ONE_REQUEST: Charge = Charge { requests: 1, ..Charge::ZERO };
 
 fn long_chat(bytes: usize) -> Value {
     let mut body = chat(5, 5);

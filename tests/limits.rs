@@ -18,8 +18,6 @@ use crate::support::{
 /// the clock.
 const SLOW: &str = "[simulator]\ntime_to_first_token_ms = 20000";
 
-const NOTHING: Charge = Charge { requests: 0, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
-
 async fn start(limits: &str, simulator: &str) -> Deployment {
     let deployment = Deployment::start(&format!("{}\n{simulator}", one_tenant(limits))).await;
     deployment.advance_to_noon();
@@ -94,9 +92,9 @@ async fn of_two_hundred_concurrent_requests_exactly_the_requests_of_a_minute_are
 async fn a_refused_request_fits_at_its_retry_time_and_not_before() {
     let body = chat(20, 20);
     let tokens = reserved_tokens(&body);
-    let token_charge = Charge { minute_tokens: tokens, day_tokens: tokens, ..NOTHING };
+    let token_charge = Charge { minute_tokens: tokens, day_tokens: tokens, ..Charge::ZERO };
     let cases = [
-        ("requests_per_minute", 1, Charge { requests: 1, ..NOTHING }),
+        ("requests_per_minute", 1, Charge { requests: 1, ..Charge::ZERO }),
         ("tokens_per_minute", tokens, token_charge),
         ("tokens_per_day", tokens, token_charge),
     ];
@@ -154,8 +152,8 @@ async fn a_refusal_changes_no_counter() {
     for (limit, cap) in cases {
         let deployment = start(&format!("{{ {limit} = {cap} }}"), "").await;
         let tokens = reserved_tokens(&body);
-        let charge =
-            Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: reserved_microusd(20) };
+        let cost_microusd = reserved_microusd(20);
+        let charge = Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd, ..Charge::ZERO };
         let _running = deployment.occupy("t", charge, 30_000).await;
         let before = deployment.ledger("t").await;
         for _ in 0..3 {
@@ -195,7 +193,7 @@ async fn a_request_is_held_for_room_if_its_tenant_or_its_prefer_header_allows_it
     let settings = one_tenant("{ in_flight = 1 }").replace("name = \"t\"", "name = \"t\"\nhold_ms = 10_000");
     let deployment = Deployment::start(&settings).await;
     for prefer in [None, Some("wait=10")] {
-        let running = deployment.occupy("t", Charge { requests: 1, ..NOTHING }, 600_000).await;
+        let running = deployment.occupy("t", Charge { requests: 1, ..Charge::ZERO }, 600_000).await;
         let mut request = deployment.post("/v1/chat/completions", "t", &chat(5, 5));
         if let Some(prefer) = prefer {
             request = request.header("prefer", prefer);
@@ -215,7 +213,7 @@ async fn a_request_that_cannot_be_held_long_enough_is_refused_immediately() {
     let settings = one_tenant("{ in_flight = 1, requests_per_minute = 100 }");
     let deployment = Deployment::start(&settings.replace("name = \"t\"", "name = \"t\"\nhold_ms = 10_000")).await;
     deployment.advance_to_noon();
-    let charge = Charge { requests: 1, ..NOTHING };
+    let charge = Charge { requests: 1, ..Charge::ZERO };
     let _running = deployment.occupy("t", charge, 600_000).await;
     let ask = async |prefer: &'static str| {
         let request = deployment.post("/v1/chat/completions", "t", &chat(5, 5)).header("prefer", prefer);
@@ -236,7 +234,7 @@ async fn a_request_that_cannot_be_held_long_enough_is_refused_immediately() {
 #[tokio::test]
 async fn an_abandoned_reservation_frees_its_slot_by_its_deadline() {
     let deployment = start("{ in_flight = 1 }", "").await;
-    drop(deployment.occupy("t", Charge { requests: 1, ..NOTHING }, 10_000).await);
+    drop(deployment.occupy("t", Charge { requests: 1, ..Charge::ZERO }, 10_000).await);
     deployment.world.advance(8_000);
     assert_refused(&deployment.chat("t", 5, 5).await, "in_flight");
     // The deadline, rounded up to a slot of 15 s, and a margin for clock skew.

@@ -51,7 +51,7 @@ pub fn new_job(api: Api, body: &Value, now: UnixMs) -> NewJob {
 }
 
 /// The charge of one request without tokens or cost.
-pub const ONE_REQUEST: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
+pub const ONE_REQUEST: Charge = Charge { requests: 1, ..Charge::ZERO };
 
 /// Returns settings with the tenants `t` and `u`, which both have `fields` (TOML), and three
 /// models: `m` answers, `refuses` rejects every request as invalid, and `breaks` cuts every stream.

@@ -28,7 +28,7 @@ use std::{
 use encoding::Encoding;
 use fleet::Fleet;
 use goals::Goal;
-use load::Kind;
+use load::{Kind, MAX_SIZED_TOKENS, Sizing};
 use scenario::Scenario;
 use simulation::Outcome;
 use table::Table;
@@ -45,22 +45,29 @@ pub struct Args {
     pub seconds: u64,
 }
 
-/// Simulates all scenarios, and prints four tables and the goals.
+/// Simulates all scenarios, and prints five tables and the goals.
 ///
 /// # Errors
 /// Returns an error if a goal is missed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let groups = [tenants(args), pools(args), storm(args), batching(args)];
+    let groups = [tenants(args), pools(args), storm(args), batching(args), right_sizing(args)];
     let sizes = groups.each_ref().map(Vec::len);
     let mut outcomes = run_all(groups.into_iter().flatten().collect()).into_iter();
-    let [tenants, pools, storm, batching] = sizes.map(|size| outcomes.by_ref().take(size).collect::<Vec<_>>());
+    let [tenants, pools, storm, batching, right_sizing] =
+        sizes.map(|size| outcomes.by_ref().take(size).collect::<Vec<_>>());
 
     println!("{} virtual seconds, the last two thirds measured, seed {}\n", args.seconds, args.seed);
     println!("{}", tenants_table(&tenants));
     println!("{}", pools_table(&pools));
     println!("{}", storm_table(&storm));
     println!("{}", batching_table(&batching));
-    let goals: Vec<Goal> = goals::for_tenants(&tenants[0]).into_iter().chain(goals::for_pools(&pools[1])).collect();
+    println!("{}", right_sizing_table(&right_sizing));
+    let [off, _, ordinary, _, adversary] = &right_sizing[..] else { unreachable!("five scenarios") };
+    let goals: Vec<Goal> = goals::for_tenants(&tenants[0])
+        .into_iter()
+        .chain(goals::for_pools(&pools[1]))
+        .chain(goals::for_right_sizing(off, ordinary, adversary))
+        .collect();
     goals.iter().for_each(|goal| println!("{}", goal.line()));
     let missed = goals.iter().filter(|goal| !goal.is_met()).count();
     anyhow::ensure!(missed == 0, "{missed} of {} goals missed", goals.len());
@@ -136,6 +143,23 @@ fn batching(args: &Args) -> Vec<Scenario> {
     ]
 }
 
+/// A tenant with short answers, and one that has had short answers and then asks for long ones. The
+/// limit without a bound shows what the bound prevents.
+fn right_sizing(args: &Args) -> Vec<Scenario> {
+    let sized = |name, per_s, reserved_tokens, output_tokens, is_bounded| {
+        let sizing = Sizing { reserved_tokens, output_tokens, is_bounded };
+        Scenario::new(name, vec![load::sized(per_s, sizing)], args.seconds, args.seed)
+    };
+    let (short, long) = (100..=300, MAX_SIZED_TOKENS..=MAX_SIZED_TOKENS);
+    vec![
+        sized("off", 10.0, MAX_SIZED_TOKENS, short.clone(), true),
+        sized("no bound", 10.0, 300, short.clone(), false),
+        sized("shipped", 10.0, 300, short, true),
+        sized("long, no bound", 100.0, 1, long.clone(), false),
+        sized("long, shipped", 100.0, 1, long, true),
+    ]
+}
+
 fn tenants_table(outcomes: &[Outcome]) -> Table<'_> {
     let table = Table::new("300 tenants without pools, one request per instance", outcomes);
     traffic(table)
@@ -182,6 +206,18 @@ fn batching_table(outcomes: &[Outcome]) -> Table<'_> {
         outcomes,
     );
     traffic(table).row("use of the limit", 3, |outcome| outcome.hot.utilisation)
+}
+
+fn right_sizing_table(outcomes: &[Outcome]) -> Table<'_> {
+    let table = Table::new(
+        "Right-sizing: short answers, and an adversary that changes to long answers (200,000 tokens/min, cap 8,000)",
+        outcomes,
+    );
+    traffic(table)
+        .row("use of the limit", 3, |outcome| outcome.token_limited.utilisation)
+        .row("  worst window / limit", 3, |outcome| outcome.token_limited.worst_window)
+        .row("  worst 60 s / limit", 3, |outcome| outcome.token_limited.worst_60_s)
+        .row("writes refused by the bound/s", 1, |outcome| outcome.per_s(outcome.tally.in_full))
 }
 
 /// Adds the rows that every table starts with.

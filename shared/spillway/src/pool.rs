@@ -11,7 +11,7 @@ pub use catalogue::Catalogue;
 use crate::{
     chat::Format,
     price::Prices,
-    quota::{Burst, BurstSettings, Limits, ReserveSettings, Tokenizer},
+    quota::{self, Burst, BurstSettings, Limits, ReserveSettings, Tokenizer},
     tenant::Class,
     units::Millis,
     validate,
@@ -148,6 +148,8 @@ const MIN_TIMEOUT: Millis = Millis::from_s(1);
 
 /// Maximum timeout of a call: a Lambda function ends after 15 minutes.
 pub const MAX_TIMEOUT: Millis = Millis::from_s(15 * 60);
+
+const _: () = assert!(MAX_TIMEOUT.as_ms() <= quota::MAX_CALL.as_ms(), "longer calls would exceed the day's bound");
 
 /// Value of `serviceTier.type` (Amazon Bedrock API Reference, "ServiceTier").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

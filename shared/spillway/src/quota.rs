@@ -13,6 +13,8 @@
 //! write to one DynamoDB `UpdateItem`; [`Image::apply`] runs the same write in memory.
 //! [`Write::then`] joins two writes into one.
 //!
+//! What right-sizing does not reserve is bounded in [`unreserved`].
+//!
 //! An account whose limits outgrow one item is spread over [`shards`]. Each shard holds a slice of
 //! every limit.
 
@@ -31,6 +33,7 @@ mod settle;
 mod shards;
 mod slots;
 mod state;
+mod unreserved;
 mod write;
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +52,7 @@ pub use settle::{Settled, settle, settle_reaped};
 pub use shards::{MAX_SHARDS, shards};
 pub use slots::{MAX_CLOCK_SKEW, REAP_MARGIN, free, reapable};
 pub use state::{minute_tokens, states};
+pub use unreserved::MAX_CALL;
 pub use write::{Attribute, Condition, Image, Update, Write};
 
 use crate::units::{Millis, UnixMs};
@@ -71,9 +75,26 @@ pub struct Charge {
     pub day_tokens: u64,
     /// Money, in micro-USD.
     pub cost_microusd: u64,
+    /// Quota tokens that the request may use on top, of the minute and of the day. Only a charge
+    /// that is reserved has them.
+    pub unreserved_tokens: u64,
 }
 
 impl Charge {
+    /// Nothing.
+    pub const ZERO: Self =
+        Self { requests: 0, minute_tokens: 0, day_tokens: 0, cost_microusd: 0, unreserved_tokens: 0 };
+
+    /// Returns the most that the request can cost: nothing is unreserved.
+    pub fn in_full(self) -> Self {
+        Self {
+            minute_tokens: self.minute_tokens.saturating_add(self.unreserved_tokens),
+            day_tokens: self.day_tokens.saturating_add(self.unreserved_tokens),
+            unreserved_tokens: 0,
+            ..self
+        }
+    }
+
     /// Returns the larger amount for each limit.
     pub fn max(self, charge: Self) -> Self {
         Self {
@@ -81,12 +102,13 @@ impl Charge {
             minute_tokens: self.minute_tokens.max(charge.minute_tokens),
             day_tokens: self.day_tokens.max(charge.day_tokens),
             cost_microusd: self.cost_microusd.max(charge.cost_microusd),
+            unreserved_tokens: self.unreserved_tokens.max(charge.unreserved_tokens),
         }
     }
 
     /// Returns whether nothing is charged.
     pub fn is_zero(&self) -> bool {
-        *self == Self::default()
+        *self == Self::ZERO
     }
 }
 

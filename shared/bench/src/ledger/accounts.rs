@@ -1,8 +1,10 @@
 //! Account of a tenant or a pool: its items, their slices of its limits, and its actual charges in
 //! time.
 
+use std::collections::BTreeMap;
+
 use spillway::{
-    quota::{Burst, Limits, Policy},
+    quota::{Burst, EPOCHS, Limits, Policy},
     store::ledger::Account,
 };
 
@@ -10,6 +12,8 @@ use spillway::{
 #[derive(Debug, Clone, Copy)]
 pub struct Charged {
     pub at_us: u64,
+    /// Epoch by the clock of its process.
+    pub epoch: u64,
     pub requests: u64,
     /// Reserved tokens; used tokens after settlement.
     pub tokens: u64,
@@ -64,6 +68,16 @@ impl SimulatedAccount {
             worst = worst.max(sum);
         }
         worst
+    }
+
+    /// Returns the maximum of the tokens in any window of a minute.
+    pub fn worst_window(&self) -> u64 {
+        let mut by_epoch: BTreeMap<u64, u64> = BTreeMap::new();
+        for charged in &self.charges {
+            *by_epoch.entry(charged.epoch).or_default() += charged.tokens;
+        }
+        let window = |start: &u64| by_epoch.range(start..&(start + EPOCHS)).map(|(_, tokens)| tokens).sum();
+        by_epoch.keys().map(window).max().unwrap_or_default()
     }
 
     /// Returns the total of `amount` charged since `from_us`.

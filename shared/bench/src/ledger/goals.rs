@@ -56,6 +56,16 @@ pub fn for_pools(product: &Outcome) -> Vec<Goal> {
     ]
 }
 
+/// Goals for right-sizing: an `ordinary` tenant beside one without right-sizing (`off`), and an
+/// `adversary`.
+pub fn for_right_sizing(off: &Outcome, ordinary: &Outcome, adversary: &Outcome) -> Vec<Goal> {
+    let gained = ordinary.admitted() as f64 / off.admitted() as f64;
+    vec![
+        Goal::at_least("right-sizing: requests that it admits / without it", gained, 1.5),
+        Goal::at_most("right-sizing: worst window of an adversary / limit", adversary.token_limited.worst_window, 2.0),
+    ]
+}
+
 fn lost_settlements(outcome: &Outcome) -> f64 {
     (outcome.tally.unsettled + outcome.tally.without_slot) as f64
 }

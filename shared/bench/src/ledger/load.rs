@@ -1,5 +1,7 @@
 //! Load of the scenarios: tenants, request rates and request sizes.
 
+use std::ops::RangeInclusive;
+
 use fastrand::Rng;
 use serde_json::json;
 use spillway::{
@@ -37,15 +39,33 @@ pub struct Caller {
     pub per_s: f64,
     /// Its entry in the registry.
     pub tenant: Tenant,
+    /// Its right-sizing; `None` if it has none.
+    pub sizing: Option<Sizing>,
 }
+
+/// Right-sizing of a caller, and its answers.
+#[derive(Debug, Clone)]
+pub struct Sizing {
+    /// Output tokens that are reserved, of a maximum of [`MAX_SIZED_TOKENS`].
+    pub reserved_tokens: u64,
+    /// Actual output tokens.
+    pub output_tokens: RangeInclusive<u64>,
+    /// Whether the tokens that are not reserved are bounded.
+    pub is_bounded: bool,
+}
+
+/// Maximum output tokens of a request of a caller with right-sizing.
+pub const MAX_SIZED_TOKENS: u64 = 8_000;
 
 /// A request and its fate.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask {
     /// Input tokens, known before the call.
     pub input_tokens: u64,
-    /// Maximum output tokens, which are reserved.
-    pub max_tokens: u64,
+    /// Output tokens that are reserved.
+    pub reserved_output: u64,
+    /// Further output tokens that the request may use, as far as they are counted.
+    pub unreserved_output: u64,
     /// Actual output tokens.
     pub output_tokens: u64,
     /// Duration of the model call.
@@ -59,8 +79,21 @@ impl Ask {
         let max_tokens = [256, 512, 1_024][demand.usize(0..3)];
         Self {
             input_tokens: demand.u64(200..=1_800),
-            max_tokens,
+            reserved_output: max_tokens,
+            unreserved_output: 0,
             output_tokens: demand.u64(max_tokens / 5..=max_tokens),
+            service_us: demand.u64(2_000_000..=4_000_000),
+            dies: demand.f64() < DEATH_SHARE,
+        }
+    }
+
+    fn draw_sized(demand: &mut Rng, sizing: &Sizing) -> Self {
+        let unreserved = MAX_SIZED_TOKENS - sizing.reserved_tokens;
+        Self {
+            input_tokens: demand.u64(100..=300),
+            reserved_output: sizing.reserved_tokens,
+            unreserved_output: if sizing.is_bounded { unreserved } else { 0 },
+            output_tokens: demand.u64(sizing.output_tokens.clone()),
             service_us: demand.u64(2_000_000..=4_000_000),
             dies: demand.f64() < DEATH_SHARE,
         }
@@ -68,7 +101,7 @@ impl Ask {
 
     /// Reserved tokens.
     pub fn reserved_tokens(&self) -> u64 {
-        self.input_tokens + self.max_tokens
+        self.input_tokens + self.reserved_output
     }
 
     /// Usage that the model reports.
@@ -83,7 +116,12 @@ const DEATH_SHARE: f64 = 0.002;
 impl Caller {
     /// Draws the time until its next request, in microseconds, and the request.
     pub fn next(&self, demand: &mut Rng) -> (u64, Ask) {
-        (exponential(demand, 1e6 / self.per_s) as u64, Ask::draw(demand))
+        let in_us = exponential(demand, 1e6 / self.per_s) as u64;
+        let ask = match &self.sizing {
+            Some(sizing) => Ask::draw_sized(demand, sizing),
+            None => Ask::draw(demand),
+        };
+        (in_us, ask)
     }
 }
 
@@ -116,7 +154,13 @@ pub fn hot(per_s: u64, limit_per_s: u64, committed: u64) -> Caller {
 fn caller(kind: Kind, per_s: f64, name: &str, limits: &serde_json::Value, committed: u64) -> Caller {
     let entry = json!({"name": name.to_lowercase(), "limits": limits, "class": "interactive", "version": 1,
         "committed_tokens_per_minute": committed});
-    Caller { kind, per_s, tenant: serde_json::from_value(entry).expect("a valid tenant") }
+    Caller { kind, per_s, tenant: serde_json::from_value(entry).expect("a valid tenant"), sizing: None }
+}
+
+/// Returns a tenant with 200,000 tokens per minute that sends `per_s` requests a second.
+pub fn sized(per_s: f64, sizing: Sizing) -> Caller {
+    let limits = json!({"tokens_per_minute": 200_000});
+    Caller { sizing: Some(sizing), ..caller(Kind::TokenLimited, per_s, "sized", &limits, 3_000_000) }
 }
 
 /// Returns a model with a provisioned and an on-demand pool, which are together too small for the

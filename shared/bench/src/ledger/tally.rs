@@ -32,6 +32,8 @@ pub struct Tally {
     /// Writes that failed because of a slot of a dead request, which the next write frees, or
     /// because of a slot that another write had just freed.
     pub reaping: u64,
+    /// Writes that the bound on unreserved tokens refused. The next write reserves in full.
+    pub in_full: u64,
     /// Throttled writes.
     pub throttled: u64,
     /// Reads.
@@ -62,6 +64,7 @@ impl Default for Tally {
             contended: 0,
             epoch_retries: 0,
             reaping: 0,
+            in_full: 0,
             throttled: 0,
             reads: 0,
             unsettled: 0,
@@ -83,6 +86,7 @@ impl Tally {
         match verdict {
             Some(Verdict::Refused(_)) => self.refusing_writes += 1,
             Some(Verdict::Reap(..)) => self.reaping += 1,
+            Some(Verdict::InFull) => self.in_full += 1,
             Some(Verdict::Retry) if is_reap => self.reaping += 1,
             Some(Verdict::Retry | Verdict::Stale) => self.contended += 1,
             None => {}

@@ -36,6 +36,18 @@ fn a_tenant_above_its_share_leaves_the_pools_to_tenants_within_their_share() {
 }
 
 #[test]
+fn right_sizing_admits_more_and_an_adversary_uses_at_most_twice_its_limit() {
+    let args = Args { seed: 1, seconds: 180 };
+    let outcomes: Vec<Outcome> = right_sizing(&args).into_iter().map(simulation::run).collect();
+    println!("{}", right_sizing_table(&outcomes));
+    let [off, _, ordinary, unbounded, adversary] = &outcomes[..] else { panic!("five scenarios") };
+    for goal in goals::for_right_sizing(off, ordinary, adversary) {
+        assert!(goal.is_met(), "{}", goal.line());
+    }
+    assert!(unbounded.token_limited.worst_window > 5.0, "the bound makes the difference: {unbounded:?}");
+}
+
+#[test]
 fn the_simulation_shows_the_retries_of_compare_and_swap() {
     let outcome = simulation::run(Scenario { encoding: Encoding::CompareAndSwap, ..small("swap") });
     assert!(outcome.retries_per_offered() > 0.1, "{outcome:?}");

@@ -127,6 +127,7 @@ impl Event {
             minute_tokens: field("minute_tokens")?,
             day_tokens: field("day_tokens")?,
             cost_microusd: field("microusd")?,
+            ..Charge::ZERO
         };
         Some(Charged { at: UnixMs::from_ms(field("at_ms")?), charge })
     }

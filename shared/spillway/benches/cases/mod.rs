@@ -27,7 +27,8 @@ impl Case {
         };
         let burst = Burst { requests_s: 5, tokens_s: 5, is_strict: false };
         let policy = Policy { limits, version: 7, burst, share_percent: 90 };
-        let charge = Charge { requests: 1, minute_tokens: 1_500, day_tokens: 5_500, cost_microusd: 19_500 };
+        let charge =
+            Charge { requests: 1, minute_tokens: 1_500, day_tokens: 5_500, cost_microusd: 19_500, ..Charge::ZERO };
         let mut full = Image::default();
         let mut now = NOW - MINUTE;
         let mut held = Reservation::new(charge, now, now + MINUTE);
@@ -56,7 +57,7 @@ impl Case {
     }
 
     pub fn compose_sixteen_and_compile(&self) -> Compiled {
-        let small = Charge { requests: 1, minute_tokens: 10, day_tokens: 10, cost_microusd: 10 };
+        let small = Charge { requests: 1, minute_tokens: 10, day_tokens: 10, cost_microusd: 10, ..Charge::ZERO };
         let single = reserve(&self.policy, &Reservation::new(small, NOW, NOW + MINUTE), None);
         let sixteen = (1..16).fold(single.clone(), |write, _| write.then(&single).unwrap_or(write));
         compile(&sixteen)

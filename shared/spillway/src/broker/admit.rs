@@ -150,13 +150,14 @@ async fn reserve(
     let Reserved { tenant: (held, view), parent: held_on_parent } = reserved;
     let is_parent_excess = parent.as_ref().zip(held_on_parent.as_ref());
     let is_parent_excess = is_parent_excess.is_some_and(|(parent, (_, view))| is_excess(parent, view, now));
+    let regained_tokens = plan.regained_tokens(&held.reservation().charge, tenant, &request.model);
     Ok(Some(Admitted {
         deadline,
         held,
         parent: held_on_parent.map(|(held, _)| held),
         limit_states: view.states(now),
         is_excess: is_excess(tenant, &view, now) || is_parent_excess,
-        regained_tokens: plan.regained_tokens(tenant, &request.model),
+        regained_tokens,
         plan,
     }))
 }

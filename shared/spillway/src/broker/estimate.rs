@@ -22,6 +22,9 @@ pub struct Plan {
     /// Estimated input, and the output that is reserved on the tenant. It is less than the cap if
     /// recent answers were shorter.
     reserved: Usage,
+    /// Most that the request can use: the estimated input, not lowered by the correction, and the
+    /// output cap that is sent.
+    max: Usage,
     /// Estimated input tokens before correction.
     estimated_input_tokens: u64,
 }
@@ -43,11 +46,15 @@ impl Plan {
         let bodies = request.chat.input.bodies().iter();
         let estimated_input_tokens = bodies.map(|body| quota::input_tokens(body, tokenizer)).sum();
         let input_tokens = history.correct(estimated_input_tokens);
-        let fitting = payers().filter_map(|payer| fitting_output(&request.model, &payer.limits, input_tokens)).min();
+        let max_input_tokens = input_tokens.max(estimated_input_tokens);
+        let fitting =
+            payers().filter_map(|payer| fitting_output(&request.model, &payer.limits, max_input_tokens)).min();
         let (requested, mut max_tokens_set) = output_cap(request, tenant, fitting)?;
         let usual = history.p99_output_tokens.map_or(requested, |p99| p99.min(requested));
-        let sent = if tenant.right_sizing == RightSizing::Send { usual } else { requested };
-        if sent < requested && request.chat.input.output_bound() == OutputBound::Limit {
+        let sends_usual =
+            tenant.right_sizing == RightSizing::Send && request.chat.input.output_bound() == OutputBound::Limit;
+        let sent = if sends_usual { usual } else { requested };
+        if sent < requested {
             max_tokens_set = Some(sent);
         }
         let usage = |output_tokens| Usage { input_tokens, output_tokens, ..Usage::default() };
@@ -56,22 +63,23 @@ impl Plan {
             requested: usage(requested),
             sent: usage(sent),
             reserved: usage(usual),
+            max: Usage { input_tokens: max_input_tokens, ..usage(sent) },
             estimated_input_tokens,
         };
         for payer in payers() {
-            let exceeded = quota::too_large(&payer.limits, &plan.tenant_charge(payer, &request.model));
+            let exceeded = quota::too_large(&payer.limits, &max_charge(&plan.max, payer, &request.model));
             if let Some((limit, cap)) = exceeded.first() {
-                return Err(too_large(&payer.name, *limit, *cap, &plan.reserved));
+                return Err(too_large(&payer.name, *limit, *cap, &plan.max));
             }
         }
         Ok(plan)
     }
 
-    /// Returns the quota tokens per minute that `tenant` does not reserve because recent answers
-    /// were shorter than the output cap.
-    pub fn regained_tokens(&self, tenant: &Tenant, model: &Model) -> u64 {
+    /// Returns the quota tokens per minute that `tenant`, which has reserved `charge`, did not
+    /// reserve because recent answers were shorter than the output cap.
+    pub fn regained_tokens(&self, charge: &Charge, tenant: &Tenant, model: &Model) -> u64 {
         let minute_tokens = |usage| max_charge(usage, tenant, model).minute_tokens;
-        minute_tokens(&self.requested).saturating_sub(minute_tokens(&self.reserved))
+        minute_tokens(&self.requested).saturating_sub(minute_tokens(&self.reserved).max(charge.minute_tokens))
     }
 
     /// Returns the observation of a request with this plan and this actual `usage`.
@@ -84,9 +92,17 @@ impl Plan {
     }
 
     /// Returns the charge to reserve on `tenant` by its own rules: by default the most expensive of
-    /// all pools on the ladder, burndown included.
+    /// all pools on the ladder, burndown included. Money is always reserved for the most that the
+    /// request can use.
     pub fn tenant_charge(&self, tenant: &Tenant, model: &Model) -> Charge {
-        max_charge(&self.reserved, tenant, model)
+        let max = max_charge(&self.max, tenant, model);
+        if self.reserved == self.max {
+            return max;
+        }
+        let reserved = max_charge(&self.reserved, tenant, model);
+        let unreserved = |tokens: fn(&Charge) -> u64| tokens(&max).saturating_sub(tokens(&reserved));
+        let unreserved_tokens = unreserved(|charge| charge.minute_tokens).max(unreserved(|charge| charge.day_tokens));
+        Charge { unreserved_tokens, cost_microusd: max.cost_microusd, ..reserved }
     }
 
     /// Returns the charge to reserve on `pool` by its own rules: by default as Bedrock reserves at
@@ -112,6 +128,7 @@ fn charge(usage: &Usage, pool: &Pool, rules: &ReserveSettings, default: ReserveR
         minute_tokens: tokens(rules.tokens_per_minute),
         day_tokens: tokens(rules.tokens_per_day),
         cost_microusd: pool.prices.cost_microusd(usage),
+        unreserved_tokens: 0,
     }
 }
 
@@ -144,7 +161,13 @@ fn output_cap(request: &ModelRequest, tenant: &Tenant, fitting: Option<u64>) -> 
 /// Returns the actual charge of `usage` on `pool`.
 pub fn actual(usage: &Usage, pool: &Pool) -> Charge {
     let tokens = quota_tokens(usage, pool.burndown);
-    Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: pool.prices.cost_microusd(usage) }
+    Charge {
+        requests: 1,
+        minute_tokens: tokens,
+        day_tokens: tokens,
+        cost_microusd: pool.prices.cost_microusd(usage),
+        unreserved_tokens: 0,
+    }
 }
 
 /// Returns the maximum output that fits the smallest token limit, so that a small limit does not

@@ -27,17 +27,17 @@ pub struct Settlement {
 
 impl Settlement {
     /// Settles all reservations and returns the final charges. Without `usage` the answer broke
-    /// off: the reserve stays charged, since it is at least the amount that the model may bill. If
+    /// off: the most that the request can cost is charged, since the model may bill that. If
     /// `is_broken` with usage, the larger of the two is charged.
     pub async fn settle(self, app: &App, usage: Option<Usage>, is_broken: bool) -> Receipt {
         let Self { request, admitted, held, pool } = self;
         let actual = usage.map(|usage| estimate::actual(&usage, &pool));
         let settle_held = async |held: HeldReservation, regained_tokens: u64| {
-            let reserve = held.reservation().charge;
+            let max = held.reservation().charge.in_full();
             let charge = match actual {
-                Some(actual) if is_broken => actual.max(reserve),
+                Some(actual) if is_broken => actual.max(max),
                 Some(actual) => actual,
-                None => reserve,
+                None => max,
             };
             settle(app, held, Settled { charge, usage, regained_tokens }, Some(&request.request_id)).await
         };

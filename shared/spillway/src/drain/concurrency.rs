@@ -25,7 +25,7 @@ pub enum Slot {
 }
 
 /// The charge of a running job.
-const ONE_REQUEST: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
+const ONE_REQUEST: Charge = Charge { requests: 1, ..Charge::ZERO };
 
 /// Time until the next try if the limit is being changed, or its ledger item is contended.
 const RETRY_AFTER: Millis = Millis::from_s(1);

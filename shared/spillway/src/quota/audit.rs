@@ -122,7 +122,7 @@ mod tests {
     const NOW: UnixMs = UnixMs::from_ms(1_764_000_000_000);
 
     fn charge(tokens: u64) -> Charge {
-        Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: 2 * tokens }
+        Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: 2 * tokens, ..Charge::ZERO }
     }
 
     /// Runs requests on a new account, and audits it. Each request waits for the third number of

@@ -19,20 +19,20 @@ pub struct Capacity {
     pub may_settle: bool,
 }
 
-/// Finds when requests of the size `charge` fit on top of `image`, from `at` until `until`, for up
+/// Finds when requests of the size `sized` fit on top of `image`, from `at` until `until`, for up
 /// to `max` requests, each of which still runs at `until`. Returns `None` if the item has seen
 /// newer limits than `policy` has.
 pub fn capacity(
     policy: &Policy,
-    charge: &Charge,
+    sized: &Charge,
     image: &Image,
     (at, until): (UnixMs, UnixMs),
     max: usize,
 ) -> Option<Capacity> {
-    let (mut image, mut now) = (image.clone(), at);
+    let (mut image, mut now, mut charge) = (image.clone(), at, *sized);
     let mut capacity = Capacity { waits: Vec::new(), refusal: None, retry_after: Millis::ZERO, may_settle: false };
     while capacity.waits.len() < max {
-        let write = match explain(policy, charge, &image, now) {
+        let write = match explain(policy, &charge, &image, now) {
             Verdict::Stale => return None,
             Verdict::Refused(refusal) => {
                 let fits_at = now + refusal.retry_after();
@@ -40,16 +40,21 @@ pub fn capacity(
                 let may_settle =
                     is_running && refusal.limits.iter().any(|refused| refused.limit.unit() != Unit::Requests);
                 if !may_settle && fits_at <= until {
-                    now = fits_at;
+                    (now, charge) = (fits_at, *sized);
                     continue;
                 }
                 let retry_after = if may_settle { (fits_at - at).min(SETTLING_PAUSE) } else { fits_at - at };
                 return Some(Capacity { refusal: Some(refusal), retry_after, may_settle, ..capacity });
             }
             Verdict::Reap(slot, count) => free(slot, count),
+            Verdict::InFull => {
+                charge = policy.fit(&charge.in_full());
+                continue;
+            }
             Verdict::Retry => {
                 capacity.waits.push(now - at);
-                reserve(policy, &Reservation::new(*charge, now, until), None)
+                let charge = std::mem::replace(&mut charge, *sized);
+                reserve(policy, &Reservation::new(charge, now, until), None)
             }
         };
         image.apply(&write);
@@ -100,7 +105,7 @@ mod tests {
     }
 
     fn charge(tokens: u64) -> Charge {
-        Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: tokens }
+        Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: tokens, ..Charge::ZERO }
     }
 
     /// Charges a request, and frees dead slots if it needs their room. Returns whether it fits.

@@ -4,7 +4,7 @@ use super::{
     Attribute, Charge, EPOCH, EPOCHS, Image, Limit, Period, Policy,
     caps::room,
     reserve::{Bound, bounds},
-    slots,
+    slots, unreserved,
 };
 use crate::units::{Millis, UnixMs};
 
@@ -19,6 +19,9 @@ pub enum Verdict {
     /// freed. Free this slot, which holds this count, and try again. Each dead slot takes one
     /// attempt.
     Reap(u64, u64),
+    /// The request fits the limits, and its unreserved tokens do not fit their bound. It may fit if
+    /// it is charged [in full](Charge::in_full).
+    InFull,
     /// No limit refuses any more: try again.
     Retry,
 }
@@ -63,11 +66,19 @@ pub fn explain(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -> V
         return Verdict::Stale;
     }
     let mut limits = refused_limits(policy, charge, image, at);
-    let is_only_in_flight = limits.iter().all(|refused| refused.limit == Limit::InFlight);
+    if let Some(frees_after) = unreserved::frees_after(policy, charge, image, at) {
+        // It fits as it is from then on, if it does not fit in full before.
+        let fits_after = limits.iter().map(|refused| refused.retry_after).fold(frees_after, Millis::max);
+        limits = refused_limits(policy, &charge.in_full(), image, at);
+        if is_only_in_flight(&limits) {
+            return Verdict::InFull;
+        }
+        limits.iter_mut().for_each(|refused| refused.retry_after = refused.retry_after.min(fits_after));
+    }
     if limits.is_empty() {
         return Verdict::Retry;
     }
-    if is_only_in_flight
+    if is_only_in_flight(&limits)
         && fits_without_dead_slots(policy, charge, image, at)
         && let Some((slot, count)) = slots::reapable(image, at)
     {
@@ -75,6 +86,10 @@ pub fn explain(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -> V
     }
     limits.sort_by_key(|refused| std::cmp::Reverse(refused.retry_after));
     Verdict::Refused(Refusal { limits })
+}
+
+fn is_only_in_flight(limits: &[RefusedLimit]) -> bool {
+    limits.iter().all(|refused| refused.limit == Limit::InFlight)
 }
 
 /// Returns whether `charge` fits beside the requests in flight whose slots are not dead.

@@ -1,6 +1,6 @@
 //! Reservation: the write that charges all limits together.
 
-use super::{Attribute, Charge, Condition, EPOCHS, Image, Limit, Policy, Update, Write, caps::room, slots};
+use super::{Attribute, Charge, Condition, EPOCHS, Image, Limit, Policy, Update, Write, caps::room, slots, unreserved};
 use crate::units::UnixMs;
 
 /// A charge made before the call. It is settled once, or its slot expires.
@@ -29,6 +29,7 @@ impl Reservation {
     pub fn note_stale(&mut self, image: &Image) {
         let is_stale = |(attribute, value): &(Attribute, i64)| match *attribute {
             Attribute::Slot(slot) => slots::is_forgettable(slot, *value, self.at),
+            Attribute::Unreserved(span) => unreserved::is_stale(span, self.at),
             attribute => attribute.period().is_some_and(|(period, window)| period.is_stale(window, self.at)),
         };
         self.stale = image.iter().filter(is_stale).map(|(attribute, _)| attribute).collect();
@@ -43,8 +44,8 @@ pub fn reserve(policy: &Policy, reservation: &Reservation, reap: Option<(u64, u6
     let Reservation { charge, at, slot, .. } = reservation;
     let reaped = reap.map_or(0, |(_, count)| count);
     let mut write = Write {
-        conditions: Vec::with_capacity(2 * EPOCHS as usize + 5),
-        updates: Vec::with_capacity(4 * EPOCHS as usize + 6),
+        conditions: Vec::with_capacity(2 * EPOCHS as usize + 7),
+        updates: Vec::with_capacity(4 * EPOCHS as usize + 8),
     };
     write.conditions.push(Condition::AtMost(Attribute::Version, policy.version));
     bounds(policy, charge, *at).for_each(|Bound { attribute, at_most, .. }| {
@@ -63,6 +64,10 @@ pub fn reserve(policy: &Policy, reservation: &Reservation, reap: Option<(u64, u6
         let amount = signed(charge.get(limit));
         write.updates.extend(limit.windows(*at).map(|(_, counter)| Update::Add(counter, amount)));
         write.updates.extend(limit.ended(*at).map(Update::Remove));
+    }
+    for (condition, update) in unreserved::count(policy, charge, *at) {
+        write.conditions.push(condition);
+        write.updates.push(update);
     }
     write
 }

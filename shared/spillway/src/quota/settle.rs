@@ -1,6 +1,6 @@
 //! Settlement: the write that replaces a reservation's estimate by the actual usage.
 
-use super::{Attribute, Charge, Condition, Limit, Reservation, Update, Write, reserve::signed, slots};
+use super::{Attribute, Charge, Condition, Limit, Reservation, Update, Write, reserve::signed, slots, unreserved};
 use crate::{units::UnixMs, usage::Usage};
 
 /// Actual cost of a request, as far as it is known.
@@ -20,9 +20,10 @@ impl Settled {
         Self::default()
     }
 
-    /// Keeps the reserve charged, because the model may have been billed for an unknown amount.
+    /// Charges the most that the request can cost, because the model may have been billed for an
+    /// unknown amount.
     pub fn unknown(reservation: &Reservation) -> Self {
-        Self { charge: reservation.charge, ..Self::default() }
+        Self { charge: reservation.charge.in_full(), ..Self::default() }
     }
 }
 
@@ -47,6 +48,7 @@ pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now: UnixMs) 
         let corrected = limit.windows(reservation.at).filter(|(window, _)| *window >= oldest);
         write.updates.extend(corrected.map(|(_, counter)| Update::Add(counter, correction)));
     }
+    write.updates.extend(unreserved::release(reservation, now));
     if let Some(usage) = settled.usage {
         let totals = [
             (Attribute::SettledRequests, 1),

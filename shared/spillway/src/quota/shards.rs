@@ -93,9 +93,10 @@ impl Policy {
     }
 
     /// Caps `charge` at these limits. A request that exceeds a slice, but not the whole limit,
-    /// needs an empty slice. Its use beyond the slice is settled as debt.
+    /// needs an empty slice. Its use beyond the slice is settled as debt. A request with more
+    /// unreserved tokens than these limits allow is charged in full.
     pub fn fit(&self, charge: &Charge) -> Charge {
-        let mut fitted = *charge;
+        let mut fitted = self.bound_unreserved(charge);
         for (limit, value) in self.limits.iter() {
             match limit.unit() {
                 // A request is not divisible.

@@ -21,6 +21,9 @@ pub enum Attribute {
     Day(u64),
     /// Micro-USD charged in this UTC month, counted from January of year 0.
     Month(u64),
+    /// Unreserved tokens of requests in flight that were admitted in the two minutes from this
+    /// minute on, counted from 1970.
+    Unreserved(u64),
     /// Lifetime total of requests settled with known usage.
     SettledRequests,
     /// Lifetime total of settled input tokens, including cached tokens.
@@ -62,6 +65,7 @@ impl Attribute {
             Self::Tokens(epoch) => push_base36(text, 't', epoch),
             Self::Day(day) => push_base36(text, 'd', day),
             Self::Month(month) => push_base36(text, 'm', month),
+            Self::Unreserved(span) => push_base36(text, 'u', span),
             Self::SettledRequests => text.push_str("sr"),
             Self::SettledInput => text.push_str("si"),
             Self::SettledOutput => text.push_str("so"),
@@ -81,7 +85,7 @@ impl Attribute {
             Self::Version | Self::InFlight | Self::Regained => false,
             Self::SettledRequests | Self::SettledInput | Self::SettledOutput | Self::SettledCost => false,
             Self::Slot(_) | Self::Requests(_) | Self::Tokens(_) | Self::Day(_) | Self::Month(_) => true,
-            Self::Answers(_) | Self::EstimatedInput(_) | Self::MeasuredInput(_) => true,
+            Self::Unreserved(_) | Self::Answers(_) | Self::EstimatedInput(_) | Self::MeasuredInput(_) => true,
             Self::Refusals(_) | Self::RefusedAt(_) => true,
         }
     }
@@ -129,6 +133,7 @@ impl Attribute {
             't' => Some(Self::Tokens(index)),
             'd' => Some(Self::Day(index)),
             'm' => Some(Self::Month(index)),
+            'u' => Some(Self::Unreserved(index)),
             'o' => Some(Self::Answers(index)),
             'e' => Some(Self::EstimatedInput(index)),
             'a' => Some(Self::MeasuredInput(index)),
@@ -279,6 +284,7 @@ mod tests {
                 Attribute::Tokens(index),
                 Attribute::Day(index),
                 Attribute::Month(index),
+                Attribute::Unreserved(index),
                 Attribute::Answers(index),
                 Attribute::EstimatedInput(index),
                 Attribute::MeasuredInput(index),

@@ -21,7 +21,7 @@ const ROUNDS: usize = 60;
 /// Number of concurrent reservations in a round.
 const CONCURRENT: usize = 8;
 
-const CHARGE: Charge = Charge { requests: 1, minute_tokens: 3, day_tokens: 5, cost_microusd: 7 };
+const CHARGE: Charge = Charge { requests: 1, minute_tokens: 3, day_tokens: 5, cost_microusd: 7, ..Charge::ZERO };
 
 fn account() -> Account {
     let limits = Limits { in_flight: Some(1_000), tokens_per_day: Some(1_000_000), ..Limits::default() };

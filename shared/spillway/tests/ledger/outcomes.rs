@@ -30,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
         minute_tokens,
         day_tokens,
         cost_microusd,
+        ..Charge::ZERO
     });
     prop_oneof![
         6 => (charge, 20_000u64..60_000).prop_map(|(charge, lives_ms)| Step::Reserve { charge, lives_ms }),
@@ -145,7 +146,7 @@ async fn the_ledger_agrees_with_the_algorithm_in_memory() {
     assert!(compared > 200, "{compared} steps compared");
 }
 
-const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
+const ONE: Charge = Charge { requests: 1, ..Charge::ZERO };
 
 fn account(version: u64, in_flight: u64) -> Account {
     let limits = Limits { in_flight: Some(in_flight), ..Limits::default() };

@@ -20,7 +20,7 @@ pub fn policy(limits: Limits, burst_epochs: u64) -> Policy {
 
 /// Returns the charge of one request that costs the same amount of tokens and money.
 pub fn charge(tokens: u64) -> Charge {
-    Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: tokens }
+    Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: tokens, ..Charge::ZERO }
 }
 
 /// An item in memory, driven as `store::ledger` drives an item in DynamoDB.
@@ -42,7 +42,7 @@ impl Item {
     }
 
     pub fn reserve(&mut self, charge: Charge, lives_ms: u64) -> Answer {
-        let mut reap = None;
+        let (mut charge, mut reap) = (self.policy.fit(&charge), None);
         for _ in 0..100 {
             let mut reservation = Reservation::new(charge, self.now, self.now + Millis::from_ms(lives_ms));
             let before = self.image.clone();
@@ -56,6 +56,7 @@ impl Item {
                     let limits = refusal.limits.iter().map(|refused| (refused.limit, refused.cap)).collect();
                     return Answer::Refused(limits, refusal.retry_after());
                 }
+                Verdict::InFull => charge = self.policy.fit(&charge.in_full()),
                 Verdict::Reap(slot, count) => reap = self.free_unless_enough(charge, slot, count),
                 verdict => panic!("{verdict:?} without another writer"),
             }
@@ -82,19 +83,24 @@ impl Item {
     }
 
     pub fn settle(&mut self, reservation: &Reservation, actual: Charge) -> bool {
-        let settled = Settled { charge: actual, ..Settled::default() };
+        let charge = Charge { unreserved_tokens: 0, ..actual };
+        let settled = Settled { charge, ..Settled::default() };
         self.image.apply(&settle(reservation, &settled, self.now)) || {
             reservation.is_dead(self.now) && self.image.apply(&settle_reaped(reservation, &settled, self.now))
         }
     }
 }
 
-/// Generates charges of one request, each amount below `max`.
+/// Generates charges of one request, each amount below `max`. Some have unreserved tokens.
 pub fn charges(max: u64) -> impl Strategy<Value = Charge> {
-    (0..max, 0..max, 0..max).prop_map(|(minute_tokens, day_tokens, cost_microusd)| Charge {
-        requests: 1,
-        minute_tokens,
-        day_tokens,
-        cost_microusd,
-    })
+    let unreserved_tokens = prop_oneof![Just(0), 0..max];
+    (0..max, 0..max, 0..max, unreserved_tokens).prop_map(
+        |(minute_tokens, day_tokens, cost_microusd, unreserved_tokens)| Charge {
+            requests: 1,
+            minute_tokens,
+            day_tokens,
+            cost_microusd,
+            unreserved_tokens,
+        },
+    )
 }

@@ -9,6 +9,7 @@ mod item;
 mod mutants;
 mod programs;
 mod remembered;
+mod right_sizing;
 mod ring;
 mod slices;
 mod waiting;

@@ -61,7 +61,7 @@ proptest! {
         1u64..1_000_000_000, 1u64..1_000_000_000, 1u64..1_000_000_000,
     )) {
         let (minute_tokens, day_tokens, cost_microusd) = charge;
-        let charge = Charge { requests: 1, minute_tokens, day_tokens, cost_microusd };
+        let charge = Charge { requests: 1, minute_tokens, day_tokens, cost_microusd, ..Charge::ZERO };
         let shards = shards(&limits, writes);
         let whole = crate::item::policy(limits, 12);
         for slice in (0..shards).map(|index| whole.slice(index, shards)) {

@@ -79,7 +79,7 @@ proptest! {
         let tokens = limits.tokens_per_minute.map_or(0, |limit| cap(&policy, limit, policy.burst.tokens_s, 1));
         for number in 0..requests {
             let share = tokens / requests + u64::from(number < tokens % requests);
-            let charge = Charge { requests: 1, minute_tokens: share, day_tokens: 1, cost_microusd: 1 };
+            let charge = Charge { requests: 1, minute_tokens: share, day_tokens: 1, cost_microusd: 1, ..Charge::ZERO };
             let answer = item.reserve(charge, 60_000);
             prop_assert!(matches!(answer, Answer::Admitted(_)), "number {number} of {requests}, {tokens} tokens");
         }

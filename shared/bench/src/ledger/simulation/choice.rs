@@ -3,7 +3,7 @@
 //! dead request always makes room for a request.
 
 use spillway::{
-    quota::{Charge, Policy, Reservation, Verdict, Write},
+    quota::{Charge, Image, Policy, Reservation, Verdict, Write},
     units::UnixMs,
 };
 
@@ -48,6 +48,7 @@ pub fn choose(encoding: Encoding, waiting: Vec<Waiting>, known: Known<'_>, now_m
     let mut predicted = known.current.map(|snapshot| snapshot.image.clone());
     let mut first_policy = None;
     for candidate in waiting {
+        let candidate = candidate.sized(encoding, known.current, predicted.as_ref());
         let reservation =
             Reservation::new(candidate.charge, UnixMs::from_ms(now_ms), UnixMs::from_ms(candidate.expires_ms));
         let last_seen = known.current.or(known.remembered);
@@ -66,7 +67,7 @@ pub fn choose(encoding: Encoding, waiting: Vec<Waiting>, known: Known<'_>, now_m
                     write = encoding.reserve(&candidate.policy, &reservation, last_seen, choice.reap);
                 }
                 Verdict::Retry if is_first => {}
-                Verdict::Reap(..) | Verdict::Retry => {
+                Verdict::Reap(..) | Verdict::InFull | Verdict::Retry => {
                     choice.rest.push(candidate.request);
                     continue;
                 }
@@ -86,6 +87,20 @@ pub fn choose(encoding: Encoding, waiting: Vec<Waiting>, known: Known<'_>, now_m
         choice.chosen.push((candidate.request, reservation));
     }
     choice
+}
+
+impl Waiting {
+    /// Charges this request in full if its unreserved tokens do not fit their bound in the known
+    /// image, or in the predicted one.
+    fn sized(self, encoding: Encoding, current: Option<Snapshot<'_>>, predicted: Option<&Image>) -> Self {
+        let Some((current, predicted)) = current.zip(predicted) else { return self };
+        let judged = |image| encoding.explain(&self.policy, &self.charge, image, current.at_ms);
+        let is_beyond = match judged(current.image) {
+            Verdict::Retry => judged(predicted) == Verdict::InFull,
+            verdict => verdict == Verdict::InFull,
+        };
+        if is_beyond { Self { charge: self.policy.fit(&self.charge.in_full()), ..self } } else { self }
+    }
 }
 
 impl Choice {

@@ -40,6 +40,8 @@ pub struct Outcome {
 pub struct Use {
     /// Charges as a share of the limit.
     pub utilisation: f64,
+    /// Worst window of a minute, as a share of the limit. Only for tokens.
+    pub worst_window: f64,
     /// Worst true 60 seconds, as a share of the limit.
     pub worst_60_s: f64,
     /// Worst true 10 seconds, as a share of a sixth of the limit.
@@ -97,7 +99,9 @@ impl Use {
     fn for_tokens(account: &SimulatedAccount, from_us: u64, to_us: u64) -> Self {
         let limit = account.limits.tokens_per_minute;
         limit.map_or_else(Self::default, |limit| {
-            Self::measure(account, limit, |charged| charged.tokens, to_us - from_us, from_us)
+            let worst_window = account.worst_window() as f64 / limit as f64;
+            let tokens = |charged: &Charged| charged.tokens;
+            Self { worst_window, ..Self::measure(account, limit, tokens, to_us - from_us, from_us) }
         })
     }
 
@@ -111,6 +115,7 @@ impl Use {
         let limit = limit as f64;
         Self {
             utilisation: account.charged(from_us, &amount) as f64 / (limit * span_us as f64 / MINUTE_US as f64),
+            worst_window: 0.0,
             worst_60_s: account.worst(MINUTE_US, &amount) as f64 / limit,
             worst_10_s: account.worst(MINUTE_US / 6, &amount) as f64 / (limit / 6.0),
         }
@@ -121,6 +126,7 @@ impl Use {
         let (mut worst, mut count) = (Self::default(), 0.0);
         for limit in uses {
             worst.utilisation += limit.utilisation;
+            worst.worst_window = worst.worst_window.max(limit.worst_window);
             worst.worst_60_s = worst.worst_60_s.max(limit.worst_60_s);
             worst.worst_10_s = worst.worst_10_s.max(limit.worst_10_s);
             count += 1.0;

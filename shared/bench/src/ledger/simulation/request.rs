@@ -117,7 +117,8 @@ impl Simulation {
     pub(super) fn wants(&self, request: usize) -> (Policy, Charge) {
         let state = self.requests.get(request);
         let policy = self.policy_of(state.account, state.shard, state.is_excess);
-        (policy, policy.fit(&charge(state.ask.reserved_tokens())))
+        let unreserved_tokens = state.ask.unreserved_output;
+        (policy, policy.fit(&Charge { unreserved_tokens, ..charge(state.ask.reserved_tokens()) }))
     }
 
     pub(super) fn policy_of(&self, account: usize, shard: u64, is_excess: bool) -> Policy {
@@ -246,5 +247,5 @@ impl Simulation {
 }
 
 fn charge(tokens: u64) -> Charge {
-    Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: 0 }
+    Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, ..Charge::ZERO }
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use spillway::quota::{Image, Reservation, Verdict, Write};
+use spillway::quota::{EPOCH, Image, Reservation, Verdict, Write};
 
 use super::{
     Event, Simulation,
@@ -165,7 +165,8 @@ impl Simulation {
         };
         let verdicts: Vec<Verdict> = self.reserving.get(id).chosen.iter().map(verdict).collect();
         let refused = verdicts.iter().find(|verdict| matches!(verdict, Verdict::Refused(_)));
-        match refused.or(verdicts.first()) {
+        let in_full = verdicts.iter().find(|verdict| matches!(verdict, Verdict::InFull));
+        match refused.or(in_full).or(verdicts.first()) {
             // The item had room in the known image, so another process wrote in between.
             Some(Verdict::Refused(_)) | None if encoding == Encoding::CompareAndSwap => Verdict::Retry,
             verdict => verdict.cloned().unwrap_or(Verdict::Retry),
@@ -178,7 +179,12 @@ impl Simulation {
             let charges = &mut self.accounts[self.requests.get(*request).account].charges;
             round.entries.push(charges.len());
             let charge = reservation.charge;
-            charges.push(Charged { at_us: self.now_us, requests: charge.requests, tokens: charge.minute_tokens });
+            charges.push(Charged {
+                at_us: self.now_us,
+                epoch: reservation.at / EPOCH,
+                requests: charge.requests,
+                tokens: charge.minute_tokens,
+            });
         }
         if let Some((slot, _)) = round.reap {
             let freed = self.items[round.item].freed(slot);

@@ -208,7 +208,7 @@ impl Simulation {
         }
         match explain(&self.policy, &ONE_REQUEST, &self.image, now) {
             Verdict::Refused(refusal) => Some(refusal.retry_after()),
-            Verdict::Stale | Verdict::Reap(..) | Verdict::Retry => Some(Millis::ZERO),
+            Verdict::Stale | Verdict::Reap(..) | Verdict::InFull | Verdict::Retry => Some(Millis::ZERO),
         }
     }
 
@@ -223,7 +223,7 @@ impl Simulation {
     }
 }
 
-const ONE_REQUEST: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
+const ONE_REQUEST: Charge = Charge { requests: 1, ..Charge::ZERO };
 
 /// A parked job, whose id is its number.
 fn job(number: u64) -> Job {

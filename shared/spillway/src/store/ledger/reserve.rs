@@ -110,9 +110,9 @@ fn next_write(pending: Vec<PendingReserve>, known: Option<&Image>, now: UnixMs) 
     let mut predicted = known.cloned();
     let mut is_closed = false;
     for request in pending {
-        let reservation = Reservation::new(request.charge, now, request.expires_at);
         let is_first = next.chosen.is_empty();
-        let write = match fit(&request, &reservation, known.zip(predicted.as_ref())) {
+        let (reservation, fit) = fit(&request, request.charge, known.zip(predicted.as_ref()), now);
+        let write = match fit {
             Fit::Replied(reply) => {
                 request.send(Ok(reply));
                 continue;
@@ -154,30 +154,37 @@ enum Fit {
     Replied(ReserveReply),
 }
 
-/// Judges `request` by the known image of the item, and by the predicted image after the
-/// reservations before it. Without a known image, the request goes to the item.
-fn fit(request: &PendingReserve, reservation: &Reservation, images: Option<(&Image, &Image)>) -> Fit {
-    let (policy, now) = (&request.shard.policy, reservation.at);
+/// Judges the reservation of `charge` for `request` by the known image of the item, and by the
+/// predicted image after the reservations before it. Without a known image, the request goes to the
+/// item.
+fn fit(request: &PendingReserve, charge: Charge, images: Option<(&Image, &Image)>, now: UnixMs) -> (Reservation, Fit) {
+    let policy = &request.shard.policy;
+    let reservation = Reservation::new(charge, now, request.expires_at);
     // It waited past its own deadline: another writer could free its slot immediately.
     if reservation.is_dead(now) {
-        return Fit::Replied(ReserveReply::Busy);
+        return (reservation, Fit::Replied(ReserveReply::Busy));
     }
-    let write = quota::reserve(policy, reservation, None);
-    let Some((known, _)) = images.filter(|(_, predicted)| !predicted.admits(&write)) else {
-        return Fit::Fits(write);
+    let write = quota::reserve(policy, &reservation, None);
+    let Some((known, predicted)) = images.filter(|(_, predicted)| !predicted.admits(&write)) else {
+        return (reservation, Fit::Fits(write));
     };
-    match quota::explain(policy, &request.charge, known, now) {
+    let in_full = || fit(request, policy.fit(&charge.in_full()), images, now);
+    let judged_by = |image| quota::explain(policy, &charge, image, now);
+    let fit = match judged_by(known) {
+        Verdict::InFull => return in_full(),
+        Verdict::Retry if judged_by(predicted) == Verdict::InFull => return in_full(),
+        Verdict::Retry => Fit::Later(write),
         Verdict::Refused(refusal) => Fit::Replied(ReserveReply::Refused(refusal, known.clone())),
         Verdict::Stale => Fit::Replied(ReserveReply::Stale),
         Verdict::Reap(slot, count) => {
-            let write = quota::reserve(policy, reservation, Some((slot, count)));
+            let write = quota::reserve(policy, &reservation, Some((slot, count)));
             match known.admits(&write) {
                 true => Fit::Alone { write, only_frees: false },
                 false => Fit::Alone { write: quota::free(slot, count), only_frees: true },
             }
         }
-        Verdict::Retry => Fit::Later(write),
-    }
+    };
+    (reservation, fit)
 }
 
 impl NextWrite {

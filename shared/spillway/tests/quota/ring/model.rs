@@ -171,7 +171,7 @@ impl RingModel {
                 state.processes[process].version = state.version;
                 Phase::Asking { shard, other, is_long, reap: None }
             }
-            Verdict::Retry => Phase::Asking { shard, other, is_long, reap: None },
+            Verdict::InFull | Verdict::Retry => Phase::Asking { shard, other, is_long, reap: None },
         };
     }
 
@@ -260,7 +260,7 @@ impl RingModel {
 }
 
 /// Charge of every request of the model.
-const ONE: Charge = Charge { requests: 1, minute_tokens: 0, day_tokens: 0, cost_microusd: 0 };
+const ONE: Charge = Charge { requests: 1, ..Charge::ZERO };
 
 impl Model for RingModel {
     type State = State;

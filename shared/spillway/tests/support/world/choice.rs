@@ -44,11 +44,9 @@ impl World {
                 continue;
             }
             let policy = self.policy(process, shard, ask.share_percent);
-            let reservation = Reservation::new(
-                policy.fit(&ask.charge),
-                UnixMs::from_ms(now_ms),
-                UnixMs::from_ms(expires_ms(&ask, now_ms)),
-            );
+            let charge = self.sized(&policy, policy.fit(&ask.charge), seen.zip(predicted.as_ref()), now_ms);
+            let expires_at = UnixMs::from_ms(expires_ms(&ask, now_ms));
+            let reservation = Reservation::new(charge, UnixMs::from_ms(now_ms), expires_at);
             let mut write = self.reserve_write(&policy, &reservation, choice.reap);
             let is_first = choice.chosen.is_empty();
             if let (Some(image), Some(predicted)) = (seen, &predicted)
@@ -72,7 +70,7 @@ impl World {
                         }
                     }
                     Verdict::Retry if is_first => {}
-                    Verdict::Reap(..) | Verdict::Retry => {
+                    Verdict::Reap(..) | Verdict::InFull | Verdict::Retry => {
                         choice.rest.push(ask);
                         continue;
                     }
@@ -90,6 +88,17 @@ impl World {
             choice.chosen.push((ask, policy, reservation));
         }
         choice
+    }
+
+    /// Returns `charge`, in full if its unreserved tokens do not fit their bound.
+    fn sized(&self, policy: &Policy, charge: Charge, images: Option<(&Image, &Image)>, now_ms: u64) -> Charge {
+        let Some((seen, predicted)) = images else { return charge };
+        let judged = |image| self.judged(policy, &charge, image, now_ms);
+        let is_beyond = match judged(seen) {
+            Verdict::Retry => judged(predicted) == Verdict::InFull,
+            verdict => verdict == Verdict::InFull,
+        };
+        if is_beyond { policy.fit(&charge.in_full()) } else { charge }
     }
 
     fn joins(&self, choice: &mut Choice, policy: &Policy, write: &Write) -> bool {

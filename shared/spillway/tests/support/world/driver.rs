@@ -94,7 +94,9 @@ impl World {
                     self.round(process, shard, vec![ask], Some(reap), false);
                 }
             }
-            Step::Settle { which, percent, ending } => self.end(*which, *ending, |reserved| scaled(reserved, *percent)),
+            Step::Settle { which, percent, ending } => {
+                self.end(*which, *ending, |reserved| scaled(&reserved.in_full(), *percent))
+            }
             Step::Undo { which, ending } => self.end(*which, *ending, |_| Charge::default()),
             Step::Die { which } => drop(take(&mut self.running, *which)),
             Step::Wait { ms } => self.now_ms += ms,
@@ -153,7 +155,8 @@ impl World {
     /// newer limits reads them and tries again.
     fn reserve(&mut self, process: usize, draw: (u64, u64), asks: Vec<Ask>, hesitates: bool) {
         let Plan { limits, shards, .. } = *self.plan(process);
-        let asks: Vec<Ask> = asks.into_iter().filter(|ask| too_large(&limits, &ask.charge).is_empty()).collect();
+        let may_fit = |ask: &Ask| too_large(&limits, &ask.charge.in_full()).is_empty();
+        let asks: Vec<Ask> = asks.into_iter().filter(may_fit).collect();
         let first = draw.0 % shards;
         let mut left = self.round(process, index(first), asks, None, hesitates);
         if shards > 1 && !left.is_empty() && self.known[process] == self.newest() {
@@ -295,12 +298,13 @@ pub(super) fn expires_ms(ask: &Ask, now_ms: u64) -> u64 {
     if ask.fills_slot { (at_ms / 15_000 + 1) * 15_000 - 1 } else { at_ms }
 }
 
-fn scaled(reserved: &Charge, percent: u64) -> Charge {
+fn scaled(max: &Charge, percent: u64) -> Charge {
     Charge {
-        requests: reserved.requests,
-        minute_tokens: reserved.minute_tokens * percent / 100,
-        day_tokens: reserved.day_tokens * percent / 100,
-        cost_microusd: reserved.cost_microusd * percent / 100,
+        requests: max.requests,
+        minute_tokens: max.minute_tokens * percent / 100,
+        day_tokens: max.day_tokens * percent / 100,
+        cost_microusd: max.cost_microusd * percent / 100,
+        unreserved_tokens: 0,
     }
 }
 

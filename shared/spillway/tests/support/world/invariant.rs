@@ -12,6 +12,9 @@ pub enum Invariant {
     MinuteWithinBound,
     /// The reservations of a UTC day or month never exceed its limit.
     TotalWithinLimit,
+    /// Whatever the running requests use, no window of a limit on tokens will hold more than the
+    /// limit and the bound on unreserved tokens, which is never more than the limit.
+    UseWithinTwiceLimit,
     /// No counter is below zero.
     NothingNegative,
     /// The requests in flight never exceed the limit, on any item and under any version of the

@@ -10,6 +10,9 @@
 //! `cap(1)`, 60 s hold at most the limit. The bound counts the reserve, or the usage if that is
 //! less: usage beyond the reserve is debt, which is charged without a condition.
 //!
+//! Bound on use: a window also holds what its requests use beyond the reserve. The judge takes the
+//! most that a request can still use. Usage beyond that is not counted.
+//!
 //! Changes of limits: the bound holds for the requests of each version of the limits separately. So
 //! during a change, a minute holds at most the sum of the old and the new limits.
 
@@ -53,6 +56,11 @@ type Period = fn(u64) -> u64;
 type Amount = fn(&Charge) -> u64;
 const REQUESTS: Amount = |charge| charge.requests;
 const TOKENS: Amount = |charge| charge.minute_tokens;
+const DAY_TOKENS: Amount = |charge| charge.day_tokens;
+
+/// Maximum duration of a call with its settlement. The program may settle a request later, which
+/// the product does not.
+const CALL_MS: u64 = 16 * MINUTE_MS;
 
 /// Largest caps and largest request among the admissions on one item under one version of the
 /// limits.
@@ -103,6 +111,7 @@ impl Judge {
         self.live(shard, &policy, all, now_ms);
         self.minute(0, all, at_ms);
         self.minute(1, all, at_ms);
+        self.possible_use(shard, &policy, at_ms);
         self.entries.len() - 1
     }
 
@@ -124,7 +133,7 @@ impl Judge {
 
     fn totals(&mut self, admission: &Admission) {
         let Admission { shard, policy, charge, at_ms, .. } = admission;
-        let of_day: (Amount, Period) = (|charge| charge.day_tokens, day);
+        let of_day: (Amount, Period) = (DAY_TOKENS, day);
         let of_month: (Amount, Period) = (|charge| charge.cost_microusd, month);
         let limits = [policy.limits.tokens_per_day, policy.limits.microusd_per_month];
         for (limit, (amount, period)) in limits.into_iter().zip([of_day, of_month]) {
@@ -179,6 +188,38 @@ impl Judge {
         let max = ends().map(in_minute).max().unwrap_or_default();
         let why = || format!("{max} of {bound}, limit {kind} of {limit}, strict {is_strict}");
         self.require(max <= bound, Invariant::MinuteWithinBound, why);
+    }
+
+    /// Judges the most that the windows at `at_ms` will hold once all requests have ended.
+    fn possible_use(&mut self, shard: usize, policy: &Policy, at_ms: u64) {
+        let (minute, day_limit) = (policy.limits.tokens_per_minute, policy.limits.tokens_per_day);
+        let unreserved = minute.unwrap_or(u64::MAX).min(day_limit.map_or(u64::MAX, |limit| limit / 16));
+        let alike = |entry: &&Entry| entry.admission.shard == shard && entry.admission.policy.version == policy.version;
+        let of_minute = |start: u64| {
+            let is_in = |entry: &&Entry| (start..start + EPOCHS).contains(&(entry.admission.at_ms / EPOCH_MS));
+            let entries = self.entries.iter().filter(alike).filter(is_in);
+            entries.map(|entry| entry.possible(TOKENS, |now_ms| start + EPOCHS > now_ms / EPOCH_MS)).sum::<u64>()
+        };
+        let of_day = || {
+            let today = |entry: &&Entry| day(entry.admission.at_ms) == day(at_ms);
+            let entries = self.entries.iter().filter(alike).filter(today);
+            let in_time = |entry: &Entry, now_ms: u64| now_ms < entry.admission.at_ms + CALL_MS;
+            let possible = |entry: &Entry| match entry.settled {
+                None if !in_time(entry, at_ms) => DAY_TOKENS(&entry.admission.charge),
+                _ => entry.possible(DAY_TOKENS, |now_ms| in_time(entry, now_ms)),
+            };
+            entries.map(possible).sum::<u64>()
+        };
+        let epoch = at_ms / EPOCH_MS;
+        let worst_minute = (epoch + 1 - EPOCHS..=epoch).map(of_minute).max().unwrap_or_default();
+        let bounds = [
+            (minute.map(|limit| limit + unreserved), worst_minute),
+            (day_limit.map(|limit| limit + 16 * unreserved), of_day()),
+        ];
+        for (bound, possible) in bounds {
+            let is_within = bound.is_none_or(|bound| possible <= bound);
+            self.require(is_within, Invariant::UseWithinTwiceLimit, || format!("{possible} of {bound:?}"));
+        }
     }
 
     /// Notes that the request at `index` has ended, whether its settlement took effect or not.
@@ -237,6 +278,17 @@ impl Entry {
         match self.settled {
             Some((actual, now_ms)) if period(self.admission.at_ms) + 1 >= period(now_ms) => actual,
             _ => self.admission.charge,
+        }
+    }
+
+    /// Returns the most that the request has used or can still use. A settlement counts if it is
+    /// `corrected` at its time.
+    fn possible(&self, amount: Amount, is_corrected: impl Fn(u64) -> bool) -> u64 {
+        let max = amount(&self.admission.charge.in_full());
+        match self.settled {
+            Some((actual, now_ms)) if is_corrected(now_ms) => amount(&actual).min(max),
+            Some(_) => amount(&self.admission.charge),
+            None => max,
         }
     }
 

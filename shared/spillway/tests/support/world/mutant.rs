@@ -24,6 +24,8 @@ pub enum Mutant {
     NoVersion,
     /// A day's total is not checked.
     NoDay,
+    /// The bound on unreserved tokens is not checked.
+    NoUnreservedBound,
     /// Slots are freed from their beginning on.
     EarlyReap,
     /// Slots are freed at their end, without a margin for clock skew.
@@ -42,7 +44,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants, each with the invariant that it must violate.
-    pub const ALL: [(Self, Invariant); 16] = [
+    pub const ALL: [(Self, Invariant); 17] = [
         (Self::DoubleRefund, Invariant::WindowWithinCap),
         (Self::UnconditionalSettle, Invariant::NothingNegative),
         (Self::RefundIntoExpiredWindows, Invariant::NothingNegative),
@@ -52,6 +54,7 @@ impl Mutant {
         (Self::NoFloor, Invariant::WindowWithinCap),
         (Self::NoVersion, Invariant::NoStaleAdmission),
         (Self::NoDay, Invariant::TotalWithinLimit),
+        (Self::NoUnreservedBound, Invariant::UseWithinTwiceLimit),
         (Self::EarlyReap, Invariant::LiveWithinLimit),
         (Self::NoReapMargin, Invariant::LiveWithinLimit),
         (Self::UnconditionalReap, Invariant::LiveWithinLimit),
@@ -81,6 +84,7 @@ impl Mutant {
             }
             (Self::NoVersion, condition) => condition.attribute() != Attribute::Version,
             (Self::NoDay, condition) => !matches!(condition.attribute(), Attribute::Day(_)),
+            (Self::NoUnreservedBound, condition) => !matches!(condition.attribute(), Attribute::Unreserved(_)),
             (Self::UnconditionalReap, condition) => !matches!(condition, Condition::Equals(..)),
             _ => true,
         };

@@ -59,7 +59,8 @@ pub enum Step {
     Free {
         which: usize,
     },
-    /// A running request ends with this share of its reserve, in percent (over 100: debt).
+    /// A running request ends with this share of the most that it can cost, in percent (over 100:
+    /// debt).
     Settle {
         which: usize,
         percent: u64,
@@ -131,13 +132,15 @@ pub fn plan() -> impl Strategy<Value = Plan> {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
+    let unreserved_tokens = || prop_oneof![2 => Just(0), 1 => 0u64..250];
     let charge = prop_oneof![3 => 0u64..120, 1 => 0u64..1_000]
-        .prop_flat_map(|tokens| (Just(tokens), 0..=tokens, 0u64..700))
-        .prop_map(|(minute_tokens, less, cost_microusd)| Charge {
+        .prop_flat_map(move |tokens| (Just(tokens), 0..=tokens, 0u64..700, unreserved_tokens()))
+        .prop_map(|(minute_tokens, less, cost_microusd, unreserved_tokens)| Charge {
             requests: 1,
             minute_tokens,
             day_tokens: minute_tokens - less / 2,
             cost_microusd,
+            unreserved_tokens,
         });
     let share = prop_oneof![4 => Just(100u64), 1 => Just(90), 1 => Just(81), 1 => Just(70)];
     (charge, share, 1_000u64..40_000, proptest::bool::weighted(0.3))
