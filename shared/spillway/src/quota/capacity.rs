@@ -108,13 +108,19 @@ mod tests {
         Charge { requests: 1, minute_tokens: tokens, day_tokens: tokens, cost_microusd: tokens, ..Charge::ZERO }
     }
 
-    /// Charges a request, and frees dead slots if it needs their room. Returns whether it fits.
     fn admit(policy: &Policy, image: &mut Image, tokens: u64, at: UnixMs) -> bool {
-        let reservation = Reservation::new(charge(tokens), at, at + Millis::from_s(60));
-        let write = reserve(policy, &reservation, None);
-        while !image.apply(&write) {
-            let Verdict::Reap(slot, count) = explain(policy, &charge(tokens), image, at) else { return false };
-            image.apply(&free(slot, count));
+        admit_sized(policy, image, charge(tokens), at)
+    }
+
+    /// Charges a request, in full if it must be, and frees dead slots if it needs their room.
+    /// Returns whether it fits.
+    fn admit_sized(policy: &Policy, image: &mut Image, mut charge: Charge, at: UnixMs) -> bool {
+        while !image.apply(&reserve(policy, &Reservation::new(charge, at, at + Millis::from_s(60)), None)) {
+            match explain(policy, &charge, image, at) {
+                Verdict::Reap(slot, count) => drop(image.apply(&free(slot, count))),
+                Verdict::InFull => charge = policy.fit(&charge.in_full()),
+                _ => return false,
+            }
         }
         true
     }
@@ -179,6 +185,7 @@ mod tests {
             burst_s in 0..=60_u64,
             earlier in proptest::collection::vec((0..60_000_u64, 1..20_u64), 0..20),
             tokens in 1..20_u64,
+            unreserved_tokens in prop_oneof![Just(0), 0..60_u64],
             horizon_s in 0..30_u64,
         ) {
             let limits = Limits { requests_per_minute, tokens_per_minute, in_flight, ..Limits::default() };
@@ -190,20 +197,21 @@ mod tests {
                 admit(&policy, &mut image, tokens, NOW - Millis::from_ms(before_ms));
             }
             let until = NOW + Millis::from_s(horizon_s);
-            let room = capacity(&policy, &charge(tokens), &image, (NOW, until), 50).expect("room");
+            let sized = policy.fit(&Charge { unreserved_tokens, ..charge(tokens) });
+            let room = capacity(&policy, &sized, &image, (NOW, until), 50).expect("room");
             prop_assert!(room.waits.is_sorted() && room.waits.iter().all(|wait| NOW + *wait <= until));
             let mut before = Millis::ZERO;
             for wait in &room.waits {
                 if *wait > before {
-                    prop_assert!(!admit(&policy, &mut image.clone(), tokens, NOW + before));
+                    prop_assert!(!admit_sized(&policy, &mut image.clone(), sized, NOW + before));
                 }
-                prop_assert!(admit(&policy, &mut image, tokens, NOW + *wait));
+                prop_assert!(admit_sized(&policy, &mut image, sized, NOW + *wait));
                 before = *wait;
             }
             if room.refusal.is_some() {
-                prop_assert!(!admit(&policy, &mut image.clone(), tokens, NOW + before));
+                prop_assert!(!admit_sized(&policy, &mut image.clone(), sized, NOW + before));
                 if !room.may_settle {
-                    prop_assert!(admit(&policy, &mut image, tokens, NOW + room.retry_after));
+                    prop_assert!(admit_sized(&policy, &mut image, sized, NOW + room.retry_after));
                 }
             } else {
                 prop_assert_eq!(room.waits.len(), 50);
