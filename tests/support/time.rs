@@ -7,7 +7,7 @@ use serde_json::Value;
 use spillway::{
     broker,
     dialect::Api,
-    quota::{Charge, Image, Tokenizer, input_tokens},
+    quota::{Charge, Image, Tokenizer, estimate_input},
     store::ledger::{Account, HeldReservation, ReserveOutcome},
     units::Millis,
 };
@@ -102,7 +102,7 @@ pub async fn happens_within(time_limit: Duration, mut condition: impl AsyncFnMut
 pub fn reserved_tokens(body: &Value) -> u64 {
     let draft = Api::ChatCompletions.read(body.to_string().as_bytes(), None, false).expect("a chat");
     let (request, _) = draft.request(None, &HeaderMap::new()).expect("a chat");
-    input_tokens(&request.input.bodies()[0], Tokenizer::Unknown) + request.max_tokens.expect("a cap")
+    estimate_input(&request.input.bodies()[0], Tokenizer::Unknown).tokens + request.max_tokens.expect("a cap")
 }
 
 /// Checks every header of a temporary refusal by `limit`. Returns its wait in milliseconds.

@@ -7,7 +7,7 @@ use std::io::{BufRead, Write};
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use spillway::quota::{Tokenizer, input_tokens};
+use spillway::quota::{Tokenizer, estimate_input};
 
 fn main() -> anyhow::Result<()> {
     let tokenizers = tokenizers().context("arguments must be names of tokenizers, such as claude3")?;
@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
         let text: String = serde_json::from_str(&line?).context("a line must be a JSON string")?;
         let body = json!({ "messages": [{ "content": [{ "text": text }] }] });
         let body = body.as_object().context("the body must be an object")?;
-        let estimates: Vec<u64> = tokenizers.iter().map(|tokenizer| input_tokens(body, *tokenizer)).collect();
+        let estimates: Vec<u64> = tokenizers.iter().map(|tokenizer| estimate_input(body, *tokenizer).tokens).collect();
         writeln!(out, "{}", json!(estimates))?;
     }
     Ok(())

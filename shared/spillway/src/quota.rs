@@ -42,7 +42,7 @@ pub use audit::{Audit, Drift, Findings, flaws};
 pub use burndown::quota_tokens;
 pub use capacity::{Capacity, capacity};
 pub use caps::{Burst, BurstSettings, MAX_BURST_S, Policy, too_large};
-pub use estimate::{Tokenizer, input_tokens};
+pub use estimate::{InputEstimate, Tokenizer, estimate_input};
 pub use explain::{Refusal, RefusedLimit, Verdict, explain};
 pub use history::{History, Observation, record};
 pub use limit::{Limit, LimitName, Limits, Unit};
@@ -66,7 +66,8 @@ pub const EPOCHS: u64 = 12;
 /// Cost of a request for each limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Charge {
-    /// Requests: 1, or 0 to refund a whole reservation.
+    /// Requests: the calls of Bedrock, which are one for most requests and several for embeddings;
+    /// 0 to refund a whole reservation.
     pub requests: u64,
     /// Quota tokens of the minute.
     pub minute_tokens: u64,

@@ -4,7 +4,7 @@
 use std::{fmt::Display, ops::RangeInclusive};
 
 use crate::{
-    price::Prices,
+    price::{LongContext, Prices},
     quota::{BurstSettings, Limits, MAX_BURST_S},
 };
 
@@ -66,7 +66,7 @@ pub(crate) fn burst(field: &str, burst: &BurstSettings, wrong: &mut Vec<String>)
 
 /// Checks that every price is a plausible number of USD per million tokens.
 pub(crate) fn prices(field: &str, prices: &Prices, wrong: &mut Vec<String>) {
-    let Prices { input, output, cache_read, cache_write, cache_write_1h } = *prices;
+    let Prices { input, output, cache_read, cache_write, cache_write_1h, long_context } = *prices;
     for (price, value) in [
         ("input", input),
         ("output", output),
@@ -76,5 +76,9 @@ pub(crate) fn prices(field: &str, prices: &Prices, wrong: &mut Vec<String>) {
     ] {
         // A NaN is in no range.
         range(format_args!("{field}.{price}"), value, 0.0..=MAX_PRICE, wrong);
+    }
+    let Some(LongContext { input_factor, output_factor, .. }) = long_context else { return };
+    for (factor, value) in [("input_factor", input_factor), ("output_factor", output_factor)] {
+        range(format_args!("{field}.long_context.{factor}"), value, 1.0..=100.0, wrong);
     }
 }

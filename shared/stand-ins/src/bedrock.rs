@@ -38,6 +38,7 @@ mod chat_completions;
 pub mod config;
 mod control;
 mod converse;
+mod document;
 mod embeddings;
 mod event_stream;
 pub mod faults;

@@ -41,6 +41,7 @@ pub async fn count_tokens(app: &App, model: &Model, request: &Request) -> Result
 
 fn estimate(model: &Model, request: &Request) -> TokenCount {
     let tokenizer = model.tokenizer();
-    let input_tokens = request.input.bodies().iter().map(|body| quota::input_tokens(body, tokenizer)).sum();
+    let bodies = request.input.bodies().iter();
+    let input_tokens = bodies.map(|body| quota::estimate_input(body, tokenizer).tokens).sum();
     TokenCount { input_tokens, is_estimate: true }
 }

@@ -2,8 +2,9 @@
 
 use super::ModelRequest;
 use crate::{
-    chat::OutputBound,
+    chat::{Format, OutputBound},
     pool::{Model, Pool},
+    price::CacheWrites,
     problem::{ExceededLimits, Kind, Problem, RefusedBy},
     quota::{self, Charge, History, Limit, Limits, Observation, ReserveRule, ReserveSettings, Unit, quota_tokens},
     tenant::{RightSizing, Tenant},
@@ -27,6 +28,10 @@ pub struct Plan {
     max: Usage,
     /// Estimated input tokens before correction.
     estimated_input_tokens: u64,
+    /// What the request can write to the prompt cache.
+    cache_writes: CacheWrites,
+    /// Calls of Bedrock that the request makes.
+    calls: u64,
 }
 
 impl Plan {
@@ -43,8 +48,12 @@ impl Plan {
     ) -> Result<Self, Problem> {
         let payers = || [Some(tenant), parent].into_iter().flatten();
         let tokenizer = request.model.tokenizer();
-        let bodies = request.chat.input.bodies().iter();
-        let estimated_input_tokens = bodies.map(|body| quota::input_tokens(body, tokenizer)).sum();
+        let bodies = request.chat.input.bodies();
+        let (mut estimated_input_tokens, mut cache_writes) = (0, uncontrolled_cache_writes(&request.model));
+        for input in bodies.iter().map(|body| quota::estimate_input(body, tokenizer)) {
+            estimated_input_tokens += input.tokens;
+            cache_writes = cache_writes.max(input.cache_writes);
+        }
         let input_tokens = history.correct(estimated_input_tokens);
         let max_input_tokens = input_tokens.max(estimated_input_tokens);
         let fitting =
@@ -65,11 +74,13 @@ impl Plan {
             reserved: usage(usual),
             max: Usage { input_tokens: max_input_tokens, ..usage(sent) },
             estimated_input_tokens,
+            cache_writes,
+            calls: calls(request),
         };
         for payer in payers() {
-            let exceeded = quota::too_large(&payer.limits, &max_charge(&plan.max, payer, &request.model));
+            let exceeded = quota::too_large(&payer.limits, &plan.max_charge(&plan.max, payer, &request.model));
             if let Some((limit, cap)) = exceeded.first() {
-                return Err(too_large(&payer.name, *limit, *cap, &plan.max));
+                return Err(plan.too_large(&payer.name, *limit, *cap));
             }
         }
         Ok(plan)
@@ -78,7 +89,7 @@ impl Plan {
     /// Returns the quota tokens per minute that `tenant`, which has reserved `charge`, did not
     /// reserve because recent answers were shorter than the output cap.
     pub fn regained_tokens(&self, charge: &Charge, tenant: &Tenant, model: &Model) -> u64 {
-        let minute_tokens = |usage| max_charge(usage, tenant, model).minute_tokens;
+        let minute_tokens = |usage| self.max_charge(usage, tenant, model).minute_tokens;
         minute_tokens(&self.requested).saturating_sub(minute_tokens(&self.reserved).max(charge.minute_tokens))
     }
 
@@ -95,11 +106,11 @@ impl Plan {
     /// all pools on the ladder, burndown included. Money is always reserved for the most that the
     /// request can use.
     pub fn tenant_charge(&self, tenant: &Tenant, model: &Model) -> Charge {
-        let max = max_charge(&self.max, tenant, model);
+        let max = self.max_charge(&self.max, tenant, model);
         if self.reserved == self.max {
             return max;
         }
-        let reserved = max_charge(&self.reserved, tenant, model);
+        let reserved = self.max_charge(&self.reserved, tenant, model);
         let unreserved = |tokens: fn(&Charge) -> u64| tokens(&max).saturating_sub(tokens(&reserved));
         let unreserved_tokens = unreserved(|charge| charge.minute_tokens).max(unreserved(|charge| charge.day_tokens));
         Charge { unreserved_tokens, cost_microusd: max.cost_microusd, ..reserved }
@@ -108,27 +119,68 @@ impl Plan {
     /// Returns the charge to reserve on `pool` by its own rules: by default as Bedrock reserves at
     /// the start of a call.
     pub fn pool_charge(&self, pool: &Pool) -> Charge {
-        charge(&self.sent, pool, &pool.reserve, ReserveRule::Mirror)
+        self.charge(&self.sent, pool, &pool.reserve, ReserveRule::Mirror)
+    }
+
+    /// Returns the most expensive charge of `usage` over all pools of `model`.
+    fn max_charge(&self, usage: &Usage, tenant: &Tenant, model: &Model) -> Charge {
+        let pool_charge = |pool| self.charge(usage, pool, &tenant.reserve, ReserveRule::Conservative);
+        model.ladder.iter().map(pool_charge).reduce(Charge::max).unwrap_or_default()
+    }
+
+    fn charge(&self, usage: &Usage, pool: &Pool, rules: &ReserveSettings, default: ReserveRule) -> Charge {
+        let tokens = |rule: Option<ReserveRule>| match rule.unwrap_or(default) {
+            ReserveRule::Mirror => quota_tokens(usage, 1),
+            ReserveRule::Conservative => quota_tokens(usage, pool.burndown),
+        };
+        let Usage { input_tokens, output_tokens, .. } = *usage;
+        Charge {
+            requests: self.calls,
+            minute_tokens: tokens(rules.tokens_per_minute),
+            day_tokens: tokens(rules.tokens_per_day),
+            cost_microusd: pool.prices.max_cost_microusd(input_tokens, output_tokens, self.cache_writes),
+            unreserved_tokens: 0,
+        }
+    }
+
+    fn too_large(&self, payer: &str, limit: Limit, cap: u64) -> Problem {
+        let name = limit.name();
+        let kind = if limit.unit() == Unit::Microusd { Kind::BudgetExhausted } else { Kind::Invalid };
+        let Usage { input_tokens, output_tokens, .. } = self.max;
+        let calls = self.calls;
+        let (param, cost, remedy) = match limit.unit() {
+            Unit::Requests => {
+                ("input", format!("{calls} calls of the model, which count as requests,"), "Send fewer texts.")
+            }
+            _ => (
+                "max_tokens",
+                format!("about {input_tokens} input tokens and max_tokens {output_tokens}"),
+                "Lower max_tokens or shorten the input.",
+            ),
+        };
+        let message = format!(
+            "This request can never be admitted: {cost} exceed the whole limit {name} of {cap} of tenant {payer}. {remedy}"
+        );
+        let exceeded = ExceededLimits { payer: payer.to_owned(), limits: vec![limit], limit_states: Vec::new() };
+        Problem {
+            param: Some(param.into()),
+            refused_by: Some(RefusedBy::Limits(Box::new(exceeded))),
+            ..Problem::new(kind, message)
+        }
     }
 }
 
-/// Returns the most expensive charge of `usage` over all pools of `model`.
-fn max_charge(usage: &Usage, tenant: &Tenant, model: &Model) -> Charge {
-    let pool_charge = |pool| charge(usage, pool, &tenant.reserve, ReserveRule::Conservative);
-    model.ladder.iter().map(pool_charge).reduce(Charge::max).unwrap_or_default()
+/// Returns the calls of Bedrock that `request` makes: several only for embeddings.
+pub fn calls(request: &ModelRequest) -> u64 {
+    request.chat.input.bodies().len() as u64
 }
 
-fn charge(usage: &Usage, pool: &Pool, rules: &ReserveSettings, default: ReserveRule) -> Charge {
-    let tokens = |rule: Option<ReserveRule>| match rule.unwrap_or(default) {
-        ReserveRule::Mirror => quota_tokens(usage, 1),
-        ReserveRule::Conservative => quota_tokens(usage, pool.burndown),
-    };
-    Charge {
-        requests: 1,
-        minute_tokens: tokens(rules.tokens_per_minute),
-        day_tokens: tokens(rules.tokens_per_day),
-        cost_microusd: pool.prices.cost_microusd(usage),
-        unreserved_tokens: 0,
+/// Returns what `model` can write to the prompt cache without a cache point in the body. Models
+/// with OpenAI's format cache by themselves; Claude and Nova do not.
+fn uncontrolled_cache_writes(model: &Model) -> CacheWrites {
+    match model.format() {
+        Some(Format::ChatCompletions) => CacheWrites::FiveMinutes,
+        _ => CacheWrites::Nothing,
     }
 }
 
@@ -158,11 +210,11 @@ fn output_cap(request: &ModelRequest, tenant: &Tenant, fitting: Option<u64>) -> 
     }
 }
 
-/// Returns the actual charge of `usage` on `pool`.
-pub fn actual(usage: &Usage, pool: &Pool) -> Charge {
+/// Returns the actual charge of `request` on `pool`, whose calls had this `usage` together.
+pub fn actual(request: &ModelRequest, usage: &Usage, pool: &Pool) -> Charge {
     let tokens = quota_tokens(usage, pool.burndown);
     Charge {
-        requests: 1,
+        requests: calls(request),
         minute_tokens: tokens,
         day_tokens: tokens,
         cost_microusd: pool.prices.cost_microusd(usage),
@@ -176,20 +228,4 @@ fn fitting_output(model: &Model, limits: &Limits, input_tokens: u64) -> Option<u
     let burndown = model.ladder.iter().map(|pool| pool.burndown).max().unwrap_or(1).max(1);
     let smallest = limits.iter().filter(|(limit, _)| limit.unit() == Unit::Tokens).map(|(_, value)| value).min()?;
     Some(smallest.saturating_sub(input_tokens) / burndown)
-}
-
-fn too_large(payer: &str, limit: Limit, cap: u64, needed: &Usage) -> Problem {
-    let name = limit.name();
-    let kind = if limit.unit() == Unit::Microusd { Kind::BudgetExhausted } else { Kind::Invalid };
-    let message = format!(
-        "This request can never be admitted: about {} input tokens and max_tokens {} exceed the whole limit {name} of {cap} \
-         of tenant {payer}. Lower max_tokens or shorten the input.",
-        needed.input_tokens, needed.output_tokens
-    );
-    let exceeded = ExceededLimits { payer: payer.to_owned(), limits: vec![limit], limit_states: Vec::new() };
-    Problem {
-        param: Some("max_tokens".into()),
-        refused_by: Some(RefusedBy::Limits(Box::new(exceeded))),
-        ..Problem::new(kind, message)
-    }
 }

@@ -63,12 +63,14 @@ pub fn guardrail_too_large(payer: &str, limit: Limit, cap: u64, cost_microusd: u
     Problem { param: Some("content".into()), refused_by, ..Problem::new(Kind::BudgetExhausted, message) }
 }
 
-/// The request is larger than the share of every pool of `model` that it may fill.
-pub fn larger_than_every_pool(model: &str) -> Problem {
-    let message = format!(
-        "This request is larger than any pool of model {model} can take. Lower max_tokens or shorten the input."
-    );
-    Problem { refused_by: Some(RefusedBy::Pools), ..Problem::invalid("max_tokens", message) }
+/// The request, which takes `calls` calls, is larger than the limits of every pool of `model`.
+pub fn larger_than_every_pool(model: &str, calls: u64) -> Problem {
+    let (param, remedy) = match calls {
+        1 => ("max_tokens", "Lower max_tokens or shorten the input.".to_owned()),
+        _ => ("input", format!("It takes {calls} calls. Send fewer texts.")),
+    };
+    let message = format!("This request is larger than any pool of model {model} can take. {remedy}");
+    Problem { refused_by: Some(RefusedBy::Pools), ..Problem::invalid(param, message) }
 }
 
 /// Too many concurrent writes contend for the ledger item of `payer`.

@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use super::{ModelRequest, accounts, admit::Admitted, problems, record_denial, settlement};
+use super::{ModelRequest, accounts, admit::Admitted, estimate, problems, record_denial, settlement};
 use crate::{
     app::App,
     chat::Answer,
@@ -124,7 +124,7 @@ pub async fn route<'a>(
             }
         }
     }
-    Err(Failed::unbilled(obstacles.into_problem(&request.model.name)))
+    Err(Failed::unbilled(obstacles.into_problem(request)))
 }
 
 /// Records that `pool` throttled a call, so that jobs call it less. Beyond the quota of a day, the
@@ -192,11 +192,12 @@ impl Obstacles {
         self.min_retry_after = Some(self.min_retry_after.map_or(retry_after, |min| min.min(retry_after)));
     }
 
-    fn into_problem(self, model: &str) -> Problem {
+    fn into_problem(self, request: &ModelRequest) -> Problem {
+        let model = &request.model.name;
         match (self.min_retry_after, self.unavailable) {
             (Some(retry_after), _) => problems::pools_full(model, retry_after),
             (None, Some(problem)) => Problem { retry_after: Some(problems::THROTTLED_RETRY_AFTER), ..problem },
-            (None, None) => problems::larger_than_every_pool(model),
+            (None, None) => problems::larger_than_every_pool(model, estimate::calls(request)),
         }
     }
 }

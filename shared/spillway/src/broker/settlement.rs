@@ -31,7 +31,7 @@ impl Settlement {
     /// `is_broken` with usage, the larger of the two is charged.
     pub async fn settle(self, app: &App, usage: Option<Usage>, is_broken: bool) -> Receipt {
         let Self { request, admitted, held, pool } = self;
-        let actual = usage.map(|usage| estimate::actual(&usage, &pool));
+        let actual = usage.map(|usage| estimate::actual(&request, &usage, &pool));
         let settle_held = async |held: HeldReservation, regained_tokens: u64| {
             let max = held.reservation().charge.in_full();
             let charge = match actual {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    EventStream, Failure, ModelCall,
+    EventStream, Failure, ModelCall, Quota,
     raw_body::{self, RawBody},
     region, request_metadata,
 };
@@ -16,14 +16,19 @@ use crate::{
     connections::{Attempt, ResendingClient},
     pool::ServiceTier,
     stored_headers::StoredHeaders,
+    units::Millis,
     usage::{Reported, Usage},
 };
 
 /// Maximum number of bodies of one request that are sent concurrently.
 const MAX_CONCURRENT_BODIES: usize = 8;
 
+/// Pause before a throttled body is sent again, and its maximum: each pause is twice the last.
+const THROTTLED_PAUSE: Millis = Millis::from_ms(500);
+const MAX_THROTTLED_PAUSE: Millis = Millis::from_s(5);
+
 /// Sends all bodies. The first goes alone: until a body is billed, another pool can take the
-/// request.
+/// request. From then on, a throttled body is sent again, so that the billed answers are not lost.
 pub(super) async fn answer(
     client: &ResendingClient<Client>,
     call: &ModelCall<'_>,
@@ -33,7 +38,7 @@ pub(super) async fn answer(
         return Err(Failure::broken("there was nothing to send"));
     };
     let first = send_body(client, call, native, first).await?;
-    let rest: Vec<_> = rest.iter().map(|body| send_body(client, call, native, body)).collect();
+    let rest: Vec<_> = rest.iter().map(|body| send_until_admitted(client, call, native, body)).collect();
     let rest: Vec<_> = stream::iter(rest)
         .buffered(MAX_CONCURRENT_BODIES)
         .try_collect()
@@ -42,6 +47,27 @@ pub(super) async fn answer(
     let (replies, usages): (Vec<_>, Vec<_>) = std::iter::once(first).chain(rest).unzip();
     let usage = usages.into_iter().reduce(|sum, usage| Some(sum?.plus(usage?))).flatten();
     Ok(Answer { output: Output::Native(replies), usage })
+}
+
+/// Sends a body until Bedrock does not throttle it. The caller's deadline ends this. The quota of a
+/// day does not free in time.
+async fn send_until_admitted(
+    client: &ResendingClient<Client>,
+    call: &ModelCall<'_>,
+    native: &NativeInput,
+    body: &Map<String, Value>,
+) -> Result<(NativeReply, Option<Usage>), Failure> {
+    let mut pause = THROTTLED_PAUSE;
+    loop {
+        match send_body(client, call, native, body).await {
+            Err(Failure::Throttled(Quota::Minute)) => {}
+            ended => return ended,
+        }
+        // Bodies that were throttled together are not sent together again.
+        let jitter = Millis::from_ms(fastrand::u64(0..=pause.as_ms() / 2));
+        tokio::time::sleep((pause + jitter).into()).await;
+        pause = (pause * 2).min(MAX_THROTTLED_PAUSE);
+    }
 }
 
 async fn send_body(

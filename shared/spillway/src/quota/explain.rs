@@ -4,7 +4,8 @@ use super::{
     Attribute, Charge, EPOCH, EPOCHS, Image, Limit, Period, Policy,
     caps::room,
     reserve::{Bound, bounds},
-    slots, unreserved,
+    slots::{self, SLOTS_PER_REQUEST},
+    unreserved,
 };
 use crate::units::{Millis, UnixMs};
 
@@ -79,7 +80,7 @@ pub fn explain(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -> V
         return Verdict::Retry;
     }
     if is_only_in_flight(&limits)
-        && fits_without_dead_slots(policy, charge, image, at)
+        && fits_without_dead_slots(policy, image, at)
         && let Some((slot, count)) = slots::reapable(image, at)
     {
         return Verdict::Reap(slot, count);
@@ -92,10 +93,10 @@ fn is_only_in_flight(limits: &[RefusedLimit]) -> bool {
     limits.iter().all(|refused| refused.limit == Limit::InFlight)
 }
 
-/// Returns whether `charge` fits beside the requests in flight whose slots are not dead.
-fn fits_without_dead_slots(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -> bool {
+/// Returns whether one more request fits beside the requests in flight whose slots are not dead.
+fn fits_without_dead_slots(policy: &Policy, image: &Image, at: UnixMs) -> bool {
     let cap = policy.limits.in_flight.map(|value| policy.cap(Limit::InFlight, value, 0, at));
-    cap.is_none_or(|cap| slots::live(image, at) + charge.requests <= cap)
+    cap.is_none_or(|cap| slots::live(image, at) + SLOTS_PER_REQUEST <= cap)
 }
 
 fn refused_limits(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -> Vec<RefusedLimit> {

@@ -7,7 +7,7 @@ use std::{fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attribute, Charge, Period};
+use super::{Attribute, Charge, Period, slots::SLOTS_PER_REQUEST};
 use crate::units::UnixMs;
 
 /// Limits of a tenant or a pool; `None` means unlimited.
@@ -67,8 +67,9 @@ struct Spec {
     windows: Option<Windows>,
     /// Field of [`Limits`] that holds its value.
     field: fn(&mut Limits) -> &mut Option<u64>,
-    /// Part of a charge that counts towards it.
-    charge: fn(&mut Charge) -> &mut u64,
+    /// Part of a charge that counts towards it; `None` for requests in flight, because every
+    /// reservation holds one slot.
+    charge: Option<fn(&mut Charge) -> &mut u64>,
     /// Number in the stored log of refusals. Numbers are never reused.
     log_number: u64,
 }
@@ -90,7 +91,7 @@ const SPECS: [Spec; 5] = [
         unit: Unit::Requests,
         windows: Some(Windows { period: Period::Minute, counter: Attribute::Requests }),
         field: |limits| &mut limits.requests_per_minute,
-        charge: |charge| &mut charge.requests,
+        charge: Some(|charge| &mut charge.requests),
         log_number: 0,
     },
     Spec {
@@ -100,7 +101,7 @@ const SPECS: [Spec; 5] = [
         unit: Unit::Tokens,
         windows: Some(Windows { period: Period::Minute, counter: Attribute::Tokens }),
         field: |limits| &mut limits.tokens_per_minute,
-        charge: |charge| &mut charge.minute_tokens,
+        charge: Some(|charge| &mut charge.minute_tokens),
         log_number: 1,
     },
     Spec {
@@ -110,7 +111,7 @@ const SPECS: [Spec; 5] = [
         unit: Unit::Tokens,
         windows: Some(Windows { period: Period::Day, counter: Attribute::Day }),
         field: |limits| &mut limits.tokens_per_day,
-        charge: |charge| &mut charge.day_tokens,
+        charge: Some(|charge| &mut charge.day_tokens),
         log_number: 2,
     },
     Spec {
@@ -120,7 +121,7 @@ const SPECS: [Spec; 5] = [
         unit: Unit::Microusd,
         windows: Some(Windows { period: Period::Month, counter: Attribute::Month }),
         field: |limits| &mut limits.microusd_per_month,
-        charge: |charge| &mut charge.cost_microusd,
+        charge: Some(|charge| &mut charge.cost_microusd),
         log_number: 4,
     },
     Spec {
@@ -130,7 +131,7 @@ const SPECS: [Spec; 5] = [
         unit: Unit::ConcurrentRequests,
         windows: None,
         field: |limits| &mut limits.in_flight,
-        charge: |charge| &mut charge.requests,
+        charge: None,
         log_number: 3,
     },
 ];
@@ -224,12 +225,15 @@ impl Limit {
 impl Charge {
     /// Returns the amount that counts towards `limit`.
     pub fn get(mut self, limit: Limit) -> u64 {
-        *self.get_mut(limit)
+        limit.spec().charge.map_or(SLOTS_PER_REQUEST, |part| *part(&mut self))
     }
 
-    /// Returns a mutable reference to the amount that counts towards `limit`.
-    pub(super) fn get_mut(&mut self, limit: Limit) -> &mut u64 {
-        (limit.spec().charge)(self)
+    /// Lowers the amount that counts towards `limit` to `max`. A slot is not divisible.
+    pub(super) fn lower(&mut self, limit: Limit, max: u64) {
+        if let Some(part) = limit.spec().charge {
+            let amount = part(self);
+            *amount = max.min(*amount);
+        }
     }
 }
 

@@ -1,6 +1,11 @@
 //! Reservation: the write that charges all limits together.
 
-use super::{Attribute, Charge, Condition, EPOCHS, Image, Limit, Policy, Update, Write, caps::room, slots, unreserved};
+use super::{
+    Attribute, Charge, Condition, EPOCHS, Image, Limit, Policy, Update, Write,
+    caps::room,
+    slots::{self, SLOTS_PER_REQUEST},
+    unreserved,
+};
 use crate::units::UnixMs;
 
 /// A charge made before the call. It is settled once, or its slot expires.
@@ -54,8 +59,8 @@ pub fn reserve(policy: &Policy, reservation: &Reservation, reap: Option<(u64, u6
     });
 
     write.updates.push(Update::Set(Attribute::Version, policy.version));
-    write.updates.push(Update::Add(Attribute::InFlight, signed(charge.requests) - signed(reaped)));
-    write.updates.push(Update::Add(Attribute::Slot(*slot), signed(charge.requests)));
+    write.updates.push(Update::Add(Attribute::InFlight, signed(SLOTS_PER_REQUEST) - signed(reaped)));
+    write.updates.push(Update::Add(Attribute::Slot(*slot), signed(SLOTS_PER_REQUEST)));
     if let Some((dead, count)) = reap {
         write.conditions.push(Condition::Equals(Attribute::Slot(dead), count));
         write.updates.push(Update::Remove(Attribute::Slot(dead)));

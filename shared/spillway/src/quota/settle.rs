@@ -1,6 +1,11 @@
 //! Settlement: the write that replaces a reservation's estimate by the actual usage.
 
-use super::{Attribute, Charge, Condition, Limit, Reservation, Update, Write, reserve::signed, slots, unreserved};
+use super::{
+    Attribute, Charge, Condition, Limit, Reservation, Update, Write,
+    reserve::signed,
+    slots::{self, SLOTS_PER_REQUEST},
+    unreserved,
+};
 use crate::{units::UnixMs, usage::Usage};
 
 /// Actual cost of a request, as far as it is known.
@@ -31,10 +36,10 @@ impl Settled {
 /// condition is the reservation's own slot.
 pub fn settle(reservation: &Reservation, settled: &Settled, now: UnixMs) -> Write {
     let mut write = settle_reaped(reservation, settled, now);
-    let running = signed(reservation.charge.requests);
-    write.conditions.push(Condition::AtLeast(Attribute::Slot(reservation.slot), reservation.charge.requests));
-    write.updates.push(Update::Add(Attribute::InFlight, -running));
-    write.updates.push(Update::Add(Attribute::Slot(reservation.slot), -running));
+    let held = signed(SLOTS_PER_REQUEST);
+    write.conditions.push(Condition::AtLeast(Attribute::Slot(reservation.slot), SLOTS_PER_REQUEST));
+    write.updates.push(Update::Add(Attribute::InFlight, -held));
+    write.updates.push(Update::Add(Attribute::Slot(reservation.slot), -held));
     write
 }
 

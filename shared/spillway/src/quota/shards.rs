@@ -98,14 +98,7 @@ impl Policy {
     pub fn fit(&self, charge: &Charge) -> Charge {
         let mut fitted = self.bound_unreserved(charge);
         for (limit, value) in self.limits.iter() {
-            match limit.unit() {
-                // A request is not divisible.
-                Unit::Requests | Unit::ConcurrentRequests => {}
-                Unit::Tokens | Unit::Microusd => {
-                    let amount = fitted.get_mut(limit);
-                    *amount = (*amount).min(value);
-                }
-            }
+            fitted.lower(limit, value);
         }
         fitted
     }

@@ -4,6 +4,10 @@
 use super::{Attribute, Condition, Image, Update, Write, reserve::signed};
 use crate::units::{Millis, UnixMs};
 
+/// Slots that a reservation holds: however many calls of Bedrock a request makes, it is one request
+/// in flight.
+pub(super) const SLOTS_PER_REQUEST: u64 = 1;
+
 /// Length of a slot's epoch.
 const SLOT: Millis = Millis::from_s(15);
 

@@ -91,6 +91,22 @@ impl Item {
     }
 }
 
+#[test]
+fn a_request_of_many_calls_is_charged_for_each_and_holds_one_slot() {
+    let limits = Limits { requests_per_minute: Some(10), in_flight: Some(1), ..Limits::default() };
+    let mut item = Item::new(policy(limits, 12));
+    let calls = |requests| Charge { requests, ..Charge::default() };
+    let Answer::Admitted(first) = item.reserve(calls(7), 30_000) else { panic!("there is room") };
+    let limits = |answer| match answer {
+        Answer::Refused(limits, _) => limits,
+        Answer::Admitted(_) => Vec::new(),
+    };
+    assert_eq!(limits(item.reserve(calls(3), 30_000)), [(Limit::InFlight, 1)]);
+    assert!(item.settle(&first, calls(7)));
+    assert_eq!(limits(item.reserve(calls(4), 30_000)), [(Limit::RequestsPerMinute, 10)]);
+    assert!(matches!(item.reserve(calls(3), 30_000), Answer::Admitted(_)));
+}
+
 /// Generates charges of one request, each amount below `max`. Some have unreserved tokens.
 pub fn charges(max: u64) -> impl Strategy<Value = Charge> {
     let unreserved_tokens = prop_oneof![Just(0), 0..max];

@@ -3,13 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{
-    output_members::AnswerCount,
-    problem::Problem,
-    prompt::Prompt,
-    thinking,
-    tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS},
-};
+use super::{document, output_members::AnswerCount, problem::Problem, prompt::Prompt, thinking, tokens::IMAGE_TOKENS};
 
 #[derive(Debug, Deserialize)]
 struct Request {
@@ -68,6 +62,10 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Problem> {
     for message in &messages {
         prompt.add_message(&message.role);
         read_content(&mut prompt, &message.content);
+    }
+    // Automatic caching: the whole prompt is a prefix.
+    if let Some(point) = request.other_members.get("cache_control").filter(|point| !point.is_null()) {
+        prompt.add_cache_point(point["ttl"].as_str());
     }
     check_thinking(&messages)?;
     prompt.question = question(&messages);
@@ -157,7 +155,7 @@ fn read_block(prompt: &mut Prompt, block: &Block) {
     match member("type").as_str().unwrap_or_default() {
         "text" => prompt.add_text(member("text").as_str().unwrap_or_default()),
         "image" => prompt.add_fixed(IMAGE_TOKENS, block),
-        "document" => prompt.add_fixed(DOCUMENT_TOKENS, block),
+        "document" => document::add(prompt, block),
         "tool_use" => prompt.add_tool_use(member("name").as_str().unwrap_or_default(), member("input")),
         "tool_result" => match member("content") {
             Value::String(text) => prompt.add_text(text),

@@ -6,12 +6,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
+    document,
     guardrail::GuardrailReference,
     output_members::{self, AnswerCount},
     problem::Problem,
     prompt::{Prompt, parse_caller},
     thinking,
-    tokens::{DOCUMENT_TOKENS, IMAGE_TOKENS},
+    tokens::{IMAGE_TOKENS, PAGE_TOKENS},
 };
 
 /// A request body; also the `input.converse` of CountTokens.
@@ -124,6 +125,15 @@ fn read_additional_fields(prompt: &mut Prompt, fields: &Value) -> Result<(), Pro
     prompt.single_tool = fields["tool_choice"]["disable_parallel_tool_use"] == true;
     prompt.max_tokens = output_members::largest_limit(fields).or(prompt.max_tokens);
     prompt.answers = AnswerCount::read_nested(fields);
+    if let Some(system) = fields["system"].as_str() {
+        prompt.add_text(system);
+    }
+    for part in ["system", "tools"].into_iter().filter_map(|name| fields[name].as_array()).flatten() {
+        prompt.add_json(part);
+        if let Some(point) = part.get("cache_control") {
+            prompt.add_cache_point(point["ttl"].as_str());
+        }
+    }
     Ok(())
 }
 
@@ -278,7 +288,8 @@ fn read_block(prompt: &mut Prompt, block: &Block) {
         },
         ("cachePoint", point) => prompt.add_cache_point(point["ttl"].as_str()),
         ("image", _) => prompt.add_fixed(IMAGE_TOKENS, block),
-        ("document" | "video" | "audio", _) => prompt.add_fixed(DOCUMENT_TOKENS, block),
+        ("document", Value::Object(document)) => document::add(prompt, document),
+        ("video" | "audio", _) => prompt.add_fixed(PAGE_TOKENS, block),
         ("toolUse", call) => prompt.add_tool_use(call["name"].as_str().unwrap_or_default(), &call["input"]),
         ("toolResult", result) => {
             let contents = result["content"].as_array().into_iter().flatten().filter_map(Value::as_object);

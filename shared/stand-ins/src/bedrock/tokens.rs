@@ -1,9 +1,9 @@
 //! Token counts of the simulator, for input and output.
 //!
 //! A text has one token per four bytes of UTF-8, rounded up. Each message adds [`MESSAGE_TOKENS`],
-//! and each tool call adds [`TOOL_USE_TOKENS`]. An image has [`IMAGE_TOKENS`]; a document, video or
-//! sound has [`DOCUMENT_TOKENS`]. A cache point has no tokens. All other content (tool definitions,
-//! reasoning, JSON results) counts as its compact JSON.
+//! and each tool call adds [`TOOL_USE_TOKENS`]. An image has [`IMAGE_TOKENS`]; a page of a PDF,
+//! another file, a video or a sound has [`PAGE_TOKENS`]. A cache point has no tokens. All other
+//! content (tool definitions, reasoning, JSON results) counts as its compact JSON.
 
 use serde_json::Value;
 
@@ -15,8 +15,8 @@ pub const MESSAGE_TOKENS: u64 = 4;
 pub const TOOL_USE_TOKENS: u64 = 4;
 /// Tokens of an image of any size.
 pub const IMAGE_TOKENS: u64 = 1_500;
-/// Tokens of a document, a video or a sound of any size.
-pub const DOCUMENT_TOKENS: u64 = 3_000;
+/// Tokens of a page of a PDF, or of another document, a video or a sound of any size.
+pub const PAGE_TOKENS: u64 = 3_000;
 
 const FILLER: &str = " the quick brown fox jumps over the lazy dog and then";
 

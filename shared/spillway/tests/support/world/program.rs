@@ -143,8 +143,13 @@ fn ask() -> impl Strategy<Value = Ask> {
             unreserved_tokens,
         });
     let share = prop_oneof![4 => Just(100u64), 1 => Just(90), 1 => Just(81), 1 => Just(70)];
-    (charge, share, 1_000u64..40_000, proptest::bool::weighted(0.3))
-        .prop_map(|(charge, share_percent, lives_ms, fills_slot)| Ask { charge, share_percent, lives_ms, fills_slot })
+    let requests = prop_oneof![9 => Just(1u64), 1 => 2u64..10];
+    (charge, requests, share, 1_000u64..40_000, proptest::bool::weighted(0.3)).prop_map(
+        |(charge, requests, share_percent, lives_ms, fills_slot)| {
+            let charge = Charge { requests, ..charge };
+            Ask { charge, share_percent, lives_ms, fills_slot }
+        },
+    )
 }
 
 fn ending() -> impl Strategy<Value = Ending> {
