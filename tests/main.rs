@@ -1,6 +1,7 @@
 //! End-to-end tests: the whole product over the stand-ins, called as its clients call it.
 
 mod alarms;
+mod allowances;
 mod background;
 mod backlog;
 mod bad_input;

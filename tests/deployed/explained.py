@@ -6,5 +6,5 @@ UNUSED_GRANTS = {
     "DrainFunction: sqs:DeleteMessage on *": "the event source mapping deletes",
     "DrainFunction: sqs:GetQueueAttributes on WebhookQueue": "the event source mapping needs it",
     "DrainFunction: sqs:ChangeMessageVisibility on WebhookQueue": "one statement covers both queues",
-    "*: s3:ListBucket on Bodies": "makes S3 answer 404 instead of 403 for a missing object; it is never called",
+    "*: s3:ListBucket on Bodies": "makes S3 answer 404 instead of 403 for a missing object; only the API lists objects",
 }

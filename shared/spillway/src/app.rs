@@ -17,9 +17,9 @@ use crate::{
     outbound::Outbound,
     queue::Queue,
     store::{
-        backlogs::Backlogs, batches::Batches, clock_skew::ClockSkew, files::Files, history::Histories,
-        idempotency::IdempotencyRecords, jobs::Jobs, ledger::Ledger, refusal_log::RefusalLog, registry::Registry,
-        uploads::Uploads,
+        allowances::Allowances, backlogs::Backlogs, batches::Batches, clock_skew::ClockSkew, files::Files,
+        history::Histories, idempotency::IdempotencyRecords, jobs::Jobs, ledger::Ledger, refusal_log::RefusalLog,
+        registry::Registry, uploads::Uploads,
     },
     telemetry::{self, Telemetry},
 };
@@ -32,6 +32,7 @@ pub struct App {
     pub ledger: Ledger,
     pub histories: Histories,
     pub refusals: RefusalLog,
+    pub allowances: Allowances,
     pub jobs: Jobs,
     pub backlogs: Backlogs,
     pub batches: Batches,
@@ -184,6 +185,12 @@ impl App {
             jobs: if webhooks.is_some() { jobs.with_webhooks(registry.clone()) } else { jobs },
             registry,
             histories: Histories::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
+            allowances: Allowances::new(
+                clients.ledger.clone(),
+                &config.ledger_table,
+                clock.clone(),
+                clients.skew.clone(),
+            ),
             refusals: RefusalLog::new(clients.ledger.clone(), &config.ledger_table, clock.clone()),
             idempotency_records: IdempotencyRecords::new(clients.idempotency, &config.jobs_table),
             ledger: Ledger::new(clients.ledger, &config.ledger_table, clock.clone(), clients.skew),

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 pub use file::File;
 pub use ids::{ResourceKind, derive_uuid, is_batch_id};
-pub use lines::{Line, MAX_LINES, lines_from_requests, parse_lines};
+pub use lines::{Line, LineCounter, MAX_LINES, lines_from_requests, parse_lines};
 pub use output::{LineOutcome, MAX_FILE_BYTES, OutputFiles};
 pub use upload::{MAX_PARTS, MAX_UPLOAD_TIME, Upload, UploadStatus, check_bytes, is_part_id, part_id};
 
@@ -23,8 +23,11 @@ use crate::{
     dialect::{Api, Dialect},
     job::{JobStatus, Redelivery},
     stored_headers::StoredHeaders,
-    units::UnixMs,
+    units::{Millis, UnixMs},
 };
+
+/// Maximum duration of a batch: a day, as in both APIs.
+pub const COMPLETION_WINDOW: Millis = Millis::from_s(24 * 60 * 60);
 
 /// Status of a batch, by the names of OpenAI's API, which has more of them than Anthropic's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +164,9 @@ pub struct Batch {
     /// Time when the batch ended.
     #[serde(rename = "ended_ms")]
     pub ended_at: Option<UnixMs>,
+    /// Number of lines that the limit on waiting jobs admitted.
+    #[serde(default)]
+    pub admitted_lines: u64,
     /// Number of lines, known once they have been parsed.
     pub total: u64,
     /// Number of lines that have become jobs for certain: lines before this one.

@@ -105,6 +105,23 @@ impl Blobs {
         }
     }
 
+    /// Returns the sum of what `measure` makes of the sizes of all objects whose keys start with
+    /// `prefix`.
+    ///
+    /// # Errors
+    /// Returns an error if S3 is unavailable.
+    pub async fn sum_sizes(&self, prefix: &str, measure: impl Fn(u64) -> u64) -> Result<u64, BlobError> {
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
+        let mut pages = request.into_paginator().send();
+        let mut sum = 0_u64;
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            let sizes = page.contents().iter().map(|object| object.size().and_then(|size| u64::try_from(size).ok()));
+            sum = sum.saturating_add(sizes.map(|size| measure(size.unwrap_or_default())).sum());
+        }
+        Ok(sum)
+    }
+
     /// Returns the object under `key`, if there is one.
     ///
     /// # Errors

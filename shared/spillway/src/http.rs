@@ -31,6 +31,7 @@ use http::{Request, Response, request::Parts};
 use http_body_util::combinators::UnsyncBoxBody;
 
 use crate::{
+    allowance,
     app::App,
     dialect::Dialect,
     problem::{Kind, Problem},
@@ -152,8 +153,12 @@ async fn answer(app: &App, head: &Arc<Head>, body: Bytes) -> Result<Response<Bod
     match route.handler {
         Handler::Public(respond) => Ok(respond(head)),
         Handler::Tenant(serve) => {
-            let served = async { serve(app, &Call::new(app, head, route.name).await?, ids, body).await }.await;
-            served.inspect_err(|problem| {
+            let served = async {
+                let call = Call::new(app, head, route.name).await?;
+                allowance::admit_request(app, &call.tenant).await?;
+                serve(app, &call, ids, body).await
+            };
+            served.await.inspect_err(|problem| {
                 if problem.kind.is_server_error() {
                     record(problem);
                 }

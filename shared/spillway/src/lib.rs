@@ -41,6 +41,7 @@ pub mod app;
 
 // The product.
 pub mod broker;
+pub mod allowance;
 pub mod webhook;
 pub mod overflow;
 

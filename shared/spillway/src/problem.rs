@@ -1,7 +1,7 @@
 //! Failures that are reported to callers. Each dialect renders them in its own error format.
 
 use crate::{
-    quota::{Limit, LimitName, LimitState},
+    quota::{Allowance, Limit, LimitName, LimitState},
     units::Millis,
 };
 
@@ -91,6 +91,8 @@ pub struct Problem {
 pub enum RefusedBy {
     /// Limits of the tenant or of its organisation.
     Limits(Box<ExceededLimits>),
+    /// A limit of the tenant for what calls no model.
+    Allowance(Allowance),
     /// The pools of the model: each is full, or smaller than the request.
     Pools,
 }
@@ -112,6 +114,7 @@ impl RefusedBy {
     pub fn limit_names(&self) -> Vec<LimitName> {
         match self {
             Self::Limits(exceeded) => exceeded.limits.iter().copied().map(LimitName::Account).collect(),
+            Self::Allowance(allowance) => vec![LimitName::Allowance(*allowance)],
             Self::Pools => vec![LimitName::ModelCapacity],
         }
     }

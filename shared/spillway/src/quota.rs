@@ -18,6 +18,7 @@
 //! An account whose limits outgrow one item is spread over [`shards`]. Each shard holds a slice of
 //! every limit.
 
+pub mod allowance;
 mod audit;
 mod burndown;
 mod capacity;
@@ -38,6 +39,7 @@ mod write;
 
 use serde::{Deserialize, Serialize};
 
+pub use allowance::Allowance;
 pub use audit::{Audit, Drift, Findings, flaws};
 pub use burndown::quota_tokens;
 pub use capacity::{Capacity, capacity};

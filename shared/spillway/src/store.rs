@@ -1,5 +1,6 @@
 //! DynamoDB: three tables. This module is the only one that reads and writes them.
 
+pub mod allowances;
 pub mod backlogs;
 pub mod batches;
 mod cache;

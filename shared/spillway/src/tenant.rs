@@ -17,7 +17,7 @@ pub use guardrail::{GuardrailGrant, GuardrailUnits};
 pub use key::{ApiKey, KeyRecord};
 
 use crate::{
-    quota::{Burst, BurstSettings, Limits, MAX_BURST_S, ReserveSettings},
+    quota::{Allowance, Burst, BurstSettings, Limits, MAX_BURST_S, ReserveSettings},
     units::Millis,
     validate,
 };
@@ -81,6 +81,17 @@ pub struct Tenant {
     /// Maximum number of its jobs that run concurrently, over all drains; unlimited if absent.
     #[serde(default, skip_serializing_if = "validate::is_default")]
     pub drain_in_flight: Option<u64>,
+    /// Maximum of its jobs that wait, lines of batches included; the default of
+    /// [`Allowance::WaitingJobs`] if absent.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub max_waiting_jobs: Option<u64>,
+    /// Maximum of its bytes in the bucket; the default of [`Allowance::StoredBytes`] if absent.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub max_stored_bytes: Option<u64>,
+    /// Maximum of its requests in a minute that call no model; the default of
+    /// [`Allowance::OtherRequests`] if absent.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub other_requests_per_minute: Option<u64>,
     /// Version of this entry. The registry increments it with each change, and it fences older
     /// limits in the ledger.
     #[serde(default)]
@@ -126,6 +137,9 @@ impl Tenant {
         if let Some(in_flight) = self.drain_in_flight {
             validate::range("drain_in_flight", in_flight, 1..=validate::MAX_AMOUNT, &mut wrong);
         }
+        for allowance in Allowance::ALL {
+            validate::range(allowance.name(), self.max(allowance), 1..=validate::MAX_AMOUNT, &mut wrong);
+        }
         for model in &self.models {
             validate::name("models", model, 128, "._:-", &mut wrong);
         }
@@ -141,6 +155,16 @@ impl Tenant {
     /// Returns the burst of the limits per minute.
     pub fn burst(&self) -> Burst {
         self.burst.or(MAX_BURST_S)
+    }
+
+    /// Returns the maximum of what `allowance` counts.
+    pub fn max(&self, allowance: Allowance) -> u64 {
+        let max = match allowance {
+            Allowance::WaitingJobs => self.max_waiting_jobs,
+            Allowance::StoredBytes => self.max_stored_bytes,
+            Allowance::OtherRequests => self.other_requests_per_minute,
+        };
+        max.unwrap_or_else(|| allowance.default_max())
     }
 
     /// Returns whether the tenant may call the model with this public name.
@@ -250,6 +274,9 @@ mod tests {
             "hold_ms": 50_001,
             "job_ttl_s": 0,
             "drain_in_flight": 0,
+            "max_waiting_jobs": 0,
+            "max_stored_bytes": 1_000_000_000_001_u64,
+            "other_requests_per_minute": 0,
             "models": ["good", "not/good"],
             "buckets": ["good-bucket", "s3://bucket"],
             "guardrails": [{"id": "abc123"}, {"id": "ABC"}],
@@ -263,6 +290,9 @@ mod tests {
             "hold_ms: 50001 must be 0 to 50000",
             "job_ttl_s: 0 must be 1 to 1209600",
             "drain_in_flight: 0 must be 1 to 1000000000000",
+            "max_waiting_jobs: 0 must be 1 to 1000000000000",
+            "max_stored_bytes: 1000000000001 must be 1 to 1000000000000",
+            "other_requests_per_minute: 0 must be 1 to 1000000000000",
             r#"models: "not/good" must be 1 to 128 of a-z A-Z 0-9 . _ : -"#,
             r#"buckets: "s3://bucket" must be the name of an S3 bucket: 3 to 63 of a-z 0-9 . -"#,
             r#"guardrails.id: "ABC" must be the id or the ARN of a guardrail"#,

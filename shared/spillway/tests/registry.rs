@@ -274,10 +274,10 @@ async fn a_short_outage_of_the_store_affects_no_caller_and_a_long_one_every_call
     setup.clock.advance(Millis::from_ms(50_000));
     assert_eq!(setup.tenant_of(&key).await.as_deref(), Some("acme"));
     assert_eq!(setup.registry.catalogue().await.expect("stale").models().count(), 1);
-    assert!(matches!(setup.registry.tenant("new").await, Err(RegistryError(StoreError::Unavailable(_)))));
+    assert!(matches!(setup.registry.tenant("new").await, Err(RegistryError::Store(StoreError::Unavailable(_)))));
     setup.clock.advance(Millis::from_ms(10_000));
-    assert!(matches!(setup.registry.authenticate(&key).await, Err(RegistryError(StoreError::Unavailable(_)))));
-    assert!(matches!(setup.registry.catalogue().await, Err(RegistryError(StoreError::Unavailable(_)))));
+    assert!(matches!(setup.registry.authenticate(&key).await, Err(RegistryError::Store(StoreError::Unavailable(_)))));
+    assert!(matches!(setup.registry.catalogue().await, Err(RegistryError::Store(StoreError::Unavailable(_)))));
 
     faults.clear();
     assert_eq!(setup.tenant_of(&key).await.as_deref(), Some("acme"));
@@ -306,7 +306,9 @@ async fn a_missing_table_is_a_refused_request() {
     let dynamodb = dynamodb::start().await;
     let registry = Registry::new(dynamodb.client.clone(), &dynamodb.table, CACHE_TTL, Clock::default());
     match registry.tenant("acme").await {
-        Err(RegistryError(StoreError::Refused(why))) => assert!(why.starts_with("ResourceNotFoundException"), "{why}"),
+        Err(RegistryError::Store(StoreError::Refused(why))) => {
+            assert!(why.starts_with("ResourceNotFoundException"), "{why}")
+        }
         result => panic!("{result:?}"),
     }
 }

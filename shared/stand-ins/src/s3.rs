@@ -124,6 +124,7 @@ fn operation(request: &Request<Incoming>) -> &str {
         ("PUT", false, _) => "CreateBucket",
         ("PUT", true, false) if is_copy => "CopyObject",
         ("PUT", true, false) => "PutObject",
+        ("GET", false, _) => "ListObjectsV2",
         ("GET", true, false) => "GetObject",
         ("HEAD", true, false) => "HeadObject",
         ("DELETE", true, false) => "DeleteObject",

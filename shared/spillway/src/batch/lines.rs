@@ -27,6 +27,32 @@ pub struct Line {
     pub body: Bytes,
 }
 
+/// Counts lines as [`parse_lines`] does, from chunks of the input.
+#[derive(Debug, Default)]
+pub struct LineCounter {
+    lines: u64,
+    is_in_line: bool,
+}
+
+impl LineCounter {
+    /// Counts the lines that begin in `chunk`.
+    pub fn read(&mut self, chunk: &[u8]) {
+        for byte in chunk {
+            if *byte == b'\n' {
+                self.is_in_line = false;
+            } else if !self.is_in_line && !byte.is_ascii_whitespace() {
+                self.is_in_line = true;
+                self.lines += 1;
+            }
+        }
+    }
+
+    /// Returns the number of lines that can become jobs. None of a larger file does.
+    pub fn lines(&self) -> u64 {
+        self.lines.min(u64::try_from(MAX_LINES).unwrap_or(u64::MAX))
+    }
+}
+
 /// Parses all lines. Each must call `endpoint`. Empty lines are skipped.
 ///
 /// # Errors
@@ -128,6 +154,27 @@ mod tests {
     fn errors(input: &str) -> Vec<(String, Option<u64>, Option<String>)> {
         let errors = parse_lines(input.as_bytes(), CHAT).expect_err(input);
         errors.into_iter().map(|error| (error.code, error.line, error.param)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_counted_from_chunks_as_they_are_parsed(
+            kinds in proptest::collection::vec(0..4_usize, 0..12), ends_with_newline: bool, chunk_bytes in 1..40_usize,
+        ) {
+            let kind = |(number, kind): (usize, usize)| match kind {
+                0 => String::new(),
+                1 => " \t\r".to_owned(),
+                _ => line(&number.to_string()),
+            };
+            let mut input = kinds.into_iter().enumerate().map(kind).collect::<Vec<_>>().join("\n");
+            if ends_with_newline {
+                input.push('\n');
+            }
+            let mut counter = LineCounter::default();
+            input.as_bytes().chunks(chunk_bytes).for_each(|chunk| counter.read(chunk));
+            let parsed = parse_lines(input.as_bytes(), CHAT).map_or(0, |lines| lines.len());
+            prop_assert_eq!(counter.lines(), parsed as u64);
+        }
     }
 
     #[test]

@@ -74,6 +74,15 @@ impl Batch {
         Self { is_reported: true, ..self.clone() }
     }
 
+    /// Number of lines that will become jobs.
+    pub fn coming_lines(&self) -> u64 {
+        match self.status {
+            BatchStatus::Validating => self.admitted_lines,
+            BatchStatus::InProgress => self.total.saturating_sub(self.expanded),
+            _ => 0,
+        }
+    }
+
     /// Whether the batch has work left: its lines, its output, or the report of its end.
     pub fn is_open(&self) -> bool {
         !self.status.is_final() || !self.is_reported
@@ -153,6 +162,7 @@ mod tests {
             finalizing_at: None,
             cancelling_at: None,
             ended_at: None,
+            admitted_lines: 0,
             total: 0,
             expanded: 0,
             counts: LineCounts::default(),

@@ -9,8 +9,10 @@ use uuid::Uuid;
 
 use super::{Call, files, jobs};
 use crate::{
+    allowance,
     app::App,
-    batch::{Batch, BatchStatus, File, LineCounts, ResourceKind, derive_uuid},
+    batch::{Batch, BatchStatus, COMPLETION_WINDOW, File, LineCounter, LineCounts, ResourceKind, derive_uuid},
+    blobs::Blobs,
     dialect::Api,
     job::Redelivery,
     overflow,
@@ -19,9 +21,6 @@ use crate::{
     store::batches::DocumentQuery,
     units::Millis,
 };
-
-/// Maximum duration of a batch: a day, as in both APIs.
-const COMPLETION_WINDOW: Millis = Millis::from_s(24 * 60 * 60);
 
 /// Maximum length of an unknown parameter's name in an error, in characters.
 const MAX_SHOWN_CHARS: usize = 40;
@@ -55,6 +54,16 @@ impl NewLines {
             Self::File(File { objects, .. }) if objects.len() > 1 => objects,
             Self::File(_) | Self::Body(_) => &[],
         }
+    }
+
+    /// Counts the lines.
+    async fn count(&self, blobs: &Blobs) -> Result<u64, Problem> {
+        let mut counter = LineCounter::default();
+        match self {
+            Self::Body(lines) => counter.read(lines),
+            Self::File(file) => files::scan(blobs, file, |chunk| counter.read(chunk)).await?,
+        }
+        Ok(counter.lines())
     }
 
     /// Size in bytes.
@@ -97,6 +106,7 @@ async fn accept(app: &App, call: &Call, body: &[u8], new: NewBatch) -> Result<Ba
         finalizing_at: None,
         cancelling_at: None,
         ended_at: None,
+        admitted_lines: 0,
         total: new.total,
         expanded: 0,
         counts: LineCounts::default(),
@@ -112,6 +122,9 @@ async fn accept(app: &App, call: &Call, body: &[u8], new: NewBatch) -> Result<Ba
     if let Some(existing) = app.batches.get(&batch.id).await? {
         return check_fingerprint(existing, &fingerprint);
     }
+    let batch = Batch { admitted_lines: new.lines.count(blobs).await?, ..batch };
+    allowance::admit_jobs(app, &call.tenant, batch.admitted_lines).await?;
+    allowance::admit_object(app, &call.tenant, batch.input_bytes).await?;
     match new.lines {
         NewLines::Body(lines) => blobs.put(&batch.input_key(), lines).await?,
         NewLines::File(file) => files::copy(blobs, &file, &batch.input_keys()).await?,

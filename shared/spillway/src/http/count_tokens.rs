@@ -1,11 +1,12 @@
 //! `POST /v1/messages/count_tokens` and `POST /model/{id}/count-tokens`. They cost nothing and take
-//! no quota.
+//! no quota of models.
 
 use bytes::Bytes;
 use http::Response;
 
 use super::{Body, Call, record, reply};
 use crate::{
+    allowance,
     app::App,
     broker::{self, TokenCount},
     dialect::{Api, Draft, check_resources},
@@ -29,7 +30,10 @@ pub async fn count(
 ) -> Result<Response<Body>, Problem> {
     let started = app.clock.now();
     let mut event = record::event(call);
-    let counted = count_draft(app, call, api.read(&body, path_model.as_deref(), false), &mut event).await;
+    let counted = match allowance::admit_request(app, &call.tenant).await {
+        Ok(()) => count_draft(app, call, api.read(&body, path_model.as_deref(), false), &mut event).await,
+        Err(refusal) => Err(refusal),
+    };
     match &counted {
         Ok(_) => event.outcome = RequestOutcome::Answered,
         Err(problem) => event.fail(problem),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Body, Call, query::Query, reply};
 use crate::{
+    allowance,
     app::App,
     batch::{File, ResourceKind},
     blobs::Blobs,
@@ -48,6 +49,7 @@ pub async fn upload(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
         expires_at: now + Millis::from_s(form.retention_s),
         objects: Vec::new(),
     };
+    allowance::admit_object(app, &call.tenant, file.bytes).await?;
     blobs.put(&file.key(), form.content).await?;
     app.files.create(&file).await?;
     Ok(reply::json(&call.head, StatusCode::OK, &object(&file)))
@@ -124,6 +126,19 @@ pub async fn find(app: &App, call: &Call, id: &str) -> Result<File, Problem> {
 async fn read(app: &App, file: &File) -> Result<Bytes, Problem> {
     let content = blobs(app)?.get_joined(&file.keys(), file.bytes).await?;
     content.ok_or_else(content_missing)
+}
+
+/// Passes the content of a file to `on_chunk`, of which only a chunk at a time is in memory.
+///
+/// # Errors
+/// Returns an error if the content is no longer kept (404), or if the bucket is unavailable.
+pub async fn scan(blobs: &Blobs, file: &File, mut on_chunk: impl FnMut(&[u8])) -> Result<(), Problem> {
+    for key in file.keys() {
+        if !blobs.read(&key, &mut on_chunk).await? {
+            return Err(content_missing());
+        }
+    }
+    Ok(())
 }
 
 /// Copies the objects of a file to `keys`, within the bucket.

@@ -4,7 +4,12 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Body, Call, reply};
-use crate::{app::App, broker, problem::Problem, quota::Attribute};
+use crate::{
+    app::App,
+    broker,
+    problem::Problem,
+    quota::{Allowance, Attribute},
+};
 
 /// Answers with the state of the tenant's limits, and with the sum of its settled requests.
 ///
@@ -24,12 +29,15 @@ pub async fn quota(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
             })
         })
         .collect();
+    let other_limit = |of: Allowance| json!({ "limit": of.name(), "cap": tenant.max(of) });
+    let other_limits = Allowance::ALL.map(other_limit);
     let total = |attribute| images.iter().map(|image| image.get(attribute)).sum::<u64>();
     let body = json!({
         "tenant": tenant.name,
         "parent": tenant.parent,
         "class": tenant.class,
         "limits": limits,
+        "other_limits": other_limits,
         "settled": {
             "requests": total(Attribute::SettledRequests),
             "input_tokens": total(Attribute::SettledInput),

@@ -39,7 +39,7 @@ pub fn problem(head: &Head, problem: &Problem, now: UnixMs) -> Response<Body> {
     let mut headers = rendered.headers;
     let limit_states = match &problem.refused_by {
         Some(RefusedBy::Limits(exceeded)) => &exceeded.limit_states[..],
-        Some(RefusedBy::Pools) | None => &[],
+        Some(RefusedBy::Allowance(_) | RefusedBy::Pools) | None => &[],
     };
     headers.extend(head.dialect.limit_headers(limit_states, now));
     if problem.kind == Kind::MethodNotAllowed {

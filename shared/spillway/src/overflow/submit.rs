@@ -5,6 +5,7 @@ use tracing::warn;
 
 use super::park::{can_park, ensure_turn, send_expiry};
 use crate::{
+    allowance,
     app::App,
     batch::{Batch, Line},
     broker,
@@ -69,8 +70,8 @@ impl Submission {
 ///
 /// # Errors
 /// Returns `refusal` if there is no queue, or if the job would expire before there is room. Returns
-/// an error if the body is too large, if the job with this id was deleted, or if the store is
-/// unavailable.
+/// an error if the tenant has too many waiting jobs or stored bytes, if the body is too large, if
+/// the job with this id was deleted, or if the store is unavailable.
 pub async fn submit(
     app: &App,
     tenant: &Tenant,
@@ -83,6 +84,10 @@ pub async fn submit(
     let (Some(queue), Some(ready_at)) = (&app.queue, ready_at) else {
         return Err(refusal.cloned().unwrap_or_else(no_queue));
     };
+    allowance::admit_jobs(app, tenant, 1).await?;
+    if app.blobs.is_some() && submission.body.len() > MAX_ROW_BODY_BYTES {
+        admit_body(app, tenant, submission.body.len(), refusal).await?;
+    }
     let reader = submission.reader;
     let is_behind = refusal.is_some_and(|refusal| refusal.refused_by.is_none());
     let is_parked = is_behind && reader != JobReader::Waiting && can_park(tenant);
@@ -101,6 +106,21 @@ pub async fn submit(
         send(queue, &job.id, &job.tenant, delay).await;
     }
     Ok(job)
+}
+
+/// Admits a body to the bucket.
+///
+/// # Errors
+/// Returns `refusal`, or else an error, if the bucket has no room for more of this tenant.
+async fn admit_body(app: &App, tenant: &Tenant, bytes: usize, refusal: Option<&Problem>) -> Result<(), Problem> {
+    let admitted = allowance::admit_object(app, tenant, u64::try_from(bytes).unwrap_or(u64::MAX)).await;
+    admitted.map_err(|full| match refusal {
+        Some(refusal) => {
+            let message = format!("There is no room now, and the request cannot wait as a job. {}", full.message);
+            Problem { message, ..refusal.clone() }
+        }
+        None => full,
+    })
 }
 
 /// The job of a batch's line, which is ready immediately or waits for a turn. Its id is the same
@@ -154,7 +174,7 @@ pub async fn check_backlog(app: &App, tenant: &Tenant) -> Result<(), Problem> {
 pub fn message_delay(refusal: &Problem, wait: Millis) -> Millis {
     match refusal.refused_by {
         Some(RefusedBy::Pools) => wait - MAX_EARLY,
-        Some(RefusedBy::Limits(_)) | None => wait,
+        Some(RefusedBy::Limits(_) | RefusedBy::Allowance(_)) | None => wait,
     }
 }
 

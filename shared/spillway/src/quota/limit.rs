@@ -7,7 +7,7 @@ use std::{fmt, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attribute, Charge, Period, slots::SLOTS_PER_REQUEST};
+use super::{Allowance, Attribute, Charge, Period, slots::SLOTS_PER_REQUEST};
 use crate::units::UnixMs;
 
 /// Limits of a tenant or a pool; `None` means unlimited.
@@ -242,6 +242,8 @@ impl Charge {
 pub enum LimitName {
     /// Limit of the tenant or of its organisation.
     Account(Limit),
+    /// Limit of the tenant for what calls no model.
+    Allowance(Allowance),
     /// Capacity of the model: all of its pools are full.
     ModelCapacity,
 }
@@ -249,13 +251,15 @@ pub enum LimitName {
 impl LimitName {
     /// Returns all names.
     pub fn iter() -> impl Iterator<Item = Self> {
-        Limit::iter().map(Self::Account).chain([Self::ModelCapacity])
+        let allowances = Allowance::ALL.into_iter().map(Self::Allowance);
+        Limit::iter().map(Self::Account).chain(allowances).chain([Self::ModelCapacity])
     }
 
     /// Returns the name that callers and operators see.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Account(limit) => limit.name(),
+            Self::Allowance(allowance) => allowance.name(),
             Self::ModelCapacity => "model_capacity",
         }
     }
@@ -264,6 +268,7 @@ impl LimitName {
     pub(crate) fn log_number(self) -> u64 {
         match self {
             Self::Account(limit) => limit.spec().log_number,
+            Self::Allowance(allowance) => allowance.log_number(),
             Self::ModelCapacity => MODEL_CAPACITY_LOG_NUMBER,
         }
     }

@@ -45,6 +45,10 @@ pub enum Attribute {
     Refusals(u64),
     /// In a refusal log: time of the last refusal by this limit, in milliseconds since 1970.
     RefusedAt(u64),
+    /// In an allowance: what the tenant holds at most.
+    Held,
+    /// In an allowance: time when the last count or minute began, in milliseconds since 1970.
+    CountedAt,
 }
 
 impl Attribute {
@@ -76,13 +80,15 @@ impl Attribute {
             Self::MeasuredInput(day) => push_base36(text, 'a', day),
             Self::Refusals(limit) => push_base36(text, 'x', limit),
             Self::RefusedAt(limit) => push_base36(text, 'y', limit),
+            Self::Held => text.push('h'),
+            Self::CountedAt => text.push('k'),
         }
     }
 
     /// Whether its name consists of a letter and an index, such as a date.
     pub fn has_index(self) -> bool {
         match self {
-            Self::Version | Self::InFlight | Self::Regained => false,
+            Self::Version | Self::InFlight | Self::Regained | Self::Held | Self::CountedAt => false,
             Self::SettledRequests | Self::SettledInput | Self::SettledOutput | Self::SettledCost => false,
             Self::Slot(_) | Self::Requests(_) | Self::Tokens(_) | Self::Day(_) | Self::Month(_) => true,
             Self::Unreserved(_) | Self::Answers(_) | Self::EstimatedInput(_) | Self::MeasuredInput(_) => true,
@@ -114,6 +120,8 @@ impl Attribute {
         match name {
             "v" => return Some(Self::Version),
             "c" => return Some(Self::InFlight),
+            "h" => return Some(Self::Held),
+            "k" => return Some(Self::CountedAt),
             "sr" => return Some(Self::SettledRequests),
             "si" => return Some(Self::SettledInput),
             "so" => return Some(Self::SettledOutput),

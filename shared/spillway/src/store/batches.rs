@@ -12,7 +12,7 @@ use super::{
     rows::{self, MAX_CHANGE_TRIES, number_in},
 };
 use crate::{
-    batch::{Batch, LineCounts, ResourceKind, is_batch_id},
+    batch::{Batch, COMPLETION_WINDOW, LineCounts, ResourceKind, is_batch_id},
     job::BatchMember,
     retention,
     units::UnixMs,
@@ -88,6 +88,17 @@ impl Batches {
         query: &DocumentQuery<'_>,
     ) -> Result<Vec<Batch>, StoreError> {
         self.documents.list(tenant, kind, query).await
+    }
+
+    /// Counts the lines of the batches of a tenant that are not jobs yet.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn count_coming_lines(&self, tenant: &str, now: UnixMs) -> Result<u64, StoreError> {
+        let from = now - COMPLETION_WINDOW;
+        let count = |kind| self.documents.sum_since(tenant, kind, from, Batch::coming_lines);
+        let counted = tokio::try_join!(count(ResourceKind::Batch), count(ResourceKind::MessageBatch));
+        counted.map(|(openai, anthropic)| openai + anthropic)
     }
 
     /// Deletes a batch and its counters.

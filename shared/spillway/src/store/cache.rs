@@ -99,6 +99,17 @@ impl<V: Send + Sync + 'static> Cache<V> {
         self.read(&entry, max_age, self.clock.now(), |_| read(Consistency::Strong)).await
     }
 
+    /// Whether the next request for `key` waits for a read, and no row of that key has been read
+    /// before.
+    pub(super) fn is_unknown(&self, key: &str) -> bool {
+        let is_known = |entry: Arc<CacheEntry<V>>| {
+            let reads = entry.lock();
+            let had_row = reads.success.as_ref().is_some_and(|(_, row)| row.is_some());
+            had_row || reads.usable(self.ttl, self.clock.now()).is_some()
+        };
+        !self.entries.get(key).is_some_and(is_known)
+    }
+
     /// Whether the next request for `key` waits for a read that would serve later requests too.
     pub(super) fn is_cold(&self, key: &str) -> bool {
         !self.ttl.is_zero() && self.entry(key).lock().usable(self.ttl, self.clock.now()).is_none()

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{batch::ResourceKind, units::UnixMs};
 
+/// Number of documents in one read of a sum.
+const PAGE_DOCUMENTS: usize = 100;
+
 /// Attributes of a row beside its document.
 pub(super) struct DocumentAttributes {
     pub id: String,
@@ -110,6 +113,30 @@ impl Documents {
         let ids = self.rows.list(tenant, &range, query.limit).await?;
         let mut items = self.items(&ids).await?;
         ids.iter().filter_map(|id| items.remove(id).map(|item| document_in(&item))).collect()
+    }
+
+    /// Reads all of the tenant's documents of `kind` that were created from `from` on, and adds up
+    /// what `measure` makes of them.
+    pub(super) async fn sum_since<T: DeserializeOwned>(
+        &self,
+        tenant: &str,
+        kind: ResourceKind,
+        from: UnixMs,
+        measure: impl Fn(&T) -> u64,
+    ) -> Result<u64, StoreError> {
+        let mut range = ListRange::new(kind.name(), from, MAX_TIME);
+        let mut sum = 0;
+        loop {
+            let rows = self.rows.list_keys(tenant, &range, PAGE_DOCUMENTS).await?;
+            let ids: Vec<String> = rows.iter().map(|(id, _)| id.clone()).collect();
+            for item in self.items(&ids).await?.values() {
+                sum += measure(&document_in(item)?);
+            }
+            match rows.into_iter().nth(PAGE_DOCUMENTS - 1) {
+                Some(last) => range.continue_after(last),
+                None => return Ok(sum),
+            }
+        }
     }
 
     /// Reads the rows with these keys that exist, by key.

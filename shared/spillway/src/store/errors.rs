@@ -8,7 +8,12 @@ use std::{
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use tracing::error;
 
-use crate::{blobs::BlobError, error_chain::with_causes, problem::Problem};
+use crate::{
+    blobs::BlobError,
+    error_chain::with_causes,
+    problem::{Kind, Problem},
+    units::Millis,
+};
 
 /// An error of the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,8 +83,17 @@ const TRANSIENT: [&str; 8] = [
 
 /// The registry failed, so no caller can be authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(transparent)]
-pub struct RegistryError(#[from] pub StoreError);
+pub enum RegistryError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too many unknown keys or callers have been looked up.
+    #[error("too many unknown keys or callers have been looked up")]
+    TooManyUnknown {
+        /// Time until the next one is looked up.
+        retry_after: Millis,
+    },
+}
 
 /// The ledger failed, so no request can be admitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,7 +108,13 @@ impl From<StoreError> for Problem {
 
 impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
-        unavailable("registry", &error.0)
+        match error {
+            RegistryError::Store(error) => unavailable("registry", &error),
+            RegistryError::TooManyUnknown { retry_after } => {
+                let message = "Too many requests have unknown API keys or identities. Try again.";
+                Problem { retry_after: Some(retry_after), ..Problem::new(Kind::Throttled, message) }
+            }
+        }
     }
 }
 

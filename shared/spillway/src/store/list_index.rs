@@ -63,6 +63,16 @@ impl Rows {
     /// Returns up to `limit` ids of the tenant's resources in `range`. Resources that were created
     /// within the last second may be missing, because the index lags behind.
     pub async fn list(&self, tenant: &str, range: &ListRange, limit: usize) -> Result<Vec<String>, StoreError> {
+        Ok(self.list_keys(tenant, range, limit).await?.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// As [`list`](Self::list), each id with its key in the index.
+    pub async fn list_keys(
+        &self,
+        tenant: &str,
+        range: &ListRange,
+        limit: usize,
+    ) -> Result<Vec<(String, String)>, StoreError> {
         let request = self.client.query().table_name(&*self.table).index_name(tables::LIST_INDEX);
         let request = request.key_condition_expression("tenant = :tenant AND listed BETWEEN :first AND :last");
         let request = request.expression_attribute_values(":tenant", text(tenant));
@@ -75,8 +85,8 @@ impl Rows {
         });
         let request = request.set_exclusive_start_key(start.map(HashMap::from));
         let found = request.limit(i32::try_from(limit).unwrap_or(i32::MAX)).send().await?;
-        let id =
-            |item| text_in(item, "pk").map(str::to_owned).ok_or_else(|| unreadable("a listed row", "it has no pk"));
-        found.items().iter().map(id).collect()
+        let keys = |item| Some((text_in(item, "pk")?.to_owned(), text_in(item, "listed")?.to_owned()));
+        let keys = |item| keys(item).ok_or_else(|| unreadable("a listed row", "it has no pk or no listed"));
+        found.items().iter().map(keys).collect()
     }
 }

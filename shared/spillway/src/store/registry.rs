@@ -2,14 +2,16 @@
 //! through a cache. The command writes it.
 
 mod rows;
+mod unknown;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
 use serde::de::DeserializeOwned;
 
 pub use rows::Written;
 use rows::{RegistryRows, RowKey};
+use unknown::UnknownReads;
 
 use super::{RegistryError, StoreError, cache::Cache, rows::Consistency};
 use crate::{
@@ -40,6 +42,7 @@ pub struct Registry {
     tenants: Arc<Cache<Tenant>>,
     endpoints: Arc<Cache<Vec<Endpoint>>>,
     catalogue: Arc<Cache<Catalogue>>,
+    unknown_reads: Arc<Mutex<UnknownReads>>,
     clock: Clock,
 }
 
@@ -53,6 +56,7 @@ impl Registry {
             tenants: Arc::new(Cache::new(MAX_CACHED, cache_ttl, clock.clone())),
             endpoints: Arc::new(Cache::new(MAX_CACHED, cache_ttl, clock.clone())),
             catalogue: Arc::new(Cache::new(1, cache_ttl, clock.clone())),
+            unknown_reads: Arc::default(),
             clock,
         }
     }
@@ -60,9 +64,9 @@ impl Registry {
     /// Returns the tenant of an API key, or `None` if the key is unknown, revoked or expired.
     ///
     /// # Errors
-    /// Returns an error if the registry is unavailable.
+    /// Returns an error if the registry is unavailable, or if too many unknown keys were looked up.
     pub async fn authenticate(&self, key: &ApiKey) -> Result<Option<Arc<Tenant>>, RegistryError> {
-        let record = self.keys.get(key.id(), |_| self.row(RowKey::key(key.id()))).await?;
+        let record = self.find(&self.keys, key.id(), RowKey::key(key.id())).await?;
         let record = record.unwrap_or_else(|| Arc::new(KeyRecord::unknown()));
         if !record.admits(key, self.clock.now()) {
             return Ok(None);
@@ -75,9 +79,10 @@ impl Registry {
     /// [`caller_id`](crate::tenant::caller_id).
     ///
     /// # Errors
-    /// Returns an error if the registry is unavailable.
+    /// Returns an error if the registry is unavailable, or if too many unknown callers were looked
+    /// up.
     pub async fn tenant_of_caller(&self, id: &str) -> Result<Option<Arc<Tenant>>, RegistryError> {
-        let Some(record) = self.callers.get(id, |_| self.row(RowKey::caller(id))).await? else { return Ok(None) };
+        let Some(record) = self.find(&self.callers, id, RowKey::caller(id)).await? else { return Ok(None) };
         self.prefetch_catalogue();
         self.tenant(&record.tenant).await
     }
@@ -142,6 +147,27 @@ impl Registry {
             let registry = self.clone();
             tokio::spawn(async move { registry.catalogue().await });
         }
+    }
+
+    /// Returns the row of an id that a caller presents, which may be made up.
+    async fn find<T: DeserializeOwned + Send + Sync + 'static>(
+        &self,
+        cache: &Cache<T>,
+        id: &str,
+        key: RowKey,
+    ) -> Result<Option<Arc<T>>, RegistryError> {
+        if !cache.is_unknown(id) {
+            return Ok(cache.get(id, |_| self.row(key)).await?);
+        }
+        let unknown_reads = || self.unknown_reads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(retry_after) = unknown_reads().wait(self.clock.now()) {
+            return Err(RegistryError::TooManyUnknown { retry_after });
+        }
+        let row = cache.get(id, |_| self.row(key)).await?;
+        if row.is_none() {
+            unknown_reads().count(self.clock.now());
+        }
+        Ok(row)
     }
 
     fn row<T: DeserializeOwned>(

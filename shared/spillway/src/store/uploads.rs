@@ -8,8 +8,10 @@ use super::{
     rows,
 };
 use crate::{
-    batch::{ResourceKind, Upload},
+    batch::{MAX_UPLOAD_TIME, ResourceKind, Upload},
+    quota::allowance::MIN_OBJECT_BYTES,
     retention,
+    units::UnixMs,
 };
 
 /// The uploads in the jobs table.
@@ -41,6 +43,20 @@ impl Uploads {
             return Ok(None);
         }
         self.documents.get(id).await
+    }
+
+    /// Returns the sum of the announced sizes of a tenant's uploads that have not expired, as stored
+    /// bytes count. Until then, content can be sent to the URL of an upload, even if it is completed
+    /// or cancelled.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn sum_open_bytes(&self, tenant: &str, now: UnixMs) -> Result<u64, StoreError> {
+        let open_bytes = |upload: &Upload| match now < upload.expires_at {
+            true => upload.bytes.max(MIN_OBJECT_BYTES),
+            false => 0,
+        };
+        self.documents.sum_since(tenant, ResourceKind::Upload, now - MAX_UPLOAD_TIME, open_bytes).await
     }
 
     /// Replaces `read` by `changed`, if the upload has not changed since it was read.

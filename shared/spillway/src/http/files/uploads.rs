@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{AT_ONCE, blobs, content_type, form, object};
 use crate::{
+    allowance,
     app::App,
     batch::{MAX_PARTS, MAX_UPLOAD_TIME, ResourceKind, Upload, UploadStatus, check_bytes, is_part_id, part_id},
     blobs::Blobs,
@@ -54,6 +55,7 @@ pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body
         parts: Vec::new(),
         etag: String::new(),
     };
+    allowance::admit_object(app, &call.tenant, upload.bytes).await?;
     let put_url = blobs.put_url(&upload.whole_key(), upload.bytes, MAX_UPLOAD_TIME).await?;
     let upload = app.uploads.create(upload).await?;
     let mut body = upload_object(&upload, now);
@@ -71,6 +73,8 @@ pub async fn add_part(app: &App, call: &Call, id: &str, body: Bytes) -> Result<R
     let now = app.clock.now();
     upload.check_open(now)?;
     let content = form::read_part(content_type(call), body).await?;
+    let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    allowance::admit_object(app, &call.tenant, bytes).await?;
     let part_id = part_id(Uuid::new_v4());
     blobs(app)?.put(&upload.part_key(&part_id), content).await?;
     let part = json!({ "id": part_id, "object": "upload.part", "created_at": now.as_s(), "upload_id": upload.id });

@@ -49,6 +49,17 @@ impl Jobs {
         )
     }
 
+    /// Counts the waiting jobs of `tenant`. Jobs that began to wait within the last second may be
+    /// missing.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn count_waiting(&self, tenant: &str) -> Result<u64, StoreError> {
+        let (parked, with_messages) = (partition(tenant, true), partition(tenant, false));
+        let counted = tokio::try_join!(self.rows.count_waiting(&parked), self.rows.count_waiting(&with_messages));
+        counted.map(|(parked, with_messages)| parked + with_messages)
+    }
+
     /// Counts the waiting jobs of the same tenant that are before `job`. Stops above
     /// [`MAX_COUNTED`].
     ///
@@ -91,6 +102,17 @@ impl JobRows {
         let request = self.in_partition(partition, effective_arrival).select(Select::Count);
         let counted = request.limit(i32::try_from(MAX_COUNTED + 1).unwrap_or(i32::MAX)).send().await?;
         Ok(counted.count().try_into().unwrap_or_default())
+    }
+
+    /// Counts the whole partition, page by page.
+    async fn count_waiting(&self, partition: &str) -> Result<u64, StoreError> {
+        let request = self.in_partition(partition, MAX_TIME).select(Select::Count);
+        let mut pages = request.into_paginator().send();
+        let mut counted = 0;
+        while let Some(page) = pages.next().await {
+            counted += u64::try_from(page?.count()).unwrap_or_default();
+        }
+        Ok(counted)
     }
 
     fn in_partition(&self, partition: &str, effective_arrival: UnixMs) -> QueryFluentBuilder {
