@@ -35,6 +35,7 @@ mod organisations;
 mod output_limits;
 mod overflow;
 mod registry_cache;
+mod request_memory;
 mod reserves;
 mod resources;
 mod responses;

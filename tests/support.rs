@@ -4,6 +4,7 @@ pub mod alarms;
 pub mod answer;
 pub mod jobs;
 pub mod metrics;
+pub mod process;
 pub mod receiver;
 pub mod recorded;
 pub mod template;

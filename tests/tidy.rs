@@ -75,6 +75,37 @@ fn a_request_is_authenticated_and_its_preferences_are_read_in_one_place() {
     assert_eq!(lines_with("Preferences::read(", &http, &["http/preferences.rs"]).len(), 1);
 }
 
+/// The lines of the product that parse JSON with serde_json, without the tests of a file.
+fn parses(source: &Source) -> Vec<String> {
+    let product = source.text.split("mod tests").next().unwrap_or_default();
+    let product = [Source::planted(&source.path, product)];
+    ["serde_json::from_", "Deserializer::from_"].iter().flat_map(|word| lines_with(word, &product, &[])).collect()
+}
+
+#[test]
+fn json_from_a_caller_is_parsed_in_one_place_which_checks_its_bounds() {
+    // The others parse what the broker or a model wrote, or build no tree.
+    let allowed = [
+        "dialect/json",
+        "batch/output.rs",
+        "dialect/anthropic/native.rs",
+        "dialect/openai/embeddings.rs",
+        "dialect/openai/responses/background.rs",
+        "dialect/openai/responses/encrypted_reasoning.rs",
+        "dialect/openai/responses/item.rs",
+    ];
+    let of_callers = |source: &&Source| {
+        let is_in = |folder: &str| source.path.contains(&format!("src/{folder}"));
+        ["http", "dialect", "batch", "drain"].into_iter().any(is_in)
+            && !allowed.iter().any(|place| source.path.contains(place))
+    };
+    let library = rust_files(LIBRARY);
+    let violations: Vec<String> = library.iter().filter(of_callers).flat_map(parses).collect();
+    assert_none("Unbounded JSON:", &violations);
+    let planted = Source::planted("src/http/chat.rs", "let body: Value = serde_json::from_slice(&body)?;");
+    assert!(of_callers(&&planted) && parses(&planted).len() == 1);
+}
+
 #[test]
 fn the_stand_ins_depend_on_nothing_of_the_library() {
     assert_none("stand-ins:", &lines_with("spillway::", &rust_files("shared/stand-ins/src"), &[]));

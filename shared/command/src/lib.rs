@@ -1,6 +1,7 @@
 //! The library of the `spillway` command, for its `main`, for `spillway-bench` and for tests.
 
 pub mod admin;
+pub mod allocator;
 mod demo;
 pub mod health;
 pub mod local;

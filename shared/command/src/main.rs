@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use spillway::{config::Config, telemetry};
-use spillway_command::{admin, health, local, replay, serve, stand_ins};
+use spillway_command::{admin, allocator, health, local, replay, serve, stand_ins};
 
 /// Request broker for Amazon Bedrock: tenants share an account, and bursts wait instead of failing
 #[derive(Debug, Parser)]
@@ -35,19 +35,23 @@ enum Command {
 const BLOCKING_WORK_GRACE: Duration = Duration::from_secs(1);
 
 fn main() -> anyhow::Result<()> {
+    let command = Cli::parse().command.unwrap_or_else(|| Command::Local(local::Args::default()));
+    if matches!(command, Command::Local(_) | Command::Serve(_)) {
+        allocator::configure();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(run());
+    let outcome = runtime.block_on(run(command));
     runtime.shutdown_timeout(BLOCKING_WORK_GRACE);
     outcome
 }
 
-async fn run() -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<()> {
     let config = Config::from_env()?;
     // The DynamoDB stand-in logs a warning for every failed condition, which admission uses to
     // refuse.
     let log_filter = format!("{},dynoxide=error", config.log_filter);
     telemetry::init_logs(&Config { log_filter, ..config });
-    match Cli::parse().command.unwrap_or_else(|| Command::Local(local::Args::default())) {
+    match command {
         Command::Local(args) => local::run(args).await,
         Command::Serve(args) => serve::run(args).await,
         Command::Health(args) => health::run(args).await,

@@ -8,6 +8,7 @@ use aws_sdk_bedrockruntime::config::{Credentials, StalledStreamProtectionConfig}
 
 use crate::{
     blobs::Blobs,
+    body_memory::BodyMemory,
     clock::Clock,
     concurrency::ConcurrencyLimiter,
     config::Config,
@@ -56,6 +57,8 @@ pub struct App {
     pub models: Models,
     /// Limits the calls that the jobs of this process make.
     pub concurrency: ConcurrencyLimiter,
+    /// Bounds the memory of the bodies that this process holds.
+    pub body_memory: BodyMemory,
     pub telemetry: Telemetry,
     /// Prefix of every API path; empty for none.
     pub path_prefix: Arc<str>,
@@ -206,6 +209,7 @@ impl App {
             blobs,
             models: Models::new(clients.bedrock_runtime),
             concurrency: ConcurrencyLimiter::new(clock.clone()),
+            body_memory: BodyMemory::new(config.body_memory_mib),
             telemetry,
             path_prefix: config.path_prefix.as_str().into(),
             clock,

@@ -54,6 +54,8 @@ pub struct ModelRequest {
     pub model: Arc<Model>,
     /// The request in the form in which it is sent to the model.
     pub chat: chat::Request,
+    /// Size of the caller's body.
+    pub body_bytes: usize,
     /// Class of the request, which determines the share of a pool that it may fill.
     pub class: Class,
     /// Maximum time to wait here for room.

@@ -35,6 +35,8 @@ pub struct Config {
     pub registry_cache_ttl: Millis,
     /// `SPILLWAY_PATH_PREFIX`: prefix of every API path, such as `/llm`; empty for none.
     pub path_prefix: String,
+    /// `SPILLWAY_BODY_MEMORY_MIB`: memory for the bodies of requests, in mebibytes.
+    pub body_memory_mib: u32,
     /// `SPILLWAY_METRIC_NAMESPACE`: CloudWatch namespace of the metrics in events.
     pub metric_namespace: String,
     /// `RUST_LOG`, else `AWS_LAMBDA_LOG_LEVEL`: `tracing` filter of the log.
@@ -64,6 +66,8 @@ pub struct BadVariable {
 
 const DEFAULT_REGISTRY_CACHE_TTL: Millis = Millis::from_s(30);
 const MAX_REGISTRY_CACHE_TTL: Millis = Millis::from_s(60);
+const DEFAULT_BODY_MEMORY_MIB: u32 = 256;
+const BODY_MEMORY_RANGE_MIB: std::ops::RangeInclusive<u32> = 64..=1_000_000;
 const MAX_PATH_PREFIX_BYTES: usize = 128;
 const MAX_METRIC_NAMESPACE_BYTES: usize = 255;
 
@@ -105,6 +109,7 @@ impl Config {
             registry_cache_ttl: read("SPILLWAY_REGISTRY_CACHE_MS")
                 .map_or(Ok(DEFAULT_REGISTRY_CACHE_TTL), registry_cache_ttl)?,
             path_prefix: read("SPILLWAY_PATH_PREFIX").map_or(Ok(String::new()), path_prefix)?,
+            body_memory_mib: read("SPILLWAY_BODY_MEMORY_MIB").map_or(Ok(DEFAULT_BODY_MEMORY_MIB), body_memory_mib)?,
             metric_namespace: read("SPILLWAY_METRIC_NAMESPACE")
                 .map_or_else(|| Ok(DEFAULT_METRIC_NAMESPACE.to_owned()), metric_namespace)?,
             log_filter: log_filter(read("RUST_LOG"), read("AWS_LAMBDA_LOG_LEVEL"))?,
@@ -151,6 +156,12 @@ fn registry_cache_ttl(value: String) -> Result<Millis, BadVariable> {
             Err(BadVariable { variable: "SPILLWAY_REGISTRY_CACHE_MS", value, must_be })
         }
     }
+}
+
+fn body_memory_mib(value: String) -> Result<u32, BadVariable> {
+    let must_be = "a whole number of mebibytes from 64 to 1000000";
+    let mib = value.parse().ok().filter(|mib| BODY_MEMORY_RANGE_MIB.contains(mib));
+    mib.ok_or(BadVariable { variable: "SPILLWAY_BODY_MEMORY_MIB", value, must_be })
 }
 
 fn path_prefix(value: String) -> Result<String, BadVariable> {
@@ -225,6 +236,7 @@ mod tests {
         assert_eq!(defaults.queue_url, None);
         assert_eq!(defaults.registry_cache_ttl, Millis::from_s(30));
         assert_eq!(defaults.webhook_ports, WebhookPorts::default());
+        assert_eq!(defaults.body_memory_mib, 256);
         assert_eq!((defaults.path_prefix.as_str(), defaults.metric_namespace.as_str()), ("", "Spillway"));
         assert_eq!((defaults.log_filter.as_str(), defaults.log_format), ("info", LogFormat::Text));
         assert_eq!(config(&[("SPILLWAY_QUEUE_URL", ""), ("AWS_LAMBDA_LOG_LEVEL", "")]), Ok(defaults));
@@ -243,6 +255,7 @@ mod tests {
             ("SPILLWAY_BUCKET", "b-1"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "0"),
             ("SPILLWAY_PATH_PREFIX", "/llm/v2~a"),
+            ("SPILLWAY_BODY_MEMORY_MIB", "96"),
             ("SPILLWAY_METRIC_NAMESPACE", "Spillway/a-1"),
             ("AWS_LAMBDA_LOG_LEVEL", "FATAL"),
             ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
@@ -259,6 +272,7 @@ mod tests {
             bucket: Some("b-1".into()),
             registry_cache_ttl: Millis::ZERO,
             path_prefix: "/llm/v2~a".into(),
+            body_memory_mib: 96,
             metric_namespace: "Spillway/a-1".into(),
             log_filter: "error".into(),
             log_format: LogFormat::Json,
@@ -293,6 +307,8 @@ mod tests {
             ("SPILLWAY_PATH_PREFIX", "/llm//a"),
             ("SPILLWAY_PATH_PREFIX", "/a/../b"),
             ("SPILLWAY_PATH_PREFIX", "/a%20b"),
+            ("SPILLWAY_BODY_MEMORY_MIB", "63"),
+            ("SPILLWAY_BODY_MEMORY_MIB", "1 GiB"),
             ("SPILLWAY_METRIC_NAMESPACE", "a namespace"),
             ("SPILLWAY_METRIC_NAMESPACE", "AWS/Lambda"),
             ("RUST_LOG", "spillway=loud=er"),

@@ -11,7 +11,7 @@ mod bedrock;
 mod converse;
 mod encoder;
 mod headers;
-mod json;
+pub mod json;
 mod limits;
 mod media;
 mod openai;

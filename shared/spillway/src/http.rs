@@ -1,7 +1,7 @@
 //! The HTTP API: one function from a request to its response, for Lambda and for loopback.
 //!
-//! [`handle`] finds the route, authenticates the caller, reads its preferences, and calls the
-//! handler of the route. `route` lists all routes.
+//! [`handle`] finds the route, authenticates the caller, reads its preferences and then the body,
+//! and calls the handler of the route. `route` lists all routes.
 
 mod auth;
 mod batches;
@@ -24,7 +24,7 @@ mod route;
 mod streaming;
 mod wait;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
@@ -39,6 +39,7 @@ use crate::{
     units::{Millis, UnixMs},
 };
 use preferences::Preferences;
+use request_body::Unread;
 use route::Handler;
 
 /// The body of a response.
@@ -123,12 +124,16 @@ pub struct Mount(pub String);
 pub struct Caller(pub String);
 
 /// Answers one request. Each failure is a response in the caller's dialect.
+///
+/// The body is read only if the route takes one and the caller is known. Otherwise its bytes are
+/// dropped as they arrive.
 pub async fn handle<B>(app: &App, request: Request<B>) -> Response<Body>
 where
     B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send,
 {
     let (mut parts, body) = request.into_parts();
-    let body = request_body::read(&parts.headers, body).await;
+    let body = pin!(body);
+    let mut body = Some(body);
     let inner = route::without_prefix(&app.path_prefix, &parts.uri).map(|uri| parts.uri = uri);
     let mount = parts.extensions.get::<Mount>().map_or("", |mount| mount.0.as_str());
     let head = Arc::new(Head {
@@ -139,34 +144,50 @@ where
         silence_ends_at: parts.extensions.get::<MaxSilence>().map(|max| app.clock.now() + max.0),
         parts,
     });
-    let answered = match (inner, body) {
-        (Ok(()), Ok(body)) => answer(app, &head, body).await,
-        (Err(problem), _) | (Ok(()), Err(problem)) => Err(problem),
+    let answered = match inner {
+        Ok(()) => answer(app, &head, &mut body).await,
+        Err(problem) => Err(problem),
     };
-    answered.unwrap_or_else(|problem| reply::problem(&head, &problem, app.clock.now()))
+    let response = answered.unwrap_or_else(|problem| reply::problem(&head, &problem, app.clock.now()));
+    request_body::discard(&head.parts.headers, body).await;
+    response
 }
 
-async fn answer(app: &App, head: &Arc<Head>, body: Bytes) -> Result<Response<Body>, Problem> {
+async fn answer<B>(app: &App, head: &Arc<Head>, body: &mut Unread<'_, B>) -> Result<Response<Body>, Problem>
+where
+    B: http_body::Body<Data: Send> + Send,
+{
     let (route, ids) = route::find(&head.parts.method, head.parts.uri.path())?;
     let started = app.clock.now();
     let record = |problem: &Problem| record::refused(app, head, route.name, problem, started);
+    let record_failure = |problem: &Problem| {
+        if problem.kind.is_server_error() {
+            record(problem);
+        }
+    };
     match route.handler {
         Handler::Public(respond) => Ok(respond(head)),
-        Handler::Tenant(serve) => {
-            let served = async {
-                let call = Call::new(app, head, route.name).await?;
-                allowance::admit_request(app, &call.tenant).await?;
-                serve(app, &call, ids, body).await
-            };
-            served.await.inspect_err(|problem| {
-                if problem.kind.is_server_error() {
-                    record(problem);
-                }
-            })
+        Handler::WithoutBody(serve) => {
+            let call = admitted_call(app, head, route.name).await.inspect_err(record_failure)?;
+            serve(app, &call, ids).await.inspect_err(record_failure)
+        }
+        Handler::WithBody(serve) => {
+            let call = admitted_call(app, head, route.name).await.inspect_err(record_failure)?;
+            let body = request_body::read(app, &call, body).await.inspect_err(record_failure)?;
+            serve(app, &call, ids, body).await.inspect_err(record_failure)
         }
         Handler::Recorded(serve) => {
             let call = Call::new(app, head, route.name).await.inspect_err(record)?;
+            let body = request_body::read_to_parse(app, &call, body).await;
+            let body = body.inspect_err(|problem| record::unread(app, &call, problem, started))?;
             serve(app, &call, ids, body).await
         }
     }
+}
+
+/// Authenticates the caller of a request that calls no model, and admits the request.
+async fn admitted_call(app: &App, head: &Arc<Head>, route: &'static str) -> Result<Arc<Call>, Problem> {
+    let call = Call::new(app, head, route).await?;
+    allowance::admit_request(app, &call.tenant).await?;
+    Ok(call)
 }

@@ -36,6 +36,8 @@ pub mod outbound;
 // State of one process.
 pub mod telemetry;
 pub mod concurrency;
+pub mod body_memory;
+pub mod heavy_work;
 pub mod idempotency;
 pub mod app;
 

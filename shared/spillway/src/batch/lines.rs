@@ -4,10 +4,13 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, value::RawValue};
 
 use super::LineError;
-use crate::dialect::MAX_REQUEST_BYTES;
+use crate::dialect::{
+    MAX_REQUEST_BYTES,
+    json::{check_bounds, raw},
+};
 
 /// Maximum of lines in a batch, as in OpenAI's API (API reference, "Create batch").
 pub const MAX_LINES: usize = 50_000;
@@ -53,20 +56,22 @@ impl LineCounter {
     }
 }
 
-/// Parses all lines. Each must call `endpoint`. Empty lines are skipped.
+/// Parses all lines. Each must call `endpoint`. Empty lines are skipped. The bodies are parts of
+/// `input` and are not copied.
 ///
 /// # Errors
 /// Returns an error for each invalid line, up to a maximum.
-pub fn parse_lines(input: &[u8], endpoint: &str) -> Result<Vec<Line>, Vec<LineError>> {
+pub fn parse_lines(input: &Bytes, endpoint: &str) -> Result<Vec<Line>, Vec<LineError>> {
     let (mut lines, mut errors, mut custom_ids) = (Vec::new(), Vec::new(), HashSet::new());
     for (number, text) in (1_u64..).zip(input.split(|byte| *byte == b'\n')) {
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let parsed = parse_line(text, endpoint).and_then(|line| match custom_ids.insert(line.custom_id.clone()) {
-            true => Ok(line),
-            false => Err(error("duplicate_custom_id", "custom_id", "An earlier line has the same custom_id.")),
-        });
+        let parsed =
+            parse_line(input, text, endpoint).and_then(|line| match custom_ids.insert(line.custom_id.clone()) {
+                true => Ok(line),
+                false => Err(error("duplicate_custom_id", "custom_id", "An earlier line has the same custom_id.")),
+            });
         match parsed {
             Ok(line) => lines.push(line),
             Err(error) => errors.push(LineError { line: Some(number), ..error }),
@@ -88,51 +93,51 @@ pub fn parse_lines(input: &[u8], endpoint: &str) -> Result<Vec<Line>, Vec<LineEr
 }
 
 /// Formats requests as the lines of a batch, which [`parse_lines`] can parse.
-pub fn lines_from_requests<'a>(requests: impl IntoIterator<Item = (&'a str, &'a Value)>, endpoint: &str) -> Bytes {
+pub fn lines_from_requests<'a>(requests: impl IntoIterator<Item = (&'a str, &'a RawValue)>, endpoint: &str) -> Bytes {
     let mut lines = Vec::new();
     for (custom_id, body) in requests {
-        let line = json!({ "custom_id": custom_id, "method": "POST", "url": endpoint, "body": body });
-        lines.extend_from_slice(line.to_string().as_bytes());
-        lines.push(b'\n');
+        let (custom_id, endpoint) = (Value::from(custom_id), Value::from(endpoint));
+        let head = format!(r#"{{"custom_id":{custom_id},"method":"POST","url":{endpoint},"body":"#);
+        lines.extend_from_slice(head.as_bytes());
+        // In JSON, a line break is a blank: a string has it only as an escape.
+        lines.extend(body.get().bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+        lines.extend_from_slice(b"}\n");
     }
     lines.into()
 }
 
-fn parse_line(text: &[u8], endpoint: &str) -> Result<Line, LineError> {
+/// Parses the line `text`, which is a part of `input`.
+fn parse_line(input: &Bytes, text: &[u8], endpoint: &str) -> Result<Line, LineError> {
+    let invalid = |code, message: &str| LineError { param: None, ..error(code, "", message) };
     if text.len() > MAX_REQUEST_BYTES {
         let message = format!("This line is larger than {MAX_REQUEST_BYTES} bytes, the maximum of a request.");
-        return Err(LineError { param: None, ..error("line_too_large", "", &message) });
+        return Err(invalid("line_too_large", &message));
     }
-    let Ok(Value::Object(mut line)) = serde_json::from_slice(text) else {
-        let message = "This line is not a JSON object.";
-        return Err(LineError { param: None, ..error("invalid_json_line", "", message) });
+    check_bounds(text).map_err(|excess| invalid("line_too_complex", &format!("This line {excess}.")))?;
+    let line = raw::members(text).map_err(|_| invalid("invalid_json_line", "This line is not a JSON object."))?;
+    let required = |name: &str| {
+        let missing = || error("missing_required_parameter", name, &format!("The line has no {name}."));
+        raw::member(&line, name).filter(|value| value.get() != "null").ok_or_else(missing)
     };
-    let custom_id = take(&mut line, "custom_id")?;
-    let custom_id = custom_id.as_str().filter(|id| (1..=MAX_CUSTOM_ID_BYTES).contains(&id.len()));
+    let custom_id = raw::text(required("custom_id")?).filter(|id| (1..=MAX_CUSTOM_ID_BYTES).contains(&id.len()));
     let custom_id = custom_id.ok_or_else(|| {
         let message = format!("The custom_id must be a string of 1 to {MAX_CUSTOM_ID_BYTES} bytes.");
         error("invalid_custom_id", "custom_id", &message)
     })?;
-    if take(&mut line, "method")?.as_str() != Some("POST") {
+    if raw::text(required("method")?).as_deref() != Some("POST") {
         return Err(error("invalid_method", "method", "The method must be POST."));
     }
-    if take(&mut line, "url")?.as_str() != Some(endpoint) {
+    if raw::text(required("url")?).as_deref() != Some(endpoint) {
         let message = format!("The url must be the endpoint of the batch, {endpoint}.");
         return Err(error("url_mismatch", "url", &message));
     }
-    let body = take(&mut line, "body")?;
-    match body.get("stream") {
-        _ if !body.is_object() => Err(error("invalid_body", "body", "The body must be an object.")),
-        Some(Value::Bool(true)) => {
-            Err(error("invalid_body", "body.stream", "A batch cannot stream. Leave out stream, or set it to false."))
-        }
-        _ => Ok(Line { custom_id: custom_id.to_owned(), body: body.to_string().into() }),
+    let body = required("body")?.get().as_bytes();
+    let members = raw::members(body).map_err(|_| error("invalid_body", "body", "The body must be an object."))?;
+    if raw::member(&members, "stream").is_some_and(|stream| stream.get() == "true") {
+        let message = "A batch cannot stream. Leave out stream, or set it to false.";
+        return Err(error("invalid_body", "body.stream", message));
     }
-}
-
-fn take(line: &mut Map<String, Value>, name: &str) -> Result<Value, LineError> {
-    let missing = || error("missing_required_parameter", name, &format!("The line has no {name}."));
-    line.remove(name).filter(|value| !value.is_null()).ok_or_else(missing)
+    Ok(Line { custom_id, body: input.slice_ref(body) })
 }
 
 fn error(code: &str, param: &str, message: &str) -> LineError {
@@ -142,8 +147,10 @@ fn error(code: &str, param: &str, message: &str) -> LineError {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+    use crate::dialect::json::MAX_VALUES;
 
     const CHAT: &str = "/v1/chat/completions";
 
@@ -151,8 +158,12 @@ mod tests {
         json!({ "custom_id": custom_id, "method": "POST", "url": CHAT, "body": { "z": 1, "a": 2.5 } }).to_string()
     }
 
+    fn parse(input: &str) -> Result<Vec<Line>, Vec<LineError>> {
+        parse_lines(&Bytes::copy_from_slice(input.as_bytes()), CHAT)
+    }
+
     fn errors(input: &str) -> Vec<(String, Option<u64>, Option<String>)> {
-        let errors = parse_lines(input.as_bytes(), CHAT).expect_err(input);
+        let errors = parse(input).expect_err(input);
         errors.into_iter().map(|error| (error.code, error.line, error.param)).collect()
     }
 
@@ -172,7 +183,7 @@ mod tests {
             }
             let mut counter = LineCounter::default();
             input.as_bytes().chunks(chunk_bytes).for_each(|chunk| counter.read(chunk));
-            let parsed = parse_lines(input.as_bytes(), CHAT).map_or(0, |lines| lines.len());
+            let parsed = parse_lines(&Bytes::from(input), CHAT).map_or(0, |lines| lines.len());
             prop_assert_eq!(counter.lines(), parsed as u64);
         }
     }
@@ -180,22 +191,28 @@ mod tests {
     #[test]
     fn a_line_is_at_most_as_large_as_a_request() {
         let padded = |bytes: usize| line("a") + &" ".repeat(bytes - line("a").len());
-        assert!(parse_lines(padded(MAX_REQUEST_BYTES).as_bytes(), CHAT).is_ok());
+        assert!(parse(&padded(MAX_REQUEST_BYTES)).is_ok());
         let input = line("b") + "\n" + &padded(MAX_REQUEST_BYTES + 1);
         assert_eq!(errors(&input), [("line_too_large".to_owned(), Some(2), None)]);
     }
 
     #[test]
+    fn a_line_that_exceeds_a_bound_of_json_is_reported_by_its_number() {
+        let with = |metadata: String| line("b").replacen("\"z\"", &format!("\"metadata\":{metadata},\"z\""), 1);
+        let many = format!("[{}0]", "0,".repeat(MAX_VALUES));
+        for metadata in ["[".repeat(64) + &"]".repeat(64), many] {
+            let input = format!("{}\n{}\n{}", line("a"), with(metadata), line("c"));
+            assert_eq!(errors(&input), [("line_too_complex".to_owned(), Some(2), None)]);
+        }
+    }
+
+    #[test]
     fn lines_are_parsed_in_order_with_their_bodies_unchanged() {
         let input = format!("{}\r\n\n{}\n", line("a"), line("b"));
-        let lines = parse_lines(input.as_bytes(), CHAT).expect("two lines");
+        let lines = parse(&input).expect("two lines");
         assert_eq!(lines.iter().map(|line| line.custom_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(lines[0].body, r#"{"z":1,"a":2.5}"#);
-        assert_eq!(
-            parse_lines(line("a").as_bytes(), CHAT).map(|lines| lines.len()),
-            Ok(1),
-            "the last newline may be missing"
-        );
+        assert_eq!(parse(&line("a")).map(|lines| lines.len()), Ok(1), "the last newline may be missing");
     }
 
     #[test]
@@ -237,23 +254,24 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_lines_or_errors(input: Vec<u8>) {
-            let _ = parse_lines(&input, CHAT);
+            let _ = parse_lines(&input.into(), CHAT);
         }
 
         #[test]
         fn any_damaged_line_is_parsed_or_rejected(at in 0..80_usize, with in "\\PC{0,3}") {
             let valid = line("a");
             let at = (0..=at.min(valid.len())).rev().find(|at| valid.is_char_boundary(*at)).unwrap_or_default();
-            let _ = parse_lines(format!("{}{with}{}", &valid[..at], &valid[at..]).as_bytes(), CHAT);
+            let _ = parse(&format!("{}{with}{}", &valid[..at], &valid[at..]));
         }
 
         #[test]
         fn requests_survive_formatting_and_parsing(ids in proptest::collection::hash_set("\\PC{1,20}", 1..20)) {
-            let body = json!({ "text": "x" });
-            let requests = ids.iter().map(|id| (id.as_str(), &body));
+            let body = RawValue::from_string("{\n \"text\":\r\n\"x\\n\"}".to_owned()).expect("JSON");
+            let requests = ids.iter().map(|id| (id.as_str(), &*body));
             let lines = parse_lines(&lines_from_requests(requests, CHAT), CHAT).expect("lines");
             let parsed: Vec<_> = lines.iter().map(|line| line.custom_id.as_str()).collect();
             prop_assert_eq!(parsed, ids.iter().map(String::as_str).collect::<Vec<_>>());
+            prop_assert_eq!(&lines[0].body, &"{  \"text\":  \"x\\n\"}");
         }
     }
 }

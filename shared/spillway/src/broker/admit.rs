@@ -8,6 +8,7 @@ use tracing::warn;
 use super::{ModelRequest, Plan, accounts, problems, settlement};
 use crate::{
     app::App,
+    heavy_work,
     problem::Problem,
     quota::{Charge, Charged, History, LimitState, Receipt},
     store::ledger::{HeldReservation, ReserveOutcome, View},
@@ -143,7 +144,8 @@ async fn reserve(
 ) -> Result<Option<Admitted>, Problem> {
     let Payers { tenant, parent } = payers;
     let history = history(app, request, tenant).await;
-    let plan = Plan::new(request, tenant, parent.as_deref(), &history)?;
+    let plan = || Plan::new(request, tenant, parent.as_deref(), &history);
+    let plan = heavy_work::run(request.body_bytes, plan)?;
     let charge = |payer: &Tenant| plan.tenant_charge(payer, &request.model);
     let Some(reserved) = payers.reserve(app, charge, deadline).await? else { return Ok(None) };
     let now = app.clock.now();

@@ -1,9 +1,18 @@
-//! Typed access to JSON from callers. Every error names the path of the value and never quotes it.
+//! JSON from callers: bounded, parsed, and read with types. Every error names the path of the value
+//! and never quotes it.
+
+mod bounds;
+pub mod raw;
+mod tree;
 
 use std::fmt;
 
+use serde::de::DeserializeSeed;
 use serde_json::{Map, Number, Value};
 
+use self::bounds::{BYTES_PER_VALUE, MAX_INNER_VALUES};
+pub use self::bounds::{Excess, MAX_VALUES};
+use self::tree::Tree;
 use crate::problem::{Kind, Problem};
 
 /// Maximum number of characters of a role, type or field name that an error repeats.
@@ -12,7 +21,70 @@ const MAX_WORD_CHARS: usize = 32;
 /// Maximum number of ignored parameters that are listed. A longer list would not fit in a header.
 const MAX_IGNORED: usize = 32;
 
+/// Why a text is not parsed.
+#[derive(Debug)]
+pub enum JsonError {
+    /// It exceeds a bound.
+    Excess(Excess),
+    /// It is not JSON.
+    Syntax(serde_json::Error),
+}
+
+/// The number of values and member names that may still be parsed of one request. Its strings can
+/// have JSON inside.
+#[derive(Debug)]
+pub struct ValueBudget(usize);
+
+impl ValueBudget {
+    /// The budget for a body.
+    pub fn for_body() -> Self {
+        Self(MAX_VALUES)
+    }
+
+    /// The budget for all JSON inside the strings of a body.
+    pub fn for_strings() -> Self {
+        Self(MAX_INNER_VALUES)
+    }
+
+    /// Parses a text from a caller, after a check of its bounds. Nothing else in this crate builds
+    /// a tree of such a text.
+    pub fn parse(&mut self, text: &str) -> Result<Value, JsonError> {
+        self.0 -= bounds::check(text.as_bytes(), self.0).map_err(JsonError::Excess)?;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let tree = Tree.deserialize(&mut deserializer);
+        let tree = tree.and_then(|tree| deserializer.end().map(|()| tree));
+        tree.map_err(JsonError::Syntax)
+    }
+}
+
+/// Returns the number of values and member names in a tree.
+pub fn count(tree: &Value) -> usize {
+    match tree {
+        Value::Array(elements) => 1 + elements.iter().map(count).sum::<usize>(),
+        Value::Object(members) => 1 + members.values().map(|value| 1 + count(value)).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+/// Returns the memory that a request takes beside its body: its tree, and the body that is sent to
+/// the model.
+pub fn memory(body: &[u8]) -> usize {
+    let values = bounds::check(body, MAX_VALUES).unwrap_or(0);
+    2 * body.len() + BYTES_PER_VALUE * values
+}
+
+/// Checks the bounds of a text from a caller that is not parsed yet.
+///
+/// # Errors
+/// Returns the bound that it exceeds.
+pub fn check_bounds(json: &[u8]) -> Result<(), Excess> {
+    bounds::check(json, MAX_VALUES).map(drop)
+}
+
 /// Parses a request body, which must be one JSON object.
+///
+/// # Errors
+/// Returns [`Kind::Invalid`] if it is not, or if it exceeds a bound.
 pub fn body(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     let invalid = |message: String| Problem::new(Kind::Invalid, message);
     if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -20,7 +92,10 @@ pub fn body(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| invalid(format!("The body is not UTF-8: byte {} is wrong.", error.valid_up_to())))?;
-    let value = serde_json::from_str(text).map_err(|error| invalid(syntax(&error)))?;
+    let value = ValueBudget::for_body().parse(text).map_err(|error| match error {
+        JsonError::Excess(excess) => invalid(format!("The body {excess}.")),
+        JsonError::Syntax(error) => invalid(syntax(&error)),
+    })?;
     object(value, &Path::Root)
 }
 
@@ -28,13 +103,18 @@ pub fn body(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
 /// input.
 fn syntax(error: &serde_json::Error) -> String {
     let place = format!("line {}, column {}", error.line(), error.column());
-    if error.to_string().starts_with("recursion limit exceeded") {
-        return format!("The body is nested deeper than 127 levels at {place}.");
-    }
     match error.classify() {
         serde_json::error::Category::Eof => format!("The body is not valid JSON: it ends too early, at {place}."),
         _ => format!("The body is not valid JSON: syntax error at {place}."),
     }
+}
+
+/// Parses JSON inside a value at `at`. `what` says what is wrong if it is not JSON.
+pub fn inner(text: &str, budget: &mut ValueBudget, at: &Path, what: &str) -> Read<Value> {
+    budget.parse(text).map_err(|error| match error {
+        JsonError::Excess(excess) => at.error(excess),
+        JsonError::Syntax(_) => at.error(what),
+    })
 }
 
 /// Path of a value in the body, as callers write it: `messages[2].content`.

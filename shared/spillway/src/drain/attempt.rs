@@ -9,6 +9,7 @@ use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError},
     dialect::{AnswerContext, Api, Echo, Rendered, check_resources},
+    heavy_work,
     job::{FailureReason, Job, JobOutcome, JobReader, StoredResult},
     problem::{Kind, Problem},
     quota::Capacity,
@@ -90,7 +91,9 @@ async fn serve(
     let started = app.clock.now();
     let event = event(job);
     let record = |event, problem: &Problem| record_failure(app, event, problem, started);
-    let read = read(app, job, body, Some(times)).await.inspect_err(|problem| record(event.clone(), problem))?;
+    let held = app.body_memory.to_parse(&job.tenant, body.clone());
+    let body = held.await.inspect_err(|problem| record(event.clone(), problem))?;
+    let read = read(app, job, &body, Some(times)).await.inspect_err(|problem| record(event.clone(), problem))?;
     let JobRequest { request, api, echo } = read;
     let ignored = request.chat.ignored.join(", ");
     let context = AnswerContext {
@@ -148,8 +151,9 @@ fn record_failure(app: &App, mut event: RequestEvent, problem: &Problem, started
 ///
 /// # Errors
 /// Returns an error if such a request can never be served, or if a service is unavailable.
-pub async fn capacity(app: &App, job: &Job, body: &[u8], until: UnixMs, max: usize) -> Result<Capacity, Problem> {
-    broker::capacity(app, &read(app, job, body, None).await?.request, until, max).await
+pub async fn capacity(app: &App, job: &Job, body: &Bytes, until: UnixMs, max: usize) -> Result<Capacity, Problem> {
+    let body = app.body_memory.to_parse(&job.tenant, body.clone()).await?;
+    broker::capacity(app, &read(app, job, &body, None).await?.request, until, max).await
 }
 
 /// The request of a job.
@@ -166,10 +170,13 @@ async fn read(app: &App, job: &Job, body: &[u8], times: Option<AttemptTimes>) ->
     let tenant =
         tenant.ok_or_else(|| Problem::new(Kind::Unauthenticated, "The tenant of this job no longer exists."))?;
     let api = job.call.api;
-    let draft = api.read(body, job.call.model.as_deref(), job.call.stream)?;
+    let draft = heavy_work::run(body.len(), || api.read(body, job.call.model.as_deref(), job.call.stream))?;
     let model = app.registry.model_for(&tenant, draft.model()).await?;
-    let (mut chat, echo) = draft.request(model.format(), &(&job.call.headers).into())?;
-    check_resources(&chat, &tenant, app.own_bucket())?;
+    let translate = || {
+        let (chat, echo) = draft.request(model.format(), &(&job.call.headers).into())?;
+        check_resources(&chat, &tenant, app.own_bucket()).map(|()| (chat, echo))
+    };
+    let (mut chat, echo) = heavy_work::run(body.len(), translate)?;
     // The numbers of a background response's events must not depend on when it is read.
     chat.stream |= job.reader == JobReader::Background;
     let event = RequestEvent {
@@ -188,6 +195,7 @@ async fn read(app: &App, job: &Job, body: &[u8], times: Option<AttemptTimes>) ->
         tenant,
         model,
         chat,
+        body_bytes: body.len(),
     };
     Ok(JobRequest { request, api, echo })
 }

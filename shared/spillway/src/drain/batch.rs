@@ -6,12 +6,14 @@ mod finish;
 mod lines;
 
 use anyhow::Context;
+use bytes::Bytes;
 use tracing::{debug, warn};
 
 use crate::{
     app::App,
     batch::{Batch, BatchStatus, Line, LineCounts, LineError, parse_lines},
     blobs::Blobs,
+    heavy_work,
     job::JobStatus,
     queue::Queue,
     store::WriteOutcome,
@@ -100,7 +102,8 @@ impl BatchRun<'_> {
     async fn validate(&mut self, batch: &Batch) -> anyhow::Result<Progress> {
         let now = self.app.clock.now();
         let input = self.blobs.get_joined(&batch.input_keys(), batch.input_bytes).await?;
-        let lines = input.map_or_else(|| Err(vec![input_missing()]), |input| parse_lines(&input, batch.api.path()));
+        let parse = |input: Bytes| heavy_work::run(input.len(), || parse_lines(&input, batch.api.path()));
+        let lines = input.map_or_else(|| Err(vec![input_missing()]), parse);
         match lines {
             Ok(lines) => {
                 let total = u64::try_from(lines.len()).unwrap_or(u64::MAX);
@@ -165,7 +168,8 @@ impl BatchRun<'_> {
         if self.lines.is_none() {
             let input = self.blobs.get_joined(&batch.input_keys(), batch.input_bytes).await?;
             let input = input.context("the lines of a batch no longer exist")?;
-            let lines = parse_lines(&input, batch.api.path()).ok().context("the lines of a batch have changed")?;
+            let lines = heavy_work::run(input.len(), || parse_lines(&input, batch.api.path())).ok();
+            let lines = lines.context("the lines of a batch have changed")?;
             self.lines = Some(lines);
         }
         Ok(self.lines.as_deref().unwrap_or_default())

@@ -198,14 +198,6 @@ async fn with_counts(app: &App, batch: Batch) -> Result<Batch, Problem> {
     Ok(Batch { counts, ..batch })
 }
 
-/// Parses a request body.
-///
-/// # Errors
-/// Returns an error if it is not a JSON object.
-pub fn parse_object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
-    serde_json::from_slice(body).map_err(|_| Problem::new(Kind::Invalid, "The request body must be a JSON object."))
-}
-
 /// The problem of an unknown parameter. `message` says so.
 pub fn unknown_parameter(name: &str, message: &str) -> Problem {
     let shown: String = name.chars().take(MAX_SHOWN_CHARS).collect();

@@ -10,6 +10,7 @@ use crate::{
     app::App,
     broker::{self, TokenCount},
     dialect::{Api, Draft, check_resources},
+    heavy_work,
     problem::Problem,
     telemetry::{RequestEvent, RequestOutcome},
 };
@@ -31,7 +32,10 @@ pub async fn count(
     let started = app.clock.now();
     let mut event = record::event(call);
     let counted = match allowance::admit_request(app, &call.tenant).await {
-        Ok(()) => count_draft(app, call, api.read(&body, path_model.as_deref(), false), &mut event).await,
+        Ok(()) => {
+            let draft = heavy_work::run(body.len(), || api.read(&body, path_model.as_deref(), false));
+            count_draft(app, call, draft, &mut event).await
+        }
         Err(refusal) => Err(refusal),
     };
     match &counted {

@@ -11,6 +11,7 @@ use crate::{
     broker::{self, ModelRequest, Reply, ServeError, Served},
     chat::Request,
     dialect::{AnswerContext, Api, Echo, check_resources},
+    heavy_work,
     job::StoredCall,
     overflow,
     problem::{Kind, Problem},
@@ -126,11 +127,15 @@ async fn read(
     event: &mut RequestEvent,
 ) -> Result<(ModelRequest, Echo), Problem> {
     let tenant = Arc::clone(&call.tenant);
-    let draft = route.api.read(body, route.model.as_deref(), route.stream)?;
+    let read = || route.api.read(body, route.model.as_deref(), route.stream);
+    let draft = heavy_work::run(body.len(), read)?;
     let model = app.registry.model_for(&tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
-    let (chat_request, echo) = draft.request(model.format(), &call.head.parts.headers)?;
-    check_resources(&chat_request, &tenant, app.own_bucket())?;
+    let translate = || {
+        let (chat_request, echo) = draft.request(model.format(), &call.head.parts.headers)?;
+        check_resources(&chat_request, &tenant, app.own_bucket()).map(|()| (chat_request, echo))
+    };
+    let (chat_request, echo) = heavy_work::run(body.len(), translate)?;
     event.stream = chat_request.stream;
     let wait = call.preferences.wait;
     let hold = match when_full {
@@ -150,6 +155,7 @@ async fn read(
         tenant,
         model,
         chat: chat_request,
+        body_bytes: body.len(),
     };
     Ok((request, echo))
 }

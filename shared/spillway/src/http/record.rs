@@ -30,6 +30,13 @@ pub fn refused(app: &App, head: &Head, route: &'static str, problem: &Problem, s
     end(app, event, started);
 }
 
+/// Records a request of a known tenant whose body could not be read.
+pub fn unread(app: &App, call: &Call, problem: &Problem, started: UnixMs) {
+    let mut event = event(call);
+    event.fail(problem);
+    end(app, event, started);
+}
+
 /// Records the event of a request that arrived at `started`.
 pub fn end(app: &App, mut event: RequestEvent, started: UnixMs) {
     event.duration_ms = app.clock.now() - started;

@@ -40,15 +40,21 @@ pub struct Route {
 pub enum Handler {
     /// Serves every caller, such as a load balancer.
     Public(fn(&Head) -> Response<Body>),
+    /// Serves authenticated callers, and records an event only if the broker fails. The body of the
+    /// request is not read.
+    WithoutBody(Serve),
     /// Serves authenticated callers, and records an event only if the broker fails.
-    Tenant(Serve),
+    WithBody(ServeBody),
     /// Serves authenticated callers, and records an event for each request, even if the
     /// authentication fails.
-    Recorded(Serve),
+    Recorded(ServeBody),
 }
 
+/// Serves a request.
+type Serve = for<'a> fn(&'a App, &'a Arc<Call>, Ids) -> Serving<'a>;
+
 /// Serves a request with this body.
-type Serve = for<'a> fn(&'a App, &'a Arc<Call>, Ids, Bytes) -> Serving<'a>;
+type ServeBody = for<'a> fn(&'a App, &'a Arc<Call>, Ids, Bytes) -> Serving<'a>;
 
 /// On the heap: the futures of all routes together would fill a small stack.
 type Serving<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send + 'a>>;
@@ -58,11 +64,15 @@ impl Route {
         Self { name, handler: Handler::Public(respond) }
     }
 
-    const fn tenant(name: &'static str, serve: Serve) -> Self {
-        Self { name, handler: Handler::Tenant(serve) }
+    const fn without_body(name: &'static str, serve: Serve) -> Self {
+        Self { name, handler: Handler::WithoutBody(serve) }
     }
 
-    const fn recorded(name: &'static str, serve: Serve) -> Self {
+    const fn with_body(name: &'static str, serve: ServeBody) -> Self {
+        Self { name, handler: Handler::WithBody(serve) }
+    }
+
+    const fn recorded(name: &'static str, serve: ServeBody) -> Self {
         Self { name, handler: Handler::Recorded(serve) }
     }
 
@@ -107,75 +117,75 @@ static ROUTES: &[Route] = &[
     Route::recorded("POST /guardrail/{id}/version/{version}/apply", |app, call, [id, version], body| {
         Box::pin(async move { guardrail::apply(app, call, &id, &version, body).await })
     }),
-    Route::tenant("GET /v1/responses/{id}", |app, call, [id, _], _| {
+    Route::without_body("GET /v1/responses/{id}", |app, call, [id, _]| {
         Box::pin(async move { responses::get(app, call, &id).await })
     }),
-    Route::tenant("DELETE /v1/responses/{id}", |app, call, [id, _], _| {
+    Route::without_body("DELETE /v1/responses/{id}", |app, call, [id, _]| {
         Box::pin(async move { responses::delete(app, call, &id).await })
     }),
-    Route::tenant("POST /v1/responses/{id}/cancel", |app, call, [id, _], _| {
+    Route::without_body("POST /v1/responses/{id}/cancel", |app, call, [id, _]| {
         Box::pin(async move { responses::cancel(app, call, &id).await })
     }),
-    Route::tenant("GET /v1/models", |app, call, _, _| Box::pin(models::list(app, call))),
-    Route::tenant("GET /v1/models/{id}", |app, call, [id, _], _| {
+    Route::without_body("GET /v1/models", |app, call, _| Box::pin(models::list(app, call))),
+    Route::without_body("GET /v1/models/{id}", |app, call, [id, _]| {
         Box::pin(async move { models::get(app, call, &id).await })
     }),
-    Route::tenant("GET /inference-profiles", |app, call, _, _| Box::pin(profiles::list(app, call))),
-    Route::tenant("GET /inference-profiles/{id}", |app, call, [id, _], _| {
+    Route::without_body("GET /inference-profiles", |app, call, _| Box::pin(profiles::list(app, call))),
+    Route::without_body("GET /inference-profiles/{id}", |app, call, [id, _]| {
         Box::pin(async move { profiles::get(app, call, &id).await })
     }),
-    Route::tenant("GET /v1/quota", |app, call, _, _| Box::pin(quota::quota(app, call))),
-    Route::tenant("GET /v1/jobs", |app, call, _, _| Box::pin(jobs::list(app, call))),
-    Route::tenant("GET /v1/jobs/{id}", |app, call, [id, _], _| {
+    Route::without_body("GET /v1/quota", |app, call, _| Box::pin(quota::quota(app, call))),
+    Route::without_body("GET /v1/jobs", |app, call, _| Box::pin(jobs::list(app, call))),
+    Route::without_body("GET /v1/jobs/{id}", |app, call, [id, _]| {
         Box::pin(async move { jobs::get(app, call, &id).await })
     }),
-    Route::tenant("DELETE /v1/jobs/{id}", |app, call, [id, _], _| {
+    Route::without_body("DELETE /v1/jobs/{id}", |app, call, [id, _]| {
         Box::pin(async move { jobs::cancel(app, call, &id).await })
     }),
-    Route::tenant("GET /v1/jobs/{id}/result", |app, call, [id, _], _| {
+    Route::without_body("GET /v1/jobs/{id}/result", |app, call, [id, _]| {
         Box::pin(async move { jobs::result(app, call, &id).await })
     }),
-    Route::tenant("GET /v1/files", |app, call, _, _| Box::pin(files::list(app, call))),
-    Route::tenant("POST /v1/files", |app, call, _, body| Box::pin(files::upload(app, call, body))),
-    Route::tenant("GET /v1/files/{id}", |app, call, [id, _], _| {
+    Route::without_body("GET /v1/files", |app, call, _| Box::pin(files::list(app, call))),
+    Route::with_body("POST /v1/files", |app, call, _, body| Box::pin(files::upload(app, call, body))),
+    Route::without_body("GET /v1/files/{id}", |app, call, [id, _]| {
         Box::pin(async move { files::get(app, call, &id).await })
     }),
-    Route::tenant("DELETE /v1/files/{id}", |app, call, [id, _], _| {
+    Route::without_body("DELETE /v1/files/{id}", |app, call, [id, _]| {
         Box::pin(async move { files::delete(app, call, &id).await })
     }),
-    Route::tenant("GET /v1/files/{id}/content", |app, call, [id, _], _| {
+    Route::without_body("GET /v1/files/{id}/content", |app, call, [id, _]| {
         Box::pin(async move { files::content(app, call, &id).await })
     }),
-    Route::tenant("POST /v1/uploads", |app, call, _, body| Box::pin(uploads::create(app, call, body))),
-    Route::tenant("POST /v1/uploads/{id}/parts", |app, call, [id, _], body| {
+    Route::with_body("POST /v1/uploads", |app, call, _, body| Box::pin(uploads::create(app, call, body))),
+    Route::with_body("POST /v1/uploads/{id}/parts", |app, call, [id, _], body| {
         Box::pin(async move { uploads::add_part(app, call, &id, body).await })
     }),
-    Route::tenant("POST /v1/uploads/{id}/complete", |app, call, [id, _], body| {
+    Route::with_body("POST /v1/uploads/{id}/complete", |app, call, [id, _], body| {
         Box::pin(async move { uploads::complete(app, call, &id, body).await })
     }),
-    Route::tenant("POST /v1/uploads/{id}/cancel", |app, call, [id, _], _| {
+    Route::without_body("POST /v1/uploads/{id}/cancel", |app, call, [id, _]| {
         Box::pin(async move { uploads::cancel(app, call, &id).await })
     }),
-    Route::tenant("GET /v1/batches", |app, call, _, _| Box::pin(openai::list(app, call))),
-    Route::tenant("POST /v1/batches", |app, call, _, body| Box::pin(openai::create(app, call, body))),
-    Route::tenant("GET /v1/batches/{id}", |app, call, [id, _], _| {
+    Route::without_body("GET /v1/batches", |app, call, _| Box::pin(openai::list(app, call))),
+    Route::with_body("POST /v1/batches", |app, call, _, body| Box::pin(openai::create(app, call, body))),
+    Route::without_body("GET /v1/batches/{id}", |app, call, [id, _]| {
         Box::pin(async move { openai::get(app, call, &id).await })
     }),
-    Route::tenant("POST /v1/batches/{id}/cancel", |app, call, [id, _], _| {
+    Route::without_body("POST /v1/batches/{id}/cancel", |app, call, [id, _]| {
         Box::pin(async move { openai::cancel(app, call, &id).await })
     }),
-    Route::tenant("GET /v1/messages/batches", |app, call, _, _| Box::pin(anthropic::list(app, call))),
-    Route::tenant("POST /v1/messages/batches", |app, call, _, body| Box::pin(anthropic::create(app, call, body))),
-    Route::tenant("GET /v1/messages/batches/{id}", |app, call, [id, _], _| {
+    Route::without_body("GET /v1/messages/batches", |app, call, _| Box::pin(anthropic::list(app, call))),
+    Route::with_body("POST /v1/messages/batches", |app, call, _, body| Box::pin(anthropic::create(app, call, body))),
+    Route::without_body("GET /v1/messages/batches/{id}", |app, call, [id, _]| {
         Box::pin(async move { anthropic::get(app, call, &id).await })
     }),
-    Route::tenant("DELETE /v1/messages/batches/{id}", |app, call, [id, _], _| {
+    Route::without_body("DELETE /v1/messages/batches/{id}", |app, call, [id, _]| {
         Box::pin(async move { anthropic::delete(app, call, &id).await })
     }),
-    Route::tenant("POST /v1/messages/batches/{id}/cancel", |app, call, [id, _], _| {
+    Route::without_body("POST /v1/messages/batches/{id}/cancel", |app, call, [id, _]| {
         Box::pin(async move { anthropic::cancel(app, call, &id).await })
     }),
-    Route::tenant("GET /v1/messages/batches/{id}/results", |app, call, [id, _], _| {
+    Route::without_body("GET /v1/messages/batches/{id}/results", |app, call, [id, _]| {
         Box::pin(async move { anthropic::results(app, call, &id).await })
     }),
     Route::public("GET /healthz", health),

@@ -1,9 +1,12 @@
 //! `CountTokens`.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_bedrockruntime::Client;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{Failure, failure, raw_body, region};
 use crate::{
@@ -40,26 +43,34 @@ pub(super) async fn count(
     u64::try_from(count.input_tokens).map_err(|_| Failure::broken("it had a negative count of tokens"))
 }
 
+/// The input of a call (Amazon Bedrock API Reference, "CountTokensInput"), without a copy of a
+/// Converse body.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Countable<'i> {
+    Converse(BTreeMap<&'static str, &'i Value>),
+    InvokeModel { body: String },
+}
+
 fn payload(input: &Input) -> Bytes {
     let empty = Map::new();
     let body = input.bodies().first().unwrap_or(&empty);
+    // Strings, numbers and JSON values always serialize.
     let countable = match input {
-        Input::Converse(body) => json!({"converse": countable_members(body)}),
+        Input::Converse(body) => Countable::Converse(countable_members(body)),
         Input::Native(_) => {
             // InvokeModel requires an output limit, which does not count.
             let members = input.with_max_tokens(body, 1);
-            // Strings, numbers and JSON values always serialize.
             let native = serde_json::to_vec(&Overlaid { body, members }).unwrap_or_default();
-            json!({"invokeModel": {"body": STANDARD.encode(native)}})
+            Countable::InvokeModel { body: STANDARD.encode(native) }
         }
     };
-    json!({"input": countable}).to_string().into()
+    serde_json::to_vec(&BTreeMap::from([("input", countable)])).unwrap_or_default().into()
 }
 
 /// The members of a Converse body that CountTokens takes (Amazon Bedrock API Reference,
 /// "ConverseTokensRequest").
-fn countable_members(body: &Map<String, Value>) -> Map<String, Value> {
+fn countable_members(body: &Map<String, Value>) -> BTreeMap<&'static str, &Value> {
     const COUNTABLE: [&str; 4] = ["messages", "system", "toolConfig", "additionalModelRequestFields"];
-    let members = COUNTABLE.into_iter().filter_map(|name| Some((name.to_owned(), body.get(name)?.clone())));
-    members.collect()
+    COUNTABLE.into_iter().filter_map(|name| Some((name, body.get(name)?))).collect()
 }

@@ -33,7 +33,7 @@ fn the_error_for_an_unreadable_body_says_what_is_wrong_and_where() {
         (b"{\n \"secret\" 1}", "The body is not valid JSON: syntax error at line 2, column 11."),
         (b"{\"a\": [", "The body is not valid JSON: it ends too early, at line 1, column 7."),
         (b"[]", "The body: expected an object, got an array"),
-        (deep.as_bytes(), "The body is nested deeper than 127 levels at line 1, column 128."),
+        (deep.as_bytes(), "The body is nested deeper than 64 levels; send arrays and objects that are less deep."),
     ];
     for api in [Api::ChatCompletions, Api::Embeddings, Api::Messages, Api::Converse, Api::Invoke] {
         for (bytes, message) in cases {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     chat::{Format, Input, InvokeOptions, NativeInput, Request},
-    dialect::json::{self, Fields, Path, Read},
+    dialect::json::{self, Fields, Path, Read, ValueBudget},
     problem::Problem,
 };
 
@@ -26,7 +26,8 @@ pub fn parse(model: String, body: Map<String, Value>, format: Option<Format>) ->
 fn invoke_body(value: Value, at: &Path) -> Read<Map<String, Value>> {
     Fields::from_value(value, at)?.required("body", |value, at| {
         let bytes = STANDARD.decode(json::string(value, at)?).map_err(|_| at.error("is not valid base64"))?;
-        let body = serde_json::from_slice(&bytes).map_err(|_| at.error("is not JSON in base64"))?;
-        json::object(body, at)
+        let wrong = "is not JSON in base64";
+        let text = String::from_utf8(bytes).map_err(|_| at.error(wrong))?;
+        json::object(json::inner(&text, &mut ValueBudget::for_body(), at, wrong)?, at)
     })
 }

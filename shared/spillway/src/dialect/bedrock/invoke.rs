@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{members::project_is_default, request::check_metadata_pairs};
 use crate::{
     chat::{Format, Input, InvokeOptions, NativeInput, Request},
-    dialect::json::{Path, Read},
+    dialect::json::{self, Path, Read, ValueBudget},
     problem::Problem,
 };
 
@@ -50,8 +50,8 @@ const METADATA: &str = "x-amzn-bedrock-request-metadata";
 const PROJECT: &str = "x-amzn-bedrock-projectidentifier";
 
 fn metadata(pairs: &str, at: &Path) -> Read<Map<String, Value>> {
-    let pairs: Map<String, Value> =
-        serde_json::from_str(pairs).map_err(|_| at.error("is not a JSON object of strings"))?;
+    let pairs = json::inner(pairs, &mut ValueBudget::for_strings(), at, "is not a JSON object of strings")?;
+    let pairs = json::object(pairs, at)?;
     check_metadata_pairs(&pairs, at)?;
     Ok(pairs)
 }

@@ -5,20 +5,22 @@ use serde_json::{Value, json};
 use super::{parts, tools};
 use crate::dialect::{
     converse::{self, ConverseBody},
-    json::{self, Fields, Ignored, Path, Read, sanitized},
+    json::{self, Fields, Ignored, Path, Read, ValueBudget, sanitized},
     media::DocumentBuilder,
 };
 
 /// Reads the messages of one request.
 struct MessageReader<'r> {
     documents: DocumentBuilder,
+    arguments: ValueBudget,
     ignored: &'r mut Ignored,
 }
 
 /// Reads all messages. System and developer messages become `system`, whatever their position. Tool
 /// results and adjacent user messages are merged into one user message.
 pub fn read(value: Value, at: &Path, inner: &mut ConverseBody, ignored: &mut Ignored) -> Read<()> {
-    let mut reader = MessageReader { documents: DocumentBuilder::default(), ignored };
+    let mut reader =
+        MessageReader { documents: DocumentBuilder::default(), arguments: ValueBudget::for_strings(), ignored };
     for (index, value) in json::array(value, at)?.into_iter().enumerate() {
         reader.message(value, &at.index(index), inner)?;
     }
@@ -86,7 +88,8 @@ impl MessageReader<'_> {
         let (name, input) = call.required("function", |value, at| {
             let mut function = Fields::from_value(value, at)?;
             let name = function.required("name", json::name)?;
-            let input = function.optional("arguments", parts::arguments)?.unwrap_or_else(|| json!({}));
+            let arguments = |value, at: &Path| parts::arguments(value, at, &mut self.arguments);
+            let input = function.optional("arguments", arguments)?.unwrap_or_else(|| json!({}));
             function.finish(self.ignored);
             Ok((name, input))
         })?;

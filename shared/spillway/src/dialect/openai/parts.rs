@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::dialect::{
     converse,
-    json::{self, Fields, Path, Read},
+    json::{self, Fields, Path, Read, ValueBudget},
     media::{self, DocumentBuilder},
 };
 
@@ -55,15 +55,14 @@ pub fn file(file: &mut Fields, at: &Path, documents: &mut DocumentBuilder) -> Re
 }
 
 /// Reads the arguments of a tool call, which OpenAI sends as JSON inside a string.
-pub fn arguments(value: Value, at: &Path) -> Read<Value> {
+pub fn arguments(value: Value, at: &Path, budget: &mut ValueBudget) -> Read<Value> {
     let text = json::string(value, at)?;
     if text.trim().is_empty() {
         return Ok(json!({}));
     }
-    match serde_json::from_str(&text) {
-        Ok(input @ Value::Object(_)) => Ok(input),
-        Ok(value) => Err(at.mistyped("a JSON object inside the string", &value)),
-        Err(_) => Err(at.error("is not valid JSON inside the string")),
+    match json::inner(&text, budget, at, "is not valid JSON inside the string")? {
+        input @ Value::Object(_) => Ok(input),
+        value => Err(at.mistyped("a JSON object inside the string", &value)),
     }
 }
 

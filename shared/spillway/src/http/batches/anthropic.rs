@@ -7,14 +7,18 @@ use http::{
     HeaderValue, Response, StatusCode,
     header::{CONTENT_TYPE, HOST},
 };
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{NewBatch, NewLines, accept, parse_object, unknown_parameter};
+use super::{NewBatch, NewLines, accept, unknown_parameter};
 use crate::{
     app::App,
     batch::{Batch, BatchStatus, MAX_LINES, ResourceKind, lines_from_requests},
-    dialect::Api,
+    dialect::{
+        Api,
+        json::{check_bounds, raw},
+    },
+    heavy_work,
     http::{Body, Call, Head, files, query::Query, reply},
     problem::{Kind, Problem},
     units::UnixMs,
@@ -38,16 +42,13 @@ const MAX_LIMIT: usize = 1_000;
 /// # Errors
 /// Returns an error if the body is malformed, or if the batch cannot be accepted.
 pub async fn create(app: &App, call: &Call, body: Bytes) -> Result<Response<Body>, Problem> {
-    let requests = requests(&body)?;
+    let (total, lines) = heavy_work::run(body.len(), || lines(&body))?;
     let new = NewBatch {
         kind: ResourceKind::MessageBatch,
         api: Api::Messages,
         input_file: None,
-        lines: NewLines::Body(lines_from_requests(
-            requests.iter().map(|(id, params)| (id.as_str(), params)),
-            Api::Messages.path(),
-        )),
-        total: u64::try_from(requests.len()).unwrap_or(u64::MAX),
+        lines: NewLines::Body(lines),
+        total,
         metadata: None,
         output_retention_s: None,
     };
@@ -140,18 +141,30 @@ async fn find_ended(app: &App, call: &Call, id: &str, hint: &str) -> Result<Batc
     Err(Problem::new(Kind::Conflict, format!("The batch has not ended. {hint}")))
 }
 
+/// Parses the body of a new batch. Returns the number of its lines, and the lines.
+fn lines(body: &[u8]) -> Result<(u64, Bytes), Problem> {
+    let requests = requests(body)?;
+    let total = u64::try_from(requests.len()).unwrap_or(u64::MAX);
+    let requests = requests.iter().map(|(id, params)| (id.as_str(), *params));
+    Ok((total, lines_from_requests(requests, Api::Messages.path())))
+}
+
+/// A request of a new batch. Its parameters are only carried.
+type NewRequest<'b> = (String, &'b RawValue);
+
 /// Parses the body of a new batch: the `custom_id` and the `params` of each request.
-fn requests(body: &[u8]) -> Result<Vec<(String, Value)>, Problem> {
-    let body = parse_object(body)?;
-    if let Some(name) = body.keys().find(|name| *name != "requests") {
+fn requests(body: &[u8]) -> Result<Vec<NewRequest<'_>>, Problem> {
+    let members = raw::members(body)
+        .map_err(|_| Problem::new(Kind::Invalid, "The request body must be a JSON object with the list requests."))?;
+    if let Some((name, _)) = members.iter().find(|(name, _)| name != "requests") {
         return Err(unknown_parameter(name, "A batch has no such parameter. The only parameter is requests."));
     }
-    let requests = body.into_iter().find_map(|(_, value)| match value {
-        Value::Array(requests) if !requests.is_empty() => Some(requests),
-        _ => None,
-    });
-    let requests =
-        requests.ok_or_else(|| Problem::invalid("requests", "The requests must be a list of at least one request."))?;
+    let requests = raw::member(&members, "requests").and_then(|requests| raw::elements(requests).ok());
+    let requests = requests.filter(|requests| !requests.is_empty());
+    let requests = requests.ok_or_else(|| {
+        let message = format!("The requests must be a list of at least one request and at most {MAX_LINES}.");
+        Problem::invalid("requests", message)
+    })?;
     if requests.len() > MAX_LINES {
         let message = format!("A batch may have at most {MAX_LINES} requests.");
         return Err(Problem { kind: Kind::TooLarge, ..Problem::invalid("requests", message) });
@@ -162,32 +175,41 @@ fn requests(body: &[u8]) -> Result<Vec<(String, Value)>, Problem> {
 }
 
 /// Parses the request with this number, from 0. `custom_ids` has the ids of the requests before it.
-fn read_request(number: usize, request: Value, custom_ids: &mut HashSet<String>) -> Result<(String, Value), Problem> {
+fn read_request<'b>(
+    number: usize,
+    request: &'b RawValue,
+    custom_ids: &mut HashSet<String>,
+) -> Result<NewRequest<'b>, Problem> {
     let refuse = |name: &str, message: &str| {
         Err(Problem::invalid(format!("requests.{number}.{name}"), format!("requests.{number}: {message}")))
     };
-    let Value::Object(mut request) = request else { return refuse("custom_id", "a request must be an object.") };
-    let (custom_id, params) = (request.remove("custom_id"), request.remove("params"));
-    let is_plain = |id: &&str| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    let custom_id = custom_id.as_ref().and_then(Value::as_str);
+    let json = request.get().as_bytes();
+    let Ok(members) = raw::members(json) else { return refuse("custom_id", "a request must be an object.") };
+    if let Err(excess) = check_bounds(json) {
+        return refuse("params", &format!("the request {excess}."));
+    }
+    let is_plain = |id: &String| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    let custom_id = raw::member(&members, "custom_id").and_then(raw::text);
     let custom_id = custom_id.filter(|id| (1..=MAX_CUSTOM_ID_BYTES).contains(&id.len())).filter(is_plain);
     let Some(custom_id) = custom_id else {
         let message =
             format!("custom_id must be a string of 1 to {MAX_CUSTOM_ID_BYTES} characters of a-z A-Z 0-9 _ -.");
         return refuse("custom_id", &message);
     };
-    if !request.is_empty() {
+    if members.iter().any(|(name, _)| !matches!(name.as_str(), "custom_id" | "params")) {
         return refuse("params", "a request has no members besides custom_id and params.");
     }
+    if !custom_ids.insert(custom_id.clone()) {
+        return refuse("custom_id", "an earlier request has the same custom_id.");
+    }
+    let params =
+        raw::member(&members, "params").and_then(|params| Some((params, raw::members(params.get().as_bytes()).ok()?)));
     match params {
-        _ if !custom_ids.insert(custom_id.to_owned()) => {
-            refuse("custom_id", "an earlier request has the same custom_id.")
-        }
-        Some(Value::Object(params)) if params.get("stream") == Some(&Value::Bool(true)) => {
+        Some((_, params)) if raw::member(&params, "stream").is_some_and(|stream| stream.get() == "true") => {
             refuse("params.stream", "a batch cannot stream. Leave out params.stream, or set it to false.")
         }
-        Some(Value::Object(params)) => Ok((custom_id.to_owned(), Value::Object(params))),
-        _ => refuse("params", "params must be an object."),
+        Some((params, _)) => Ok((custom_id, params)),
+        None => refuse("params", "params must be an object."),
     }
 }
 
@@ -244,7 +266,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::dialect::Dialect;
+    use crate::dialect::{Dialect, json::MAX_VALUES};
 
     fn url(base_path: &str, uri: &str, headers: &[(&str, &str)]) -> String {
         let mut request = Request::builder().uri(uri);
@@ -277,8 +299,8 @@ mod tests {
     #[test]
     fn an_invalid_request_is_refused_with_its_number_and_field() {
         let request = |custom_id: &str| json!({ "custom_id": custom_id, "params": {} });
-        let read = |body: Value| requests(body.to_string().as_bytes());
-        assert_eq!(read(json!({ "requests": [request("a"), request("b")] })).map(|requests| requests.len()), Ok(2));
+        let read = |body: Value| requests(body.to_string().as_bytes()).map(|requests| requests.len());
+        assert_eq!(read(json!({ "requests": [request("a"), request("b")] })), Ok(2));
         for (body, param) in [
             (json!({}), "requests"),
             (json!({ "requests": [] }), "requests"),
@@ -287,6 +309,11 @@ mod tests {
             (json!({ "requests": [request("a b")] }), "requests.0.custom_id"),
             (json!({ "requests": [request(&"a".repeat(65))] }), "requests.0.custom_id"),
             (json!({ "requests": [7] }), "requests.0.custom_id"),
+            (json!({ "requests": { "0": request("a") } }), "requests"),
+            (
+                json!({ "requests": [{ "custom_id": "a", "params": { "a": vec![0; MAX_VALUES] } }] }),
+                "requests.0.params",
+            ),
             (json!({ "requests": [{ "custom_id": "a" }] }), "requests.0.params"),
             (json!({ "requests": [{ "custom_id": "a", "params": {}, "x": 1 }] }), "requests.0.params"),
             (json!({ "requests": [{ "custom_id": "a", "params": { "stream": true } }] }), "requests.0.params.stream"),

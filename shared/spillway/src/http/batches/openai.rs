@@ -4,11 +4,11 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{NewBatch, NewLines, accept, parse_object, unknown_parameter, with_counts};
+use super::{NewBatch, NewLines, accept, unknown_parameter, with_counts};
 use crate::{
     app::App,
     batch::{Batch, BatchStatus, ResourceKind},
-    dialect::Api,
+    dialect::{Api, json},
     http::{Body, Call, files, query::Query, reply},
     problem::{Kind, Problem},
     units::UnixMs,
@@ -110,7 +110,7 @@ impl BatchParameters {
     fn parse(body: &[u8]) -> Result<Self, Problem> {
         let (mut input_file, mut api, mut window) = (None, None, None);
         let (mut metadata, mut output_retention_s) = (None, None);
-        for (name, value) in parse_object(body)?.into_iter().filter(|(_, value)| !value.is_null()) {
+        for (name, value) in json::body(body)?.into_iter().filter(|(_, value)| !value.is_null()) {
             match name.as_str() {
                 "input_file_id" => input_file = value.as_str().map(str::to_owned),
                 "endpoint" => api = APIS.into_iter().find(|api| value == api.path()),

@@ -17,11 +17,8 @@ use crate::{
     app::App,
     batch::{MAX_PARTS, MAX_UPLOAD_TIME, ResourceKind, Upload, UploadStatus, check_bytes, is_part_id, part_id},
     blobs::Blobs,
-    http::{
-        Body, Call,
-        batches::{parse_object, unknown_parameter},
-        reply,
-    },
+    dialect::json,
+    http::{Body, Call, batches::unknown_parameter, reply},
     problem::{Kind, Problem},
     retention,
     store::WriteOutcome,
@@ -250,7 +247,7 @@ fn parse_part_ids(ids: &[Value]) -> Result<Vec<String>, Problem> {
 
 /// Returns the members of a JSON object that are not null.
 fn members(body: &[u8]) -> Result<Map<String, Value>, Problem> {
-    Ok(parse_object(body)?.into_iter().filter(|(_, value)| !value.is_null()).collect())
+    Ok(json::body(body)?.into_iter().filter(|(_, value)| !value.is_null()).collect())
 }
 
 /// The upload as an object of OpenAI's API.

@@ -3,6 +3,7 @@
 //! checks its own signature.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Builds reasoning with the model's signature, if it has one.
@@ -24,14 +25,27 @@ pub fn encode(reasoning: &Value) -> String {
     STANDARD.encode(reasoning.to_string())
 }
 
-/// Decodes a `reasoningContent`; `None` if [`encode`] did not make it.
+/// Decodes a `reasoningContent`; `None` if [`encode`] did not make it. Other members are not
+/// built.
 pub fn decode(content: &str) -> Option<Value> {
-    let reasoning: Value = serde_json::from_slice(&STANDARD.decode(content).ok()?).ok()?;
-    if let Some(data) = reasoning.get("redactedContent") {
-        let data = data.as_str()?;
-        return STANDARD.decode(data).is_ok().then(|| redacted(data));
+    let reasoning: ReasoningContent = serde_json::from_slice(&STANDARD.decode(content).ok()?).ok()?;
+    if let Some(data) = reasoning.redacted {
+        return STANDARD.decode(&data).is_ok().then(|| redacted(&data));
     }
-    let text = reasoning.pointer("/reasoningText/text")?.as_str()?;
-    let signature = reasoning.pointer("/reasoningText/signature").and_then(Value::as_str);
-    Some(signed(text, signature.unwrap_or_default()))
+    let ReasoningText { text, signature } = reasoning.text?;
+    Some(signed(&text, &signature.unwrap_or_default()))
+}
+
+#[derive(Deserialize)]
+struct ReasoningContent {
+    #[serde(rename = "redactedContent")]
+    redacted: Option<String>,
+    #[serde(rename = "reasoningText")]
+    text: Option<ReasoningText>,
+}
+
+#[derive(Deserialize)]
+struct ReasoningText {
+    text: String,
+    signature: Option<String>,
 }

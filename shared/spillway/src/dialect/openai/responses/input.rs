@@ -40,8 +40,15 @@ impl RequestReader<'_> {
         }
         match kind.as_str() {
             "message" => self.message(&mut item, at)?,
-            "function_call" => self.call(&mut item, "arguments", parts::arguments)?,
-            "custom_tool_call" => self.call(&mut item, "input", free_text)?,
+            "function_call" => {
+                let arguments = |value, at: &Path| parts::arguments(value, at, &mut self.arguments);
+                let input = item.required("arguments", arguments)?;
+                self.call(&mut item, input)?;
+            }
+            "custom_tool_call" => {
+                let input = item.required("input", free_text)?;
+                self.call(&mut item, input)?;
+            }
             "function_call_output" | "custom_tool_call_output" => self.output(&mut item)?,
             "reasoning" => self.reasoning(&mut item, at)?,
             "additional_tools" => {
@@ -81,11 +88,10 @@ impl RequestReader<'_> {
         Ok(())
     }
 
-    fn call(&mut self, call: &mut Fields, name: &str, input: fn(Value, &Path) -> Read<Value>) -> Read<()> {
+    fn call(&mut self, call: &mut Fields, input: Value) -> Read<()> {
         let id = call.required("call_id", json::name)?;
         let namespace = call.optional("namespace", json::name)?;
         let tool = model_name(namespace.as_deref(), &call.required("name", json::name)?);
-        let input = call.required(name, input)?;
         self.inner.conversation.push("assistant", vec![parts::tool_use(&id, &tool, input)]);
         Ok(())
     }

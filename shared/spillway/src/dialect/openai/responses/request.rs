@@ -8,7 +8,7 @@ use crate::{
     dialect::{
         Echo,
         converse::{self, ConverseBody},
-        json::{self, Fields, Ignored, Path, Read, sanitized},
+        json::{self, Fields, Ignored, Path, Read, ValueBudget, sanitized},
         media::DocumentBuilder,
         openai::{parameters, tools},
     },
@@ -33,13 +33,14 @@ pub struct RequestReader<'r> {
     pub echo: &'r mut ResponseEcho,
     pub ignored: &'r mut Ignored,
     pub documents: DocumentBuilder,
+    pub arguments: ValueBudget,
 }
 
 /// Reads a responses request.
 pub fn parse(model: String, mut body: Map<String, Value>) -> Result<(Request, Echo), Problem> {
     body.shift_remove("model");
     let mut ignored = Ignored::default();
-    let mut echo = ResponseEcho::from_request(&body);
+    let mut echo = ResponseEcho::from_request(&body)?;
     let mut fields = Fields::new(body, &Path::Root);
     let stream = fields.optional("stream", json::boolean)?.unwrap_or(false);
     fields.optional("stream_options", |value, at| {
@@ -72,7 +73,8 @@ fn conversation(
     ignored: &mut Ignored,
 ) -> Read<()> {
     tools::parallel(fields, ignored)?;
-    let mut reader = RequestReader { inner, echo, ignored, documents: DocumentBuilder::default() };
+    let (documents, arguments) = (DocumentBuilder::default(), ValueBudget::for_strings());
+    let mut reader = RequestReader { inner, echo, ignored, documents, arguments };
     fields.optional("tools", |value, at| reader.tools(value, at, None))?;
     fields.required("input", |value, at| reader.input(value, at))?;
     let choice = fields.optional("tool_choice", |value, at| tools::choice(value, at, tool_name))?;

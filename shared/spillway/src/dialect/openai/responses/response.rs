@@ -4,7 +4,11 @@ use serde_json::{Map, Value, json};
 
 use super::item::{self, OutputItem};
 use crate::{
-    dialect::{AnswerContext, reply},
+    dialect::{
+        AnswerContext,
+        json::{self, Path, Read},
+        reply,
+    },
     usage::Usage,
 };
 
@@ -22,6 +26,10 @@ const REPEATED: [&str; 11] = [
     "top_p",
     "user",
 ];
+
+/// Maximum number of JSON values and member names in what a response repeats, which is kept twice.
+/// Hundreds of tools fit.
+const MAX_REPEATED_VALUES: usize = 50_000;
 
 /// Status of a response, and of its last item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,9 +166,19 @@ pub struct ToolAlias {
 }
 
 impl ResponseEcho {
-    /// Copies the members of the request `body` that its response repeats.
-    pub fn from_request(body: &Map<String, Value>) -> Self {
+    /// Copies the members of the request `body` that its response repeats. They have a bound of
+    /// their total size.
+    pub fn from_request(body: &Map<String, Value>) -> Read<Self> {
         let mut members = Map::new();
+        let mut values = 0;
+        for name in REPEATED.into_iter().chain(["text", "reasoning"]) {
+            values += body.get(name).map_or(0, json::count);
+            if values > MAX_REPEATED_VALUES {
+                let at = Path::Root.key(name);
+                let text = "a response repeats such members, so they may have at most";
+                return Err(at.error(format_args!("{text} {MAX_REPEATED_VALUES} JSON values and member names in all")));
+            }
+        }
         for name in REPEATED {
             if let Some(value) = body.get(name).filter(|value| !value.is_null()) {
                 members.insert(name.to_owned(), value.clone());
@@ -176,7 +194,7 @@ impl ResponseEcho {
             requested.for_each(|(name, value)| repeated[name] = value.clone());
             members.insert(name.to_owned(), repeated);
         }
-        Self { members, ..Self::default() }
+        Ok(Self { members, ..Self::default() })
     }
 
     /// Returns the alias of the tool that the model calls `model_name`, if it has one.
