@@ -30,7 +30,6 @@ fn settings() -> String {
         format!(
             "[[models]]\nname = \"{name}\"\ntimeout_ms = 300000\ntokenizer = \"claude47\"\n[[models.ladder]]\n\
              name = \"{name}\"\nkind = \"on_demand\"\nmodel_id = \"{model_id}\"\nburndown = {BURNDOWN}\n\
-             limits = {{ tokens_per_day = 1000000000000 }}\nreserve = {{ tokens_per_day = \"conservative\" }}\n\
              [models.ladder.prices]\ninput = {INPUT}.0\noutput = {OUTPUT}.0\ncache_read = {CACHE_READ}.0\n\
              cache_write = {CACHE_WRITE}.0\ncache_write_1h = {CACHE_WRITE_1H}.0\n\
              long_context = {{ above_input_tokens = {LONG_CONTEXT}, input_factor = 2.0, output_factor = 3.0 }}\n"

@@ -36,8 +36,8 @@ const SNIPPETS: [&str; 8] = [
     "\"\\\t<&> 🎉 \u{1f680} ",
 ];
 
-/// Texts of up to 15 KB. The simulator counts four bytes of any text as a token. Long runs of blanks
-/// and Cyrillic prose are left out, because real tokenizers count fewer tokens there.
+/// Texts of up to 15 KB. The simulator counts four bytes of any text as a token. Long runs of
+/// blanks and Cyrillic prose are left out, because real tokenizers count fewer tokens there.
 fn text() -> impl Strategy<Value = String> {
     let times = prop_oneof![4 => 1usize..8, 1 => 1usize..150];
     (select(&SNIPPETS), times).prop_map(|(snippet, times)| snippet.repeat(times))
@@ -61,9 +61,8 @@ fn pdf(pages: u32, is_compressed: bool) -> String {
             index.push_str(&format!("{page} {} ", content.len()));
             content.push_str(object);
         }
-        file.extend(
-            format!("1000 0 obj\n<</Type/ObjStm/N {pages}/First {}/Filter/FlateDecode>>stream\n", index.len()).bytes(),
-        );
+        let first = index.len();
+        file.extend(format!("1000 0 obj\n<</Type/ObjStm/N {pages}/First {first}/Filter/FlateDecode>>stream\n").bytes());
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(format!("{index}{content}").as_bytes()).expect("no I/O");
         file.extend(encoder.finish().expect("no I/O"));
@@ -96,7 +95,7 @@ fn converse_block(is_nova: bool) -> impl Strategy<Value = Value> {
             document("txt", json!({ "content": blocks }))
         }),
         (1u32..40, any::<bool>())
-            .prop_map(move |(pages, packed)| document("pdf", json!({ "bytes": pdf(pages, packed) }))),
+            .prop_map(move |(pages, is_packed)| document("pdf", json!({ "bytes": pdf(pages, is_packed) }))),
         vec(any::<u8>(), 10..2_000).prop_map(move |bytes| document("docx", json!({ "bytes": base64(bytes) }))),
     ];
     prop_oneof![
@@ -115,33 +114,40 @@ fn ttl() -> impl Strategy<Value = Option<Option<&'static str>>> {
     option::of(select(&[None, Some("5m"), Some("1h")]))
 }
 
+/// Returns the messages of a tool call and its result.
+fn tool_messages(result: &str) -> [Value; 2] {
+    let call = json!({ "toolUseId": "id-1", "name": "t0", "input": { "query": result } });
+    let contents = json!([{ "text": result }, { "json": { "rows": [result, 17, null] } }]);
+    [
+        json!({ "role": "assistant", "content": [{ "toolUse": call }] }),
+        json!({ "role": "user", "content": [{ "toolResult": { "toolUseId": "id-1", "content": contents } }] }),
+    ]
+}
+
 /// Generates bodies for Converse, and for Nova in its own format.
 fn converse(is_nova: bool) -> impl Strategy<Value = (Value, bool)> {
-    let tools = vec(text(), 0..3);
+    let prompt = (vec(converse_block(is_nova), 1..5), option::of(text()), vec(text(), 0..3), text());
     let additional = option::of((option::of(text()), vec(text(), 0..2)));
-    let schema = option::of(text());
-    (vec(converse_block(is_nova), 1..5), option::of(text()), tools, text(), additional, schema, ttl(), 1u64..60).prop_map(
-        move |(mut blocks, system, tools, result, additional, schema, ttl, max_tokens)| {
+    (prompt, additional, option::of(text()), ttl(), 1u64..60).prop_map(
+        move |((mut blocks, system, tools, result), additional, schema, ttl, max_tokens)| {
             // Nova keeps its cache for five minutes only.
             let ttl = if is_nova { ttl.map(|_| None) } else { ttl };
-            let mut body = json!({ "inferenceConfig": { "maxTokens": max_tokens } });
             let cache = ttl.map(|ttl| json!({ "cachePoint": point(ttl) }));
+            let mut body = json!({ "inferenceConfig": { "maxTokens": max_tokens } });
             blocks.extend(cache.clone());
             let mut messages = vec![json!({ "role": "user", "content": blocks })];
             if !tools.is_empty() {
-                let specs = tools.into_iter().enumerate().map(|(number, description)| {
+                let specs = tools.into_iter().enumerate().map(|(number, text)| {
                     let schema = json!({ "json": { "type": "object", "properties": {} } });
-                    json!({ "toolSpec": { "name": format!("t{number}"), "description": description, "inputSchema": schema } })
+                    let name = format!("t{number}");
+                    json!({ "toolSpec": { "name": name, "description": text, "inputSchema": schema } })
                 });
                 body["toolConfig"] = json!({ "tools": specs.chain(cache.clone()).collect::<Vec<_>>() });
-                let call = json!({ "toolUseId": "id-1", "name": "t0", "input": { "query": result } });
-                messages.push(json!({ "role": "assistant", "content": [{ "toolUse": call }] }));
-                let contents = json!([{ "text": result }, { "json": { "rows": [result, 17, null] } }]);
-                messages.push(json!({ "role": "user", "content": [{ "toolResult": { "toolUseId": "id-1", "content": contents } }] }));
+                messages.extend(tool_messages(&result));
             }
             body["messages"] = json!(messages);
             if let Some(system) = system {
-                let blocks: Vec<Value> = std::iter::once(json!({ "text": system })).chain(cache.clone()).collect();
+                let blocks: Vec<Value> = std::iter::once(json!({ "text": system })).chain(cache).collect();
                 body["system"] = json!(blocks);
             }
             if !is_nova && let Some((system, tools)) = additional {
@@ -164,17 +170,21 @@ fn converse(is_nova: bool) -> impl Strategy<Value = (Value, bool)> {
 /// Generates content blocks of a user message in Anthropic's format.
 fn messages_block() -> impl Strategy<Value = Value> {
     let document = |source: Value| json!({ "type": "document", "source": source, "title": "A title" });
+    let blocks = |text: String| json!([{ "type": "text", "text": text }]);
+    let image = json!({ "type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo=" });
     prop_oneof![
         6 => text().prop_map(|text| json!({ "type": "text", "text": text })),
-        1 => Just(json!({ "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo=" } })),
-        2 => text().prop_map(move |text| document(json!({ "type": "text", "media_type": "text/plain", "data": text }))),
-        2 => (1u32..40, any::<bool>()).prop_map(move |(pages, packed)| {
-            document(json!({ "type": "base64", "media_type": "application/pdf", "data": pdf(pages, packed) }))
+        1 => Just(json!({ "type": "image", "source": image })),
+        2 => text().prop_map(move |text| {
+            document(json!({ "type": "text", "media_type": "text/plain", "data": text }))
         }),
-        1 => text().prop_map(move |text| document(json!({ "type": "content", "content": [{ "type": "text", "text": text }] }))),
-        1 => text().prop_map(|text| {
-            let content = json!([{ "type": "text", "text": text }]);
-            json!({ "type": "search_result", "source": "s", "title": "t", "content": content, "citations": { "enabled": true } })
+        2 => (1u32..40, any::<bool>()).prop_map(move |(pages, is_packed)| {
+            document(json!({ "type": "base64", "media_type": "application/pdf", "data": pdf(pages, is_packed) }))
+        }),
+        1 => text().prop_map(move |text| document(json!({ "type": "content", "content": blocks(text) }))),
+        1 => text().prop_map(move |text| {
+            json!({ "type": "search_result", "source": "s", "title": "t", "content": blocks(text),
+                "citations": { "enabled": true } })
         }),
     ]
 }
@@ -182,32 +192,38 @@ fn messages_block() -> impl Strategy<Value = Value> {
 /// Generates bodies in Anthropic's format.
 fn messages() -> impl Strategy<Value = (Value, bool)> {
     let parts = (vec(messages_block(), 1..5), option::of(text()), vec(text(), 0..3), text());
-    (parts, ttl(), any::<bool>(), 1u64..60).prop_map(|((mut blocks, system, tools, result), ttl, is_automatic, max_tokens)| {
-        let cache = ttl.map(|ttl| ttl.map_or(json!({ "type": "ephemeral" }), |ttl| json!({ "type": "ephemeral", "ttl": ttl })));
-        let mut body = json!({ "max_tokens": max_tokens });
-        match &cache {
-            Some(point) if is_automatic => body["cache_control"] = point.clone(),
-            Some(point) => blocks[0]["cache_control"] = point.clone(),
-            None => {}
-        }
-        let mut messages = vec![json!({ "role": "user", "content": blocks })];
-        if !tools.is_empty() {
-            let mut tools: Vec<Value> = tools.into_iter().map(|text| tool("t0", text)).collect();
-            if let Some(point) = &cache {
-                tools[0]["cache_control"] = point.clone();
+    (parts, ttl(), any::<bool>(), 1u64..60).prop_map(
+        |((mut blocks, system, tools, result), ttl, is_automatic, max_tokens)| {
+            let mut body = json!({ "max_tokens": max_tokens });
+            let cache = ttl.map(|ttl| {
+                let point = json!({ "type": "ephemeral" });
+                ttl.map_or(point, |ttl| json!({ "type": "ephemeral", "ttl": ttl }))
+            });
+            match &cache {
+                Some(point) if is_automatic => body["cache_control"] = point.clone(),
+                Some(point) => blocks[0]["cache_control"] = point.clone(),
+                None => {}
             }
-            body["tools"] = json!(tools);
-            let call = json!({ "type": "tool_use", "id": "toolu_1", "name": "t0", "input": { "query": result } });
-            messages.push(json!({ "role": "assistant", "content": [call] }));
-            let result = json!({ "type": "tool_result", "tool_use_id": "toolu_1", "content": [{ "type": "text", "text": result }] });
-            messages.push(json!({ "role": "user", "content": [result] }));
-        }
-        body["messages"] = json!(messages);
-        if let Some(system) = system {
-            body["system"] = json!([{ "type": "text", "text": system, "cache_control": cache }]);
-        }
-        (body, ttl == Some(Some("1h")))
-    })
+            let mut messages = vec![json!({ "role": "user", "content": blocks })];
+            if !tools.is_empty() {
+                let mut tools: Vec<Value> = tools.into_iter().map(|text| tool("t0", text)).collect();
+                if let Some(point) = &cache {
+                    tools[0]["cache_control"] = point.clone();
+                }
+                body["tools"] = json!(tools);
+                let call = json!({ "type": "tool_use", "id": "toolu_1", "name": "t0", "input": { "query": result } });
+                messages.push(json!({ "role": "assistant", "content": [call] }));
+                let content = json!([{ "type": "text", "text": result }]);
+                let result = json!({ "type": "tool_result", "tool_use_id": "toolu_1", "content": content });
+                messages.push(json!({ "role": "user", "content": [result] }));
+            }
+            body["messages"] = json!(messages);
+            if let Some(system) = system {
+                body["system"] = json!([{ "type": "text", "text": system, "cache_control": cache }]);
+            }
+            (body, ttl == Some(Some("1h")))
+        },
+    )
 }
 
 /// Generates chat completions.
@@ -216,8 +232,8 @@ fn chat() -> impl Strategy<Value = Value> {
         |(texts, system, tools, has_image, max_tokens)| {
             let mut parts: Vec<Value> = texts.into_iter().map(|text| json!({ "type": "text", "text": text })).collect();
             if has_image {
-                parts
-                    .push(json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,iVBORw0KGgo=" } }));
+                let image = json!({ "url": "data:image/png;base64,iVBORw0KGgo=" });
+                parts.push(json!({ "type": "image_url", "image_url": image }));
             }
             let system = system.map(|system| json!({ "role": "system", "content": system }));
             let messages: Vec<Value> =
@@ -226,8 +242,9 @@ fn chat() -> impl Strategy<Value = Value> {
             if !tools.is_empty() {
                 let function = |(number, text): (usize, String)| {
                     let parameters = json!({ "type": "object", "properties": {} });
-                    json!({ "type": "function", "function": {
-                        "name": format!("t{number}"), "description": text, "parameters": parameters } })
+                    let name = format!("t{number}");
+                    json!({ "type": "function",
+                        "function": { "name": name, "description": text, "parameters": parameters } })
                 };
                 body["tools"] = json!(tools.into_iter().enumerate().map(function).collect::<Vec<_>>());
             }
@@ -244,14 +261,17 @@ fn with(mut body: Value, name: &str, value: &str) -> Value {
 /// Generates calls of every route with every format.
 pub fn call() -> impl Strategy<Value = Call> {
     let plain = |path: &'static str, body: Value| Call { path, body, is_hour: false };
+    let cached = |path: &'static str, (body, is_hour): (Value, bool)| Call { path, body, is_hour };
     let short = || "[a-z]{1,8}( [a-z]{1,8}){0,20}";
     prop_oneof![
-        4 => converse(false).prop_map(|(body, is_hour)| Call { path: "/model/claude/converse", body, is_hour }),
-        1 => converse(true).prop_map(|(body, is_hour)| Call { path: "/model/nova/converse", body, is_hour }),
-        1 => converse(true).prop_map(|(body, is_hour)| Call { path: "/model/nova/invoke", body, is_hour }),
-        4 => messages().prop_map(|(body, is_hour)| Call { path: "/v1/messages", body: with(body, "model", "claude"), is_hour }),
-        2 => messages().prop_map(|(body, is_hour)| {
-            Call { path: "/model/claude/invoke", body: with(body, "anthropic_version", "bedrock-2023-05-31"), is_hour }
+        4 => converse(false).prop_map(move |body| cached("/model/claude/converse", body)),
+        1 => converse(true).prop_map(move |body| cached("/model/nova/converse", body)),
+        1 => converse(true).prop_map(move |body| cached("/model/nova/invoke", body)),
+        4 => messages().prop_map(move |(body, is_hour)| {
+            cached("/v1/messages", (with(body, "model", "claude"), is_hour))
+        }),
+        2 => messages().prop_map(move |(body, is_hour)| {
+            cached("/model/claude/invoke", (with(body, "anthropic_version", "bedrock-2023-05-31"), is_hour))
         }),
         2 => (chat(), select(&["claude", "nova", "gpt-oss"]))
             .prop_map(move |(body, model)| plain("/v1/chat/completions", with(body, "model", model))),

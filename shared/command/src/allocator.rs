@@ -1,20 +1,19 @@
-//! A setting of glibc's allocator, which reads it only when a program starts.
+//! Settings of glibc's allocator, which reads them only when a program starts.
 
 use std::{env, os::unix::process::CommandExt, process::Command};
 
-/// The size from which on a block of memory goes back to the system as soon as it is freed. Without
-/// it, glibc raises that size to the largest block so far, up to 32 MiB, and bodies that have long
-/// been answered stay in memory.
-const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "131072");
+/// Settings that give memory back when a large request has been answered. By default, glibc raises
+/// the size from which on a block is given back at once, up to 32 MiB, and keeps the small blocks
+/// of each thread apart, in up to eight places per CPU.
+const SETTINGS: [(&str, &str); 2] = [("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_ARENA_MAX", "2")];
 
-/// Starts this program again with the setting, unless the environment has it. It stays the same
-/// process.
+/// Starts this program again with the settings, unless the environment has some of them. It stays
+/// the same process.
 pub fn configure() {
-    let (name, value) = MMAP_THRESHOLD;
     let Ok(program) = env::current_exe() else { return };
-    if env::var_os(name).is_none() {
-        let error = Command::new(program).args(env::args_os().skip(1)).env(name, value).exec();
-        // Without the setting the broker works as well, but takes more memory.
-        eprintln!("the program could not be started again with {name}={value}: {error}");
+    if SETTINGS.iter().all(|(name, _)| env::var_os(name).is_none()) {
+        let error = Command::new(program).args(env::args_os().skip(1)).envs(SETTINGS).exec();
+        // Without the settings the broker works as well, but takes more memory.
+        eprintln!("the program could not be started again with settings of the allocator: {error}");
     }
 }

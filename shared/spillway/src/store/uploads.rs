@@ -45,9 +45,9 @@ impl Uploads {
         self.documents.get(id).await
     }
 
-    /// Returns the sum of the announced sizes of a tenant's uploads that have not expired, as stored
-    /// bytes count. Until then, content can be sent to the URL of an upload, even if it is completed
-    /// or cancelled.
+    /// Returns the sum of the announced sizes of a tenant's uploads that have not expired, as
+    /// stored bytes count. Until then, content can be sent to the URL of an upload, even if it is
+    /// completed or cancelled.
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.

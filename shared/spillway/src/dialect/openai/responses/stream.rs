@@ -15,7 +15,9 @@ use super::{
 use crate::{
     chat::StreamEvent,
     dialect::{
-        AnswerContext, openai,
+        AnswerContext,
+        json::object_of,
+        openai,
         reply::{self, ConverseEvent},
         sse,
     },
@@ -101,7 +103,7 @@ impl ResponseStream {
             // OpenAI has no event for a cancelled response; the status in the response shows it.
             let is_failed = matches!(state, ResponseState::Failed { .. });
             let name = if is_failed { "response.failed" } else { "response.incomplete" };
-            self.send(name, json!({"response": state.response(&self.context)}), &mut out);
+            self.send(name, object_of([("response", state.response(&self.context))]), &mut out);
         }
         out.freeze()
     }
@@ -142,7 +144,7 @@ impl ResponseStream {
             let code = error_code(problem.kind);
             let mut response = self.response(ResponseStatus::new("failed"));
             response["error"] = json!({"code": code, "message": problem.message});
-            self.send("response.failed", json!({"response": response}), &mut out);
+            self.send("response.failed", object_of([("response", response)]), &mut out);
         }
         out.freeze()
     }
@@ -155,7 +157,7 @@ impl ResponseStream {
             let name =
                 if self.status.incomplete_reason.is_some() { "response.incomplete" } else { "response.completed" };
             let response = self.response(self.status);
-            self.send(name, json!({"response": response}), &mut out);
+            self.send(name, object_of([("response", response)]), &mut out);
         }
         out.freeze()
     }
@@ -164,11 +166,12 @@ impl ResponseStream {
         if std::mem::replace(&mut self.is_announced, true) {
             return;
         }
-        let is_queued = self.context.echo.response.background;
-        let response = self.response(if is_queued { QUEUED } else { IN_PROGRESS });
-        self.send("response.created", json!({"response": response}), out);
-        if is_queued {
-            self.send("response.queued", json!({"response": response}), out);
+        let (status, names) = match self.context.echo.response.background {
+            true => (QUEUED, &["response.created", "response.queued"][..]),
+            false => (IN_PROGRESS, &["response.created"][..]),
+        };
+        for name in names {
+            self.send(name, object_of([("response", self.response(status))]), out);
         }
     }
 
@@ -176,7 +179,7 @@ impl ResponseStream {
         self.create(out);
         if !std::mem::replace(&mut self.has_started, true) {
             let response = self.response(IN_PROGRESS);
-            self.send("response.in_progress", json!({"response": response}), out);
+            self.send("response.in_progress", object_of([("response", response)]), out);
         }
     }
 
@@ -296,7 +299,7 @@ impl ResponseStream {
         let mut event = json!({"type": name, "sequence_number": self.sequence});
         self.sequence += 1;
         merge(&mut event, members);
-        out.extend_from_slice(&sse::named(name, &event.to_string()));
+        sse::append(out, name, &event);
     }
 
     fn response(&self, status: ResponseStatus) -> Value {
