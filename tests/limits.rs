@@ -11,7 +11,7 @@ use spillway::{
 
 use crate::support::{
     Deployment, chat, one_tenant,
-    time::{assert_refused, next_response, reserved_tokens},
+    time::{assert_refused, next_response, priced_tokens, reserved_tokens},
 };
 
 /// Models that take 20 s of the stand-ins' clock, so that they answer only when the test advances
@@ -26,7 +26,7 @@ async fn start(limits: &str, simulator: &str) -> Deployment {
 
 /// Returns the micro-USD that a chat reserves at prices of 1 and 2 USD per million tokens.
 fn reserved_microusd(output_tokens: u64) -> u64 {
-    reserved_tokens(&chat(output_tokens, output_tokens)) + output_tokens
+    priced_tokens(&chat(output_tokens, output_tokens)) + output_tokens
 }
 
 /// Sends 200 concurrent chats, of which `admitted` fit under `limit`. Returns the waits of all

@@ -241,7 +241,10 @@ async fn check(deployment: &Deployment, ask: &Ask) -> bool {
     let answer = Answer::to(deployment.post(&ask.path, "t", &ask.body)).await;
     let [calls, _, output] = deployment.account_of_simulator().await;
     if calls == calls_before {
-        let is_named = NAMES.iter().any(|name| answer.text().contains(&format!("{name}: ")));
+        let place = |place: &&str| place.trim_start_matches('/').to_owned();
+        let names = NAMES.iter().map(|name| format!("{name}: "));
+        let unknown = PLACES.iter().map(|member| format!("\"{}: is unknown", place(&member)));
+        let is_named = names.chain(unknown).any(|start| answer.text().contains(&start));
         assert!(answer.status == 400 && is_named, "{}: {} to {ask:?}", answer.status, answer.text());
         return true;
     }

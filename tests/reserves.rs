@@ -135,7 +135,7 @@ fn no_call_of_any_format_settles_above_its_reservation() {
 async fn a_prompt_that_is_written_to_the_cache_for_an_hour_reserves_the_price_of_that() {
     let deployment = Deployment::start(&settings()).await;
     deployment.advance_to_noon();
-    let text = "x1 ".repeat(2_000);
+    let text = "x1 ".repeat(500);
     let cost = async |ttl: Option<&str>| {
         let point = ttl.map(|ttl| json!({ "type": "ephemeral", "ttl": ttl }));
         let block = json!({ "type": "text", "text": text, "cache_control": point });

@@ -10,7 +10,7 @@ use crate::support::{
     Deployment,
     answer::{deployment, pool, used},
     chat, key,
-    time::{eventually, reserved_tokens},
+    time::{eventually, priced_tokens, reserved_tokens},
 };
 
 const PATH: &str = "/v1/chat/completions";
@@ -225,7 +225,9 @@ async fn whatever_the_history_says_money_is_reserved_for_the_whole_request_and_u
         let unreserved = max(&image, |attribute| matches!(attribute, Attribute::Unreserved(_)));
         assert_eq!(reserved, input.div_ceil(2) + 1, "{right_sizing}");
         assert_eq!(reserved + unreserved, input + max_output, "{right_sizing}");
-        assert_eq!(max(&image, |attribute| matches!(attribute, Attribute::Month(_))), input + 2 * max_output);
+        let priced_input = priced_tokens(&body) - 1_000;
+        let cost = max(&image, |attribute| matches!(attribute, Attribute::Month(_)));
+        assert_eq!(cost, priced_input + 2 * max_output, "{right_sizing}");
         deployment.quickly(running.join_next()).await;
         let image = deployment.ledger("t").await;
         assert_eq!(max(&image, |attribute| matches!(attribute, Attribute::Unreserved(_))), 0, "{right_sizing}");

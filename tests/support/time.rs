@@ -7,7 +7,7 @@ use serde_json::Value;
 use spillway::{
     broker,
     dialect::Api,
-    quota::{Charge, Image, Tokenizer, estimate_input},
+    quota::{Charge, Image, InputEstimate, Tokenizer, estimate_input},
     store::ledger::{Account, HeldReservation, ReserveOutcome},
     units::Millis,
 };
@@ -100,9 +100,21 @@ pub async fn happens_within(time_limit: Duration, mut condition: impl AsyncFnMut
 /// Returns the quota tokens that an OpenAI chat reserves on a model without burndown and with an
 /// unknown tokenizer.
 pub fn reserved_tokens(body: &Value) -> u64 {
+    let (input, output_tokens) = input_and_output(body);
+    input.tokens + output_tokens
+}
+
+/// Returns the tokens whose price the same chat reserves.
+pub fn priced_tokens(body: &Value) -> u64 {
+    let (input, output_tokens) = input_and_output(body);
+    input.max_tokens + output_tokens
+}
+
+fn input_and_output(body: &Value) -> (InputEstimate, u64) {
     let draft = Api::ChatCompletions.read(body.to_string().as_bytes(), None, false).expect("a chat");
     let (request, _) = draft.request(None, &HeaderMap::new()).expect("a chat");
-    estimate_input(&request.input.bodies()[0], Tokenizer::Unknown).tokens + request.max_tokens.expect("a cap")
+    let input = estimate_input(&request.input.bodies()[0], Tokenizer::Unknown);
+    (input, request.max_tokens.expect("a cap"))
 }
 
 /// Checks every header of a temporary refusal by `limit`. Returns its wait in milliseconds.

@@ -8,7 +8,6 @@ use spillway::{
     drain::{self, DEFAULT_CONCURRENCY},
     http::handle,
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -67,7 +66,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut stop = shutdown::signals()?;
     let app = App::from_env().await?;
     app.clock.advance(spillway::units::Millis::from_ms(args.clock_offset_ms));
-    let tcp = TcpListener::bind((args.host, args.port)).await?;
+    let tcp = server::listen((args.host, args.port).into())?;
     let url = format!("http://{}", tcp.local_addr()?);
     let mut listeners = vec![Listener { tcp, tls: None }];
     let mut encrypted = None;

@@ -14,7 +14,7 @@ mod response_body;
 mod socket;
 mod wait;
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use http::{Request, Response, header::AUTHORIZATION};
@@ -26,7 +26,7 @@ use hyper_util::{
 use spillway::http::{Body, Caller};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -62,6 +62,21 @@ pub struct Listener {
     pub tcp: TcpListener,
     /// TLS acceptor; `None` for plain HTTP.
     pub tls: Option<TlsAcceptor>,
+}
+
+/// Maximum number of connections that wait until they are accepted. The system may lower it. With
+/// the usual 128, clients of a burst wait for seconds or are reset.
+const MAX_WAITING_CONNECTIONS: u32 = 4_096;
+
+/// Listens on `address`.
+///
+/// # Errors
+/// Returns an error if the address cannot be used, such as a port that is taken.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(MAX_WAITING_CONNECTIONS)
 }
 
 /// Passes requests from all `listeners` to `handler` until `shutdown`. Then refuses connections and

@@ -12,7 +12,6 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -22,7 +21,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::server::Listener;
+use crate::server::{self, Listener};
 
 /// Arguments for HTTPS.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -49,8 +48,7 @@ pub struct Tls {
 /// # Errors
 /// Returns an error if the port is taken or the file cannot be written.
 pub async fn bind(host: IpAddr, port: u16, directory: Option<&Path>) -> anyhow::Result<(Listener, Tls)> {
-    let tcp = TcpListener::bind((host, port))
-        .await
+    let tcp = server::listen((host, port).into())
         .with_context(|| format!("port {port} cannot be used; choose another with --tls=PORT"))?;
     let url = format!("https://{}", tcp.local_addr()?);
     let temporary = match directory {

@@ -23,7 +23,7 @@ use spillway::{
     units::Millis,
 };
 use spillway_stand_ins::{StandIns, browser, clock::Clock as StandInClock};
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -90,8 +90,7 @@ impl World {
     /// not valid.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let tcp = TcpListener::bind((host, options.port))
-            .await
+        let tcp = server::listen((host, options.port).into())
             .with_context(|| format!("port {} cannot be used; choose another with --port", options.port))?;
         let url = format!("http://{}", tcp.local_addr()?);
         let mut listeners = vec![Listener { tcp, tls: None }];

@@ -23,7 +23,7 @@ use std::{
 use anyhow::{Context, bail};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -33,6 +33,9 @@ use faults::Faults;
 
 /// Time that the services may take to open their state and accept requests.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Maximum number of connections of a burst that wait until they are accepted.
+const MAX_WAITING_CONNECTIONS: u32 = 4_096;
 
 /// Settings of the four stand-ins.
 #[derive(Clone, Default)]
@@ -69,12 +72,8 @@ impl StandIns {
     /// by another process.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let lock = options.data.as_deref().map(lock_directory).transpose()?;
-        let [dynamodb, sqs, bedrock, s3] = [
-            bind(options.ports[0]).await?,
-            bind(options.ports[1]).await?,
-            bind(options.ports[2]).await?,
-            bind(options.ports[3]).await?,
-        ];
+        let [dynamodb, sqs, bedrock, s3] =
+            [bind(options.ports[0])?, bind(options.ports[1])?, bind(options.ports[2])?, bind(options.ports[3])?];
         let addresses = [dynamodb.local_addr()?, sqs.local_addr()?, bedrock.local_addr()?, s3.local_addr()?];
         let shutdown = CancellationToken::new();
         let (dynamodb_faults, s3_faults) = (Faults::default(), Faults::default());
@@ -171,8 +170,14 @@ impl StandIns {
     }
 }
 
-async fn bind(port: u16) -> anyhow::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.with_context(|| format!("cannot listen on port {port}"))
+fn bind(port: u16) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
+        socket.listen(MAX_WAITING_CONNECTIONS)
+    };
+    listen().with_context(|| format!("cannot listen on port {port}"))
 }
 
 /// Sends a request without side effects and waits for the first byte of any response.

@@ -1,9 +1,6 @@
 mod slow_clients;
 
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -21,6 +18,11 @@ async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("in time")
 }
 
+/// Any free port of this machine.
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
 /// A server whose handler reads the body, reports that the request has arrived, and answers when it
 /// may: 200 for a complete body, 400 for another.
 struct TestServer {
@@ -34,7 +36,7 @@ struct TestServer {
 
 impl TestServer {
     async fn start(limits: ConnectionLimits) -> Self {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let tcp = listen(loopback()).expect("a port");
         let address = tcp.local_addr().expect("an address");
         let (arrived, may_answer) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
         let (running, max_running) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -138,5 +140,18 @@ fn the_access_key_id_is_read_only_from_a_signed_request() {
         (String::new(), None),
     ] {
         assert_eq!(access_key_id(&authorization), id, "{authorization}");
+    }
+}
+
+#[tokio::test]
+async fn a_burst_of_connections_waits_until_it_is_accepted() {
+    let listener = listen(loopback()).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut waiting = Vec::new();
+    for _ in 0..1_000 {
+        waiting.push(within(TcpStream::connect(address)).await.expect("a connection"));
+    }
+    for _ in waiting {
+        within(listener.accept()).await.expect("a connection");
     }
 }

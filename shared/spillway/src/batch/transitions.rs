@@ -209,9 +209,10 @@ mod tests {
         let stored = serde_json::to_value(batch()).expect("JSON");
         let mut names: Vec<_> = stored.as_object().expect("an object").keys().cloned().collect();
         names.sort_unstable();
-        let expected = "api called_off cancelling_ms counts created_ms dialect due_ms ended_ms error_file errors etag \
-                        expanded expires_ms finalizing_ms fingerprint headers id in_progress_ms input_bytes \
-                        input_file input_parts is_told metadata output_file output_kept_s resends status tenant total";
+        let expected = "admitted_lines api called_off cancelling_ms counts created_ms dialect due_ms ended_ms \
+                        error_file errors etag expanded expires_ms finalizing_ms fingerprint headers id \
+                        in_progress_ms input_bytes input_file input_parts is_told metadata output_file \
+                        output_kept_s resends status tenant total";
         assert_eq!(names.join(" "), expected);
         assert_eq!(serde_json::from_value::<Batch>(stored).expect("a batch"), batch());
     }

@@ -28,6 +28,8 @@ pub struct Plan {
     max: Usage,
     /// Estimated input tokens before correction.
     estimated_input_tokens: u64,
+    /// Most input tokens that can be billed.
+    max_billed_input_tokens: u64,
     /// What the request can write to the prompt cache.
     cache_writes: CacheWrites,
     /// Calls of Bedrock that the request makes.
@@ -49,9 +51,11 @@ impl Plan {
         let payers = || [Some(tenant), parent].into_iter().flatten();
         let tokenizer = request.model.tokenizer();
         let bodies = request.chat.input.bodies();
-        let (mut estimated_input_tokens, mut cache_writes) = (0, uncontrolled_cache_writes(&request.model));
+        let mut cache_writes = uncontrolled_cache_writes(&request.model);
+        let (mut estimated_input_tokens, mut max_billed_input_tokens) = (0, 0);
         for input in bodies.iter().map(|body| quota::estimate_input(body, tokenizer)) {
             estimated_input_tokens += input.tokens;
+            max_billed_input_tokens += input.max_tokens;
             cache_writes = cache_writes.max(input.cache_writes);
         }
         let input_tokens = history.correct(estimated_input_tokens);
@@ -74,6 +78,7 @@ impl Plan {
             reserved: usage(usual),
             max: Usage { input_tokens: max_input_tokens, ..usage(sent) },
             estimated_input_tokens,
+            max_billed_input_tokens: max_billed_input_tokens.max(max_input_tokens),
             cache_writes,
             calls: calls(request),
         };
@@ -133,12 +138,12 @@ impl Plan {
             ReserveRule::Mirror => quota_tokens(usage, 1),
             ReserveRule::Conservative => quota_tokens(usage, pool.burndown),
         };
-        let Usage { input_tokens, output_tokens, .. } = *usage;
+        let cost = pool.prices.max_cost_microusd(self.max_billed_input_tokens, usage.output_tokens, self.cache_writes);
         Charge {
             requests: self.calls,
             minute_tokens: tokens(rules.tokens_per_minute),
             day_tokens: tokens(rules.tokens_per_day),
-            cost_microusd: pool.prices.max_cost_microusd(input_tokens, output_tokens, self.cache_writes),
+            cost_microusd: cost,
             unreserved_tokens: 0,
         }
     }
@@ -152,11 +157,14 @@ impl Plan {
             Unit::Requests => {
                 ("input", format!("{calls} calls of the model, which count as requests,"), "Send fewer texts.")
             }
-            _ => (
-                "max_tokens",
-                format!("about {input_tokens} input tokens and max_tokens {output_tokens}"),
-                "Lower max_tokens or shorten the input.",
-            ),
+            unit => {
+                let input = match unit {
+                    Unit::Microusd => format!("up to {}", self.max_billed_input_tokens),
+                    _ => format!("about {input_tokens}"),
+                };
+                let cost = format!("{input} input tokens and max_tokens {output_tokens}");
+                ("max_tokens", cost, "Lower max_tokens or shorten the input.")
+            }
         };
         let message = format!(
             "This request can never be admitted: {cost} exceed the whole limit {name} of {cap} of tenant {payer}. {remedy}"

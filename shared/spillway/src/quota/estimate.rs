@@ -2,7 +2,8 @@
 //!
 //! A real tokenizer needs megabytes of vocabulary, so the text is not tokenized. [`scan`] counts
 //! the features of the text in one pass, and [`weights`] gives the cost of each feature in each
-//! family of models. `tests/tokenizers` measures the error against the real tokenizers.
+//! family of models. [`max_weights`] gives an upper bound, for money. `tests/tokenizers` measures
+//! both against the real tokenizers.
 //!
 //! All members of a body count, unless [`members`] lists them as members that no model reads. So
 //! text that stands in an unusual place, or in a member that Bedrock adds tomorrow, is reserved.
@@ -10,6 +11,7 @@
 mod document;
 mod feature;
 mod inflate;
+mod max_weights;
 mod members;
 mod office;
 mod pdf;
@@ -45,6 +47,8 @@ const PREDEFINED_TOOL_TOKENS: u64 = 1_234;
 pub struct InputEstimate {
     /// Input tokens, cached or not.
     pub tokens: u64,
+    /// Most input tokens that a text with these characters can have. Ordinary text has about half.
+    pub max_tokens: u64,
     /// Longest time for which a cache point of the body keeps its prefix.
     pub cache_writes: CacheWrites,
 }
@@ -58,8 +62,12 @@ pub fn estimate_input(body: &Map<String, Value>, tokenizer: Tokenizer) -> InputE
         cache_writes: CacheWrites::Nothing,
     };
     tally.body(body);
-    let tokens = tally.tokens.saturating_add(weights::millitokens(&tally.text, tokenizer).div_ceil(1_000));
-    InputEstimate { tokens, cache_writes: tally.cache_writes }
+    let with_text = |millitokens: u64| tally.tokens.saturating_add(millitokens.div_ceil(1_000));
+    InputEstimate {
+        tokens: with_text(weights::millitokens(&tally.text, tokenizer)),
+        max_tokens: with_text(max_weights::millitokens(&tally.text)),
+        cache_writes: tally.cache_writes,
+    }
 }
 
 struct Tally {
