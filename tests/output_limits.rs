@@ -241,9 +241,8 @@ async fn check(deployment: &Deployment, ask: &Ask) -> bool {
     let answer = Answer::to(deployment.post(&ask.path, "t", &ask.body)).await;
     let [calls, _, output] = deployment.account_of_simulator().await;
     if calls == calls_before {
-        let place = |place: &&str| place.trim_start_matches('/').to_owned();
         let names = NAMES.iter().map(|name| format!("{name}: "));
-        let unknown = PLACES.iter().map(|member| format!("\"{}: is unknown", place(&member)));
+        let unknown = PLACES.iter().map(|place| format!("\"{}: is unknown", place.trim_start_matches('/')));
         let is_named = names.chain(unknown).any(|start| answer.text().contains(&start));
         assert!(answer.status == 400 && is_named, "{}: {} to {ask:?}", answer.status, answer.text());
         return true;

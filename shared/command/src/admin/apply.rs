@@ -19,7 +19,7 @@ use super::file::Entries;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// A tenant.
-    Tenant { tenant: Tenant, former_shards: u64 },
+    Tenant { tenant: Box<Tenant>, former_shards: u64 },
     /// A model, with the former number of items of each pool by the pool's name.
     Model { model: Model, former_shards: HashMap<String, u64> },
 }
@@ -38,7 +38,7 @@ pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Writ
         let written = registry.put_tenant(tenant).await.with_context(|| format!("writing tenant {name}"))?;
         if let Some(version) = print_written(out, "tenant", name, written)? {
             let former_shards = former.map_or(0, |former| broker::account_for(&former).shards);
-            changes.push(Change::Tenant { tenant: Tenant { version, ..tenant.clone() }, former_shards });
+            changes.push(Change::Tenant { tenant: Box::new(Tenant { version, ..tenant.clone() }), former_shards });
         }
     }
     Ok(changes)
