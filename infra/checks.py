@@ -33,6 +33,8 @@ TABLES = {
 }
 # Variables that config.rs reads and the template does not set, each with the reason.
 DELIBERATELY_ABSENT = {}
+# Settings of the allocator, which a process of the command gives to itself (allocator.rs).
+ALLOCATOR_SETTINGS = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "2"}
 
 OPEN_FUNCTION_URL = {"Fn::And": [{"Condition": "HasFunctionUrl"}, {"Fn::Not": [{"Condition": "UsesIam"}]}]}
 # The queues that the drain reads, each with its batch size.
@@ -539,15 +541,19 @@ CHECKS = [
 
 
 def check_environment(stack, config):
-    """Reports variables that the functions lack, or that config.rs does not read."""
+    """Reports variables that the functions lack, or that neither config.rs nor the allocator reads."""
     read = set(re.findall(r'"(SPILLWAY_[A-Z0-9_]+)"', config))
     if not read:
         yield "environment: config.rs reads no variable"
     for name, function in resources(stack, "AWS::Lambda::Function").items():
-        configured = set(function["Environment"]["Variables"])
+        variables = function["Environment"]["Variables"]
+        configured = set(variables)
         for variable in sorted(read - configured - set(DELIBERATELY_ABSENT)):
             yield f"environment: {name} lacks {variable}"
-        for variable in sorted(configured - read):
+        for variable, value in ALLOCATOR_SETTINGS.items():
+            if variables.get(variable) != value:
+                yield f"environment: {name} does not set {variable} to {value}"
+        for variable in sorted(configured - read - set(ALLOCATOR_SETTINGS)):
             yield f"environment: {name} has {variable}, which config.rs does not read"
     for variable in sorted(set(DELIBERATELY_ABSENT) - read):
         yield f"environment: {variable} is deliberately absent, but config.rs does not read it"

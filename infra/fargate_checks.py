@@ -93,6 +93,9 @@ def check_container(stack, _):
         yield f"container: it lacks {variable}"
     for variable in sorted(name for name in configured - read if name.startswith("SPILLWAY_")):
         yield f"container: it has {variable}, which config.rs does not read"
+    memory, bodies = (stack["Parameters"][name]["Default"] for name in ("MemoryMiB", "BodyMemoryMiB"))
+    if bodies * 4 > memory:
+        yield "container: bodies may take more than a quarter of its memory"
 
 
 def check_logs(stack, _):

@@ -90,6 +90,10 @@ MISTAKES = {
         "unexpected command",
     ),
     "a missing variable": (lambda stack: variables(stack).pop(2), "lacks SPILLWAY_REGISTRY_TABLE"),
+    "a task whose bodies do not fit": (
+        lambda stack: stack["Parameters"]["MemoryMiB"].update(Default=512),
+        "bodies may take more than a quarter of its memory",
+    ),
     "an unknown variable": (
         lambda stack: variables(stack).append({"Name": "SPILLWAY_QUEUE", "Value": "x"}),
         "has SPILLWAY_QUEUE, which config.rs does not read",

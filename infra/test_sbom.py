@@ -11,8 +11,8 @@ from pathlib import Path
 import sbom
 
 TREE = """\
-0api v0.1.0 (/work/functions/api)
-1spillway v0.1.0 (/work/shared/spillway)
+0api v0.1.0 (/checkout/functions/api)
+1spillway v0.1.0 (/checkout/shared/spillway)
 2serde v1.0.2
 3serde_derive v1.0.2 (proc-macro)
 4syn v3.0.1
@@ -21,8 +21,8 @@ TREE = """\
 1serde v1.0.2 (*)
 """
 LINKED = """\
-0api v0.1.0 (/work/functions/api)
-1spillway v0.1.0 (/work/shared/spillway)
+0api v0.1.0 (/checkout/functions/api)
+1spillway v0.1.0 (/checkout/shared/spillway)
 2serde v1.0.2
 2old v0.2.0
 """

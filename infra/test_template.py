@@ -338,6 +338,10 @@ MISTAKES = {
         lambda sam: sam["Globals"]["Function"]["Environment"]["Variables"].update(SPILLWAY_QUEUE="x"),
         "has SPILLWAY_QUEUE, which config.rs does not read",
     ),
+    "another setting of the allocator": (
+        lambda sam: sam["Globals"]["Function"]["Environment"]["Variables"].update(MALLOC_ARENA_MAX="8"),
+        "DrainFunction does not set MALLOC_ARENA_MAX to 2",
+    ),
     "a wrong handler": (lambda sam: sam["Globals"]["Function"].update(Handler="main"), "runs main"),
     "an older runtime": (lambda sam: sam["Globals"]["Function"].update(Runtime="provided.al2"), "on provided.al2"),
     "a runtime that does not exist": (

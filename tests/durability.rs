@@ -2,9 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -13,8 +12,8 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::support::{
-    answer::{Answer, Events, within},
-    chat, key, one_tenant,
+    answer::{Answer, Events},
+    chat, key, one_tenant, process,
     time::{eventually, happens_within},
 };
 
@@ -27,22 +26,10 @@ struct Process {
 impl Process {
     /// Starts the binary as a user does. Returns when it reports that it is ready.
     async fn start(config: &Path, data: &Path) -> Self {
-        let (config, data) = (config.to_owned(), data.to_owned());
-        let started = tokio::task::spawn_blocking(move || {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_spillway"))
-                .args(["local", "--port", "0", "--config"])
-                .arg(config)
-                .arg("--data")
-                .arg(data)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("the binary");
-            let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-            let ready = lines.find_map(|line| line.expect("text").strip_prefix("ready ").map(str::to_owned));
-            Self { child, url: ready.expect("a line that says ready") }
-        });
-        within(started).await.expect("started")
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spillway"));
+        command.args(["local", "--port", "0", "--config"]).arg(config).arg("--data").arg(data);
+        let (child, url) = process::until_ready(command).await;
+        Self { child, url }
     }
 
     fn chat(&self, http: &Client, body: &Value) -> RequestBuilder {

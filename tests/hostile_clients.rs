@@ -1,8 +1,7 @@
 //! Processes of `spillway serve` whose clients do not behave: their limits, and their end.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus},
     time::Duration,
 };
 
@@ -12,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::support::{Deployment, answer::within, chat, key, one_tenant, time::eventually};
+use crate::support::{Deployment, answer::within, chat, key, one_tenant, process, time::eventually};
 
 /// A running `spillway serve` on the stand-ins of a deployment. It is killed when dropped.
 struct Broker {
@@ -25,20 +24,11 @@ impl Broker {
     async fn start(deployment: &Deployment, before: &str, options: &str) -> Self {
         let command = format!("{before} exec {} serve --port 0 {options}", env!("CARGO_BIN_EXE_spillway"));
         let endpoints = deployment.world.stand_ins.endpoints();
-        let started = tokio::task::spawn_blocking(move || {
-            let mut child = Command::new("sh")
-                .args(["-c", &command])
-                .envs(endpoints)
-                .envs([("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")])
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("a shell");
-            let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-            let ready = lines.find_map(|line| line.expect("text").strip_prefix("ready http://").map(str::to_owned));
-            Self { child, address: ready.expect("a line that says ready") }
-        });
-        within(started).await.expect("started")
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &command]).envs(endpoints);
+        shell.envs([("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")]);
+        let (child, url) = process::until_ready(shell).await;
+        Self { child, address: url.trim_start_matches("http://").to_owned() }
     }
 
     /// Opens a connection and sends `bytes`.

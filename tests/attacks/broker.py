@@ -7,9 +7,13 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 import threading
 import urllib.parse
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "clients"))
+from server import read_until_ready
 
 TIMEOUT_S = 120
 
@@ -84,14 +88,7 @@ def run(command, settings):
             [command, "local", "--port", "0", "--tls=0", "--config", str(file)], stdout=subprocess.PIPE, text=True
         )
         try:
-            printed = {}
-            for line in process.stdout:
-                name, _, value = line.rstrip().removeprefix("export ").replace("=", " ", 1).rpartition(" ")
-                printed[name] = value
-                if name == "ready":
-                    break
-            else:
-                raise SystemExit("spillway did not start")
+            printed = read_until_ready(process)
             threading.Thread(target=process.stdout.read, daemon=True).start()
             yield Broker(process, printed)
         finally:

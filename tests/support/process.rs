@@ -1,4 +1,4 @@
-//! A broker in a separate process, whose memory a test measures.
+//! Programs in separate processes, and a broker in one, whose memory a test measures.
 
 use std::{
     io::{BufRead, BufReader},
@@ -10,7 +10,20 @@ use spillway::{app::App, config::Config, telemetry::Telemetry};
 use spillway_command::{settings::Settings, world};
 use spillway_stand_ins::StandIns;
 
-use super::key;
+use super::{answer::within, key};
+
+/// Starts `command` and waits until it reports that it is ready. Returns the process and its URL.
+pub async fn until_ready(mut command: Command) -> (Child, String) {
+    let started = tokio::task::spawn_blocking(move || {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+        let ready = lines.find_map(|line| line.expect("text").strip_prefix("ready ").map(str::to_owned));
+        // The events of the requests follow.
+        std::thread::spawn(move || lines.for_each(drop));
+        (child, ready.expect("a line that says ready"))
+    });
+    within(started).await.expect("started")
+}
 
 /// A running `spillway serve` and its services, which are in this process.
 pub struct ServeProcess {
@@ -35,15 +48,7 @@ impl ServeProcess {
         prepare(&app).await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_spillway"));
         command.args(["serve", "--port", "0"]).args(arguments).envs(variables(&config)).envs(stand_ins.endpoints());
-        let started = tokio::task::spawn_blocking(move || {
-            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary");
-            let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-            let ready = lines.find_map(|line| line.expect("text").strip_prefix("ready ").map(str::to_owned));
-            // The events of the requests follow.
-            std::thread::spawn(move || lines.for_each(drop));
-            (child, ready.expect("a line that says ready"))
-        });
-        let (child, url) = started.await.expect("started");
+        let (child, url) = until_ready(command).await;
         Self { child, url, http: Client::new(), app, _stand_ins: stand_ins }
     }
 

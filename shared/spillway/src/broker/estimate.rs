@@ -1,11 +1,11 @@
 //! Estimate of a request's cost before the model answers.
 
-use super::ModelRequest;
+use super::{ModelRequest, problems};
 use crate::{
     chat::{Format, OutputBound},
     pool::{Model, Pool},
     price::CacheWrites,
-    problem::{ExceededLimits, Kind, Problem, RefusedBy},
+    problem::Problem,
     quota::{self, Charge, History, Limit, Limits, Observation, ReserveRule, ReserveSettings, Unit, quota_tokens},
     tenant::{RightSizing, Tenant},
     usage::Usage,
@@ -150,7 +150,6 @@ impl Plan {
 
     fn too_large(&self, payer: &str, limit: Limit, cap: u64) -> Problem {
         let name = limit.name();
-        let kind = if limit.unit() == Unit::Microusd { Kind::BudgetExhausted } else { Kind::Invalid };
         let Usage { input_tokens, output_tokens, .. } = self.max;
         let calls = self.calls;
         let (param, cost, remedy) = match limit.unit() {
@@ -169,12 +168,7 @@ impl Plan {
         let message = format!(
             "This request can never be admitted: {cost} exceed the whole limit {name} of {cap} of tenant {payer}. {remedy}"
         );
-        let exceeded = ExceededLimits { payer: payer.to_owned(), limits: vec![limit], limit_states: Vec::new() };
-        Problem {
-            param: Some(param.into()),
-            refused_by: Some(RefusedBy::Limits(Box::new(exceeded))),
-            ..Problem::new(kind, message)
-        }
+        problems::never_fits(payer, limit, param, message)
     }
 }
 

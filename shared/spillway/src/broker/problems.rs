@@ -58,9 +58,15 @@ pub fn guardrail_too_large(payer: &str, limit: Limit, cap: u64, cost_microusd: u
          tenant {payer}. Shorten the content.",
         limit.name()
     );
+    never_fits(payer, limit, "content", message)
+}
+
+/// The request exceeds the whole `limit` of `payer`. `param` is the parameter to lower.
+pub fn never_fits(payer: &str, limit: Limit, param: &str, message: String) -> Problem {
+    let kind = if limit.unit() == Unit::Microusd { Kind::BudgetExhausted } else { Kind::Invalid };
     let exceeded = ExceededLimits { payer: payer.to_owned(), limits: vec![limit], limit_states: Vec::new() };
     let refused_by = Some(RefusedBy::Limits(Box::new(exceeded)));
-    Problem { param: Some("content".into()), refused_by, ..Problem::new(Kind::BudgetExhausted, message) }
+    Problem { param: Some(param.into()), refused_by, ..Problem::new(kind, message) }
 }
 
 /// The request, which takes `calls` calls, is larger than the limits of every pool of `model`.

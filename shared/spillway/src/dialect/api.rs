@@ -8,12 +8,13 @@ use serde_json::{Map, Value, json};
 use super::{
     AnswerContext, Dialect, Echo, Encoder, Rendered, anthropic, bedrock, headers,
     json::{self, Path},
-    openai, output_members,
+    openai, output_members, resources,
 };
 use crate::{
     chat::{Answer, CONVERSE_LIMIT_PATHS, Format, NativeReply, Output, Request},
     problem::{Kind, Problem},
     stored_headers::StoredHeaders,
+    tenant::Tenant,
 };
 
 /// An API: a format of requests, and the format of their answers.
@@ -185,6 +186,24 @@ impl Draft {
             Api::Converse => without_echo(bedrock::parse(model, body, stream)),
             Api::Invoke => without_echo(bedrock::invoke(model, body, format, max_tokens, headers, stream)),
         }
+    }
+
+    /// Reads the rest of the body, and checks that `tenant` may name the resources in it. No tenant
+    /// may name `own_bucket`.
+    ///
+    /// # Errors
+    /// Returns the errors of [`request`](Self::request) and [`Kind::Forbidden`] for a resource that
+    /// the operator has not listed.
+    pub fn permitted_request(
+        self,
+        format: Option<Format>,
+        headers: &HeaderMap,
+        tenant: &Tenant,
+        own_bucket: Option<&str>,
+    ) -> Result<(Request, Echo), Problem> {
+        let (request, echo) = self.request(format, headers)?;
+        resources::check(&request, tenant, own_bucket)?;
+        Ok((request, echo))
     }
 
     /// Reads the rest of the body as a request to count tokens.

@@ -338,6 +338,13 @@ pub fn shown_char(c: char) -> char {
     if c.is_ascii_alphanumeric() || "_-.:/[]".contains(c) { c } else { '?' }
 }
 
+/// Returns whether `name` is `plain` in lower case and without `_` and `-`, as the members of
+/// models are compared.
+pub fn is_spelling(name: &str, plain: &str) -> bool {
+    let letters = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
+    name.len() >= plain.len() && letters.map(|byte| byte.to_ascii_lowercase()).eq(plain.bytes())
+}
+
 fn requests_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -13,7 +13,7 @@
 
 use serde_json::{Map, Value};
 
-use super::json::{self, Path, Read, sanitized};
+use super::json::{self, Path, Read, is_spelling, sanitized};
 
 /// Names of output limits, as compared by [`is_spelling`].
 const LIMITS: [&str; 8] = [
@@ -100,12 +100,6 @@ impl Meaning {
             _ => None,
         }
     }
-}
-
-/// Returns whether `name` is `plain` in lower case and without `_` and `-`.
-fn is_spelling(name: &str, plain: &str) -> bool {
-    let letters = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
-    name.len() >= plain.len() && letters.map(|byte| byte.to_ascii_lowercase()).eq(plain.bytes())
 }
 
 /// Returns the output limit of `body`, which may stand at the paths `own`, also at several of them

@@ -8,7 +8,7 @@
 
 use serde_json::{Map, Value};
 
-use super::json::{self, Path, Read};
+use super::json::{self, Path, Read, is_spelling};
 use crate::{
     chat::{Input, Request},
     problem::{Kind, Problem},
@@ -121,13 +121,13 @@ impl Check<'_> {
             if value.is_null() || FREE_FORM.contains(&(parent, name)) || is_quoted_source(members, name, value) {
                 continue;
             }
-            if is(name, S3_LOCATION) {
+            if is_spelling(name, S3_LOCATION) {
                 self.location(value, &at)?;
-            } else if GUARDRAIL_IDS.iter().any(|id| is(name, id)) {
-                let version = members.iter().find(|(name, _)| is(name, GUARDRAIL_VERSION));
+            } else if GUARDRAIL_IDS.iter().any(|id| is_spelling(name, id)) {
+                let version = members.iter().find(|(name, _)| is_spelling(name, GUARDRAIL_VERSION));
                 let version = version.and_then(|(_, version)| version.as_str()).unwrap_or_default();
                 self.guardrail(string(value, &at)?, version, &at)?;
-            } else if OTHER_RESOURCES.iter().any(|resource| is(name, resource)) {
+            } else if OTHER_RESOURCES.iter().any(|resource| is_spelling(name, resource)) {
                 return Err(refused(&at, "names a resource of the AWS account, which a request may not do"));
             } else {
                 self.value(value, &at, name)?;
@@ -190,12 +190,6 @@ impl Check<'_> {
 /// read.
 fn is_quoted_source(members: &Map<String, Value>, name: &str, value: &Value) -> bool {
     name == "source" && value.is_string() && members.get("type").is_some_and(|kind| kind == "search_result")
-}
-
-/// Whether `name` is `normalized`, without regard to case, `_` and `-`.
-fn is(name: &str, normalized: &str) -> bool {
-    let letters = name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
-    letters.map(|byte| byte.to_ascii_lowercase()).eq(normalized.bytes())
 }
 
 /// Whether `text` begins with `scheme`, without regard to case and white space.

@@ -8,7 +8,7 @@ use super::{lease::AttemptTimes, partial_output::PartialOutput};
 use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError},
-    dialect::{AnswerContext, Api, Echo, Rendered, check_resources},
+    dialect::{AnswerContext, Api, Echo, Rendered},
     heavy_work,
     job::{FailureReason, Job, JobOutcome, JobReader, StoredResult},
     problem::{Kind, Problem},
@@ -172,10 +172,8 @@ async fn read(app: &App, job: &Job, body: &[u8], times: Option<AttemptTimes>) ->
     let api = job.call.api;
     let draft = heavy_work::run(body.len(), || api.read(body, job.call.model.as_deref(), job.call.stream))?;
     let model = app.registry.model_for(&tenant, draft.model()).await?;
-    let translate = || {
-        let (chat, echo) = draft.request(model.format(), &(&job.call.headers).into())?;
-        check_resources(&chat, &tenant, app.own_bucket()).map(|()| (chat, echo))
-    };
+    let headers = (&job.call.headers).into();
+    let translate = || draft.permitted_request(model.format(), &headers, &tenant, app.own_bucket());
     let (mut chat, echo) = heavy_work::run(body.len(), translate)?;
     // The numbers of a background response's events must not depend on when it is read.
     chat.stream |= job.reader == JobReader::Background;

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     broker::{self, ModelRequest, Reply, ServeError, Served},
     chat::Request,
-    dialect::{AnswerContext, Api, Echo, check_resources},
+    dialect::{AnswerContext, Api, Echo},
     heavy_work,
     job::StoredCall,
     overflow,
@@ -131,10 +131,7 @@ async fn read(
     let draft = heavy_work::run(body.len(), read)?;
     let model = app.registry.model_for(&tenant, draft.model()).await?;
     event.model = Some(model.name.clone());
-    let translate = || {
-        let (chat_request, echo) = draft.request(model.format(), &call.head.parts.headers)?;
-        check_resources(&chat_request, &tenant, app.own_bucket()).map(|()| (chat_request, echo))
-    };
+    let translate = || draft.permitted_request(model.format(), &call.head.parts.headers, &tenant, app.own_bucket());
     let (chat_request, echo) = heavy_work::run(body.len(), translate)?;
     event.stream = chat_request.stream;
     let wait = call.preferences.wait;
