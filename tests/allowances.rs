@@ -309,6 +309,29 @@ async fn several_processes_share_the_limits_of_a_tenant() {
 }
 
 #[tokio::test]
+async fn replays_of_an_answer_count_as_requests_that_call_no_model() {
+    let settings = two_tenants("").replacen("name = \"t\"\n", "name = \"t\"\nother_requests_per_minute = 3\n", 1);
+    let deployment = Deployment::start(&settings).await;
+    deployment.advance_to_noon();
+    let other = deployment.app_with(&Config::from_lookup(|_| None).expect("defaults")).await;
+    let call = || deployment.post(CHAT, "t", &chat(5, 5)).header("idempotency-key", "k");
+    let first = Answer::to(call()).await;
+    assert_eq!((first.status, first.header("x-spillway-replayed")), (200, ""));
+    for is_other_process in [false, true, false] {
+        let answer =
+            if is_other_process { ask(&other, call()).await.expect("no panic") } else { Answer::to(call()).await };
+        assert_eq!((answer.status, answer.header("x-spillway-replayed")), (200, "true"), "{}", answer.text());
+    }
+    let refusals = [Answer::to(call()).await, ask(&other, call()).await.expect("no panic")];
+    for answer in &refusals {
+        assert_refused(answer, 429, "other_requests_per_minute");
+    }
+    assert_eq!(Answer::to(deployment.post(CHAT, "t", &chat(5, 5))).await.status, 200, "a call without a key");
+    deployment.world.advance(wait_ms(&refusals[0]));
+    assert_eq!(Answer::to(call()).await.header("x-spillway-replayed"), "true", "the answer is still there");
+}
+
+#[tokio::test]
 async fn made_up_keys_cost_few_reads_and_delay_no_known_key() {
     let deployment = Deployment::with_tenants("").await;
     assert_eq!(Answer::to(deployment.get("/v1/models", "t")).await.status, 200);

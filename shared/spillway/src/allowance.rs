@@ -86,9 +86,10 @@ fn reached(tenant: &Tenant, of: Allowance) -> Problem {
             Kind::Invalid,
             "Delete files, and try again after ten seconds. Files and large bodies expire after 30 days.",
         ),
-        Allowance::OtherRequests => {
-            (Kind::Throttled, "It counts requests that call no model, such as polls, lists, uploads and token counts.")
-        }
+        Allowance::OtherRequests => (
+            Kind::Throttled,
+            "It counts requests that call no model, such as polls, lists, uploads, token counts and repeated calls.",
+        ),
     };
     let message =
         format!("Tenant {} has reached its limit: {} of {}. {advice}", tenant.name, of.name(), tenant.max(of));

@@ -30,7 +30,7 @@ pub struct ConnectionLimits {
     pub min_bytes_per_s: NonZero<u32>,
     /// Number of connections that are served at the same time. The limit on open files can lower
     /// it. A further connection takes the place of a quiet one, or waits
-    #[arg(long, value_name = "N", default_value = "10000", value_parser = max_connections)]
+    #[arg(long, value_name = "N", default_value = "8000", value_parser = max_connections)]
     pub max_connections: usize,
     /// Number of connections of one client address (IPv6: of one /64 network). Others are closed at
     /// once. Only without a load balancer in front, whose addresses are few [default: no limit]

@@ -14,6 +14,8 @@
 //! 5. The leader runs the call, and claims it after a delay ([`lease`]), unless a stream has begun.
 //! 6. If a retry may need it, a successful answer is stored before its end is sent. A failure is
 //!    forgotten, so that the next attempt runs.
+//!
+//! A replay counts as a request that calls no model, and so does a follower.
 
 mod earlier_attempt;
 mod lease;
@@ -29,6 +31,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use self::lease::Lease;
 use super::{Body, Call, record, reply, streaming::StreamFailure};
 use crate::{
+    allowance,
     app::App,
     idempotency::{
         CallIdentity, JoinOutcome, KeySource, ResponseHead, ResponseReader, ResponseWriter, has_retry_headers,
@@ -83,9 +86,10 @@ where
             tokio::spawn(Box::pin(leader.write_answer(writer, running)));
             respond(reader, None).await
         }
-        JoinOutcome::Follower(reader) => {
-            respond(reader, Some(FollowerEvent { app: app.clone(), event, started })).await
-        }
+        JoinOutcome::Follower(reader) => match allowance::admit_request(app, &call.tenant).await {
+            Ok(()) => respond(reader, Some(FollowerEvent { app: app.clone(), event, started })).await,
+            Err(problem) => Err(failed(app, event, problem)),
+        },
         JoinOutcome::KeyReused => Err(failed(app, event, key_reused())),
     }
 }
@@ -116,7 +120,7 @@ impl Leader {
         running: impl Future<Output = Result<Response<Body>, Problem>> + Send,
     ) {
         let mut lease = Lease::new(&self.app, &self.identity, self.started);
-        match earlier_attempt::find_answer(&self, &mut lease).await {
+        match self.find_answer(&mut lease).await {
             Ok(Some(stored)) => self.replay(writer, stored),
             Ok(None) => self.run(writer, running, lease).await,
             Err(problem) => {
@@ -126,6 +130,15 @@ impl Leader {
                 writer.end();
             }
         }
+    }
+
+    /// Returns the stored answer of an earlier attempt, if any, and admits the replay of it.
+    async fn find_answer(&self, lease: &mut Lease) -> Result<Option<StoredResult>, Problem> {
+        let found = earlier_attempt::find_answer(self, lease).await?;
+        if found.is_some() {
+            allowance::admit_request(&self.app, &self.call.tenant).await?;
+        }
+        Ok(found)
     }
 
     async fn run(
