@@ -75,6 +75,17 @@ async fn the_counters_equal_the_sum_of_the_events_of_all_requests() {
 }
 
 #[tokio::test]
+async fn each_call_of_an_embeddings_request_is_in_its_event() {
+    let pools = pool("titan", "on_demand", "amazon.titan-embed-text-v2:0", "limits = { requests_per_minute = 100 }");
+    let observed = start(LIMITS, &pools).await;
+    let texts = serde_json::json!({ "model": "m", "input": ["one", "two", "three", "four", "five"] });
+    assert_eq!(observed.deployment.ask("/v1/embeddings", "t", &texts).await.status, 200);
+    let (output, is_correct) = observed.verify().await;
+    assert!(is_correct, "{output}");
+    assert!(output.contains("2 accounts, 1 outcomes"), "{output}");
+}
+
+#[tokio::test]
 async fn a_charge_without_an_event_is_reported_with_its_counter() {
     let observed = start(LIMITS, &pool("p", "on_demand", "sim.model", "")).await;
     assert_eq!(observed.deployment.chat("t", 5, 9).await.status(), 200);

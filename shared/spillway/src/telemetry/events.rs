@@ -114,6 +114,8 @@ pub struct ChargedEvent {
     #[metrics(flags(NoMetric))]
     charged_at_ms: UnixMs,
     #[metrics(flags(NoMetric))]
+    charged_requests: u64,
+    #[metrics(flags(NoMetric))]
     charged_minute_tokens: u64,
     #[metrics(flags(NoMetric))]
     charged_day_tokens: u64,
@@ -125,6 +127,7 @@ impl From<Charged> for ChargedEvent {
     fn from(Charged { at, charge }: Charged) -> Self {
         Self {
             charged_at_ms: at,
+            charged_requests: charge.requests,
             charged_minute_tokens: charge.minute_tokens,
             charged_day_tokens: charge.day_tokens,
             charged_microusd: charge.cost_microusd,

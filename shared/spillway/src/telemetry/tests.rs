@@ -98,7 +98,7 @@ fn an_event_has_the_named_fields_and_nothing_else() {
                     cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
                     attempts regained_tokens parent";
     let charged = ["tenant", "parent", "pool"].map(|payer| {
-        ["at_ms", "minute_tokens", "day_tokens", "microusd"].map(|field| format!("{payer}_charged_{field}"))
+        ["at_ms", "requests", "minute_tokens", "day_tokens", "microusd"].map(|field| format!("{payer}_charged_{field}"))
     });
     let expected: BTreeSet<&str> = expected.split(' ').chain(charged.iter().flatten().map(String::as_str)).collect();
     assert_eq!(fields, expected);
