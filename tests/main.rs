@@ -32,6 +32,7 @@ mod models_and_quota;
 mod native;
 mod operator;
 mod organisations;
+mod outages;
 mod output_limits;
 mod overflow;
 mod registry_cache;

@@ -13,6 +13,7 @@ use crate::{
     concurrency::ConcurrencyLimiter,
     config::Config,
     connections::{HttpClients, ResendingClient},
+    health::PoolHealth,
     idempotency::SharedCalls,
     model::Models,
     outbound::Outbound,
@@ -57,6 +58,8 @@ pub struct App {
     pub models: Models,
     /// Limits the calls that the jobs of this process make.
     pub concurrency: ConcurrencyLimiter,
+    /// Health of the pools.
+    pub health: PoolHealth,
     /// Bounds the memory of the bodies that this process holds.
     pub body_memory: BodyMemory,
     pub telemetry: Telemetry,
@@ -91,6 +94,10 @@ const QUEUE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Timeout of one attempt at a bucket operation. The largest objects take several seconds.
 const BUCKET_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time to connect to Bedrock. To the farthest region, TCP and TLS take less than a second. The call
+/// goes to the next pool after it.
+const MODEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Loads the AWS configuration from the environment: region, credentials and `AWS_ENDPOINT_URL_…`.
 pub async fn aws() -> SdkConfig {
@@ -144,7 +151,9 @@ impl Clients {
             .timeout_config(attempt(STORE_ATTEMPT_TIMEOUT));
         let mut sqs = aws_sdk_sqs::config::Builder::from(aws).timeout_config(attempt(QUEUE_ATTEMPT_TIMEOUT));
         let mut s3 = aws_sdk_s3::config::Builder::from(aws).timeout_config(attempt(BUCKET_ATTEMPT_TIMEOUT));
+        let connect = TimeoutConfig::builder().connect_timeout(MODEL_CONNECT_TIMEOUT).build();
         let mut bedrock_runtime = aws_sdk_bedrockruntime::config::Builder::from(aws)
+            .timeout_config(connect)
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoints) = endpoints {
@@ -209,6 +218,7 @@ impl App {
             blobs,
             models: Models::new(clients.bedrock_runtime),
             concurrency: ConcurrencyLimiter::new(clock.clone()),
+            health: PoolHealth::new(clock.clone()),
             body_memory: BodyMemory::new(config.body_memory_mib),
             telemetry,
             path_prefix: config.path_prefix.as_str().into(),

@@ -10,6 +10,8 @@ mod capacity;
 mod count;
 mod estimate;
 mod guardrail;
+mod outages;
+mod probe;
 mod problems;
 mod respond;
 mod route;
@@ -35,7 +37,7 @@ use crate::{
     chat::{self, Answer},
     model::Failure,
     pool::Model,
-    problem::{Kind, Problem},
+    problem::{Kind, Problem, SkippedPool},
     quota::{LimitState, Receipt},
     stored_headers::StoredHeaders,
     telemetry::{DenialEvent, RequestEvent},
@@ -79,6 +81,11 @@ impl ModelRequest {
         self.deadline.map_or(timeout_ends, |deadline| deadline.min(timeout_ends))
     }
 
+    /// Whether an attempt until `deadline` has the whole timeout of the model.
+    fn has_whole_timeout(&self, deadline: UnixMs) -> bool {
+        self.deadline.is_none_or(|ends| ends > deadline)
+    }
+
     /// Returns the request with the newest version of its model. The version is newer than this
     /// one's, unless the store is unavailable.
     async fn with_newest_model(&self, app: &App) -> Result<Self, Problem> {
@@ -102,6 +109,8 @@ pub struct Served {
     pub max_tokens_set: Option<u64>,
     /// State of the tenant's limits.
     pub limit_states: Vec<LimitState>,
+    /// The pools that were tried or passed over before the pool that answers.
+    pub skipped: Vec<SkippedPool>,
 }
 
 /// An answer, whole or streamed.
@@ -222,15 +231,17 @@ async fn attempt_on_ladder(
             Ok(Some(respond::respond(app, Arc::clone(request), admitted, routed, event, started).await))
         }
         Ok(None) => {
-            admitted.give_back(app, false).await;
+            admitted.give_back(app, 0, None).await;
             Ok(None)
         }
         Err(failed) => {
-            let mut receipt = admitted.give_back(app, failed.may_be_billed).await;
+            let billed_calls = failed.trace.late_calls + u64::from(failed.may_be_billed);
+            let mut receipt = admitted.give_back(app, billed_calls, failed.trace.outage).await;
             let (name, charged) = failed.pool.unzip();
             (receipt.pool_name, receipt.pool) = (name, charged.flatten());
-            let receipt = failed.may_be_billed.then(|| Box::new(receipt));
-            Err(ServeError { problem: failed.problem, receipt })
+            let receipt = (billed_calls > 0).then(|| Box::new(receipt));
+            let problem = Problem { skipped: failed.trace.skipped, ..failed.problem };
+            Err(ServeError { problem, receipt })
         }
     }
 }

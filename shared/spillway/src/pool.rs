@@ -137,6 +137,10 @@ impl Pool {
         validate::range(format_args!("{field}.excess_percent"), self.excess_percent, 1..=100, wrong);
         validate::range(format_args!("{field}.burndown"), self.burndown, 1..=100, wrong);
         validate::prices(&format!("{field}.prices"), &self.prices, wrong);
+        let timeouts = [("first_byte_timeout_ms", self.first_byte_timeout), ("idle_timeout_ms", self.idle_timeout)];
+        for (name, timeout) in timeouts {
+            validate::range(format_args!("{field}.{name}"), timeout, MIN_TIMEOUT..=MAX_TIMEOUT, wrong);
+        }
     }
 }
 
@@ -227,6 +231,35 @@ pub struct Pool {
     /// Prices of tokens in this pool; zero for capacity that is paid for in advance.
     #[serde(default)]
     pub prices: Prices,
+    /// Maximum time until the first event of a streamed answer. A whole answer has the timeout of
+    /// the model.
+    #[serde(
+        rename = "first_byte_timeout_ms",
+        default = "default_first_byte_timeout",
+        skip_serializing_if = "is_default_first_byte_timeout"
+    )]
+    pub first_byte_timeout: Millis,
+    /// Maximum time between two events of a streamed answer.
+    #[serde(
+        rename = "idle_timeout_ms",
+        default = "default_idle_timeout",
+        skip_serializing_if = "is_default_idle_timeout"
+    )]
+    pub idle_timeout: Millis,
+    /// What becomes of a request whose stream has no event in time.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub on_silence: OnSilence,
+}
+
+/// What becomes of a request whose stream has no event in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnSilence {
+    /// The request fails. The model may have worked on it, so the request stays charged.
+    #[default]
+    Fail,
+    /// The next pool is called. Both calls may be billed, and both are charged.
+    NextPool,
 }
 
 /// Default burst of a pool, in seconds.
@@ -257,6 +290,24 @@ fn default_excess_percent() -> u64 {
 
 fn is_default_excess_percent(percent: &u64) -> bool {
     *percent == default_excess_percent()
+}
+
+fn default_first_byte_timeout() -> Millis {
+    Millis::from_s(60)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_default_first_byte_timeout(timeout: &Millis) -> bool {
+    *timeout == default_first_byte_timeout()
+}
+
+fn default_idle_timeout() -> Millis {
+    Millis::from_s(120)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_default_idle_timeout(timeout: &Millis) -> bool {
+    *timeout == default_idle_timeout()
 }
 
 fn default_burndown() -> u64 {

@@ -84,6 +84,25 @@ pub struct Problem {
     pub refused_by: Option<RefusedBy>,
     /// The service of the broker that is unavailable, if that is the reason.
     pub unavailable_service: Option<&'static str>,
+    /// The pools that did not take the request.
+    pub skipped: Vec<SkippedPool>,
+}
+
+/// A pool that did not take a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkippedPool {
+    /// Name of the pool.
+    pub pool: String,
+    /// The limit that is reached, the outage, or another reason in one word.
+    pub reason: &'static str,
+}
+
+impl SkippedPool {
+    /// Returns the pools with their reasons, such as `pt: tokens_per_minute, od: throttled`.
+    pub fn list(skipped: &[Self]) -> String {
+        let each: Vec<String> = skipped.iter().map(|Self { pool, reason }| format!("{pool}: {reason}")).collect();
+        each.join(", ")
+    }
 }
 
 /// The limits that refused a request.
@@ -140,6 +159,7 @@ impl Problem {
             retry_after: None,
             refused_by: None,
             unavailable_service: None,
+            skipped: Vec::new(),
         }
     }
 

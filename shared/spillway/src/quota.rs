@@ -109,6 +109,18 @@ impl Charge {
         }
     }
 
+    /// Returns this charge and the charge of `calls` calls that cost as much as `call` each.
+    pub fn with_calls(self, call: Self, calls: u64) -> Self {
+        let sum = |amount: u64, each: u64| amount.saturating_add(each.saturating_mul(calls));
+        Self {
+            requests: sum(self.requests, call.requests),
+            minute_tokens: sum(self.minute_tokens, call.minute_tokens),
+            day_tokens: sum(self.day_tokens, call.day_tokens),
+            cost_microusd: sum(self.cost_microusd, call.cost_microusd),
+            unreserved_tokens: sum(self.unreserved_tokens, call.unreserved_tokens),
+        }
+    }
+
     /// Returns whether nothing is charged.
     pub fn is_zero(&self) -> bool {
         *self == Self::ZERO

@@ -6,7 +6,10 @@ use super::{
     slots::{self, SLOTS_PER_REQUEST},
     unreserved,
 };
-use crate::units::UnixMs;
+use crate::{
+    outage::Outage,
+    units::{Millis, UnixMs},
+};
 
 /// A charge made before the call. It is settled once, or its slot expires.
 #[must_use = "a reservation holds capacity until it is settled or expires"]
@@ -35,11 +38,15 @@ impl Reservation {
         let is_stale = |(attribute, value): &(Attribute, i64)| match *attribute {
             Attribute::Slot(slot) => slots::is_forgettable(slot, *value, self.at),
             Attribute::Unreserved(span) => unreserved::is_stale(span, self.at),
+            Attribute::Outage(_) => Outage::end_in_number(value.unsigned_abs()) + FORGET_OUTAGE_AFTER < self.at,
             attribute => attribute.period().is_some_and(|(period, window)| period.is_stale(window, self.at)),
         };
         self.stale = image.iter().filter(is_stale).map(|(attribute, _)| attribute).collect();
     }
 }
+
+/// Time after its end for which an outage stays in an item.
+const FORGET_OUTAGE_AFTER: Millis = Millis::from_s(600);
 
 /// Returns the write that makes `reservation` under `policy`. With `reap`, a dead slot and its
 /// count, the same write also frees that slot.

@@ -45,6 +45,8 @@ pub enum Attribute {
     Refusals(u64),
     /// In a refusal log: time of the last refusal by this limit, in milliseconds since 1970.
     RefusedAt(u64),
+    /// The last outage of a pool, given by the pool's number.
+    Outage(u64),
     /// In an allowance: what the tenant holds at most.
     Held,
     /// In an allowance: time when the last count or minute began, in milliseconds since 1970.
@@ -80,6 +82,7 @@ impl Attribute {
             Self::MeasuredInput(day) => push_base36(text, 'a', day),
             Self::Refusals(limit) => push_base36(text, 'x', limit),
             Self::RefusedAt(limit) => push_base36(text, 'y', limit),
+            Self::Outage(pool) => push_base36(text, 'w', pool),
             Self::Held => text.push('h'),
             Self::CountedAt => text.push('k'),
         }
@@ -92,7 +95,7 @@ impl Attribute {
             Self::SettledRequests | Self::SettledInput | Self::SettledOutput | Self::SettledCost => false,
             Self::Slot(_) | Self::Requests(_) | Self::Tokens(_) | Self::Day(_) | Self::Month(_) => true,
             Self::Unreserved(_) | Self::Answers(_) | Self::EstimatedInput(_) | Self::MeasuredInput(_) => true,
-            Self::Refusals(_) | Self::RefusedAt(_) => true,
+            Self::Refusals(_) | Self::RefusedAt(_) | Self::Outage(_) => true,
         }
     }
 
@@ -147,6 +150,7 @@ impl Attribute {
             'a' => Some(Self::MeasuredInput(index)),
             'x' => Some(Self::Refusals(index)),
             'y' => Some(Self::RefusedAt(index)),
+            'w' => Some(Self::Outage(index)),
             _ => None,
         }
     }
@@ -298,6 +302,7 @@ mod tests {
                 Attribute::MeasuredInput(index),
                 Attribute::Refusals(index),
                 Attribute::RefusedAt(index),
+                Attribute::Outage(index),
             ] {
                 prop_assert_eq!(Attribute::parse(&attribute.name()), Some(attribute));
             }

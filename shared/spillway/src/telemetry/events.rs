@@ -8,7 +8,7 @@ use metrique::{
 };
 
 use crate::{
-    problem::{Kind, Problem, RefusedBy},
+    problem::{Kind, Problem, RefusedBy, SkippedPool},
     quota::{Charged, LimitName, Receipt},
     units::{Millis, UnixMs},
 };
@@ -91,6 +91,8 @@ pub struct RequestEvent {
     /// Number of calls to the model, one for each pool that was tried.
     #[metrics(flags(NoMetric))]
     pub attempts: Option<u32>,
+    /// The pools that did not take the request, each with the reason.
+    pub skipped: Option<String>,
     /// Quota tokens that were not reserved because recent answers were shorter than the output cap.
     #[metrics(flags(NoMetric))]
     pub regained_tokens: Option<u64>,
@@ -171,6 +173,7 @@ impl RequestEvent {
         let limit_names = problem.refused_by.as_ref().map(RefusedBy::limit_names).unwrap_or_default();
         self.limit = limit_names.first().map(LimitName::to_string);
         self.unavailable_service = problem.unavailable_service;
+        self.skipped = Some(SkippedPool::list(&problem.skipped)).filter(|skipped| !skipped.is_empty());
         self.server_errors = problem.kind.is_server_error().then_some(1);
         self.failed_closed = problem.unavailable_service.map(|_| 1);
     }
@@ -204,4 +207,22 @@ pub struct DenialEvent {
     pub denied: u32,
     /// Bedrock's id of the model.
     pub model_id: String,
+}
+
+/// The record of an outage of a pool that begins.
+#[derive(Debug, Clone)]
+#[metrics]
+pub struct PoolOutageEvent {
+    /// Always 1: the number of outages.
+    pub pool_outages: u32,
+    pub model: String,
+    pub pool: String,
+    /// Why the pool is not called.
+    pub cause: &'static str,
+    /// Time until one call probes the pool.
+    #[metrics(flags(NoMetric), unit = Millisecond)]
+    pub lasts_ms: Millis,
+    /// Number of outages in a row, this one included.
+    #[metrics(flags(NoMetric))]
+    pub outages_in_a_row: u64,
 }

@@ -67,6 +67,7 @@ fn full_event() -> RequestEvent {
         duration_ms: Millis::from_ms(900),
         hold_ms: Some(Millis::ZERO),
         attempts: Some(1),
+        skipped: Some("pt: tokens_per_minute".into()),
         regained_tokens: Some(300),
         parent: Some("organisation".into()),
         tenant_charged: Some(CHARGED.into()),
@@ -96,7 +97,7 @@ fn an_event_has_the_named_fields_and_nothing_else() {
     let expected = "_aws request_id answer_of tenant dialect route model pool class outcome error limit \
                     unavailable_service server_errors failed_closed stream input_tokens output_tokens tokens reserved_tokens \
                     cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
-                    attempts regained_tokens parent";
+                    attempts skipped regained_tokens parent";
     let charged = ["tenant", "parent", "pool"].map(|payer| {
         ["at_ms", "requests", "minute_tokens", "day_tokens", "microusd"].map(|field| format!("{payer}_charged_{field}"))
     });
