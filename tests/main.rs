@@ -40,6 +40,7 @@ mod reserves;
 mod resources;
 mod responses;
 mod right_sizing;
+mod silent_stores;
 mod streams;
 mod support;
 mod template;

@@ -33,6 +33,7 @@ pub use respond::{Delta, Deltas};
 use crate::{
     app::App,
     chat::{self, Answer},
+    connections::spawn_for_caller,
     model::Failure,
     pool::Model,
     problem::{Kind, Problem},
@@ -148,7 +149,7 @@ pub async fn serve(app: &App, request: ModelRequest) -> Result<Served, ServeErro
     loop {
         // A separate task: a caller that disconnects stops neither the model nor the bill, so the
         // attempt continues without the caller and is settled.
-        let attempt = tokio::spawn(attempt(app.clone(), Arc::clone(&request), held, started));
+        let attempt = spawn_for_caller(attempt(app.clone(), Arc::clone(&request), held, started));
         let failed = match attempt.await {
             Ok(Ok(served)) => return Ok(served),
             Ok(Err(failed)) => failed,
