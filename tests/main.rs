@@ -34,6 +34,7 @@ mod operator;
 mod organisations;
 mod output_limits;
 mod overflow;
+mod refusal_counts;
 mod registry_cache;
 mod request_memory;
 mod reserves;

@@ -30,7 +30,7 @@ use tracing::warn;
 use crate::{
     server::{self, ConnectionLimits, Listener},
     settings::Settings,
-    shutdown::STOP_TIMEOUT,
+    shutdown::{STOP_TIMEOUT, flush},
     tls::{self, Tls},
 };
 
@@ -146,6 +146,7 @@ impl World {
         if timeout(STOP_TIMEOUT, join(self.server, self.pump)).await.is_err() {
             warn!("cut off requests or jobs that still ran after the signal to stop");
         }
+        flush(&self.app).await;
         self.stand_ins.stop().await;
     }
 }

@@ -18,7 +18,7 @@ mod settlement;
 
 use std::sync::Arc;
 
-use tracing::{error, warn};
+use tracing::error;
 
 pub use accounts::{
     for_pool as account_for_pool, for_running_jobs as account_for_running_jobs, for_tenant as account_for,
@@ -181,9 +181,7 @@ pub async fn check(app: &App, request: &ModelRequest) -> Result<(), Problem> {
 /// to a pool. A "never" is the caller's mistake and is not recorded.
 async fn log_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
     let (Some(refused_by), Some(_)) = (&problem.refused_by, problem.retry_after) else { return };
-    if let Err(error) = app.refusals.add(&tenant.name, &refused_by.limit_names()).await {
-        warn!(%error, "failed to record a refusal");
-    }
+    app.refusals.add(&tenant.name, &refused_by.limit_names()).await;
 }
 
 /// Attempts to serve `request`. If the ledger has seen a newer ladder than the registry cache,
