@@ -15,9 +15,12 @@ use crate::support::{Deployment, answer::Answer, chat, jobs::ONE_REQUEST, key};
 const MAX_TIME: Duration = Duration::from_millis(4_000);
 
 /// Time after which a caller has an answer that needs no store, or for which a stale row is right.
-const SOON: Duration = Duration::from_millis(1_900);
+const SOON: Duration = Duration::from_millis(1_500);
 
 const CHAT: &str = "/v1/chat/completions";
+
+const ALL_OF_DYNAMODB: [&str; 7] =
+    ["GetItem", "Query", "BatchGetItem", "PutItem", "UpdateItem", "TransactWriteItems", "DeleteItem"];
 
 const SETTINGS: &str = r#"
     [[tenants]]
@@ -53,8 +56,8 @@ struct Ask {
     request: RequestBuilder,
 }
 
-/// A deployment with a job, a file and a batch of the tenant `full`, whose requests find no room. Nor
-/// do those of the tenant `first`, which has no jobs. Requests of the tenant `t` find room.
+/// A deployment with a job, a file and a batch of the tenant `full`. Requests of the tenants `full`
+/// and `first` find no room; `first` has no jobs. Requests of the tenant `t` find room.
 struct Setup {
     deployment: Deployment,
     job: String,
@@ -131,19 +134,23 @@ impl Setup {
     /// Makes the operations of a store silent, and sends all requests at the same time. Returns the
     /// status and the time of each answer.
     async fn silence(&self, faults: &Faults, operations: &[&str]) -> Vec<(&'static str, u16, Duration)> {
+        self.strike(faults, operations, Effect::TimeoutAfter).await
+    }
+
+    async fn strike(&self, faults: &Faults, operations: &[&str], effect: Effect) -> Vec<(&'static str, u16, Duration)> {
         for operation in operations {
-            faults.inject(Fault::on(operation, Effect::TimeoutAfter));
+            faults.inject(Fault::on(operation, effect));
         }
         let timed = async |ask: Ask| {
             let started = Instant::now();
             let answer = Answer::to(ask.request).await;
-            assert_answered_or_unavailable(&ask.name, ask.vendor, &answer);
+            assert_answered_or_unavailable(ask.name, ask.vendor, &answer);
             (ask.name, answer.status, started.elapsed())
         };
         let answers = join_all(self.requests().into_iter().map(timed)).await;
         faults.clear();
         for (name, status, time) in &answers {
-            println!("{operations:?} {name}: {status} after {time:?}");
+            println!("{effect:?} {operations:?} {name}: {status} after {time:?}");
         }
         answers
     }
@@ -182,7 +189,7 @@ fn assert_answered_or_unavailable(name: &str, vendor: Vendor, answer: &Answer) {
     }
 }
 
-/// Checks the time of all answers, and the status of those that are named.
+/// Checks the time of all answers, and the status of the named answers.
 fn check(answers: &[(&'static str, u16, Duration)], expected: &[(&str, u16)]) {
     let late: Vec<_> = answers.iter().filter(|(.., time)| *time > MAX_TIME).collect();
     assert!(late.is_empty(), "{late:?}");
@@ -198,7 +205,7 @@ async fn a_silent_read_of_dynamodb_costs_at_most_three_seconds_and_a_cached_row_
     let faults = setup.deployment.world.stand_ins.dynamodb_faults();
     let answers = setup.silence(faults, &["GetItem", "Query", "BatchGetItem", "TransactGetItems"]).await;
     check(&answers, &[("chat", 200), ("messages", 200), ("converse", 200), ("count", 200), ("job", 503)]);
-    // The rows are stale now, and nobody knows yet that the store is silent.
+    // The rows are stale now, and the store is not known to be silent.
     setup.deployment.world.advance(30_000);
     let answers = setup.silence(faults, &["GetItem", "Query", "BatchGetItem", "TransactGetItems"]).await;
     check(&answers, &[("chat", 200), ("messages", 200), ("converse", 200), ("count", 200), ("job", 503)]);
@@ -226,10 +233,12 @@ async fn a_silent_write_of_dynamodb_costs_at_most_three_seconds() {
 async fn a_dynamodb_that_is_silent_altogether_costs_at_most_three_seconds() {
     let setup = Setup::start().await;
     let faults = setup.deployment.world.stand_ins.dynamodb_faults();
-    let all = ["GetItem", "Query", "BatchGetItem", "PutItem", "UpdateItem", "TransactWriteItems", "DeleteItem"];
-    check(&setup.silence(faults, &all).await, &[("chat", 503), ("small job", 503), ("upload", 503)]);
+    check(&setup.silence(faults, &ALL_OF_DYNAMODB).await, &[("chat", 503), ("small job", 503), ("upload", 503)]);
     setup.deployment.world.advance(61_000);
-    check(&setup.silence(faults, &all).await, &[("chat", 503), ("small job", 503), ("upload", 503), ("count", 503)]);
+    check(
+        &setup.silence(faults, &ALL_OF_DYNAMODB).await,
+        &[("chat", 503), ("small job", 503), ("upload", 503), ("count", 503)],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,4 +256,16 @@ async fn a_silent_bucket_costs_at_most_three_seconds() {
     let operations = ["PutObject", "GetObject", "HeadObject", "CopyObject", "ListObjectsV2", "DeleteObject"];
     let answers = setup.silence(faults, &operations).await;
     check(&answers, &[("large job", 503), ("upload", 503), ("content", 503), ("small job", 202), ("chat", 200)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dynamodb_that_refuses_everything_costs_less_than_one_that_is_silent() {
+    let setup = Setup::start().await;
+    let faults = setup.deployment.world.stand_ins.dynamodb_faults();
+    for effect in [Effect::Throttle, Effect::Error500, Effect::CutAfter] {
+        setup.deployment.world.advance(61_000);
+        let answers = setup.strike(faults, &ALL_OF_DYNAMODB, effect).await;
+        let late: Vec<_> = answers.iter().filter(|(.., time)| *time > SOON).collect();
+        assert!(late.is_empty(), "{effect:?}: {late:?}");
+    }
 }

@@ -1,9 +1,9 @@
 //! The entries of a settings file in the registry of a local deployment.
 //!
-//! An entry of the file is written when it is new in the file, or differs from what the file said at
-//! the last start. Any other entry is left as it is, so what was changed while the deployment ran
-//! survives a restart, deletions included. A file in the data directory has the entries of the last
-//! start.
+//! An entry of the file is written when it is new in the file, or differs from the file of the last
+//! start. Any other entry is left as it is, so a change that was made while the deployment ran
+//! survives a restart, and so does a deletion. A file in the data directory has the entries of the
+//! last start.
 
 use std::{
     collections::BTreeMap,

@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     concurrency::ConcurrencyLimiter,
     config::Config,
-    connections::{CallerTimeouts, HttpClients, MAX_VAIN_WAIT, ResendingClient},
+    connections::{CallerTimeouts, HttpClients, MAX_SILENT_TIME, ResendingClient},
     idempotency::SharedCalls,
     model::Models,
     outbound::Outbound,
@@ -152,7 +152,7 @@ impl Clients {
         let retries = RetryConfig::standard().with_initial_backoff(RETRY_PAUSE);
         let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws)
             .interceptor(skew.clone())
-            .interceptor(for_caller(MAX_VAIN_WAIT, STORE_ATTEMPT_FOR_CALLER))
+            .interceptor(for_caller(MAX_SILENT_TIME, STORE_ATTEMPT_FOR_CALLER))
             .retry_config(retries.clone())
             .timeout_config(timeouts(STORE_TIMEOUT, STORE_ATTEMPT_TIMEOUT));
         let mut sqs = aws_sdk_sqs::config::Builder::from(aws)
@@ -169,9 +169,9 @@ impl Clients {
             s3 = s3.endpoint_url(&endpoints.s3).force_path_style(true);
             bedrock_runtime = bedrock_runtime.endpoint_url(&endpoints.bedrock_runtime);
         }
-        // Callers wait for these writes, also for those that a task makes for several callers.
-        let idempotency = dynamodb.clone().timeout_config(timeouts(MAX_VAIN_WAIT, STORE_ATTEMPT_FOR_CALLER));
-        let ledger = dynamodb.clone().timeout_config(timeouts(MAX_VAIN_WAIT, MAX_VAIN_WAIT));
+        // Callers wait for these writes, also if a task makes one write for several callers.
+        let idempotency = dynamodb.clone().timeout_config(timeouts(MAX_SILENT_TIME, STORE_ATTEMPT_FOR_CALLER));
+        let ledger = dynamodb.clone().timeout_config(timeouts(MAX_SILENT_TIME, MAX_SILENT_TIME));
         let ledger = ledger.retry_config(RetryConfig::disabled());
         let ledger = |http| aws_sdk_dynamodb::Client::from_conf(ledger.clone().http_client(http).build());
         let bedrock_runtime =

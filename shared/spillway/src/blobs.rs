@@ -20,14 +20,14 @@ use aws_sdk_s3::{
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    connections::{MAX_VAIN_WAIT, OutOfTime, TimeLimits},
+    connections::{MAX_SILENT_TIME, OutOfTime, TimeLimits},
     error_chain::with_causes,
     units::Millis,
 };
-use upload::Upload;
+use upload::ObservedUpload;
 
 /// Longest silence of the bucket. S3 copies the largest object, of 64 MiB, in about a second.
-const SILENCE: TimeLimits = TimeLimits { for_caller: MAX_VAIN_WAIT, in_background: Duration::from_secs(20) };
+const SILENCE: TimeLimits = TimeLimits { for_caller: MAX_SILENT_TIME, in_background: Duration::from_secs(20) };
 
 /// S3 is unavailable, or refused a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +84,7 @@ impl Blobs {
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), BlobError> {
         let mut attempts = 1;
         loop {
-            let upload = Upload::of(body.clone());
+            let upload = ObservedUpload::of(body.clone());
             let request = self.client.put_object().bucket(&self.bucket).key(key);
             let request = request.body(ByteStream::new(SdkBody::from(body.clone())));
             let sent = request.customize().interceptor(upload.clone()).send();

@@ -19,7 +19,7 @@ use aws_smithy_http_client::{
 };
 
 pub use attempt::{Attempt, was_sent};
-pub use patience::{CallerTimeouts, MAX_VAIN_WAIT, OutOfTime, Patience, TimeLimits, spawn_for_caller};
+pub use patience::{CallerTimeouts, MAX_SILENT_TIME, OutOfTime, Patience, TimeLimits, spawn_for_caller};
 pub use resend::ResendingClient;
 
 use crate::clock::Clock;

@@ -3,7 +3,7 @@
 //!
 //! `protocol` handles HTTP and JSON, `operations` has one function per SQS operation, `state` and
 //! `queue` are the pure model, and `journal` makes it durable. Signatures are not verified.
-//! `GET /_sim/stats` returns the number of requests per operation, and `/_sim/faults` has the faults.
+//! `GET /_sim/stats` returns the number of requests per operation. `/_sim/faults` has the faults.
 
 mod digest;
 mod error;

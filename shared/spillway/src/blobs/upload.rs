@@ -29,12 +29,12 @@ const MAX_CHUNK_BYTES: usize = 64 * 1024;
 
 /// An upload of one body. Clones observe the same upload.
 #[derive(Debug, Clone)]
-pub(super) struct Upload {
+pub(super) struct ObservedUpload {
     body: Bytes,
     progressed_at: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Upload {
+impl ObservedUpload {
     /// The upload of `body`, which must be the body of the request.
     pub(super) fn of(body: Bytes) -> Self {
         Self { body, progressed_at: Arc::default() }
@@ -50,9 +50,9 @@ impl Upload {
     }
 }
 
-impl Intercept for Upload {
+impl Intercept for ObservedUpload {
     fn name(&self) -> &'static str {
-        "Upload"
+        "ObservedUpload"
     }
 
     fn modify_before_transmit(
@@ -61,15 +61,19 @@ impl Intercept for Upload {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let chunks = Chunks { upload: self.clone(), rest: self.body.clone() };
-        *context.request_mut().body_mut() = SdkBody::from_body_1_x(chunks);
+        let body = context.request_mut().body_mut();
+        // The SDK may have encoded the body otherwise.
+        if body.bytes().is_some_and(|bytes| bytes.len() == self.body.len()) {
+            let chunks = Chunks { upload: self.clone(), rest: self.body.clone() };
+            *body = SdkBody::from_body_1_x(chunks);
+        }
         Ok(())
     }
 }
 
 /// The body of one attempt.
 struct Chunks {
-    upload: Upload,
+    upload: ObservedUpload,
     rest: Bytes,
 }
 

@@ -31,16 +31,16 @@ use aws_smithy_types::{
 };
 use tokio::{task::JoinHandle, time::Instant};
 
-/// Longest time for which one request waits for stores in vain. With what else a request does, its
-/// caller has an error within three seconds.
-pub const MAX_VAIN_WAIT: Duration = Duration::from_millis(2_500);
+/// Longest time for which one request waits for stores that do not answer. A request does other
+/// work as well, and its caller must have an error within three seconds.
+pub const MAX_SILENT_TIME: Duration = Duration::from_millis(2_500);
 
 /// Time that an operation has after the patience is used up, so that a store that answers again is
 /// used again.
 const MIN_TIME: Duration = Duration::from_millis(100);
 
 tokio::task_local! {
-    /// The patience of the caller for whom this task works.
+    /// The patience of the caller that waits for this task.
     static CALLER: Patience;
 }
 
@@ -56,14 +56,19 @@ impl Patience {
         CALLER.scope(self, work).await
     }
 
-    /// Returns the patience of the caller for whom this task works, if there is one.
+    /// Returns the patience of the caller that waits for this task, if there is one.
     pub fn current() -> Option<Self> {
         CALLER.try_with(Self::clone).ok()
     }
 
     /// Returns the time that the next operation may take.
     pub fn left(&self) -> Duration {
-        MAX_VAIN_WAIT.saturating_sub(Duration::from_millis(self.used_ms.load(Ordering::Relaxed))).max(MIN_TIME)
+        MAX_SILENT_TIME.saturating_sub(Duration::from_millis(self.used_ms.load(Ordering::Relaxed))).max(MIN_TIME)
+    }
+
+    /// Whether the caller of this task has already waited for `time` without an answer.
+    pub fn is_used_up_by(time: Duration) -> bool {
+        Self::current().is_some_and(|patience| patience.left() + time <= MAX_SILENT_TIME)
     }
 
     /// Notes that an operation failed after `time`.
@@ -234,7 +239,7 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(patience.clone().scope(LIMITS.apply(answer())).await, Ok(7));
         }
-        assert_eq!(patience.left(), MAX_VAIN_WAIT);
+        assert_eq!(patience.left(), MAX_SILENT_TIME);
     }
 
     #[tokio::test(start_paused = true)]

@@ -129,7 +129,7 @@ impl WaitingCall {
     /// # Errors
     /// Returns an error if the wait is over without an answer.
     async fn look(&mut self) -> Result<Option<LookOutcome>, Problem> {
-        // The caller has agreed to wait, so each look has a patience of its own.
+        // The caller has agreed to wait, so each look has a new patience.
         let look = Patience::default().scope(self.follower.look());
         let progress = look.await.inspect_err(|_| self.is_over = true)?;
         let outcome = match progress {

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connections::{MAX_VAIN_WAIT, ResendingClient, TimeLimits},
+    connections::{MAX_SILENT_TIME, ResendingClient, TimeLimits},
     quota::{
         Allowance,
         allowance::{self, Tab},
@@ -39,9 +39,9 @@ use crate::{
 /// Time until the next try if the item accepts no more writes at the moment.
 const BUSY_PAUSE: Millis = Millis::from_s(1);
 
-/// Longest time of a write, and of a wait for the write of another request. After it, the request is
-/// admitted, so a caller waits less than for other writes.
-const WRITE_LIMITS: TimeLimits = TimeLimits { for_caller: Duration::from_secs(1), in_background: MAX_VAIN_WAIT };
+/// Longest time of a write, and of a wait for the write of another request. After that, the request
+/// is admitted, so a caller waits less than for other writes.
+const WRITE_LIMITS: TimeLimits = TimeLimits { for_caller: Duration::from_secs(1), in_background: MAX_SILENT_TIME };
 
 /// Maximum time of a count. A tenant that has more than can be counted in this time stays refused.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(20);

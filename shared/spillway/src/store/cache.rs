@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::{StoreError, rows::Consistency};
 use crate::{
     clock::Clock,
-    connections::{MAX_VAIN_WAIT, TimeLimits},
+    connections::{MAX_SILENT_TIME, Patience, TimeLimits},
     units::{Millis, UnixMs},
 };
 
@@ -42,11 +42,8 @@ const MAX_STALE_WAIT: Duration = Duration::from_millis(500);
 
 const STALE_LIMITS: TimeLimits = TimeLimits { for_caller: MAX_STALE_WAIT, in_background: MAX_STALE_WAIT };
 
-/// Longest time of a background read. The next request may then start another one.
-const MAX_REFRESH_TIME: Duration = Duration::from_secs(10);
-
 /// Longest time for a read that requests wait for, with the wait for an earlier one.
-const READ_LIMITS: TimeLimits = TimeLimits { for_caller: MAX_VAIN_WAIT, in_background: MAX_REFRESH_TIME };
+const READ_LIMITS: TimeLimits = TimeLimits { for_caller: MAX_SILENT_TIME, in_background: Duration::from_secs(10) };
 
 /// The row of a key. `None`, that there is no row, is cached too.
 type CachedRow<V> = Option<Arc<V>>;
@@ -75,7 +72,7 @@ struct LastReads<V> {
     failure: Option<(UnixMs, StoreError)>,
     /// Whether a background read is running.
     is_refreshing: bool,
-    /// Whether the last read failed, or a request has waited for it in vain.
+    /// Whether the last read failed, or a request has waited for it without an answer.
     is_failing: bool,
 }
 
@@ -134,7 +131,10 @@ impl<V: Send + Sync + 'static> Cache<V> {
                 }
             }
         };
-        if let Ok(usable) = STALE_LIMITS.apply(waiting).await {
+        // A request that has waited for another row does not wait again.
+        if !Patience::is_used_up_by(MAX_STALE_WAIT)
+            && let Ok(usable) = STALE_LIMITS.apply(waiting).await
+        {
             return usable;
         }
         entry.note_silence();
@@ -235,12 +235,14 @@ impl<V: Send + Sync + 'static> Cache<V> {
         read: impl Future<Output = Result<Option<V>, StoreError>> + Send + 'static,
     ) {
         let (clock, refresh) = (self.clock.clone(), Refresh(entry));
-        tokio::spawn(async move {
+        let refreshing = async move {
             let started_at = clock.now();
             let result = READ_LIMITS.apply(read).await.unwrap_or_else(|error| Err(error.into()));
             // After a failure, the cached row stays in use until it is too old.
             let _ = refresh.0.store(result, started_at, clock.now());
-        });
+        };
+        // It has the time limits of a caller, so that a connection that died is noticed soon.
+        tokio::spawn(Patience::default().scope(refreshing));
     }
 
     fn entry(&self, key: &str) -> Arc<CacheEntry<V>> {
@@ -279,7 +281,8 @@ impl<V> CacheEntry<V> {
         Some((Usable { row, must_wait: is_stale && !reads.is_failing }, needs_refresh))
     }
 
-    /// Notes that a request has waited for a background read in vain. Later requests do not wait.
+    /// Notes that a request has waited for a background read that did not end. Later requests do
+    /// not wait.
     fn note_silence(&self) {
         if !std::mem::replace(&mut self.lock().is_failing, true) {
             tracing::warn!("the registry is slow, so stale rows are used");

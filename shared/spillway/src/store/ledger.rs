@@ -28,7 +28,7 @@ pub use recent_refusals::is_recent;
 use super::{LedgerError, StoreError, clock_skew::ClockSkew};
 use crate::{
     clock::Clock,
-    connections::{MAX_VAIN_WAIT, ResendingClient, TimeLimits},
+    connections::{MAX_SILENT_TIME, ResendingClient, TimeLimits},
     quota::{Attribute, Charge, Condition, Image, Refusal, Reservation, Settled, Update, Write},
     units::UnixMs,
 };
@@ -85,8 +85,9 @@ struct Writer {
     clock: Clock,
 }
 
-/// Longest time for the reply to a pending request, which may wait for the write of an earlier group.
-const REPLY_LIMITS: TimeLimits = TimeLimits { for_caller: MAX_VAIN_WAIT, in_background: Duration::from_secs(20) };
+/// Longest time for the reply to a pending request, which may wait for the write of an earlier
+/// group.
+const REPLY_LIMITS: TimeLimits = TimeLimits { for_caller: MAX_SILENT_TIME, in_background: Duration::from_secs(20) };
 
 /// Pause before a busy item is tried again, if the account has no other shard.
 const BUSY_PAUSE: Duration = Duration::from_millis(25);

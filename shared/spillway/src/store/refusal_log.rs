@@ -25,7 +25,7 @@ use crate::{
     quota::{Attribute, Condition, Image, LimitName, Update, Write},
     units::{Millis, UnixMs},
 };
-use pending::{Batch, Pending, Tally};
+use pending::{Pending, RefusalBatch, RefusalTally};
 
 /// Minimum time between two writes for one tenant.
 const PAUSE: Millis = Millis::from_s(5);
@@ -78,8 +78,8 @@ impl RefusalLog {
         let _ = WRITE_LIMITS.apply(first).await;
     }
 
-    /// Returns the refusals of `tenant` by limit, the latest first. They include those that this
-    /// process has not written yet.
+    /// Returns the refusals of `tenant` by limit, the latest first. They include the refusals that
+    /// this process has not written yet.
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
@@ -143,7 +143,7 @@ impl RefusalLog {
         }
     }
 
-    async fn write(&self, tenant: &str, batch: &Batch) -> Result<(), StoreError> {
+    async fn write(&self, tenant: &str, batch: &RefusalBatch) -> Result<(), StoreError> {
         let mut known = Image::default();
         for _ in 0..MAX_TRIES {
             match self.items.update_once(&key(tenant), &additions(batch, &known), &batch.nonce).await? {
@@ -158,9 +158,9 @@ impl RefusalLog {
 
 /// Returns the write that adds a batch to the item. It sets the time of a last refusal unless the
 /// `known` item has a later one of another process.
-fn additions(batch: &Batch, known: &Image) -> Write {
+fn additions(batch: &RefusalBatch, known: &Image) -> Write {
     let mut write = Write::default();
-    for (limit, Tally { count, last_at }) in &batch.tallies {
+    for (limit, RefusalTally { count, last_at }) in &batch.tallies {
         let (count, number) = (i64::try_from(*count).unwrap_or(i64::MAX), limit.log_number());
         write.updates.push(Update::Add(Attribute::Refusals(number), count));
         if last_refusal(known, *limit) <= *last_at {

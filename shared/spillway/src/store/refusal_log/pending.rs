@@ -16,33 +16,33 @@ use crate::{
 
 /// Refusals by one limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct RefusalTally {
     pub count: u64,
     pub last_at: UnixMs,
 }
 
-impl Tally {
-    fn merge(&mut self, other: Self) {
-        self.count += other.count;
-        self.last_at = self.last_at.max(other.last_at);
+impl RefusalTally {
+    fn merge(&mut self, added: Self) {
+        self.count += added.count;
+        self.last_at = self.last_at.max(added.last_at);
     }
 }
 
 /// Refusals of one write. It has the same nonce each time that it is sent, so that it takes effect
 /// once.
 #[derive(Debug, Clone)]
-pub(super) struct Batch {
+pub(super) struct RefusalBatch {
     pub nonce: Nonce,
-    pub tallies: BTreeMap<LimitName, Tally>,
+    pub tallies: BTreeMap<LimitName, RefusalTally>,
 }
 
 /// Refusals of one tenant.
 #[derive(Default)]
 struct OfTenant {
     /// Refusals of no write yet.
-    new: BTreeMap<LimitName, Tally>,
+    new: BTreeMap<LimitName, RefusalTally>,
     /// Refusals of a write that is under way, or whose outcome is not known.
-    sent: Option<Batch>,
+    sent: Option<RefusalBatch>,
     /// Held during a write.
     writing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -72,14 +72,14 @@ impl Pending {
         let starts = !pending.contains_key(tenant);
         let of_tenant = pending.entry(tenant.to_owned()).or_default();
         for limit in limits {
-            of_tenant.new.entry(*limit).or_default().merge(Tally { count: 1, last_at: now });
+            of_tenant.new.entry(*limit).or_default().merge(RefusalTally { count: 1, last_at: now });
         }
         starts
     }
 
     /// Returns the refusals by `limit` that are not known to be written.
-    pub(super) fn tally(&self, tenant: &str, limit: LimitName) -> Tally {
-        let mut tally = Tally::default();
+    pub(super) fn tally(&self, tenant: &str, limit: LimitName) -> RefusalTally {
+        let mut tally = RefusalTally::default();
         if let Some(of_tenant) = self.lock().get(tenant) {
             let sent = of_tenant.sent.as_ref().map(|batch| &batch.tallies);
             let found = sent.into_iter().chain([&of_tenant.new]).filter_map(|tallies| tallies.get(&limit));
@@ -107,12 +107,12 @@ impl Pending {
     ///
     /// # Errors
     /// Returns an error if the system cannot generate random bytes.
-    pub(super) fn next_batch(&self, tenant: &str) -> Result<Option<Batch>, StoreError> {
+    pub(super) fn next_batch(&self, tenant: &str) -> Result<Option<RefusalBatch>, StoreError> {
         let mut pending = self.lock();
         let Some(of_tenant) = pending.get_mut(tenant) else { return Ok(None) };
         if of_tenant.sent.is_none() && !of_tenant.new.is_empty() {
             let nonce = Nonce::new(NonceAttribute::Added)?;
-            of_tenant.sent = Some(Batch { nonce, tallies: std::mem::take(&mut of_tenant.new) });
+            of_tenant.sent = Some(RefusalBatch { nonce, tallies: std::mem::take(&mut of_tenant.new) });
         }
         Ok(of_tenant.sent.clone())
     }
@@ -150,16 +150,16 @@ mod tests {
         assert!(pending.add("t", &[REQUESTS, SLOTS], at(1)), "the first refusal starts the task");
         assert!(!pending.add("t", &[REQUESTS], at(2)));
         let first = pending.next_batch("t").expect("random").expect("refusals");
-        assert_eq!(first.tallies[&REQUESTS], Tally { count: 2, last_at: at(2) });
-        assert_eq!(first.tallies[&SLOTS], Tally { count: 1, last_at: at(1) });
+        assert_eq!(first.tallies[&REQUESTS], RefusalTally { count: 2, last_at: at(2) });
+        assert_eq!(first.tallies[&SLOTS], RefusalTally { count: 1, last_at: at(1) });
         pending.add("t", &[REQUESTS], at(3));
         let again = pending.next_batch("t").expect("random").expect("refusals");
         assert_eq!(format!("{first:?}"), format!("{again:?}"));
-        assert_eq!(pending.tally("t", REQUESTS), Tally { count: 3, last_at: at(3) });
+        assert_eq!(pending.tally("t", REQUESTS), RefusalTally { count: 3, last_at: at(3) });
         assert!(!pending.end_if_empty("t"));
         pending.confirm("t");
         let second = pending.next_batch("t").expect("random").expect("refusals");
-        assert_eq!(second.tallies, BTreeMap::from([(REQUESTS, Tally { count: 1, last_at: at(3) })]));
+        assert_eq!(second.tallies, BTreeMap::from([(REQUESTS, RefusalTally { count: 1, last_at: at(3) })]));
         pending.confirm("t");
         assert!(pending.end_if_empty("t") && pending.tenants().is_empty());
         assert!(pending.add("t", &[REQUESTS], at(4)), "the next refusal starts a task again");
