@@ -20,7 +20,7 @@ mod settlement;
 
 use std::sync::Arc;
 
-use tracing::{error, warn};
+use tracing::error;
 
 pub use accounts::{
     for_pool as account_for_pool, for_running_jobs as account_for_running_jobs, for_tenant as account_for,
@@ -35,6 +35,7 @@ pub use respond::{Delta, Deltas};
 use crate::{
     app::App,
     chat::{self, Answer},
+    connections::spawn_for_caller,
     model::Failure,
     pool::Model,
     problem::{Kind, Problem, SkippedPool},
@@ -157,7 +158,7 @@ pub async fn serve(app: &App, request: ModelRequest) -> Result<Served, ServeErro
     loop {
         // A separate task: a caller that disconnects stops neither the model nor the bill, so the
         // attempt continues without the caller and is settled.
-        let attempt = tokio::spawn(attempt(app.clone(), Arc::clone(&request), held, started));
+        let attempt = spawn_for_caller(attempt(app.clone(), Arc::clone(&request), held, started));
         let failed = match attempt.await {
             Ok(Ok(served)) => return Ok(served),
             Ok(Err(failed)) => failed,
@@ -189,9 +190,7 @@ pub async fn check(app: &App, request: &ModelRequest) -> Result<(), Problem> {
 /// to a pool. A "never" is the caller's mistake and is not recorded.
 async fn log_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
     let (Some(refused_by), Some(_)) = (&problem.refused_by, problem.retry_after) else { return };
-    if let Err(error) = app.refusals.add(&tenant.name, &refused_by.limit_names()).await {
-        warn!(%error, "failed to record a refusal");
-    }
+    app.refusals.add(&tenant.name, &refused_by.limit_names()).await;
 }
 
 /// Attempts to serve `request`. If the ledger has seen a newer ladder than the registry cache,
