@@ -129,10 +129,8 @@ impl Policy {
     /// Otherwise, small requests would take all room before a large one finds enough.
     pub(super) fn room(&self, limit: Limit, value: u64, window: u64, at: UnixMs, amount: u64) -> u64 {
         let cap = self.cap(limit, value, window, at);
-        match limit.windows_period(self.burst.carries_over) {
-            Some(Period::FiveMinutes) => cap,
-            _ => room(cap, amount),
-        }
+        let is_carried = self.burst.carries_over && limit.windows_period(true) == Some(Period::FiveMinutes);
+        if is_carried { cap } else { room(cap, amount) }
     }
 
     /// Returns the amount that a window of five minutes may hold at `age` under a limit of `value`
