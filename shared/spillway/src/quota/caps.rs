@@ -138,8 +138,8 @@ impl Policy {
     /// that it holds five minutes' worth when it ends.
     ///
     /// With a burst of at most a minute less a [`CARRY_EPOCH`], a pool exceeds a token bucket that
-    /// holds a minute's worth only by its last request, because any span of time lies in a window
-    /// that began at most a [`CARRY_EPOCH`] earlier.
+    /// holds a minute's worth only by its last request, in any span that lies in a window. A span
+    /// of up to 275 s does, and the window began at most a [`CARRY_EPOCH`] earlier.
     fn carry_cap(&self, value: u64, age: Millis) -> u64 {
         let age_ms = u128::from(age.as_ms()).min(CARRY_WINDOW_MS);
         let burst_ms = self.burst.tokens_ms();
