@@ -45,6 +45,16 @@ async fn paid_capacity_is_used_first_wherever_it_is_listed() {
     assert_eq!(calls(&deployment.simulator().await, "second"), 0);
 }
 
+/// The large request reserves more than a sixth of the pool's minute. A pool that is spent evenly
+/// would need five seconds without another request for it.
+#[tokio::test]
+async fn a_large_request_reaches_paid_capacity_beside_small_ones() {
+    let deployment = two_pools("sim.first", "limits = { tokens_per_minute = 6000 }", "").await;
+    for body in [chat(5, 8), chat(5, 3_000), chat(5, 8)] {
+        assert_eq!(pool_of(&deployment.ask(PATH, "t", &body).await), "first");
+    }
+}
+
 #[tokio::test]
 async fn a_full_pool_leads_to_the_next_until_it_has_room_again() {
     let deployment = two_pools("sim.first", "limits = { in_flight = 1 }", "tokens_per_second = 1").await;

@@ -213,8 +213,9 @@ pub struct Pool {
     /// Limits of the pool. A pool without limits needs no ledger write.
     #[serde(default)]
     pub limits: Limits,
-    /// Burst of the limits per minute; almost even if absent, because Bedrock would refuse a burst,
-    /// or the burst would repeat every minute.
+    /// Burst of the limits per minute. If absent, an on-demand pool is spent almost evenly, because
+    /// Bedrock would refuse a burst, or the burst would repeat every minute. The tokens of a
+    /// provisioned pool carry over to the next minutes unless it is strict.
     #[serde(default, skip_serializing_if = "validate::is_default")]
     pub burst: BurstSettings,
     /// Reserve rules; as Bedrock reserves if absent.
@@ -265,10 +266,19 @@ pub enum OnSilence {
 /// Default burst of a pool, in seconds.
 const DEFAULT_BURST_S: u64 = 5;
 
+/// Default burst of a pool's tokens that carry over, in seconds. It is the longest burst for which
+/// the pool keeps to a token bucket that holds a minute's worth.
+const DEFAULT_CARRY_BURST_S: u64 = 35;
+
 impl Pool {
-    /// Returns the burst of the limits per minute.
+    /// Returns the burst of the limits per minute. What a provisioned pool does not use in a minute
+    /// is paid for, so it carries over.
     pub fn burst(&self) -> Burst {
-        self.burst.or(DEFAULT_BURST_S)
+        let burst = self.burst.or(DEFAULT_BURST_S);
+        if self.kind == PoolKind::OnDemand || burst.is_strict {
+            return burst;
+        }
+        Burst { tokens_s: self.burst.tokens_s.unwrap_or(DEFAULT_CARRY_BURST_S), carries_over: true, ..burst }
     }
 
     /// Returns the price of its tier as a multiple of the default tier's.

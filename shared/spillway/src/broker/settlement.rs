@@ -9,7 +9,7 @@ use super::{ModelRequest, admit::Admitted, estimate, outages::MetOutage};
 use crate::{
     app::App,
     pool::Pool,
-    quota::{Charged, Receipt, Settled},
+    quota::{Charged, Receipt, Reservation, Settled},
     store::ledger::HeldReservation,
     tenant::RightSizing,
     usage::Usage,
@@ -69,7 +69,8 @@ impl Settlement {
 /// may have taken effect. If it did not, the slot expires and the reserve stays charged. The log
 /// then names the request with the missing usage.
 pub async fn settle(app: &App, held: HeldReservation, settled: Settled, request_id: Option<&str>) -> Charged {
-    let charged = Charged { at: held.reservation().at, charge: settled.charge };
+    let Reservation { at, carries_over, .. } = *held.reservation();
+    let charged = Charged { at, charge: settled.charge, carries_over };
     if let Err(error) = app.ledger.settle(held, &settled).await {
         warn!(request_id, %error, "failed to settle a reservation; it will expire");
     }

@@ -51,9 +51,10 @@ pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now: UnixMs) 
     let mut write = Write::default();
     for limit in Limit::iter() {
         let correction = signed(settled.charge.get(limit)) - signed(reservation.charge.get(limit));
-        let Some(period) = limit.period().filter(|_| correction != 0) else { continue };
+        let period = limit.windows_period(reservation.carries_over);
+        let Some(period) = period.filter(|_| correction != 0) else { continue };
         let oldest = period.oldest_corrected(now);
-        let corrected = limit.windows(reservation.at).filter(|(window, _)| *window >= oldest);
+        let corrected = limit.windows(reservation.carries_over, reservation.at).filter(|(window, _)| *window >= oldest);
         write.updates.extend(corrected.map(|(_, counter)| Update::Add(counter, correction)));
     }
     write.updates.extend(unreserved::release(reservation, now));

@@ -17,6 +17,9 @@ pub enum Attribute {
     Requests(u64),
     /// Quota tokens charged in the window that starts at this epoch.
     Tokens(u64),
+    /// Quota tokens charged in the window of five minutes that starts at this epoch of
+    /// [`CARRY_EPOCH`](super::CARRY_EPOCH), if unused tokens carry over.
+    CarriedTokens(u64),
     /// Quota tokens charged on this UTC day, counted from 1970.
     Day(u64),
     /// Micro-USD charged in this UTC month, counted from January of year 0.
@@ -69,6 +72,7 @@ impl Attribute {
             Self::Slot(epoch) => push_base36(text, 'i', epoch),
             Self::Requests(epoch) => push_base36(text, 'r', epoch),
             Self::Tokens(epoch) => push_base36(text, 't', epoch),
+            Self::CarriedTokens(epoch) => push_base36(text, 'b', epoch),
             Self::Day(day) => push_base36(text, 'd', day),
             Self::Month(month) => push_base36(text, 'm', month),
             Self::Unreserved(span) => push_base36(text, 'u', span),
@@ -93,7 +97,8 @@ impl Attribute {
         match self {
             Self::Version | Self::InFlight | Self::Regained | Self::Held | Self::CountedAt => false,
             Self::SettledRequests | Self::SettledInput | Self::SettledOutput | Self::SettledCost => false,
-            Self::Slot(_) | Self::Requests(_) | Self::Tokens(_) | Self::Day(_) | Self::Month(_) => true,
+            Self::Slot(_) | Self::Requests(_) | Self::Tokens(_) | Self::CarriedTokens(_) => true,
+            Self::Day(_) | Self::Month(_) => true,
             Self::Unreserved(_) | Self::Answers(_) | Self::EstimatedInput(_) | Self::MeasuredInput(_) => true,
             Self::Refusals(_) | Self::RefusedAt(_) | Self::Outage(_) => true,
         }
@@ -104,7 +109,7 @@ impl Attribute {
     pub fn window(self) -> Option<(Limit, u64)> {
         match self {
             Self::Requests(start) => Some((Limit::RequestsPerMinute, start)),
-            Self::Tokens(start) => Some((Limit::TokensPerMinute, start)),
+            Self::Tokens(start) | Self::CarriedTokens(start) => Some((Limit::TokensPerMinute, start)),
             Self::Day(day) => Some((Limit::TokensPerDay, day)),
             Self::Month(month) => Some((Limit::MicrousdPerMonth, month)),
             _ => None,
@@ -115,7 +120,7 @@ impl Attribute {
     /// a limit.
     pub(super) fn period(self) -> Option<(Period, u64)> {
         let (limit, window) = self.window()?;
-        Some((limit.period()?, window))
+        Some((limit.windows_period(matches!(self, Self::CarriedTokens(_)))?, window))
     }
 
     /// Parses a name; `None` if it is not the name of an attribute.
@@ -142,6 +147,7 @@ impl Attribute {
             'i' => Some(Self::Slot(index)),
             'r' => Some(Self::Requests(index)),
             't' => Some(Self::Tokens(index)),
+            'b' => Some(Self::CarriedTokens(index)),
             'd' => Some(Self::Day(index)),
             'm' => Some(Self::Month(index)),
             'u' => Some(Self::Unreserved(index)),
@@ -294,6 +300,7 @@ mod tests {
                 Attribute::Slot(index),
                 Attribute::Requests(index),
                 Attribute::Tokens(index),
+                Attribute::CarriedTokens(index),
                 Attribute::Day(index),
                 Attribute::Month(index),
                 Attribute::Unreserved(index),

@@ -123,16 +123,20 @@ pub struct ChargedEvent {
     charged_day_tokens: u64,
     #[metrics(flags(NoMetric))]
     charged_microusd: u64,
+    /// True if the account's unused tokens carry over, else absent.
+    #[metrics(flags(NoMetric))]
+    charged_carries_over: Option<bool>,
 }
 
 impl From<Charged> for ChargedEvent {
-    fn from(Charged { at, charge }: Charged) -> Self {
+    fn from(Charged { at, charge, carries_over }: Charged) -> Self {
         Self {
             charged_at_ms: at,
             charged_requests: charge.requests,
             charged_minute_tokens: charge.minute_tokens,
             charged_day_tokens: charge.day_tokens,
             charged_microusd: charge.cost_microusd,
+            charged_carries_over: carries_over.then_some(true),
         }
     }
 }

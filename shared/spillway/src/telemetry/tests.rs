@@ -79,6 +79,7 @@ fn full_event() -> RequestEvent {
 const CHARGED: Charged = Charged {
     at: UnixMs::from_ms(1_764_000_000_000),
     charge: Charge { requests: 1, minute_tokens: 121, day_tokens: 122, cost_microusd: 363, ..Charge::ZERO },
+    carries_over: true,
 };
 
 #[test]
@@ -99,7 +100,8 @@ fn an_event_has_the_named_fields_and_nothing_else() {
                     cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
                     attempts skipped regained_tokens parent";
     let charged = ["tenant", "parent", "pool"].map(|payer| {
-        ["at_ms", "requests", "minute_tokens", "day_tokens", "microusd"].map(|field| format!("{payer}_charged_{field}"))
+        ["at_ms", "requests", "minute_tokens", "day_tokens", "microusd", "carries_over"]
+            .map(|field| format!("{payer}_charged_{field}"))
     });
     let expected: BTreeSet<&str> = expected.split(' ').chain(charged.iter().flatten().map(String::as_str)).collect();
     assert_eq!(fields, expected);
