@@ -123,7 +123,6 @@ impl Event {
     fn charged(&self, payer: &str) -> Option<Charged> {
         let field = |name: &str| self.fields.get(&format!("{payer}_charged_{name}"))?.as_u64();
         let charge = Charge {
-            // Events of older versions do not have it.
             requests: field("requests").unwrap_or(1),
             minute_tokens: field("minute_tokens")?,
             day_tokens: field("day_tokens")?,

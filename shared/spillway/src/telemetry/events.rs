@@ -116,7 +116,7 @@ pub struct ChargedEvent {
     #[metrics(flags(NoMetric))]
     charged_at_ms: UnixMs,
     #[metrics(flags(NoMetric))]
-    charged_requests: u64,
+    charged_requests: Option<u64>,
     #[metrics(flags(NoMetric))]
     charged_minute_tokens: u64,
     #[metrics(flags(NoMetric))]
@@ -132,7 +132,8 @@ impl From<Charged> for ChargedEvent {
     fn from(Charged { at, charge, carries_over }: Charged) -> Self {
         Self {
             charged_at_ms: at,
-            charged_requests: charge.requests,
+            // Most requests are one call.
+            charged_requests: (charge.requests != 1).then_some(charge.requests),
             charged_minute_tokens: charge.minute_tokens,
             charged_day_tokens: charge.day_tokens,
             charged_microusd: charge.cost_microusd,

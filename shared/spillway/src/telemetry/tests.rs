@@ -78,7 +78,7 @@ fn full_event() -> RequestEvent {
 
 const CHARGED: Charged = Charged {
     at: UnixMs::from_ms(1_764_000_000_000),
-    charge: Charge { requests: 1, minute_tokens: 121, day_tokens: 122, cost_microusd: 363, ..Charge::ZERO },
+    charge: Charge { requests: 3, minute_tokens: 121, day_tokens: 122, cost_microusd: 363, ..Charge::ZERO },
     carries_over: true,
 };
 
