@@ -103,8 +103,8 @@ const QUEUE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of all attempts at a queue operation together, while no caller waits.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Time to connect to Bedrock. To the farthest region, TCP and TLS take less than a second. The call
-/// goes to the next pool after it.
+/// Time to connect to Bedrock. To the farthest region, TCP and TLS take less than a second. After
+/// it, the call goes to the next pool.
 const MODEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Loads the AWS configuration from the environment: region, credentials and `AWS_ENDPOINT_URL_…`.

@@ -1,12 +1,16 @@
 //! Models, the pools that serve them, and the order in which pools are tried.
 
 mod catalogue;
+mod on_silence;
+mod service_tier;
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::Catalogue;
+pub use on_silence::OnSilence;
+pub use service_tier::ServiceTier;
 
 use crate::{
     chat::Format,
@@ -155,45 +159,6 @@ pub const MAX_TIMEOUT: Millis = Millis::from_s(15 * 60);
 
 const _: () = assert!(MAX_TIMEOUT.as_ms() <= quota::MAX_CALL.as_ms(), "longer calls would exceed the day's bound");
 
-/// Value of `serviceTier.type` (Amazon Bedrock API Reference, "ServiceTier").
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ServiceTier {
-    /// The standard tier.
-    Default,
-    /// Half the price, for requests that may be delayed.
-    Flex,
-    /// A higher price, for requests that are served first.
-    Priority,
-    /// Reserved capacity.
-    Reserved,
-    /// Any other value. It makes the entry invalid.
-    #[serde(untagged)]
-    Unknown(String),
-}
-
-impl ServiceTier {
-    /// Returns the value as Bedrock spells it.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Default => "default",
-            Self::Flex => "flex",
-            Self::Priority => "priority",
-            Self::Reserved => "reserved",
-            Self::Unknown(tier) => tier,
-        }
-    }
-
-    /// Returns the price as a multiple of the default tier's.
-    fn price(&self) -> f64 {
-        match self {
-            Self::Flex => 0.5,
-            Self::Priority => 1.75,
-            Self::Default | Self::Reserved | Self::Unknown(_) => 1.0,
-        }
-    }
-}
-
 /// One source of model capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -250,17 +215,6 @@ pub struct Pool {
     /// What becomes of a request whose stream has no event in time.
     #[serde(default, skip_serializing_if = "validate::is_default")]
     pub on_silence: OnSilence,
-}
-
-/// What becomes of a request whose stream has no event in time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnSilence {
-    /// The request fails. The model may have worked on it, so the request stays charged.
-    #[default]
-    Fail,
-    /// The next pool is called. Both calls may be billed, and both are charged.
-    NextPool,
 }
 
 /// Default burst of a pool, in seconds.

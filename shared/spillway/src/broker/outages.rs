@@ -1,9 +1,9 @@
-//! Outages of pools, which the processes tell each other through the ledger.
+//! Outages of pools, which the processes share through the ledger.
 //!
 //! A request whose call met an outage settles its reservations anyway, and these writes carry the
 //! outage: to the item of the tenant, of its parent, and of the pool if it has limits. Every
 //! admission returns the tenant's item, so a process that has never called the pool learns of the
-//! outage without a read of its own.
+//! outage without a further read.
 
 use sha2::{Digest, Sha256};
 use tracing::warn;

@@ -74,7 +74,7 @@ pub async fn route<'r>(
     let mut attempt = LadderAttempt { app, request, admitted, permit, obstacles, trace };
     match attempt.climb().await {
         Ok(Climbed::Answered(answered)) => {
-            let Answered { pool, held, permit, call, response } = *answered;
+            let AnsweringPool { pool, held, permit, call, response } = *answered;
             Ok(Some(Routed { pool, held, permit, call, response, trace: attempt.trace }))
         }
         Ok(Climbed::Stale) => Ok(None),
@@ -99,7 +99,7 @@ struct LadderAttempt<'a, 'r> {
 
 /// Outcome of an attempt on all pools.
 enum Climbed<'a> {
-    Answered(Box<Answered<'a>>),
+    Answered(Box<AnsweringPool<'a>>),
     /// The ledger has seen a newer ladder.
     Stale,
     NoRoom,
@@ -107,12 +107,12 @@ enum Climbed<'a> {
 
 /// Outcome of an attempt on one pool.
 enum Step<'a> {
-    Answered(Box<Answered<'a>>),
+    Answered(Box<AnsweringPool<'a>>),
     Stale,
     Next,
 }
 
-struct Answered<'a> {
+struct AnsweringPool<'a> {
     pool: &'a Pool,
     held: Option<HeldReservation>,
     permit: Option<Permit>,
@@ -189,12 +189,22 @@ impl<'r> LadderAttempt<'_, 'r> {
             return Ok(Step::Next);
         }
         self.trace.calls += 1;
-        let failure = match invoke::invoke(app, request, self.admitted, pool, &call).await {
-            Ok(response) => {
-                return Ok(Step::Answered(Box::new(Answered { pool, held, permit, call, response })));
-            }
-            Err(failure) => failure,
-        };
+        match invoke::invoke(app, request, self.admitted, pool, &call).await {
+            Ok(response) => Ok(Step::Answered(Box::new(AnsweringPool { pool, held, permit, call, response }))),
+            Err(failure) => self.after_failure(pool, call, held, permit, failure).await,
+        }
+    }
+
+    /// Gives the reservation on `pool` back, and decides whether the next pool is tried.
+    async fn after_failure(
+        &mut self,
+        pool: &Pool,
+        call: TrackedCall,
+        held: Option<HeldReservation>,
+        permit: Option<Permit>,
+        failure: Failure,
+    ) -> Result<Step<'r>, Failed> {
+        let (app, request) = (self.app, self.request);
         record_denial(app, &failure, &pool.model_id);
         let fault = failure.fault();
         let outage = call.fail(fault).map(|outage| outages::report(app, &request.model, pool, outage));
