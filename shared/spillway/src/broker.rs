@@ -38,7 +38,7 @@ use crate::{
     connections::spawn_for_caller,
     model::Failure,
     pool::Model,
-    problem::{Kind, Problem, SkippedPool},
+    problem::{Kind, Problem},
     quota::{LimitState, Receipt},
     stored_headers::StoredHeaders,
     telemetry::{DenialEvent, RequestEvent},
@@ -110,8 +110,6 @@ pub struct Served {
     pub max_tokens_set: Option<u64>,
     /// State of the tenant's limits.
     pub limit_states: Vec<LimitState>,
-    /// The pools that were tried or passed over before the pool that answers.
-    pub skipped: Vec<SkippedPool>,
 }
 
 /// An answer, whole or streamed.
@@ -239,7 +237,7 @@ async fn attempt_on_ladder(
             let (name, charged) = failed.pool.unzip();
             (receipt.pool_name, receipt.pool) = (name, charged.flatten());
             let receipt = (billed_calls > 0).then(|| Box::new(receipt));
-            let problem = Problem { skipped: failed.trace.skipped, ..failed.problem };
+            let problem = Problem { skipped: Some(Box::new(failed.trace.skipped)), ..failed.problem };
             Err(ServeError { problem, receipt })
         }
     }

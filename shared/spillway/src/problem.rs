@@ -84,8 +84,8 @@ pub struct Problem {
     pub refused_by: Option<RefusedBy>,
     /// The service of the broker that is unavailable, if that is the reason.
     pub unavailable_service: Option<&'static str>,
-    /// The pools that did not take the request.
-    pub skipped: Vec<SkippedPool>,
+    /// The pools that did not take the request. Boxed, because most problems have none.
+    pub skipped: Option<Box<SkippedPools>>,
 }
 
 /// A pool that did not take a request.
@@ -97,11 +97,16 @@ pub struct SkippedPool {
     pub reason: &'static str,
 }
 
-impl SkippedPool {
-    /// Returns the pools with their reasons, such as `pt: tokens_per_minute, od: throttled`.
-    pub fn list(skipped: &[Self]) -> String {
-        let each: Vec<String> = skipped.iter().map(|Self { pool, reason }| format!("{pool}: {reason}")).collect();
-        each.join(", ")
+/// The pools that did not take a request, in the order in which they were tried.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SkippedPools(pub Vec<SkippedPool>);
+
+impl SkippedPools {
+    /// Returns the pools with their reasons, such as `pt: tokens_per_minute, od: throttled`; `None`
+    /// if there are none.
+    pub fn text(&self) -> Option<String> {
+        let each: Vec<String> = self.0.iter().map(|SkippedPool { pool, reason }| format!("{pool}: {reason}")).collect();
+        Some(each.join(", ")).filter(|text| !text.is_empty())
     }
 }
 
@@ -159,7 +164,7 @@ impl Problem {
             retry_after: None,
             refused_by: None,
             unavailable_service: None,
-            skipped: Vec::new(),
+            skipped: None,
         }
     }
 

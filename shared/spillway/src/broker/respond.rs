@@ -18,7 +18,7 @@ use crate::{
     health::TrackedCall,
     model::{EventStream, Failure},
     outage::PoolFault,
-    problem::{Problem, SkippedPool},
+    problem::Problem,
     telemetry::{RequestEvent, RequestOutcome},
     units::UnixMs,
     usage::Usage,
@@ -53,10 +53,10 @@ pub async fn respond(
 ) -> Served {
     let pool = routed.pool.name.clone();
     event.attempts = Some(routed.trace.calls);
-    event.skipped = Some(SkippedPool::list(&routed.trace.skipped)).filter(|skipped| !skipped.is_empty());
+    event.skipped = routed.trace.skipped.text();
     let (max_tokens_set, limit_states) = (admitted.plan.max_tokens_set, admitted.limit_states.clone());
     let deadline = admitted.deadline;
-    let Trace { outage, late_calls, skipped, .. } = routed.trace;
+    let Trace { outage, late_calls, .. } = routed.trace;
     let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), request, outage, late_calls };
     let (permit, call) = (routed.permit, routed.call);
     let mut responder = Responder { app: app.clone(), settlement, permit, call, event, started, deadline };
@@ -73,7 +73,7 @@ pub async fn respond(
             Reply::Stream { headers, deltas }
         }
     };
-    Served { reply, pool, max_tokens_set, limit_states, skipped }
+    Served { reply, pool, max_tokens_set, limit_states }
 }
 
 /// The state of one response.

@@ -169,7 +169,10 @@ impl<'r> LadderAttempt<'_, 'r> {
         };
         let (held, view) = match room::reserve(app, request, self.admitted, pool).await? {
             Room::Unlimited => (None, None),
-            Room::Held(held, view) => (Some(held), Some(view)),
+            Room::Held(room) => {
+                let (held, view) = *room;
+                (Some(held), Some(view))
+            }
             Room::TooSmall => {
                 self.trace.skip(pool, "too_small");
                 return Ok(Step::Next);

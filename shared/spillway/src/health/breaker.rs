@@ -248,7 +248,7 @@ mod tests {
         ) {
             let (mut breaker, mut now, mut periods) = (CircuitBreaker::default(), START, vec![0]);
             for (step, pause_ms) in steps {
-                now = now + Millis::from_ms(pause_ms);
+                now += Millis::from_ms(pause_ms);
                 let period = periods[usize::from(step) % periods.len()];
                 match step {
                     0 | 1 => match breaker.ask(now) {
@@ -261,7 +261,7 @@ mod tests {
                     _ => breaker.abandon_probe(period),
                 }
             }
-            now = now + Millis::from_s(30);
+            now += Millis::from_s(30);
             prop_assert!(!matches!(breaker.ask(now), Permission::Open(_)));
         }
     }

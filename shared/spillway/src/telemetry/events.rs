@@ -8,7 +8,7 @@ use metrique::{
 };
 
 use crate::{
-    problem::{Kind, Problem, RefusedBy, SkippedPool},
+    problem::{Kind, Problem, RefusedBy},
     quota::{Charged, LimitName, Receipt},
     units::{Millis, UnixMs},
 };
@@ -178,7 +178,7 @@ impl RequestEvent {
         let limit_names = problem.refused_by.as_ref().map(RefusedBy::limit_names).unwrap_or_default();
         self.limit = limit_names.first().map(LimitName::to_string);
         self.unavailable_service = problem.unavailable_service;
-        self.skipped = Some(SkippedPool::list(&problem.skipped)).filter(|skipped| !skipped.is_empty());
+        self.skipped = problem.skipped.as_ref().and_then(|skipped| skipped.text());
         self.server_errors = problem.kind.is_server_error().then_some(1);
         self.failed_closed = problem.unavailable_service.map(|_| 1);
     }

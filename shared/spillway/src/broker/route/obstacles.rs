@@ -4,7 +4,7 @@ use crate::{
     broker::{ModelRequest, estimate, outages::MetOutage, problems},
     outage::Outage,
     pool::Pool,
-    problem::{Problem, SkippedPool},
+    problem::{Problem, SkippedPool, SkippedPools},
     units::{Millis, UnixMs},
 };
 
@@ -14,7 +14,7 @@ pub struct Trace {
     /// Number of pools that were called.
     pub calls: u32,
     /// The pools that did not answer, in the order in which they were tried.
-    pub skipped: Vec<SkippedPool>,
+    pub skipped: SkippedPools,
     /// Number of calls that were passed on to the next pool although they may be billed.
     pub late_calls: u64,
     /// The last outage that began with a call of this request.
@@ -23,7 +23,7 @@ pub struct Trace {
 
 impl Trace {
     pub(super) fn skip(&mut self, pool: &Pool, reason: &'static str) {
-        self.skipped.push(SkippedPool { pool: pool.name.clone(), reason });
+        self.skipped.0.push(SkippedPool { pool: pool.name.clone(), reason });
     }
 }
 

@@ -17,7 +17,8 @@ const CONTENDED_RETRY_AFTER: Millis = Millis::from_s(1);
 pub(super) enum Room {
     /// The pool has no limits.
     Unlimited,
-    Held(HeldReservation, View),
+    /// The reservation, and the view of the pool's item.
+    Held(Box<(HeldReservation, View)>),
     Full {
         retry_after: Millis,
         /// The limit that is reached, or what else keeps the request out.
@@ -46,7 +47,7 @@ pub(super) async fn reserve(
     let share_percent = pool.share_percent(request.class, admitted.is_excess);
     let account = accounts::for_pool(&request.model, pool, share_percent);
     match app.ledger.reserve(&account, charge, admitted.deadline).await {
-        Ok(ReserveOutcome::Reserved(held, view)) => Ok(Room::Held(held, view)),
+        Ok(ReserveOutcome::Reserved(held, view)) => Ok(Room::Held(Box::new((held, view)))),
         Ok(ReserveOutcome::Refused(refusal, _)) => {
             Ok(Room::Full { retry_after: refusal.retry_after(), reason: first_limit(&refusal) })
         }
