@@ -6,7 +6,6 @@ mod demo;
 pub mod health;
 pub mod local;
 pub mod replay;
-mod seeds;
 pub mod serve;
 mod server;
 pub mod settings;

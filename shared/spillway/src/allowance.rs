@@ -4,6 +4,8 @@
 //! `store::allowances` counts across processes. This module knows how what a tenant holds is
 //! counted, and how a refusal is reported.
 
+use tracing::warn;
+
 use crate::{
     app::App,
     problem::{Kind, Problem, RefusedBy},
@@ -48,7 +50,9 @@ async fn admit(app: &App, tenant: &Tenant, of: Allowance, amount: u64) -> Result
         }
         TakeOutcome::TooLarge => too_large(tenant, of, amount),
     };
-    app.refusals.add(&tenant.name, &[LimitName::Allowance(of)]).await;
+    if let Err(error) = app.refusals.add(&tenant.name, &[LimitName::Allowance(of)]).await {
+        warn!(%error, "failed to record a refusal");
+    }
     Err(problem)
 }
 

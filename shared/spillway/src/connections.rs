@@ -6,7 +6,6 @@
 //! before a write does, because every request begins with reads of the registry.
 
 mod attempt;
-mod patience;
 mod pool_clock;
 mod resend;
 
@@ -19,7 +18,6 @@ use aws_smithy_http_client::{
 };
 
 pub use attempt::{Attempt, was_sent};
-pub use patience::{CallerTimeouts, MAX_SILENT_TIME, OutOfTime, Patience, TimeLimits, spawn_for_caller};
 pub use resend::ResendingClient;
 
 use crate::clock::Clock;

@@ -6,15 +6,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use aws_sdk_dynamodb::Client;
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
+use tokio::sync::Mutex as AsyncMutex;
 use tracing::warn;
 
 use super::{
@@ -27,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connections::{MAX_SILENT_TIME, ResendingClient, TimeLimits},
+    connections::ResendingClient,
     quota::{
         Allowance,
         allowance::{self, Tab},
@@ -38,10 +35,6 @@ use crate::{
 
 /// Time until the next try if the item accepts no more writes at the moment.
 const BUSY_PAUSE: Millis = Millis::from_s(1);
-
-/// Longest time of a write, and of a wait for the write of another request. After that, the request
-/// is admitted, so a caller waits less than for other writes.
-const WRITE_LIMITS: TimeLimits = TimeLimits { for_caller: Duration::from_secs(1), in_background: MAX_SILENT_TIME };
 
 /// Maximum time of a count. A tenant that has more than can be counted in this time stays refused.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -61,32 +54,9 @@ pub enum TakeOutcome {
 #[derive(Clone)]
 pub struct Allowances {
     items: Items,
-    tabs: Arc<Mutex<HashMap<String, Arc<SharedTab>>>>,
+    tabs: Arc<Mutex<HashMap<String, Arc<AsyncMutex<Tab>>>>>,
     clock: Clock,
     clock_skew: ClockSkew,
-}
-
-/// A tab of this process.
-#[derive(Default)]
-struct SharedTab {
-    tab: AsyncMutex<Tab>,
-    /// Whether the holder of the tab counts what the tenant has, which may take long.
-    is_counting: AtomicBool,
-}
-
-impl SharedTab {
-    /// Locks the tab. Returns `None` if its holder waits for a store that does not answer.
-    async fn lock(&self) -> Option<MutexGuard<'_, Tab>> {
-        loop {
-            if let Ok(tab) = WRITE_LIMITS.apply(self.tab.lock()).await {
-                self.is_counting.store(false, Ordering::Relaxed);
-                return Some(tab);
-            }
-            if !self.is_counting.load(Ordering::Relaxed) {
-                return None;
-            }
-        }
-    }
 }
 
 impl Allowances {
@@ -108,18 +78,14 @@ impl Allowances {
         if amount > max {
             return TakeOutcome::TooLarge;
         }
-        let shared = self.tab(&key);
+        let tab = self.tab(&key);
         // Held during the write, so that no request of this process is admitted beside a refusal.
-        let Some(mut tab) = shared.lock().await else { return TakeOutcome::Taken };
+        let mut tab = tab.lock().await;
         let now = self.clock.now();
         if let Some(retry_after) = tab.refusal(amount, now) {
             return TakeOutcome::Full { retry_after };
         }
         let Some(sum) = tab.put(amount, of.max_tab(max), now) else { return TakeOutcome::Taken };
-        let count = async {
-            shared.is_counting.store(true, Ordering::Relaxed);
-            count.await
-        };
         let written = Box::pin(self.write(&key, of, sum, max, count)).await;
         let full_until = written.unwrap_or_else(|error| {
             warn!(key, %error, "failed to write an allowance; the request is admitted");
@@ -152,7 +118,7 @@ impl Allowances {
         loop {
             let now = self.clock.now();
             let Some(take) = allowance::take(of, sum, max, now) else { return Ok(Some(now + BUSY_PAUSE)) };
-            let image = match WRITE_LIMITS.apply(self.items.update(key, &take, NonceAttribute::Added)).await?? {
+            let image = match self.items.update(key, &take, NonceAttribute::Added).await? {
                 UpdateOutcome::Done(_) => return Ok(None),
                 UpdateOutcome::Busy => return Ok(Some(now + BUSY_PAUSE)),
                 UpdateOutcome::Refused(image) => image,
@@ -174,7 +140,7 @@ impl Allowances {
         count: impl Future<Output = Result<u64, StoreError>>,
     ) -> Result<(), StoreError> {
         let begin = allowance::begin_count(of, self.clock.now());
-        let begun = match WRITE_LIMITS.apply(self.items.update(key, &begin, NonceAttribute::Added)).await?? {
+        let begun = match self.items.update(key, &begin, NonceAttribute::Added).await? {
             UpdateOutcome::Done(begun) if of != Allowance::OtherRequests => begun,
             _ => return Ok(()),
         };
@@ -182,7 +148,7 @@ impl Allowances {
         match tokio::time::timeout(COUNT_TIMEOUT, count).await.unwrap_or_else(|_| Err(timed_out())) {
             Ok(counted) => {
                 let end = allowance::end_count(&begun, counted);
-                WRITE_LIMITS.apply(self.items.update(key, &end, NonceAttribute::Added)).await?.map(drop)
+                self.items.update(key, &end, NonceAttribute::Added).await.map(drop)
             }
             Err(error) => {
                 warn!(key, %error, "failed to count what a tenant holds");
@@ -191,7 +157,7 @@ impl Allowances {
         }
     }
 
-    fn tab(&self, key: &str) -> Arc<SharedTab> {
+    fn tab(&self, key: &str) -> Arc<AsyncMutex<Tab>> {
         let mut tabs = self.tabs.lock().unwrap_or_else(PoisonError::into_inner);
         match tabs.get(key) {
             Some(tab) => Arc::clone(tab),

@@ -16,7 +16,6 @@ use unknown::UnknownReads;
 use super::{RegistryError, StoreError, cache::Cache, rows::Consistency};
 use crate::{
     clock::Clock,
-    connections::spawn_for_caller,
     pool::{Catalogue, Model},
     problem::Problem,
     tenant::{ApiKey, CallerRecord, Endpoint, KeyRecord, Tenant},
@@ -146,7 +145,7 @@ impl Registry {
     fn prefetch_catalogue(&self) {
         if self.catalogue.is_cold(ALL_MODELS) {
             let registry = self.clone();
-            spawn_for_caller(async move { registry.catalogue().await });
+            tokio::spawn(async move { registry.catalogue().await });
         }
     }
 
@@ -158,13 +157,13 @@ impl Registry {
         key: RowKey,
     ) -> Result<Option<Arc<T>>, RegistryError> {
         if !cache.is_unknown(id) {
-            return Ok(cache.get(id, |_| self.row(key.clone())).await?);
+            return Ok(cache.get(id, |_| self.row(key)).await?);
         }
         let unknown_reads = || self.unknown_reads.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(retry_after) = unknown_reads().wait(self.clock.now()) {
             return Err(RegistryError::TooManyUnknown { retry_after });
         }
-        let row = cache.get(id, |_| self.row(key.clone())).await?;
+        let row = cache.get(id, |_| self.row(key)).await?;
         if row.is_none() {
             unknown_reads().count(self.clock.now());
         }

@@ -3,7 +3,6 @@
 #[path = "../support/world/mod.rs"]
 mod world;
 
-mod carry_over;
 mod composed;
 mod examples;
 mod item;

@@ -31,9 +31,8 @@ pub(in crate::store) enum NonceAttribute {
     Settled,
 }
 
-/// A random number, used for one write and its repetitions.
-#[derive(Debug, Clone)]
-pub(in crate::store) struct Nonce {
+/// A random number, used for one write.
+pub(super) struct Nonce {
     attribute: &'static str,
     value: AttributeValue,
 }
@@ -43,7 +42,7 @@ impl Nonce {
     ///
     /// # Errors
     /// Returns an error if the system cannot generate random bytes.
-    pub(in crate::store) fn new(attribute: NonceAttribute) -> Result<Self, StoreError> {
+    pub fn new(attribute: NonceAttribute) -> Result<Self, StoreError> {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes)
             .map_err(|error| StoreError::Unavailable(format!("the system cannot generate random bytes: {error}")))?;
@@ -55,7 +54,7 @@ impl Nonce {
     }
 
     /// Makes `write` set this nonce, on the condition that the item does not have it.
-    pub(super) fn mark(&self, write: &mut Compiled) {
+    pub fn mark(&self, write: &mut Compiled) {
         let Self { attribute, value } = self;
         match write.update.strip_prefix("SET ") {
             Some(sets) => write.update = format!("SET {attribute} = :n, {sets}"),
@@ -70,7 +69,7 @@ impl Nonce {
     }
 
     /// Whether `item` has this nonce, so that the write has taken effect.
-    pub(super) fn is_in(&self, item: Option<&HashMap<String, AttributeValue>>) -> bool {
+    pub fn is_in(&self, item: Option<&HashMap<String, AttributeValue>>) -> bool {
         item.and_then(|item| item.get(self.attribute)) == Some(&self.value)
     }
 }

@@ -36,7 +36,6 @@ pub enum Written {
 }
 
 /// The primary key of a row.
-#[derive(Debug, Clone)]
 pub(super) struct RowKey {
     pk: String,
     sk: String,
