@@ -21,6 +21,8 @@ use crate::support::{
 struct Process {
     child: Child,
     url: String,
+    /// Variables with which a command uses the services of the process.
+    variables: Vec<(String, String)>,
 }
 
 impl Process {
@@ -28,8 +30,31 @@ impl Process {
     async fn start(config: &Path, data: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spillway"));
         command.args(["local", "--port", "0", "--config"]).arg(config).arg("--data").arg(data);
-        let (child, url) = process::until_ready(command).await;
-        Self { child, url }
+        let (child, url, variables) = process::until_ready_with_variables(command).await;
+        Self { child, url, variables }
+    }
+
+    /// Runs a command against the services of the process, as an operator does.
+    fn run(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spillway"));
+        command.args(arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        let output = command.output().expect("the program");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Returns the status of a chat with a key.
+    async fn status_of(&self, http: &Client, key: &str, model: &str) -> u16 {
+        let mut body = chat(5, 5);
+        body["model"] = json!(model);
+        let request = http.post(format!("{}/v1/chat/completions", self.url)).bearer_auth(key).json(&body);
+        Answer::to(request).await.status
+    }
+
+    /// Asks the process to stop, and waits for its end.
+    async fn stop(self) {
+        self.interrupt();
+        assert_eq!(self.exit_code().await, Some(0));
     }
 
     fn chat(&self, http: &Client, body: &Value) -> RequestBuilder {
@@ -304,4 +329,68 @@ async fn ctrl_c_finishes_and_settles_the_requests_in_flight() {
     let process = installation.start().await;
     let quota = process.get(&http, "/v1/quota").await.json();
     assert_eq!((&quota["settled"]["output_tokens"], process.in_flight(&http).await), (&json!(100), 0));
+}
+
+/// Settings with the tenants `changed`, `deleted` and `kept`, and two models.
+const SEEDS: &str = r#"
+    [[tenants]]
+    name = "changed"
+    limits = { requests_per_minute = 60 }
+    [[tenants]]
+    name = "deleted"
+    [[tenants]]
+    name = "kept"
+    limits = { requests_per_minute = 60 }
+    [[models]]
+    name = "m"
+    [[models.ladder]]
+    name = "on-demand"
+    kind = "on_demand"
+    model_id = "sim.model"
+    [[models]]
+    name = "gone"
+    [[models.ladder]]
+    name = "on-demand"
+    kind = "on_demand"
+    model_id = "sim.gone"
+"#;
+
+#[tokio::test]
+async fn what_was_changed_at_run_time_survives_a_restart_until_the_file_changes() {
+    let keys = ["changed", "deleted", "kept"].map(|tenant| format!("{tenant} = \"{}\"\n", key(tenant))).concat();
+    let settings = format!("{SEEDS}[keys]\n{keys}");
+    let installation = Installation::with_config(&settings);
+    let file = |name: &str| installation.folder.path().join(name).to_str().expect("text").to_owned();
+    let limit = |process: &Process, tenant: &str| {
+        let shown = process.run(&["quota", tenant]);
+        shown.lines().find_map(|line| line.strip_prefix("requests_per_minute")?.split_whitespace().next()?.parse().ok())
+    };
+    let http = Client::new();
+
+    let process = installation.start().await;
+    let raised = "[[tenants]]\nname = \"changed\"\nlimits = { requests_per_minute = 600 }\n\
+                  [[tenants]]\nname = \"new\"\n";
+    std::fs::write(file("raised.toml"), raised).expect("written");
+    process.run(&["tenants", "apply", &file("raised.toml")]);
+    process.run(&["tenants", "delete", "deleted"]);
+    process.run(&["models", "delete", "gone"]);
+    process.run(&["keys", "revoke", &key("kept")]);
+    let created = process.run(&["keys", "create", "new"]).trim().to_owned();
+    process.stop().await;
+
+    let process = installation.start().await;
+    assert_eq!((limit(&process, "changed"), limit(&process, "kept")), (Some(600), Some(60)));
+    assert_eq!(process.status_of(&http, &created, "m").await, 200, "a created tenant and key");
+    assert_eq!(process.status_of(&http, &key("changed"), "gone").await, 404, "a deleted model");
+    assert_eq!(process.status_of(&http, &key("deleted"), "m").await, 401, "a deleted tenant");
+    assert_eq!(process.status_of(&http, &key("kept"), "m").await, 401, "a revoked key");
+    process.stop().await;
+
+    // The operator edits one entry, and its limit is the one of the file again.
+    let lowered = settings.replacen("requests_per_minute = 60 }", "requests_per_minute = 30 }", 1);
+    std::fs::write(file("config.toml"), lowered).expect("written");
+    let process = installation.start().await;
+    assert_eq!((limit(&process, "changed"), limit(&process, "kept")), (Some(30), Some(60)));
+    assert_eq!(process.status_of(&http, &key("deleted"), "m").await, 401);
+    process.stop().await;
 }

@@ -45,6 +45,16 @@ async fn paid_capacity_is_used_first_wherever_it_is_listed() {
     assert_eq!(calls(&deployment.simulator().await, "second"), 0);
 }
 
+/// The large request reserves more than a sixth of the pool's minute. A pool that is spent evenly
+/// would need five seconds without another request for it.
+#[tokio::test]
+async fn a_large_request_reaches_paid_capacity_beside_small_ones() {
+    let deployment = two_pools("sim.first", "limits = { tokens_per_minute = 6000 }", "").await;
+    for body in [chat(5, 8), chat(5, 3_000), chat(5, 8)] {
+        assert_eq!(pool_of(&deployment.ask(PATH, "t", &body).await), "first");
+    }
+}
+
 #[tokio::test]
 async fn a_full_pool_leads_to_the_next_until_it_has_room_again() {
     let deployment = two_pools("sim.first", "limits = { in_flight = 1 }", "tokens_per_second = 1").await;
@@ -81,35 +91,39 @@ async fn a_pool_that_cannot_answer_now_leads_to_the_next_and_costs_nothing() {
     for (model_id, fault) in faults {
         let simulator = format!("[[simulator.pools]]\nmodel_id = \"first\"\n{fault}\n");
         let deployment = two_pools(model_id, "limits = { in_flight = 1 }", &simulator).await;
-        let mut expected = 0;
         for (path, body) in three_chats(5, Some(8)) {
-            expected += 1;
             assert_eq!(pool_of(&deployment.ask(path, "t", &body).await), "second", "{model_id} {fault} {path}");
-            let simulator = deployment.simulator().await;
-            assert_eq!(
-                calls(&simulator, model_id),
-                expected,
-                "{fault}: the reservation of the first pool is released each time"
-            );
+            // Longer than an outage.
+            deployment.world.advance(25_000);
         }
+        let simulator = deployment.simulator().await;
+        assert_eq!(calls(&simulator, model_id), 3, "{fault}: the reservation of the first pool is released each time");
         let quota = deployment.quota("t").await;
-        assert_eq!((used(&quota, "requests_per_minute"), used(&quota, "tokens_per_minute")), (3, 3 * 14));
+        assert_eq!((&quota["settled"]["requests"], &quota["settled"]["output_tokens"]), (&json!(3), &json!(15)));
     }
 }
 
 #[tokio::test]
 async fn a_permanent_error_ends_the_request_immediately_and_costs_nothing() {
-    let expected = [("sim.refuses", [400, 400, 400]), ("sim.denied", [502, 502, 424])];
-    for (model_id, statuses) in expected {
-        let deployment = two_pools(model_id, "limits = { in_flight = 1 }", "").await;
-        let before = charged(&deployment.quota("t").await);
-        for ((path, body), status) in three_chats(5, Some(8)).into_iter().zip(statuses) {
-            let answer = deployment.ask(path, "t", &body).await;
-            assert_eq!(answer.status, status, "{model_id} {path}: {}", answer.text());
-            assert_eq!(charged(&deployment.quota("t").await), before, "{model_id}");
-        }
-        let simulator = deployment.simulator().await;
-        assert_eq!((calls(&simulator, model_id), calls(&simulator, "second")), (3, 0), "{model_id}");
+    let deployment = two_pools("sim.refuses", "limits = { in_flight = 1 }", "").await;
+    let before = charged(&deployment.quota("t").await);
+    for (path, body) in three_chats(5, Some(8)) {
+        let answer = deployment.ask(path, "t", &body).await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        assert_eq!(charged(&deployment.quota("t").await), before, "{path}");
+    }
+    let simulator = deployment.simulator().await;
+    assert_eq!((calls(&simulator, "sim.refuses"), calls(&simulator, "second")), (3, 0));
+}
+
+#[tokio::test]
+async fn a_model_that_bedrock_denies_in_every_pool_is_the_brokers_fault_and_costs_nothing() {
+    let deployment = Deployment::start(&deployment(FIELDS, &pool("only", "on_demand", "sim.denied", ""))).await;
+    let before = charged(&deployment.quota("t").await);
+    for ((path, body), status) in three_chats(5, Some(8)).into_iter().zip([502, 502, 424]) {
+        let answer = deployment.ask(path, "t", &body).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        assert_eq!(charged(&deployment.quota("t").await), before, "{path}");
     }
 }
 
@@ -117,7 +131,7 @@ async fn a_permanent_error_ends_the_request_immediately_and_costs_nothing() {
 async fn the_reason_of_a_denial_is_logged_and_not_sent_to_the_caller() {
     let logs = Recorded::default();
     let _logging = record_logs(&logs);
-    let deployment = two_pools("sim.denied", "", "").await;
+    let deployment = Deployment::start(&deployment(FIELDS, &pool("only", "on_demand", "sim.denied", ""))).await;
     let answer = deployment.ask(PATH, "t", &chat(5, 8)).await;
     let reason = "You don't have access to the model";
     assert_eq!((answer.status, answer.text().contains(reason)), (502, false), "{}", answer.text());

@@ -10,17 +10,29 @@ use spillway::{app::App, config::Config, telemetry::Telemetry};
 use spillway_command::{settings::Settings, world};
 use spillway_stand_ins::StandIns;
 
-use super::{answer::within, key};
+use super::{answer::within, key, time::eventually};
 
 /// Starts `command` and waits until it reports that it is ready. Returns the process and its URL.
-pub async fn until_ready(mut command: Command) -> (Child, String) {
+pub async fn until_ready(command: Command) -> (Child, String) {
+    let (child, url, _) = until_ready_with_variables(command).await;
+    (child, url)
+}
+
+/// The same, with the variables that the process prints for a shell.
+pub async fn until_ready_with_variables(mut command: Command) -> (Child, String, Vec<(String, String)>) {
     let started = tokio::task::spawn_blocking(move || {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program");
         let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-        let ready = lines.find_map(|line| line.expect("text").strip_prefix("ready ").map(str::to_owned));
+        let mut variables = Vec::new();
+        let ready = lines.find_map(|line| {
+            let line = line.expect("text");
+            let variable = line.strip_prefix("export ").and_then(|variable| variable.split_once('='));
+            variables.extend(variable.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            line.strip_prefix("ready ").map(str::to_owned)
+        });
         // The events of the requests follow.
         std::thread::spawn(move || lines.for_each(drop));
-        (child, ready.expect("a line that says ready"))
+        (child, ready.expect("a line that says ready"), variables)
     });
     within(started).await.expect("started")
 }
@@ -50,6 +62,19 @@ impl ServeProcess {
         command.args(["serve", "--port", "0"]).args(arguments).envs(variables(&config)).envs(stand_ins.endpoints());
         let (child, url) = until_ready(command).await;
         Self { child, url, http: Client::new(), app, _stand_ins: stand_ins }
+    }
+
+    /// Asks the process to stop (SIGTERM), and waits for its end. Returns whether it ended well.
+    pub async fn stop(&mut self) -> bool {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
+        let mut status = None;
+        eventually("the process ends", async || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        })
+        .await;
+        status.is_some_and(|status| status.success())
     }
 
     /// Builds a POST request with the key of `t`.

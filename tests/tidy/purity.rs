@@ -9,7 +9,7 @@ use super::source::{Source, assert_none, product_items, rust_files};
 const LIBRARY: &str = "shared/spillway/src/";
 
 /// Modules of facts and decisions, and pure files in other modules. Time is an argument to them.
-const PURE: [&str; 28] = [
+const PURE: [&str; 30] = [
     "batch",
     "chat",
     "dialect",
@@ -26,16 +26,18 @@ const PURE: [&str; 28] = [
     "price",
     "problem",
     "quota",
+    "outage",
     "retention",
     "stored_headers",
     "tenant",
     "units",
     "usage",
     "validate",
-    "concurrency/rests",
     "concurrency/window",
     "drain/lease",
     "drain/time_budget",
+    "health/breaker",
+    "health/first_bytes",
     "webhook/backoff",
     "webhook/event",
 ];

@@ -27,11 +27,12 @@ use std::{
 
 use encoding::Encoding;
 use fleet::Fleet;
-use goals::Goal;
 use load::{Kind, MAX_SIZED_TOKENS, Sizing};
 use scenario::Scenario;
 use simulation::Outcome;
 use table::Table;
+
+use crate::goal::{self, Goal};
 
 /// Arguments of `spillway-bench ledger`.
 #[derive(Debug, clap::Args)]
@@ -68,10 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .chain(goals::for_pools(&pools[1]))
         .chain(goals::for_right_sizing(off, ordinary, adversary))
         .collect();
-    goals.iter().for_each(|goal| println!("{}", goal.line()));
-    let missed = goals.iter().filter(|goal| !goal.is_met()).count();
-    anyhow::ensure!(missed == 0, "{missed} of {} goals missed", goals.len());
-    Ok(())
+    goal::check(&goals)
 }
 
 /// Runs all `scenarios`, one per core at a time.
@@ -175,7 +173,7 @@ fn tenants_table(outcomes: &[Outcome]) -> Table<'_> {
 }
 
 fn pools_table(outcomes: &[Outcome]) -> Table<'_> {
-    let table = Table::new("Tenants and two pools (burst 5 s) that the hot tenant oversubscribes", outcomes);
+    let table = Table::new("Tenants and two pools that the hot tenant oversubscribes", outcomes);
     traffic(table)
         .row("provisioned pool: use of its limit", 3, |outcome| outcome.pools[0].utilisation)
         .row("  worst 60 s / limit", 3, |outcome| outcome.pools[0].worst_60_s)

@@ -2,10 +2,12 @@
 //!
 //! It is not part of the `spillway` command, because operators do not need it.
 
+mod goal;
 mod ledger;
 mod overflow;
 mod overhead;
 mod process;
+mod utilisation;
 
 use anyhow::bail;
 use clap::Parser;
@@ -24,6 +26,8 @@ struct Cli {
 enum Command {
     /// Simulate admission for 300 tenants in virtual time, and compare it with three alternatives
     Ledger(ledger::Args),
+    /// Replay a trace in virtual time, and measure how much of it a provisioned pool serves
+    Utilisation(utilisation::Args),
     /// Measure what the broker adds to a call, compared with the same call to the simulator itself
     Overhead(overhead::Args),
     /// Check that overflow loses no request and starves no tenant, and measure its cost
@@ -35,6 +39,7 @@ async fn main() -> anyhow::Result<()> {
     telemetry::init_logs(&Config::from_env()?);
     match Cli::parse().command {
         Command::Ledger(args) => ledger::run(&args),
+        Command::Utilisation(args) => utilisation::run(&args),
         Command::Overhead(args) => until_signal(overhead::run(&args)).await,
         Command::Overflow(args) => until_signal(overflow::run(&args)).await,
     }

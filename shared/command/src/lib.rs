@@ -6,6 +6,7 @@ mod demo;
 pub mod health;
 pub mod local;
 pub mod replay;
+mod seeds;
 pub mod serve;
 mod server;
 pub mod settings;

@@ -78,8 +78,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let token = CancellationToken::new();
     let queue = app.queue.clone().filter(|_| args.drain_concurrency > 0);
     let pump = queue.map(|queue| tokio::spawn(drain::pump(app.clone(), queue, args.drain_concurrency, token.clone())));
+    let api = app.clone();
     let handler = move |mut request| {
-        let app = app.clone();
+        let app = api.clone();
         if args.trust_access_key_ids {
             server::trust_access_key_id(&mut request);
         }
@@ -100,5 +101,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Ok(())
     };
     let finished = tokio::time::timeout(args.stop_timeout, finish).await;
+    shutdown::flush(&app).await;
     finished.with_context(|| format!("requests or jobs still ran {:?} after the signal to stop", args.stop_timeout))?
 }

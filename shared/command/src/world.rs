@@ -19,7 +19,6 @@ use spillway::{
     queue::Queue,
     store::tables,
     telemetry::Telemetry,
-    tenant::{ApiKey, CallerRecord, KeyRecord, caller_id},
     units::Millis,
 };
 use spillway_stand_ins::{StandIns, browser, clock::Clock as StandInClock};
@@ -28,9 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    seeds::Seeds,
     server::{self, ConnectionLimits, Listener},
     settings::Settings,
-    shutdown::STOP_TIMEOUT,
+    shutdown::{STOP_TIMEOUT, flush},
     tls::{self, Tls},
 };
 
@@ -47,7 +47,7 @@ const BUCKET: &str = "spillway-bodies";
 pub struct Options {
     /// Tenants, models, keys and simulator settings.
     pub settings: Settings,
-    /// Whether the settings replace entries that the registry already holds.
+    /// Whether the settings are written to a registry that has tenants already.
     pub apply_settings: bool,
     /// Directory for state that survives a restart; `None` keeps state in memory.
     pub data: Option<PathBuf>,
@@ -116,9 +116,10 @@ impl World {
         let mut app = App::new(&config, clients, options.telemetry);
         // Webhook endpoints are on this machine too.
         app.outbound = app.outbound.with_loopback();
-        let is_new = app.registry.tenants().await?.is_empty();
+        let seeds = options.data.as_deref().map(Seeds::read).transpose()?.unwrap_or_default();
+        let is_new = seeds.is_empty() && app.registry.tenants().await?.is_empty();
         if is_new || options.apply_settings {
-            seed(&app, &options.settings).await?;
+            seeds.plant(&app.registry, &options.settings).await?;
         }
         let shutdown = CancellationToken::new();
         let pump = tokio::spawn(spillway::drain::pump(app.clone(), queue, options.drain_concurrency, shutdown.clone()));
@@ -146,6 +147,7 @@ impl World {
         if timeout(STOP_TIMEOUT, join(self.server, self.pump)).await.is_err() {
             warn!("cut off requests or jobs that still ran after the signal to stop");
         }
+        flush(&self.app).await;
         self.stand_ins.stop().await;
     }
 }
@@ -217,20 +219,5 @@ pub fn print_environment(stand_ins: &StandIns, config: &Config) {
 /// # Errors
 /// Returns an error if a key or an access key ID is not valid, or the registry is unavailable.
 pub async fn seed(app: &App, settings: &Settings) -> anyhow::Result<()> {
-    for tenant in &settings.tenants {
-        app.registry.put_tenant(tenant).await?;
-    }
-    for model in &settings.models {
-        app.registry.put_model(model).await?;
-    }
-    for (tenant, key) in &settings.keys {
-        let key =
-            ApiKey::parse(key).with_context(|| format!("the key of {tenant} is not sk-spill-<key id>-<secret>"))?;
-        app.registry.put_key(&KeyRecord::new(&key, tenant, None)).await?;
-    }
-    for (tenant, id) in &settings.access_keys {
-        let id = caller_id(id).with_context(|| format!("the access key ID of {tenant} must be visible ASCII"))?;
-        app.registry.put_caller(&CallerRecord { id, tenant: tenant.clone() }).await?;
-    }
-    Ok(())
+    Seeds::default().plant(&app.registry, settings).await
 }

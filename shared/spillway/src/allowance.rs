@@ -4,8 +4,6 @@
 //! `store::allowances` counts across processes. This module knows how what a tenant holds is
 //! counted, and how a refusal is reported.
 
-use tracing::warn;
-
 use crate::{
     app::App,
     problem::{Kind, Problem, RefusedBy},
@@ -50,9 +48,7 @@ async fn admit(app: &App, tenant: &Tenant, of: Allowance, amount: u64) -> Result
         }
         TakeOutcome::TooLarge => too_large(tenant, of, amount),
     };
-    if let Err(error) = app.refusals.add(&tenant.name, &[LimitName::Allowance(of)]).await {
-        warn!(%error, "failed to record a refusal");
-    }
+    app.refusals.add(&tenant.name, &[LimitName::Allowance(of)]).await;
     Err(problem)
 }
 

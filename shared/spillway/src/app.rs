@@ -12,7 +12,8 @@ use crate::{
     clock::Clock,
     concurrency::ConcurrencyLimiter,
     config::Config,
-    connections::{HttpClients, ResendingClient},
+    connections::{CallerTimeouts, HttpClients, MAX_SILENT_TIME, ResendingClient},
+    health::PoolHealth,
     idempotency::SharedCalls,
     model::Models,
     outbound::Outbound,
@@ -57,6 +58,8 @@ pub struct App {
     pub models: Models,
     /// Limits the calls that the jobs of this process make.
     pub concurrency: ConcurrencyLimiter,
+    /// Health of the pools.
+    pub health: PoolHealth,
     /// Bounds the memory of the bodies that this process holds.
     pub body_memory: BodyMemory,
     pub telemetry: Telemetry,
@@ -73,24 +76,36 @@ pub struct Endpoints {
     pub bedrock_runtime: String,
 }
 
-/// Timeout of a ledger write. After it, an immediate error is worth more to the caller than a
-/// longer wait.
-const LEDGER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Timeout of an attempt to read or write the registry or a job, while a caller waits for it. The
+/// SDK retries, which is safe for all of these writes, so a connection that died costs a caller a
+/// part of its patience.
+const STORE_ATTEMPT_FOR_CALLER: Duration = Duration::from_secs(1);
 
-/// Timeout of one attempt to read or write the registry or a job. Without it, a silent connection
-/// would block its caller, or a job slot of the drain, forever. The SDK retries, which is safe for
-/// all of these writes.
+/// The same timeout while no caller waits.
 const STORE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pause before the SDK retries a read or write of the registry or a job; it doubles. A pooled
-/// connection that died meanwhile should cost a caller little.
-const STORE_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Timeout of all attempts together, while no caller waits. A silent store must not block a job
+/// slot of the drain.
+const STORE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Timeout of one attempt at a queue operation. A long poll legitimately waits for 20 seconds.
-const QUEUE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause before the SDK retries an operation of DynamoDB or S3; it doubles. A pooled connection
+/// that died meanwhile should cost a caller little.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Timeout of one attempt at a bucket operation. The largest objects take several seconds.
-const BUCKET_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Timeout of a queue operation while a caller waits. The job of a message that is not sent is
+/// stored, and the sweep sends the message.
+const QUEUE_TIMEOUT_FOR_CALLER: Duration = Duration::from_millis(1_500);
+
+/// Timeout of one attempt at a queue operation while no caller waits. A receive has a longer one,
+/// because of its long poll.
+const QUEUE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Timeout of all attempts at a queue operation together, while no caller waits.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time to connect to Bedrock. To the farthest region, TCP and TLS take less than a second. After
+/// it, the call goes to the next pool.
+const MODEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Loads the AWS configuration from the environment: region, credentials and `AWS_ENDPOINT_URL_…`.
 pub async fn aws() -> SdkConfig {
@@ -137,14 +152,23 @@ impl Clients {
         let http = HttpClients::new(&clock)?;
         let aws = &aws.to_builder().http_client(http.pooled.clone()).build();
         let skew = ClockSkew::new(clock.clone());
-        let attempt = |timeout| TimeoutConfig::builder().operation_attempt_timeout(timeout).build();
+        let timeouts = |operation, attempt| {
+            TimeoutConfig::builder().operation_timeout(operation).operation_attempt_timeout(attempt).build()
+        };
+        let for_caller = |operation, attempt| CallerTimeouts { operation, attempt };
+        let retries = RetryConfig::standard().with_initial_backoff(RETRY_PAUSE);
         let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(aws)
             .interceptor(skew.clone())
-            .retry_config(RetryConfig::standard().with_initial_backoff(STORE_RETRY_PAUSE))
-            .timeout_config(attempt(STORE_ATTEMPT_TIMEOUT));
-        let mut sqs = aws_sdk_sqs::config::Builder::from(aws).timeout_config(attempt(QUEUE_ATTEMPT_TIMEOUT));
-        let mut s3 = aws_sdk_s3::config::Builder::from(aws).timeout_config(attempt(BUCKET_ATTEMPT_TIMEOUT));
+            .interceptor(for_caller(MAX_SILENT_TIME, STORE_ATTEMPT_FOR_CALLER))
+            .retry_config(retries.clone())
+            .timeout_config(timeouts(STORE_TIMEOUT, STORE_ATTEMPT_TIMEOUT));
+        let mut sqs = aws_sdk_sqs::config::Builder::from(aws)
+            .interceptor(for_caller(QUEUE_TIMEOUT_FOR_CALLER, QUEUE_TIMEOUT_FOR_CALLER))
+            .timeout_config(timeouts(QUEUE_TIMEOUT, QUEUE_ATTEMPT_TIMEOUT));
+        let mut s3 = aws_sdk_s3::config::Builder::from(aws).retry_config(retries);
+        let connect = TimeoutConfig::builder().connect_timeout(MODEL_CONNECT_TIMEOUT).build();
         let mut bedrock_runtime = aws_sdk_bedrockruntime::config::Builder::from(aws)
+            .timeout_config(connect)
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoints) = endpoints {
@@ -154,9 +178,10 @@ impl Clients {
             s3 = s3.endpoint_url(&endpoints.s3).force_path_style(true);
             bedrock_runtime = bedrock_runtime.endpoint_url(&endpoints.bedrock_runtime);
         }
-        let prompt = TimeoutConfig::builder().operation_timeout(LEDGER_TIMEOUT).build();
-        let idempotency = dynamodb.clone().timeout_config(prompt);
-        let ledger = idempotency.clone().retry_config(RetryConfig::disabled());
+        // Callers wait for these writes, also if a task makes one write for several callers.
+        let idempotency = dynamodb.clone().timeout_config(timeouts(MAX_SILENT_TIME, STORE_ATTEMPT_FOR_CALLER));
+        let ledger = dynamodb.clone().timeout_config(timeouts(MAX_SILENT_TIME, MAX_SILENT_TIME));
+        let ledger = ledger.retry_config(RetryConfig::disabled());
         let ledger = |http| aws_sdk_dynamodb::Client::from_conf(ledger.clone().http_client(http).build());
         let bedrock_runtime =
             |http| aws_sdk_bedrockruntime::Client::from_conf(bedrock_runtime.clone().http_client(http).build());
@@ -209,6 +234,7 @@ impl App {
             blobs,
             models: Models::new(clients.bedrock_runtime),
             concurrency: ConcurrencyLimiter::new(clock.clone()),
+            health: PoolHealth::new(clock.clone()),
             body_memory: BodyMemory::new(config.body_memory_mib),
             telemetry,
             path_prefix: config.path_prefix.as_str().into(),

@@ -2,8 +2,13 @@
 //!
 //! The bucket encrypts its objects and deletes them when they expire. Every key begins with the
 //! name of the tenant. Only the functions read the bucket.
+//!
+//! A bucket that is silent fails an operation after [`SILENCE`]. An upload or a download may take
+//! longer, as long as bytes move.
 
-use std::error::Error;
+mod upload;
+
+use std::{error::Error, time::Duration};
 
 use aws_sdk_s3::{
     Client,
@@ -14,12 +19,27 @@ use aws_sdk_s3::{
 };
 use bytes::{Bytes, BytesMut};
 
-use crate::{error_chain::with_causes, units::Millis};
+use crate::{
+    connections::{MAX_SILENT_TIME, OutOfTime, TimeLimits},
+    error_chain::with_causes,
+    units::Millis,
+};
+use upload::ObservedUpload;
+
+/// Longest silence of the bucket. S3 copies the largest object, of 64 MiB, in about a second.
+const SILENCE: TimeLimits = TimeLimits { for_caller: MAX_SILENT_TIME, in_background: Duration::from_secs(20) };
 
 /// S3 is unavailable, or refused a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the bucket failed: {0}")]
 pub struct BlobError(String);
+
+/// Longest silence during one attempt at an upload, so that a caller has the patience for two.
+const UPLOAD_SILENCE: TimeLimits =
+    TimeLimits { for_caller: Duration::from_millis(1_200), in_background: SILENCE.in_background };
+
+/// Maximum of attempts at an upload to a silent bucket. The SDK repeats an upload that fails.
+const MAX_UPLOAD_ATTEMPTS: u32 = 2;
 
 /// The bucket.
 #[derive(Debug, Clone)]
@@ -44,7 +64,7 @@ impl Blobs {
     /// # Errors
     /// Returns an error if the bucket cannot be created.
     pub async fn create(client: Client, bucket: &str) -> Result<Self, BlobError> {
-        match client.create_bucket().bucket(bucket).send().await {
+        match SILENCE.apply(client.create_bucket().bucket(bucket).send()).await? {
             Ok(_) => {}
             Err(error)
                 if error.as_service_error().is_some_and(|error| {
@@ -62,9 +82,18 @@ impl Blobs {
     /// # Errors
     /// Returns an error if S3 is unavailable.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), BlobError> {
-        let request = self.client.put_object().bucket(&self.bucket).key(key);
-        request.body(ByteStream::new(SdkBody::from(body))).send().await?;
-        Ok(())
+        let mut attempts = 1;
+        loop {
+            let upload = ObservedUpload::of(body.clone());
+            let request = self.client.put_object().bucket(&self.bucket).key(key);
+            let request = request.body(ByteStream::new(SdkBody::from(body.clone())));
+            let sent = request.customize().interceptor(upload.clone()).send();
+            match UPLOAD_SILENCE.apply_while(sent, || upload.progressed_at()).await {
+                Ok(sent) => return Ok(sent.map(drop)?),
+                Err(_) if attempts < MAX_UPLOAD_ATTEMPTS => attempts += 1,
+                Err(silent) => return Err(silent.into()),
+            }
+        }
     }
 
     /// Returns a URL at which anyone can store an object of `bytes` bytes under `key`, with a `PUT`
@@ -86,7 +115,8 @@ impl Blobs {
     /// Returns an error if S3 is unavailable.
     pub async fn copy(&self, from: &str, to: &str) -> Result<bool, BlobError> {
         let source = format!("{}/{from}", self.bucket);
-        match self.client.copy_object().bucket(&self.bucket).copy_source(source).key(to).send().await {
+        let request = self.client.copy_object().bucket(&self.bucket).copy_source(source).key(to);
+        match SILENCE.apply(request.send()).await? {
             Ok(_) => Ok(true),
             Err(error) if error.code() == Some("NoSuchKey") => Ok(false),
             Err(error) => Err(error.into()),
@@ -98,7 +128,7 @@ impl Blobs {
     /// # Errors
     /// Returns an error if S3 is unavailable.
     pub async fn size(&self, key: &str) -> Result<Option<u64>, BlobError> {
-        match self.client.head_object().bucket(&self.bucket).key(key).send().await {
+        match SILENCE.apply(self.client.head_object().bucket(&self.bucket).key(key).send()).await? {
             Ok(object) => Ok(object.content_length.and_then(|bytes| u64::try_from(bytes).ok())),
             Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(None),
             Err(error) => Err(error.into()),
@@ -114,7 +144,7 @@ impl Blobs {
         let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
         let mut pages = request.into_paginator().send();
         let mut sum = 0_u64;
-        while let Some(page) = pages.next().await {
+        while let Some(page) = SILENCE.apply(pages.next()).await? {
             let page = page?;
             let sizes = page.contents().iter().map(|object| object.size().and_then(|size| u64::try_from(size).ok()));
             sum = sum.saturating_add(sizes.map(|size| measure(size.unwrap_or_default())).sum());
@@ -160,7 +190,7 @@ impl Blobs {
     }
 
     async fn open(&self, key: &str) -> Result<Option<GetObjectOutput>, BlobError> {
-        match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+        match SILENCE.apply(self.client.get_object().bucket(&self.bucket).key(key).send()).await? {
             Ok(object) => Ok(Some(object)),
             Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => Ok(None),
             Err(error) => Err(error.into()),
@@ -172,13 +202,13 @@ impl Blobs {
     /// # Errors
     /// Returns an error if S3 is unavailable.
     pub async fn delete(&self, key: &str) -> Result<(), BlobError> {
-        self.client.delete_object().bucket(&self.bucket).key(key).send().await?;
+        SILENCE.apply(self.client.delete_object().bucket(&self.bucket).key(key).send()).await??;
         Ok(())
     }
 }
 
 async fn read_to_end(mut object: GetObjectOutput, mut on_chunk: impl FnMut(&[u8])) -> Result<(), BlobError> {
-    while let Some(chunk) = object.body.next().await {
+    while let Some(chunk) = SILENCE.apply(object.body.next()).await? {
         on_chunk(&chunk.map_err(|error| BlobError(with_causes(&error)))?);
     }
     Ok(())
@@ -191,5 +221,11 @@ where
 {
     fn from(error: SdkError<E, R>) -> Self {
         Self(with_causes(&error))
+    }
+}
+
+impl From<OutOfTime> for BlobError {
+    fn from(error: OutOfTime) -> Self {
+        Self(error.to_string())
     }
 }

@@ -10,6 +10,8 @@ mod capacity;
 mod count;
 mod estimate;
 mod guardrail;
+mod outages;
+mod probe;
 mod problems;
 mod respond;
 mod route;
@@ -18,7 +20,7 @@ mod settlement;
 
 use std::sync::Arc;
 
-use tracing::{error, warn};
+use tracing::error;
 
 pub use accounts::{
     for_pool as account_for_pool, for_running_jobs as account_for_running_jobs, for_tenant as account_for,
@@ -33,6 +35,7 @@ pub use respond::{Delta, Deltas};
 use crate::{
     app::App,
     chat::{self, Answer},
+    connections::spawn_for_caller,
     model::Failure,
     pool::Model,
     problem::{Kind, Problem},
@@ -77,6 +80,11 @@ impl ModelRequest {
     fn attempt_deadline(&self, now: UnixMs) -> UnixMs {
         let timeout_ends = now + self.model.timeout;
         self.deadline.map_or(timeout_ends, |deadline| deadline.min(timeout_ends))
+    }
+
+    /// Whether an attempt until `deadline` has the whole timeout of the model.
+    fn has_whole_timeout(&self, deadline: UnixMs) -> bool {
+        self.deadline.is_none_or(|ends| ends > deadline)
     }
 
     /// Returns the request with the newest version of its model. The version is newer than this
@@ -148,7 +156,7 @@ pub async fn serve(app: &App, request: ModelRequest) -> Result<Served, ServeErro
     loop {
         // A separate task: a caller that disconnects stops neither the model nor the bill, so the
         // attempt continues without the caller and is settled.
-        let attempt = tokio::spawn(attempt(app.clone(), Arc::clone(&request), held, started));
+        let attempt = spawn_for_caller(attempt(app.clone(), Arc::clone(&request), held, started));
         let failed = match attempt.await {
             Ok(Ok(served)) => return Ok(served),
             Ok(Err(failed)) => failed,
@@ -180,9 +188,7 @@ pub async fn check(app: &App, request: &ModelRequest) -> Result<(), Problem> {
 /// to a pool. A "never" is the caller's mistake and is not recorded.
 async fn log_refusal(app: &App, tenant: &Tenant, problem: &Problem) {
     let (Some(refused_by), Some(_)) = (&problem.refused_by, problem.retry_after) else { return };
-    if let Err(error) = app.refusals.add(&tenant.name, &refused_by.limit_names()).await {
-        warn!(%error, "failed to record a refusal");
-    }
+    app.refusals.add(&tenant.name, &refused_by.limit_names()).await;
 }
 
 /// Attempts to serve `request`. If the ledger has seen a newer ladder than the registry cache,
@@ -222,15 +228,17 @@ async fn attempt_on_ladder(
             Ok(Some(respond::respond(app, Arc::clone(request), admitted, routed, event, started).await))
         }
         Ok(None) => {
-            admitted.give_back(app, false).await;
+            admitted.give_back(app, 0, None).await;
             Ok(None)
         }
         Err(failed) => {
-            let mut receipt = admitted.give_back(app, failed.may_be_billed).await;
+            let billed_calls = failed.trace.late_calls + u64::from(failed.may_be_billed);
+            let mut receipt = admitted.give_back(app, billed_calls, failed.trace.outage).await;
             let (name, charged) = failed.pool.unzip();
             (receipt.pool_name, receipt.pool) = (name, charged.flatten());
-            let receipt = failed.may_be_billed.then(|| Box::new(receipt));
-            Err(ServeError { problem: failed.problem, receipt })
+            let receipt = (billed_calls > 0).then(|| Box::new(receipt));
+            let problem = Problem { skipped: Some(Box::new(failed.trace.skipped)), ..failed.problem };
+            Err(ServeError { problem, receipt })
         }
     }
 }

@@ -6,6 +6,7 @@
 //! before a write does, because every request begins with reads of the registry.
 
 mod attempt;
+mod patience;
 mod pool_clock;
 mod resend;
 
@@ -18,6 +19,7 @@ use aws_smithy_http_client::{
 };
 
 pub use attempt::{Attempt, was_sent};
+pub use patience::{CallerTimeouts, MAX_SILENT_TIME, OutOfTime, Patience, TimeLimits, spawn_for_caller};
 pub use resend::ResendingClient;
 
 use crate::clock::Clock;

@@ -33,6 +33,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use crate::{
     allowance,
     app::App,
+    connections::Patience,
     dialect::Dialect,
     problem::{Kind, Problem},
     tenant::Tenant,
@@ -145,7 +146,8 @@ where
         parts,
     });
     let answered = match inner {
-        Ok(()) => answer(app, &head, &mut body).await,
+        // On the heap, because the compiler cannot compute the layout of futures nested this deep.
+        Ok(()) => Patience::default().scope(Box::pin(answer(app, &head, &mut body))).await,
         Err(problem) => Err(problem),
     };
     let response = answered.unwrap_or_else(|problem| reply::problem(&head, &problem, app.clock.now()));

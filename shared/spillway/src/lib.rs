@@ -5,6 +5,7 @@
 
 // Facts and decisions. No async, no AWS, no clock: time is an argument.
 pub mod units;
+pub mod outage;
 pub mod retention;
 mod error_chain;
 mod model_id;
@@ -36,6 +37,7 @@ pub mod outbound;
 // State of one process.
 pub mod telemetry;
 pub mod concurrency;
+pub mod health;
 pub mod body_memory;
 pub mod heavy_work;
 pub mod idempotency;

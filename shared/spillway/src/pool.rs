@@ -1,12 +1,16 @@
 //! Models, the pools that serve them, and the order in which pools are tried.
 
 mod catalogue;
+mod on_silence;
+mod service_tier;
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::Catalogue;
+pub use on_silence::OnSilence;
+pub use service_tier::ServiceTier;
 
 use crate::{
     chat::Format,
@@ -137,6 +141,10 @@ impl Pool {
         validate::range(format_args!("{field}.excess_percent"), self.excess_percent, 1..=100, wrong);
         validate::range(format_args!("{field}.burndown"), self.burndown, 1..=100, wrong);
         validate::prices(&format!("{field}.prices"), &self.prices, wrong);
+        let timeouts = [("first_byte_timeout_ms", self.first_byte_timeout), ("idle_timeout_ms", self.idle_timeout)];
+        for (name, timeout) in timeouts {
+            validate::range(format_args!("{field}.{name}"), timeout, MIN_TIMEOUT..=MAX_TIMEOUT, wrong);
+        }
     }
 }
 
@@ -150,45 +158,6 @@ const MIN_TIMEOUT: Millis = Millis::from_s(1);
 pub const MAX_TIMEOUT: Millis = Millis::from_s(15 * 60);
 
 const _: () = assert!(MAX_TIMEOUT.as_ms() <= quota::MAX_CALL.as_ms(), "longer calls would exceed the day's bound");
-
-/// Value of `serviceTier.type` (Amazon Bedrock API Reference, "ServiceTier").
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ServiceTier {
-    /// The standard tier.
-    Default,
-    /// Half the price, for requests that may be delayed.
-    Flex,
-    /// A higher price, for requests that are served first.
-    Priority,
-    /// Reserved capacity.
-    Reserved,
-    /// Any other value. It makes the entry invalid.
-    #[serde(untagged)]
-    Unknown(String),
-}
-
-impl ServiceTier {
-    /// Returns the value as Bedrock spells it.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Default => "default",
-            Self::Flex => "flex",
-            Self::Priority => "priority",
-            Self::Reserved => "reserved",
-            Self::Unknown(tier) => tier,
-        }
-    }
-
-    /// Returns the price as a multiple of the default tier's.
-    fn price(&self) -> f64 {
-        match self {
-            Self::Flex => 0.5,
-            Self::Priority => 1.75,
-            Self::Default | Self::Reserved | Self::Unknown(_) => 1.0,
-        }
-    }
-}
 
 /// One source of model capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -209,8 +178,9 @@ pub struct Pool {
     /// Limits of the pool. A pool without limits needs no ledger write.
     #[serde(default)]
     pub limits: Limits,
-    /// Burst of the limits per minute; almost even if absent, because Bedrock would refuse a burst,
-    /// or the burst would repeat every minute.
+    /// Burst of the limits per minute. If absent, an on-demand pool is spent almost evenly, because
+    /// Bedrock would refuse a burst, or the burst would repeat every minute. The tokens of a
+    /// provisioned pool carry over to the next minutes unless it is strict.
     #[serde(default, skip_serializing_if = "validate::is_default")]
     pub burst: BurstSettings,
     /// Reserve rules; as Bedrock reserves if absent.
@@ -227,15 +197,42 @@ pub struct Pool {
     /// Prices of tokens in this pool; zero for capacity that is paid for in advance.
     #[serde(default)]
     pub prices: Prices,
+    /// Maximum time until the first event of a streamed answer. A whole answer has the timeout of
+    /// the model.
+    #[serde(
+        rename = "first_byte_timeout_ms",
+        default = "default_first_byte_timeout",
+        skip_serializing_if = "is_default_first_byte_timeout"
+    )]
+    pub first_byte_timeout: Millis,
+    /// Maximum time between two events of a streamed answer.
+    #[serde(
+        rename = "idle_timeout_ms",
+        default = "default_idle_timeout",
+        skip_serializing_if = "is_default_idle_timeout"
+    )]
+    pub idle_timeout: Millis,
+    /// What becomes of a request whose stream has no event in time.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub on_silence: OnSilence,
 }
 
 /// Default burst of a pool, in seconds.
 const DEFAULT_BURST_S: u64 = 5;
 
+/// Default burst of a pool's tokens that carry over, in seconds. It is the longest burst for which
+/// the pool keeps to a token bucket that holds a minute's worth.
+const DEFAULT_CARRY_BURST_S: u64 = 35;
+
 impl Pool {
-    /// Returns the burst of the limits per minute.
+    /// Returns the burst of the limits per minute. What a provisioned pool does not use in a minute
+    /// is paid for, so it carries over.
     pub fn burst(&self) -> Burst {
-        self.burst.or(DEFAULT_BURST_S)
+        let burst = self.burst.or(DEFAULT_BURST_S);
+        if self.kind == PoolKind::OnDemand || burst.is_strict {
+            return burst;
+        }
+        Burst { tokens_s: self.burst.tokens_s.unwrap_or(DEFAULT_CARRY_BURST_S), carries_over: true, ..burst }
     }
 
     /// Returns the price of its tier as a multiple of the default tier's.
@@ -257,6 +254,24 @@ fn default_excess_percent() -> u64 {
 
 fn is_default_excess_percent(percent: &u64) -> bool {
     *percent == default_excess_percent()
+}
+
+fn default_first_byte_timeout() -> Millis {
+    Millis::from_s(60)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_default_first_byte_timeout(timeout: &Millis) -> bool {
+    *timeout == default_first_byte_timeout()
+}
+
+fn default_idle_timeout() -> Millis {
+    Millis::from_s(120)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_default_idle_timeout(timeout: &Millis) -> bool {
+    *timeout == default_idle_timeout()
 }
 
 fn default_burndown() -> u64 {

@@ -84,6 +84,30 @@ pub struct Problem {
     pub refused_by: Option<RefusedBy>,
     /// The service of the broker that is unavailable, if that is the reason.
     pub unavailable_service: Option<&'static str>,
+    /// The pools that did not take the request. Boxed, because most problems have none.
+    pub skipped: Option<Box<SkippedPools>>,
+}
+
+/// A pool that did not take a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkippedPool {
+    /// Name of the pool.
+    pub pool: String,
+    /// The limit that is reached, the outage, or another reason in one word.
+    pub reason: &'static str,
+}
+
+/// The pools that did not take a request, in the order in which they were tried.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SkippedPools(pub Vec<SkippedPool>);
+
+impl SkippedPools {
+    /// Returns the pools with their reasons, such as `pt: tokens_per_minute, od: throttled`; `None`
+    /// if there are none.
+    pub fn text(&self) -> Option<String> {
+        let each: Vec<String> = self.0.iter().map(|SkippedPool { pool, reason }| format!("{pool}: {reason}")).collect();
+        Some(each.join(", ")).filter(|text| !text.is_empty())
+    }
 }
 
 /// The limits that refused a request.
@@ -140,6 +164,7 @@ impl Problem {
             retry_after: None,
             refused_by: None,
             unavailable_service: None,
+            skipped: None,
         }
     }
 

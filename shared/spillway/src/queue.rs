@@ -7,11 +7,12 @@
 mod dead_letters;
 mod receiver;
 
-use std::{collections::HashMap, error::Error, sync::Arc};
+use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use aws_sdk_sqs::{
     Client,
+    config::{self, timeout::TimeoutConfig},
     error::{ProvideErrorMetadata, SdkError},
     types::{MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
 };
@@ -38,6 +39,9 @@ const MAX_VISIBILITY_TIMEOUT: Millis = Millis::from_s(43_200);
 
 /// Maximum duration of a long poll (Amazon SQS Developer Guide, "short and long polling").
 const MAX_LONG_POLL: Millis = Millis::from_s(20);
+
+/// Time that a receive may take beyond its long poll, and its attempts together beyond one attempt.
+const RECEIVE_MARGIN: Duration = Duration::from_secs(5);
 
 /// Maximum retention of messages (Amazon SQS Developer Guide, "message retention period").
 const MAX_RETENTION: Millis = Millis::from_s(14 * 24 * 60 * 60);
@@ -166,7 +170,11 @@ impl Queue {
         let request = request.wait_time_seconds(seconds(long_poll, MAX_LONG_POLL));
         let request = request.message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount);
         let timeout_s = self.visibility_timeout.map(|timeout| seconds(timeout, MAX_VISIBILITY_TIMEOUT));
-        let received = request.set_visibility_timeout(timeout_s).send().await?;
+        let attempt = Duration::from(long_poll.min(MAX_LONG_POLL)) + RECEIVE_MARGIN;
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(attempt);
+        let timeouts = timeouts.operation_timeout(attempt + RECEIVE_MARGIN).build();
+        let request = request.set_visibility_timeout(timeout_s).customize();
+        let received = request.config_override(config::Builder::new().timeout_config(timeouts)).send().await?;
         Ok(received.messages.unwrap_or_default().into_iter().filter_map(Message::from_sdk).collect())
     }
 

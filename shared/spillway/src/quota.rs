@@ -8,6 +8,10 @@
 //! flight are counted in a ring of slots, named after the epoch in which they expire, so the clock
 //! alone frees the slot of a caller that dies.
 //!
+//! The tokens of a pool that is paid for in advance may carry over ([`Burst::carries_over`]): then
+//! they are counted in windows of five minutes, as a token bucket of a minute whose debt is paid
+//! back.
+//!
 //! All functions here are pure. [`reserve`] and [`settle`] produce a [`Write`], and [`explain`]
 //! turns the image that a failed write returned into a [`Verdict`]. `store::ledger` compiles a
 //! write to one DynamoDB `UpdateItem`; [`Image::apply`] runs the same write in memory.
@@ -65,6 +69,10 @@ pub const EPOCH: Millis = Millis::from_s(5);
 /// Epochs in a window; `EPOCHS * EPOCH` is the minute of "per minute".
 pub const EPOCHS: u64 = 12;
 
+/// Length of an epoch if unused tokens carry over ([`Burst::carries_over`]). With [`EPOCHS`] it is
+/// part of the stored schema.
+pub const CARRY_EPOCH: Millis = Millis::from_s(25);
+
 /// Cost of a request for each limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Charge {
@@ -109,6 +117,18 @@ impl Charge {
         }
     }
 
+    /// Returns this charge and the charge of `calls` calls that cost as much as `call` each.
+    pub fn with_calls(self, call: Self, calls: u64) -> Self {
+        let sum = |amount: u64, each: u64| amount.saturating_add(each.saturating_mul(calls));
+        Self {
+            requests: sum(self.requests, call.requests),
+            minute_tokens: sum(self.minute_tokens, call.minute_tokens),
+            day_tokens: sum(self.day_tokens, call.day_tokens),
+            cost_microusd: sum(self.cost_microusd, call.cost_microusd),
+            unreserved_tokens: sum(self.unreserved_tokens, call.unreserved_tokens),
+        }
+    }
+
     /// Returns whether nothing is charged.
     pub fn is_zero(&self) -> bool {
         *self == Self::ZERO
@@ -122,6 +142,8 @@ pub struct Charged {
     pub at: UnixMs,
     /// Charge after the settlement.
     pub charge: Charge,
+    /// [`Burst::carries_over`] of the account at that time.
+    pub carries_over: bool,
 }
 
 /// Charges that remain after a request has ended.

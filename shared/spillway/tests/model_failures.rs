@@ -19,6 +19,7 @@ use spillway::{
     clock::Clock,
     connections::{HttpClients, ResendingClient},
     model::{Failure, ModelCall, Models},
+    outage::{OutageCause, PoolFault},
     pool::Pool,
     problem::Kind,
     units::Millis,
@@ -185,11 +186,12 @@ async fn call(models: &Models) -> Result<(), Failure> {
 /// Whether the next pool may be tried, because the model has not seen the call.
 fn is_unbilled(failure: &Failure) -> bool {
     match failure {
-        Failure::Unavailable(problem) => {
-            assert_eq!(problem.kind, Kind::Unavailable);
+        Failure::Unavailable(cause, problem) => {
+            assert_eq!((*cause, problem.kind), (OutageCause::Unreachable, Kind::Unavailable));
             true
         }
-        Failure::Failed(problem) => {
+        Failure::Failed(fault, problem) => {
+            assert!(matches!(fault, PoolFault::Certain(OutageCause::Broken) | PoolFault::Doubtful), "{fault:?}");
             assert_eq!(problem.kind, Kind::Model);
             false
         }

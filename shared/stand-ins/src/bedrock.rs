@@ -7,9 +7,9 @@
 //! a text that contains `sim-blocked`, or the words of [`SimulatedGuardrail`].
 //!
 //! Model ids that begin with `sim.` are always served and select a behaviour: `sim.slow`,
-//! `sim.throttled`, `sim.breaks`, `sim.throttles-mid-stream`, `sim.stalls`, `sim.errors`,
-//! `sim.timeout`, `sim.refuses`, `sim.denied`, `sim.uncountable` (for CountTokens). A suffix
-//! `.name` makes several models with the same behaviour. For other models,
+//! `sim.throttled`, `sim.breaks`, `sim.throttles-mid-stream`, `sim.stalls`, `sim.silent`,
+//! `sim.errors`, `sim.timeout`, `sim.refuses`, `sim.denied`, `sim.uncountable` (for CountTokens). A
+//! suffix `.name` makes several models with the same behaviour. For other models,
 //! [`config::SimulatedPool::fault`] or `POST /_sim/faults` with a [`faults::Fault`] injects a
 //! fault; `DELETE /_sim/faults` removes the faults.
 //!

@@ -22,11 +22,11 @@ pub use units::Units;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Rejects the request with `ThrottlingException` and status 400 (DynamoDB), or with `SlowDown`
-    /// and status 503 (S3).
+    /// Rejects the request with `ThrottlingException` and status 400 (DynamoDB), `RequestThrottled`
+    /// and status 400 (SQS), or `SlowDown` and status 503 (S3).
     Throttle,
-    /// Rejects the request with status 500 and `InternalServerError` (DynamoDB) or `InternalError`
-    /// (S3).
+    /// Rejects the request with status 500 and `InternalServerError` (DynamoDB), `InternalFailure`
+    /// (SQS) or `InternalError` (S3).
     #[serde(rename = "error_500")]
     Error500,
     /// Executes the request and never responds, so that the client runs into its timeout.

@@ -59,6 +59,7 @@ pub struct StandIns {
     addresses: [SocketAddr; 4],
     dynamodb_faults: Faults,
     s3_faults: Faults,
+    sqs_faults: Faults,
     services: JoinSet<anyhow::Result<()>>,
     shutdown: DropGuard,
     _lock: Option<File>,
@@ -76,7 +77,7 @@ impl StandIns {
             [bind(options.ports[0])?, bind(options.ports[1])?, bind(options.ports[2])?, bind(options.ports[3])?];
         let addresses = [dynamodb.local_addr()?, sqs.local_addr()?, bedrock.local_addr()?, s3.local_addr()?];
         let shutdown = CancellationToken::new();
-        let (dynamodb_faults, s3_faults) = (Faults::default(), Faults::default());
+        let [dynamodb_faults, s3_faults, sqs_faults] = [(); 3].map(|()| Faults::default());
         let Options { clock, data, simulator, queue_faults, .. } = options;
         let mut services = JoinSet::new();
         services.spawn(dynamodb::serve(
@@ -86,7 +87,12 @@ impl StandIns {
         ));
         services.spawn(sqs::serve(
             sqs,
-            sqs::Options { clock: clock.clone(), data: data.clone(), faults: queue_faults },
+            sqs::Options {
+                clock: clock.clone(),
+                data: data.clone(),
+                faults: queue_faults,
+                request_faults: sqs_faults.clone(),
+            },
             shutdown.clone(),
         ));
         services.spawn(s3::serve(
@@ -95,8 +101,8 @@ impl StandIns {
             shutdown.clone(),
         ));
         services.spawn(bedrock::serve(bedrock, bedrock::Options { clock, simulator }, shutdown.clone()));
-        let mut started =
-            Self { addresses, dynamodb_faults, s3_faults, services, shutdown: shutdown.drop_guard(), _lock: lock };
+        let shutdown = shutdown.drop_guard();
+        let mut started = Self { addresses, dynamodb_faults, s3_faults, sqs_faults, services, shutdown, _lock: lock };
         started.wait_until_ready().await?;
         Ok(started)
     }
@@ -139,6 +145,11 @@ impl StandIns {
     /// Returns the request counters and the injected faults of S3.
     pub fn s3_faults(&self) -> &Faults {
         &self.s3_faults
+    }
+
+    /// Returns the injected faults of SQS that strike requests.
+    pub fn sqs_faults(&self) -> &Faults {
+        &self.sqs_faults
     }
 
     /// Stops the services after the requests in flight. All state is on disk when this returns.

@@ -3,7 +3,7 @@
 //!
 //! `protocol` handles HTTP and JSON, `operations` has one function per SQS operation, `state` and
 //! `queue` are the pure model, and `journal` makes it durable. Signatures are not verified.
-//! `GET /_sim/stats` returns the number of requests per operation.
+//! `GET /_sim/stats` returns the number of requests per operation. `/_sim/faults` has the faults.
 
 mod digest;
 mod error;
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Clock, connections};
+use crate::{clock::Clock, connections, faults::Faults};
 use service::Service;
 
 /// Settings of the SQS stand-in.
@@ -37,8 +37,10 @@ pub struct Options {
     pub clock: Clock,
     /// Directory of `sqs.sqlite`, whose content survives a killed process; in memory if absent.
     pub data: Option<PathBuf>,
-    /// Faults to inject.
+    /// Faults of delivery to inject.
     pub faults: DeliveryFaults,
+    /// Faults that strike requests.
+    pub request_faults: Faults,
 }
 
 /// Delivery faults that the documentation of SQS permits. Rates are in permille.

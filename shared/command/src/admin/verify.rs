@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use spillway::{
     app::App,
-    quota::{Attribute, Audit, Charge, Charged, Drift, EPOCH, Image, flaws},
+    quota::{Attribute, Audit, CARRY_EPOCH, Charge, Charged, Drift, EPOCH, Image, flaws},
     store::ledger::{pool_account, tenant_account},
     units::UnixMs,
 };
@@ -129,7 +129,9 @@ impl Event {
             cost_microusd: field("microusd")?,
             ..Charge::ZERO
         };
-        Some(Charged { at: UnixMs::from_ms(field("at_ms")?), charge })
+        // The events write true as 1.
+        let carries_over = field("carries_over") == Some(1);
+        Some(Charged { at: UnixMs::from_ms(field("at_ms")?), charge, carries_over })
     }
 }
 
@@ -141,6 +143,9 @@ fn describe(drift: &Drift, images: &[Image]) -> String {
             format!("requests of the minute from {}", moment((EPOCH * start).as_ms() / 1_000))
         }
         Attribute::Tokens(start) => format!("tokens of the minute from {}", moment((EPOCH * start).as_ms() / 1_000)),
+        Attribute::CarriedTokens(start) => {
+            format!("tokens of the five minutes from {}", moment((CARRY_EPOCH * start).as_ms() / 1_000))
+        }
         Attribute::Day(day) => format!("tokens of the day from {}", moment(day * 86_400)),
         Attribute::Month(month) => format!("micro-USD of {}-{:02}", month / 12, month % 12 + 1),
         Attribute::SettledRequests => "requests settled".to_owned(),

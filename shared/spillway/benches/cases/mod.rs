@@ -25,22 +25,22 @@ impl Case {
             in_flight: Some(40),
             microusd_per_month: Some(500_000_000),
         };
-        let burst = Burst { requests_s: 5, tokens_s: 5, is_strict: false };
+        let burst = Burst { requests_s: 5, tokens_s: 5, is_strict: false, carries_over: false };
         let policy = Policy { limits, version: 7, burst, share_percent: 90 };
         let charge =
             Charge { requests: 1, minute_tokens: 1_500, day_tokens: 5_500, cost_microusd: 19_500, ..Charge::ZERO };
         let mut full = Image::default();
         let mut now = NOW - MINUTE;
-        let mut held = Reservation::new(charge, now, now + MINUTE);
+        let mut held = Reservation::new(&policy, charge, now, now + MINUTE);
         while full.apply(&reserve(&policy, &held, None)) {
             now += Millis::from_ms(1_700);
-            held = Reservation::new(charge, now, now + MINUTE);
+            held = Reservation::new(&policy, charge, now, now + MINUTE);
         }
         Self { policy, charge, full, held }
     }
 
     pub fn plan(&self) -> Write {
-        reserve(&self.policy, &Reservation::new(self.charge, NOW, NOW + MINUTE), None)
+        reserve(&self.policy, &Reservation::new(&self.policy, self.charge, NOW, NOW + MINUTE), None)
     }
 
     pub fn plan_and_compile(&self) -> Compiled {
@@ -58,7 +58,7 @@ impl Case {
 
     pub fn compose_sixteen_and_compile(&self) -> Compiled {
         let small = Charge { requests: 1, minute_tokens: 10, day_tokens: 10, cost_microusd: 10, ..Charge::ZERO };
-        let single = reserve(&self.policy, &Reservation::new(small, NOW, NOW + MINUTE), None);
+        let single = reserve(&self.policy, &Reservation::new(&self.policy, small, NOW, NOW + MINUTE), None);
         let sixteen = (1..16).fold(single.clone(), |write, _| write.then(&single).unwrap_or(write));
         compile(&sixteen)
     }

@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::{ModelRequest, Plan, accounts, problems, settlement};
+use super::{
+    ModelRequest, Plan, accounts,
+    outages::{self, MetOutage},
+    problems, settlement,
+};
 use crate::{
     app::App,
     heavy_work,
@@ -42,15 +46,14 @@ impl Admitted {
         self.held.reservation().charge.minute_tokens
     }
 
-    /// Gives the reservations back because no pool answered: all of them, or only their slots if a
-    /// model may have been billed. Returns the remaining charges.
-    pub async fn give_back(self, app: &App, may_be_billed: bool) -> Receipt {
-        let give_back = async |held: HeldReservation| settlement::give_back(app, held, may_be_billed).await;
-        let give_back_if_held = async |held: Option<HeldReservation>| match held {
-            Some(held) => Some(give_back(held).await),
-            None => None,
-        };
-        let (tenant, parent) = tokio::join!(give_back(self.held), give_back_if_held(self.parent));
+    /// Gives the reservations back because no pool answered, except for `billed_calls` calls that
+    /// may have been billed. Passes on the outage that the request has met. Returns the remaining
+    /// charges.
+    pub async fn give_back(self, app: &App, billed_calls: u64, outage: Option<MetOutage>) -> Receipt {
+        let (tenant, parent) = tokio::join!(
+            settlement::give_back(app, self.held, billed_calls, outage),
+            settlement::give_back_if_held(app, self.parent, billed_calls, outage),
+        );
         let if_charged = |charged: Charged| Some(charged).filter(|charged| !charged.charge.is_zero());
         Receipt { tenant: if_charged(tenant), parent: parent.and_then(if_charged), ..Receipt::default() }
     }
@@ -128,7 +131,7 @@ impl Payers {
         match reserve_on(app, parent, charge(parent), expires_at).await {
             Ok(Some(parent)) => Ok(Some(Reserved { tenant, parent: Some(parent) })),
             refused => {
-                settlement::give_back(app, tenant.0, false).await;
+                settlement::give_back(app, tenant.0, 0, None).await;
                 refused.map(|_| None)
             }
         }
@@ -150,6 +153,9 @@ async fn reserve(
     let Some(reserved) = payers.reserve(app, charge, deadline).await? else { return Ok(None) };
     let now = app.clock.now();
     let Reserved { tenant: (held, view), parent: held_on_parent } = reserved;
+    for view in held_on_parent.iter().map(|(_, view)| view).chain([&view]) {
+        outages::learn(app, &request.model, view);
+    }
     let is_parent_excess = parent.as_ref().zip(held_on_parent.as_ref());
     let is_parent_excess = is_parent_excess.is_some_and(|(parent, (_, view))| is_excess(parent, view, now));
     let regained_tokens = plan.regained_tokens(&held.reservation().charge, tenant, &request.model);

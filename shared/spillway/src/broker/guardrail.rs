@@ -73,7 +73,7 @@ pub async fn apply_guardrail(
             let units = billed_units(reply).map_or(content.units, |billed| billed.at_most(content.units));
             Settled { charge: self::charge(grant, units), usage: Some(Usage::default()), ..Settled::default() }
         }
-        Err(Failure::Failed(_)) => Settled { charge, ..Settled::default() },
+        Err(Failure::Failed(..)) => Settled { charge, ..Settled::default() },
         Err(_) => Settled::refund(),
     };
     let (held, view) = reserved.tenant;

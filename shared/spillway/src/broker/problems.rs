@@ -40,6 +40,12 @@ pub fn pools_full(model: &str, retry_after: Millis) -> Problem {
     }
 }
 
+/// No pool of `model` answers at the moment. The first of them is tried again in `retry_after`.
+pub fn pools_out(model: &str, retry_after: Millis) -> Problem {
+    let message = format!("No pool of model {model} answers at the moment; nothing was charged. Try again.");
+    Problem { retry_after: Some(at_least_1_ms(retry_after)), ..Problem::new(Kind::Unavailable, message) }
+}
+
 /// A request that can wait must wait behind the queued jobs of `tenant`. The first of them is
 /// ready in `retry_after`.
 pub fn behind_jobs(tenant: &str, retry_after: Millis) -> Problem {

@@ -7,15 +7,17 @@ use tokio::sync::mpsc;
 use super::{
     ModelRequest, Reply, Served,
     admit::Admitted,
-    record_denial,
-    route::{Response, Routed},
+    outages, record_denial,
+    route::{Response, Routed, Trace},
     settlement::Settlement,
 };
 use crate::{
     app::App,
     chat::StreamEvent,
     concurrency::{CallOutcome, Permit},
+    health::TrackedCall,
     model::{EventStream, Failure},
+    outage::PoolFault,
     problem::Problem,
     telemetry::{RequestEvent, RequestOutcome},
     units::UnixMs,
@@ -50,15 +52,18 @@ pub async fn respond(
     started: UnixMs,
 ) -> Served {
     let pool = routed.pool.name.clone();
-    event.attempts = Some(routed.calls);
+    event.attempts = Some(routed.trace.calls);
+    event.skipped = routed.trace.skipped.text();
     let (max_tokens_set, limit_states) = (admitted.plan.max_tokens_set, admitted.limit_states.clone());
     let deadline = admitted.deadline;
-    let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), request };
-    let mut responder = Responder { app: app.clone(), settlement, permit: routed.permit, event, started, deadline };
+    let Trace { outage, late_calls, .. } = routed.trace;
+    let settlement = Settlement { admitted, held: routed.held, pool: routed.pool.clone(), request, outage, late_calls };
+    let (permit, call) = (routed.permit, routed.call);
+    let mut responder = Responder { app: app.clone(), settlement, permit, call, event, started, deadline };
     let reply = match routed.response {
         Response::Whole(answer) => {
             responder.event.outcome = RequestOutcome::Answered;
-            responder.end(answer.usage, CallOutcome::Answered).await;
+            responder.end(answer.usage, CallOutcome::Answered, None).await;
             Reply::Whole(answer)
         }
         Response::Stream(stream) => {
@@ -77,6 +82,7 @@ struct Responder {
     settlement: Settlement,
     /// Released when the model is done.
     permit: Option<Permit>,
+    call: TrackedCall,
     event: RequestEvent,
     started: UnixMs,
     deadline: UnixMs,
@@ -128,6 +134,7 @@ impl Responder {
         if let Some(failure) = &failure {
             record_denial(&self.app, failure, &self.settlement.pool.model_id);
         }
+        let fault = failure.as_ref().map(Failure::fault);
         let problem = failure.map(Failure::into_problem);
         if let Some(problem) = &problem {
             self.event.fail(problem);
@@ -137,17 +144,25 @@ impl Responder {
             None if has_reader => RequestOutcome::Answered,
             None => RequestOutcome::Cancelled,
         };
-        self.end(usage, call_outcome).await;
+        self.end(usage, call_outcome, fault).await;
         if has_reader {
             let _ = sender.send(Delta::End(problem.map_or(Ok(()), Err))).await;
         }
     }
 
-    /// Releases the permit, settles, and records the request event.
-    async fn end(self, usage: Option<Usage>, call_outcome: CallOutcome) {
-        let Self { app, settlement, permit, mut event, started, .. } = self;
+    /// Releases the permit, settles, and records the request event. `fault` is what a failure says
+    /// about the pool.
+    async fn end(self, usage: Option<Usage>, call_outcome: CallOutcome, fault: Option<PoolFault>) {
+        let Self { app, mut settlement, permit, call, mut event, started, .. } = self;
         if let Some(permit) = permit {
             permit.release(call_outcome);
+        }
+        match fault {
+            None => call.succeed(),
+            Some(fault) => {
+                let report = |outage| outages::report(&app, &settlement.request.model, &settlement.pool, outage);
+                settlement.outage = call.fail(fault).map(report).or(settlement.outage);
+            }
         }
         let receipt = settlement.settle(&app, usage, event.outcome == RequestOutcome::Failed).await;
         event.charge(&receipt);

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{CallOutcome, ConcurrencyWindow, MAX_WINDOW_SIZE, Rests, RetryPacer, Started, TryAcquireError};
+use super::{CallOutcome, ConcurrencyWindow, MAX_WINDOW_SIZE, RetryPacer, Started, TryAcquireError};
 use crate::{
     clock::Clock,
     pool::{Model, Pool},
@@ -24,8 +24,6 @@ pub struct ConcurrencyLimiter {
     windows: Arc<Mutex<HashMap<String, ConcurrencyWindow>>>,
     /// The pacers by tenant.
     retry_pacers: Arc<Mutex<HashMap<String, RetryPacer>>>,
-    /// The rests by model and pool.
-    rests: Arc<Mutex<Rests>>,
     released: Arc<Notify>,
     running: Arc<RunningCounter>,
     clock: Clock,
@@ -56,7 +54,6 @@ impl ConcurrencyLimiter {
         Self {
             windows: Arc::default(),
             retry_pacers: Arc::default(),
-            rests: Arc::default(),
             released: Arc::default(),
             running: Arc::default(),
             clock,
@@ -99,11 +96,8 @@ impl ConcurrencyLimiter {
     /// Takes a permit of `pool` if it has one now.
     ///
     /// # Errors
-    /// Returns an error if the pool rests or cools down, or all of its permits are taken.
+    /// Returns an error if the pool cools down, or all of its permits are taken.
     pub fn try_acquire(&self, model: &Model, pool: &Pool) -> Result<Permit, TryAcquireError> {
-        if let Some(until) = self.rest_ends(model, pool) {
-            return Err(TryAcquireError::CoolingDown { until });
-        }
         let window = window_name(model, pool);
         let started = lock(&self.windows)
             .entry(window.clone())
@@ -136,16 +130,6 @@ impl ConcurrencyLimiter {
         if let Some(window) = lock(&self.windows).get_mut(&window_name(model, pool)) {
             window.record_throttle(self.clock.now());
         }
-    }
-
-    /// Lets `pool` rest for `length`: no call of this process goes to it.
-    pub fn start_rest(&self, model: &Model, pool: &Pool, length: Millis) {
-        lock(&self.rests).start(&window_name(model, pool), self.clock.now() + length);
-    }
-
-    /// Returns when the rest of `pool` ends; `None` if it does not rest.
-    pub fn rest_ends(&self, model: &Model, pool: &Pool) -> Option<UnixMs> {
-        lock(&self.rests).end(&window_name(model, pool), self.clock.now())
     }
 
     /// Returns the retry time of the next job of `tenant`, which already runs `max_in_flight` jobs.

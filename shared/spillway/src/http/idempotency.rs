@@ -33,6 +33,7 @@ use super::{Body, Call, record, reply, streaming::StreamFailure};
 use crate::{
     allowance,
     app::App,
+    connections::spawn_for_caller,
     idempotency::{
         CallIdentity, JoinOutcome, KeySource, ResponseHead, ResponseReader, ResponseWriter, has_retry_headers,
     },
@@ -83,7 +84,7 @@ where
         JoinOutcome::Leader(writer, reader) => {
             let running = run(app.clone(), Arc::clone(call), body);
             let leader = Leader { app: app.clone(), call: Arc::clone(call), identity, started };
-            tokio::spawn(Box::pin(leader.write_answer(writer, running)));
+            spawn_for_caller(Box::pin(leader.write_answer(writer, running)));
             respond(reader, None).await
         }
         JoinOutcome::Follower(reader) => match allowance::admit_request(app, &call.tenant).await {

@@ -11,6 +11,7 @@ use super::{Body, Call, reply};
 use crate::{
     app::App,
     broker,
+    connections::Patience,
     dialect::{Api, Encoder},
     job::{Job, JobReader, JobStatus, Priority, StoredCall, StoredResult},
     overflow::{self, Follower, JobProgress, Submission},
@@ -128,7 +129,9 @@ impl WaitingCall {
     /// # Errors
     /// Returns an error if the wait is over without an answer.
     async fn look(&mut self) -> Result<Option<LookOutcome>, Problem> {
-        let progress = self.follower.look().await.inspect_err(|_| self.is_over = true)?;
+        // The caller has agreed to wait, so each look has a new patience.
+        let look = Patience::default().scope(self.follower.look());
+        let progress = look.await.inspect_err(|_| self.is_over = true)?;
         let outcome = match progress {
             JobProgress::Bytes(bytes) => return Ok(Some(LookOutcome::Bytes(bytes))),
             JobProgress::Nothing => return self.check_time().await.map(|()| None),

@@ -47,7 +47,7 @@ pub(super) async fn stream(
         raw_body.customize(operation, &payload, attempt).config_override(region(call.pool)).send()
     };
     let (_, body) = raw_body.streamed_reply(client.send(Attempt::was_stale, send).await)?;
-    Ok(EventStream::new(StoredHeaders::default(), body))
+    Ok(EventStream::new(StoredHeaders::default(), body, call.pool.idle_timeout))
 }
 
 fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Bytes {

@@ -5,6 +5,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::{
     connections::was_sent,
+    outage::{OutageCause, PoolFault},
     problem::{Kind, Problem},
 };
 
@@ -17,19 +18,22 @@ pub enum Failure {
     /// The pool has no capacity now, because this quota is used up. Nothing was billed; the next
     /// pool may be tried.
     Throttled(Quota),
-    /// The pool is unavailable or not ready. Nothing was billed; the next pool may be tried.
-    Unavailable(Problem),
+    /// The pool is unavailable or not ready, for this reason. Nothing was billed; the next pool may
+    /// be tried.
+    Unavailable(OutageCause, Problem),
     /// The request is wrong or not allowed in any pool.
     Rejected(Problem),
     /// Bedrock does not accept the broker's role or the registry's entry. This is its reason. The
-    /// caller did nothing wrong, so the reason is for the operator.
+    /// caller did nothing wrong, so the reason is for the operator. Nothing was billed; the next
+    /// pool may be tried.
     Denied(String),
     /// The model does not support the operation. Only [`Models::count_tokens`] reports this.
     ///
     /// [`Models::count_tokens`]: super::Models::count_tokens
     Unsupported(Problem),
-    /// The model may have worked on the request, so the call may be billed: no second try.
-    Failed(Problem),
+    /// The model may have worked on the request, so the call may be billed: no second try. The
+    /// fault says whether the next requests should call another pool.
+    Failed(PoolFault, Problem),
 }
 
 /// Quota of a pool that a throttled call exceeds. Bedrock has one exception for all quotas; only
@@ -54,32 +58,63 @@ impl Failure {
         Self::broken("the stream was cut")
     }
 
+    /// Returns what the failure says about the pool.
+    pub fn fault(&self) -> PoolFault {
+        match self {
+            Self::Throttled(Quota::Day) => PoolFault::Certain(OutageCause::DailyQuota),
+            Self::Throttled(Quota::Minute) | Self::Rejected(_) | Self::Unsupported(_) => PoolFault::None,
+            Self::Denied(_) => PoolFault::Certain(OutageCause::Denied),
+            Self::Unavailable(cause, _) => PoolFault::Certain(*cause),
+            Self::Failed(fault, _) => *fault,
+        }
+    }
+
     /// Returns the problem to report to a caller that has already read part of the answer, so that
     /// no other pool can be tried.
     pub fn into_problem(self) -> Problem {
         match self {
             Self::Throttled(_) => Problem::new(Kind::Throttled, "The model was throttled in the middle of its answer."),
             Self::Denied(_) => Problem::new(Kind::Model, "Bedrock does not let the broker use this model."),
-            Self::Unavailable(problem)
+            Self::Unavailable(_, problem)
             | Self::Rejected(problem)
             | Self::Unsupported(problem)
-            | Self::Failed(problem) => problem,
+            | Self::Failed(_, problem) => problem,
         }
     }
 
-    /// The deadline passed before the answer arrived. The call may still be billed.
+    /// The caller's time was up before the answer arrived, which says nothing about the pool. The
+    /// call may still be billed.
     pub fn timed_out() -> Self {
-        Self::Failed(Problem::new(Kind::Timeout, "The model did not answer in time."))
+        Self::late(PoolFault::None)
+    }
+
+    /// The pool did not answer in the time that a call has. The call may still be billed.
+    pub fn silent() -> Self {
+        Self::late(PoolFault::Certain(OutageCause::Silent))
+    }
+
+    fn late(fault: PoolFault) -> Self {
+        Self::Failed(fault, Problem::new(Kind::Timeout, "The model did not answer in time."))
     }
 
     /// The reply cannot be used, for this `reason`: a clause without a full stop.
     pub(super) fn broken(reason: &str) -> Self {
-        Self::Failed(Problem::new(Kind::Model, format!("The model's answer could not be used: {reason}.")))
+        Self::unusable(PoolFault::Doubtful, reason)
+    }
+
+    /// The connection broke after the call was sent, as this `reason` says.
+    pub(super) fn disconnected(reason: &str) -> Self {
+        Self::unusable(PoolFault::Certain(OutageCause::Broken), reason)
+    }
+
+    fn unusable(fault: PoolFault, reason: &str) -> Self {
+        Self::Failed(fault, Problem::new(Kind::Model, format!("The model's answer could not be used: {reason}.")))
     }
 
     /// Classifies an exception inside a stream. `message` is Bedrock's own.
     pub(super) fn from_stream_exception(name: &str, message: &str) -> Self {
-        Self::from_exception(name, message).unwrap_or_else(|| Self::Failed(quote(Kind::Model, message)))
+        Self::from_exception(name, message)
+            .unwrap_or_else(|| Self::Failed(PoolFault::Doubtful, quote(Kind::Model, message)))
     }
 
     /// Classifies an exception by its name, whether it was the reply or came inside a stream.
@@ -88,10 +123,11 @@ impl Failure {
         Some(match name.to_ascii_lowercase().trim_end_matches("exception") {
             "throttling" | "servicequotaexceeded" => Self::Throttled(Quota::from_message(message)),
             "modelnotready" | "serviceunavailable" | "internalserver" => {
-                Self::Unavailable(quote(Kind::Unavailable, message))
+                Self::Unavailable(OutageCause::Error, quote(Kind::Unavailable, message))
             }
-            "modeltimeout" => Self::Failed(quote(Kind::Timeout, message)),
-            "modelerror" | "modelstreamerror" => Self::Failed(quote(Kind::Model, message)),
+            "modeltimeout" => Self::Failed(PoolFault::Doubtful, quote(Kind::Timeout, message)),
+            "modelerror" | "modelstreamerror" => Self::Failed(PoolFault::Doubtful, quote(Kind::Model, message)),
+            "validation" if is_about_model_id(message) => Self::Denied(format!("{name}: {message}")),
             "validation" | "serialization" => Self::Rejected(quote(Kind::Invalid, message)),
             "accessdenied" | "resourcenotfound" | "unrecognizedclient" | "expiredtoken" => {
                 Self::Denied(format!("{name}: {message}"))
@@ -106,9 +142,19 @@ impl Failure {
             400..=499 => {
                 Self::Rejected(Problem::new(Kind::Model, format!("Bedrock refused the call with status {status}.")))
             }
-            _ => Self::Unavailable(Problem::new(Kind::Unavailable, format!("Bedrock answered with status {status}."))),
+            _ => {
+                let message = format!("Bedrock answered with status {status}.");
+                Self::Unavailable(OutageCause::Error, Problem::new(Kind::Unavailable, message))
+            }
         }
     }
+}
+
+/// Whether Bedrock refuses the model id, which the registry chose, and not the caller's request. It
+/// has no exception for that; only these messages of its `ValidationException` say so.
+fn is_about_model_id(message: &str) -> bool {
+    let messages = ["provided model identifier is invalid", "with on-demand throughput isn"];
+    messages.iter().any(|part| message.contains(part))
 }
 
 fn quote(kind: Kind, message: &str) -> Problem {
@@ -130,14 +176,17 @@ pub(super) fn is_unsupported<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRe
 pub(super) fn classify<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Failure {
     match error {
         // The request never left, so the model has not seen it.
-        _ if !was_sent(error) => Failure::Unavailable(Problem::new(Kind::Unavailable, "Bedrock cannot be reached.")),
+        _ if !was_sent(error) => {
+            let problem = Problem::new(Kind::Unavailable, "Bedrock cannot be reached.");
+            Failure::Unavailable(OutageCause::Unreachable, problem)
+        }
         SdkError::ServiceError(service) => {
             let meta = service.err().meta();
             let known = meta.code().and_then(|code| Failure::from_exception(code, meta.message().unwrap_or(NO_REASON)));
             known.unwrap_or_else(|| Failure::from_status(service.raw().status().as_u16()))
         }
         SdkError::TimeoutError(_) => Failure::timed_out(),
-        SdkError::DispatchFailure(_) => Failure::broken("the connection broke before it arrived"),
+        SdkError::DispatchFailure(_) => Failure::disconnected("the connection broke before it arrived"),
         SdkError::ResponseError(response) if !response.raw().status().is_success() => {
             Failure::from_status(response.raw().status().as_u16())
         }

@@ -43,7 +43,7 @@ pub(super) async fn answer(
         .buffered(MAX_CONCURRENT_BODIES)
         .try_collect()
         .await
-        .map_err(|failure| Failure::Failed(failure.into_problem()))?;
+        .map_err(|failure| Failure::Failed(failure.fault(), failure.into_problem()))?;
     let (replies, usages): (Vec<_>, Vec<_>) = std::iter::once(first).chain(rest).unzip();
     let usage = usages.into_iter().reduce(|sum, usage| Some(sum?.plus(usage?))).flatten();
     Ok(Answer { output: Output::Native(replies), usage })
@@ -109,7 +109,7 @@ pub(super) async fn stream(
             .send()
     };
     let (headers, body) = raw_body.streamed_reply(client.send(Attempt::was_stale, send).await)?;
-    Ok(EventStream::new(headers, body))
+    Ok(EventStream::new(headers, body, call.pool.idle_timeout))
 }
 
 /// The options that InvokeModel takes in headers (Amazon Bedrock API Reference, "InvokeModel").

@@ -11,10 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Failure, failure::NO_REASON};
-use crate::{chat::StreamEvent, stored_headers::StoredHeaders};
-
-/// Maximum silence between two events. The SDK alone would wait forever.
-const MAX_SILENCE: Duration = Duration::from_secs(120);
+use crate::{chat::StreamEvent, stored_headers::StoredHeaders, units::Millis};
 
 /// The events of one answer.
 #[derive(Debug)]
@@ -24,12 +21,15 @@ pub struct EventStream {
     buffer: BytesMut,
     peeked: VecDeque<StreamEvent>,
     headers: StoredHeaders,
+    /// Maximum time between two events. The SDK alone would wait forever.
+    idle_timeout: Duration,
 }
 
 impl EventStream {
-    pub(super) fn new(headers: StoredHeaders, body: SdkBody) -> Self {
+    pub(super) fn new(headers: StoredHeaders, body: SdkBody, idle_timeout: Millis) -> Self {
         Self {
             headers,
+            idle_timeout: idle_timeout.into(),
             body: Box::pin(body),
             decoder: MessageFrameDecoder::new(),
             buffer: BytesMut::new(),
@@ -62,7 +62,7 @@ impl EventStream {
     pub async fn next(&mut self) -> Result<Option<StreamEvent>, Failure> {
         match self.peeked.pop_front() {
             Some(event) => Ok(Some(event)),
-            None => tokio::time::timeout(MAX_SILENCE, self.read()).await.map_err(|_| Failure::timed_out())?,
+            None => tokio::time::timeout(self.idle_timeout, self.read()).await.map_err(|_| Failure::silent())?,
         }
     }
 
@@ -79,7 +79,7 @@ impl EventStream {
                         self.buffer.extend_from_slice(data.chunk());
                     }
                 }
-                Some(Err(_)) => return Err(Failure::broken("the stream was cut")),
+                Some(Err(_)) => return Err(Failure::disconnected("the stream was cut")),
                 None if self.buffer.has_remaining() => {
                     return Err(Failure::broken("the stream was cut inside a frame"));
                 }

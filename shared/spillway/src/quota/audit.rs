@@ -35,9 +35,9 @@ impl Audit {
     /// Adds the final charge of a request, with its input and output tokens if the model reported
     /// them.
     pub fn add(&mut self, charged: &Charged, usage: Option<(u64, u64)>) {
-        let Charged { at, charge } = *charged;
+        let Charged { at, charge, carries_over } = *charged;
         for limit in Limit::iter() {
-            for (_, counter) in limit.windows(at) {
+            for (_, counter) in limit.windows(carries_over, at) {
                 self.count(counter, charge.get(limit));
             }
         }
@@ -128,17 +128,17 @@ mod tests {
     /// Runs requests on a new account, and audits it. Each request waits for the third number of
     /// milliseconds, reserves the first number of tokens and uses the second.
     fn account(requests: &[(u64, u64, u64)]) -> (Image, Audit, UnixMs) {
-        let burst = Burst { requests_s: 60, tokens_s: 60, is_strict: false };
+        let burst = Burst { requests_s: 60, tokens_s: 60, is_strict: false, carries_over: false };
         let policy = Policy { limits: Limits::default(), version: 1, burst, share_percent: 100 };
         let (mut image, mut audit, mut now) = (Image::default(), Audit::default(), NOW);
         for (reserved, used, wait_ms) in requests {
             now += Millis::from_ms(*wait_ms);
-            let mut reservation = Reservation::new(charge(*reserved), now, now + Millis::from_s(30));
+            let mut reservation = Reservation::new(&policy, charge(*reserved), now, now + Millis::from_s(30));
             assert!(image.apply(&reserve(&policy, &reservation, None)));
             reservation.note_stale(&image);
             let settled = Settled { charge: charge(*used), ..Settled::default() };
             assert!(image.apply(&settle(&reservation, &settled, now + Millis::from_ms(10))));
-            audit.add(&Charged { at: now, charge: charge(*used) }, None);
+            audit.add(&Charged { at: now, charge: charge(*used), carries_over: policy.burst.carries_over }, None);
         }
         (image, audit, now + Millis::from_ms(10))
     }
@@ -161,7 +161,7 @@ mod tests {
         let (image, _, now) = account(&[(10, 10, 0), (7, 5, 1_000)]);
         let (_, audit, _) = account(&[(10, 10, 0)]);
         let drifts = audit.compare(&[image], UnixMs::default(), now).drifts;
-        let counters: usize = Limit::iter().map(|limit| limit.windows(NOW).count()).sum();
+        let counters: usize = Limit::iter().map(|limit| limit.windows(false, NOW).count()).sum();
         assert_eq!(drifts.len(), counters);
         assert!(drifts.iter().all(|drift| drift.recorded > drift.recomputed));
     }

@@ -54,7 +54,7 @@ pub fn capacity(
             Verdict::Retry => {
                 capacity.waits.push(now - at);
                 let charge = std::mem::replace(&mut charge, *sized);
-                reserve(policy, &Reservation::new(charge, now, until), None)
+                reserve(policy, &Reservation::new(policy, charge, now, until), None)
             }
         };
         image.apply(&write);
@@ -100,7 +100,7 @@ mod tests {
     const NOW: UnixMs = UnixMs::from_ms(1_800_000_002_000);
 
     fn policy(limits: Limits, burst_s: u64) -> Policy {
-        let burst = Burst { requests_s: burst_s, tokens_s: burst_s, is_strict: false };
+        let burst = Burst { requests_s: burst_s, tokens_s: burst_s, is_strict: false, carries_over: false };
         Policy { limits, version: 1, burst, share_percent: 100 }
     }
 
@@ -115,7 +115,7 @@ mod tests {
     /// Charges a request, in full if it must be, and frees dead slots if it needs their room.
     /// Returns whether it fits.
     fn admit_sized(policy: &Policy, image: &mut Image, mut charge: Charge, at: UnixMs) -> bool {
-        while !image.apply(&reserve(policy, &Reservation::new(charge, at, at + Millis::from_s(60)), None)) {
+        while !image.apply(&reserve(policy, &Reservation::new(policy, charge, at, at + Millis::from_s(60)), None)) {
             match explain(policy, &charge, image, at) {
                 Verdict::Reap(slot, count) => drop(image.apply(&free(slot, count))),
                 Verdict::InFull => charge = policy.fit(&charge.in_full()),

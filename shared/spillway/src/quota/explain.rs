@@ -119,13 +119,17 @@ fn refused_limits(policy: &Policy, charge: &Charge, image: &Image, at: UnixMs) -
 /// room for `charge`.
 fn frees_after(policy: &Policy, charge: &Charge, bound: &Bound, held: u64, at: UnixMs) -> Millis {
     let Bound { limit, value, window, .. } = *bound;
-    match limit.period() {
+    match limit.windows_period(policy.burst.carries_over) {
         // A window may hold more the older it gets, and it is gone after `EPOCHS`.
         Some(Period::Minute) => {
             let amount = charge.get(limit);
             let has_room = |age: &u64| room(policy.minute_cap(limit, value, *age), amount) >= held;
             let age = (1..=EPOCHS).find(has_room).unwrap_or(EPOCHS + 1);
             UnixMs::default() + EPOCH * (window + age - 1) - at
+        }
+        Some(period @ Period::FiveMinutes) => {
+            let ends_at = period.ends_at(window);
+            policy.carry_age(value, held).map_or(ends_at, |age| ends_at.min(period.begins_at(window) + age)) - at
         }
         Some(period @ (Period::Day | Period::Month)) => period.ends_at(window) - at,
         None => (TYPICAL_CALL / value.max(1)).max(MIN_SLOT_WAIT),

@@ -65,6 +65,8 @@ struct Spec {
     unit: Unit,
     /// `None` for requests in flight, which are counted in [`super::slots`].
     windows: Option<Windows>,
+    /// Windows if unused tokens carry over; `None` if this limit does not carry over.
+    carry_windows: Option<Windows>,
     /// Field of [`Limits`] that holds its value.
     field: fn(&mut Limits) -> &mut Option<u64>,
     /// Part of a charge that counts towards it; `None` for requests in flight, because every
@@ -90,6 +92,7 @@ const SPECS: [Spec; 5] = [
         label: "requests/min",
         unit: Unit::Requests,
         windows: Some(Windows { period: Period::Minute, counter: Attribute::Requests }),
+        carry_windows: None,
         field: |limits| &mut limits.requests_per_minute,
         charge: Some(|charge| &mut charge.requests),
         log_number: 0,
@@ -100,6 +103,7 @@ const SPECS: [Spec; 5] = [
         label: "tokens/min",
         unit: Unit::Tokens,
         windows: Some(Windows { period: Period::Minute, counter: Attribute::Tokens }),
+        carry_windows: Some(Windows { period: Period::FiveMinutes, counter: Attribute::CarriedTokens }),
         field: |limits| &mut limits.tokens_per_minute,
         charge: Some(|charge| &mut charge.minute_tokens),
         log_number: 1,
@@ -110,6 +114,7 @@ const SPECS: [Spec; 5] = [
         label: "tokens/day",
         unit: Unit::Tokens,
         windows: Some(Windows { period: Period::Day, counter: Attribute::Day }),
+        carry_windows: None,
         field: |limits| &mut limits.tokens_per_day,
         charge: Some(|charge| &mut charge.day_tokens),
         log_number: 2,
@@ -120,6 +125,7 @@ const SPECS: [Spec; 5] = [
         label: "micro-USD/month",
         unit: Unit::Microusd,
         windows: Some(Windows { period: Period::Month, counter: Attribute::Month }),
+        carry_windows: None,
         field: |limits| &mut limits.microusd_per_month,
         charge: Some(|charge| &mut charge.cost_microusd),
         log_number: 4,
@@ -130,6 +136,7 @@ const SPECS: [Spec; 5] = [
         label: "in flight",
         unit: Unit::ConcurrentRequests,
         windows: None,
+        carry_windows: None,
         field: |limits| &mut limits.in_flight,
         charge: None,
         log_number: 3,
@@ -201,20 +208,35 @@ impl Limit {
         self.spec().windows.map(|windows| windows.period)
     }
 
+    /// Returns the period of the windows that it is counted in; `None` for requests in flight.
+    pub(super) fn windows_period(self, carries_over: bool) -> Option<Period> {
+        self.counted_in(carries_over).map(|windows| windows.period)
+    }
+
+    fn counted_in(self, carries_over: bool) -> Option<Windows> {
+        let spec = self.spec();
+        spec.carry_windows.filter(|_| carries_over).or(spec.windows)
+    }
+
     /// Returns the windows that a charge at `at` adds to, the oldest first, each with its counter.
     /// Requests in flight have none.
-    pub(super) fn windows(self, at: UnixMs) -> impl Iterator<Item = (u64, Attribute)> {
-        self.counters(Period::windows, at)
+    pub(super) fn windows(self, carries_over: bool, at: UnixMs) -> impl Iterator<Item = (u64, Attribute)> {
+        self.counters(carries_over, Period::windows, at)
     }
 
     /// Returns the counters of windows that ended before `at`. A charge at that time removes them.
-    pub(super) fn ended(self, at: UnixMs) -> impl Iterator<Item = Attribute> {
-        self.counters(Period::ended, at).map(|(_, counter)| counter)
+    pub(super) fn ended(self, carries_over: bool, at: UnixMs) -> impl Iterator<Item = Attribute> {
+        self.counters(carries_over, Period::ended, at).map(|(_, counter)| counter)
     }
 
     /// Maps one flat range: a nested iterator would triple the instructions of planning a write.
-    fn counters(self, windows: fn(Period, UnixMs) -> Range<u64>, at: UnixMs) -> impl Iterator<Item = (u64, Attribute)> {
-        let (range, counter) = match self.spec().windows {
+    fn counters(
+        self,
+        carries_over: bool,
+        windows: fn(Period, UnixMs) -> Range<u64>,
+        at: UnixMs,
+    ) -> impl Iterator<Item = (u64, Attribute)> {
+        let (range, counter) = match self.counted_in(carries_over) {
             Some(Windows { period, counter }) => (windows(period, at), counter),
             None => (0..0, Attribute::Slot as fn(u64) -> Attribute),
         };
@@ -313,9 +335,10 @@ mod tests {
 
     #[test]
     fn every_counter_maps_back_to_its_limit_and_window() {
-        for limit in Limit::iter() {
-            for (window, counter) in limit.windows(UnixMs::from_ms(1_764_000_002_500)) {
+        for (limit, carries_over) in Limit::iter().flat_map(|limit| [(limit, false), (limit, true)]) {
+            for (window, counter) in limit.windows(carries_over, UnixMs::from_ms(1_764_000_002_500)) {
                 assert_eq!(counter.window(), Some((limit, window)));
+                assert_eq!(counter.period().map(|(period, _)| period), limit.windows_period(carries_over));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{EPOCH, EPOCHS};
+use super::{CARRY_EPOCH, EPOCH, EPOCHS};
 use crate::units::{Millis, UnixMs};
 
 /// Length of a UTC day.
@@ -14,6 +14,9 @@ pub enum Period {
     /// A minute, in overlapping windows. Each window starts with an epoch and is [`EPOCHS`] epochs
     /// long. Its number is that of its first epoch.
     Minute,
+    /// Five minutes, in overlapping windows. Each window is [`EPOCHS`] epochs of [`CARRY_EPOCH`]
+    /// long. Its number is that of its first epoch.
+    FiveMinutes,
     /// A UTC day. Days are numbered from 1970.
     Day,
     /// A UTC calendar month. Months are numbered from January of year 0.
@@ -25,7 +28,8 @@ impl Period {
     /// of them.
     pub(super) fn windows(self, at: UnixMs) -> Range<u64> {
         let current = match self {
-            Self::Minute => return (epoch(at) + 1).saturating_sub(EPOCHS)..epoch(at) + 1,
+            Self::Minute => return overlapping(at / EPOCH),
+            Self::FiveMinutes => return overlapping(at / CARRY_EPOCH),
             Self::Day => day(at),
             Self::Month => month(at),
         };
@@ -36,6 +40,7 @@ impl Period {
     pub(super) fn begins_at(self, window: u64) -> UnixMs {
         match self {
             Self::Minute => UnixMs::default() + EPOCH * window,
+            Self::FiveMinutes => UnixMs::default() + CARRY_EPOCH * window,
             Self::Day => UnixMs::default() + DAY * window,
             Self::Month => month_begins_at(window),
         }
@@ -44,18 +49,18 @@ impl Period {
     /// Returns when window `window` ends.
     pub(super) fn ends_at(self, window: u64) -> UnixMs {
         match self {
-            Self::Minute => self.begins_at(window + EPOCHS),
+            Self::Minute | Self::FiveMinutes => self.begins_at(window + EPOCHS),
             Self::Day | Self::Month => self.begins_at(window + 1),
         }
     }
 
     /// Returns the oldest window that a settlement at `now` still corrects. Days and months are
-    /// kept for one more period. A window of a minute that has ended may have been removed, and a
+    /// kept for one more period. An overlapping window that has ended may have been removed, and a
     /// refund would leave it negative.
     pub(super) fn oldest_corrected(self, now: UnixMs) -> u64 {
         let current = self.windows(now).start;
         match self {
-            Self::Minute => current,
+            Self::Minute | Self::FiveMinutes => current,
             Self::Day | Self::Month => current.saturating_sub(1),
         }
     }
@@ -64,7 +69,7 @@ impl Period {
     /// maximum clock skew.
     pub(super) fn is_stale(self, window: u64, now: UnixMs) -> bool {
         match self {
-            Self::Minute => window < epoch(now).saturating_sub(2 * EPOCHS),
+            Self::Minute | Self::FiveMinutes => window < self.ended(now).start,
             Self::Day | Self::Month => window < self.oldest_corrected(now),
         }
     }
@@ -73,7 +78,8 @@ impl Period {
     /// that ended stays, for writers whose clocks are behind.
     pub(super) fn ended(self, now: UnixMs) -> Range<u64> {
         match self {
-            Self::Minute => epoch(now).saturating_sub(2 * EPOCHS)..epoch(now).saturating_sub(EPOCHS),
+            Self::Minute => ended(now / EPOCH),
+            Self::FiveMinutes => ended(now / CARRY_EPOCH),
             Self::Day | Self::Month => 0..0,
         }
     }
@@ -82,15 +88,21 @@ impl Period {
     pub fn seconds(self) -> Option<u64> {
         match self {
             Self::Minute => Some((EPOCH * EPOCHS).as_s_rounded_up()),
+            Self::FiveMinutes => Some((CARRY_EPOCH * EPOCHS).as_s_rounded_up()),
             Self::Day => Some(DAY.as_s_rounded_up()),
             Self::Month => None,
         }
     }
 }
 
-/// Returns the number of the epoch that contains `at`.
-pub(super) fn epoch(at: UnixMs) -> u64 {
-    at / EPOCH
+/// Returns the windows in use during an epoch, the oldest first.
+fn overlapping(epoch: u64) -> Range<u64> {
+    (epoch + 1).saturating_sub(EPOCHS)..epoch + 1
+}
+
+/// Returns the windows that are removed during an epoch.
+fn ended(epoch: u64) -> Range<u64> {
+    epoch.saturating_sub(2 * EPOCHS)..epoch.saturating_sub(EPOCHS)
 }
 
 /// Returns the UTC day that contains `at`, counted from 1970.
@@ -123,7 +135,7 @@ mod tests {
     #[test]
     fn the_windows_of_a_moment_contain_it() {
         for at in [MARCH - Millis::from_ms(1), MARCH] {
-            for period in [Period::Minute, Period::Day, Period::Month] {
+            for period in [Period::Minute, Period::FiveMinutes, Period::Day, Period::Month] {
                 for window in period.windows(at) {
                     assert!(period.begins_at(window) <= at && at < period.ends_at(window), "{period:?}");
                     assert!(window >= period.oldest_corrected(at) && !period.is_stale(window, at), "{period:?}");
@@ -133,10 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_minute_is_not_corrected() {
-        let ended: Vec<u64> = Period::Minute.ended(MARCH).collect();
-        assert_eq!(ended.len() as u64, EPOCHS);
-        assert!(ended.iter().all(|window| Period::Minute.ends_at(*window) < MARCH));
-        assert!(ended.iter().all(|window| *window < Period::Minute.oldest_corrected(MARCH)));
+    fn an_overlapping_window_that_has_ended_is_not_corrected() {
+        for period in [Period::Minute, Period::FiveMinutes] {
+            let ended: Vec<u64> = period.ended(MARCH).collect();
+            assert_eq!(ended.len() as u64, EPOCHS);
+            assert!(ended.iter().all(|window| period.ends_at(*window) < MARCH));
+            assert!(ended.iter().all(|window| *window < period.oldest_corrected(MARCH)));
+        }
     }
 }

@@ -2,11 +2,13 @@
 
 use super::{
     Attribute, Charge, Condition, EPOCHS, Image, Limit, Policy, Update, Write,
-    caps::room,
     slots::{self, SLOTS_PER_REQUEST},
     unreserved,
 };
-use crate::units::UnixMs;
+use crate::{
+    outage::Outage,
+    units::{Millis, UnixMs},
+};
 
 /// A charge made before the call. It is settled once, or its slot expires.
 #[must_use = "a reservation holds capacity until it is settled or expires"]
@@ -18,14 +20,18 @@ pub struct Reservation {
     pub at: UnixMs,
     /// Slot in the ring.
     pub slot: u64,
+    /// [`Burst::carries_over`](super::Burst::carries_over) of the policy, which determines the
+    /// windows to settle.
+    pub carries_over: bool,
     /// Attributes that have been out of use for long. The settlement removes them.
     pub stale: Vec<Attribute>,
 }
 
 impl Reservation {
-    /// Creates a reservation of `charge` at `now` that expires at `expires_at`.
-    pub fn new(charge: Charge, now: UnixMs, expires_at: UnixMs) -> Self {
-        Self { charge, at: now, slot: slots::slot_at(expires_at), stale: Vec::new() }
+    /// Creates a reservation of `charge` under `policy` at `now` that expires at `expires_at`.
+    pub fn new(policy: &Policy, charge: Charge, now: UnixMs, expires_at: UnixMs) -> Self {
+        let carries_over = policy.burst.carries_over;
+        Self { charge, at: now, slot: slots::slot_at(expires_at), carries_over, stale: Vec::new() }
     }
 
     /// Notes the attributes of `image` that no window in use needs, for the settlement to remove. A
@@ -35,18 +41,22 @@ impl Reservation {
         let is_stale = |(attribute, value): &(Attribute, i64)| match *attribute {
             Attribute::Slot(slot) => slots::is_forgettable(slot, *value, self.at),
             Attribute::Unreserved(span) => unreserved::is_stale(span, self.at),
+            Attribute::Outage(_) => Outage::end_in_number(value.unsigned_abs()) + FORGET_OUTAGE_AFTER < self.at,
             attribute => attribute.period().is_some_and(|(period, window)| period.is_stale(window, self.at)),
         };
         self.stale = image.iter().filter(is_stale).map(|(attribute, _)| attribute).collect();
     }
 }
 
+/// Time after its end for which an outage stays in an item.
+const FORGET_OUTAGE_AFTER: Millis = Millis::from_s(600);
+
 /// Returns the write that makes `reservation` under `policy`. With `reap`, a dead slot and its
 /// count, the same write also frees that slot.
 ///
 /// The caller has refused charges that are [`too_large`](super::too_large).
 pub fn reserve(policy: &Policy, reservation: &Reservation, reap: Option<(u64, u64)>) -> Write {
-    let Reservation { charge, at, slot, .. } = reservation;
+    let Reservation { charge, at, slot, carries_over, .. } = reservation;
     let reaped = reap.map_or(0, |(_, count)| count);
     let mut write = Write {
         conditions: Vec::with_capacity(2 * EPOCHS as usize + 7),
@@ -67,8 +77,8 @@ pub fn reserve(policy: &Policy, reservation: &Reservation, reap: Option<(u64, u6
     }
     for limit in Limit::iter() {
         let amount = signed(charge.get(limit));
-        write.updates.extend(limit.windows(*at).map(|(_, counter)| Update::Add(counter, amount)));
-        write.updates.extend(limit.ended(*at).map(Update::Remove));
+        write.updates.extend(limit.windows(*carries_over, *at).map(|(_, counter)| Update::Add(counter, amount)));
+        write.updates.extend(limit.ended(*carries_over, *at).map(Update::Remove));
     }
     for (condition, update) in unreserved::count(policy, charge, *at) {
         write.conditions.push(condition);
@@ -97,11 +107,11 @@ pub(super) fn bounds(policy: &Policy, charge: &Charge, at: UnixMs) -> impl Itera
     policy.limits.iter().flat_map(move |(limit, value)| {
         let amount = charge.get(limit);
         let bound = move |(window, attribute)| {
-            let at_most = room(policy.cap(limit, value, window, at), amount);
+            let at_most = policy.room(limit, value, window, at, amount);
             Bound { limit, value, window, attribute, at_most }
         };
         let in_flight = limit.period().is_none().then_some((0, Attribute::InFlight));
-        limit.windows(at).chain(in_flight).map(bound)
+        limit.windows(policy.burst.carries_over, at).chain(in_flight).map(bound)
     })
 }
 

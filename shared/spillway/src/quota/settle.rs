@@ -6,7 +6,7 @@ use super::{
     slots::{self, SLOTS_PER_REQUEST},
     unreserved,
 };
-use crate::{units::UnixMs, usage::Usage};
+use crate::{outage::Outage, units::UnixMs, usage::Usage};
 
 /// Actual cost of a request, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub struct Settled {
     pub usage: Option<Usage>,
     /// Requested output tokens that were not reserved, for the lifetime totals.
     pub regained_tokens: u64,
+    /// The outage of a pool that the request has met, and the pool's number. The item passes it on
+    /// to other processes.
+    pub outage: Option<(u64, Outage)>,
 }
 
 impl Settled {
@@ -25,10 +28,10 @@ impl Settled {
         Self::default()
     }
 
-    /// Charges the most that the request can cost, because the model may have been billed for an
+    /// Charges the most that `calls` calls can cost, because they may have been billed for an
     /// unknown amount.
-    pub fn unknown(reservation: &Reservation) -> Self {
-        Self { charge: reservation.charge.in_full(), ..Self::default() }
+    pub fn unknown(reservation: &Reservation, calls: u64) -> Self {
+        Self { charge: Charge::ZERO.with_calls(reservation.charge.in_full(), calls), ..Self::default() }
     }
 }
 
@@ -48,12 +51,14 @@ pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now: UnixMs) 
     let mut write = Write::default();
     for limit in Limit::iter() {
         let correction = signed(settled.charge.get(limit)) - signed(reservation.charge.get(limit));
-        let Some(period) = limit.period().filter(|_| correction != 0) else { continue };
+        let period = limit.windows_period(reservation.carries_over);
+        let Some(period) = period.filter(|_| correction != 0) else { continue };
         let oldest = period.oldest_corrected(now);
-        let corrected = limit.windows(reservation.at).filter(|(window, _)| *window >= oldest);
+        let corrected = limit.windows(reservation.carries_over, reservation.at).filter(|(window, _)| *window >= oldest);
         write.updates.extend(corrected.map(|(_, counter)| Update::Add(counter, correction)));
     }
     write.updates.extend(unreserved::release(reservation, now));
+    let outage = settled.outage.map(|(pool, outage)| Update::Set(Attribute::Outage(pool), outage.to_number()));
     if let Some(usage) = settled.usage {
         let totals = [
             (Attribute::SettledRequests, 1),
@@ -65,7 +70,10 @@ pub fn settle_reaped(reservation: &Reservation, settled: &Settled, now: UnixMs) 
         let added = totals.into_iter().filter(|(_, amount)| *amount > 0);
         write.updates.extend(added.map(|(total, amount)| Update::Add(total, signed(amount))));
     }
-    write.updates.extend(reservation.stale.iter().map(|stale| Update::Remove(*stale)));
+    let is_set = |stale: &Attribute| outage.is_some_and(|update| update.attribute() == *stale);
+    let stale = reservation.stale.iter().filter(|stale| !is_set(stale));
+    write.updates.extend(stale.map(|stale| Update::Remove(*stale)));
+    write.updates.extend(outage);
     write
 }
 

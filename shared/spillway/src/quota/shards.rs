@@ -61,7 +61,7 @@ fn admissions_per_minute(limits: &Limits) -> Option<u64> {
         admissions.div_ceil(match limit.period() {
             Some(Period::Day) => MIN_DAY_MINUTES,
             Some(Period::Month) => MIN_MONTH_MINUTES,
-            Some(Period::Minute) | None => 1,
+            Some(Period::Minute | Period::FiveMinutes) | None => 1,
         })
     };
     limits.iter().map(rate).min()
@@ -166,7 +166,7 @@ mod tests {
     proptest! {
         #[test]
         fn slices_add_up_and_each_holds_a_large_request(limits in limits(), writes in 1u64..8) {
-            let burst = Burst { requests_s: 5, tokens_s: 5, is_strict: false };
+            let burst = Burst { requests_s: 5, tokens_s: 5, is_strict: false, carries_over: false };
             let policy = Policy { limits, version: 1, burst, share_percent: 100 };
             let shards = shards(&limits, writes);
             prop_assert!((1..=MAX_SHARDS).contains(&shards));

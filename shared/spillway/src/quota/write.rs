@@ -17,6 +17,9 @@ pub enum Attribute {
     Requests(u64),
     /// Quota tokens charged in the window that starts at this epoch.
     Tokens(u64),
+    /// Quota tokens charged in the window of five minutes that starts at this epoch of
+    /// [`CARRY_EPOCH`](super::CARRY_EPOCH), if unused tokens carry over.
+    CarriedTokens(u64),
     /// Quota tokens charged on this UTC day, counted from 1970.
     Day(u64),
     /// Micro-USD charged in this UTC month, counted from January of year 0.
@@ -45,6 +48,8 @@ pub enum Attribute {
     Refusals(u64),
     /// In a refusal log: time of the last refusal by this limit, in milliseconds since 1970.
     RefusedAt(u64),
+    /// The last outage of a pool, given by the pool's number.
+    Outage(u64),
     /// In an allowance: what the tenant holds at most.
     Held,
     /// In an allowance: time when the last count or minute began, in milliseconds since 1970.
@@ -67,6 +72,7 @@ impl Attribute {
             Self::Slot(epoch) => push_base36(text, 'i', epoch),
             Self::Requests(epoch) => push_base36(text, 'r', epoch),
             Self::Tokens(epoch) => push_base36(text, 't', epoch),
+            Self::CarriedTokens(epoch) => push_base36(text, 'b', epoch),
             Self::Day(day) => push_base36(text, 'd', day),
             Self::Month(month) => push_base36(text, 'm', month),
             Self::Unreserved(span) => push_base36(text, 'u', span),
@@ -80,6 +86,7 @@ impl Attribute {
             Self::MeasuredInput(day) => push_base36(text, 'a', day),
             Self::Refusals(limit) => push_base36(text, 'x', limit),
             Self::RefusedAt(limit) => push_base36(text, 'y', limit),
+            Self::Outage(pool) => push_base36(text, 'w', pool),
             Self::Held => text.push('h'),
             Self::CountedAt => text.push('k'),
         }
@@ -90,9 +97,10 @@ impl Attribute {
         match self {
             Self::Version | Self::InFlight | Self::Regained | Self::Held | Self::CountedAt => false,
             Self::SettledRequests | Self::SettledInput | Self::SettledOutput | Self::SettledCost => false,
-            Self::Slot(_) | Self::Requests(_) | Self::Tokens(_) | Self::Day(_) | Self::Month(_) => true,
+            Self::Slot(_) | Self::Requests(_) | Self::Tokens(_) | Self::CarriedTokens(_) => true,
+            Self::Day(_) | Self::Month(_) => true,
             Self::Unreserved(_) | Self::Answers(_) | Self::EstimatedInput(_) | Self::MeasuredInput(_) => true,
-            Self::Refusals(_) | Self::RefusedAt(_) => true,
+            Self::Refusals(_) | Self::RefusedAt(_) | Self::Outage(_) => true,
         }
     }
 
@@ -101,7 +109,7 @@ impl Attribute {
     pub fn window(self) -> Option<(Limit, u64)> {
         match self {
             Self::Requests(start) => Some((Limit::RequestsPerMinute, start)),
-            Self::Tokens(start) => Some((Limit::TokensPerMinute, start)),
+            Self::Tokens(start) | Self::CarriedTokens(start) => Some((Limit::TokensPerMinute, start)),
             Self::Day(day) => Some((Limit::TokensPerDay, day)),
             Self::Month(month) => Some((Limit::MicrousdPerMonth, month)),
             _ => None,
@@ -112,7 +120,7 @@ impl Attribute {
     /// a limit.
     pub(super) fn period(self) -> Option<(Period, u64)> {
         let (limit, window) = self.window()?;
-        Some((limit.period()?, window))
+        Some((limit.windows_period(matches!(self, Self::CarriedTokens(_)))?, window))
     }
 
     /// Parses a name; `None` if it is not the name of an attribute.
@@ -139,6 +147,7 @@ impl Attribute {
             'i' => Some(Self::Slot(index)),
             'r' => Some(Self::Requests(index)),
             't' => Some(Self::Tokens(index)),
+            'b' => Some(Self::CarriedTokens(index)),
             'd' => Some(Self::Day(index)),
             'm' => Some(Self::Month(index)),
             'u' => Some(Self::Unreserved(index)),
@@ -147,6 +156,7 @@ impl Attribute {
             'a' => Some(Self::MeasuredInput(index)),
             'x' => Some(Self::Refusals(index)),
             'y' => Some(Self::RefusedAt(index)),
+            'w' => Some(Self::Outage(index)),
             _ => None,
         }
     }
@@ -290,6 +300,7 @@ mod tests {
                 Attribute::Slot(index),
                 Attribute::Requests(index),
                 Attribute::Tokens(index),
+                Attribute::CarriedTokens(index),
                 Attribute::Day(index),
                 Attribute::Month(index),
                 Attribute::Unreserved(index),
@@ -298,6 +309,7 @@ mod tests {
                 Attribute::MeasuredInput(index),
                 Attribute::Refusals(index),
                 Attribute::RefusedAt(index),
+                Attribute::Outage(index),
             ] {
                 prop_assert_eq!(Attribute::parse(&attribute.name()), Some(attribute));
             }

@@ -6,12 +6,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use aws_sdk_dynamodb::Client;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 use tracing::warn;
 
 use super::{
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connections::ResendingClient,
+    connections::{MAX_SILENT_TIME, ResendingClient, TimeLimits},
     quota::{
         Allowance,
         allowance::{self, Tab},
@@ -35,6 +38,10 @@ use crate::{
 
 /// Time until the next try if the item accepts no more writes at the moment.
 const BUSY_PAUSE: Millis = Millis::from_s(1);
+
+/// Longest time of a write, and of a wait for the write of another request. After that, the request
+/// is admitted, so a caller waits less than for other writes.
+const WRITE_LIMITS: TimeLimits = TimeLimits { for_caller: Duration::from_secs(1), in_background: MAX_SILENT_TIME };
 
 /// Maximum time of a count. A tenant that has more than can be counted in this time stays refused.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -54,9 +61,32 @@ pub enum TakeOutcome {
 #[derive(Clone)]
 pub struct Allowances {
     items: Items,
-    tabs: Arc<Mutex<HashMap<String, Arc<AsyncMutex<Tab>>>>>,
+    tabs: Arc<Mutex<HashMap<String, Arc<SharedTab>>>>,
     clock: Clock,
     clock_skew: ClockSkew,
+}
+
+/// A tab of this process.
+#[derive(Default)]
+struct SharedTab {
+    tab: AsyncMutex<Tab>,
+    /// Whether the holder of the tab counts what the tenant has, which may take long.
+    is_counting: AtomicBool,
+}
+
+impl SharedTab {
+    /// Locks the tab. Returns `None` if its holder waits for a store that does not answer.
+    async fn lock(&self) -> Option<MutexGuard<'_, Tab>> {
+        loop {
+            if let Ok(tab) = WRITE_LIMITS.apply(self.tab.lock()).await {
+                self.is_counting.store(false, Ordering::Relaxed);
+                return Some(tab);
+            }
+            if !self.is_counting.load(Ordering::Relaxed) {
+                return None;
+            }
+        }
+    }
 }
 
 impl Allowances {
@@ -78,14 +108,18 @@ impl Allowances {
         if amount > max {
             return TakeOutcome::TooLarge;
         }
-        let tab = self.tab(&key);
+        let shared = self.tab(&key);
         // Held during the write, so that no request of this process is admitted beside a refusal.
-        let mut tab = tab.lock().await;
+        let Some(mut tab) = shared.lock().await else { return TakeOutcome::Taken };
         let now = self.clock.now();
         if let Some(retry_after) = tab.refusal(amount, now) {
             return TakeOutcome::Full { retry_after };
         }
         let Some(sum) = tab.put(amount, of.max_tab(max), now) else { return TakeOutcome::Taken };
+        let count = async {
+            shared.is_counting.store(true, Ordering::Relaxed);
+            count.await
+        };
         let written = Box::pin(self.write(&key, of, sum, max, count)).await;
         let full_until = written.unwrap_or_else(|error| {
             warn!(key, %error, "failed to write an allowance; the request is admitted");
@@ -118,7 +152,7 @@ impl Allowances {
         loop {
             let now = self.clock.now();
             let Some(take) = allowance::take(of, sum, max, now) else { return Ok(Some(now + BUSY_PAUSE)) };
-            let image = match self.items.update(key, &take, NonceAttribute::Added).await? {
+            let image = match WRITE_LIMITS.apply(self.items.update(key, &take, NonceAttribute::Added)).await?? {
                 UpdateOutcome::Done(_) => return Ok(None),
                 UpdateOutcome::Busy => return Ok(Some(now + BUSY_PAUSE)),
                 UpdateOutcome::Refused(image) => image,
@@ -140,7 +174,7 @@ impl Allowances {
         count: impl Future<Output = Result<u64, StoreError>>,
     ) -> Result<(), StoreError> {
         let begin = allowance::begin_count(of, self.clock.now());
-        let begun = match self.items.update(key, &begin, NonceAttribute::Added).await? {
+        let begun = match WRITE_LIMITS.apply(self.items.update(key, &begin, NonceAttribute::Added)).await?? {
             UpdateOutcome::Done(begun) if of != Allowance::OtherRequests => begun,
             _ => return Ok(()),
         };
@@ -148,7 +182,7 @@ impl Allowances {
         match tokio::time::timeout(COUNT_TIMEOUT, count).await.unwrap_or_else(|_| Err(timed_out())) {
             Ok(counted) => {
                 let end = allowance::end_count(&begun, counted);
-                self.items.update(key, &end, NonceAttribute::Added).await.map(drop)
+                WRITE_LIMITS.apply(self.items.update(key, &end, NonceAttribute::Added)).await?.map(drop)
             }
             Err(error) => {
                 warn!(key, %error, "failed to count what a tenant holds");
@@ -157,7 +191,7 @@ impl Allowances {
         }
     }
 
-    fn tab(&self, key: &str) -> Arc<AsyncMutex<Tab>> {
+    fn tab(&self, key: &str) -> Arc<SharedTab> {
         let mut tabs = self.tabs.lock().unwrap_or_else(PoisonError::into_inner);
         match tabs.get(key) {
             Some(tab) => Arc::clone(tab),

@@ -4,12 +4,23 @@
 //! background read, which runs beside the request. Rows that are used at least twice in that time
 //! therefore never make a request wait. On Lambda, nothing runs after the answer: a read that is
 //! not done by then continues with the next request.
+//!
+//! An older row is stale. A request that finds one waits for the background read, but only for a
+//! moment, and then uses the stale row. While the store is known to be silent or to fail, no
+//! request waits. So a revoked key ends in time while the store works, and an outage of the store
+//! costs hardly any time. After [`MAX_STALE_AGE`] a row is not used any more.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::watch;
 
 use super::{StoreError, rows::Consistency};
 use crate::{
     clock::Clock,
+    connections::{MAX_SILENT_TIME, Patience, TimeLimits},
     units::{Millis, UnixMs},
 };
 
@@ -24,6 +35,15 @@ const MAX_ABSENT_AGE: Millis = Millis::from_s(2);
 /// How long after a failed read a stale row is used without another read, so that not every request
 /// waits for the next failure.
 const RETRY_AFTER: Millis = Millis::from_s(1);
+
+/// Longest time for which a request waits for a background read although it has a stale row. It is
+/// far longer than a read takes, with a new connection.
+const MAX_STALE_WAIT: Duration = Duration::from_millis(500);
+
+const STALE_LIMITS: TimeLimits = TimeLimits { for_caller: MAX_STALE_WAIT, in_background: MAX_STALE_WAIT };
+
+/// Longest time for a read that requests wait for, with the wait for an earlier one.
+const READ_LIMITS: TimeLimits = TimeLimits { for_caller: MAX_SILENT_TIME, in_background: Duration::from_secs(10) };
 
 /// The row of a key. `None`, that there is no row, is cached too.
 type CachedRow<V> = Option<Arc<V>>;
@@ -41,6 +61,8 @@ struct CacheEntry<V> {
     read_lock: tokio::sync::Mutex<()>,
     /// Consistency of the first read.
     consistency: Consistency,
+    /// Changes when a background read has ended.
+    refreshed: watch::Sender<()>,
 }
 
 struct LastReads<V> {
@@ -50,6 +72,16 @@ struct LastReads<V> {
     failure: Option<(UnixMs, StoreError)>,
     /// Whether a background read is running.
     is_refreshing: bool,
+    /// Whether the last read failed, or a request has waited for it without an answer.
+    is_failing: bool,
+}
+
+/// The row that a request can use.
+#[derive(Debug, Clone)]
+struct Usable<V> {
+    row: CachedRow<V>,
+    /// The row is stale, so the request waits for a background read first.
+    must_wait: bool,
 }
 
 impl<V: Send + Sync + 'static> Cache<V> {
@@ -58,27 +90,73 @@ impl<V: Send + Sync + 'static> Cache<V> {
     }
 
     /// Returns the cached row of `key` if it is younger than the time to live. Otherwise reads it
-    /// with `read`. Concurrent requests share one read.
+    /// with `read`. Concurrent requests share one read. A stale row is returned if the read is slow
+    /// or fails.
     ///
     /// # Errors
     /// Returns an error if the read fails and the cached row is too old.
-    pub(super) async fn get<F>(
-        &self,
-        key: &str,
-        read: impl FnOnce(Consistency) -> F,
-    ) -> Result<CachedRow<V>, StoreError>
+    pub(super) async fn get<F>(&self, key: &str, read: impl Fn(Consistency) -> F) -> Result<CachedRow<V>, StoreError>
     where
         F: Future<Output = Result<Option<V>, StoreError>> + Send + 'static,
     {
         let requested_at = self.clock.now();
         let entry = self.entry(key);
-        if let Some((row, needs_refresh)) = entry.take(self.ttl, requested_at) {
-            if needs_refresh {
-                self.refresh(entry, read(Consistency::Eventual));
-            }
-            return Ok(row);
+        let used = match self.take(&entry, requested_at, &read) {
+            Some(usable) if usable.must_wait => Box::pin(self.wait_for_refresh(&entry, requested_at, &read)).await,
+            usable => usable,
+        };
+        match used {
+            Some(usable) => Ok(usable.row),
+            None => Box::pin(self.read(&entry, self.ttl, requested_at, read)).await,
         }
-        self.read(&entry, self.ttl, requested_at, read).await
+    }
+
+    /// Waits for a moment until a background read replaces a stale row.
+    async fn wait_for_refresh<F>(
+        &self,
+        entry: &Arc<CacheEntry<V>>,
+        requested_at: UnixMs,
+        read: &impl Fn(Consistency) -> F,
+    ) -> Option<Usable<V>>
+    where
+        F: Future<Output = Result<Option<V>, StoreError>> + Send + 'static,
+    {
+        let mut refreshed = entry.refreshed.subscribe();
+        let waiting = async {
+            loop {
+                match self.take(entry, requested_at, read) {
+                    // The entry keeps the sender, so this cannot fail.
+                    Some(usable) if usable.must_wait => drop(refreshed.changed().await),
+                    usable => return usable,
+                }
+            }
+        };
+        // A request that has waited for another row does not wait again.
+        if !Patience::is_used_up_by(MAX_STALE_WAIT)
+            && let Ok(usable) = STALE_LIMITS.apply(waiting).await
+        {
+            return usable;
+        }
+        entry.note_silence();
+        self.take(entry, requested_at, read)
+    }
+
+    /// Returns the row if a request that began at `requested_at` can use it. Starts a background
+    /// read if that is due.
+    fn take<F>(
+        &self,
+        entry: &Arc<CacheEntry<V>>,
+        requested_at: UnixMs,
+        read: &impl Fn(Consistency) -> F,
+    ) -> Option<Usable<V>>
+    where
+        F: Future<Output = Result<Option<V>, StoreError>> + Send + 'static,
+    {
+        let (usable, needs_refresh) = entry.take(self.ttl, requested_at, self.clock.now())?;
+        if needs_refresh {
+            self.refresh(Arc::clone(entry), read(Consistency::Eventual));
+        }
+        Some(usable)
     }
 
     /// Returns the row of `key`, read at most `max_age` ago with all writes visible.
@@ -138,12 +216,15 @@ impl<V: Send + Sync + 'static> Cache<V> {
     where
         F: Future<Output = Result<Option<V>, StoreError>>,
     {
-        let _read_lock = entry.read_lock.lock().await;
+        let _read_lock = match READ_LIMITS.apply(entry.read_lock.lock()).await {
+            Ok(locked) => locked,
+            Err(out_of_time) => return entry.lock().stale(self.clock.now()).ok_or_else(|| out_of_time.into()),
+        };
         if let Some(result) = entry.read_since(requested_at, max_age, self.clock.now()) {
             return result;
         }
         let started_at = self.clock.now();
-        let result = read(entry.consistency).await;
+        let result = READ_LIMITS.apply(read(entry.consistency)).await.unwrap_or_else(|error| Err(error.into()));
         entry.store(result, started_at, self.clock.now())
     }
 
@@ -153,13 +234,15 @@ impl<V: Send + Sync + 'static> Cache<V> {
         entry: Arc<CacheEntry<V>>,
         read: impl Future<Output = Result<Option<V>, StoreError>> + Send + 'static,
     ) {
-        let clock = self.clock.clone();
-        tokio::spawn(async move {
+        let (clock, refresh) = (self.clock.clone(), Refresh(entry));
+        let refreshing = async move {
             let started_at = clock.now();
-            let result = read.await;
+            let result = READ_LIMITS.apply(read).await.unwrap_or_else(|error| Err(error.into()));
             // After a failure, the cached row stays in use until it is too old.
-            let _ = entry.store(result, started_at, clock.now());
-        });
+            let _ = refresh.0.store(result, started_at, clock.now());
+        };
+        // It has the time limits of a caller, so that a connection that died is noticed soon.
+        tokio::spawn(Patience::default().scope(refreshing));
     }
 
     fn entry(&self, key: &str) -> Arc<CacheEntry<V>> {
@@ -176,21 +259,34 @@ impl<V: Send + Sync + 'static> Cache<V> {
 
 impl<V> CacheEntry<V> {
     fn new(consistency: Consistency) -> Self {
-        let reads = LastReads { success: None, failure: None, is_refreshing: false };
-        Self { reads: Mutex::new(reads), read_lock: tokio::sync::Mutex::new(()), consistency }
+        let reads = LastReads { success: None, failure: None, is_refreshing: false, is_failing: false };
+        let (reads, read_lock) = (Mutex::new(reads), tokio::sync::Mutex::new(()));
+        Self { reads, read_lock, consistency, refreshed: watch::Sender::new(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, LastReads<V>> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the row if it can be used, and whether the caller must start a background read.
-    fn take(&self, ttl: Millis, now: UnixMs) -> Option<(CachedRow<V>, bool)> {
+    /// Returns the row if a request that began at `requested_at` can use it, and whether the caller
+    /// must start a background read.
+    fn take(&self, ttl: Millis, requested_at: UnixMs, now: UnixMs) -> Option<(Usable<V>, bool)> {
         let mut reads = self.lock();
-        let row = reads.usable(ttl, now)?;
-        let needs_refresh = !reads.is_refreshing && !reads.has_just_failed(now) && reads.is_older_than(ttl / 2, now);
+        let fresh = reads.read_since(requested_at).or_else(|| reads.fresh(ttl, now));
+        let is_stale = fresh.is_none();
+        let row = fresh.or_else(|| reads.stale(now))?;
+        let is_due = is_stale || reads.is_older_than(ttl / 2, now);
+        let needs_refresh = is_due && !reads.is_refreshing && !reads.has_just_failed(now);
         reads.is_refreshing |= needs_refresh;
-        Some((row, needs_refresh))
+        Some((Usable { row, must_wait: is_stale && !reads.is_failing }, needs_refresh))
+    }
+
+    /// Notes that a request has waited for a background read that did not end. Later requests do
+    /// not wait.
+    fn note_silence(&self) {
+        if !std::mem::replace(&mut self.lock().is_failing, true) {
+            tracing::warn!("the registry is slow, so stale rows are used");
+        }
     }
 
     /// Returns the result of a read that ended after `requested_at`, successful or not.
@@ -200,7 +296,7 @@ impl<V> CacheEntry<V> {
             return Some(Ok(row));
         }
         let (failed_at, error) = reads.failure.as_ref()?;
-        (*failed_at > requested_at).then(|| reads.younger_than(MAX_STALE_AGE, now).ok_or_else(|| error.clone()))
+        (*failed_at > requested_at).then(|| reads.stale(now).ok_or_else(|| error.clone()))
     }
 
     fn store(
@@ -210,7 +306,7 @@ impl<V> CacheEntry<V> {
         now: UnixMs,
     ) -> Result<CachedRow<V>, StoreError> {
         let mut reads = self.lock();
-        reads.is_refreshing = false;
+        reads.is_failing = result.is_err();
         match result {
             // A later read may have ended before.
             Ok(row) => match &reads.success {
@@ -223,7 +319,7 @@ impl<V> CacheEntry<V> {
             },
             Err(error) => {
                 reads.failure = Some((now, error.clone()));
-                let stale = reads.younger_than(MAX_STALE_AGE, now);
+                let stale = reads.stale(now);
                 tracing::warn!(%error, served_stale = stale.is_some(), "failed to read the registry");
                 stale.ok_or(error)
             }
@@ -231,13 +327,39 @@ impl<V> CacheEntry<V> {
     }
 }
 
+/// A background read of an entry, until it is dropped.
+struct Refresh<V>(Arc<CacheEntry<V>>);
+
+impl<V> Drop for Refresh<V> {
+    fn drop(&mut self) {
+        self.0.lock().is_refreshing = false;
+        self.0.refreshed.send_replace(());
+    }
+}
+
 impl<V> LastReads<V> {
+    /// Returns the row if a request can use it without a wait for a read.
     fn usable(&self, ttl: Millis, now: UnixMs) -> Option<CachedRow<V>> {
         if self.has_just_failed(now) {
-            return self.younger_than(MAX_STALE_AGE, now);
+            return self.stale(now);
         }
+        self.fresh(ttl, now)
+    }
+
+    fn fresh(&self, ttl: Millis, now: UnixMs) -> Option<CachedRow<V>> {
         let is_absent = self.success.as_ref().is_some_and(|(_, row)| row.is_none());
         self.younger_than(if is_absent { ttl.min(MAX_ABSENT_AGE) } else { ttl }, now)
+    }
+
+    /// Returns the row if it can be used while the store does not answer. That there is no row is
+    /// not used: it may have been written since, and an error is honest.
+    fn stale(&self, now: UnixMs) -> Option<CachedRow<V>> {
+        self.younger_than(MAX_STALE_AGE, now).filter(Option::is_some)
+    }
+
+    /// Returns the row if it was read after `requested_at`.
+    fn read_since(&self, requested_at: UnixMs) -> Option<CachedRow<V>> {
+        self.success.as_ref().filter(|(read_at, _)| *read_at >= requested_at).map(|(_, row)| row.clone())
     }
 
     fn has_just_failed(&self, now: UnixMs) -> bool {

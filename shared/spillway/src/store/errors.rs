@@ -10,6 +10,7 @@ use tracing::error;
 
 use crate::{
     blobs::BlobError,
+    connections::OutOfTime,
     error_chain::with_causes,
     problem::{Kind, Problem},
     units::Millis,
@@ -68,6 +69,12 @@ where
     }
 }
 
+impl From<OutOfTime> for StoreError {
+    fn from(error: OutOfTime) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
 /// Errors of DynamoDB that may not occur on the next call (Amazon DynamoDB Developer Guide, "Error
 /// handling").
 const TRANSIENT: [&str; 8] = [
@@ -99,6 +106,12 @@ pub enum RegistryError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
 pub struct LedgerError(#[from] pub StoreError);
+
+impl From<OutOfTime> for LedgerError {
+    fn from(error: OutOfTime) -> Self {
+        Self(error.into())
+    }
+}
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {

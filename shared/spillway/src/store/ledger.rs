@@ -28,7 +28,7 @@ pub use recent_refusals::is_recent;
 use super::{LedgerError, StoreError, clock_skew::ClockSkew};
 use crate::{
     clock::Clock,
-    connections::ResendingClient,
+    connections::{MAX_SILENT_TIME, ResendingClient, TimeLimits},
     quota::{Attribute, Charge, Condition, Image, Refusal, Reservation, Settled, Update, Write},
     units::UnixMs,
 };
@@ -84,6 +84,10 @@ struct Writer {
     recent_refusals: RecentRefusals,
     clock: Clock,
 }
+
+/// Longest time for the reply to a pending request, which may wait for the write of an earlier
+/// group.
+const REPLY_LIMITS: TimeLimits = TimeLimits { for_caller: MAX_SILENT_TIME, in_background: Duration::from_secs(20) };
 
 /// Pause before a busy item is tried again, if the account has no other shard.
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
@@ -151,7 +155,7 @@ impl Ledger {
             let writer = writer.clone();
             async move { writer.reserve_group(&key, group).await }
         });
-        Ok(match replied.await.map_err(|_| writer_died())?? {
+        Ok(match REPLY_LIMITS.apply(replied).await?.map_err(|_| writer_died())?? {
             ReserveReply::Reserved(reservation, image) => ReserveOutcome::Reserved(
                 HeldReservation { key: shard.key.clone(), reservation },
                 View::new(image, shard, shards),
@@ -176,7 +180,7 @@ impl Ledger {
             let writer = writer.clone();
             async move { writer.settle_group(&key, group).await }
         });
-        Ok(replied.await.map_err(|_| writer_died())??)
+        Ok(REPLY_LIMITS.apply(replied).await?.map_err(|_| writer_died())??)
     }
 
     /// Reads the items of `account`.

@@ -16,6 +16,7 @@ use unknown::UnknownReads;
 use super::{RegistryError, StoreError, cache::Cache, rows::Consistency};
 use crate::{
     clock::Clock,
+    connections::spawn_for_caller,
     pool::{Catalogue, Model},
     problem::Problem,
     tenant::{ApiKey, CallerRecord, Endpoint, KeyRecord, Tenant},
@@ -145,7 +146,7 @@ impl Registry {
     fn prefetch_catalogue(&self) {
         if self.catalogue.is_cold(ALL_MODELS) {
             let registry = self.clone();
-            tokio::spawn(async move { registry.catalogue().await });
+            spawn_for_caller(async move { registry.catalogue().await });
         }
     }
 
@@ -157,13 +158,13 @@ impl Registry {
         key: RowKey,
     ) -> Result<Option<Arc<T>>, RegistryError> {
         if !cache.is_unknown(id) {
-            return Ok(cache.get(id, |_| self.row(key)).await?);
+            return Ok(cache.get(id, |_| self.row(key.clone())).await?);
         }
         let unknown_reads = || self.unknown_reads.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(retry_after) = unknown_reads().wait(self.clock.now()) {
             return Err(RegistryError::TooManyUnknown { retry_after });
         }
-        let row = cache.get(id, |_| self.row(key)).await?;
+        let row = cache.get(id, |_| self.row(key.clone())).await?;
         if row.is_none() {
             unknown_reads().count(self.clock.now());
         }

@@ -91,6 +91,8 @@ pub struct RequestEvent {
     /// Number of calls to the model, one for each pool that was tried.
     #[metrics(flags(NoMetric))]
     pub attempts: Option<u32>,
+    /// The pools that did not take the request, each with the reason.
+    pub skipped: Option<String>,
     /// Quota tokens that were not reserved because recent answers were shorter than the output cap.
     #[metrics(flags(NoMetric))]
     pub regained_tokens: Option<u64>,
@@ -121,10 +123,13 @@ pub struct ChargedEvent {
     charged_day_tokens: u64,
     #[metrics(flags(NoMetric))]
     charged_microusd: u64,
+    /// True if the account's unused tokens carry over, else absent.
+    #[metrics(flags(NoMetric))]
+    charged_carries_over: Option<bool>,
 }
 
 impl From<Charged> for ChargedEvent {
-    fn from(Charged { at, charge }: Charged) -> Self {
+    fn from(Charged { at, charge, carries_over }: Charged) -> Self {
         Self {
             charged_at_ms: at,
             // Most requests are one call.
@@ -132,6 +137,7 @@ impl From<Charged> for ChargedEvent {
             charged_minute_tokens: charge.minute_tokens,
             charged_day_tokens: charge.day_tokens,
             charged_microusd: charge.cost_microusd,
+            charged_carries_over: carries_over.then_some(true),
         }
     }
 }
@@ -172,6 +178,7 @@ impl RequestEvent {
         let limit_names = problem.refused_by.as_ref().map(RefusedBy::limit_names).unwrap_or_default();
         self.limit = limit_names.first().map(LimitName::to_string);
         self.unavailable_service = problem.unavailable_service;
+        self.skipped = problem.skipped.as_ref().and_then(|skipped| skipped.text());
         self.server_errors = problem.kind.is_server_error().then_some(1);
         self.failed_closed = problem.unavailable_service.map(|_| 1);
     }
@@ -205,4 +212,22 @@ pub struct DenialEvent {
     pub denied: u32,
     /// Bedrock's id of the model.
     pub model_id: String,
+}
+
+/// The record of an outage of a pool that begins.
+#[derive(Debug, Clone)]
+#[metrics]
+pub struct PoolOutageEvent {
+    /// Always 1: the number of outages.
+    pub pool_outages: u32,
+    pub model: String,
+    pub pool: String,
+    /// Why the pool is not called.
+    pub cause: &'static str,
+    /// Time until one call probes the pool.
+    #[metrics(flags(NoMetric), unit = Millisecond)]
+    pub lasts_ms: Millis,
+    /// Number of outages in a row, this one included.
+    #[metrics(flags(NoMetric))]
+    pub outages_in_a_row: u64,
 }

@@ -67,6 +67,7 @@ fn full_event() -> RequestEvent {
         duration_ms: Millis::from_ms(900),
         hold_ms: Some(Millis::ZERO),
         attempts: Some(1),
+        skipped: Some("pt: tokens_per_minute".into()),
         regained_tokens: Some(300),
         parent: Some("organisation".into()),
         tenant_charged: Some(CHARGED.into()),
@@ -78,6 +79,7 @@ fn full_event() -> RequestEvent {
 const CHARGED: Charged = Charged {
     at: UnixMs::from_ms(1_764_000_000_000),
     charge: Charge { requests: 3, minute_tokens: 121, day_tokens: 122, cost_microusd: 363, ..Charge::ZERO },
+    carries_over: true,
 };
 
 #[test]
@@ -96,9 +98,10 @@ fn an_event_has_the_named_fields_and_nothing_else() {
     let expected = "_aws request_id answer_of tenant dialect route model pool class outcome error limit \
                     unavailable_service server_errors failed_closed stream input_tokens output_tokens tokens reserved_tokens \
                     cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
-                    attempts regained_tokens parent";
+                    attempts skipped regained_tokens parent";
     let charged = ["tenant", "parent", "pool"].map(|payer| {
-        ["at_ms", "requests", "minute_tokens", "day_tokens", "microusd"].map(|field| format!("{payer}_charged_{field}"))
+        ["at_ms", "requests", "minute_tokens", "day_tokens", "microusd", "carries_over"]
+            .map(|field| format!("{payer}_charged_{field}"))
     });
     let expected: BTreeSet<&str> = expected.split(' ').chain(charged.iter().flatten().map(String::as_str)).collect();
     assert_eq!(fields, expected);

@@ -51,7 +51,8 @@ proptest! {
         let policy = plan.policy(1, 100);
         let item = used_item(policy, before);
         let write = |(charge, lives_ms): &(Charge, u64)| {
-            reserve(&policy, &Reservation::new(policy.fit(charge), item.now, item.now + Millis::from_ms(*lives_ms)), None)
+            let expires_at = item.now + Millis::from_ms(*lives_ms);
+            reserve(&policy, &Reservation::new(&policy, policy.fit(charge), item.now, expires_at), None)
         };
         let writes: Vec<Write> = asks.iter().map(write).collect();
         let (composed, count) = compose(&writes);

@@ -72,7 +72,7 @@ fn older_limits_than_the_item_knows_are_stale() {
     let mut item = Item::new(Policy { version: 7, ..policy(Limits::default(), EPOCHS) });
     let _running = item.admit(1);
     let older = Policy { version: 6, ..item.policy };
-    let reservation = Reservation::new(charge(1), item.now, item.now);
+    let reservation = Reservation::new(&older, charge(1), item.now, item.now);
     assert!(!item.image.apply(&reserve(&older, &reservation, None)));
     assert_eq!(explain(&older, &charge(1), &item.image, item.now), Verdict::Stale);
 }

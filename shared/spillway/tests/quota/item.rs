@@ -14,7 +14,7 @@ use crate::world::START_MS;
 /// Returns a policy with a burst of `burst_epochs` epochs.
 pub fn policy(limits: Limits, burst_epochs: u64) -> Policy {
     let burst_s = (EPOCH * burst_epochs).as_ms() / 1_000;
-    let burst = Burst { requests_s: burst_s, tokens_s: burst_s, is_strict: false };
+    let burst = Burst { requests_s: burst_s, tokens_s: burst_s, is_strict: false, carries_over: false };
     Policy { limits, version: 1, burst, share_percent: 100 }
 }
 
@@ -44,7 +44,8 @@ impl Item {
     pub fn reserve(&mut self, charge: Charge, lives_ms: u64) -> Answer {
         let (mut charge, mut reap) = (self.policy.fit(&charge), None);
         for _ in 0..100 {
-            let mut reservation = Reservation::new(charge, self.now, self.now + Millis::from_ms(lives_ms));
+            let mut reservation =
+                Reservation::new(&self.policy, charge, self.now, self.now + Millis::from_ms(lives_ms));
             let before = self.image.clone();
             if self.image.apply(&reserve(&self.policy, &reservation, reap)) {
                 reservation.note_stale(&self.image);
@@ -67,7 +68,7 @@ impl Item {
     /// Returns the slot to free with a reservation of `charge`, if that makes room. Otherwise frees
     /// the slot immediately.
     fn free_unless_enough(&mut self, charge: Charge, slot: u64, count: u64) -> Option<(u64, u64)> {
-        let reservation = Reservation::new(charge, self.now, self.now);
+        let reservation = Reservation::new(&self.policy, charge, self.now, self.now);
         if self.image.admits(&reserve(&self.policy, &reservation, Some((slot, count)))) {
             return Some((slot, count));
         }

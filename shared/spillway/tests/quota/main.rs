@@ -3,6 +3,7 @@
 #[path = "../support/world/mod.rs"]
 mod world;
 
+mod carry_over;
 mod composed;
 mod examples;
 mod item;

@@ -182,8 +182,9 @@ fn an_ended_request_makes_room_for_unreserved_tokens_and_a_dead_one_does_within_
 
 #[test]
 fn a_request_that_is_reserved_in_full_writes_no_counter_of_unreserved_tokens() {
-    let reservation = Reservation::new(charge(10), UnixMs::from_ms(MINUTE_MS), UnixMs::from_ms(2 * MINUTE_MS));
-    let write = reserve(&policy(LIMITS, EPOCHS), &reservation, None);
+    let policy = policy(LIMITS, EPOCHS);
+    let reservation = Reservation::new(&policy, charge(10), UnixMs::from_ms(MINUTE_MS), UnixMs::from_ms(2 * MINUTE_MS));
+    let write = reserve(&policy, &reservation, None);
     let is_unreserved = |attribute| matches!(attribute, Attribute::Unreserved(_));
     assert!(!write.conditions.iter().any(|condition| is_unreserved(condition.attribute())));
     assert!(!write.updates.iter().any(|update| is_unreserved(update.attribute())));

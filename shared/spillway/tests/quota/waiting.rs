@@ -3,13 +3,13 @@
 
 use proptest::{collection::vec, prelude::*};
 use spillway::{
-    quota::{Charge, EPOCH, Limits, Policy, too_large},
+    quota::{CARRY_EPOCH, Charge, EPOCH, EPOCHS, Limits, Policy, too_large},
     units::{Millis, UnixMs},
 };
 
 use crate::{
     item::{Answer, Item, charges},
-    world::{MINUTE_MS, cap, plan},
+    world::{MINUTE_MS, cap, carry_cap, plan},
 };
 
 /// Generates the policy of a single caller on one item.
@@ -53,8 +53,8 @@ proptest! {
 proptest! {
     #![proptest_config(crate::cases(1_000))]
 
-    /// Requests may settle, die or incur debt. A minute after the last request, when dead requests
-    /// count as dead, a whole burst is admitted.
+    /// Requests may settle, die or incur debt. When all windows of the last request have ended, and
+    /// dead requests count as dead, a whole burst is admitted.
     #[test]
     fn after_a_rest_the_whole_burst_is_back(
         policy in policy(),
@@ -71,12 +71,16 @@ proptest! {
                 prop_assert!(item.settle(&reservation, Charge { minute_tokens, ..charge }), "not settled");
             }
         }
-        item.now += Millis::from_ms(MINUTE_MS);
+        let carries_over = policy.burst.carries_over;
+        item.now += if carries_over { CARRY_EPOCH * EPOCHS } else { Millis::from_ms(MINUTE_MS) };
         let burst = |limit: Option<u64>, burst_s| limit.map(|limit| cap(&policy, limit, burst_s, 1).max(1));
         let in_flight = limits.in_flight.map(|limit| (limit * policy.share_percent / 100).max(1));
         let requests = [burst(limits.requests_per_minute, policy.burst.requests_s), in_flight, Some(50)];
         let requests = requests.into_iter().flatten().min().expect("a bound");
-        let tokens = limits.tokens_per_minute.map_or(0, |limit| cap(&policy, limit, policy.burst.tokens_s, 1));
+        let tokens = limits.tokens_per_minute.map_or(0, |limit| match carries_over {
+            true => carry_cap(&policy, limit, 0),
+            false => cap(&policy, limit, policy.burst.tokens_s, 1),
+        });
         for number in 0..requests {
             let share = tokens / requests + u64::from(number < tokens % requests);
             let charge = Charge { requests: 1, minute_tokens: share, day_tokens: 1, cost_microusd: 1, ..Charge::ZERO };

@@ -35,6 +35,8 @@ pub struct Fault {
     /// Pauses for this time: a stream after its first tokens, other calls after the headers of the
     /// response.
     pub stall_ms: Option<u64>,
+    /// Pauses for this time before the first byte of an answer.
+    pub silent_ms: Option<u64>,
     /// Closes the connection of a stream after this number of events. The tokens until then are
     /// produced and counted.
     pub cut_stream_after_events: Option<u64>,
@@ -65,6 +67,8 @@ pub(super) struct InjectedFault {
     pub refusal: Option<Refusal>,
     /// Pause in milliseconds.
     pub stall_ms: u64,
+    /// Pause before the first byte in milliseconds.
+    pub silent_ms: u64,
     /// Number of events before the connection is closed.
     pub cut_after_events: Option<u64>,
     /// Number of events before a throttling event.
@@ -111,7 +115,7 @@ impl EvenShare {
     }
 }
 
-/// Pause of `sim.stalls`.
+/// Pause of `sim.stalls` and `sim.silent`.
 const STALL_MS: u64 = 600_000;
 /// Events after which `sim.breaks` and `sim.throttles-mid-stream` fail: the first event and a few
 /// deltas.
@@ -183,6 +187,7 @@ fn fault_for_model_id(model_id: &str) -> Option<Fault> {
         "breaks" => Some(Fault { cut_stream_after_events: Some(EVENTS_BEFORE_FAILURE), ..Fault::default() }),
         "throttles-mid-stream" => Some(Fault { throttle_mid_stream: Some(EVENTS_BEFORE_FAILURE), ..Fault::default() }),
         "stalls" => Some(Fault { stall_ms: Some(STALL_MS), ..Fault::default() }),
+        "silent" => Some(Fault { silent_ms: Some(STALL_MS), ..Fault::default() }),
         "errors" => Some(error("InternalServerException")),
         "timeout" => Some(error("ModelTimeoutException")),
         "refuses" => Some(error("ValidationException")),
@@ -256,6 +261,7 @@ impl ActiveFault {
         let injected_fault = InjectedFault {
             refusal: self.fault.refusal(throttle),
             stall_ms: self.fault.stall_ms.unwrap_or(0),
+            silent_ms: self.fault.silent_ms.unwrap_or(0),
             cut_after_events: self.fault.cut_stream_after_events,
             throttle_after_events: self.fault.throttle_mid_stream,
         };

@@ -49,7 +49,8 @@ impl Generation {
 
     async fn run(&mut self, mut response_sender: oneshot::Sender<Response<ResponseBody>>) {
         let timing = self.state.simulator.timing(&self.admitted.model_id);
-        let end_ms = self.admitted.begun_ms.saturating_add(timing.elapsed_ms(self.answer.output_tokens));
+        let begun_ms = self.admitted.begun_ms.saturating_add(self.injected_fault.silent_ms);
+        let end_ms = begun_ms.saturating_add(timing.elapsed_ms(self.answer.output_tokens));
         self.wait(end_ms, response_sender.closed()).await;
         if self.injected_fault.stall_ms == 0 {
             self.finish(self.answer.output_tokens, Outcome::Succeeded);
@@ -89,7 +90,7 @@ impl Generation {
 
     async fn stream_events(&mut self, sender: &ChunkSender) {
         let timing = self.state.simulator.timing(&self.admitted.model_id);
-        let mut begun_ms = self.admitted.begun_ms;
+        let mut begun_ms = self.admitted.begun_ms.saturating_add(self.injected_fault.silent_ms);
         let mut stall_ms = self.injected_fault.stall_ms;
         let mut produced_tokens = 0;
         for (sent, event) in (0..).zip(self.response_format.events(&self.answer, &self.metadata)) {

@@ -55,6 +55,7 @@ pub enum ErrorCode {
     QueueDoesNotExist,
     QueueNameExists,
     ReceiptHandleIsInvalid,
+    RequestThrottled,
     ResourceNotFound,
     TooManyEntriesInBatchRequest,
     UnknownOperation,
@@ -127,6 +128,7 @@ impl ErrorCode {
             ErrorCode::ReceiptHandleIsInvalid => {
                 (404, "com.amazonaws.sqs#ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid")
             }
+            ErrorCode::RequestThrottled => (400, "com.amazonaws.sqs#RequestThrottled", "RequestThrottled"),
             ErrorCode::ResourceNotFound => {
                 (404, "com.amazonaws.sqs#ResourceNotFoundException", "ResourceNotFoundException")
             }

@@ -1,9 +1,11 @@
 //! AWS JSON 1.0 over HTTP: reads the operation, the queue and the body of a request, and writes
 //! responses and errors.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
+use anyhow::bail;
 use bytes::Bytes;
+use http::request::Parts;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -17,42 +19,75 @@ use super::{
     operations::{self, Call},
     service::Service,
 };
-use crate::request_counts;
+use crate::{faults::Effect, request_counts};
 
 const CONTENT_TYPE_JSON: &str = "application/x-amz-json-1.0";
-/// Path of the fault counters.
+/// Path of the faults. `GET` returns the counters of the delivery faults.
 const FAULTS_PATH: &str = "/_sim/faults";
 /// Maximum size of a request. JSON escapes can make a batch of 1 MiB several times as long.
 const MAX_REQUEST_BYTES: usize = 8 * 1_048_576;
 
-/// Handles an HTTP request.
-pub async fn respond(service: Arc<Service>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let result = run(&service, request).await;
-    Ok(match result {
+/// Handles an HTTP request. An error closes the connection without a response.
+pub async fn respond(service: Arc<Service>, request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
+    let (head, body) = request.into_parts();
+    if head.uri.path() == FAULTS_PATH && head.method != Method::GET {
+        let Ok(body) = Limited::new(body, MAX_REQUEST_BYTES).collect().await else {
+            return Ok(rendered(Err(malformed("The request body is incomplete or too long."))));
+        };
+        return Ok(service.faults.control(&head.method, FAULTS_PATH, &body.to_bytes()).map(Full::from));
+    }
+    let effect = operation(&head).and_then(|operation| service.faults.record(operation));
+    match effect {
+        Some(Effect::Throttle) => {
+            let error = Error::new(ErrorCode::RequestThrottled, "The request was denied due to request throttling.");
+            return Ok(rendered(Err(error)));
+        }
+        Some(Effect::Error500) => {
+            return Ok(rendered(Err(Error::new(ErrorCode::Internal, "The request processing has failed."))));
+        }
+        Some(Effect::DelayMs(delay_ms)) => service.delay(delay_ms).await,
+        _ => {}
+    }
+    let response = rendered(run(&service, head, body).await);
+    match effect {
+        Some(Effect::TimeoutAfter) => {
+            service.shutdown.cancelled().await;
+            bail!("withholding the response on purpose")
+        }
+        Some(Effect::CutAfter) => bail!("closing the connection on purpose"),
+        _ => Ok(response),
+    }
+}
+
+fn rendered(result: Result<Value, Error>) -> Response<Full<Bytes>> {
+    match result {
         Ok(body) => response(StatusCode::OK, &body, None),
         Err(error) => {
             let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let body = serde_json::json!({ "__type": error.code.type_name(), "message": error.message });
             response(status, &body, Some(error.code))
         }
-    })
+    }
 }
 
-async fn run(service: &Service, request: Request<Incoming>) -> Result<Value, Error> {
-    let (head, body) = request.into_parts();
+/// Returns the operation of a request, if it is one of SQS.
+fn operation(head: &Parts) -> Option<&str> {
+    let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok())?;
+    target.strip_prefix("AmazonSQS.").filter(|operation| head.method == Method::POST && !operation.is_empty())
+}
+
+async fn run(service: &Service, head: Parts, body: Incoming) -> Result<Value, Error> {
     if head.uri.path() == request_counts::PATH {
         return Ok(service.counts.respond(&head.method));
     }
     if head.uri.path() == FAULTS_PATH {
         return service.transact(|state, _| Ok(serde_json::json!({ "struck": state.struck })));
     }
-    let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-    let operation = target.and_then(|target| target.strip_prefix("AmazonSQS.")).unwrap_or_default();
-    if head.method != Method::POST || operation.is_empty() {
+    let Some(operation) = operation(&head) else {
         let message =
             "This stand-in supports only the AWS JSON protocol: POST with an x-amz-target that starts with AmazonSQS.";
         return Err(Error::new(ErrorCode::UnknownOperation, message));
-    }
+    };
     service.counts.count(operation);
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or(head.uri.authority().map(|authority| authority.as_str())).unwrap_or("localhost");

@@ -11,16 +11,19 @@ use super::{
     journal::Journal,
     state::State,
 };
-use crate::{clock::Clock, request_counts::RequestCounts};
+use crate::{clock::Clock, faults::Faults, request_counts::RequestCounts};
 
 /// The service, shared by all connections.
 pub struct Service {
     locked: Mutex<Locked>,
     /// Requests per operation.
     pub counts: RequestCounts,
+    /// Faults that strike requests.
+    pub faults: Faults,
+    /// Cancelled at the end of the service.
+    pub shutdown: CancellationToken,
     clock: Clock,
     changed: Notify,
-    shutdown: CancellationToken,
 }
 
 struct Locked {
@@ -34,14 +37,20 @@ impl Service {
     /// # Errors
     /// Returns an error if the data directory cannot be used.
     pub fn open(options: Options, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let Options { clock, data, faults } = options;
+        let Options { clock, data, faults, request_faults } = options;
         let mut state = State::new(faults);
         let journal = data.as_deref().map(Journal::open).transpose()?;
         if let Some(journal) = &journal {
             journal.load(&mut state, clock.now_ms())?;
         }
         let locked = Mutex::new(Locked { state, journal });
-        Ok(Self { locked, counts: RequestCounts::default(), clock, changed: Notify::new(), shutdown })
+        let (counts, changed) = (RequestCounts::default(), Notify::new());
+        Ok(Self { locked, counts, faults: request_faults, shutdown, clock, changed })
+    }
+
+    /// Waits until the clock has advanced by `delay_ms`.
+    pub async fn delay(&self, delay_ms: u64) {
+        self.clock.sleep_until(self.clock.now_ms().saturating_add(delay_ms)).await;
     }
 
     /// Runs `step` on the current state and writes its changes before it returns the result.

@@ -1,6 +1,14 @@
 //! Injected delivery faults.
 
-use spillway_stand_ins::sqs::{DeliveryFaults, Options};
+use aws_sdk_sqs::error::ProvideErrorMetadata;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use spillway_stand_ins::{
+    faults::{Effect, Fault, Faults},
+    sqs::{DeliveryFaults, Options},
+};
 
 use crate::support::{Sqs, bodies};
 
@@ -60,4 +68,24 @@ async fn a_fault_strikes_at_about_its_permille_rate() {
     // Each receive leaves the message visible with probability 0.2, so 250 receives are expected
     // for 200 messages.
     assert!((220..290).contains(&received), "{received}");
+}
+
+#[tokio::test]
+async fn a_fault_strikes_the_requests_of_its_operation() {
+    let request_faults = Faults::default();
+    let sqs = Sqs::start_with(Options { request_faults: request_faults.clone(), ..Options::default() }).await;
+    let url = sqs.queue("jobs", &[]).await;
+    let send = || sqs.client.send_message().queue_url(&url).message_body("body").send();
+    for (effect, code) in [(Effect::Throttle, "RequestThrottled"), (Effect::Error500, "InternalFailure")] {
+        request_faults.inject(Fault { times: Some(1), ..Fault::on("SendMessage", effect) });
+        assert_eq!(send().await.expect_err("struck").code(), Some(code));
+    }
+    let silent = r#"{"operation":"SendMessage","effect":"timeout_after","times":1}"#;
+    let request = Request::post(format!("{}/_sim/faults", sqs.endpoint)).body(Full::new(Bytes::from(silent)));
+    let http = Client::builder(TokioExecutor::new()).build_http();
+    assert_eq!(http.request(request.expect("a request")).await.expect("an answer").status(), 204);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(500), send()).await.is_err(), "no answer");
+    assert_eq!(sqs.counts(&url).await.0, "1", "the message was sent");
+    send().await.expect("the fault is used up");
+    assert_eq!(request_faults.stats().struck, 3);
 }

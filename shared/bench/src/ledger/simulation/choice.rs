@@ -49,8 +49,8 @@ pub fn choose(encoding: Encoding, waiting: Vec<Waiting>, known: Known<'_>, now_m
     let mut first_policy = None;
     for candidate in waiting {
         let candidate = candidate.sized(encoding, known.current, predicted.as_ref());
-        let reservation =
-            Reservation::new(candidate.charge, UnixMs::from_ms(now_ms), UnixMs::from_ms(candidate.expires_ms));
+        let (now, expires_at) = (UnixMs::from_ms(now_ms), UnixMs::from_ms(candidate.expires_ms));
+        let reservation = Reservation::new(&candidate.policy, candidate.charge, now, expires_at);
         let last_seen = known.current.or(known.remembered);
         let mut write = encoding.reserve(&candidate.policy, &reservation, last_seen, None);
         let is_first = choice.chosen.is_empty();

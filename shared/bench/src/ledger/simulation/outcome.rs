@@ -1,5 +1,7 @@
 //! Results of a scenario.
 
+use spillway::quota::Burst;
+
 use super::Simulation;
 use crate::ledger::{
     accounts::{Charged, SimulatedAccount},
@@ -25,7 +27,7 @@ pub struct Outcome {
     /// Use of the pools' tokens per minute, in the order of the ladder.
     pub pools: Vec<Use>,
     /// Worst minute of any account, as a share of the bound that the algorithm promises: `limit +
-    /// cap(1)`.
+    /// cap(1)`, or what a bucket of a minute and its last request allow if tokens carry over.
     pub worst_of_bound: f64,
     /// Mean share of the limits of requests in flight that dead requests held.
     pub dead_share: f64,
@@ -137,14 +139,21 @@ impl Use {
 
 const MINUTE_US: u64 = 60_000_000;
 
-/// Returns the worst minute as a share of `limit + cap(1)`, for requests or tokens, whichever is
-/// worse.
+/// Returns the worst minute as a share of the bound that the algorithm promises, for requests or
+/// tokens, whichever is worse.
 fn worst_of_bound(account: &SimulatedAccount) -> f64 {
-    let part = |limit: Option<u64>, burst_s: u64, amount: fn(&Charged) -> u64| {
-        let bound = limit? as f64 * (1.0 + (5 + burst_s).min(60) as f64 / 60.0);
-        Some(account.worst(MINUTE_US, amount) as f64 / bound)
+    let part = |limit: Option<u64>, bound: &dyn Fn(f64) -> f64, amount: fn(&Charged) -> u64| {
+        Some(account.worst(MINUTE_US, amount) as f64 / bound(limit? as f64))
     };
-    let requests = part(account.limits.requests_per_minute, account.burst.requests_s, |charged| charged.requests);
-    let tokens = part(account.limits.tokens_per_minute, account.burst.tokens_s, |charged| charged.tokens);
+    let Burst { requests_s, tokens_s, carries_over, .. } = account.burst;
+    let limit_and_cap_1 = |limit: f64, burst_s: u64| limit * (1.0 + (5 + burst_s).min(60) as f64 / 60.0);
+    // A window of five minutes that began up to 25 s before the minute, and the last request.
+    let max_tokens = account.charges.iter().map(|charged| charged.tokens).max().unwrap_or_default() as f64;
+    let carried = |limit: f64| limit * (85 + tokens_s) as f64 / 60.0 + max_tokens;
+    let for_tokens = |limit: f64| if carries_over { carried(limit) } else { limit_and_cap_1(limit, tokens_s) };
+    let requests = part(account.limits.requests_per_minute, &|limit| limit_and_cap_1(limit, requests_s), |charged| {
+        charged.requests
+    });
+    let tokens = part(account.limits.tokens_per_minute, &for_tokens, |charged| charged.tokens);
     requests.unwrap_or(0.0).max(tokens.unwrap_or(0.0))
 }

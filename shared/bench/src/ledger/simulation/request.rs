@@ -206,7 +206,7 @@ impl Simulation {
         }
         let usage = state.ask.usage();
         let charge = charge(usage.input_tokens + usage.output_tokens);
-        self.settle(request, held, Settled { charge, usage: Some(usage), regained_tokens: 0 });
+        self.settle(request, held, Settled { charge, usage: Some(usage), ..Settled::default() });
     }
 
     /// Handles the death of the process that served `request`: its reservations are not settled,

@@ -103,7 +103,7 @@ pub fn run(args: &Args) -> anyhow::Result<Totals> {
 impl Simulation {
     fn new(args: &Args) -> Self {
         let limits = Limits { requests_per_minute: Some(args.per_minute), ..Limits::default() };
-        let burst = Burst { requests_s: args.burst_s, tokens_s: 60, is_strict: false };
+        let burst = Burst { requests_s: args.burst_s, tokens_s: 60, is_strict: false, carries_over: false };
         let jobs: Vec<Job> = (0..args.jobs).map(job).collect();
         let backlog = Backlog::new("t", START, START);
         let mut simulation = Self {
@@ -199,7 +199,7 @@ impl Simulation {
 
     /// Begins a call. Returns the time until it fits if it does not.
     fn reserve(&mut self, job: Option<usize>, now: UnixMs) -> Option<Millis> {
-        let reservation = Reservation::new(ONE_REQUEST, now, now + LEASE);
+        let reservation = Reservation::new(&self.policy, ONE_REQUEST, now, now + LEASE);
         if self.image.apply(&reserve(&self.policy, &reservation, None)) {
             let call = self.calls.len();
             self.calls.push(reservation);

@@ -4,6 +4,9 @@ use super::*;
 
 const TTL: Millis = Millis::from_s(600);
 
+/// A time to live after which a row can be stale.
+const TTL_WITH_STALE: Millis = Millis::from_s(30);
+
 struct Store {
     cache: Cache<u32>,
     clock: Clock,
@@ -17,7 +20,7 @@ fn store(ttl: Millis) -> Store {
 
 impl Store {
     async fn get(&self, found: Result<Option<u32>, StoreError>) -> Result<Option<u32>, StoreError> {
-        let row = self.cache.get("key", |consistency| self.read(consistency, found));
+        let row = self.cache.get("key", |consistency| self.read(consistency, found.clone()));
         Ok(row.await?.map(|row| *row))
     }
 
@@ -31,6 +34,15 @@ impl Store {
             tokio::time::sleep(Duration::from_millis(20)).await;
             found
         }
+    }
+
+    /// Gets the row from a store that does not answer.
+    async fn get_hanging(&self) -> Result<Option<u32>, StoreError> {
+        let read = |consistency| {
+            self.reads.lock().expect("no panic").push(consistency);
+            std::future::pending()
+        };
+        Ok(self.cache.get("key", read).await?.map(|row| *row))
     }
 
     fn reads(&self) -> usize {
@@ -76,15 +88,64 @@ async fn a_row_that_is_used_is_read_again_in_the_background() {
     assert_eq!(store.get(Ok(Some(4))).await, Ok(Some(3)), "its age counts from the background read");
 }
 
-#[tokio::test]
-async fn a_background_read_that_never_ends_makes_no_request_wait() {
-    let store = store(TTL);
+#[tokio::test(start_paused = true)]
+async fn while_a_read_hangs_only_the_first_request_waits_for_a_moment_and_nobody_reads_again() {
+    let store = store(TTL_WITH_STALE);
     assert_eq!(store.get(Ok(Some(1))).await, Ok(Some(1)));
-    store.clock.advance(TTL / 2);
-    let row = store.cache.get("key", |_| std::future::pending::<Result<Option<u32>, StoreError>>()).await;
-    assert_eq!(row.map(|row| row.map(|row| *row)), Ok(Some(1)));
-    store.clock.advance(TTL / 2);
-    assert_eq!(store.get(Ok(Some(2))).await, Ok(Some(2)));
+    store.clock.advance(TTL_WITH_STALE / 2);
+    let started = tokio::time::Instant::now();
+    assert_eq!(store.get_hanging().await, Ok(Some(1)), "younger than the time to live");
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    store.clock.advance(TTL_WITH_STALE / 2);
+    let first = (0..50).map(|_| store.get_hanging());
+    assert_eq!(futures_util::future::join_all(first).await, vec![Ok(Some(1)); 50]);
+    assert_eq!(started.elapsed(), MAX_STALE_WAIT);
+    assert_eq!(store.get_hanging().await, Ok(Some(1)));
+    assert_eq!((started.elapsed(), store.reads()), (MAX_STALE_WAIT, 2));
+    tokio::time::sleep(MAX_SILENT_TIME).await;
+    store.clock.advance(RETRY_AFTER);
+    let restarted = tokio::time::Instant::now();
+    assert_eq!(store.get(Ok(Some(2))).await, Ok(Some(1)), "the store is not known to answer again");
+    assert_eq!(restarted.elapsed(), Duration::ZERO);
+    store.refreshed().await;
+    assert_eq!((store.get(Ok(Some(3))).await, store.reads()), (Ok(Some(2)), 3));
+}
+
+#[tokio::test]
+async fn a_stale_row_waits_for_a_read_of_a_store_that_answers() {
+    let store = store(TTL_WITH_STALE);
+    assert_eq!(store.get(Ok(Some(1))).await, Ok(Some(1)));
+    store.clock.advance(TTL_WITH_STALE);
+    let requests = (0..50).map(|_| store.get(Ok(None)));
+    assert_eq!(futures_util::future::join_all(requests).await, vec![Ok(None); 50], "such as a revoked key");
+    assert_eq!(store.reads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_hangs_without_a_usable_row_ends_with_the_patience_of_its_caller() {
+    let store = store(TTL_WITH_STALE);
+    let started = tokio::time::Instant::now();
+    let in_scope = || Patience::default().scope(store.get_hanging());
+    let time_passes = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        store.clock.advance(Millis::from_s(1));
+    };
+    let results = futures_util::future::join_all((0..3).map(|_| in_scope()));
+    let (results, ()) = tokio::join!(results, time_passes);
+    assert!(results.iter().all(Result::is_err), "{results:?}");
+    assert_eq!(started.elapsed(), MAX_SILENT_TIME);
+    assert_eq!(store.get(Ok(Some(1))).await, Ok(Some(1)));
+    store.clock.advance(MAX_STALE_AGE);
+    assert!(in_scope().await.is_err(), "a row that is too old");
+    assert!(started.elapsed() < MAX_SILENT_TIME * 2 + Duration::from_millis(50));
+}
+
+#[tokio::test]
+async fn the_knowledge_that_there_is_no_row_is_never_stale() {
+    let store = store(TTL_WITH_STALE);
+    assert_eq!(store.get(Ok(None)).await, Ok(None));
+    store.clock.advance(MAX_ABSENT_AGE);
+    assert_eq!(store.get(Err(down())).await, Err(down()));
 }
 
 #[tokio::test]

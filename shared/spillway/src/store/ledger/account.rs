@@ -1,7 +1,8 @@
 //! Accounts: the items of a tenant or a pool, and their limits.
 
 use crate::{
-    quota::{self, Capacity, Charge, Image, LimitState, Policy},
+    outage::Outage,
+    quota::{self, Attribute, Capacity, Charge, Image, LimitState, Policy},
     units::UnixMs,
 };
 
@@ -130,6 +131,14 @@ impl View {
     pub fn states(&self, now: UnixMs) -> Vec<LimitState> {
         let states = quota::states(&self.policy, &self.image, now);
         states.into_iter().map(|state| state.for_all_shards(self.shards)).collect()
+    }
+
+    /// Returns the outages of pools that other processes have met, each with the pool's number.
+    pub fn outages(&self) -> impl Iterator<Item = (u64, Outage)> + '_ {
+        self.image.iter().filter_map(|(attribute, value)| {
+            let Attribute::Outage(pool) = attribute else { return None };
+            Some((pool, Outage::from_number(u64::try_from(value).ok()?)?))
+        })
     }
 
     /// Returns the tokens that were charged in the last minute.

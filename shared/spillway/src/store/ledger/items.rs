@@ -49,7 +49,31 @@ impl Items {
         write: &Write,
         attribute: NonceAttribute,
     ) -> Result<UpdateOutcome, StoreError> {
-        let nonce = Nonce::new(attribute)?;
+        let may_resend = match attribute {
+            NonceAttribute::Added => Attempt::broke_soon,
+            NonceAttribute::Settled => Attempt::was_stale,
+        };
+        self.send(key, write, &Nonce::new(attribute)?, may_resend).await
+    }
+
+    /// Runs `write` under `nonce`. A later repetition under the same nonce takes no effect if this
+    /// write did, unless another process has written to the item in between.
+    pub(in crate::store) async fn update_once(
+        &self,
+        key: &str,
+        write: &Write,
+        nonce: &Nonce,
+    ) -> Result<UpdateOutcome, StoreError> {
+        self.send(key, write, nonce, Attempt::broke_soon).await
+    }
+
+    async fn send(
+        &self,
+        key: &str,
+        write: &Write,
+        nonce: &Nonce,
+        may_resend: fn(&Attempt, &SdkError<UpdateItemError>) -> bool,
+    ) -> Result<UpdateOutcome, StoreError> {
         let compile = || {
             let mut compiled = expression::compile(write);
             nonce.mark(&mut compiled);
@@ -59,13 +83,9 @@ impl Items {
             let request = self.request(client, key, compile());
             request.customize().mutate_request(attempt.observe()).send()
         };
-        let may_resend = match attribute {
-            NonceAttribute::Added => Attempt::broke_soon,
-            NonceAttribute::Settled => Attempt::was_stale,
-        };
         match self.client.send(may_resend, send).await {
             Ok(reply) => Ok(UpdateOutcome::Done(image(reply.attributes()))),
-            Err(error) => classify(error, &nonce),
+            Err(error) => classify(error, nonce),
         }
     }
 

@@ -31,8 +31,9 @@ pub(in crate::store) enum NonceAttribute {
     Settled,
 }
 
-/// A random number, used for one write.
-pub(super) struct Nonce {
+/// A random number, used for one write and its repetitions.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Nonce {
     attribute: &'static str,
     value: AttributeValue,
 }
@@ -42,7 +43,7 @@ impl Nonce {
     ///
     /// # Errors
     /// Returns an error if the system cannot generate random bytes.
-    pub fn new(attribute: NonceAttribute) -> Result<Self, StoreError> {
+    pub(in crate::store) fn new(attribute: NonceAttribute) -> Result<Self, StoreError> {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes)
             .map_err(|error| StoreError::Unavailable(format!("the system cannot generate random bytes: {error}")))?;
@@ -54,7 +55,7 @@ impl Nonce {
     }
 
     /// Makes `write` set this nonce, on the condition that the item does not have it.
-    pub fn mark(&self, write: &mut Compiled) {
+    pub(super) fn mark(&self, write: &mut Compiled) {
         let Self { attribute, value } = self;
         match write.update.strip_prefix("SET ") {
             Some(sets) => write.update = format!("SET {attribute} = :n, {sets}"),
@@ -69,7 +70,7 @@ impl Nonce {
     }
 
     /// Whether `item` has this nonce, so that the write has taken effect.
-    pub fn is_in(&self, item: Option<&HashMap<String, AttributeValue>>) -> bool {
+    pub(super) fn is_in(&self, item: Option<&HashMap<String, AttributeValue>>) -> bool {
         item.and_then(|item| item.get(self.attribute)) == Some(&self.value)
     }
 }

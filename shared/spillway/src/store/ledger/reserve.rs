@@ -159,9 +159,10 @@ enum Fit {
 /// item.
 fn fit(request: &PendingReserve, charge: Charge, images: Option<(&Image, &Image)>, now: UnixMs) -> (Reservation, Fit) {
     let policy = &request.shard.policy;
-    let reservation = Reservation::new(charge, now, request.expires_at);
-    // It waited past its own deadline: another writer could free its slot immediately.
-    if reservation.is_dead(now) {
+    let reservation = Reservation::new(policy, charge, now, request.expires_at);
+    // It waited past its own deadline: another writer could free its slot immediately. Or its
+    // caller has given up, and would not settle it.
+    if reservation.is_dead(now) || request.reply.is_closed() {
         return (reservation, Fit::Replied(ReserveReply::Busy));
     }
     let write = quota::reserve(policy, &reservation, None);

@@ -36,6 +36,7 @@ pub enum Written {
 }
 
 /// The primary key of a row.
+#[derive(Debug, Clone)]
 pub(super) struct RowKey {
     pk: String,
     sk: String,

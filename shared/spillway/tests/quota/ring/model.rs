@@ -117,7 +117,7 @@ impl RingModel {
     fn policy(&self, version: u64, shard: usize) -> Policy {
         let in_flight = self.limits[if version == 1 { 0 } else { 1 }];
         let limits = Limits { in_flight: Some(in_flight), ..Limits::default() };
-        let burst = Burst { requests_s: 60, tokens_s: 60, is_strict: false };
+        let burst = Burst { requests_s: 60, tokens_s: 60, is_strict: false, carries_over: false };
         Policy { limits, version, burst, share_percent: 100 }.slice(shard as u64, 2)
     }
 
@@ -125,7 +125,8 @@ impl RingModel {
         let mut writes = self.writes.lock().expect("no panic");
         let compiled = || {
             let policy = self.policy(request.version, request.shard);
-            let reservation = Reservation::new(ONE, UnixMs::from_ms(at_ms), UnixMs::from_ms(request.expires_ms));
+            let expires_at = UnixMs::from_ms(request.expires_ms);
+            let reservation = Reservation::new(&policy, ONE, UnixMs::from_ms(at_ms), expires_at);
             let mut write = match reap {
                 Some(Reap { slot, count, only_frees: true }) => free(slot, count),
                 reap => reserve(&policy, &reservation, reap.map(|reap| (reap.slot, reap.count))),
@@ -202,7 +203,8 @@ impl RingModel {
     fn settle(&self, state: &mut State, process: usize) {
         let Phase::Running(request) = state.processes[process].phase else { return };
         let expires_at = UnixMs::from_ms(request.expires_ms);
-        let reservation = Reservation::new(ONE, expires_at, expires_at);
+        let policy = self.policy(request.version, request.shard);
+        let reservation = Reservation::new(&policy, ONE, expires_at, expires_at);
         let settled = Settled { charge: ONE, ..Settled::default() };
         let mut write = Ring::part_of(settle(&reservation, &settled, UnixMs::from_ms(self.clock(state, process))));
         if self.fault == Some(Fault::UnconditionalSettle) {

@@ -46,7 +46,7 @@ impl World {
             let policy = self.policy(process, shard, ask.share_percent);
             let charge = self.sized(&policy, policy.fit(&ask.charge), seen.zip(predicted.as_ref()), now_ms);
             let expires_at = UnixMs::from_ms(expires_ms(&ask, now_ms));
-            let reservation = Reservation::new(charge, UnixMs::from_ms(now_ms), expires_at);
+            let reservation = Reservation::new(&policy, charge, UnixMs::from_ms(now_ms), expires_at);
             let mut write = self.reserve_write(&policy, &reservation, choice.reap);
             let is_first = choice.chosen.is_empty();
             if let (Some(image), Some(predicted)) = (seen, &predicted)

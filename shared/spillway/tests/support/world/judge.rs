@@ -10,6 +10,10 @@
 //! `cap(1)`, 60 s hold at most the limit. The bound counts the reserve, or the usage if that is
 //! less: usage beyond the reserve is debt, which is charged without a condition.
 //!
+//! If tokens carry over, any 60 seconds begin at most 25 s after a window of five minutes does.
+//! When their last request was admitted, that window held at most `carry_cap(85 s)`. So 60 s hold
+//! at most `carry_cap(85 s) + n` tokens on each item.
+//!
 //! Bound on use: a window also holds what its requests use beyond the reserve. The judge takes the
 //! most that a request can still use. Usage beyond that is not counted.
 //!
@@ -18,7 +22,7 @@
 
 use std::collections::BTreeMap;
 
-use spillway::quota::{Attribute, Charge, EPOCHS, Image, Policy};
+use spillway::quota::{Attribute, CARRY_EPOCH, Charge, EPOCHS, Image, Policy};
 
 use super::{EPOCH_MS, Invariant, MINUTE_MS};
 
@@ -29,6 +33,18 @@ pub fn cap(policy: &Policy, limit: u64, burst_s: u64, age: u64) -> u64 {
     let whole_s = if policy.burst.is_strict { minute_s + epoch_s + burst_s } else { minute_s };
     limit * (age * epoch_s + burst_s).min(minute_s) * policy.share_percent / (whole_s * 100)
 }
+
+/// Returns the amount that a window of five minutes may hold at `age_ms` under a limit on tokens
+/// that carry over. It repeats the product's formula.
+pub fn carry_cap(policy: &Policy, limit: u64, age_ms: u64) -> u64 {
+    let (burst_ms, free_ms, payback_ms) = (policy.burst.tokens_s * 1_000, 225_000, 75_000);
+    let late_ms = age_ms.saturating_sub(free_ms);
+    let time = (burst_ms + age_ms.min(free_ms)) * payback_ms + late_ms * (payback_ms - burst_ms);
+    limit * policy.share_percent * time / (payback_ms * MINUTE_MS * 100)
+}
+
+/// Length of an epoch in milliseconds if tokens carry over.
+const CARRY_EPOCH_MS: u64 = CARRY_EPOCH.as_ms();
 
 /// An admission.
 pub struct Admission {
@@ -56,6 +72,10 @@ type Period = fn(u64) -> u64;
 type Amount = fn(&Charge) -> u64;
 const REQUESTS: Amount = |charge| charge.requests;
 const TOKENS: Amount = |charge| charge.minute_tokens;
+
+/// Limits per minute, by the number of their kind.
+const KINDS: [Amount; 2] = [REQUESTS, TOKENS];
+
 const DAY_TOKENS: Amount = |charge| charge.day_tokens;
 
 /// Maximum duration of a call with its settlement. The program may settle a request later, which
@@ -118,16 +138,27 @@ impl Judge {
     fn windows(&mut self, admission: &Admission, kind: usize) {
         let Admission { shard, policy, charge, at_ms, .. } = admission;
         let Some((limit, burst_s, amount)) = per_minute(policy, kind) else { return };
-        let epoch = at_ms / EPOCH_MS;
+        let epoch_ms = epoch_ms(policy, kind);
+        let carries_over = epoch_ms == CARRY_EPOCH_MS;
         for age in 1..=EPOCHS {
-            let (held, cap) = (self.window(*shard, epoch + 1 - age, amount), cap(policy, limit, burst_s, age));
-            let is_within = held + amount(charge) <= cap || held == 0;
+            let start = at_ms / epoch_ms + 1 - age;
+            let held = self.window(*shard, kind, epoch_ms, start);
+            // If tokens carry over, only the requests before this one must keep to the cap.
+            let (cap, added) = match carries_over {
+                true => (carry_cap(policy, limit, at_ms - start * epoch_ms), 0),
+                false => (cap(policy, limit, burst_s, age), amount(charge)),
+            };
+            let is_within = held + added <= cap || held == 0;
             let why = || format!("{held} + {} of {cap} at age {age}, limit {kind}", amount(charge));
             self.require(is_within, Invariant::WindowWithinCap, why);
         }
         let peak = self.peaks.entry((kind, policy.version, *shard)).or_default();
-        peak.newest = peak.newest.max(cap(policy, limit, burst_s, 1));
-        peak.whole = peak.whole.max(cap(policy, limit, burst_s, EPOCHS));
+        if carries_over {
+            peak.whole = peak.whole.max(carry_cap(policy, limit, MINUTE_MS + CARRY_EPOCH_MS));
+        } else {
+            peak.newest = peak.newest.max(cap(policy, limit, burst_s, 1));
+            peak.whole = peak.whole.max(cap(policy, limit, burst_s, EPOCHS));
+        }
         peak.request = peak.request.max(amount(charge));
     }
 
@@ -173,7 +204,7 @@ impl Judge {
         else {
             return;
         };
-        let amount = if kind == 0 { REQUESTS } else { TOKENS };
+        let amount = KINDS[kind];
         let peaks = || self.peaks.iter().filter(|((of, by, _), _)| (*of, *by) == (kind, version)).map(|(_, peak)| peak);
         let bound: u64 = peaks().map(|peak| peak.whole.max(peak.request) + peak.newest.max(peak.request)).sum();
         let is_strict =
@@ -213,7 +244,7 @@ impl Judge {
         let epoch = at_ms / EPOCH_MS;
         let worst_minute = (epoch + 1 - EPOCHS..=epoch).map(of_minute).max().unwrap_or_default();
         let bounds = [
-            (minute.map(|limit| limit + unreserved), worst_minute),
+            (minute.filter(|_| !policy.burst.carries_over).map(|limit| limit + unreserved), worst_minute),
             (day_limit.map(|limit| limit + 16 * unreserved), of_day()),
         ];
         for (bound, possible) in bounds {
@@ -247,27 +278,37 @@ impl Judge {
         let epoch = now_ms / EPOCH_MS;
         for start in epoch + 1 - EPOCHS..=epoch {
             let held = (image.get(Attribute::Requests(start)), image.get(Attribute::Tokens(start)));
-            let listed = (self.window(shard, start, REQUESTS), self.window(shard, start, TOKENS));
+            let listed = [0, 1].map(|kind| self.window(shard, kind, EPOCH_MS, start)).into();
             let why = || format!("{held:?} for {listed:?} in the window {} epochs old", epoch - start + 1);
+            self.require(held == listed, Invariant::CountersAreTheList, why);
+        }
+        let epoch = now_ms / CARRY_EPOCH_MS;
+        for start in epoch + 1 - EPOCHS..=epoch {
+            let held = image.get(Attribute::CarriedTokens(start));
+            let listed = self.window(shard, 1, CARRY_EPOCH_MS, start);
+            let why = || format!("{held} for {listed} in the window of five minutes {} epochs old", epoch - start + 1);
             self.require(held == listed, Invariant::CountersAreTheList, why);
         }
     }
 
-    /// Returns the sum of the list for the window of an item from `start`.
-    fn window(&self, shard: usize, start: u64, amount: Amount) -> u64 {
+    /// Returns the sum of the list for the window of an item from the epoch `start`. It counts what
+    /// was charged to windows with epochs of this length.
+    fn window(&self, shard: usize, kind: usize, epoch_ms: u64, start: u64) -> u64 {
         let epochs = start..start + EPOCHS;
-        let is_in =
-            |entry: &&Entry| entry.admission.shard == shard && epochs.contains(&(entry.admission.at_ms / EPOCH_MS));
-        self.entries.iter().filter(is_in).map(|entry| amount(&entry.in_window(start))).sum()
+        let is_in = |entry: &&Entry| {
+            let Admission { shard: of, policy, at_ms, .. } = &entry.admission;
+            *of == shard && self::epoch_ms(policy, kind) == epoch_ms && epochs.contains(&(at_ms / epoch_ms))
+        };
+        self.entries.iter().filter(is_in).map(|entry| KINDS[kind](&entry.in_window(epoch_ms, start))).sum()
     }
 }
 
 impl Entry {
     /// Returns the charge in a window. A settlement corrects the windows that are in use by the
     /// clock of its process.
-    fn in_window(&self, start: u64) -> Charge {
+    fn in_window(&self, epoch_ms: u64, start: u64) -> Charge {
         match self.settled {
-            Some((actual, now_ms)) if start + EPOCHS > now_ms / EPOCH_MS => actual,
+            Some((actual, now_ms)) if start + EPOCHS > now_ms / epoch_ms => actual,
             _ => self.admission.charge,
         }
     }
@@ -297,6 +338,11 @@ impl Entry {
         let reserved = amount(&self.admission.charge);
         self.settled.map_or(reserved, |(actual, _)| amount(&actual).min(reserved))
     }
+}
+
+/// Returns the length of the epochs that a kind of limit is counted in.
+fn epoch_ms(policy: &Policy, kind: usize) -> u64 {
+    if kind == 1 && policy.burst.carries_over { CARRY_EPOCH_MS } else { EPOCH_MS }
 }
 
 fn per_minute(policy: &Policy, kind: usize) -> Option<(u64, u64, Amount)> {

@@ -20,7 +20,7 @@ use spillway::quota::{EPOCH, EPOCHS};
 
 pub use driver::{Traced, World};
 pub use invariant::Invariant;
-pub use judge::cap;
+pub use judge::{cap, carry_cap};
 pub use mutant::Mutant;
 pub use program::{Plan, Program, START_MS, plan, program};
 

@@ -1,6 +1,8 @@
 //! Mutants of the ledger: each corrupts the product's writes or the driver's use of them.
 
-use spillway::quota::{Attribute, Condition, EPOCHS, Image, Policy, Reservation, Settled, Update, Verdict, Write};
+use spillway::quota::{
+    Attribute, CARRY_EPOCH, Condition, EPOCHS, Image, Policy, Reservation, Settled, Update, Verdict, Write,
+};
 
 use super::{EPOCH_MS, Invariant, judge::cap};
 
@@ -78,6 +80,9 @@ impl Mutant {
         let epoch = reservation.at.as_ms() / EPOCH_MS;
         let keeps = |condition: &Condition| match (self, *condition) {
             (Self::DroppedWindow, Condition::AtMost(Attribute::Tokens(start), _)) => start != epoch - 3,
+            (Self::DroppedWindow, Condition::AtMost(Attribute::CarriedTokens(start), _)) => {
+                start != reservation.at / CARRY_EPOCH - 3
+            }
             (Self::NoFloor, Condition::AtMost(Attribute::Tokens(start), 0)) => {
                 let limit = policy.limits.tokens_per_minute.unwrap_or_default();
                 reservation.charge.minute_tokens <= cap(policy, limit, policy.burst.tokens_s, epoch - start + 1)
@@ -111,7 +116,7 @@ impl Mutant {
         match self {
             Self::DoubleRefund => write.updates.iter_mut().for_each(double),
             Self::UnconditionalSettle => write.conditions.clear(),
-            Self::RefundIntoExpiredWindows => {
+            Self::RefundIntoExpiredWindows if !reservation.carries_over => {
                 let by = signed(settled.charge.minute_tokens) - signed(reservation.charge.minute_tokens);
                 let epoch = reservation.at.as_ms() / EPOCH_MS;
                 write.updates.retain(|update| !matches!(update.attribute(), Attribute::Tokens(_)));
@@ -155,10 +160,8 @@ impl Mutant {
 }
 
 fn double(update: &mut Update) {
-    if let Update::Add(Attribute::Requests(_) | Attribute::Tokens(_) | Attribute::Day(_) | Attribute::Month(_), by) =
-        update
-        && *by < 0
-    {
+    let Update::Add(attribute, by) = update else { return };
+    if attribute.window().is_some() && *by < 0 {
         *by *= 2;
     }
 }

@@ -116,8 +116,9 @@ pub fn plan() -> impl Strategy<Value = Plan> {
     let maybe = |max: u64| proptest::option::weighted(0.7, 1..max);
     let limits = (maybe(40), maybe(2_000), maybe(20_000), maybe(9), maybe(20_000));
     let burst_s = || prop_oneof![Just(0), Just(5), Just(60), 0u64..=60];
-    (limits, burst_s(), burst_s(), any::<bool>(), 1u64..=4).prop_map(
-        |((requests, tokens, day, in_flight, month), requests_s, tokens_s, is_strict, shards)| {
+    let pace = prop_oneof![2 => Just((false, false)), 1 => Just((true, false)), 1 => Just((false, true))];
+    (limits, burst_s(), burst_s(), pace, 1u64..=4).prop_map(
+        |((requests, tokens, day, in_flight, month), requests_s, tokens_s, (is_strict, carries_over), shards)| {
             let at_least_one_each = |limit: Option<u64>| limit.map(|limit| limit.max(shards));
             let limits = Limits {
                 requests_per_minute: at_least_one_each(requests),
@@ -126,7 +127,7 @@ pub fn plan() -> impl Strategy<Value = Plan> {
                 in_flight: at_least_one_each(in_flight),
                 microusd_per_month: at_least_one_each(month),
             };
-            Plan { limits, burst: Burst { requests_s, tokens_s, is_strict }, shards }
+            Plan { limits, burst: Burst { requests_s, tokens_s, is_strict, carries_over }, shards }
         },
     )
 }

@@ -1,0 +1,63 @@
+//! The reasons why the pools did not take a request, and the problem that follows from them.
+
+use crate::{
+    broker::{ModelRequest, estimate, outages::MetOutage, problems},
+    outage::Outage,
+    pool::Pool,
+    problem::{Problem, SkippedPool, SkippedPools},
+    units::{Millis, UnixMs},
+};
+
+/// What a request met on the ladder.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// Number of pools that were called.
+    pub calls: u32,
+    /// The pools that did not answer, in the order in which they were tried.
+    pub skipped: SkippedPools,
+    /// Number of calls that were passed on to the next pool although they may be billed.
+    pub late_calls: u64,
+    /// The last outage that began with a call of this request.
+    pub outage: Option<MetOutage>,
+}
+
+impl Trace {
+    pub(super) fn skip(&mut self, pool: &Pool, reason: &'static str) {
+        self.skipped.0.push(SkippedPool { pool: pool.name.clone(), reason });
+    }
+}
+
+/// The reasons why the pools so far did not take the request.
+#[derive(Default)]
+pub(super) struct Obstacles {
+    /// Time until the first full pool has room.
+    pub(super) min_retry_after: Option<Millis>,
+    pub(super) unavailable: Option<Problem>,
+    pub(super) denied: Option<Problem>,
+    /// End of the first outage.
+    outage_ends: Option<UnixMs>,
+}
+
+impl Obstacles {
+    pub(super) fn add_full(&mut self, retry_after: Millis) {
+        self.min_retry_after = Some(self.min_retry_after.map_or(retry_after, |min| min.min(retry_after)));
+    }
+
+    pub(super) fn add_outage(&mut self, outage: Outage) {
+        self.outage_ends = Some(self.outage_ends.map_or(outage.until, |ends| ends.min(outage.until)));
+    }
+
+    pub(super) fn into_problem(self, request: &ModelRequest, now: UnixMs) -> Problem {
+        let model = &request.model.name;
+        if let Some(retry_after) = self.min_retry_after {
+            return problems::pools_full(model, retry_after);
+        }
+        if let Some(problem) = self.unavailable {
+            return Problem { retry_after: Some(problems::THROTTLED_RETRY_AFTER), ..problem };
+        }
+        if let Some(ends) = self.outage_ends {
+            return self.denied.unwrap_or_else(|| problems::pools_out(model, ends - now));
+        }
+        self.denied.unwrap_or_else(|| problems::larger_than_every_pool(model, estimate::calls(request)))
+    }
+}

@@ -1,0 +1,80 @@
+//! The pools that may take a request, and the permits of jobs to call them.
+
+use crate::{
+    app::App,
+    broker::{ModelRequest, problems},
+    concurrency::{Permit, TryAcquireError},
+    pool::Pool,
+    problem::Problem,
+    units::{Millis, UnixMs},
+};
+
+/// Waits for a concurrency permit of a pool, if `request` is a job that can wait.
+///
+/// # Errors
+/// Returns an error if no pool has a permit in time.
+pub async fn wait_for_permit(app: &App, request: &ModelRequest) -> Result<Option<Permit>, Problem> {
+    let Some(deadline) = request.permit_deadline else { return Ok(None) };
+    loop {
+        let (pools, outages) = without_outages(app, request, rungs(request)?);
+        let Some(first_ends) = outages.filter(|_| pools.is_empty()) else {
+            return match app.concurrency.acquire(&request.model, &pools, deadline).await {
+                Ok(permit) => Ok(Some(permit)),
+                Err(retry_after) => Err(problems::pools_full(&request.model.name, retry_after)),
+            };
+        };
+        if first_ends > deadline {
+            return Err(problems::pools_out(&request.model.name, first_ends - app.clock.now()));
+        }
+        app.clock.sleep_until(first_ends).await;
+    }
+}
+
+/// Returns the pools that can be called now, and the end of the first outage of the others.
+fn without_outages<'a>(app: &App, request: &ModelRequest, pools: Vec<&'a Pool>) -> (Vec<&'a Pool>, Option<UnixMs>) {
+    let mut first_ends = None;
+    let pools = pools.into_iter().filter(|pool| {
+        let outage = app.health.outage(&request.model, pool);
+        first_ends = outage.map(|outage| outage.until).into_iter().chain(first_ends).min();
+        outage.is_none()
+    });
+    let pools = pools.collect();
+    (pools, first_ends)
+}
+
+/// Returns the permit to call `pool`: `acquired` if it is for this pool, or else a free permit. A
+/// request whose caller waits needs none.
+///
+/// # Errors
+/// Returns the time after which the pool may be called.
+pub(super) fn permit_for(
+    app: &App,
+    request: &ModelRequest,
+    pool: &Pool,
+    acquired: &mut Option<Permit>,
+) -> Result<Option<Permit>, Millis> {
+    if request.permit_deadline.is_none() {
+        return Ok(None);
+    }
+    if acquired.as_ref().is_some_and(|permit| permit.is_for(&request.model, pool)) {
+        return Ok(acquired.take());
+    }
+    app.concurrency.try_acquire(&request.model, pool).map(Some).map_err(|error| {
+        let (TryAcquireError::CoolingDown { until } | TryAcquireError::NoPermits { until }) = error;
+        until - app.clock.now()
+    })
+}
+
+/// Returns the pools that may take the request, in the order in which they are tried.
+pub(super) fn rungs(request: &ModelRequest) -> Result<Vec<&Pool>, Problem> {
+    let model = &request.model;
+    let rungs = if request.permit_deadline.is_some() { model.rungs_by_price() } else { model.rungs().collect() };
+    let Some(tier) = &request.chat.service_tier else { return Ok(rungs) };
+    let has_tier = |pool: &&Pool| pool.service_tier.as_ref().is_some_and(|pool_tier| pool_tier.as_str() == tier);
+    let pools: Vec<_> = rungs.into_iter().filter(has_tier).collect();
+    if pools.is_empty() {
+        let message = format!("Model {} has no pool of the service tier {tier}. Leave service_tier out.", model.name);
+        return Err(Problem::invalid("service_tier", message));
+    }
+    Ok(pools)
+}
