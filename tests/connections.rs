@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use spillway::{
     app::{App, Clients, Endpoints, loopback},
-    config::Config,
+    config::{BedrockEndpoints, Config},
     http::handle,
     telemetry::Telemetry,
 };
@@ -34,7 +34,7 @@ async fn app(deployment: &Deployment, dynamodb: &str, bedrock_runtime: &str) -> 
         s3: deployment.world.stand_ins.s3_url(),
         bedrock_runtime: bedrock_runtime.to_owned(),
     };
-    let clients = Clients::new(&loopback().await, Some(&endpoints)).expect("clients");
+    let clients = Clients::new(&loopback().await, Some(&endpoints), BedrockEndpoints::default()).expect("clients");
     App::new(&Config::from_lookup(|_| None).expect("defaults"), clients, Telemetry::off())
 }
 

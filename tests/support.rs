@@ -77,7 +77,8 @@ impl Deployment {
             s3: stand_ins.s3_url(),
             bedrock_runtime: stand_ins.bedrock_url(),
         };
-        let clients = Clients::new(&app::loopback().await, Some(&endpoints)).expect("clients");
+        let clients =
+            Clients::new(&app::loopback().await, Some(&endpoints), config.bedrock_endpoints.clone()).expect("clients");
         let app = App::new(config, clients, Telemetry::off());
         app.clock.advance(self.world.app.clock.now() - app.clock.now());
         app

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use spillway::{
     app::{Clients, Endpoints, loopback},
+    config::BedrockEndpoints,
     dialect::Api,
     job::{Job, NewJob, Priority, StoredCall},
     quota::Charge,
@@ -150,7 +151,7 @@ impl Deployment {
             s3: self.world.stand_ins.s3_url(),
             bedrock_runtime: self.world.stand_ins.bedrock_url(),
         };
-        Clients::new(&loopback().await, Some(&endpoints)).expect("clients")
+        Clients::new(&loopback().await, Some(&endpoints), BedrockEndpoints::default()).expect("clients")
     }
 
     /// Returns the number of messages in a queue, whether or not they can be received now.

@@ -22,7 +22,7 @@ use anyhow::Context;
 use spillway::{
     app::{App, Clients, aws},
     broker,
-    config::Config,
+    config::{BedrockEndpoints, Config},
     store::{LedgerError, RegistryError, StoreError, ledger::Ledger},
     telemetry::Telemetry,
     units::UnixMs,
@@ -211,7 +211,7 @@ pub async fn run(command: Admin) -> anyhow::Result<()> {
         Admin::Quota(_) => ledger_table(&config),
         _ => registry_table(&config),
     };
-    let app = App::new(&config, Clients::new(&aws().await, None)?, Telemetry::off());
+    let app = App::new(&config, Clients::new(&aws().await, None, BedrockEndpoints::default())?, Telemetry::off());
     let mut out = stdout().lock();
     let result = execute(command, &app, app.clock.now(), &mut out).await;
     let changes = result.map_err(|error| match failed_table(&error, command_table, &config) {

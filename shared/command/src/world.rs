@@ -14,7 +14,7 @@ use serde_json::json;
 use spillway::{
     app::{self, App, Clients, Endpoints},
     blobs::Blobs,
-    config::Config,
+    config::{BedrockEndpoints, Config},
     http::{Body, handle},
     queue::Queue,
     store::tables,
@@ -176,7 +176,7 @@ pub async fn provision(stand_ins: &StandIns) -> anyhow::Result<(Config, Clients,
         s3: stand_ins.s3_url(),
         bedrock_runtime: stand_ins.bedrock_url(),
     };
-    let clients = Clients::new(&app::loopback().await, Some(&endpoints))?;
+    let clients = Clients::new(&app::loopback().await, Some(&endpoints), BedrockEndpoints::default())?;
     let mut config = Config::from_lookup(|_| None)?;
     config.registry_cache_ttl = REGISTRY_CACHE_TTL;
     tables::create(&clients.dynamodb, &config).await?;

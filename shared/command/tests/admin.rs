@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use spillway::{
     app::{self, App, Clients, Endpoints},
-    config::Config,
+    config::{BedrockEndpoints, Config},
     store::tables,
     telemetry::Telemetry,
     tenant::ApiKey,
@@ -37,7 +37,7 @@ async fn setup() -> Setup {
     let stop = CancellationToken::new();
     tokio::spawn(dynamodb::serve(listener, dynamodb::Options::default(), stop.clone()));
     let endpoints = Endpoints { dynamodb: url.clone(), sqs: url.clone(), s3: url.clone(), bedrock_runtime: url };
-    let clients = Clients::new(&app::loopback().await, Some(&endpoints)).expect("clients");
+    let clients = Clients::new(&app::loopback().await, Some(&endpoints), BedrockEndpoints::default()).expect("clients");
     let config = Config { registry_cache_ttl: Millis::ZERO, ..Config::from_lookup(|_| None).expect("defaults") };
     tables::create_registry(&clients.dynamodb, &config.registry_table).await.expect("a table");
     let app = App::new(&config, clients, Telemetry::off());

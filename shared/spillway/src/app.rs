@@ -11,11 +11,11 @@ use crate::{
     body_memory::BodyMemory,
     clock::Clock,
     concurrency::ConcurrencyLimiter,
-    config::Config,
+    config::{BedrockEndpoints, Config},
     connections::{CallerTimeouts, HttpClients, MAX_SILENT_TIME, ResendingClient},
     health::PoolHealth,
     idempotency::SharedCalls,
-    model::Models,
+    model::{Models, RegionalEndpoints},
     outbound::Outbound,
     queue::Queue,
     store::{
@@ -143,11 +143,12 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Creates clients for `aws`, at `endpoints` if given. They share their connections.
+    /// Creates clients for `aws`, at `endpoints` if given. Calls of models go to the endpoints of
+    /// their regions in `regions`. The clients share their connections.
     ///
     /// # Errors
     /// Returns an error if the HTTP clients cannot be created.
-    pub fn new(aws: &SdkConfig, endpoints: Option<&Endpoints>) -> anyhow::Result<Self> {
+    pub fn new(aws: &SdkConfig, endpoints: Option<&Endpoints>, regions: BedrockEndpoints) -> anyhow::Result<Self> {
         let clock = Clock::default();
         let http = HttpClients::new(&clock)?;
         let aws = &aws.to_builder().http_client(http.pooled.clone()).build();
@@ -169,6 +170,7 @@ impl Clients {
         let connect = TimeoutConfig::builder().connect_timeout(MODEL_CONNECT_TIMEOUT).build();
         let mut bedrock_runtime = aws_sdk_bedrockruntime::config::Builder::from(aws)
             .timeout_config(connect)
+            .endpoint_resolver(RegionalEndpoints::new(regions))
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoints) = endpoints {
@@ -255,6 +257,6 @@ impl App {
         let config = Config::from_env().context("reading the environment")?;
         telemetry::init_logs(&config);
         let telemetry = Telemetry::new(&config.metric_namespace, std::io::stdout());
-        Ok(Self::new(&config, Clients::new(&aws().await, None)?, telemetry))
+        Ok(Self::new(&config, Clients::new(&aws().await, None, config.bedrock_endpoints.clone())?, telemetry))
     }
 }

@@ -1,10 +1,12 @@
 //! Configuration from environment variables. Nothing else reads the environment.
 
+mod bedrock_endpoints;
 mod webhook_ports;
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
+pub use bedrock_endpoints::BedrockEndpoints;
 pub use webhook_ports::WebhookPorts;
 
 use crate::units::Millis;
@@ -28,6 +30,8 @@ pub struct Config {
     pub webhook_queue_url: Option<String>,
     /// `SPILLWAY_WEBHOOK_PORTS`: ports that webhook endpoints may have.
     pub webhook_ports: WebhookPorts,
+    /// `SPILLWAY_BEDROCK_ENDPOINTS`: endpoints of Bedrock Runtime by region.
+    pub bedrock_endpoints: BedrockEndpoints,
     /// `SPILLWAY_BUCKET`: S3 bucket for bodies that are too large for a row. Without it, requests
     /// with such bodies cannot overflow.
     pub bucket: Option<String>,
@@ -105,6 +109,8 @@ impl Config {
             dead_letter_queue_url: queue("SPILLWAY_DEAD_LETTER_QUEUE_URL")?,
             webhook_queue_url: queue("SPILLWAY_WEBHOOK_QUEUE_URL")?,
             webhook_ports: read("SPILLWAY_WEBHOOK_PORTS").map_or(Ok(WebhookPorts::default()), webhook_ports)?,
+            bedrock_endpoints: read("SPILLWAY_BEDROCK_ENDPOINTS")
+                .map_or(Ok(BedrockEndpoints::default()), bedrock_endpoints)?,
             bucket: read("SPILLWAY_BUCKET").map(bucket).transpose()?,
             registry_cache_ttl: read("SPILLWAY_REGISTRY_CACHE_MS")
                 .map_or(Ok(DEFAULT_REGISTRY_CACHE_TTL), registry_cache_ttl)?,
@@ -133,6 +139,11 @@ fn queue_url(variable: &'static str, value: String) -> Result<String, BadVariabl
 fn webhook_ports(value: String) -> Result<WebhookPorts, BadVariable> {
     let must_be = "ports from 1 to 65535, at most 16, separated by commas, such as 443,8443";
     WebhookPorts::parse(&value).ok_or(BadVariable { variable: "SPILLWAY_WEBHOOK_PORTS", value, must_be })
+}
+
+fn bedrock_endpoints(value: String) -> Result<BedrockEndpoints, BadVariable> {
+    let must_be = "regions with their endpoints, separated by commas, such as eu-west-1=https://vpce-1.example.com";
+    BedrockEndpoints::parse(&value).ok_or(BadVariable { variable: "SPILLWAY_BEDROCK_ENDPOINTS", value, must_be })
 }
 
 /// Checks a bucket name (Amazon S3 User Guide, "General purpose bucket naming rules"), without
@@ -255,6 +266,7 @@ mod tests {
             ("SPILLWAY_BUCKET", "b-1"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "0"),
             ("SPILLWAY_PATH_PREFIX", "/llm/v2~a"),
+            ("SPILLWAY_BEDROCK_ENDPOINTS", "eu-west-1=https://vpce-1.example.com"),
             ("SPILLWAY_BODY_MEMORY_MIB", "96"),
             ("SPILLWAY_METRIC_NAMESPACE", "Spillway/a-1"),
             ("AWS_LAMBDA_LOG_LEVEL", "FATAL"),
@@ -269,6 +281,7 @@ mod tests {
             dead_letter_queue_url: Some("http://127.0.0.1:9/0/dead".into()),
             webhook_queue_url: Some("http://127.0.0.1:9/0/hooks".into()),
             webhook_ports: WebhookPorts::parse("443,10443").expect("ports"),
+            bedrock_endpoints: BedrockEndpoints::parse("eu-west-1=https://vpce-1.example.com").expect("endpoints"),
             bucket: Some("b-1".into()),
             registry_cache_ttl: Millis::ZERO,
             path_prefix: "/llm/v2~a".into(),
@@ -296,6 +309,7 @@ mod tests {
             ("SPILLWAY_DEAD_LETTER_QUEUE_URL", "dead"),
             ("SPILLWAY_WEBHOOK_QUEUE_URL", "hooks"),
             ("SPILLWAY_WEBHOOK_PORTS", "all"),
+            ("SPILLWAY_BEDROCK_ENDPOINTS", "https://vpce-1.example.com"),
             ("SPILLWAY_BUCKET", "No_Bucket"),
             ("SPILLWAY_BUCKET", "-ends-"),
             ("SPILLWAY_REGISTRY_CACHE_MS", "2s"),

@@ -10,6 +10,7 @@
 
 mod converse;
 mod count;
+mod endpoints;
 mod failure;
 mod guardrail;
 mod invoke;
@@ -25,6 +26,7 @@ use aws_sdk_bedrockruntime::{
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+pub use endpoints::RegionalEndpoints;
 pub use failure::{Failure, Quota};
 pub use stream::EventStream;
 

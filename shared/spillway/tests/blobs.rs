@@ -6,6 +6,7 @@ use bytes::Bytes;
 use spillway::{
     app::{Clients, Endpoints, loopback},
     blobs::Blobs,
+    config::BedrockEndpoints,
     connections::Patience,
 };
 use tokio::{
@@ -46,7 +47,7 @@ async fn start(bucket: Bucket) -> Blobs {
     });
     let [dynamodb, sqs, s3, bedrock_runtime] = [(); 4].map(|()| url.clone());
     let endpoints = Endpoints { dynamodb, sqs, s3, bedrock_runtime };
-    let clients = Clients::new(&loopback().await, Some(&endpoints)).expect("clients");
+    let clients = Clients::new(&loopback().await, Some(&endpoints), BedrockEndpoints::default()).expect("clients");
     Blobs::new(clients.s3, "bucket")
 }
 

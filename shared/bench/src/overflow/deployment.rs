@@ -111,7 +111,7 @@ impl Deployment {
             bedrock_runtime: url("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")?,
         };
         let config = Config::from_lookup(|name| exports.get(name).cloned())?;
-        let clients = Clients::new(&app::loopback().await, Some(&endpoints))?;
+        let clients = Clients::new(&app::loopback().await, Some(&endpoints), config.bedrock_endpoints.clone())?;
         let url = lines.last().and_then(|line| line.strip_prefix("ready ")).unwrap_or_default();
         Ok(Self {
             client: Client::new(url)?,

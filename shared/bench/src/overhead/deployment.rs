@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use spillway::{
     app::{self, App, Clients, Endpoints},
-    config::Config,
+    config::{BedrockEndpoints, Config},
     telemetry::Telemetry,
 };
 use spillway_command::{settings::Settings, world};
@@ -140,7 +140,7 @@ impl Deployment {
 /// Writes the tenant, the model and the key to the registry. Returns the key.
 async fn seed(endpoints: &Endpoints) -> anyhow::Result<String> {
     let settings: Settings = toml::from_str(include_str!("deployment.toml")).context("the settings are not valid")?;
-    let clients = Clients::new(&app::loopback().await, Some(endpoints))?;
+    let clients = Clients::new(&app::loopback().await, Some(endpoints), BedrockEndpoints::default())?;
     let app = App::new(&Config::from_lookup(|_| None)?, clients, Telemetry::off());
     world::seed(&app, &settings).await?;
     settings.keys.into_values().next().context("the settings have no key")
