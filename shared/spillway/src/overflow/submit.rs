@@ -159,8 +159,7 @@ pub fn line_job(batch: &Batch, number: u64, line: &Line, is_parked: bool) -> New
 /// # Errors
 /// Returns a refusal until the first of these jobs is ready.
 pub async fn check_backlog(app: &App, tenant: &Tenant) -> Result<(), Problem> {
-    let Ok((parked, with_messages)) = app.jobs.waiting(&tenant.name, 1).await else { return Ok(()) };
-    match parked.iter().chain(&with_messages).map(|job| job.ready_at).min() {
+    match app.jobs.first_ready_at(&tenant.name).await.unwrap_or_default() {
         Some(ready_at) => {
             let wait = (ready_at - app.clock.now()).max(MIN_WAIT_BEHIND_JOBS);
             Err(broker::behind_jobs(&tenant.name, wait))

@@ -13,13 +13,14 @@ mod lists;
 mod partial_output;
 mod repair;
 mod rows;
+mod shared_looks;
 mod waiting;
 
 use aws_sdk_dynamodb::Client;
 use bytes::Bytes;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use self::{bodies::Bodies, rows::JobRows};
+use self::{bodies::Bodies, rows::JobRows, shared_looks::SharedLooks};
 pub use self::{
     lists::{JobQuery, Page},
     partial_output::Streams,
@@ -66,6 +67,7 @@ pub enum CancelOutcome {
 pub struct Jobs {
     rows: JobRows,
     bodies: Bodies,
+    looks: SharedLooks,
     /// The registry, which knows whether a tenant has webhooks. `None` without webhooks.
     registry: Option<Registry>,
 }
@@ -73,7 +75,12 @@ pub struct Jobs {
 impl Jobs {
     /// The jobs in `table`, whose large bodies are in `blobs`.
     pub fn new(client: Client, table: &str, blobs: Option<Blobs>) -> Self {
-        Self { rows: JobRows::new(client, table), bodies: Bodies::new(blobs), registry: None }
+        Self {
+            rows: JobRows::new(client, table),
+            bodies: Bodies::new(blobs),
+            looks: SharedLooks::default(),
+            registry: None,
+        }
     }
 
     /// The same jobs, with webhooks: the end of a job is noted as a pending event if its tenant has

@@ -49,6 +49,20 @@ impl Jobs {
         )
     }
 
+    /// Returns when the first waiting job of `tenant` is ready, if one waits. Jobs that began to wait
+    /// within the last second may be missing.
+    ///
+    /// # Errors
+    /// Returns an error if the store is unavailable.
+    pub async fn first_ready_at(&self, tenant: &str) -> Result<Option<UnixMs>, StoreError> {
+        let (jobs, owner) = (self.clone(), tenant.to_owned());
+        let look = async move {
+            let (parked, with_messages) = jobs.waiting(&owner, 1).await?;
+            Ok(parked.iter().chain(&with_messages).map(|job| job.ready_at).min())
+        };
+        self.looks.join(tenant, look).await
+    }
+
     /// Counts the waiting jobs of `tenant`. Jobs that began to wait within the last second may be
     /// missing.
     ///
