@@ -4,6 +4,7 @@
 
 mod goal;
 mod ledger;
+mod outage;
 mod overflow;
 mod overhead;
 mod process;
@@ -30,6 +31,8 @@ enum Command {
     Utilisation(utilisation::Args),
     /// Measure what the broker adds to a call, compared with the same call to the simulator itself
     Overhead(overhead::Args),
+    /// Run outage drills: a region fails under load and returns
+    Outage(outage::Args),
     /// Check that overflow loses no request and starves no tenant, and measure its cost
     Overflow(overflow::Args),
 }
@@ -41,6 +44,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Ledger(args) => ledger::run(&args),
         Command::Utilisation(args) => utilisation::run(&args),
         Command::Overhead(args) => until_signal(overhead::run(&args)).await,
+        Command::Outage(args) => until_signal(outage::run(&args)).await,
         Command::Overflow(args) => until_signal(overflow::run(&args)).await,
     }
 }

@@ -12,7 +12,7 @@ mod fairness;
 mod figures;
 mod interactive;
 mod output;
-mod request;
+pub mod request;
 mod settings;
 
 /// Arguments of `spillway-bench overflow`.
