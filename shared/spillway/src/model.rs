@@ -25,7 +25,7 @@ use aws_sdk_bedrockruntime::{
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-pub use failure::{Failure, Quota};
+pub use failure::{Denial, Failure, Quota, UnavailablePool};
 pub use stream::EventStream;
 
 use crate::{
