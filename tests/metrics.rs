@@ -62,6 +62,10 @@ fn record_everything(telemetry: &Telemetry) {
                 let mut failed = event(dialect, model.clone(), RequestOutcome::Answered);
                 failed.fail(&problem);
                 telemetry.record(failed);
+                let mut deferred =
+                    RequestEvent { request_id: "r".into(), model: model.clone(), ..RequestEvent::default() };
+                deferred.defer(&problem);
+                telemetry.record(deferred);
             }
         }
         telemetry.record_denial(DenialEvent { denied: 1, model_id: format!("{model:?}") });
@@ -76,7 +80,7 @@ fn ten_models_and_three_dialects_make_at_most_forty_metrics() {
     let points = recorded.events().iter().flat_map(data_points).collect::<Vec<_>>();
     let metrics: BTreeSet<_> = points.into_iter().map(|(metric, _)| metric).collect();
     assert!(metrics.len() <= MAX_METRICS, "{} metrics: {metrics:#?}", metrics.len());
-    assert_eq!(metrics.len(), 34, "docs/cost.md has the number of metrics");
+    assert_eq!(metrics.len(), 35, "docs/cost.md has the number of metrics");
     let names: BTreeSet<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
     let expected = "admit_ms cost_microusd denied duration_ms failed_closed oldest_overdue_s server_errors sweeps \
                     time_to_first_token_ms tokens";
@@ -138,7 +142,7 @@ async fn a_denied_call_is_counted_whatever_the_caller_gets() {
 }
 
 #[tokio::test]
-async fn a_failed_attempt_at_a_job_is_recorded_with_its_error() {
+async fn an_attempt_at_a_job_that_is_denied_is_recorded_as_deferred() {
     let (deployment, events) = start("sim.denied").await;
     let body = json!({ "model": "m", "input": "Hello", "background": true });
     assert_eq!(deployment.ask("/v1/responses", "t", &body).await.status, 200);
@@ -146,7 +150,7 @@ async fn a_failed_attempt_at_a_job_is_recorded_with_its_error() {
     eventually("the attempt is recorded", async || !attempts().is_empty()).await;
     let attempt = &attempts()[0];
     let found = ["outcome", "error", "tenant", "model"].map(|name| &attempt[name]);
-    assert_eq!(found, ["failed", "model", "t", "m"]);
-    assert_eq!((&attempt["server_errors"], attempt.get("failed_closed")), (&Value::from(1), None));
+    assert_eq!(found, ["deferred", "model", "t", "m"]);
+    assert_eq!((attempt.get("server_errors"), attempt.get("failed_closed")), (None, None));
     assert!(denied(&events) > 0);
 }

@@ -171,6 +171,14 @@ impl Deployment {
         attributes.values().map(|count| count.parse::<u64>().expect("a number")).sum()
     }
 
+    /// Returns the reasons of all dead letters, and makes the dead letters visible again.
+    pub async fn reasons(&self) -> Vec<String> {
+        let dead_letters = self.world.app.dead_letters.as_ref().expect("a queue");
+        let letters = dead_letters.receive_dead_letters(Millis::from_s(30)).await.expect("letters");
+        dead_letters.make_visible(&letters).await.expect("shown");
+        letters.into_iter().map(|letter| letter.reason.expect("a reason")).collect()
+    }
+
     /// Sets the faults of the simulated models, in the format of the simulator's control route. An
     /// empty list removes all faults.
     pub async fn set_model_faults(&self, faults: &[Value]) {

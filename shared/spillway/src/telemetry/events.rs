@@ -20,6 +20,9 @@ pub enum RequestOutcome {
     Answered,
     /// The request became a job.
     Queued,
+    /// An attempt at a job found no room, no pool that works, or a service of the broker that is
+    /// unavailable. The job waits for its next attempt.
+    Deferred,
     /// There was no room, or there will never be.
     Refused,
     /// The caller, Spillway or the model failed. Also the outcome of an event that was never
@@ -43,6 +46,8 @@ pub enum RequestOutcome {
 #[metrics]
 pub struct RequestEvent {
     pub request_id: String,
+    /// The job whose attempt this is.
+    pub job_id: Option<String>,
     /// The request whose answer this request got, if not its own.
     pub answer_of: Option<String>,
     pub tenant: Option<String>,
@@ -93,6 +98,12 @@ pub struct RequestEvent {
     pub attempts: Option<u32>,
     /// The pools that did not take the request, each with the reason.
     pub skipped: Option<String>,
+    /// Time until the next attempt at a job that was deferred.
+    #[metrics(flags(NoMetric))]
+    pub retry_after_ms: Option<Millis>,
+    /// Number of times that the job was deferred, this time included.
+    #[metrics(flags(NoMetric))]
+    pub deferrals: Option<u32>,
     /// Quota tokens that were not reserved because recent answers were shorter than the output cap.
     #[metrics(flags(NoMetric))]
     pub regained_tokens: Option<u64>,
@@ -174,12 +185,23 @@ impl RequestEvent {
             Kind::Throttled | Kind::BudgetExhausted => RequestOutcome::Refused,
             _ => RequestOutcome::Failed,
         };
+        self.describe(problem);
+        self.server_errors = problem.kind.is_server_error().then_some(1);
+    }
+
+    /// Sets the outcome of an attempt at a job that is put back into the queue because of
+    /// `problem`. No request has failed, so it is no server error.
+    pub fn defer(&mut self, problem: &Problem) {
+        self.outcome = RequestOutcome::Deferred;
+        self.describe(problem);
+    }
+
+    fn describe(&mut self, problem: &Problem) {
         self.error = Some(problem.kind.name());
         let limit_names = problem.refused_by.as_ref().map(RefusedBy::limit_names).unwrap_or_default();
         self.limit = limit_names.first().map(LimitName::to_string);
         self.unavailable_service = problem.unavailable_service;
         self.skipped = problem.skipped.as_ref().and_then(|skipped| skipped.text());
-        self.server_errors = problem.kind.is_server_error().then_some(1);
         self.failed_closed = problem.unavailable_service.map(|_| 1);
     }
 }

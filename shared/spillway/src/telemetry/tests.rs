@@ -43,6 +43,7 @@ fn recorded(event: RequestEvent) -> Value {
 fn full_event() -> RequestEvent {
     RequestEvent {
         request_id: "r-1".into(),
+        job_id: Some("j-1".into()),
         answer_of: Some("r-0".into()),
         tenant: Some("a \"quoted\" tenant".into()),
         dialect: Some("anthropic"),
@@ -68,6 +69,8 @@ fn full_event() -> RequestEvent {
         hold_ms: Some(Millis::ZERO),
         attempts: Some(1),
         skipped: Some("pt: tokens_per_minute".into()),
+        retry_after_ms: Some(Millis::from_ms(2_000)),
+        deferrals: Some(3),
         regained_tokens: Some(300),
         parent: Some("organisation".into()),
         tenant_charged: Some(CHARGED.into()),
@@ -95,10 +98,10 @@ fn a_caller_cannot_add_metrics() {
 fn an_event_has_the_named_fields_and_nothing_else() {
     let event = recorded(full_event());
     let fields: BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = "_aws request_id answer_of tenant dialect route model pool class outcome error limit \
+    let expected = "_aws request_id job_id answer_of tenant dialect route model pool class outcome error limit \
                     unavailable_service server_errors failed_closed stream input_tokens output_tokens tokens reserved_tokens \
                     cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
-                    attempts skipped regained_tokens parent";
+                    attempts skipped retry_after_ms deferrals regained_tokens parent";
     let charged = ["tenant", "parent", "pool"].map(|payer| {
         ["at_ms", "requests", "minute_tokens", "day_tokens", "microusd", "carries_over"]
             .map(|field| format!("{payer}_charged_{field}"))
