@@ -47,6 +47,7 @@ pub fn new_job(api: Api, body: &Value, now: UnixMs) -> NewJob {
         priority: Priority::Normal,
         class: Class::Batch,
         member: None,
+        wait: None,
     }
 }
 

@@ -146,6 +146,8 @@ pub struct NewJob {
     pub class: Class,
     /// The batch line that the job runs, if it runs one.
     pub member: Option<BatchMember>,
+    /// Why the request waits, if limits or pools refused it.
+    pub wait: Option<Box<JobWait>>,
 }
 
 /// A job without the bodies of its request and answer.
@@ -203,7 +205,8 @@ pub struct Job {
     pub attempts: u32,
     /// Number of times that there was no room for the job.
     pub deferrals: u32,
-    /// Why the job was last put back into the queue. `None` if it never was, or if it was answered.
+    /// Why the request was refused, or why the job was last put back into the queue. `None` if
+    /// neither happened, or if it was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Box<JobWait>>,
     /// Why the job failed or expired.

@@ -82,7 +82,7 @@ impl Job {
             fence: 0,
             attempts: 0,
             deferrals: 0,
-            wait: None,
+            wait: new.wait.clone(),
             error: None,
             result_fence: None,
             pending_event: None,

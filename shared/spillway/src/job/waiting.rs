@@ -121,8 +121,8 @@ pub struct JobWait {
     /// The last reasons.
     #[serde(rename = "for")]
     pub reasons: Vec<WaitReason>,
-    /// Number of times in a row that the job was put back for these reasons. Bedrock may have named
-    /// different errors.
+    /// Number of times in a row that the request was refused, or its job put back, for these
+    /// reasons. Bedrock may have named different errors.
     pub times: u64,
     /// The failures of its pools; `None` if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

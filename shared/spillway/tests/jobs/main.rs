@@ -54,6 +54,7 @@ fn new_job() -> NewJob {
         priority: Priority::Normal,
         class: spillway::tenant::Class::Batch,
         member: None,
+        wait: None,
     }
 }
 

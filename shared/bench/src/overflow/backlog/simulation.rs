@@ -248,6 +248,7 @@ fn job(number: u64) -> Job {
         priority: Priority::Low,
         class: Class::Batch,
         member: None,
+        wait: None,
     };
     Job::accepted(number.to_string(), &new)
 }
