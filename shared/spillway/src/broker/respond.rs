@@ -54,6 +54,8 @@ pub async fn respond(
     let pool = routed.pool.name.clone();
     event.attempts = Some(routed.trace.calls);
     event.skipped = routed.trace.skipped.text();
+    event.tier = routed.pool.service_tier.as_ref().map(|tier| tier.as_str().to_owned());
+    let skipped = event.skipped.clone();
     let (max_tokens_set, limit_states) = (admitted.plan.max_tokens_set, admitted.limit_states.clone());
     let deadline = admitted.deadline;
     let Trace { outage, late_calls, .. } = routed.trace;
@@ -73,7 +75,7 @@ pub async fn respond(
             Reply::Stream { headers, deltas }
         }
     };
-    Served { reply, pool, max_tokens_set, limit_states }
+    Served { reply, pool, skipped, max_tokens_set, limit_states }
 }
 
 /// The state of one response.
@@ -166,8 +168,9 @@ impl Responder {
         }
         let receipt = settlement.settle(&app, usage, event.outcome == RequestOutcome::Failed).await;
         event.charge(&receipt);
-        event.input_tokens = usage.map(|usage| usage.all_input_tokens());
-        event.output_tokens = usage.map(|usage| usage.output_tokens);
+        if let Some(usage) = usage {
+            event.use_tokens(&usage);
+        }
         event.duration_ms = app.clock.now() - started;
         app.telemetry.record(event);
     }

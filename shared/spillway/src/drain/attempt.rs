@@ -143,8 +143,9 @@ async fn serve(
     let _running = request.permit_deadline.is_none().then(|| app.concurrency.start_work());
     let served = match broker::serve(app, request).await {
         Ok(served) => served,
-        Err(ServeError { problem, receipt: None }) => return Err(unserved(problem, event)),
-        Err(ServeError { problem, receipt: Some(receipt) }) => {
+        Err(ServeError { problem, receipt, calls }) => {
+            event.attempts = Some(calls);
+            let Some(receipt) = receipt else { return Err(unserved(problem, event)) };
             event.charge(&receipt);
             event.fail(&problem);
             event.duration_ms = app.clock.now() - started;
