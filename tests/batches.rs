@@ -134,6 +134,21 @@ async fn a_batch_writes_its_answers_to_one_file_and_its_errors_to_another() {
 }
 
 #[tokio::test]
+async fn a_line_whose_pool_keeps_failing_ends_as_a_failed_line_with_the_reason() {
+    let deployment = Deployment::with_tenants("job_max_failures = 1").await;
+    deployment.set_model_faults(&[json!({ "model_id": "sim.model", "error": "InternalServerException" })]).await;
+    let id = deployment.begin("t", &["m"]).await;
+    deployment.finished_batch(&id).await;
+    let shown = deployment.read_json("t", &format!("/v1/batches/{id}")).await;
+    assert_eq!(shown["request_counts"], json!({ "total": 1, "completed": 0, "failed": 1 }));
+    let errors = deployment.content("t", shown["error_file_id"].as_str().expect("an error file")).await;
+    let response = &errors[0]["response"];
+    assert_eq!((&errors[0]["custom_id"], &response["status_code"]), (&json!("line-0"), &json!(503)));
+    let message = response["body"]["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.ends_with("s and one try; on-demand: InternalServerException."), "{message}");
+}
+
+#[tokio::test]
 async fn files_are_stored_listed_and_deleted_for_their_tenant_only() {
     let deployment = Deployment::with_tenants("").await;
     let content = lines(&["m"]);

@@ -436,12 +436,4 @@ impl Deployment {
         let running = jobs.iter().filter(|job| job.status.name() == "running").count();
         assert!(running <= max_running, "{running} jobs run concurrently");
     }
-
-    /// Returns the reasons of all dead letters, and makes the dead letters visible again.
-    async fn reasons(&self) -> Vec<String> {
-        let dead_letters = self.world.app.dead_letters.as_ref().expect("a queue");
-        let letters = dead_letters.receive_dead_letters(Millis::from_s(30)).await.expect("letters");
-        dead_letters.make_visible(&letters).await.expect("shown");
-        letters.into_iter().map(|letter| letter.reason.expect("a reason")).collect()
-    }
 }

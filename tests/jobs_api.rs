@@ -79,6 +79,9 @@ async fn a_queued_job_reports_its_position_and_its_estimated_wait() {
         submitted.push(id_of(async_request(&deployment, "t")).await);
         deployment.world.advance(10);
     }
+    let first = deployment.job("t", &submitted[0]).await.json();
+    assert_eq!(first["waits_for"], json!([{ "reason": "requests_per_minute" }]));
+    assert_eq!(first["wait_reason"], "Waits for requests_per_minute, once.");
     let third = deployment.job("t", &submitted[2]).await.json();
     assert_eq!(third["position"], 3);
     assert!(third["estimated_wait_ms"].as_u64() >= Some(120_000), "one request a minute, and two jobs ahead: {third}");

@@ -18,6 +18,7 @@ mod drain;
 mod durability;
 mod embeddings;
 mod events;
+mod failing_jobs;
 mod fairness;
 mod front_door;
 mod hostile_clients;

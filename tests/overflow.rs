@@ -242,7 +242,10 @@ async fn a_job_may_wait_for_more_turns_than_a_message_may_fail() {
     let left = deployment.stored(&id).await.ready_at - deployment.world.app.clock.now();
     deployment.world.advance(left.as_ms() + 1_000);
     assert_eq!(deployment.stored_when(&id, is_parked).await.attempts, 0);
-    let backlog = async || deployment.world.app.backlogs.get("t").await.expect("the store").expect("a backlog");
+    let stored_backlog = async || deployment.world.app.backlogs.get("t").await.expect("the store");
+    // The job is parked first, and its turn is planned second.
+    eventually("a turn is planned", async || stored_backlog().await.is_some()).await;
+    let backlog = async || stored_backlog().await.expect("a backlog");
     for turn in 2..=8 {
         let next = backlog().await.turn_at - deployment.world.app.clock.now();
         deployment.world.advance(next.as_ms() + 100);

@@ -48,6 +48,7 @@ pub fn new_job(api: Api, body: &Value, now: UnixMs) -> NewJob {
         priority: Priority::Normal,
         class: Class::Batch,
         member: None,
+        wait: None,
     }
 }
 
@@ -170,6 +171,14 @@ impl Deployment {
         let request = sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(counted));
         let attributes = request.send().await.expect("an answer").attributes.expect("attributes");
         attributes.values().map(|count| count.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// Returns the reasons of all dead letters, and makes the dead letters visible again.
+    pub async fn reasons(&self) -> Vec<String> {
+        let dead_letters = self.world.app.dead_letters.as_ref().expect("a queue");
+        let letters = dead_letters.receive_dead_letters(Millis::from_s(30)).await.expect("letters");
+        dead_letters.make_visible(&letters).await.expect("shown");
+        letters.into_iter().map(|letter| letter.reason.expect("a reason")).collect()
     }
 
     /// Sets the faults of the simulated models, in the format of the simulator's control route. An

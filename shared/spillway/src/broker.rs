@@ -36,7 +36,7 @@ use crate::{
     app::App,
     chat::{self, Answer},
     connections::spawn_for_caller,
-    model::Failure,
+    model::{Denial, Failure},
     pool::Model,
     problem::{Kind, Problem},
     quota::{LimitState, Receipt},
@@ -250,7 +250,7 @@ async fn attempt_on_ladder(
 /// Counts a denial and logs Bedrock's reason. It names the missing right, form or model, which the
 /// caller cannot correct and must not see.
 fn record_denial(app: &App, failure: &Failure, model_id: &str) {
-    if let Failure::Denied(reason) = failure {
+    if let Failure::Denied(Denial { reason, .. }) = failure {
         error!(model_id, reason, "Bedrock denies the broker a model");
         app.telemetry.record_denial(DenialEvent { denied: 1, model_id: model_id.to_owned() });
     }

@@ -6,7 +6,8 @@
 //! A deferral is not a failure. If the pools have no room for a job, the drain sends a new message
 //! with the refusal's delay and deletes the old message. So the receive counts of SQS count
 //! failures only. If the tenant's own limits have no room, the job is parked, and has a message
-//! again when the tenant's turn finds room.
+//! again when the tenant's turn finds room. If no pool works, the job is deferred as well, until
+//! its tenant's bounds on failures end it.
 
 mod attempt;
 mod batch;

@@ -9,6 +9,7 @@ mod position;
 mod priority;
 mod redelivery;
 mod transitions;
+mod waiting;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ pub use position::{OutputDiffers, Position};
 pub use priority::{Priority, estimated_start};
 pub use redelivery::{RESEND_AFTER, Redelivery};
 pub use transitions::{MAX_ATTEMPTS, NextStep};
+pub use waiting::{FailureBounds, JobWait, Obstruction, ObstructionKind, WaitReason};
 
 use crate::{
     dialect::Api,
@@ -144,6 +146,8 @@ pub struct NewJob {
     pub class: Class,
     /// The batch line that the job runs, if it runs one.
     pub member: Option<BatchMember>,
+    /// Why the request waits, if limits or pools refused it.
+    pub wait: Option<Box<JobWait>>,
 }
 
 /// A job without the bodies of its request and answer.
@@ -201,6 +205,10 @@ pub struct Job {
     pub attempts: u32,
     /// Number of times that there was no room for the job.
     pub deferrals: u32,
+    /// Why the request was refused, or why the job was last put back into the queue. `None` if
+    /// neither happened, or if it was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Box<JobWait>>,
     /// Why the job failed or expired.
     pub error: Option<String>,
     /// The fence under which the answer is stored.
@@ -217,6 +225,16 @@ impl Job {
     /// The id in the answer. Ids of OpenAI's background responses have no hyphens.
     pub fn answer_id(&self) -> String {
         if self.reader == JobReader::Background { self.id.replace('-', "") } else { self.id.clone() }
+    }
+
+    /// Returns why the job expired, in words for its tenant.
+    pub fn expiry_reason(&self) -> String {
+        let missing = match self.wait.as_ref().is_some_and(|wait| wait.is_failing()) {
+            true => "no pool answered in time",
+            false => "no room was found in time",
+        };
+        let wait = self.wait.as_ref().map(|wait| format!("; the job waited for {}", wait.text()));
+        format!("{missing}{}", wait.unwrap_or_default())
     }
 
     /// Whether the caller may read the answer while it is streamed.

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 pub use endpoints::RegionalEndpoints;
-pub use failure::{Failure, Quota};
+pub use failure::{Denial, Failure, Quota, UnavailablePool};
 pub use stream::EventStream;
 
 use crate::{

@@ -88,6 +88,31 @@ pub struct Problem {
     pub skipped: Option<Box<SkippedPools>>,
 }
 
+/// Code of an error that Bedrock named, such as `InternalServerException`. It is safe to print: a
+/// server sends it, so it is cut to 64 ASCII letters and digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BedrockErrorCode(String);
+
+/// Maximum length of a [`BedrockErrorCode`].
+const MAX_CODE_CHARS: usize = 64;
+
+impl BedrockErrorCode {
+    /// Reads the code from the name of an exception. A name may have a namespace before a `#` and
+    /// an address after a `:`, and starts with a small letter inside a stream. Returns `None` if
+    /// nothing is left.
+    pub fn parse(name: &str) -> Option<Self> {
+        let name = name.rsplit('#').next().and_then(|name| name.split(':').next()).unwrap_or_default();
+        let mut chars = name.chars().filter(char::is_ascii_alphanumeric).take(MAX_CODE_CHARS);
+        let first = chars.next()?.to_ascii_uppercase();
+        Some(Self(std::iter::once(first).chain(chars).collect()))
+    }
+
+    /// Returns the code.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A pool that did not take a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkippedPool {
@@ -95,17 +120,30 @@ pub struct SkippedPool {
     pub pool: String,
     /// The limit that is reached, the outage, or another reason in one word.
     pub reason: &'static str,
+    /// The error with which Bedrock answered, if it named one.
+    pub error: Option<BedrockErrorCode>,
+    /// Whether the pool was called. A pool that is known to be full or out is not.
+    pub is_called: bool,
 }
 
 /// The pools that did not take a request, in the order in which they were tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SkippedPools(pub Vec<SkippedPool>);
+pub struct SkippedPools {
+    /// The pools.
+    pub pools: Vec<SkippedPool>,
+    /// Whether they are all pools that the request may use, so that it ended because of them.
+    pub is_whole_ladder: bool,
+}
 
 impl SkippedPools {
-    /// Returns the pools with their reasons, such as `pt: tokens_per_minute, od: throttled`; `None`
-    /// if there are none.
+    /// Returns the pools with their reasons, such as `pt: tokens_per_minute, od: error
+    /// (InternalServerException)`; `None` if there are none.
     pub fn text(&self) -> Option<String> {
-        let each: Vec<String> = self.0.iter().map(|SkippedPool { pool, reason }| format!("{pool}: {reason}")).collect();
+        let text = |skipped: &SkippedPool| match &skipped.error {
+            Some(error) => format!("{}: {} ({})", skipped.pool, skipped.reason, error.as_str()),
+            None => format!("{}: {}", skipped.pool, skipped.reason),
+        };
+        let each: Vec<String> = self.pools.iter().map(text).collect();
         Some(each.join(", ")).filter(|text| !text.is_empty())
     }
 }
@@ -171,5 +209,36 @@ impl Problem {
     /// A wrong field: `message` says what is wrong with `param` and what would be right.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self { param: Some(param.into()), ..Self::new(Kind::Invalid, message) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_of_a_server_is_reduced_to_letters_and_digits() {
+        let code = |name: &str| BedrockErrorCode::parse(name).map(|code| code.as_str().to_owned());
+        assert_eq!(code("InternalServerException").as_deref(), Some("InternalServerException"));
+        assert_eq!(code("internalServerException").as_deref(), Some("InternalServerException"), "inside a stream");
+        assert_eq!(code("com.amazon#AccessDeniedException:http://x/").as_deref(), Some("AccessDeniedException"));
+        assert_eq!(code("two words\n{\"a\"}").as_deref(), Some("Twowordsa"));
+        assert_eq!(code(&"x".repeat(1_000)).map(|code| code.len()), Some(MAX_CODE_CHARS));
+        assert_eq!((code(""), code("…:")), (None, None));
+    }
+
+    #[test]
+    fn skipped_pools_are_named_with_reason_and_error() {
+        let skipped =
+            |pool: &str, error| SkippedPool { pool: pool.to_owned(), reason: "error", error, is_called: true };
+        let pools = vec![skipped("a", None), skipped("b", BedrockErrorCode::parse("ModelNotReadyException"))];
+        let text = SkippedPools { pools, is_whole_ladder: true }.text();
+        assert_eq!(text.as_deref(), Some("a: error, b: error (ModelNotReadyException)"));
+        assert_eq!(SkippedPools::default().text(), None);
+    }
+
+    #[test]
+    fn a_problem_is_small_enough_to_be_returned() {
+        assert!(size_of::<Problem>() < 128, "{}", size_of::<Problem>());
     }
 }

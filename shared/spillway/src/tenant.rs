@@ -78,6 +78,14 @@ pub struct Tenant {
     /// Time for which a job may wait for room before it expires, in seconds.
     #[serde(default = "default_job_ttl_s")]
     pub job_ttl_s: u64,
+    /// Maximum number of attempts at a job that called pools, all of which failed;
+    /// [`DEFAULT_JOB_MAX_FAILURES`] if absent. Then the job fails.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub job_max_failures: Option<u64>,
+    /// Maximum time for which the pools of a job may fail, in seconds from the first failure;
+    /// [`DEFAULT_JOB_MAX_FAILING_S`] if absent. Then the job fails.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub job_max_failing_s: Option<u64>,
     /// Maximum number of its jobs that run concurrently, over all drains; unlimited if absent.
     #[serde(default, skip_serializing_if = "validate::is_default")]
     pub drain_in_flight: Option<u64>,
@@ -105,6 +113,12 @@ pub const MAX_HOLD: Millis = Millis::from_s(50);
 /// Maximum time for which SQS keeps a message (Amazon SQS Developer Guide, "Amazon SQS message
 /// quotas").
 pub const MAX_JOB_TTL_S: u64 = 14 * 24 * 60 * 60;
+
+/// Default of `job_max_failures`. With the pauses between attempts they last for 14 minutes.
+const DEFAULT_JOB_MAX_FAILURES: u64 = 20;
+
+/// Default of `job_max_failing_s`.
+const DEFAULT_JOB_MAX_FAILING_S: u64 = 60 * 60;
 
 fn default_max_tokens() -> u64 {
     1024
@@ -134,6 +148,8 @@ impl Tenant {
         validate::range("default_max_tokens", self.default_max_tokens, 1..=validate::MAX_AMOUNT, &mut wrong);
         validate::range("hold_ms", self.hold, Millis::ZERO..=MAX_HOLD, &mut wrong);
         validate::range("job_ttl_s", self.job_ttl_s, 1..=MAX_JOB_TTL_S, &mut wrong);
+        validate::range("job_max_failures", self.job_max_failures(), 1..=validate::MAX_AMOUNT, &mut wrong);
+        validate::range("job_max_failing_s", self.job_max_failing().as_ms() / 1_000, 1..=MAX_JOB_TTL_S, &mut wrong);
         if let Some(in_flight) = self.drain_in_flight {
             validate::range("drain_in_flight", in_flight, 1..=validate::MAX_AMOUNT, &mut wrong);
         }
@@ -155,6 +171,16 @@ impl Tenant {
     /// Returns the burst of the limits per minute.
     pub fn burst(&self) -> Burst {
         self.burst.or(MAX_BURST_S)
+    }
+
+    /// Returns the maximum number of attempts at a job that called pools, all of which failed.
+    pub fn job_max_failures(&self) -> u64 {
+        self.job_max_failures.unwrap_or(DEFAULT_JOB_MAX_FAILURES)
+    }
+
+    /// Returns the maximum time for which the pools of a job may fail.
+    pub fn job_max_failing(&self) -> Millis {
+        Millis::from_s(self.job_max_failing_s.unwrap_or(DEFAULT_JOB_MAX_FAILING_S))
     }
 
     /// Returns the maximum of what `allowance` counts.
@@ -273,6 +299,8 @@ mod tests {
             "default_max_tokens": 0,
             "hold_ms": 50_001,
             "job_ttl_s": 0,
+            "job_max_failures": 0,
+            "job_max_failing_s": 1_209_601,
             "drain_in_flight": 0,
             "max_waiting_jobs": 0,
             "max_stored_bytes": 1_000_000_000_001_u64,
@@ -289,6 +317,8 @@ mod tests {
             "default_max_tokens: 0 must be 1 to 1000000000000",
             "hold_ms: 50001 must be 0 to 50000",
             "job_ttl_s: 0 must be 1 to 1209600",
+            "job_max_failures: 0 must be 1 to 1000000000000",
+            "job_max_failing_s: 1209601 must be 1 to 1209600",
             "drain_in_flight: 0 must be 1 to 1000000000000",
             "max_waiting_jobs: 0 must be 1 to 1000000000000",
             "max_stored_bytes: 1000000000001 must be 1 to 1000000000000",
@@ -303,7 +333,9 @@ mod tests {
     #[test]
     fn an_entry_without_resources_is_stored_as_before() {
         let stored = serde_json::to_value(tenant(serde_json::json!({"name": "a"}))).expect("a document");
-        assert!(stored.get("buckets").is_none() && stored.get("guardrails").is_none(), "{stored}");
+        for name in ["buckets", "guardrails", "job_max_failures", "job_max_failing_s"] {
+            assert!(stored.get(name).is_none(), "{name} in {stored}");
+        }
         let fields = serde_json::json!({"name": "a", "buckets": ["media"], "guardrails": [{"id": "abc"}]});
         let stored = serde_json::to_value(tenant(fields.clone())).expect("a document");
         assert_eq!((&stored["buckets"], &stored["guardrails"]), (&fields["buckets"], &fields["guardrails"]));

@@ -186,8 +186,8 @@ async fn call(models: &Models) -> Result<(), Failure> {
 /// Whether the next pool may be tried, because the model has not seen the call.
 fn is_unbilled(failure: &Failure) -> bool {
     match failure {
-        Failure::Unavailable(cause, problem) => {
-            assert_eq!((*cause, problem.kind), (OutageCause::Unreachable, Kind::Unavailable));
+        Failure::Unavailable(pool) => {
+            assert_eq!((pool.cause, pool.problem.kind), (OutageCause::Unreachable, Kind::Unavailable));
             true
         }
         Failure::Failed(fault, problem) => {

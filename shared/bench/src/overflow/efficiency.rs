@@ -180,6 +180,7 @@ async fn submit(app: &App, queue: &Queue, rng: &mut Rng) -> anyhow::Result<Strin
         priority: Priority::default(),
         class: Class::Batch,
         member: None,
+        wait: None,
     };
     let job = app.jobs.submit(&job).await?;
     queue.send(&job.id, TENANT, Millis::ZERO).await?;

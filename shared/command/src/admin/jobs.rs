@@ -109,6 +109,8 @@ async fn show(app: &App, id: &str, out: &mut impl Write) -> anyhow::Result<()> {
         ("expires", moment(job.expires_at)),
         ("attempts", job.attempts.to_string()),
         ("deferrals", job.deferrals.to_string()),
+        ("waits for", job.wait.as_ref().map_or_else(|| "-".to_owned(), |wait| wait.text())),
+        ("failures", job.wait.as_ref().map_or(0, |wait| wait.failures()).to_string()),
         ("resends", job.redelivery.resends.to_string()),
         ("fence", job.fence.to_string()),
         ("error", job.error.clone().unwrap_or_else(|| "-".to_owned())),

@@ -128,6 +128,7 @@ async fn waiting_job(world: &World) -> anyhow::Result<String> {
         priority: Priority::Normal,
         class: spillway::tenant::Class::Batch,
         member: None,
+        wait: None,
     };
     Ok(world.app.jobs.submit(&job).await?.id)
 }

@@ -81,6 +81,7 @@ pub async fn route<'r>(
         Ok(Climbed::Stale) => Ok(None),
         Ok(Climbed::NoRoom) => {
             let problem = attempt.obstacles.into_problem(request, attempt.app.clock.now());
+            attempt.trace.skipped.is_whole_ladder = true;
             Err(Failed { problem, may_be_billed: false, pool: None, trace: attempt.trace })
         }
         Err(ended) => Err(Failed { trace: attempt.trace, ..ended }),
@@ -164,7 +165,7 @@ impl<'r> LadderAttempt<'_, 'r> {
         let permit = match rungs::permit_for(app, request, pool, &mut self.permit) {
             Ok(permit) => permit,
             Err(retry_after) => {
-                self.is_full(pool, "concurrency", retry_after);
+                self.is_full(pool, rungs::NO_PERMIT, retry_after);
                 return Ok(Step::Next);
             }
         };
@@ -218,23 +219,25 @@ impl<'r> LadderAttempt<'_, 'r> {
         match failure {
             Failure::Throttled(Quota::Minute) => {
                 let cool_down = record_throttle(app, request, pool, permit);
-                self.is_full(pool, "throttled", cool_down.max(problems::THROTTLED_RETRY_AFTER));
+                self.trace.fail(pool, "throttled", None);
+                self.obstacles.add_full(cool_down.max(problems::THROTTLED_RETRY_AFTER));
             }
             Failure::Throttled(Quota::Day) => {
                 record_throttle(app, request, pool, permit);
-                self.is_full(pool, OutageCause::DailyQuota.name(), DAILY_QUOTA_OUTAGE);
+                self.trace.fail(pool, OutageCause::DailyQuota.name(), None);
+                self.obstacles.add_full(DAILY_QUOTA_OUTAGE);
             }
-            Failure::Unavailable(cause, problem) => {
-                self.trace.skip(pool, cause.name());
-                self.obstacles.unavailable = Some(problem);
+            Failure::Unavailable(unavailable) => {
+                self.trace.fail(pool, unavailable.cause.name(), unavailable.error);
+                self.obstacles.unavailable = Some(unavailable.problem);
             }
-            Failure::Denied(_) => {
-                self.trace.skip(pool, OutageCause::Denied.name());
+            Failure::Denied(ref denial) => {
+                self.trace.fail(pool, OutageCause::Denied.name(), denial.error.clone());
                 self.obstacles.denied = Some(failure.into_problem());
             }
             Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(PoolFault::Certain(OutageCause::Silent), problem) if self.is_passed_on(pool) => {
-                self.trace.skip(pool, OutageCause::Silent.name());
+                self.trace.fail(pool, OutageCause::Silent.name(), None);
                 self.trace.late_calls += 1;
                 record_late_call(app, request, pool, charged);
                 self.obstacles.unavailable = Some(problem);

@@ -23,12 +23,31 @@ use crate::{
 pub enum AttemptOutcome {
     /// The model answered.
     Answered(StoredResult),
-    /// There is no room, or no service is available, for `retry_after`. `refusal` is the problem.
-    /// Nothing was billed.
-    NoRoom { refusal: Problem, retry_after: Millis },
+    /// There is no room, no pool works, or a service of the broker is unavailable. Nothing was
+    /// billed.
+    Deferred(Box<Deferral>),
     /// The attempt failed; `is_final` if another attempt would fail the same way.
     Failed { error: String, reason: FailureReason, result: StoredResult, is_final: bool },
 }
+
+/// An attempt that is made again later.
+pub struct Deferral {
+    pub problem: Problem,
+    /// Time after which there may be an answer.
+    pub retry_after: Millis,
+    /// The event of the attempt, which is not recorded yet.
+    pub event: RequestEvent,
+}
+
+/// Why an attempt has no answer.
+struct Unserved {
+    problem: Problem,
+    /// The event of the attempt. `None` if it is recorded, because a call may be billed.
+    event: Option<Box<RequestEvent>>,
+}
+
+/// Time until the next attempt if Bedrock denies the broker all pools of the model.
+const DENIED_RETRY_AFTER: Millis = Millis::from_s(5);
 
 /// Returns the maximum duration of a call: the longest timeout of all models.
 ///
@@ -46,39 +65,54 @@ pub async fn max_call(app: &App) -> anyhow::Result<Millis> {
 /// be billed.
 pub async fn attempt(app: &App, job: &Job, body: &Bytes, times: AttemptTimes) -> AttemptOutcome {
     let mut partial_output = PartialOutput::new(app, job);
-    let served = serve(app, job, body, times, &mut partial_output).await;
+    let Unserved { problem, event } = match serve(app, job, body, times, &mut partial_output).await {
+        Ok(result) => return AttemptOutcome::Answered(result),
+        Err(unserved) => unserved,
+    };
     // A caller that waits gets the failure as if there had been no queue: a call that may have been
     // billed is not repeated, and output that was read cannot be taken back.
     let is_waiting = job.reader == JobReader::Waiting;
-    match served {
-        Ok(result) => AttemptOutcome::Answered(result),
-        Err(problem) => match (problem.kind, problem.retry_after) {
-            (Kind::Throttled | Kind::Unavailable, Some(retry_after))
-                if !(is_waiting && partial_output.is_started()) =>
-            {
-                AttemptOutcome::NoRoom { refusal: problem, retry_after }
-            }
-            // A model that is still answering at its timeout would do so again.
-            (Kind::Timeout, _) if partial_output.has_output() => failed(job, &problem, true),
-            _ => failed(job, &problem, is_waiting),
-        },
+    if let Some(mut event) = event {
+        if let Some(retry_after) = retry_after(&problem, is_waiting) {
+            return AttemptOutcome::Deferred(Box::new(Deferral { problem, retry_after, event: *event }));
+        }
+        event.fail(&problem);
+        app.telemetry.record(*event);
+    }
+    // A model that is still answering at its timeout would do so again.
+    let has_timed_out = problem.kind == Kind::Timeout && partial_output.has_output();
+    failed(job, &problem, is_waiting || has_timed_out)
+}
+
+/// Returns the time until the next attempt, if this one counts as none. That Bedrock denies a model
+/// may pass: a right may be missing for a moment. A caller that waits gets that failure at once.
+fn retry_after(problem: &Problem, is_waiting: bool) -> Option<Millis> {
+    let is_denied = || problem.skipped.as_ref().is_some_and(|skipped| skipped.is_whole_ladder);
+    match problem.kind {
+        Kind::Throttled | Kind::Unavailable => problem.retry_after,
+        Kind::Model if !is_waiting && is_denied() => Some(problem.retry_after.unwrap_or(DENIED_RETRY_AFTER)),
+        _ => None,
     }
 }
 
 fn failed(job: &Job, problem: &Problem, is_last: bool) -> AttemptOutcome {
     let is_final = is_last
         || !matches!(problem.kind, Kind::Unavailable | Kind::Timeout | Kind::Model | Kind::Internal | Kind::Throttled);
-    let result = stored(job.call.api.dialect().problem(&job.id, problem), []);
     let reason = FailureReason::for_kind(problem.kind);
-    AttemptOutcome::Failed { error: problem.message.clone(), reason, result, is_final }
+    AttemptOutcome::Failed { error: problem.message.clone(), reason, result: result(job, problem), is_final }
+}
+
+/// Returns the result of a job that fails with `problem`: what a synchronous call would have
+/// received.
+pub fn result(job: &Job, problem: &Problem) -> StoredResult {
+    stored(job.call.api.dialect().problem(&job.id, problem), [])
 }
 
 /// Returns the outcome of a job whose answer of `bytes` is larger than `limit`.
 pub fn too_large_to_store(job: &Job, bytes: usize, limit: usize) -> JobOutcome {
     let message = format!("The answer has {bytes} bytes. A job can store at most {limit} bytes.");
     let problem = Problem::new(Kind::Model, message);
-    let result = stored(job.call.api.dialect().problem(&job.id, &problem), []);
-    JobOutcome::Failed { error: problem.message, result }
+    JobOutcome::Failed { result: result(job, &problem), error: problem.message }
 }
 
 async fn serve(
@@ -87,13 +121,15 @@ async fn serve(
     body: &Bytes,
     times: AttemptTimes,
     partial_output: &mut PartialOutput<'_>,
-) -> Result<StoredResult, Problem> {
+) -> Result<StoredResult, Unserved> {
     let started = app.clock.now();
-    let event = event(job);
-    let record = |event, problem: &Problem| record_failure(app, event, problem, started);
+    let unserved = |problem: Problem, mut event: RequestEvent| {
+        event.duration_ms = app.clock.now() - started;
+        Unserved { problem, event: Some(Box::new(event)) }
+    };
     let held = app.body_memory.to_parse(&job.tenant, body.clone());
-    let body = held.await.inspect_err(|problem| record(event.clone(), problem))?;
-    let read = read(app, job, &body, Some(times)).await.inspect_err(|problem| record(event.clone(), problem))?;
+    let body = held.await.map_err(|problem| unserved(problem, event(job)))?;
+    let read = read(app, job, &body, Some(times)).await.map_err(|problem| unserved(problem, event(job)))?;
     let JobRequest { request, api, echo } = read;
     let ignored = request.chat.ignored.join(", ");
     let context = AnswerContext {
@@ -109,9 +145,12 @@ async fn serve(
         Ok(served) => served,
         Err(ServeError { problem, receipt, calls }) => {
             event.attempts = Some(calls);
-            receipt.iter().for_each(|receipt| event.charge(receipt));
-            record(event, &problem);
-            return Err(problem);
+            let Some(receipt) = receipt else { return Err(unserved(problem, event)) };
+            event.charge(&receipt);
+            event.fail(&problem);
+            event.duration_ms = app.clock.now() - started;
+            app.telemetry.record(event);
+            return Err(Unserved { problem, event: None });
         }
     };
     let mut headers = served.headers(&ignored);
@@ -119,14 +158,16 @@ async fn serve(
         Reply::Whole(answer) => Ok(stored(api.answer(&context, &answer), headers)),
         Reply::Stream { headers: model_headers, deltas } => {
             headers.extend(api.stream_headers(&job.id, &model_headers));
-            let body = partial_output.collect(api.stream(context), deltas, headers[..].into()).await?;
+            let collected = partial_output.collect(api.stream(context), deltas, headers[..].into()).await;
+            // The broker records the event of a stream.
+            let body = collected.map_err(|problem| Unserved { problem, event: None })?;
             Ok(stored(Rendered { status: StatusCode::OK, headers, body }, []))
         }
     }
 }
 
 /// Starts the event of an attempt.
-fn event(job: &Job) -> RequestEvent {
+pub fn event(job: &Job) -> RequestEvent {
     RequestEvent {
         request_id: job.id.clone(),
         tenant: Some(job.tenant.clone()),
@@ -135,16 +176,6 @@ fn event(job: &Job) -> RequestEvent {
         class: Some(job.class.name()),
         ..RequestEvent::default()
     }
-}
-
-/// Records an attempt that failed. An attempt that found no room is none: the job waits on.
-fn record_failure(app: &App, mut event: RequestEvent, problem: &Problem, started: UnixMs) {
-    if problem.kind == Kind::Throttled {
-        return;
-    }
-    event.fail(problem);
-    event.duration_ms = app.clock.now() - started;
-    app.telemetry.record(event);
 }
 
 /// Finds when requests like the one of `job` fit the limits of its tenant, until `until` and for up

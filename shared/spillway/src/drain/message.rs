@@ -1,5 +1,7 @@
 //! Handles one message: claims its job, runs it, and updates job and message.
 
+mod defer;
+
 use tracing::{debug, error, warn};
 
 use super::{
@@ -16,7 +18,7 @@ use crate::{
     app::App,
     batch::is_batch_id,
     job::{FailureReason, Job, JobOutcome, JobReader, JobStatus, MAX_ATTEMPTS, NextStep, Turn},
-    overflow::{self, MAX_EARLY, message_delay},
+    overflow::{self, MAX_EARLY},
     queue::{Handled, Message, Queue},
     store::{StoreError, jobs::ClaimOutcome},
     units::{Millis, UnixMs},
@@ -118,12 +120,9 @@ impl MessageHandler<'_> {
 
     /// Runs the job if its tenant may run one more.
     async fn run(&self, job: &Job, times: AttemptTimes) -> anyhow::Result<Handled> {
-        let now = self.app.clock.now();
         let slot = concurrency::take(self.app, job, times.lease_ends).await?;
         if let Slot::Full { retry_at } = slot {
-            self.app.jobs.postpone(job, retry_at).await?;
-            self.queue.send(&job.id, &job.tenant, retry_at - now).await?;
-            return Ok(Handled::Done);
+            return self.postpone(job, retry_at).await;
         }
         let handled = self.claim(job, times).await;
         slot.give_back(self.app).await;
@@ -166,41 +165,22 @@ impl MessageHandler<'_> {
                 debug!(job_id = job.id, "a job succeeded");
                 Ok(Handled::Done)
             }
-            AttemptOutcome::NoRoom { refusal, retry_after }
-                if job.reader != JobReader::Waiting && overflow::is_refused_by_limits(&refusal) =>
-            {
-                self.park(job, retry_after).await
-            }
-            AttemptOutcome::NoRoom { refusal, retry_after } => {
-                let ready_at = job.deferred_until(retry_after, now);
-                if self.app.jobs.defer(job, ready_at).await? {
-                    let delay = message_delay(&refusal, ready_at - now);
-                    self.queue.send(&job.id, &job.tenant, delay).await?;
-                }
-                Ok(Handled::Done)
-            }
+            AttemptOutcome::Deferred(deferral) => self.defer(job, *deferral).await,
             AttemptOutcome::Failed { error, reason, result, is_final } if is_final || job.attempts >= MAX_ATTEMPTS => {
-                let is_finished = self.finish(job, JobOutcome::Failed { error, result }).await?;
-                // A waiting caller gets the error, so a dead letter is not needed.
-                if !is_finished || job.reader == JobReader::Waiting {
-                    return Ok(Handled::Done);
-                }
-                Ok(self.dead_letter(Some(job), reason).await)
+                self.fail(job, JobOutcome::Failed { error, result }, reason).await
             }
             AttemptOutcome::Failed { .. } => self.retry(job, now).await,
         }
     }
 
-    /// Parks the job, which limits of its tenant refused for `retry_after`. If this process dies
-    /// before the tenant has a turn, the message of this attempt comes again.
-    async fn park(&self, job: &Job, retry_after: Millis) -> anyhow::Result<Handled> {
-        let now = self.app.clock.now();
-        let ready_at = (now + retry_after).min(job.expires_at.max(now));
-        if self.app.jobs.park(job, ready_at, now).await? {
-            overflow::ensure_turn(self.app, self.queue, &job.tenant, ready_at).await?;
-            overflow::send_expiry(self.queue, job, now).await;
+    /// Ends the job with its `failure`, and sends its dead letter.
+    async fn fail(&self, job: &Job, failure: JobOutcome, reason: FailureReason) -> anyhow::Result<Handled> {
+        let is_finished = self.finish(job, failure).await?;
+        // A waiting caller gets the error, so a dead letter is not needed.
+        if !is_finished || job.reader == JobReader::Waiting {
+            return Ok(Handled::Done);
         }
-        Ok(Handled::Done)
+        Ok(self.dead_letter(Some(job), reason).await)
     }
 
     /// Schedules the next attempt.

@@ -46,11 +46,6 @@ impl<'a> PartialOutput<'a> {
         }
     }
 
-    /// Whether a reader may have read a chunk.
-    pub fn is_started(&self) -> bool {
-        self.is_started
-    }
-
     /// Whether the model has produced output.
     pub fn has_output(&self) -> bool {
         self.has_output

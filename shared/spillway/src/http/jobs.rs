@@ -187,7 +187,7 @@ fn object(call: &Call, job: &Job, now: UnixMs) -> Value {
         JobStatus::Queued => Some(job.ready_at.max(now)),
         _ => job.started_at,
     };
-    json!({
+    let mut object = json!({
         "object": "job",
         "id": job.id,
         "status": job.status,
@@ -201,5 +201,12 @@ fn object(call: &Call, job: &Job, now: UnixMs) -> Value {
         "expires_ms": job.expires_at,
         "error": job.error,
         "result": (matches!(job.status, JobStatus::Succeeded | JobStatus::Failed)).then(|| path(call, job) + "/result"),
-    })
+    });
+    if let Some(wait) = &job.wait {
+        let verb = if job.status.is_final() { "Waited" } else { "Waits" };
+        object["waits_for"] = json!(wait.reasons);
+        object["waits_times"] = json!(wait.times);
+        object["wait_reason"] = json!(format!("{verb} for {}.", wait.text()));
+    }
+    object
 }

@@ -171,10 +171,16 @@ impl WaitingCall {
         Ok(())
     }
 
-    /// The refusal, with the time from now until there is room.
+    /// The refusal, with the time from now until there is room. If the pools fail meanwhile, it
+    /// says so.
     fn current_refusal(&self) -> Problem {
-        let retry_after = (self.follower.job().ready_at - self.app.clock.now()).max(MIN_RETRY_AFTER);
-        Problem { retry_after: Some(retry_after), ..self.refusal.clone() }
+        let job = self.follower.job();
+        let retry_after = (job.ready_at - self.app.clock.now()).max(MIN_RETRY_AFTER);
+        let mut refusal = Problem { retry_after: Some(retry_after), ..self.refusal.clone() };
+        if let Some(wait) = job.wait.as_ref().filter(|wait| wait.is_failing()) {
+            refusal.message += &format!(" Then no pool answered: {}.", wait.text());
+        }
+        refusal
     }
 
     /// Waits until the job may have changed or the time of the call is over, but not beyond

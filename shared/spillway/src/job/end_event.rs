@@ -77,6 +77,7 @@ mod tests {
             priority: Priority::Normal,
             class: Class::Batch,
             member: None,
+            wait: None,
         };
         Job::accepted("018f0000-0000-7000-8000-000000000000".into(), &new)
     }

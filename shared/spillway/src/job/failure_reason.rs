@@ -17,6 +17,8 @@ pub enum FailureReason {
     ModelTimeout,
     /// The model or a service was unavailable. The call may have been billed all the same.
     Unavailable,
+    /// The pools of the job's model failed too often or for too long. Nothing was billed.
+    PoolsFailed,
     /// Spillway has a bug.
     BrokerError,
     /// The drain of every attempt died.
@@ -58,6 +60,7 @@ impl FailureReason {
             Self::ModelError => "model_error",
             Self::ModelTimeout => "model_timeout",
             Self::Unavailable => "unavailable",
+            Self::PoolsFailed => "pools_failed",
             Self::BrokerError => "broker_error",
             Self::AttemptsExhausted => "attempts_exhausted",
             Self::Failed => "failed",

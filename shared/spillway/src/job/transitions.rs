@@ -1,6 +1,6 @@
 //! Transitions of a job: what to do when a message about it arrives, and the result of each step.
 
-use super::{Job, JobReader, JobStatus, NewJob, RESEND_AFTER, Redelivery};
+use super::{FailureBounds, Job, JobReader, JobStatus, JobWait, NewJob, RESEND_AFTER, Redelivery};
 use crate::{
     tenant::EventType,
     units::{Millis, UnixMs},
@@ -9,9 +9,10 @@ use crate::{
 /// Maximum of claims that end in a failure, or with the death of their drain, before the job
 /// fails.
 ///
-/// A claim makes at most one call that may be billed, so a job makes at most this many. Calls that
-/// a pool throttles or rejects are not billed and not counted as failures. A claim makes at most
-/// one of them to each pool of the ladder.
+/// A claim makes at most one call that may be billed, and one for each silent pool that passes its
+/// calls on to the next pool. Calls that a pool throttles, denies or fails without a bill are not
+/// counted here, but [`FailureBounds`] bounds the failures. A claim makes at most one of them to
+/// each pool of the ladder.
 pub const MAX_ATTEMPTS: u32 = 3;
 
 /// A message that arrives this early is not sent again: SQS delays whole seconds, and its clock
@@ -23,6 +24,13 @@ const MIN_DEFERRAL: Millis = Millis::from_s(1);
 
 /// The shortest deferral doubles this often at most. Longer ones would leave free room unused.
 const MAX_DOUBLINGS: u32 = 3;
+
+/// The shortest deferral after failed calls doubles this often at most.
+const MAX_FAILURE_DOUBLINGS: u64 = 6;
+
+/// Maximum of the shortest deferral after failed calls. With it, the default number of failures
+/// lasts for 14 minutes.
+const MAX_FAILURE_PAUSE: Millis = Millis::from_s(60);
 
 /// Maximum of the jitter of a deferral.
 const MAX_JITTER: Millis = Millis::from_s(30);
@@ -74,6 +82,7 @@ impl Job {
             fence: 0,
             attempts: 0,
             deferrals: 0,
+            wait: new.wait.clone(),
             error: None,
             result_fence: None,
             pending_event: None,
@@ -112,25 +121,25 @@ impl Job {
         }
     }
 
-    /// The job back in the queue because there was no room. The attempt does not count.
-    pub fn deferred(&self, ready_at: UnixMs) -> Self {
-        Self {
-            attempts: self.attempts.saturating_sub(1),
-            deferrals: self.deferrals.saturating_add(1),
-            ..self.retried(ready_at)
-        }
+    /// The job back in the queue because of `wait`. The attempt does not count.
+    pub fn deferred(&self, wait: &JobWait, ready_at: UnixMs) -> Self {
+        Self { attempts: self.attempts.saturating_sub(1), ..self.postponed(wait, ready_at) }
     }
 
     /// The job back in the queue because its tenant's limits have no room until `ready_at`. It
     /// waits for a turn of the tenant. The attempt does not count.
-    pub fn parked(&self, ready_at: UnixMs, now: UnixMs) -> Self {
+    pub fn parked(&self, wait: &JobWait, ready_at: UnixMs, now: UnixMs) -> Self {
         let redelivery = parked_redelivery(self.expires_at, now);
-        Self { is_parked: true, redelivery, ..self.deferred(ready_at) }
+        Self { is_parked: true, redelivery, ..self.deferred(wait, ready_at) }
     }
 
-    /// The queued job, not to be claimed before `ready_at`.
-    pub fn postponed(&self, ready_at: UnixMs) -> Self {
-        Self { deferrals: self.deferrals.saturating_add(1), ..self.retried(ready_at) }
+    /// The queued job, not to be claimed before `ready_at` because of `wait`.
+    pub fn postponed(&self, wait: &JobWait, ready_at: UnixMs) -> Self {
+        Self {
+            deferrals: self.deferrals.saturating_add(1),
+            wait: Some(Box::new(wait.clone())),
+            ..self.retried(ready_at)
+        }
     }
 
     /// The failed job back in the queue, with all its attempts and its original lifetime. Its fence
@@ -143,6 +152,7 @@ impl Job {
             finished_at: None,
             attempts: 0,
             deferrals: 0,
+            wait: None,
             error: None,
             result_fence: None,
             pending_event: None,
@@ -156,9 +166,10 @@ impl Job {
         Self { status: JobStatus::Queued, ready_at, is_parked: false, redelivery, ..self.clone() }
     }
 
-    /// The job after its end.
+    /// The job after its end. A job that was answered does not keep the reason why it waited.
     pub fn ended(&self, status: JobStatus, error: Option<String>, now: UnixMs) -> Self {
-        Self { status, error, is_parked: false, finished_at: Some(now), ..self.clone() }
+        let wait = self.wait.clone().filter(|_| status != JobStatus::Succeeded);
+        Self { status, error, wait, is_parked: false, finished_at: Some(now), ..self.clone() }
     }
 
     /// Whether the drain that claimed the job under `fence` still holds it. It holds the job beyond
@@ -196,15 +207,27 @@ impl Job {
     /// When to try the job again if there will be room in `wait`.
     ///
     /// The first deferral is exact. Later ones are longer and have a jitter of up to a tenth,
-    /// because other jobs were deferred to the same time and only some of them found room. No
+    /// because other jobs were deferred to the same time and only some of them found room. If calls
+    /// fail, the deferrals grow further, so that the tries last longer than a short outage. No
     /// deferral ends after the job expires, so that its end is reported in time.
     pub fn deferred_until(&self, wait: Millis, now: UnixMs) -> UnixMs {
-        let wait = wait.max(MIN_DEFERRAL * (1 << self.deferrals.min(MAX_DOUBLINGS)));
+        let failures = self.wait.as_ref().map_or(0, |wait| wait.failures()).min(MAX_FAILURE_DOUBLINGS);
+        let for_room = MIN_DEFERRAL * (1 << self.deferrals.min(MAX_DOUBLINGS));
+        let for_failures = (MIN_DEFERRAL * (1 << failures)).min(MAX_FAILURE_PAUSE);
+        let wait = wait.max(for_room).max(for_failures);
         let jitter = match self.deferrals {
             0 => Millis::ZERO,
             _ => (wait / 10).min(MAX_JITTER) * self.jitter_step() / JITTER_STEPS,
         };
         (now + wait + jitter).min(self.expires_at.max(now))
+    }
+
+    /// When to try the job again after an attempt that ended at `now` with `wait`, if there may be
+    /// room in `retry_after`. Returns `None` if failures of its pools have reached one of the
+    /// `bounds`, so that the job fails. The last try comes when the time of the bounds is over.
+    pub fn next_try(&self, wait: &JobWait, bounds: &FailureBounds, retry_after: Millis, now: UnixMs) -> Option<UnixMs> {
+        let last_try = wait.last_try(bounds, now).max(now + MIN_DEFERRAL);
+        (!wait.is_over(bounds, now)).then(|| self.deferred_until(retry_after, now).min(last_try))
     }
 
     /// A number below `JITTER_STEPS` that differs between jobs and between deferrals.

@@ -6,7 +6,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use crate::{
     connections::was_sent,
     outage::{OutageCause, PoolFault},
-    problem::{Kind, Problem},
+    problem::{BedrockErrorCode, Kind, Problem},
 };
 
 /// Stands in for a message that Bedrock left out.
@@ -18,15 +18,13 @@ pub enum Failure {
     /// The pool has no capacity now, because this quota is used up. Nothing was billed; the next
     /// pool may be tried.
     Throttled(Quota),
-    /// The pool is unavailable or not ready, for this reason. Nothing was billed; the next pool may
-    /// be tried.
-    Unavailable(OutageCause, Problem),
+    /// The pool is unavailable or not ready. Nothing was billed; the next pool may be tried.
+    Unavailable(Box<UnavailablePool>),
     /// The request is wrong or not allowed in any pool.
     Rejected(Problem),
-    /// Bedrock does not accept the broker's role or the registry's entry. This is its reason. The
-    /// caller did nothing wrong, so the reason is for the operator. Nothing was billed; the next
-    /// pool may be tried.
-    Denied(String),
+    /// Bedrock does not accept the broker's role or the registry's entry. Nothing was billed; the
+    /// next pool may be tried.
+    Denied(Denial),
     /// The model does not support the operation. Only [`Models::count_tokens`] reports this.
     ///
     /// [`Models::count_tokens`]: super::Models::count_tokens
@@ -34,6 +32,26 @@ pub enum Failure {
     /// The model may have worked on the request, so the call may be billed: no second try. The
     /// fault says whether the next requests should call another pool.
     Failed(PoolFault, Problem),
+}
+
+/// A pool that is unavailable or not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnavailablePool {
+    /// Reason why the pool is not called for a while.
+    pub cause: OutageCause,
+    /// The error that Bedrock named, if it answered.
+    pub error: Option<BedrockErrorCode>,
+    /// The problem to report if no other pool answers.
+    pub problem: Problem,
+}
+
+/// A call that Bedrock denied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// The error that Bedrock named.
+    pub error: Option<BedrockErrorCode>,
+    /// Bedrock's reason. The caller did nothing wrong, so the reason is for the operator.
+    pub reason: String,
 }
 
 /// Quota of a pool that a throttled call exceeds. Bedrock has one exception for all quotas; only
@@ -64,7 +82,7 @@ impl Failure {
             Self::Throttled(Quota::Day) => PoolFault::Certain(OutageCause::DailyQuota),
             Self::Throttled(Quota::Minute) | Self::Rejected(_) | Self::Unsupported(_) => PoolFault::None,
             Self::Denied(_) => PoolFault::Certain(OutageCause::Denied),
-            Self::Unavailable(cause, _) => PoolFault::Certain(*cause),
+            Self::Unavailable(pool) => PoolFault::Certain(pool.cause),
             Self::Failed(fault, _) => *fault,
         }
     }
@@ -75,10 +93,8 @@ impl Failure {
         match self {
             Self::Throttled(_) => Problem::new(Kind::Throttled, "The model was throttled in the middle of its answer."),
             Self::Denied(_) => Problem::new(Kind::Model, "Bedrock does not let the broker use this model."),
-            Self::Unavailable(_, problem)
-            | Self::Rejected(problem)
-            | Self::Unsupported(problem)
-            | Self::Failed(_, problem) => problem,
+            Self::Unavailable(pool) => pool.problem,
+            Self::Rejected(problem) | Self::Unsupported(problem) | Self::Failed(_, problem) => problem,
         }
     }
 
@@ -123,20 +139,20 @@ impl Failure {
         Some(match name.to_ascii_lowercase().trim_end_matches("exception") {
             "throttling" | "servicequotaexceeded" => Self::Throttled(Quota::from_message(message)),
             "modelnotready" | "serviceunavailable" | "internalserver" => {
-                Self::Unavailable(OutageCause::Error, quote(Kind::Unavailable, message))
+                let error = BedrockErrorCode::parse(name);
+                Self::unavailable(OutageCause::Error, error, quote(Kind::Unavailable, message))
             }
             "modeltimeout" => Self::Failed(PoolFault::Doubtful, quote(Kind::Timeout, message)),
             "modelerror" | "modelstreamerror" => Self::Failed(PoolFault::Doubtful, quote(Kind::Model, message)),
-            "validation" if is_about_model_id(message) => Self::Denied(format!("{name}: {message}")),
+            "validation" if is_about_model_id(message) => Self::denied(name, message),
             "validation" | "serialization" => Self::Rejected(quote(Kind::Invalid, message)),
-            "accessdenied" | "resourcenotfound" | "unrecognizedclient" | "expiredtoken" => {
-                Self::Denied(format!("{name}: {message}"))
-            }
+            "accessdenied" | "resourcenotfound" | "unrecognizedclient" | "expiredtoken" => Self::denied(name, message),
             _ => return None,
         })
     }
 
-    fn from_status(status: u16) -> Self {
+    /// Classifies a reply by its status. `error` is the unknown exception that it names, if any.
+    fn from_status(status: u16, error: Option<BedrockErrorCode>) -> Self {
         match status {
             429 => Self::Throttled(Quota::Minute),
             400..=499 => {
@@ -144,9 +160,17 @@ impl Failure {
             }
             _ => {
                 let message = format!("Bedrock answered with status {status}.");
-                Self::Unavailable(OutageCause::Error, Problem::new(Kind::Unavailable, message))
+                Self::unavailable(OutageCause::Error, error, Problem::new(Kind::Unavailable, message))
             }
         }
+    }
+
+    fn unavailable(cause: OutageCause, error: Option<BedrockErrorCode>, problem: Problem) -> Self {
+        Self::Unavailable(Box::new(UnavailablePool { cause, error, problem }))
+    }
+
+    fn denied(name: &str, message: &str) -> Self {
+        Self::Denied(Denial { error: BedrockErrorCode::parse(name), reason: format!("{name}: {message}") })
     }
 }
 
@@ -178,17 +202,18 @@ pub(super) fn classify<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse
         // The request never left, so the model has not seen it.
         _ if !was_sent(error) => {
             let problem = Problem::new(Kind::Unavailable, "Bedrock cannot be reached.");
-            Failure::Unavailable(OutageCause::Unreachable, problem)
+            Failure::unavailable(OutageCause::Unreachable, None, problem)
         }
         SdkError::ServiceError(service) => {
             let meta = service.err().meta();
             let known = meta.code().and_then(|code| Failure::from_exception(code, meta.message().unwrap_or(NO_REASON)));
-            known.unwrap_or_else(|| Failure::from_status(service.raw().status().as_u16()))
+            let named = || meta.code().and_then(BedrockErrorCode::parse);
+            known.unwrap_or_else(|| Failure::from_status(service.raw().status().as_u16(), named()))
         }
         SdkError::TimeoutError(_) => Failure::timed_out(),
         SdkError::DispatchFailure(_) => Failure::disconnected("the connection broke before it arrived"),
         SdkError::ResponseError(response) if !response.raw().status().is_success() => {
-            Failure::from_status(response.raw().status().as_u16())
+            Failure::from_status(response.raw().status().as_u16(), None)
         }
         _ => Failure::broken("its reply was cut short"),
     }

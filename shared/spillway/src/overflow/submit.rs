@@ -9,7 +9,7 @@ use crate::{
     app::App,
     batch::{Batch, Line},
     broker,
-    job::{BatchMember, Job, JobReader, NewJob, Priority, StoredCall},
+    job::{BatchMember, Job, JobReader, JobWait, NewJob, Obstruction, Priority, StoredCall},
     problem::{Kind, Problem, RefusedBy},
     queue::Queue,
     store::{StoreError, jobs::MAX_ROW_BODY_BYTES},
@@ -58,6 +58,7 @@ impl Submission {
             priority: self.priority,
             class: self.class,
             member: None,
+            wait: None,
         }
     }
 }
@@ -94,7 +95,10 @@ pub async fn submit(
     if is_parked {
         ensure_turn(app, queue, &tenant.name, ready_at).await?;
     }
-    let new = NewJob { is_parked, ..submission.job(&tenant.name, now, ready_at) };
+    // A request behind the jobs of its tenant was not tried, so it has no reason yet.
+    let refused = refusal.filter(|refusal| refusal.refused_by.is_some());
+    let wait = refused.map(|refusal| Box::new(JobWait::after(None, Obstruction::from_problem(refusal), now)));
+    let new = NewJob { is_parked, wait, ..submission.job(&tenant.name, now, ready_at) };
     let job = app.jobs.submit_for(reader, &new).await.map_err(|error| not_stored(error, refusal))?;
     if job.is_deleted {
         return Err(Problem::new(Kind::Conflict, "The response of this Idempotency-Key was deleted."));

@@ -30,7 +30,7 @@ pub use self::{
 use super::{StoreError, WriteOutcome, registry::Registry, rows::MAX_CHANGE_TRIES};
 use crate::{
     blobs::Blobs,
-    job::{Job, JobOutcome, JobReader, JobStatus, NewJob, NextStep, StoredResult},
+    job::{Job, JobOutcome, JobReader, JobStatus, JobWait, NewJob, NextStep, StoredResult},
     retention,
     units::{Millis, UnixMs},
 };
@@ -206,22 +206,22 @@ impl Jobs {
         Err(StoreError::Contended { row: id })
     }
 
-    /// Postpones a queued job, unless it has changed since it was read: then another process
-    /// handles it.
+    /// Postpones a queued job because of `wait`, unless it has changed since it was read: then
+    /// another process handles it.
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
-    pub async fn postpone(&self, job: &Job, ready_at: UnixMs) -> Result<(), StoreError> {
-        self.replace(job, job.postponed(ready_at)).await.map(drop)
+    pub async fn postpone(&self, job: &Job, wait: &JobWait, ready_at: UnixMs) -> Result<(), StoreError> {
+        self.replace(job, job.postponed(wait, ready_at)).await.map(drop)
     }
 
-    /// Puts a claimed job back into the queue because there was no room. Returns `false` if another
-    /// drain holds it.
+    /// Puts a claimed job back into the queue because of `wait`. Returns `false` if another drain
+    /// holds it.
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
-    pub async fn defer(&self, claimed: &Job, ready_at: UnixMs) -> Result<bool, StoreError> {
-        self.change_held(claimed, |job| job.deferred(ready_at)).await
+    pub async fn defer(&self, claimed: &Job, wait: &JobWait, ready_at: UnixMs) -> Result<bool, StoreError> {
+        self.change_held(claimed, |job| job.deferred(wait, ready_at)).await
     }
 
     /// Parks a claimed job because its tenant's limits have no room until `ready_at`. Returns
@@ -229,8 +229,8 @@ impl Jobs {
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
-    pub async fn park(&self, claimed: &Job, ready_at: UnixMs, now: UnixMs) -> Result<bool, StoreError> {
-        self.change_held(claimed, |job| job.parked(ready_at, now)).await
+    pub async fn park(&self, claimed: &Job, wait: &JobWait, ready_at: UnixMs, now: UnixMs) -> Result<bool, StoreError> {
+        self.change_held(claimed, |job| job.parked(wait, ready_at, now)).await
     }
 
     /// Puts a claimed job back into the queue because the attempt failed. Returns `false` if
@@ -242,7 +242,8 @@ impl Jobs {
         self.change_held(claimed, |job| job.retried(ready_at)).await
     }
 
-    /// Ends a claimed job with its outcome. Returns `false` if another drain holds it or has ended
+    /// Ends a claimed job with its outcome. If it fails, the reason why it waited is the one of
+    /// `claimed`. Returns `false` if another drain holds it or has ended
     /// it: then the answer of that drain counts. The call can be repeated safely.
     ///
     /// # Errors
@@ -258,7 +259,7 @@ impl Jobs {
         self.change_held(claimed, |job| Job {
             result_fence: Some(job.fence),
             pending_event: job.end_event(status, Some(result)),
-            ..job.ended(status, error.clone(), now)
+            ..Job { wait: claimed.wait.clone(), ..job.clone() }.ended(status, error.clone(), now)
         })
         .await
     }
@@ -368,7 +369,7 @@ fn expired_or_given_up(job: &Job, now: UnixMs) -> Job {
         NextStep::GiveUp => {
             job.ended(JobStatus::Failed, Some("every attempt to run it was interrupted".to_owned()), now)
         }
-        _ => job.ended(JobStatus::Expired, Some("no room was found in time".to_owned()), now),
+        _ => job.ended(JobStatus::Expired, Some(job.expiry_reason()), now),
     }
 }
 

@@ -21,6 +21,9 @@ pub enum RequestOutcome {
     Answered,
     /// The request became a job.
     Queued,
+    /// An attempt at a job found no room, no pool that works, or a service of the broker that is
+    /// unavailable. The job waits for its next attempt.
+    Deferred,
     /// The caller's fault: the request is malformed, or names what does not exist.
     Invalid,
     /// The caller has no valid key, or lacks the right.
@@ -77,7 +80,7 @@ pub struct RequestEvent {
     pub used: Option<u64>,
     #[metrics(flags(NoMetric))]
     pub cap: Option<u64>,
-    /// Time after which the caller was asked to try again.
+    /// Time after which the caller was asked to try again, or a deferred job is tried again.
     #[metrics(flags(NoMetric))]
     pub retry_after_ms: Option<Millis>,
     /// The service without which the broker admits nothing.
@@ -122,6 +125,9 @@ pub struct RequestEvent {
     pub attempts: Option<u32>,
     /// The pools that did not take the request, each with the reason.
     pub skipped: Option<String>,
+    /// Number of times that the job was deferred, this time included.
+    #[metrics(flags(NoMetric))]
+    pub deferrals: Option<u32>,
     /// Quota tokens that were not reserved because recent answers were shorter than the output cap.
     #[metrics(flags(NoMetric))]
     pub regained_tokens: Option<u64>,
@@ -210,6 +216,18 @@ impl RequestEvent {
             Kind::Throttled | Kind::BudgetExhausted => RequestOutcome::Refused,
             Kind::Model | Kind::Unavailable | Kind::Timeout | Kind::Internal => RequestOutcome::Failed,
         };
+        self.describe(problem);
+        self.server_errors = problem.kind.is_server_error().then_some(1);
+    }
+
+    /// Sets the outcome of an attempt at a job that is put back into the queue because of
+    /// `problem`. No request has failed, so it is no server error.
+    pub fn defer(&mut self, problem: &Problem) {
+        self.outcome = RequestOutcome::Deferred;
+        self.describe(problem);
+    }
+
+    fn describe(&mut self, problem: &Problem) {
         self.error = Some(problem.kind.name());
         self.retry_after_ms = problem.retry_after;
         if let Some(refused_by) = &problem.refused_by {
@@ -217,7 +235,6 @@ impl RequestEvent {
         }
         self.unavailable_service = problem.unavailable_service;
         self.skipped = problem.skipped.as_ref().and_then(|skipped| skipped.text());
-        self.server_errors = problem.kind.is_server_error().then_some(1);
         self.failed_closed = problem.unavailable_service.map(|_| 1);
     }
 

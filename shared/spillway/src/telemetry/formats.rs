@@ -1,7 +1,7 @@
 //! The metrics that CloudWatch derives from events, and their dimensions.
 //!
 //! CloudWatch bills a metric for each name and combination of dimension values. With ten models,
-//! the events of a deployment make 38. A metric that no event has had for hours costs nothing.
+//! the events of a deployment make 39. A metric that no event has had for hours costs nothing.
 
 use metrique::{
     emf::{Emf, EmfBuilder, MetricDefinition, MetricDirective},
@@ -9,13 +9,15 @@ use metrique::{
     writer::{Unit, unit::UnitTag},
 };
 
-use super::RequestEvent;
+use super::{RequestEvent, RequestOutcome};
 
 /// The formats of events. An event is written in the format whose metrics it has, because the
 /// specification requires that each metric exists in the event.
 pub struct Formats {
     /// Metrics without dimensions only.
     pub plain: Emf,
+    /// Metrics by outcome only. A deferral is no request, so it counts in no other metric.
+    deferred: Emf,
     /// Also the duration by outcome.
     request: Emf,
     /// Also tokens and cost by model.
@@ -28,11 +30,21 @@ impl Formats {
         let plain = || Emf::builder(namespace.to_owned(), vec![vec![]]);
         let request = || with(plain(), namespace, "outcome", &[("duration_ms", Millisecond::UNIT)]);
         let charged = with(request(), namespace, "model", &[("tokens", Count::UNIT), ("cost_microusd", Unit::None)]);
-        Self { plain: plain().build(), request: request().build(), charged: charged.build() }
+        let deferred = Emf::builder(namespace.to_owned(), vec![vec!["outcome".to_owned()]]);
+        Self {
+            plain: plain().build(),
+            deferred: deferred.build(),
+            request: request().build(),
+            charged: charged.build(),
+        }
     }
 
     /// The format of a request's event. Only an event of a known model can have a charge by model.
     pub fn for_request(&mut self, event: &RequestEvent) -> &mut Emf {
+        // That the broker fails closed is counted, whatever it keeps from an answer.
+        if event.outcome == RequestOutcome::Deferred && event.failed_closed.is_none() {
+            return &mut self.deferred;
+        }
         let is_charged = event.model.is_some() && event.tokens.is_some() && event.cost_microusd.is_some();
         if is_charged { &mut self.charged } else { &mut self.request }
     }

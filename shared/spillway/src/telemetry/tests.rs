@@ -78,6 +78,7 @@ fn full_event() -> RequestEvent {
         hold_ms: Some(Millis::ZERO),
         attempts: Some(1),
         skipped: Some("pt: tokens_per_minute".into()),
+        deferrals: Some(3),
         regained_tokens: Some(300),
         parent: Some("organisation".into()),
         tenant_charged: Some(CHARGED.into()),
@@ -109,7 +110,7 @@ fn an_event_has_the_named_fields_and_nothing_else() {
                     error limit limit_of used cap retry_after_ms unavailable_service server_errors failed_closed \
                     stream input_tokens cache_read_tokens cache_write_tokens output_tokens tokens reserved_tokens \
                     cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
-                    attempts skipped regained_tokens parent";
+                    attempts skipped deferrals regained_tokens parent";
     let charged = ["tenant", "parent", "pool"].map(|payer| {
         ["at_ms", "requests", "minute_tokens", "day_tokens", "microusd", "carries_over"]
             .map(|field| format!("{payer}_charged_{field}"))

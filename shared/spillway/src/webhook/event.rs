@@ -36,7 +36,11 @@ impl WebhookEvent {
             json!({ "id": format!("resp_{}", job.answer_id()) })
         } else {
             let result = job.result_fence.map(|_| format!("{}/v1/jobs/{}/result", job.call.base_path, job.id));
-            json!({ "id": job.id, "status": job.status, "result": result })
+            let mut data = json!({ "id": job.id, "status": job.status, "result": result });
+            if let Some(wait) = &job.wait {
+                data["waited_for"] = json!(wait.text());
+            }
+            data
         };
         Self::new(kind, &job.id, job.finished_at.unwrap_or(job.created_at), &data)
     }
@@ -62,7 +66,7 @@ mod tests {
     use super::*;
     use crate::{
         dialect::Api,
-        job::{JobStatus, NewJob, Priority, StoredCall},
+        job::{JobStatus, JobWait, NewJob, Obstruction, Priority, StoredCall},
         stored_headers::StoredHeaders,
         tenant::Class,
     };
@@ -89,6 +93,7 @@ mod tests {
             priority: Priority::Normal,
             class: Class::Batch,
             member: None,
+            wait: None,
         };
         Job::accepted("018f0000-0000-7000-8000-000000000000".into(), &new)
     }
@@ -120,6 +125,9 @@ mod tests {
         let path = format!("/llm/v1/jobs/{}/result", ended.id);
         assert_eq!(data(&answered), json!({ "id": ended.id, "status": "succeeded", "result": path }));
         assert_eq!(data(&ended)["result"], Value::Null);
+        let wait = JobWait::after(None, Obstruction::for_limit("in_flight"), NOW);
+        let expired = job(Api::ChatCompletions).deferred(&wait, NOW).ended(JobStatus::Expired, None, NOW);
+        assert_eq!(data(&expired)["waited_for"], "in_flight, once");
     }
 
     #[test]

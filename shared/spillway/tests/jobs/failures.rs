@@ -13,7 +13,7 @@ use spillway::{
 };
 use spillway_stand_ins::faults::{Effect, Fault};
 
-use crate::{LEASE, NOW, new_job, setup, status, submitted, succeeded};
+use crate::{LEASE, NOW, new_job, setup, status, submitted, succeeded, wait};
 
 #[tokio::test]
 async fn a_write_whose_response_was_lost_is_made_once() {
@@ -106,7 +106,7 @@ async fn drain_all(jobs: &Jobs, ids: &[String], drain: usize) -> Vec<(String, St
             let claim = retrying(async || jobs.claim(id, LEASE, now).await).await;
             match claim {
                 ClaimOutcome::Run { job, .. } if (job.fence + round) % 3 == 0 => {
-                    retrying(async || jobs.defer(&job, now + Millis::from_s(1)).await).await;
+                    retrying(async || jobs.defer(&job, &wait(), now + Millis::from_s(1)).await).await;
                     open += 1;
                 }
                 ClaimOutcome::Run { job, .. } => {

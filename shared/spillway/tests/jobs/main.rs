@@ -13,7 +13,7 @@ use dynamodb::Dynamodb;
 use futures_util::future::join_all;
 use spillway::{
     dialect::Api,
-    job::{Job, JobOutcome, JobStatus, MAX_ATTEMPTS, NewJob, Priority, StoredCall, StoredResult},
+    job::{Job, JobOutcome, JobStatus, JobWait, MAX_ATTEMPTS, NewJob, Obstruction, Priority, StoredCall, StoredResult},
     store::{
         StoreError,
         jobs::{CancelOutcome, ClaimOutcome, Jobs, MAX_ROW_BODY_BYTES},
@@ -54,7 +54,13 @@ fn new_job() -> NewJob {
         priority: Priority::Normal,
         class: spillway::tenant::Class::Batch,
         member: None,
+        wait: None,
     }
+}
+
+/// The reason of a job that waits for the first time.
+fn wait() -> JobWait {
+    JobWait::after(None, Obstruction::for_limit("in_flight"), NOW)
 }
 
 fn answer(text: &str) -> StoredResult {
@@ -135,7 +141,7 @@ async fn the_answer_of_a_drain_that_lost_the_lease_does_not_count() {
     let slow = claimed(&jobs, &id, NOW).await;
     let quick = claimed(&jobs, &id, NOW + LEASE).await;
     assert_eq!(jobs.finish(&slow, &succeeded("slow"), NOW + LEASE).await, Ok(false));
-    assert_eq!(jobs.defer(&slow, NOW + HOUR).await, Ok(false));
+    assert_eq!(jobs.defer(&slow, &wait(), NOW + HOUR).await, Ok(false));
     assert_eq!(jobs.retry(&slow, NOW + HOUR).await, Ok(false));
     assert_eq!(status(&jobs, &id).await, JobStatus::Running);
     assert_eq!(jobs.finish(&quick, &succeeded("quick"), NOW + LEASE).await, Ok(true));
@@ -157,8 +163,8 @@ async fn a_late_answer_counts_if_no_other_drain_claimed_the_job() {
 async fn a_deferred_job_waits_for_its_time_without_counting_an_attempt() {
     let (_dynamodb, jobs) = setup().await;
     let job = claimed(&jobs, &submitted(&jobs).await.id, NOW).await;
-    assert_eq!(jobs.defer(&job, NOW + Millis::from_s(40)).await, Ok(true));
-    assert_eq!(jobs.defer(&job, NOW + Millis::from_s(40)).await, Ok(true), "a repetition is harmless");
+    assert_eq!(jobs.defer(&job, &wait(), NOW + Millis::from_s(40)).await, Ok(true));
+    assert_eq!(jobs.defer(&job, &wait(), NOW + Millis::from_s(40)).await, Ok(true), "a repetition is harmless");
     let early = jobs.claim(&job.id, LEASE, NOW + Millis::from_s(30)).await;
     assert_eq!(early, Ok(ClaimOutcome::NotYet { until: NOW + Millis::from_s(40) }));
     let again = claimed(&jobs, &job.id, NOW + Millis::from_s(40)).await;
@@ -258,12 +264,12 @@ async fn a_body_is_stored_if_it_fits_in_a_row_and_rejected_otherwise() {
 async fn a_postponed_job_counts_no_attempt_unless_a_drain_has_claimed_it() {
     let (_dynamodb, jobs) = setup().await;
     let job = submitted(&jobs).await;
-    jobs.postpone(&job, NOW + Millis::from_s(9)).await.expect("postponed");
+    jobs.postpone(&job, &wait(), NOW + Millis::from_s(9)).await.expect("postponed");
     let queued = jobs.get(&job.id).await.expect("read").expect("a row");
     let ready_at = NOW + Millis::from_s(9);
     assert_eq!((queued.ready_at, queued.redelivery.due_at, queued.attempts), (ready_at, ready_at, 0));
     let running = claimed(&jobs, &job.id, NOW + Millis::from_s(9)).await;
-    jobs.postpone(&queued, NOW + Millis::from_s(20)).await.expect("unchanged");
+    jobs.postpone(&queued, &wait(), NOW + Millis::from_s(20)).await.expect("unchanged");
     assert_eq!(jobs.get(&job.id).await.expect("read").expect("a row").ready_at, running.ready_at);
 }
 

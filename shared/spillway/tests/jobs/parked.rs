@@ -9,7 +9,7 @@ use spillway::{
     units::Millis,
 };
 
-use crate::{HOUR, NOW, claimed, new_job, setup, submitted};
+use crate::{HOUR, NOW, claimed, new_job, setup, submitted, wait};
 
 async fn parked(jobs: &Jobs, priority: Priority, after_ms: u64) -> Job {
     let created_at = NOW + Millis::from_ms(after_ms);
@@ -33,7 +33,7 @@ async fn parked_jobs_are_found_in_order_and_apart_from_jobs_with_messages() {
 
     let running = claimed(&jobs, &low.id, NOW).await;
     assert!(!running.is_parked);
-    assert_eq!(jobs.park(&running, NOW + Millis::from_s(9), NOW).await, Ok(true));
+    assert_eq!(jobs.park(&running, &wait(), NOW + Millis::from_s(9), NOW).await, Ok(true));
     let again = jobs.get(&low.id).await.expect("read").expect("a row");
     assert_eq!((again.status, again.is_parked, again.attempts, again.deferrals), (JobStatus::Queued, true, 0, 1));
     assert_eq!(jobs.waiting("acme", 10).await.expect("read").0[1].ready_at, NOW + Millis::from_s(9));

@@ -12,7 +12,7 @@ use spillway::{
     units::{Millis, UnixMs},
 };
 
-use crate::{HOUR, LEASE, NOW, answer, claimed, setup, submitted, succeeded};
+use crate::{HOUR, LEASE, NOW, answer, claimed, setup, submitted, succeeded, wait};
 
 #[tokio::test]
 async fn the_sweep_finds_open_jobs_whose_message_is_late_and_no_others() {
@@ -24,7 +24,7 @@ async fn the_sweep_finds_open_jobs_whose_message_is_late_and_no_others() {
     let cancelled = submitted(&jobs).await.id;
     jobs.cancel(&cancelled, "acme", NOW).await.expect("cancelled");
     let deferred = claimed(&jobs, &submitted(&jobs).await.id, NOW).await;
-    jobs.defer(&deferred, NOW + HOUR / 2).await.expect("deferred");
+    jobs.defer(&deferred, &wait(), NOW + HOUR / 2).await.expect("deferred");
     let running = claimed(&jobs, &submitted(&jobs).await.id, NOW).await;
     let done = claimed(&jobs, &submitted(&jobs).await.id, NOW).await;
     jobs.finish(&done, &succeeded("hello"), NOW).await.expect("finished");

@@ -12,8 +12,8 @@ use fastrand::Rng;
 use spillway::{
     dialect::Api,
     job::{
-        Backlog, Job, JobStatus, LOOK_AHEAD, MAX_SENT, NewJob, NextStep, Priority, StoredCall, TurnStep, TurnView,
-        WaitingJob,
+        Backlog, Job, JobStatus, JobWait, LOOK_AHEAD, MAX_SENT, NewJob, NextStep, Obstruction, Priority, StoredCall,
+        TurnStep, TurnView, WaitingJob,
     },
     quota::{
         Burst, Capacity, Charge, Image, Limits, Policy, Reservation, Settled, Verdict, capacity, explain, reserve,
@@ -182,7 +182,9 @@ impl Simulation {
         self.waiting.remove(&(self.jobs[number].effective_arrival(), number));
         self.totals.writes += 1;
         if let Some(wait) = self.reserve(Some(number), now) {
-            self.jobs[number] = self.jobs[number].parked(now + wait, now);
+            let reason = Obstruction::for_limit("requests_per_minute");
+            let reason = JobWait::after(self.jobs[number].wait.as_deref(), reason, now);
+            self.jobs[number] = self.jobs[number].parked(&reason, now + wait, now);
             self.waiting.insert((self.jobs[number].effective_arrival(), number), ());
             self.totals.writes += 1;
             if let Some(changed) = self.backlog.with_parked(now + wait, now) {
@@ -246,6 +248,7 @@ fn job(number: u64) -> Job {
         priority: Priority::Low,
         class: Class::Batch,
         member: None,
+        wait: None,
     };
     Job::accepted(number.to_string(), &new)
 }

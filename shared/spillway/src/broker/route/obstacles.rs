@@ -4,7 +4,7 @@ use crate::{
     broker::{ModelRequest, estimate, outages::MetOutage, problems},
     outage::Outage,
     pool::Pool,
-    problem::{Problem, SkippedPool, SkippedPools},
+    problem::{BedrockErrorCode, Problem, SkippedPool, SkippedPools},
     units::{Millis, UnixMs},
 };
 
@@ -22,9 +22,21 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// Notes that `pool` was not called, for this reason in one word.
     pub(super) fn skip(&mut self, pool: &Pool, reason: &'static str) {
-        self.skipped.0.push(SkippedPool { pool: pool.name.clone(), reason });
+        self.skipped.pools.push(passed_over(pool, reason));
     }
+
+    /// Notes that the call of `pool` failed, for this reason in one word, and the error that
+    /// Bedrock named.
+    pub(super) fn fail(&mut self, pool: &Pool, reason: &'static str, error: Option<BedrockErrorCode>) {
+        self.skipped.pools.push(SkippedPool { error, is_called: true, ..passed_over(pool, reason) });
+    }
+}
+
+/// A pool that is not called, for this reason in one word.
+pub(super) fn passed_over(pool: &Pool, reason: &'static str) -> SkippedPool {
+    SkippedPool { pool: pool.name.clone(), reason, error: None, is_called: false }
 }
 
 /// The reasons why the pools so far did not take the request.

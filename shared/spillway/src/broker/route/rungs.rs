@@ -1,13 +1,18 @@
 //! The pools that may take a request, and the permits of jobs to call them.
 
+use super::obstacles::passed_over;
 use crate::{
     app::App,
     broker::{ModelRequest, problems},
     concurrency::{Permit, TryAcquireError},
+    outage::{Outage, OutageCause},
     pool::Pool,
-    problem::Problem,
-    units::{Millis, UnixMs},
+    problem::{Problem, SkippedPool, SkippedPools},
+    units::Millis,
 };
+
+/// Reason of a pool that has no concurrency permit for a job.
+pub(super) const NO_PERMIT: &str = "concurrency";
 
 /// Waits for a concurrency permit of a pool, if `request` is a job that can wait.
 ///
@@ -15,31 +20,39 @@ use crate::{
 /// Returns an error if no pool has a permit in time.
 pub async fn wait_for_permit(app: &App, request: &ModelRequest) -> Result<Option<Permit>, Problem> {
     let Some(deadline) = request.permit_deadline else { return Ok(None) };
+    let model = &request.model;
     loop {
-        let (pools, outages) = without_outages(app, request, rungs(request)?);
-        let Some(first_ends) = outages.filter(|_| pools.is_empty()) else {
-            return match app.concurrency.acquire(&request.model, &pools, deadline).await {
+        let rungs = rungs(request)?;
+        let outages: Vec<_> = rungs.iter().map(|pool| app.health.outage(model, pool)).collect();
+        let first_ends = outages.iter().flatten().map(|outage| outage.until).min();
+        let reasons = || rungs.iter().zip(&outages).map(|(pool, outage)| wait_reason(pool, *outage)).collect();
+        let pools: Vec<_> =
+            rungs.iter().zip(&outages).filter_map(|(pool, outage)| outage.is_none().then_some(*pool)).collect();
+        let Some(first_ends) = first_ends.filter(|_| pools.is_empty()) else {
+            return match app.concurrency.acquire(model, &pools, deadline).await {
                 Ok(permit) => Ok(Some(permit)),
-                Err(retry_after) => Err(problems::pools_full(&request.model.name, retry_after)),
+                Err(retry_after) => Err(skipping_all(problems::pools_full(&model.name, retry_after), reasons())),
             };
         };
         if first_ends > deadline {
-            return Err(problems::pools_out(&request.model.name, first_ends - app.clock.now()));
+            let wait = first_ends - app.clock.now();
+            // A quota that is used up is a lack of room and no failure, as on the ladder.
+            let is_full = outages.iter().flatten().any(|outage| outage.cause == OutageCause::DailyQuota);
+            let problem = if is_full { problems::pools_full } else { problems::pools_out };
+            return Err(skipping_all(problem(&model.name, wait), reasons()));
         }
         app.clock.sleep_until(first_ends).await;
     }
 }
 
-/// Returns the pools that can be called now, and the end of the first outage of the others.
-fn without_outages<'a>(app: &App, request: &ModelRequest, pools: Vec<&'a Pool>) -> (Vec<&'a Pool>, Option<UnixMs>) {
-    let mut first_ends = None;
-    let pools = pools.into_iter().filter(|pool| {
-        let outage = app.health.outage(&request.model, pool);
-        first_ends = outage.map(|outage| outage.until).into_iter().chain(first_ends).min();
-        outage.is_none()
-    });
-    let pools = pools.collect();
-    (pools, first_ends)
+/// Why a job waits for `pool`: for the end of its outage, or for a permit.
+fn wait_reason(pool: &Pool, outage: Option<Outage>) -> SkippedPool {
+    passed_over(pool, outage.map_or(NO_PERMIT, |outage| outage.cause.name()))
+}
+
+/// The problem of a request that all pools kept out before the ladder was tried.
+fn skipping_all(problem: Problem, pools: Vec<SkippedPool>) -> Problem {
+    Problem { skipped: Some(Box::new(SkippedPools { pools, is_whole_ladder: true })), ..problem }
 }
 
 /// Returns the permit to call `pool`: `acquired` if it is for this pool, or else a free permit. A

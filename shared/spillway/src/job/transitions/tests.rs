@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     dialect::Api,
-    job::{Priority, RESEND_AFTER, StoredCall},
+    job::{Obstruction, ObstructionKind, Priority, RESEND_AFTER, StoredCall, WaitReason},
     stored_headers::StoredHeaders,
     tenant::Class,
 };
@@ -37,8 +37,17 @@ fn job() -> Job {
         priority: Priority::Normal,
         class: Class::Batch,
         member: None,
+        wait: None,
     };
     Job::accepted("018f0000-0000-7000-8000-000000000000".into(), &new)
+}
+
+fn obstruction(reason: &str, kind: ObstructionKind) -> Obstruction {
+    Obstruction { reasons: vec![WaitReason::named(reason)], kind }
+}
+
+fn waits_for_room() -> JobWait {
+    JobWait::after(None, obstruction("in_flight", ObstructionKind::Other), NOW)
 }
 
 #[test]
@@ -80,7 +89,7 @@ fn a_job_whose_every_drain_died_is_given_up() {
 fn deferrals_are_not_failures() {
     let mut deferred = job();
     for _ in 0..50 {
-        deferred = deferred.claimed(LEASE, NOW).deferred(at(20_000));
+        deferred = deferred.claimed(LEASE, NOW).deferred(&waits_for_room(), at(20_000));
     }
     assert_eq!((deferred.attempts, deferred.deferrals, deferred.fence), (0, 50, 50));
     assert_eq!(deferred.next_step(at(20_000)), NextStep::Run);
@@ -92,7 +101,7 @@ fn only_the_latest_claim_holds_the_job() {
     let first = job().claimed(LEASE, NOW);
     let second = first.claimed(LEASE, at(10_000));
     assert!(first.is_held_under(1) && !second.is_held_under(1) && second.is_held_under(2));
-    assert!(!second.deferred(at(20_000)).is_held_under(2));
+    assert!(!second.deferred(&waits_for_room(), at(20_000)).is_held_under(2));
     assert!(!second.ended(JobStatus::Succeeded, None, NOW).is_held_under(2));
 }
 
@@ -141,7 +150,157 @@ fn a_stored_job_keeps_its_attribute_names() {
     assert_eq!(serde_json::from_value::<Job>(stored).expect("a job"), job());
 }
 
+#[test]
+fn a_stored_job_grows_only_if_it_has_waited() {
+    let names = |job: &Job| serde_json::to_value(job).expect("JSON").as_object().expect("an object").len();
+    let waited = job().claimed(LEASE, NOW).deferred(&waits_for_room(), at(20_000));
+    assert_eq!(names(&waited), names(&job()) + 1);
+    let answered = waited.claimed(LEASE, NOW).ended(JobStatus::Succeeded, None, NOW);
+    assert_eq!((names(&answered), answered.wait), (names(&job()), None));
+    let stored = serde_json::to_value(&waited).expect("JSON");
+    assert_eq!(stored["wait"], serde_json::json!({ "for": [{ "reason": "in_flight" }], "times": 1 }));
+    assert_eq!(serde_json::from_value::<Job>(stored).expect("a job"), waited);
+    let failed = waited.ended(JobStatus::Failed, None, NOW);
+    assert!(failed.wait.is_some() && failed.redriven(NOW).wait.is_none());
+}
+
+/// What an attempt meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Met {
+    /// Calls that fail.
+    Failure,
+    /// Pools that are known to be out.
+    Outage,
+    /// Full limits, or a service of the broker that is unavailable.
+    Other,
+    /// A failure that may be billed.
+    Billed,
+    Answer,
+}
+
+/// The end of a job, and how it came to it.
+#[derive(Debug, Default)]
+struct Run {
+    end: Option<&'static str>,
+    billed: u32,
+    ended_at: UnixMs,
+    pauses: Vec<Millis>,
+}
+
+/// Runs a job whose attempts meet `met` in turn, and again from the start, each for `attempt`. It
+/// has the steps of the drain.
+fn run(mut job: Job, met: &[Met], bounds: &FailureBounds, retry_after: Millis, attempt: Millis) -> Run {
+    let (mut now, mut run) = (job.ready_at, Run::default());
+    for met in met.iter().copied().cycle().take(10_000) {
+        if let NextStep::Wait { until } = job.next_step(now) {
+            now = until;
+        }
+        let step = job.next_step(now);
+        if step != NextStep::Run {
+            (run.end, run.ended_at) = (Some(if step == NextStep::Expire { "expired" } else { "given up" }), now);
+            return run;
+        }
+        job = job.claimed(attempt + LEASE, now);
+        now += attempt;
+        let kind = match met {
+            Met::Answer => {
+                (run.end, run.ended_at) = (Some("answered"), now);
+                return run;
+            }
+            Met::Billed => {
+                run.billed += 1;
+                if job.attempts >= MAX_ATTEMPTS {
+                    (run.end, run.ended_at) = (Some("out of attempts"), now);
+                    return run;
+                }
+                job = job.retried(now + Millis::from_s(5));
+                continue;
+            }
+            Met::Failure => ObstructionKind::Failure { is_called: true },
+            Met::Outage => ObstructionKind::Failure { is_called: false },
+            Met::Other => ObstructionKind::Other,
+        };
+        let wait = JobWait::after(job.wait.as_deref(), obstruction("reason", kind), now);
+        let Some(ready_at) = job.next_try(&wait, bounds, retry_after, now) else {
+            (run.end, run.ended_at) = (Some("failed"), now);
+            return run;
+        };
+        run.pauses.push(ready_at - now);
+        job = job.deferred(&wait, ready_at);
+    }
+    run
+}
+
+fn bounds(max_failures: u64, max_failing_s: u64) -> FailureBounds {
+    FailureBounds { max_failures, max_failing: Millis::from_s(max_failing_s) }
+}
+
+/// A job with a day to live.
+fn patient_job() -> Job {
+    Job { expires_at: NOW + Millis::from_s(86_400), ready_at: NOW, ..job() }
+}
+
+#[test]
+fn the_default_bounds_survive_an_outage_of_minutes() {
+    let run = run(patient_job(), &[Met::Failure], &bounds(20, 3_600), Millis::from_s(2), Millis::ZERO);
+    let lasted_s = (run.ended_at - NOW).as_ms() / 1_000;
+    assert_eq!((run.end, run.pauses.len()), (Some("failed"), 19));
+    assert!((840..=930).contains(&lasted_s), "{lasted_s} s");
+    assert!(run.pauses.iter().all(|pause| *pause <= MAX_FAILURE_PAUSE + MAX_FAILURE_PAUSE / 10), "{:?}", run.pauses);
+}
+
 proptest! {
+    /// The bounds hold to the length of an attempt, and a second.
+    #[test]
+    fn a_job_that_only_meets_failures_ends_within_its_bounds(
+        max_failures in 1..50_u64,
+        max_failing_s in 1..20_000_u64,
+        retry_after_ms in 1..30_000_u64,
+        attempt_ms in 0..60_000_u64,
+        met in proptest::collection::vec(proptest::sample::select(vec![Met::Failure, Met::Outage]), 1..8),
+    ) {
+        let (retry_after, attempt) = (Millis::from_ms(retry_after_ms), Millis::from_ms(attempt_ms));
+        let run = run(patient_job(), &met, &bounds(max_failures, max_failing_s), retry_after, attempt);
+        prop_assert_eq!(run.end, Some("failed"));
+        let first_failure = NOW + attempt;
+        let slack = attempt + MIN_DEFERRAL;
+        prop_assert!(run.ended_at <= first_failure + Millis::from_s(max_failing_s) + slack, "{:?}", run);
+        if met == [Met::Failure] {
+            prop_assert!((run.pauses.len() as u64) < max_failures, "{:?}", run);
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_answered_before_its_bounds_succeeds(failures in 0..19_usize, outages in 0..19_usize) {
+        let met = [vec![Met::Failure; failures], vec![Met::Outage; outages], vec![Met::Answer]].concat();
+        let run = run(patient_job(), &met, &bounds(20, 80_000), Millis::from_s(1), Millis::from_s(1));
+        prop_assert_eq!((run.end, run.billed), (Some("answered"), 0));
+    }
+
+    /// A wait for room does not end a job, however long it takes.
+    #[test]
+    fn only_failures_fail_a_job(
+        met in proptest::collection::vec(proptest::sample::select(vec![Met::Other, Met::Other, Met::Failure]), 1..8),
+        retry_after_ms in 1..3_000_000_u64,
+    ) {
+        let failures = met.iter().filter(|met| **met == Met::Failure).count() as u64;
+        let met = [met, vec![Met::Other; 1_000]].concat();
+        let retry_after = Millis::from_ms(retry_after_ms);
+        let run = run(patient_job(), &met, &bounds(failures + 1, 80_000), retry_after, Millis::ZERO);
+        prop_assert_ne!(run.end, Some("given up"));
+        prop_assert!(run.end != Some("failed") || run.pauses.len() > 1_000, "{:?}", run);
+    }
+
+    #[test]
+    fn a_job_makes_at_most_three_calls_that_may_be_billed(
+        met in proptest::collection::vec(
+            proptest::sample::select(vec![Met::Failure, Met::Outage, Met::Other, Met::Billed]), 1..20,
+        ),
+    ) {
+        let run = run(patient_job(), &met, &bounds(20, 3_600), Millis::from_s(1), Millis::from_s(1));
+        prop_assert!(run.billed <= MAX_ATTEMPTS && run.end.is_some(), "{:?}", run);
+    }
+
     #[test]
     fn a_deferral_is_neither_early_nor_far_too_late(wait_ms in 0..10_000_000_u64, deferrals in 0..100_u32) {
         let job = Job { deferrals, expires_at: UnixMs::MAX, ..job() };
@@ -172,7 +331,7 @@ proptest! {
                 NextStep::Run => {
                     job = job.claimed(Millis::from_ms(lease_ms), now);
                     if defers {
-                        job = job.deferred(job.deferred_until(Millis::ZERO, now));
+                        job = job.deferred(&waits_for_room(), job.deferred_until(Millis::ZERO, now));
                     }
                 }
                 NextStep::Wait { until } => {
