@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use spillway::{
     app::{App, Clients, Endpoints, loopback},
-    config::Config,
+    config::{BedrockEndpoints, Config},
     dialect::Api,
     drain::handle,
     job::{Job, JobStatus},
@@ -171,7 +171,7 @@ async fn a_job_whose_pool_is_unreachable_ends_when_its_time_is_over() {
         s3: stand_ins.s3_url(),
         bedrock_runtime: "http://127.0.0.1:1".into(),
     };
-    let clients = Clients::new(&loopback().await, Some(&endpoints)).expect("clients");
+    let clients = Clients::new(&loopback().await, Some(&endpoints), BedrockEndpoints::default()).expect("clients");
     let config = Config::from_lookup(|_| None).expect("defaults");
     drain.app.models = App::new(&config, clients, Telemetry::off()).models;
     let id = drain.submit().await;
