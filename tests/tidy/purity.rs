@@ -9,7 +9,7 @@ use super::source::{Source, assert_none, product_items, rust_files};
 const LIBRARY: &str = "shared/spillway/src/";
 
 /// Modules of facts and decisions, and pure files in other modules. Time is an argument to them.
-const PURE: [&str; 30] = [
+const PURE: [&str; 31] = [
     "batch",
     "chat",
     "dialect",
@@ -24,6 +24,7 @@ const PURE: [&str; 30] = [
     "outbound/address",
     "pool",
     "price",
+    "profile_scope",
     "problem",
     "quota",
     "outage",

@@ -140,6 +140,8 @@ pub struct Clients {
     pub skew: ClockSkew,
     /// The clock that the replies are compared with.
     pub clock: Clock,
+    /// Region of this process, if it is known.
+    pub region: Option<String>,
 }
 
 impl Clients {
@@ -194,6 +196,7 @@ impl Clients {
             bedrock_runtime: ResendingClient::new(&http, bedrock_runtime),
             skew,
             clock,
+            region: aws.region().map(|region| region.as_ref().to_owned()),
         })
     }
 }
@@ -206,6 +209,7 @@ impl App {
         let blobs = config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket));
         let registry =
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ttl, clock.clone());
+        let registry = registry.in_region(clients.region.as_deref());
         let [backlogs, batches, files, uploads] = [(); 4].map(|()| clients.dynamodb.clone());
         let jobs = Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone());
         let webhooks = queue(&config.webhook_queue_url);

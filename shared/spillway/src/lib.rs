@@ -9,6 +9,7 @@ pub mod outage;
 pub mod retention;
 mod error_chain;
 mod model_id;
+pub mod profile_scope;
 pub mod stored_headers;
 pub mod usage;
 pub mod price;

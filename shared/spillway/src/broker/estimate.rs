@@ -180,9 +180,11 @@ pub fn calls(request: &ModelRequest) -> u64 {
 /// Returns what `model` can write to the prompt cache without a cache point in the body. Models
 /// with OpenAI's format cache by themselves; Claude and Nova do not.
 fn uncontrolled_cache_writes(model: &Model) -> CacheWrites {
-    match model.format() {
-        Some(Format::ChatCompletions) => CacheWrites::FiveMinutes,
-        _ => CacheWrites::Nothing,
+    let caches = |format: Option<Format>| format == Some(Format::ChatCompletions);
+    let mut of_substitutes = model.substitutes().map(|pool| Format::for_model_id(&pool.model_id));
+    match caches(model.format()) || of_substitutes.any(|format| format.is_none() || caches(format)) {
+        true => CacheWrites::FiveMinutes,
+        false => CacheWrites::Nothing,
     }
 }
 

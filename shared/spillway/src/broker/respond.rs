@@ -52,6 +52,8 @@ pub async fn respond(
     started: UnixMs,
 ) -> Served {
     let pool = routed.pool.name.clone();
+    let substitute = routed.pool.substitute.then(|| routed.pool.model_id.clone());
+    event.substitute.clone_from(&substitute);
     event.attempts = Some(routed.trace.calls);
     event.skipped = routed.trace.skipped.text();
     let (max_tokens_set, limit_states) = (admitted.plan.max_tokens_set, admitted.limit_states.clone());
@@ -73,7 +75,7 @@ pub async fn respond(
             Reply::Stream { headers, deltas }
         }
     };
-    Served { reply, pool, max_tokens_set, limit_states }
+    Served { reply, pool, substitute, max_tokens_set, limit_states }
 }
 
 /// The state of one response.

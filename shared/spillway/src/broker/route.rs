@@ -70,7 +70,7 @@ pub async fn route<'r>(
     admitted: &Admitted,
     permit: Option<Permit>,
 ) -> Result<Option<Routed<'r>>, Failed> {
-    let (obstacles, trace) = (Obstacles::default(), Trace::default());
+    let (obstacles, trace) = (Obstacles::default(), Trace::new(&request.model));
     let mut attempt = LadderAttempt { app, request, admitted, permit, obstacles, trace };
     match attempt.climb().await {
         Ok(Climbed::Answered(answered)) => {
@@ -124,6 +124,9 @@ impl<'r> LadderAttempt<'_, 'r> {
     async fn climb(&mut self) -> Result<Climbed<'r>, Failed> {
         let kind = if self.request.chat.stream { CallKind::Stream } else { CallKind::Whole };
         let mut last_resorts = Vec::new();
+        for pool in self.request.model.substitutes().filter(|pool| !rungs::takes_body(self.request, pool)) {
+            self.trace.skip(pool, "format");
+        }
         for pool in rungs::rungs(self.request).map_err(Failed::unbilled)? {
             let call = match self.app.health.ask(&self.request.model, pool, kind) {
                 Access::Call(call) => call,
@@ -231,6 +234,8 @@ impl<'r> LadderAttempt<'_, 'r> {
                 self.trace.skip(pool, OutageCause::Denied.name());
                 self.obstacles.denied = Some(failure.into_problem());
             }
+            // The body was made for the model. It may have members that the substitute does not take.
+            Failure::Rejected(_) | Failure::Unsupported(_) if pool.substitute => self.trace.skip(pool, "rejected"),
             Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(PoolFault::Certain(OutageCause::Silent), problem) if self.is_passed_on(pool) => {
                 self.trace.skip(pool, OutageCause::Silent.name());

@@ -51,6 +51,8 @@ pub struct RequestEvent {
     pub route: Option<&'static str>,
     pub model: Option<String>,
     pub pool: Option<String>,
+    /// The model id of the pool, if it is a substitute for the model.
+    pub substitute: Option<String>,
     pub class: Option<&'static str>,
     pub outcome: RequestOutcome,
     /// Kind of the problem, if the request failed.

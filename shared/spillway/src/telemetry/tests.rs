@@ -49,6 +49,7 @@ fn full_event() -> RequestEvent {
         route: Some("POST /v1/messages"),
         model: Some("sonnet".into()),
         pool: Some("provisioned".into()),
+        substitute: None,
         class: Some("standard"),
         outcome: RequestOutcome::Answered,
         error: Some("timeout"),

@@ -3,7 +3,7 @@
 use crate::{
     broker::{ModelRequest, estimate, outages::MetOutage, problems},
     outage::Outage,
-    pool::Pool,
+    pool::{Model, Pool},
     problem::{Problem, SkippedPool, SkippedPools},
     units::{Millis, UnixMs},
 };
@@ -22,6 +22,11 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// Starts with the pools that the tenant of the request may not use.
+    pub(super) fn new(model: &Model) -> Self {
+        Self { skipped: SkippedPools(model.withheld.clone()), ..Self::default() }
+    }
+
     pub(super) fn skip(&mut self, pool: &Pool, reason: &'static str) {
         self.skipped.0.push(SkippedPool { pool: pool.name.clone(), reason });
     }

@@ -3,9 +3,10 @@
 use crate::{
     app::App,
     broker::{ModelRequest, problems},
+    chat::{Format, Input},
     concurrency::{Permit, TryAcquireError},
     pool::Pool,
-    problem::Problem,
+    problem::{Kind, Problem},
     units::{Millis, UnixMs},
 };
 
@@ -68,13 +69,32 @@ pub(super) fn permit_for(
 /// Returns the pools that may take the request, in the order in which they are tried.
 pub(super) fn rungs(request: &ModelRequest) -> Result<Vec<&Pool>, Problem> {
     let model = &request.model;
-    let rungs = if request.permit_deadline.is_some() { model.rungs_by_price() } else { model.rungs().collect() };
-    let Some(tier) = &request.chat.service_tier else { return Ok(rungs) };
-    let has_tier = |pool: &&Pool| pool.service_tier.as_ref().is_some_and(|pool_tier| pool_tier.as_str() == tier);
-    let pools: Vec<_> = rungs.into_iter().filter(has_tier).collect();
-    if pools.is_empty() {
-        let message = format!("Model {} has no pool of the service tier {tier}. Leave service_tier out.", model.name);
-        return Err(Problem::invalid("service_tier", message));
+    let is_cheapest_first = request.permit_deadline.is_some();
+    let mut rungs = if is_cheapest_first { model.rungs_by_price() } else { model.rungs().collect() };
+    if let Some(tier) = &request.chat.service_tier {
+        let has_tier = |pool: &Pool| pool.service_tier.as_ref().is_some_and(|pool_tier| pool_tier.as_str() == tier);
+        rungs.retain(|pool| has_tier(pool));
+        if rungs.is_empty() {
+            let message =
+                format!("Model {} has no pool of the service tier {tier}. Leave service_tier out.", model.name);
+            return Err(Problem::invalid("service_tier", message));
+        }
     }
-    Ok(pools)
+    rungs.retain(|pool| takes_body(request, pool));
+    if rungs.is_empty() {
+        let message = format!("Model {} has no pool for bodies of this format. Use Converse.", model.name);
+        return Err(Problem::new(Kind::Invalid, message));
+    }
+    Ok(rungs)
+}
+
+/// Whether `pool` takes the body of the request. A substitute takes a body in a model's own format
+/// only if it has the same format.
+pub(super) fn takes_body(request: &ModelRequest, pool: &Pool) -> bool {
+    match &request.chat.input {
+        Input::Native(native) if pool.substitute => {
+            native.format.is_some() && native.format == Format::for_model_id(&pool.model_id)
+        }
+        Input::Native(_) | Input::Converse(_) => true,
+    }
 }
