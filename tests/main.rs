@@ -17,6 +17,7 @@ mod deadlines;
 mod drain;
 mod durability;
 mod embeddings;
+mod equal_rungs;
 mod events;
 mod fairness;
 mod front_door;

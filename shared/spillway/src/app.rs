@@ -17,6 +17,7 @@ use crate::{
     idempotency::SharedCalls,
     model::Models,
     outbound::Outbound,
+    prompt_caches::PromptCaches,
     queue::Queue,
     store::{
         allowances::Allowances, backlogs::Backlogs, batches::Batches, clock_skew::ClockSkew, files::Files,
@@ -60,6 +61,8 @@ pub struct App {
     pub concurrency: ConcurrencyLimiter,
     /// Health of the pools.
     pub health: PoolHealth,
+    /// The pools that have conversations in their prompt caches.
+    pub prompt_caches: PromptCaches,
     /// Bounds the memory of the bodies that this process holds.
     pub body_memory: BodyMemory,
     pub telemetry: Telemetry,
@@ -239,6 +242,7 @@ impl App {
             models: Models::new(clients.bedrock_runtime),
             concurrency: ConcurrencyLimiter::new(clock.clone()),
             health: PoolHealth::new(clock.clone()),
+            prompt_caches: PromptCaches::new(clock.clone()),
             body_memory: BodyMemory::new(config.body_memory_mib),
             telemetry,
             path_prefix: config.path_prefix.as_str().into(),

@@ -5,6 +5,7 @@ mod check;
 mod on_silence;
 mod permitted;
 mod service_tier;
+mod sharing;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ pub use catalogue::Catalogue;
 pub use check::MAX_TIMEOUT;
 pub use on_silence::OnSilence;
 pub use service_tier::ServiceTier;
+pub use sharing::share_equal_rungs;
 
 use crate::{
     chat::Format,
@@ -67,7 +69,7 @@ fn default_timeout() -> Millis {
 
 impl Model {
     /// Returns the pools in the order in which they are tried: provisioned capacity first, then
-    /// on-demand, each as listed.
+    /// on-demand, each as listed. [`share_equal_rungs`] orders the pools of one rung.
     pub fn rungs(&self) -> impl Iterator<Item = &Pool> {
         let by_kind = |kind| self.ladder.iter().filter(move |pool| pool.kind == kind);
         by_kind(PoolKind::Provisioned).chain(by_kind(PoolKind::OnDemand))
@@ -120,6 +122,12 @@ impl Model {
     pub fn substitutes(&self) -> impl Iterator<Item = &Pool> {
         self.ladder.iter().filter(|pool| pool.substitute)
     }
+
+    /// Whether the conversation that a request belongs to can change the order of the pools.
+    pub fn depends_on_conversation(&self) -> bool {
+        self.ladder.iter().filter(|pool| pool.kind == PoolKind::OnDemand).count() > 1
+            || self.ladder.iter().any(|pool| pool.rung.is_some())
+    }
 }
 
 /// One source of model capacity.
@@ -138,6 +146,12 @@ pub struct Pool {
     /// Scope of the profile; absent if `model_id` shows it.
     #[serde(default, skip_serializing_if = "validate::is_default")]
     pub scope: Option<ProfileScope>,
+    /// Rung that it shares with the pools of its kind that have the same number. They are equal,
+    /// and divide the requests by their health ([`share_equal_rungs`]). If absent, the pool is a
+    /// rung by itself. The order of the rungs is the order of the list; the numbers only ascend
+    /// with it.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub rung: Option<u16>,
     /// Whether it is another model, which answers in place of the listed one. Callers see it in
     /// `x-spillway-substitute`.
     #[serde(default, skip_serializing_if = "validate::is_default")]

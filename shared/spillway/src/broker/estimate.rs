@@ -8,6 +8,7 @@ use crate::{
     problem::Problem,
     quota::{self, Charge, History, Limit, Limits, Observation, ReserveRule, ReserveSettings, Unit, quota_tokens},
     tenant::{RightSizing, Tenant},
+    units::Millis,
     usage::Usage,
 };
 
@@ -89,6 +90,14 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// Returns how long the prompt cache keeps what the request writes or reads.
+    pub fn cache_lifetime(&self) -> Millis {
+        match self.cache_writes {
+            CacheWrites::OneHour => Millis::from_s(3_600),
+            CacheWrites::Nothing | CacheWrites::FiveMinutes => Millis::from_s(300),
+        }
     }
 
     /// Returns the quota tokens per minute that `tenant`, which has reserved `charge`, did not

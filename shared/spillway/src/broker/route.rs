@@ -127,7 +127,7 @@ impl<'r> LadderAttempt<'_, 'r> {
         for pool in self.request.model.substitutes().filter(|pool| !rungs::takes_body(self.request, pool)) {
             self.trace.skip(pool, "format");
         }
-        for pool in rungs::rungs(self.request).map_err(Failed::unbilled)? {
+        for pool in rungs::rungs(self.app, self.request).map_err(Failed::unbilled)? {
             let call = match self.app.health.ask(&self.request.model, pool, kind) {
                 Access::Call(call) => call,
                 Access::PassedOver { outage, is_last_resort, probe } => {

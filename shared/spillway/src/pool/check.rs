@@ -34,6 +34,7 @@ impl Model {
             }
         }
         self.check_models(&mut wrong);
+        self.check_rungs(&mut wrong);
         wrong
     }
 
@@ -57,6 +58,28 @@ impl Model {
                     "ladder[{rung}].model_id: {of_pool} is another model than {model}; set substitute = true if it may \
                      answer in its place"
                 ));
+            }
+        }
+    }
+
+    /// Checks that the pools of a rung are listed together, in ascending order, and that all or
+    /// none of them are substitutes.
+    fn check_rungs(&self, wrong: &mut Vec<String>) {
+        for (place, pool) in self.ladder.iter().enumerate() {
+            let Some(rung) = pool.rung else { continue };
+            let earlier = || self.ladder[..place].iter().filter(|earlier| earlier.kind == pool.kind);
+            if let Some(higher) = earlier().filter_map(|earlier| earlier.rung).find(|earlier| *earlier > rung) {
+                wrong.push(format!(
+                    "ladder[{place}].rung: {rung} is listed after {higher}; list the rungs in their order"
+                ));
+            }
+            let is_shared = earlier().any(|earlier| earlier.rung == Some(rung));
+            if is_shared && earlier().next_back().is_some_and(|last| last.rung != Some(rung)) {
+                wrong.push(format!("ladder[{place}].rung: list the pools of rung {rung} one after the other"));
+            }
+            if earlier().any(|earlier| earlier.rung == Some(rung) && earlier.substitute != pool.substitute) {
+                wrong
+                    .push(format!("ladder[{place}].rung: a substitute cannot share rung {rung} with the model itself"));
             }
         }
     }

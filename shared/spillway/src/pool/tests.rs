@@ -153,6 +153,25 @@ fn a_pool_of_another_model_must_be_a_substitute() {
 }
 
 #[test]
+fn the_pools_of_a_rung_are_listed_together_in_ascending_order() {
+    let rungs = |rungs: &[Option<u16>]| {
+        let pools: Vec<_> = rungs.iter().map(|rung| serde_json::json!({"rung": rung})).collect();
+        ladder(&pools).check()
+    };
+    assert_eq!(rungs(&[Some(1), Some(1), None, Some(2), None]), Vec::<String>::new());
+    assert_eq!(rungs(&[Some(2), Some(1)]), ["ladder[1].rung: 1 is listed after 2; list the rungs in their order"]);
+    assert_eq!(rungs(&[Some(1), None, Some(1)]), ["ladder[2].rung: list the pools of rung 1 one after the other"]);
+    let mixed = ladder(&[serde_json::json!({"rung": 1}), serde_json::json!({"rung": 1, "substitute": true})]);
+    assert_eq!(mixed.check(), ["ladder[1].rung: a substitute cannot share rung 1 with the model itself"]);
+    let kinds = ladder(&[
+        serde_json::json!({"rung": 1, "kind": "provisioned"}),
+        serde_json::json!({}),
+        serde_json::json!({"rung": 1, "kind": "provisioned"}),
+    ]);
+    assert_eq!(kinds.check(), Vec::<String>::new());
+}
+
+#[test]
 fn a_substitute_never_lowers_the_estimate_and_does_not_change_the_format() {
     let with = |fields: serde_json::Value, substitute: &str| {
         let mut model = ladder(&[

@@ -5,8 +5,9 @@ use crate::{
     broker::{ModelRequest, problems},
     chat::{Format, Input},
     concurrency::{Permit, TryAcquireError},
-    pool::Pool,
+    pool::{Pool, PoolKind, share_equal_rungs},
     problem::{Kind, Problem},
+    stable_hash::stable_hash,
     units::{Millis, UnixMs},
 };
 
@@ -17,7 +18,7 @@ use crate::{
 pub async fn wait_for_permit(app: &App, request: &ModelRequest) -> Result<Option<Permit>, Problem> {
     let Some(deadline) = request.permit_deadline else { return Ok(None) };
     loop {
-        let (pools, outages) = without_outages(app, request, rungs(request)?);
+        let (pools, outages) = without_outages(app, request, rungs(app, request)?);
         let Some(first_ends) = outages.filter(|_| pools.is_empty()) else {
             return match app.concurrency.acquire(&request.model, &pools, deadline).await {
                 Ok(permit) => Ok(Some(permit)),
@@ -66,8 +67,10 @@ pub(super) fn permit_for(
     })
 }
 
-/// Returns the pools that may take the request, in the order in which they are tried.
-pub(super) fn rungs(request: &ModelRequest) -> Result<Vec<&Pool>, Problem> {
+/// Returns the pools that may take the request, in the order in which they are tried. Equal pools
+/// are ordered by the conversation and by their health. The pool that has the conversation in its
+/// prompt cache is the first on-demand pool, unless the cheapest is.
+pub(super) fn rungs<'r>(app: &App, request: &'r ModelRequest) -> Result<Vec<&'r Pool>, Problem> {
     let model = &request.model;
     let is_cheapest_first = request.permit_deadline.is_some();
     let mut rungs = if is_cheapest_first { model.rungs_by_price() } else { model.rungs().collect() };
@@ -85,6 +88,13 @@ pub(super) fn rungs(request: &ModelRequest) -> Result<Vec<&Pool>, Problem> {
         let message = format!("Model {} has no pool for bodies of this format. Use Converse.", model.name);
         return Err(Problem::new(Kind::Invalid, message));
     }
+    if model.depends_on_conversation() {
+        let key = request.conversation.unwrap_or_else(|| stable_hash(0, request.request_id.as_bytes()));
+        share_equal_rungs(&mut rungs, key, is_cheapest_first, |pool| app.health.weight(model, pool));
+        if !is_cheapest_first {
+            put_cached_first(app, request, &mut rungs);
+        }
+    }
     Ok(rungs)
 }
 
@@ -96,5 +106,17 @@ pub(super) fn takes_body(request: &ModelRequest, pool: &Pool) -> bool {
             native.format.is_some() && native.format == Format::for_model_id(&pool.model_id)
         }
         Input::Native(_) | Input::Converse(_) => true,
+    }
+}
+
+/// Moves the pool that has the conversation of the request in its prompt cache before the other
+/// on-demand pools. Capacity that is paid for in advance stays first.
+fn put_cached_first(app: &App, request: &ModelRequest, rungs: &mut [&Pool]) {
+    let cached = request.conversation.and_then(|conversation| app.prompt_caches.pool(conversation));
+    let Some(cached) = cached else { return };
+    let paid = rungs.iter().take_while(|pool| pool.kind == PoolKind::Provisioned).count();
+    let on_demand = &mut rungs[paid..];
+    if let Some(place) = on_demand.iter().position(|pool| *pool.name == *cached) {
+        on_demand[..=place].rotate_right(1);
     }
 }
