@@ -110,7 +110,7 @@ pub struct Served {
     pub reply: Reply,
     /// The pool that answers.
     pub pool: String,
-    /// The model id of the pool, if it is a substitute for the model.
+    /// The name of the pool's model, if that is a substitute for the requested one.
     pub substitute: Option<String>,
     /// Output cap that was set because the caller set none, in tokens.
     pub max_tokens_set: Option<u64>,

@@ -4,11 +4,13 @@
 /// after the region of an inference profile. Accepts the ARNs of both; other ARNs do not name a
 /// model.
 pub fn provider_and_model(id: &str) -> impl Iterator<Item = (&str, &str)> {
-    let parts = name(id).and_then(|name| name.split_once('.'));
+    let parts = model_name(id).and_then(|name| name.split_once('.'));
     parts.into_iter().flat_map(|(first, rest)| [Some((first, rest)), rest.split_once('.')].into_iter().flatten())
 }
 
-fn name(id: &str) -> Option<&str> {
+/// Returns the id of a model or of a cross-region inference profile, without the ARN around it;
+/// `None` for an ARN that does not name a model.
+pub fn model_name(id: &str) -> Option<&str> {
     let Some(arn) = id.strip_prefix("arn:") else { return Some(id) };
     let resource = arn.splitn(5, ':').nth(4)?;
     resource.strip_prefix("foundation-model/").or_else(|| resource.strip_prefix("inference-profile/"))
@@ -46,14 +48,14 @@ const PROVIDERS: [&str; 19] = [
 /// Returns the foundation model of `id`: the id itself, or that of an inference profile without its
 /// geography; `None` for an ARN that does not name a model.
 pub fn foundation_model(id: &str) -> Option<&str> {
-    let name = name(id)?;
+    let name = model_name(id)?;
     Some(split_geography(name).map_or(name, |(_, model)| model))
 }
 
 /// Returns the geography that an inference profile is named after, such as `eu` or `global`; `None`
 /// if `id` is none of a cross-region inference profile.
 pub fn geography(id: &str) -> Option<&str> {
-    split_geography(name(id)?).map(|(geography, _)| geography)
+    split_geography(model_name(id)?).map(|(geography, _)| geography)
 }
 
 /// Returns the model that `id` calls, for comparison with another id: without its geography and

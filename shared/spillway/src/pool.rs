@@ -17,6 +17,7 @@ pub use sharing::share_equal_rungs;
 
 use crate::{
     chat::Format,
+    model_id::model_name,
     price::Prices,
     problem::SkippedPool,
     profile_scope::ProfileScope,
@@ -219,9 +220,16 @@ impl Pool {
         Burst { tokens_s: self.burst.tokens_s.unwrap_or(DEFAULT_CARRY_BURST_S), carries_over: true, ..burst }
     }
 
-    /// Returns where Bedrock may process what this pool is called with; `None` if that is not known.
+    /// Returns where Bedrock may process what this pool is called with; `None` if that is not
+    /// known.
     pub fn scope(&self) -> Option<ProfileScope> {
         ProfileScope::for_model_id(&self.model_id).or_else(|| self.scope.clone())
+    }
+
+    /// Returns the name of its model for callers, if it is a substitute: the id, without an ARN and
+    /// its account number. If an ARN does not name a model, the name of the pool has to do.
+    pub fn substitute_name(&self) -> Option<&str> {
+        self.substitute.then(|| model_name(&self.model_id).unwrap_or(&self.name))
     }
 
     /// Returns the price of its tier as a multiple of the default tier's.

@@ -5,14 +5,14 @@ use std::{collections::HashSet, io::Write, sync::Arc};
 use spillway::{pool::Model, tenant::Tenant};
 
 /// Warns of each of `tenants` whose residency, or its parent's, permits no pool of a model that it
-/// lists by name. Parents are among `tenants` or `others`. Of two entries with one name, the first
+/// lists by name. Parents are among `tenants` or `stored`. Of two entries with one name, the first
 /// counts. A pool without a region is taken as permitted if `own_region` is not known.
 ///
 /// # Errors
 /// Returns an error if the warning cannot be written.
 pub fn warn(
     tenants: &[Tenant],
-    others: &[Tenant],
+    stored: &[Tenant],
     models: impl Iterator<Item = Arc<Model>>,
     own_region: Option<&str>,
     out: &mut impl Write,
@@ -22,7 +22,7 @@ pub fn warn(
     let mut names = HashSet::new();
     for tenant in tenants.iter().filter(|tenant| names.insert(&tenant.name)) {
         let is_parent = |candidate: &&Tenant| tenant.parent.as_ref() == Some(&candidate.name);
-        let parent = tenants.iter().chain(others).find(is_parent);
+        let parent = tenants.iter().chain(stored).find(is_parent);
         let payers: Vec<&Tenant> = [Some(tenant), parent].into_iter().flatten().collect();
         for model in models.iter().filter(|model| tenant.models.contains(&model.name)) {
             let has_unknown_region = own_region.is_none() && model.ladder.iter().any(|pool| pool.region.is_none());

@@ -53,7 +53,7 @@ pub async fn respond(
     started: UnixMs,
 ) -> Served {
     let pool = routed.pool.name.clone();
-    let substitute = routed.pool.substitute.then(|| routed.pool.model_id.clone());
+    let substitute = routed.pool.substitute_name().map(str::to_owned);
     event.substitute.clone_from(&substitute);
     event.attempts = Some(routed.trace.calls);
     event.skipped = routed.trace.skipped.text();

@@ -234,7 +234,7 @@ impl<'r> LadderAttempt<'_, 'r> {
                 self.trace.skip(pool, OutageCause::Denied.name());
                 self.obstacles.denied = Some(failure.into_problem());
             }
-            // The body was made for the model. It may have members that the substitute does not take.
+            // The body was made for the model, and may have members that the substitute refuses.
             Failure::Rejected(_) | Failure::Unsupported(_) if pool.substitute => self.trace.skip(pool, "rejected"),
             Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(PoolFault::Certain(OutageCause::Silent), problem) if self.is_passed_on(pool) => {

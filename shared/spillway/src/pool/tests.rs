@@ -188,3 +188,17 @@ fn a_substitute_never_lowers_the_estimate_and_does_not_change_the_format() {
     assert_eq!(with(none, "arn:aws:bedrock:eu-west-1:1:provisioned-model/abc"), (Tokenizer::Unknown, claude));
     assert_eq!(with(serde_json::json!("claude3"), "anthropic.claude-opus-4-8"), (Tokenizer::Claude47, claude));
 }
+
+#[test]
+fn the_name_of_a_substitute_has_no_account_number() {
+    let name = |model_id: &str, substitute: bool| {
+        let mut model = ladder(&[serde_json::json!({"model_id": model_id, "substitute": substitute})]);
+        model.ladder.remove(0).substitute_name().map(str::to_owned)
+    };
+    let arn = |resource: &str| format!("arn:aws:bedrock:eu-west-1:123456789012:{resource}");
+    let nova = "eu.amazon.nova-lite-v1:0";
+    assert_eq!(name(nova, true).as_deref(), Some(nova));
+    assert_eq!(name(nova, false), None);
+    assert_eq!(name(&arn(&format!("inference-profile/{nova}")), true).as_deref(), Some(nova));
+    assert_eq!(name(&arn("provisioned-model/abc"), true).as_deref(), Some("0"), "the name of the pool");
+}

@@ -51,7 +51,7 @@ pub struct RequestEvent {
     pub route: Option<&'static str>,
     pub model: Option<String>,
     pub pool: Option<String>,
-    /// The model id of the pool, if it is a substitute for the model.
+    /// The name of the pool's model, if that is a substitute for the requested one.
     pub substitute: Option<String>,
     pub class: Option<&'static str>,
     pub outcome: RequestOutcome,
