@@ -135,6 +135,7 @@ ALARMS = {
     ("the stack", "failed_closed", None),
     ("the stack", "server_errors", None),
     ("the stack", "denied", None),
+    ("the stack", "pool_outage_ms", None),
 }
 # The namespace of the metrics in the events.
 METRIC_NAMESPACE = {"Fn::Sub": "Spillway/${AWS::StackName}"}

@@ -231,6 +231,10 @@ MISTAKES = {
         lambda sam: properties(sam, "DeniedModelsAlarm").update(MetricName="denials"),
         "no alarm for denied of the events",
     ),
+    "no alarm for pools that are out": (
+        lambda sam: sam["Resources"].pop("PoolOutagesAlarm"),
+        "no alarm for pool_outage_ms of the events",
+    ),
     "an alarm on the metrics of all stacks": (
         lambda sam: properties(sam, "FailedClosedAlarm").update(Namespace="Spillway"),
         "unexpected alarm for failed_closed of [None] in Spillway",

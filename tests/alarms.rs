@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::{LocalBoxFuture, join_all};
-use serde_json::json;
+use serde_json::{Value, json};
 use spillway::{
     app::App,
     dialect::Api,
@@ -143,6 +143,21 @@ async fn bedrock_fails_once() -> Minutes {
     watched.minutes(6).await
 }
 
+/// The first pool fails, and the second answers. `fault` strikes the calls of the first.
+async fn a_pool_is_out(fault: Value) -> Minutes {
+    let first = "model_id = \"sim.model\"\n";
+    let second = "[[models.ladder]]\nname = \"second\"\nkind = \"on_demand\"\nmodel_id = \"sim.second\"\n";
+    let mut watched = Watched::start(&settings().replace(first, &format!("{first}{second}"))).await;
+    let mut fault = fault;
+    fault["model_id"] = json!("sim.model");
+    watched.deployment.set_model_faults(&[fault]).await;
+    let app = watched.app().clone();
+    for _ in 0..8 {
+        watched.minute(2, Some(&app)).await;
+    }
+    watched.minutes
+}
+
 async fn a_model_is_denied() -> Minutes {
     let mut watched = Watched::start(&settings().replace("sim.model", "sim.denied")).await;
     let app = watched.app().clone();
@@ -184,7 +199,7 @@ const CLOSED: &[&str] = &["ApiGatewayErrorsAlarm", "FailedClosedAlarm", "ServerE
 /// Returns the situations of a deployment, which run at the same time.
 async fn situations_of_events() -> Vec<Situation> {
     let closed_and_no_sweep = &["ApiGatewayErrorsAlarm", "FailedClosedAlarm", "ServerErrorsAlarm", "SweepAlarm"];
-    let situations: [(_, &[_], LocalBoxFuture<'_, Minutes>); 12] = [
+    let situations: [(_, &[_], LocalBoxFuture<'_, Minutes>); 14] = [
         ("all is well", &[], Box::pin(all_is_well())),
         ("a job waits for its tenant's limit", &[], Box::pin(a_job_waits_for_its_tenants_limit())),
         ("Bedrock fails once", &[], Box::pin(bedrock_fails_once())),
@@ -193,7 +208,17 @@ async fn situations_of_events() -> Vec<Situation> {
         ("the registry is gone", CLOSED, Box::pin(a_table_is_gone("spillway-registry"))),
         ("the clock is off", CLOSED, Box::pin(the_clock_is_off())),
         ("DynamoDB is down", closed_and_no_sweep, Box::pin(dynamodb_is_down())),
-        ("Bedrock fails", &["ApiGatewayErrorsAlarm", "ServerErrorsAlarm"], Box::pin(bedrock_fails())),
+        (
+            "Bedrock fails",
+            &["ApiGatewayErrorsAlarm", "PoolOutagesAlarm", "ServerErrorsAlarm"],
+            Box::pin(bedrock_fails()),
+        ),
+        ("a pool fails", &["PoolOutagesAlarm"], Box::pin(a_pool_is_out(json!({ "unavailable": true })))),
+        (
+            "the quota of a day is used up",
+            &["PoolOutagesAlarm"],
+            Box::pin(a_pool_is_out(json!({ "daily_quota": true }))),
+        ),
         ("a model is denied", &["DeniedModelsAlarm"], Box::pin(a_model_is_denied())),
         ("the sweep does not run", &["SweepAlarm"], Box::pin(the_sweep_does_not_run())),
         ("a job is overdue", &["OverdueJobsAlarm"], Box::pin(a_job_is_overdue())),
@@ -235,7 +260,7 @@ fn faults(template: &Template, situations: &[Situation]) -> BTreeMap<&'static st
 }
 
 /// Mistakes in the template: a text, its replacement, and a situation that must show the mistake.
-const MISTAKES: [(&str, &str, &str); 10] = [
+const MISTAKES: [(&str, &str, &str); 11] = [
     ("MetricName: failed_closed", "MetricName: failed_close", "the ledger fails"),
     (
         "MetricName: server_errors",
@@ -247,6 +272,7 @@ const MISTAKES: [(&str, &str, &str); 10] = [
         "Namespace: Spillway\n      MetricName: denied",
         "a model is denied",
     ),
+    ("Threshold: 60000", "Threshold: 600000", "a pool fails"),
     ("MetricName: sweeps", "MetricName: sweep", "all is well"),
     ("TreatMissingData: breaching", "TreatMissingData: notBreaching", "the sweep does not run"),
     ("DatapointsToAlarm: 1\n", "", "a job is overdue"),

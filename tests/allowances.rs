@@ -5,6 +5,7 @@ use std::time::Instant;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use spillway::{config::Config, store::ledger::HeldReservation};
+use spillway_stand_ins::faults::{Effect, Fault};
 
 use crate::support::{
     Deployment,
@@ -125,6 +126,27 @@ async fn jobs_above_the_limit_on_waiting_jobs_are_refused_in_each_dialect() {
     assert_refused(&flooded.deployment.ask("/v1/responses", "t", &background).await, 429, "max_waiting_jobs");
     assert_eq!(flooded.deployment.dynamodb_operations().await["PutItem"], before, "a refusal stores nothing");
     assert_eq!(flooded.listed("/v1/jobs").await, 3);
+}
+
+#[tokio::test]
+async fn jobs_and_objects_are_refused_while_the_ledger_fails_and_polls_are_not() {
+    let limits = "max_waiting_jobs = 3\nmax_stored_bytes = 400_000\nother_requests_per_minute = 7";
+    let flooded = Flooded::start(limits).await;
+    assert_eq!(flooded.respond_async(CHAT, &chat(5, 5)).await.status, 202);
+    let faults = flooded.deployment.world.stand_ins.dynamodb_faults();
+    for effect in [Effect::Error500, Effect::TimeoutAfter] {
+        faults.inject(Fault::on("UpdateItem", effect));
+        for (path, body, ..) in calls() {
+            let refused = flooded.respond_async(path, &body).await;
+            assert_eq!(refused.status, 503, "{path}: {}", refused.text());
+            assert!(refused.text().contains("The ledger cannot be reached"), "{path}: {}", refused.text());
+        }
+        let refused = flooded.upload("1").await;
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert_eq!(flooded.listed("/v1/jobs").await, 1);
+        faults.clear();
+    }
+    assert_eq!(flooded.upload("1").await.status, 200);
 }
 
 #[tokio::test]

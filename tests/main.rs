@@ -38,6 +38,7 @@ mod output_limits;
 mod overflow;
 mod refusal_counts;
 mod registry_cache;
+mod request_events;
 mod request_memory;
 mod reserves;
 mod residency;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use spillway::{
     problem::{Kind, Problem},
-    telemetry::{DenialEvent, RequestEvent, RequestOutcome, SweepEvent, Telemetry},
+    telemetry::{DenialEvent, LateCallEvent, PoolOutageEvent, RequestEvent, RequestOutcome, SweepEvent, Telemetry},
     units::Millis,
 };
 
@@ -15,17 +15,19 @@ use crate::support::{
 
 const MAX_METRICS: usize = 40;
 
-const OUTCOMES: [RequestOutcome; 6] = [
+const OUTCOMES: [RequestOutcome; 8] = [
     RequestOutcome::Answered,
     RequestOutcome::Queued,
+    RequestOutcome::Invalid,
+    RequestOutcome::Denied,
     RequestOutcome::Refused,
     RequestOutcome::Failed,
     RequestOutcome::Cancelled,
     RequestOutcome::Replayed,
 ];
 
-const PROBLEMS: [Kind; 6] =
-    [Kind::Invalid, Kind::Throttled, Kind::Model, Kind::Unavailable, Kind::Timeout, Kind::Internal];
+const PROBLEMS: [Kind; 7] =
+    [Kind::Forbidden, Kind::Invalid, Kind::Throttled, Kind::Model, Kind::Unavailable, Kind::Timeout, Kind::Internal];
 
 /// Returns an event with all numbers.
 fn event(dialect: &'static str, model: Option<String>, outcome: RequestOutcome) -> RequestEvent {
@@ -64,6 +66,20 @@ fn record_everything(telemetry: &Telemetry) {
                 telemetry.record(failed);
             }
         }
+        telemetry.record_outage(PoolOutageEvent {
+            pool_outage_ms: Millis::from_s(5),
+            model: format!("{model:?}"),
+            pool: "first".into(),
+            cause: "silent",
+            outages_in_a_row: 2,
+        });
+        telemetry.record_late_call(LateCallEvent {
+            late_calls: 1,
+            request_id: "r".into(),
+            model: format!("{model:?}"),
+            pool: "first".into(),
+            pool_charged: None,
+        });
         telemetry.record_denial(DenialEvent { denied: 1, model_id: format!("{model:?}") });
     }
     telemetry.record_sweep(SweepEvent { sweeps: 1, oldest_overdue_s: 0, overdue: 3, resent: 2, unhandled: 1 });
@@ -76,10 +92,10 @@ fn ten_models_and_three_dialects_make_at_most_forty_metrics() {
     let points = recorded.events().iter().flat_map(data_points).collect::<Vec<_>>();
     let metrics: BTreeSet<_> = points.into_iter().map(|(metric, _)| metric).collect();
     assert!(metrics.len() <= MAX_METRICS, "{} metrics: {metrics:#?}", metrics.len());
-    assert_eq!(metrics.len(), 34, "docs/cost.md has the number of metrics");
+    assert_eq!(metrics.len(), 38, "docs/cost.md has the number of metrics");
     let names: BTreeSet<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
-    let expected = "admit_ms cost_microusd denied duration_ms failed_closed oldest_overdue_s server_errors sweeps \
-                    time_to_first_token_ms tokens";
+    let expected = "admit_ms cost_microusd denied duration_ms failed_closed late_calls oldest_overdue_s pool_outage_ms \
+                    server_errors sweeps time_to_first_token_ms tokens";
     assert_eq!(names, expected.split(' ').collect());
 }
 

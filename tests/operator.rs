@@ -6,7 +6,7 @@ use spillway_command::admin::{self, Admin};
 
 use crate::support::{
     Deployment,
-    answer::{deployment, pool},
+    answer::{deployment, pool, used},
     chat,
     jobs::ONE_REQUEST,
     recorded::Recorded,
@@ -84,6 +84,24 @@ async fn each_call_of_an_embeddings_request_is_in_its_event() {
     let (output, is_correct) = observed.verify().await;
     assert!(is_correct, "{output}");
     assert!(output.contains("2 accounts, 1 outcomes"), "{output}");
+}
+
+#[tokio::test]
+async fn a_call_that_was_passed_on_has_an_event_with_the_charge_of_its_pool() {
+    let silent = "limits = { requests_per_minute = 100 }\nfirst_byte_timeout_ms = 1000\non_silence = \"next_pool\"";
+    let pools = pool("silent", "provisioned", "sim.silent", silent)
+        + &pool("second", "on_demand", "sim.second", "limits = { requests_per_minute = 100 }");
+    let observed = start(LIMITS, &pools).await;
+    let mut stream = chat(5, 9);
+    stream["stream"] = true.into();
+    let answer = observed.deployment.ask(PATH, "t", &stream).await;
+    assert_eq!((answer.status, answer.header("x-spillway-pool")), (200, "second"));
+    observed.deployment.quota_when("t", |quota| used(quota, "in_flight") == 0).await;
+    let late: Vec<_> = observed.events.events().into_iter().filter(|event| event["late_calls"] == 1).collect();
+    assert_eq!((late.len(), &late[0]["pool"]), (1, &"silent".into()), "{late:?}");
+    let (output, is_correct) = observed.verify().await;
+    assert!(is_correct, "{output}");
+    assert!(output.contains("3 accounts, 1 outcomes"), "{output}");
 }
 
 #[tokio::test]

@@ -113,7 +113,7 @@ async fn an_outage_is_an_event_and_names_its_cause() {
         let pools = TwoPools(Deployment::start_with(&settings(""), Telemetry::to(events.clone())).await);
         pools.strike(fault).await;
         pools.assert_answered_by("second").await;
-        let outage = events.events().into_iter().find(|event| event["pool_outages"] == 1).expect("an event");
+        let outage = events.events().into_iter().find(|event| event.get("pool_outage_ms").is_some()).expect("an event");
         assert_eq!((&outage["pool"], &outage["cause"]), (&json!("first"), &json!(cause)));
         let request = events.events().into_iter().find(|event| event["outcome"] == "answered").expect("an event");
         assert_eq!(request["skipped"], json!(format!("first: {cause}")));
@@ -160,7 +160,7 @@ async fn a_silent_pool_is_probed_by_a_call_that_no_caller_waits_for() {
         let has_probes = |stats: &Value| stats["models"]["first"]["requests"] == json!(1 + probes);
         pools.0.simulator_when(has_probes).await;
         pools.0.world.advance(1_000);
-        let outages = || events.events().into_iter().filter(|event| event["pool_outages"] == 1).count();
+        let outages = || events.events().into_iter().filter(|event| event.get("pool_outage_ms").is_some()).count();
         eventually("the probe fails", async || outages() == 1 + probes).await;
     }
     pools.recover().await;

@@ -225,6 +225,7 @@ async fn a_silent_write_of_dynamodb_costs_at_most_three_seconds() {
     let faults = setup.deployment.world.stand_ins.dynamodb_faults();
     let answers = setup.silence(faults, &["UpdateItem"]).await;
     check(&answers, &[("chat", 503), ("messages", 503), ("converse", 503), ("quota", 200), ("job", 200)]);
+    check(&answers, &[("first job", 503), ("upload", 503)]);
     let answers = setup.silence(faults, &["PutItem", "TransactWriteItems", "BatchWriteItem"]).await;
     check(&answers, &[("chat", 200), ("retried chat", 503), ("small job", 503), ("upload", 503), ("job", 200)]);
 }

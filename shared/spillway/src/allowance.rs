@@ -23,8 +23,8 @@ pub async fn admit_request(app: &App, tenant: &Tenant) -> Result<(), Problem> {
 /// Admits `jobs` that will wait.
 ///
 /// # Errors
-/// Returns an error if the tenant has reached its limit (429), or if it can never have as many
-/// waiting jobs (413).
+/// Returns an error if the tenant has reached its limit (429), if it can never have as many waiting
+/// jobs (413), or if the ledger is unavailable (503).
 pub async fn admit_jobs(app: &App, tenant: &Tenant, jobs: u64) -> Result<(), Problem> {
     admit(app, tenant, Allowance::WaitingJobs, jobs).await
 }
@@ -32,8 +32,8 @@ pub async fn admit_jobs(app: &App, tenant: &Tenant, jobs: u64) -> Result<(), Pro
 /// Admits an object of `bytes` to the bucket.
 ///
 /// # Errors
-/// Returns an error if the tenant has reached its limit (400), or if no object of the tenant can be
-/// as large (413).
+/// Returns an error if the tenant has reached its limit (400), if no object of the tenant can be as
+/// large (413), or if the ledger is unavailable (503).
 pub async fn admit_object(app: &App, tenant: &Tenant, bytes: u64) -> Result<(), Problem> {
     admit(app, tenant, Allowance::StoredBytes, bytes.max(MIN_OBJECT_BYTES)).await
 }
@@ -41,7 +41,7 @@ pub async fn admit_object(app: &App, tenant: &Tenant, bytes: u64) -> Result<(), 
 async fn admit(app: &App, tenant: &Tenant, of: Allowance, amount: u64) -> Result<(), Problem> {
     // On the heap: counting needs several clients, and most requests do not count.
     let count = async { Box::pin(count(app, &tenant.name, of)).await };
-    let problem = match Box::pin(app.allowances.take(tenant, of, amount, count)).await {
+    let problem = match Box::pin(app.allowances.take(tenant, of, amount, count)).await? {
         TakeOutcome::Taken => return Ok(()),
         TakeOutcome::Full { retry_after } => {
             Problem { retry_after: (of != Allowance::StoredBytes).then_some(retry_after), ..reached(tenant, of) }

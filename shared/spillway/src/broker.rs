@@ -112,6 +112,8 @@ pub struct Served {
     pub pool: String,
     /// The name of the pool's model, if that is a substitute for the requested one.
     pub substitute: Option<String>,
+    /// The pools that did not take the request, each with the reason.
+    pub skipped: Option<String>,
     /// Output cap that was set because the caller set none, in tokens.
     pub max_tokens_set: Option<u64>,
     /// State of the tenant's limits.
@@ -147,12 +149,14 @@ pub struct ServeError {
     pub problem: Problem,
     /// The charge that remains because a model may have been billed.
     pub receipt: Option<Box<Receipt>>,
+    /// Number of calls of pools.
+    pub calls: u32,
 }
 
 /// Nothing was charged.
 impl From<Problem> for ServeError {
     fn from(problem: Problem) -> Self {
-        Self { problem, receipt: None }
+        Self { problem, receipt: None, calls: 0 }
     }
 }
 
@@ -252,7 +256,7 @@ async fn attempt_on_ladder(
             (receipt.pool_name, receipt.pool) = (name, charged.flatten());
             let receipt = (billed_calls > 0).then(|| Box::new(receipt));
             let problem = Problem { skipped: Some(Box::new(failed.trace.skipped)), ..failed.problem };
-            Err(ServeError { problem, receipt })
+            Err(ServeError { problem, receipt, calls: failed.trace.calls })
         }
     }
 }

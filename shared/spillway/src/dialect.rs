@@ -99,14 +99,22 @@ impl Dialect {
     /// Renders a failure before the first byte of an answer: the status, the headers, which say
     /// when to retry, and the dialect's error body.
     pub fn problem(self, request_id: &str, problem: &Problem) -> Rendered {
-        let (status, body) = match self {
-            Self::OpenAi => (http_status(problem.kind), openai::problem(problem)),
-            Self::Anthropic => (http_status(problem.kind), anthropic::problem(request_id, problem)),
-            Self::Bedrock => (bedrock::status(problem.kind), bedrock::problem(problem)),
+        let body = match self {
+            Self::OpenAi => openai::problem(problem),
+            Self::Anthropic => anthropic::problem(request_id, problem),
+            Self::Bedrock => bedrock::problem(problem),
         };
         let mut headers = headers::for_json(self, request_id);
         headers.extend(headers::for_problem(self, problem));
-        Rendered { status, headers, body: Bytes::from(body.to_string()) }
+        Rendered { status: self.status(problem.kind), headers, body: Bytes::from(body.to_string()) }
+    }
+
+    /// Returns the status of a failure before the first byte of an answer.
+    pub fn status(self, kind: Kind) -> StatusCode {
+        match self {
+            Self::OpenAi | Self::Anthropic => http_status(kind),
+            Self::Bedrock => bedrock::status(kind),
+        }
     }
 
     /// Returns the kind of failure for the status of a reply. It inverts

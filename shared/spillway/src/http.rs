@@ -87,6 +87,8 @@ struct Call {
     /// Method and path pattern, such as `POST /v1/messages`.
     route: &'static str,
     tenant: Arc<Tenant>,
+    /// Public part of its API key, if it has one.
+    key_id: Option<String>,
     preferences: Preferences,
 }
 
@@ -97,9 +99,9 @@ impl Call {
     /// Returns an error if the caller has no valid key or identity, if the registry is unavailable,
     /// or if a header is malformed.
     async fn new(app: &App, head: &Arc<Head>, route: &'static str) -> Result<Arc<Self>, Problem> {
-        let tenant = auth::tenant(app, &head.parts).await?;
+        let (tenant, key_id) = auth::tenant(app, &head.parts).await?;
         let preferences = Preferences::read(&head.parts.headers, app.clock.now())?;
-        Ok(Arc::new(Self { head: Arc::clone(head), route, tenant, preferences }))
+        Ok(Arc::new(Self { head: Arc::clone(head), route, tenant, key_id, preferences }))
     }
 }
 

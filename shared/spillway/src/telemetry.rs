@@ -20,7 +20,7 @@ use metrique::{
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{EnvFilter, Layer, filter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
 
-pub use events::{DenialEvent, PoolOutageEvent, RequestEvent, RequestOutcome, SweepEvent};
+pub use events::{DenialEvent, LateCallEvent, PoolOutageEvent, RequestEvent, RequestOutcome, SweepEvent};
 use formats::Formats;
 
 use crate::config::{Config, DEFAULT_METRIC_NAMESPACE, LogFormat};
@@ -71,6 +71,11 @@ impl Telemetry {
 
     /// Records a call that Bedrock denied.
     pub fn record_denial(&self, event: DenialEvent) {
+        self.write(|formats| &mut formats.plain, &RootEntry::new(event.close()));
+    }
+
+    /// Records a call that was passed on to the next pool.
+    pub fn record_late_call(&self, event: LateCallEvent) {
         self.write(|formats| &mut formats.plain, &RootEntry::new(event.close()));
     }
 

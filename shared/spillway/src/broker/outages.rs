@@ -44,11 +44,10 @@ pub fn report(app: &App, model: &Model, pool: &Pool, outage: Outage) -> MetOutag
     let (cause, lasts) = (outage.cause.name(), outage.until - app.clock.now());
     warn!(model = model.name, pool = pool.name, model_id = pool.model_id, cause, lasts_ms = %lasts, "a pool is out");
     app.telemetry.record_outage(PoolOutageEvent {
-        pool_outages: 1,
         model: model.name.clone(),
         pool: pool.name.clone(),
         cause,
-        lasts_ms: lasts,
+        pool_outage_ms: lasts,
         outages_in_a_row: outage.streak,
     });
     MetOutage { pool: pool_number(model, pool), outage }

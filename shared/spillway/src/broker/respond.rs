@@ -57,6 +57,8 @@ pub async fn respond(
     event.substitute.clone_from(&substitute);
     event.attempts = Some(routed.trace.calls);
     event.skipped = routed.trace.skipped.text();
+    event.tier = routed.pool.service_tier.as_ref().map(|tier| tier.as_str().to_owned());
+    let skipped = event.skipped.clone();
     let (max_tokens_set, limit_states) = (admitted.plan.max_tokens_set, admitted.limit_states.clone());
     let deadline = admitted.deadline;
     let Trace { outage, late_calls, .. } = routed.trace;
@@ -76,7 +78,7 @@ pub async fn respond(
             Reply::Stream { headers, deltas }
         }
     };
-    Served { reply, pool, substitute, max_tokens_set, limit_states }
+    Served { reply, pool, substitute, skipped, max_tokens_set, limit_states }
 }
 
 /// The state of one response.
@@ -170,8 +172,9 @@ impl Responder {
         }
         let receipt = settlement.settle(&app, usage, event.outcome == RequestOutcome::Failed).await;
         event.charge(&receipt);
-        event.input_tokens = usage.map(|usage| usage.all_input_tokens());
-        event.output_tokens = usage.map(|usage| usage.output_tokens);
+        if let Some(usage) = usage {
+            event.use_tokens(&usage);
+        }
         event.duration_ms = app.clock.now() - started;
         app.telemetry.record(event);
     }

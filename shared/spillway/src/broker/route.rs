@@ -20,6 +20,7 @@ use crate::{
     problem::Problem,
     quota::Charged,
     store::ledger::{HeldReservation, View},
+    telemetry::LateCallEvent,
     units::Millis,
 };
 use obstacles::Obstacles;
@@ -240,6 +241,7 @@ impl<'r> LadderAttempt<'_, 'r> {
             Failure::Failed(PoolFault::Certain(OutageCause::Silent), problem) if self.is_passed_on(pool) => {
                 self.trace.skip(pool, OutageCause::Silent.name());
                 self.trace.late_calls += 1;
+                record_late_call(app, request, pool, charged);
                 self.obstacles.unavailable = Some(problem);
             }
             Failure::Failed(_, problem) => {
@@ -273,6 +275,17 @@ impl<'r> LadderAttempt<'_, 'r> {
         self.trace.skip(pool, outage.cause.name());
         self.obstacles.add_outage(outage);
     }
+}
+
+/// Records a call that `pool` did not answer in time, with the charge that remains on the pool.
+fn record_late_call(app: &App, request: &ModelRequest, pool: &Pool, charged: Option<Charged>) {
+    app.telemetry.record_late_call(LateCallEvent {
+        late_calls: 1,
+        request_id: request.request_id.clone(),
+        model: request.model.name.clone(),
+        pool: pool.name.clone(),
+        pool_charged: charged.map(Into::into),
+    });
 }
 
 /// Records that `pool` throttled a call, so that jobs call it less. Returns how long they do not

@@ -107,7 +107,8 @@ async fn serve(
     let _running = request.permit_deadline.is_none().then(|| app.concurrency.start_work());
     let served = match broker::serve(app, request).await {
         Ok(served) => served,
-        Err(ServeError { problem, receipt }) => {
+        Err(ServeError { problem, receipt, calls }) => {
+            event.attempts = Some(calls);
             receipt.iter().for_each(|receipt| event.charge(receipt));
             record(event, &problem);
             return Err(problem);

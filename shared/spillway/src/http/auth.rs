@@ -20,15 +20,15 @@ const MAX_SHOWN_CHARS: usize = 200;
 /// Returns the tenant of the key in the request: in `Authorization: Bearer`, in `x-api-key`, or in
 /// the session token of AWS credentials (`x-amz-security-token`), which an AWS SDK sends with every
 /// signed request. Without a key, returns the tenant of the [`Caller`] that the front door has
-/// verified.
+/// verified. Also returns the id of the key.
 ///
 /// # Errors
 /// Returns an error if the request has neither a valid key nor a known caller (401), or if the
 /// registry is unavailable (503).
-pub async fn tenant(app: &App, parts: &Parts) -> Result<Arc<Tenant>, Problem> {
+pub async fn tenant(app: &App, parts: &Parts) -> Result<(Arc<Tenant>, Option<String>), Problem> {
     match (key(&parts.headers), parts.extensions.get::<Caller>()) {
         (Some(key), _) => tenant_for_key(app, key).await,
-        (None, Some(Caller(identity))) => tenant_for_caller(app, identity).await,
+        (None, Some(Caller(identity))) => Ok((tenant_for_caller(app, identity).await?, None)),
         (None, None) if parts.headers.contains_key(SESSION_TOKEN) => Err(invalid_key()),
         (None, None) => Err(Problem::new(
             Kind::Unauthenticated,
@@ -38,9 +38,10 @@ pub async fn tenant(app: &App, parts: &Parts) -> Result<Arc<Tenant>, Problem> {
     }
 }
 
-async fn tenant_for_key(app: &App, key: &str) -> Result<Arc<Tenant>, Problem> {
+async fn tenant_for_key(app: &App, key: &str) -> Result<(Arc<Tenant>, Option<String>), Problem> {
     let key = ApiKey::parse(key).ok_or_else(invalid_key)?;
-    app.registry.authenticate(&key).await?.ok_or_else(invalid_key)
+    let tenant = app.registry.authenticate(&key).await?.ok_or_else(invalid_key)?;
+    Ok((tenant, Some(key.id().to_owned())))
 }
 
 async fn tenant_for_caller(app: &App, identity: &str) -> Result<Arc<Tenant>, Problem> {

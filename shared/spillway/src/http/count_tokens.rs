@@ -40,7 +40,7 @@ pub async fn count(
     };
     match &counted {
         Ok(_) => event.outcome = RequestOutcome::Answered,
-        Err(problem) => event.fail(problem),
+        Err(problem) => record::fail(&mut event, &call.head, problem),
     }
     record::end(app, event, started);
     let count = counted?;

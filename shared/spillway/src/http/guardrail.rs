@@ -28,7 +28,7 @@ pub async fn apply(app: &App, call: &Call, id: &str, version: &str, body: Bytes)
             event.outcome = RequestOutcome::Answered;
             event.charge(&applied.receipt);
         }
-        Err(problem) => event.fail(problem),
+        Err(problem) => record::fail(&mut event, &call.head, problem),
     }
     record::end(app, event, started);
     let applied = applied?;

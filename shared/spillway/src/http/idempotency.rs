@@ -79,7 +79,7 @@ where
     let event = record::event(call);
     let started = app.clock.now();
     match app.shared_calls.join(&call.tenant.name, &identity) {
-        JoinOutcome::Full if identity.source == KeySource::Explicit => Err(failed(app, event, too_many_calls())),
+        JoinOutcome::Full if identity.source == KeySource::Explicit => Err(failed(app, call, event, too_many_calls())),
         JoinOutcome::Full => run(app.clone(), Arc::clone(call), body).await,
         JoinOutcome::Leader(writer, reader) => {
             let running = run(app.clone(), Arc::clone(call), body);
@@ -89,15 +89,15 @@ where
         }
         JoinOutcome::Follower(reader) => match allowance::admit_request(app, &call.tenant).await {
             Ok(()) => respond(reader, Some(FollowerEvent { app: app.clone(), event, started })).await,
-            Err(problem) => Err(failed(app, event, problem)),
+            Err(problem) => Err(failed(app, call, event, problem)),
         },
-        JoinOutcome::KeyReused => Err(failed(app, event, key_reused())),
+        JoinOutcome::KeyReused => Err(failed(app, call, event, key_reused())),
     }
 }
 
 /// Records the event of a request that ends with `problem`.
-fn failed(app: &App, mut event: RequestEvent, problem: Problem) -> Problem {
-    event.fail(&problem);
+fn failed(app: &App, call: &Call, mut event: RequestEvent, problem: Problem) -> Problem {
+    record::fail(&mut event, &call.head, &problem);
     app.telemetry.record(event);
     problem
 }
@@ -125,7 +125,7 @@ impl Leader {
             Ok(Some(stored)) => self.replay(writer, stored),
             Ok(None) => self.run(writer, running, lease).await,
             Err(problem) => {
-                let problem = failed(&self.app, record::event(&self.call), problem);
+                let problem = failed(&self.app, &self.call, record::event(&self.call), problem);
                 writer.forget();
                 write(&writer, self.problem_response(&problem)).await;
                 writer.end();
@@ -180,6 +180,7 @@ impl Leader {
         let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut event = record::event(&self.call);
         event.outcome = RequestOutcome::Replayed;
+        event.status = Some(status.as_u16());
         event.answer_of = request_id(&headers);
         record::end(&self.app, event, self.started);
         writer.begin(ResponseHead { status, headers: replayed_headers(headers), is_stream: false });
@@ -278,6 +279,7 @@ async fn respond(mut reader: ResponseReader, mut follower: Option<FollowerEvent>
         Some(follower) => {
             follower.event.answer_of = request_id(&head.headers);
             follower.event.stream = head.is_stream;
+            follower.event.status = Some(head.status.as_u16());
             if head.status.is_success() {
                 follower.event.outcome = RequestOutcome::Replayed;
             }

@@ -68,7 +68,7 @@ pub async fn accept(
         .into_iter()
         .flatten(),
     );
-    Ok(response)
+    Ok(reply::with_job_id(response, &job))
 }
 
 /// Returns the time when a job expires that is accepted at `now`: the end of the tenant's maximum

@@ -66,10 +66,12 @@ async fn attempt(app: &App, call: &Call, route: &ModelRoute, body: Bytes) -> Res
         Ok(Answered::ByBroker(response)) => return Ok(response),
         Ok(Answered::ByJob(response)) => {
             event.outcome = RequestOutcome::Queued;
+            event.status = Some(response.status().as_u16());
+            event.job_id = response.extensions().get().map(|reply::JobId(id)| id.clone());
             Ok(response)
         }
         Err(problem) => {
-            event.fail(&problem);
+            record::fail(&mut event, &call.head, &problem);
             Err(problem)
         }
     };
@@ -98,8 +100,12 @@ async fn admit_or_queue(
     let context = context(app, call, &request.chat, echo);
     let refusal = match serve(app, call, request, when_full).await {
         Ok(served) => return Ok(Answered::ByBroker(respond(app, call, route.api, context, &ignored, served))),
-        Err(ServeError { problem, .. }) if problem.kind == Kind::Throttled => problem,
-        Err(ServeError { problem, receipt }) => {
+        Err(ServeError { problem, calls, .. }) if problem.kind == Kind::Throttled => {
+            event.attempts = Some(calls);
+            problem
+        }
+        Err(ServeError { problem, receipt, calls }) => {
+            event.attempts = Some(calls);
             receipt.iter().for_each(|receipt| event.charge(receipt));
             return Err(call.head.explained(problem, app.clock.now(), is_stream));
         }
@@ -215,6 +221,7 @@ fn context(app: &App, call: &Call, request: &Request, echo: Echo) -> AnswerConte
 
 fn respond(app: &App, call: &Call, api: Api, context: AnswerContext, ignored: &str, served: Served) -> Response<Body> {
     let mut headers = served.headers(ignored);
+    headers.extend(reply::skipped_header(&call.head, served.skipped.as_deref()));
     headers.extend(call.head.dialect.limit_headers(&served.limit_states, app.clock.now()));
     match served.reply {
         Reply::Whole(answer) => {

@@ -13,6 +13,7 @@ use crate::{
 
 const DEADLINE: &str = "spillway-deadline";
 const PRIORITY: &str = "spillway-priority";
+const EXPLAIN: &str = "spillway-explain";
 
 /// How a caller wants its request to be treated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,9 +37,12 @@ impl Preferences {
     /// ignored (RFC 7240, section 2).
     ///
     /// # Errors
-    /// Returns an error if `Spillway-Deadline`, `Spillway-Priority` or `Idempotency-Key` is
-    /// malformed, or if the deadline has passed.
+    /// Returns an error if `Spillway-Deadline`, `Spillway-Priority`, `Spillway-Explain` or
+    /// `Idempotency-Key` is malformed, or if the deadline has passed.
     pub fn read(headers: &HeaderMap, now: UnixMs) -> Result<Self, Problem> {
+        if value(headers, EXPLAIN).is_some_and(|value| !matches!(value, "true" | "false")) {
+            return Err(malformed(EXPLAIN, "The value must be true or false."));
+        }
         let mut preferences = Self {
             client_timeout: client_timeout(headers),
             deadline: value(headers, DEADLINE).map(|value| deadline(value, now)).transpose()?,
@@ -89,6 +93,12 @@ impl Preferences {
         let max = self.client_timeout.map_or(unannounced, |timeout| timeout - timeout / 10);
         self.wait.unwrap_or(max).min(max)
     }
+}
+
+/// Whether the response says which pools did not take the request, and why
+/// (`Spillway-Explain: true`).
+pub fn asks_for_reasons(headers: &HeaderMap) -> bool {
+    value(headers, EXPLAIN) == Some("true")
 }
 
 fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -173,6 +183,7 @@ mod tests {
         for (header, values) in [
             (DEADLINE, &["0", "2027-01-15T07:59:59Z", "soon", "-5", "1.5", "", "99999999999999999999"][..]),
             (PRIORITY, &["urgent", "", "High"][..]),
+            (EXPLAIN, &["yes", "", "1"][..]),
             ("Idempotency-Key", &["", "\"\"", "two words", &long_key][..]),
         ] {
             let name: &'static str = if header == "Idempotency-Key" { "idempotency-key" } else { header };

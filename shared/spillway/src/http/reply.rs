@@ -5,9 +5,9 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Empty, Full};
 use serde_json::Value;
 
-use super::{Body, Head, request_body, route};
+use super::{Body, Head, preferences, request_body, route};
 use crate::{
-    job::StoredResult,
+    job::{Job, StoredResult},
     problem::{Kind, Problem, RefusedBy},
     units::UnixMs,
 };
@@ -42,6 +42,8 @@ pub fn problem(head: &Head, problem: &Problem, now: UnixMs) -> Response<Body> {
         Some(RefusedBy::Allowance(_) | RefusedBy::Pools) | None => &[],
     };
     headers.extend(head.dialect.limit_headers(limit_states, now));
+    let skipped = problem.skipped.as_ref().and_then(|skipped| skipped.text());
+    headers.extend(skipped_header(head, skipped.as_deref()));
     if problem.kind == Kind::MethodNotAllowed {
         headers.extend(header("allow", &route::methods(head.parts.uri.path())));
     }
@@ -52,12 +54,29 @@ pub fn problem(head: &Head, problem: &Problem, now: UnixMs) -> Response<Body> {
     whole(head, rendered.status, headers, rendered.body)
 }
 
+/// Id of the job that a request became: an extension of its response.
+#[derive(Debug, Clone)]
+pub struct JobId(pub String);
+
+/// Adds the id of the job to the response, for the request event.
+pub fn with_job_id(mut response: Response<Body>, job: &Job) -> Response<Body> {
+    response.extensions_mut().insert(JobId(job.id.clone()));
+    response
+}
+
 /// Builds the response of a stored result, with `more` headers.
 pub fn stored(head: &Head, stored: StoredResult, more: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
     let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut headers: Vec<_> = stored.headers.parse().collect();
     headers.extend(more);
     whole(head, status, headers, stored.body)
+}
+
+/// Builds the header with the pools that did not take the request, if its caller asks for it.
+pub fn skipped_header(head: &Head, skipped: Option<&str>) -> Option<(HeaderName, HeaderValue)> {
+    skipped
+        .filter(|_| preferences::asks_for_reasons(&head.parts.headers))
+        .and_then(|skipped| header("x-spillway-skipped", skipped))
 }
 
 /// Builds a header; `None` if the value has characters that a header cannot have.

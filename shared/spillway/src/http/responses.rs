@@ -56,10 +56,11 @@ pub async fn create(
         expires_at: jobs::expires_at(call, app.clock.now()),
     };
     let job = overflow::submit(app, &call.tenant, submission, None).await?;
-    if request.chat.stream {
-        return stream::follow(app, call, job, None).await;
-    }
-    Ok(reply::json(&call.head, StatusCode::OK, &object(app, &job).await?))
+    let response = match request.chat.stream {
+        true => stream::follow(app, call, job.clone(), None).await?,
+        false => reply::json(&call.head, StatusCode::OK, &object(app, &job).await?),
+    };
+    Ok(reply::with_job_id(response, &job))
 }
 
 /// `GET /v1/responses/{id}`: the response in its current state or, with `stream=true`, its events

@@ -81,12 +81,13 @@ pub async fn wait(app: &App, call: &Call, refused: RefusedCall) -> Result<Respon
         expires_at,
     };
     let job = overflow::submit(app, &call.tenant, submission, Some(&refusal)).await?;
-    let follower = Follower::new(app, job);
+    let follower = Follower::new(app, job.clone());
     let waiting = WaitingCall { app: app.clone(), follower, refusal, expires_at, deadline, is_over: false };
-    match encoder {
-        Some(encoder) => stream::streamed(call, api, waiting, encoder).await,
-        None => whole(call, waiting).await,
-    }
+    let response = match encoder {
+        Some(encoder) => stream::streamed(call, api, waiting, encoder).await?,
+        None => whole(call, waiting).await?,
+    };
+    Ok(reply::with_job_id(response, &job))
 }
 
 /// Returns the time until which the caller waits for its job to start, but not longer than any job

@@ -111,15 +111,16 @@ pub async fn submit(
 /// Admits a body to the bucket.
 ///
 /// # Errors
-/// Returns `refusal`, or else an error, if the bucket has no room for more of this tenant.
+/// Returns `refusal`, or else an error, if the bucket has no room for more of this tenant. Returns
+/// an error if the ledger is unavailable.
 async fn admit_body(app: &App, tenant: &Tenant, bytes: usize, refusal: Option<&Problem>) -> Result<(), Problem> {
     let admitted = allowance::admit_object(app, tenant, u64::try_from(bytes).unwrap_or(u64::MAX)).await;
     admitted.map_err(|full| match refusal {
-        Some(refusal) => {
+        Some(refusal) if full.refused_by.is_some() => {
             let message = format!("There is no room now, and the request cannot wait as a job. {}", full.message);
             Problem { message, ..refusal.clone() }
         }
-        None => full,
+        _ => full,
     })
 }
 

@@ -1,24 +1,24 @@
 //! Allowances of tenants, in the ledger's table: one item for each tenant and allowance, and a tab
 //! of this process for each item (`quota::allowance`).
 //!
-//! If the ledger is unavailable or the clock is off, everything is admitted: allowances bound what
-//! a tenant takes from others, and polls and uploads should not stop with the ledger.
+//! If the ledger is unavailable or the clock is off, jobs and objects are refused. Other requests
+//! are admitted, because polls and lists should not stop with the ledger.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard as SyncMutexGuard, PoisonError},
     time::Duration,
 };
 
 use aws_sdk_dynamodb::Client;
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
+use tokio::{
+    sync::{Mutex as AsyncMutex, MutexGuard},
+    time::Instant,
+};
 use tracing::warn;
 
 use super::{
-    StoreError,
+    LedgerError, StoreError,
     clock_skew::ClockSkew,
     ledger::{
         items::{Items, UpdateOutcome},
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connections::{MAX_SILENT_TIME, ResendingClient, TimeLimits},
+    connections::{MAX_SILENT_TIME, OutOfTime, Patience, ResendingClient, TimeLimits},
     quota::{
         Allowance,
         allowance::{self, Tab},
@@ -39,9 +39,13 @@ use crate::{
 /// Time until the next try if the item accepts no more writes at the moment.
 const BUSY_PAUSE: Millis = Millis::from_s(1);
 
-/// Longest time of a write, and of a wait for the write of another request. After that, the request
-/// is admitted, so a caller waits less than for other writes.
-const WRITE_LIMITS: TimeLimits = TimeLimits { for_caller: Duration::from_secs(1), in_background: MAX_SILENT_TIME };
+/// Longest time of a write of requests that call no model. They are admitted after it, so they wait
+/// less than for other writes.
+const OTHER_REQUESTS_LIMITS: TimeLimits =
+    TimeLimits { for_caller: Duration::from_secs(1), in_background: MAX_SILENT_TIME };
+
+/// Longest time of other writes.
+const WRITE_LIMITS: TimeLimits = TimeLimits { for_caller: MAX_SILENT_TIME, in_background: MAX_SILENT_TIME };
 
 /// Maximum time of a count. A tenant that has more than can be counted in this time stays refused.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -70,22 +74,51 @@ pub struct Allowances {
 #[derive(Default)]
 struct SharedTab {
     tab: AsyncMutex<Tab>,
-    /// Whether the holder of the tab counts what the tenant has, which may take long.
-    is_counting: AtomicBool,
+    progress: Mutex<TabProgress>,
+}
+
+/// What the holders of a tab have met.
+#[derive(Debug, Clone, Copy, Default)]
+struct TabProgress {
+    /// When a store last answered a holder.
+    answered_at: Option<Instant>,
+    /// Whether the holder counts what the tenant has, which may take long.
+    is_counting: bool,
+    /// Time for which the holders so far waited for stores that did not answer.
+    silent: Duration,
 }
 
 impl SharedTab {
-    /// Locks the tab. Returns `None` if its holder waits for a store that does not answer.
-    async fn lock(&self) -> Option<MutexGuard<'_, Tab>> {
-        loop {
-            if let Ok(tab) = WRITE_LIMITS.apply(self.tab.lock()).await {
-                self.is_counting.store(false, Ordering::Relaxed);
-                return Some(tab);
-            }
-            if !self.is_counting.load(Ordering::Relaxed) {
-                return None;
-            }
+    /// Locks the tab. Waits for as long as the stores answer its holders. The time for which they
+    /// did not answer uses up the patience of the caller.
+    ///
+    /// # Errors
+    /// Returns an error if the ledger does not answer the holder.
+    async fn lock(&self, limits: TimeLimits) -> Result<MutexGuard<'_, Tab>, OutOfTime> {
+        let (started, silent_before) = (Instant::now(), self.progress().silent);
+        let progressed_at = || {
+            let TabProgress { answered_at, is_counting, .. } = *self.progress();
+            if is_counting { Some(Instant::now()) } else { answered_at }
+        };
+        let tab = limits.apply_while(self.tab.lock(), progressed_at).await?;
+        self.progress().is_counting = false;
+        if let Some(patience) = Patience::current() {
+            patience.use_up((self.progress().silent - silent_before).min(started.elapsed()));
         }
+        Ok(tab)
+    }
+
+    /// Records whether the operation of the holder that began at `began` was answered.
+    fn record(&self, began: Instant, is_answered: bool) {
+        let mut progress = self.progress();
+        match is_answered {
+            true => progress.answered_at = Some(Instant::now()),
+            false => progress.silent += began.elapsed(),
+        }
+    }
+
+    fn progress(&self) -> SyncMutexGuard<'_, TabProgress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,35 +130,56 @@ impl Allowances {
 
     /// Takes `amount` of what `tenant` may have. If the tenant has reached its maximum or the last
     /// count is old, `count` says how much it really holds.
+    ///
+    /// # Errors
+    /// Returns an error if the ledger is unavailable, unless `of` is for other requests.
     pub async fn take(
         &self,
         tenant: &Tenant,
         of: Allowance,
         amount: u64,
         count: impl Future<Output = Result<u64, StoreError>>,
-    ) -> TakeOutcome {
-        let (key, max) = (key(&tenant.name, of), tenant.max(of));
-        if amount > max {
-            return TakeOutcome::TooLarge;
+    ) -> Result<TakeOutcome, LedgerError> {
+        let key = key(&tenant.name, of);
+        match self.take_from(&key, of, amount, tenant.max(of), count).await {
+            Err(error) if of == Allowance::OtherRequests => {
+                warn!(key, %error, "failed to write an allowance; the request is admitted");
+                Ok(TakeOutcome::Taken)
+            }
+            taken => Ok(taken?),
         }
-        let shared = self.tab(&key);
+    }
+
+    async fn take_from(
+        &self,
+        key: &str,
+        of: Allowance,
+        amount: u64,
+        max: u64,
+        count: impl Future<Output = Result<u64, StoreError>>,
+    ) -> Result<TakeOutcome, StoreError> {
+        if amount > max {
+            return Ok(TakeOutcome::TooLarge);
+        }
+        let shared = self.tab(key);
         // Held during the write, so that no request of this process is admitted beside a refusal.
-        let Some(mut tab) = shared.lock().await else { return TakeOutcome::Taken };
+        let mut tab = shared.lock(limits(of)).await?;
         let now = self.clock.now();
         if let Some(retry_after) = tab.refusal(amount, now) {
-            return TakeOutcome::Full { retry_after };
+            return Ok(TakeOutcome::Full { retry_after });
         }
-        let Some(sum) = tab.put(amount, of.max_tab(max), now) else { return TakeOutcome::Taken };
+        let Some(sum) = tab.put(amount, of.max_tab(max), now) else { return Ok(TakeOutcome::Taken) };
         let count = async {
-            shared.is_counting.store(true, Ordering::Relaxed);
-            count.await
+            shared.progress().is_counting = true;
+            let began = Instant::now();
+            let counted = count.await;
+            shared.record(began, counted.is_ok());
+            counted
         };
-        let written = Box::pin(self.write(&key, of, sum, max, count)).await;
-        let full_until = written.unwrap_or_else(|error| {
-            warn!(key, %error, "failed to write an allowance; the request is admitted");
-            None
-        });
-        match full_until {
+        let began = Instant::now();
+        let written = Box::pin(self.write(key, of, sum, max, count)).await;
+        shared.record(began, written.is_ok());
+        Ok(match written? {
             Some(until) => {
                 tab.refuse(amount, until);
                 TakeOutcome::Full { retry_after: until - self.clock.now() }
@@ -134,7 +188,7 @@ impl Allowances {
                 tab.clear();
                 TakeOutcome::Taken
             }
-        }
+        })
     }
 
     /// Takes `sum`. Returns the time of the next try if there is no room.
@@ -152,7 +206,7 @@ impl Allowances {
         loop {
             let now = self.clock.now();
             let Some(take) = allowance::take(of, sum, max, now) else { return Ok(Some(now + BUSY_PAUSE)) };
-            let image = match WRITE_LIMITS.apply(self.items.update(key, &take, NonceAttribute::Added)).await?? {
+            let image = match limits(of).apply(self.items.update(key, &take, NonceAttribute::Added)).await?? {
                 UpdateOutcome::Done(_) => return Ok(None),
                 UpdateOutcome::Busy => return Ok(Some(now + BUSY_PAUSE)),
                 UpdateOutcome::Refused(image) => image,
@@ -174,7 +228,7 @@ impl Allowances {
         count: impl Future<Output = Result<u64, StoreError>>,
     ) -> Result<(), StoreError> {
         let begin = allowance::begin_count(of, self.clock.now());
-        let begun = match WRITE_LIMITS.apply(self.items.update(key, &begin, NonceAttribute::Added)).await?? {
+        let begun = match limits(of).apply(self.items.update(key, &begin, NonceAttribute::Added)).await?? {
             UpdateOutcome::Done(begun) if of != Allowance::OtherRequests => begun,
             _ => return Ok(()),
         };
@@ -182,7 +236,7 @@ impl Allowances {
         match tokio::time::timeout(COUNT_TIMEOUT, count).await.unwrap_or_else(|_| Err(timed_out())) {
             Ok(counted) => {
                 let end = allowance::end_count(&begun, counted);
-                WRITE_LIMITS.apply(self.items.update(key, &end, NonceAttribute::Added)).await?.map(drop)
+                limits(of).apply(self.items.update(key, &end, NonceAttribute::Added)).await?.map(drop)
             }
             Err(error) => {
                 warn!(key, %error, "failed to count what a tenant holds");
@@ -197,6 +251,13 @@ impl Allowances {
             Some(tab) => Arc::clone(tab),
             None => Arc::clone(tabs.entry(key.to_owned()).or_default()),
         }
+    }
+}
+
+fn limits(of: Allowance) -> TimeLimits {
+    match of {
+        Allowance::OtherRequests => OTHER_REQUESTS_LIMITS,
+        Allowance::WaitingJobs | Allowance::StoredBytes => WRITE_LIMITS,
     }
 }
 

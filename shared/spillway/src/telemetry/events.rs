@@ -11,6 +11,7 @@ use crate::{
     problem::{Kind, Problem, RefusedBy},
     quota::{Charged, LimitName, Receipt},
     units::{Millis, UnixMs},
+    usage::Usage,
 };
 
 /// The outcome of a request.
@@ -20,10 +21,13 @@ pub enum RequestOutcome {
     Answered,
     /// The request became a job.
     Queued,
-    /// There was no room, or there will never be.
+    /// The caller's fault: the request is malformed, or names what does not exist.
+    Invalid,
+    /// The caller has no valid key, or lacks the right.
+    Denied,
+    /// A limit refused the request: there was no room, or there will never be.
     Refused,
-    /// The caller, Spillway or the model failed. Also the outcome of an event that was never
-    /// completed.
+    /// Spillway or the model failed. Also the outcome of an event that was never completed.
     #[default]
     Failed,
     /// The client disconnected and cannot come back for the answer.
@@ -45,7 +49,11 @@ pub struct RequestEvent {
     pub request_id: String,
     /// The request whose answer this request got, if not its own.
     pub answer_of: Option<String>,
+    /// The job that the request became, or whose attempt this is.
+    pub job_id: Option<String>,
     pub tenant: Option<String>,
+    /// Public part of the API key; `None` if the front door verified the caller.
+    pub key_id: Option<String>,
     pub dialect: Option<&'static str>,
     /// Method and path pattern, such as `POST /v1/messages`, or `drain`.
     pub route: Option<&'static str>,
@@ -53,12 +61,27 @@ pub struct RequestEvent {
     pub pool: Option<String>,
     /// The name of the pool's model, if that is a substitute for the requested one.
     pub substitute: Option<String>,
+    /// Service tier of the pool, if it has one.
+    pub tier: Option<String>,
     pub class: Option<&'static str>,
     pub outcome: RequestOutcome,
+    /// Status code of the response.
+    #[metrics(flags(NoMetric))]
+    pub status: Option<u16>,
     /// Kind of the problem, if the request failed.
     pub error: Option<&'static str>,
     /// The limit that refused.
     pub limit: Option<String>,
+    /// The tenant or organisation of that limit.
+    pub limit_of: Option<String>,
+    /// What that limit had used, and its value, in its own unit.
+    #[metrics(flags(NoMetric))]
+    pub used: Option<u64>,
+    #[metrics(flags(NoMetric))]
+    pub cap: Option<u64>,
+    /// Time after which the caller was asked to try again.
+    #[metrics(flags(NoMetric))]
+    pub retry_after_ms: Option<Millis>,
     /// The service without which the broker admits nothing.
     pub unavailable_service: Option<&'static str>,
     /// 1 if the request failed and its caller did nothing wrong.
@@ -69,6 +92,12 @@ pub struct RequestEvent {
     pub stream: bool,
     #[metrics(flags(NoMetric))]
     pub input_tokens: Option<u64>,
+    /// The part of `input_tokens` that was read from the prompt cache, if any.
+    #[metrics(flags(NoMetric))]
+    pub cache_read_tokens: Option<u64>,
+    /// The part of `input_tokens` that was written to the prompt cache, if any.
+    #[metrics(flags(NoMetric))]
+    pub cache_write_tokens: Option<u64>,
     #[metrics(flags(NoMetric))]
     pub output_tokens: Option<u64>,
     /// Sum of the input and output tokens of a request that was charged; 0 if the model reported
@@ -173,16 +202,44 @@ impl RequestEvent {
     /// Sets the outcome of a request that ends with `problem`, and counts what operators watch.
     pub fn fail(&mut self, problem: &Problem) {
         self.outcome = match problem.kind {
+            Kind::Invalid
+            | Kind::NotFound
+            | Kind::MethodNotAllowed
+            | Kind::Conflict
+            | Kind::TooLarge
+            | Kind::UnsupportedEncoding => RequestOutcome::Invalid,
+            Kind::Unauthenticated | Kind::Forbidden => RequestOutcome::Denied,
             Kind::Throttled | Kind::BudgetExhausted => RequestOutcome::Refused,
-            _ => RequestOutcome::Failed,
+            Kind::Model | Kind::Unavailable | Kind::Timeout | Kind::Internal => RequestOutcome::Failed,
         };
         self.error = Some(problem.kind.name());
-        let limit_names = problem.refused_by.as_ref().map(RefusedBy::limit_names).unwrap_or_default();
-        self.limit = limit_names.first().map(LimitName::to_string);
+        self.retry_after_ms = problem.retry_after;
+        if let Some(refused_by) = &problem.refused_by {
+            self.refuse(refused_by);
+        }
         self.unavailable_service = problem.unavailable_service;
         self.skipped = problem.skipped.as_ref().and_then(|skipped| skipped.text());
         self.server_errors = problem.kind.is_server_error().then_some(1);
         self.failed_closed = problem.unavailable_service.map(|_| 1);
+    }
+
+    /// Sets the limit that refused.
+    fn refuse(&mut self, refused_by: &RefusedBy) {
+        self.limit = refused_by.limit_names().first().map(LimitName::to_string);
+        let RefusedBy::Limits(exceeded) = refused_by else { return };
+        self.limit_of = Some(exceeded.payer.clone());
+        let first = exceeded.limits.first();
+        let state = exceeded.limit_states.iter().find(|state| Some(&state.limit) == first);
+        (self.used, self.cap) = state.map(|state| (state.used, state.cap)).unzip();
+    }
+
+    /// Sets the tokens that the model reported.
+    pub fn use_tokens(&mut self, usage: &Usage) {
+        let if_any = |tokens: u64| Some(tokens).filter(|tokens| *tokens > 0);
+        self.input_tokens = Some(usage.all_input_tokens());
+        self.output_tokens = Some(usage.output_tokens);
+        self.cache_read_tokens = if_any(usage.cache_read_input_tokens);
+        self.cache_write_tokens = if_any(usage.cache_write_input_tokens);
     }
 }
 
@@ -216,19 +273,32 @@ pub struct DenialEvent {
     pub model_id: String,
 }
 
+/// The record of a call that a pool did not answer in time, so that its request went to the next
+/// pool. Bedrock may bill it.
+#[derive(Debug, Clone)]
+#[metrics]
+pub struct LateCallEvent {
+    /// Always 1: the number of such calls.
+    pub late_calls: u32,
+    pub request_id: String,
+    pub model: String,
+    pub pool: String,
+    /// Charge that remains on the pool.
+    #[metrics(flatten, prefix = "pool_")]
+    pub pool_charged: Option<ChargedEvent>,
+}
+
 /// The record of an outage of a pool that begins.
 #[derive(Debug, Clone)]
 #[metrics]
 pub struct PoolOutageEvent {
-    /// Always 1: the number of outages.
-    pub pool_outages: u32,
+    /// Time until one call probes the pool.
+    #[metrics(unit = Millisecond)]
+    pub pool_outage_ms: Millis,
     pub model: String,
     pub pool: String,
     /// Why the pool is not called.
     pub cause: &'static str,
-    /// Time until one call probes the pool.
-    #[metrics(flags(NoMetric), unit = Millisecond)]
-    pub lasts_ms: Millis,
     /// Number of outages in a row, this one included.
     #[metrics(flags(NoMetric))]
     pub outages_in_a_row: u64,

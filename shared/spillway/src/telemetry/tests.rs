@@ -44,21 +44,31 @@ fn full_event() -> RequestEvent {
     RequestEvent {
         request_id: "r-1".into(),
         answer_of: Some("r-0".into()),
+        job_id: Some("j-1".into()),
         tenant: Some("a \"quoted\" tenant".into()),
+        key_id: Some("demo-team-a".into()),
         dialect: Some("anthropic"),
         route: Some("POST /v1/messages"),
         model: Some("sonnet".into()),
         pool: Some("provisioned".into()),
         substitute: None,
+        tier: Some("flex".into()),
         class: Some("standard"),
         outcome: RequestOutcome::Answered,
+        status: Some(200),
         error: Some("timeout"),
         limit: Some("tokens_per_minute".into()),
+        limit_of: Some("organisation".into()),
+        used: Some(90),
+        cap: Some(100),
+        retry_after_ms: Some(Millis::from_ms(700)),
         unavailable_service: Some("ledger"),
         server_errors: Some(1),
         failed_closed: Some(1),
         stream: true,
         input_tokens: Some(11),
+        cache_read_tokens: Some(4),
+        cache_write_tokens: Some(5),
         output_tokens: Some(22),
         tokens: None,
         reserved_tokens: Some(4107),
@@ -96,8 +106,9 @@ fn a_caller_cannot_add_metrics() {
 fn an_event_has_the_named_fields_and_nothing_else() {
     let event = recorded(full_event());
     let fields: BTreeSet<&str> = event.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = "_aws request_id answer_of tenant dialect route model pool class outcome error limit \
-                    unavailable_service server_errors failed_closed stream input_tokens output_tokens tokens reserved_tokens \
+    let expected = "_aws request_id answer_of job_id tenant key_id dialect route model pool tier class outcome status \
+                    error limit limit_of used cap retry_after_ms unavailable_service server_errors failed_closed \
+                    stream input_tokens cache_read_tokens cache_write_tokens output_tokens tokens reserved_tokens \
                     cost_microusd admit_ms time_to_first_token_ms duration_ms hold_ms \
                     attempts skipped regained_tokens parent";
     let charged = ["tenant", "parent", "pool"].map(|payer| {
@@ -135,6 +146,28 @@ fn only_a_failure_that_the_caller_did_not_cause_is_a_server_error() {
         assert_eq!(watched(&Problem::new(kind, "")), [None, None], "{kind:?}");
     }
     assert_eq!(watched(&Problem::unavailable("ledger")), [Some(1), Some(1)]);
+}
+
+#[test]
+fn the_outcome_separates_faults_of_the_caller_from_faults_of_the_service() {
+    let outcome = |kind| {
+        let mut event = RequestEvent::default();
+        event.fail(&Problem::new(kind, ""));
+        (event.outcome, event.server_errors)
+    };
+    let callers = [Kind::Invalid, Kind::NotFound, Kind::MethodNotAllowed, Kind::Conflict, Kind::TooLarge];
+    for kind in callers.into_iter().chain([Kind::UnsupportedEncoding]) {
+        assert_eq!(outcome(kind), (RequestOutcome::Invalid, None), "{kind:?}");
+    }
+    for kind in [Kind::Unauthenticated, Kind::Forbidden] {
+        assert_eq!(outcome(kind), (RequestOutcome::Denied, None), "{kind:?}");
+    }
+    for kind in [Kind::Throttled, Kind::BudgetExhausted] {
+        assert_eq!(outcome(kind), (RequestOutcome::Refused, None), "{kind:?}");
+    }
+    for kind in [Kind::Model, Kind::Unavailable, Kind::Timeout, Kind::Internal] {
+        assert_eq!(outcome(kind), (RequestOutcome::Failed, Some(1)), "{kind:?}");
+    }
 }
 
 #[test]
