@@ -9,7 +9,7 @@ use super::source::{Source, assert_none, product_items, rust_files};
 const LIBRARY: &str = "shared/spillway/src/";
 
 /// Modules of facts and decisions, and pure files in other modules. Time is an argument to them.
-const PURE: [&str; 30] = [
+const PURE: [&str; 33] = [
     "batch",
     "chat",
     "dialect",
@@ -24,10 +24,12 @@ const PURE: [&str; 30] = [
     "outbound/address",
     "pool",
     "price",
+    "profile_scope",
     "problem",
     "quota",
     "outage",
     "retention",
+    "stable_hash",
     "stored_headers",
     "tenant",
     "units",
@@ -38,6 +40,7 @@ const PURE: [&str; 30] = [
     "drain/time_budget",
     "health/breaker",
     "health/first_bytes",
+    "health/weight",
     "webhook/backoff",
     "webhook/event",
 ];

@@ -8,6 +8,7 @@ mod file;
 mod jobs;
 mod keys;
 mod quota;
+mod residency;
 mod show;
 mod verify;
 mod webhooks;
@@ -15,6 +16,7 @@ mod webhooks;
 use std::{
     io::{Write, stdout},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -283,6 +285,8 @@ pub async fn execute(command: Admin, app: &App, now: UnixMs, out: &mut impl Writ
         Admin::Config(Check::Check { file }) => {
             let entries = Entries::read(&file)?;
             apply::check_buckets(&entries, app.own_bucket())?;
+            let models = entries.models.iter().cloned().map(Arc::new);
+            residency::warn(&entries.tenants, &[], models, app.registry.own_region(), out)?;
             let (tenants, models) = (entries.tenants.len(), entries.models.len());
             writeln!(out, "{} is valid (tenants: {tenants}, models: {models})", file.display())?;
         }

@@ -17,6 +17,7 @@ use crate::{
     idempotency::SharedCalls,
     model::{Models, RegionalEndpoints},
     outbound::Outbound,
+    prompt_caches::PromptCaches,
     queue::Queue,
     store::{
         allowances::Allowances, backlogs::Backlogs, batches::Batches, clock_skew::ClockSkew, files::Files,
@@ -60,6 +61,8 @@ pub struct App {
     pub concurrency: ConcurrencyLimiter,
     /// Health of the pools.
     pub health: PoolHealth,
+    /// The pools that have conversations in their prompt caches.
+    pub prompt_caches: PromptCaches,
     /// Bounds the memory of the bodies that this process holds.
     pub body_memory: BodyMemory,
     pub telemetry: Telemetry,
@@ -140,6 +143,8 @@ pub struct Clients {
     pub skew: ClockSkew,
     /// The clock that the replies are compared with.
     pub clock: Clock,
+    /// Region of this process, if it is known.
+    pub region: Option<String>,
 }
 
 impl Clients {
@@ -196,6 +201,7 @@ impl Clients {
             bedrock_runtime: ResendingClient::new(&http, bedrock_runtime),
             skew,
             clock,
+            region: aws.region().map(|region| region.as_ref().to_owned()),
         })
     }
 }
@@ -208,6 +214,7 @@ impl App {
         let blobs = config.bucket.as_deref().map(|bucket| Blobs::new(clients.s3, bucket));
         let registry =
             Registry::new(clients.dynamodb.clone(), &config.registry_table, config.registry_cache_ttl, clock.clone());
+        let registry = registry.in_region(clients.region.as_deref());
         let [backlogs, batches, files, uploads] = [(); 4].map(|()| clients.dynamodb.clone());
         let jobs = Jobs::new(clients.dynamodb, &config.jobs_table, blobs.clone());
         let webhooks = queue(&config.webhook_queue_url);
@@ -237,6 +244,7 @@ impl App {
             models: Models::new(clients.bedrock_runtime),
             concurrency: ConcurrencyLimiter::new(clock.clone()),
             health: PoolHealth::new(clock.clone()),
+            prompt_caches: PromptCaches::new(clock.clone()),
             body_memory: BodyMemory::new(config.body_memory_mib),
             telemetry,
             path_prefix: config.path_prefix.as_str().into(),

@@ -40,6 +40,7 @@ use crate::{
     pool::Model,
     problem::{Kind, Problem},
     quota::{LimitState, Receipt},
+    stable_hash::stable_hash,
     stored_headers::StoredHeaders,
     telemetry::{DenialEvent, RequestEvent},
     tenant::{Class, Tenant},
@@ -57,6 +58,9 @@ pub struct ModelRequest {
     pub model: Arc<Model>,
     /// The request in the form in which it is sent to the model.
     pub chat: chat::Request,
+    /// Hash of the conversation that the request belongs to; `None` if it belongs to none, or if it
+    /// does not change the order of the pools.
+    pub conversation: Option<u64>,
     /// Size of the caller's body.
     pub body_bytes: usize,
     /// Class of the request, which determines the share of a pool that it may fill.
@@ -106,6 +110,8 @@ pub struct Served {
     pub reply: Reply,
     /// The pool that answers.
     pub pool: String,
+    /// The name of the pool's model, if that is a substitute for the requested one.
+    pub substitute: Option<String>,
     /// The pools that did not take the request, each with the reason.
     pub skipped: Option<String>,
     /// Output cap that was set because the caller set none, in tokens.
@@ -126,6 +132,14 @@ pub enum Reply {
         /// The events of the stream.
         deltas: Deltas,
     },
+}
+
+/// Returns the hash of the conversation that `request` of `tenant` belongs to, if it can change the
+/// order of the pools of `model`.
+pub fn conversation(tenant: &Tenant, model: &Model, request: &chat::Request) -> Option<u64> {
+    let prefix = model.depends_on_conversation().then(|| request.input.conversation()).flatten()?;
+    let names = [&tenant.name, &model.name];
+    Some(names.into_iter().fold(prefix, |hash, name| stable_hash(hash, name.as_bytes())))
 }
 
 /// A request that was not answered.

@@ -6,6 +6,7 @@
 //! and a member that names a resource is found at any depth.
 
 mod answer;
+mod conversation;
 mod event;
 mod format;
 mod input;

@@ -9,6 +9,7 @@
 
 mod breaker;
 mod first_bytes;
+mod weight;
 
 use std::{
     collections::HashMap,
@@ -17,6 +18,7 @@ use std::{
 
 pub use breaker::{CircuitBreaker, Permission};
 pub use first_bytes::FirstBytes;
+pub use weight::RecentCalls;
 
 use crate::{
     clock::Clock,
@@ -44,6 +46,7 @@ struct PoolState {
     breaker: CircuitBreaker,
     streams: FirstBytes,
     whole_answers: FirstBytes,
+    recent: RecentCalls,
 }
 
 /// Kind of a call. The first byte of a whole answer comes when the answer is complete.
@@ -129,6 +132,14 @@ impl PoolHealth {
         self.lock().get(&key(model, pool))?.breaker.open(self.clock.now())
     }
 
+    /// Returns the weight of `pool` among equal pools, at most 1.
+    pub fn weight(&self, model: &Model, pool: &Pool) -> f64 {
+        let now = self.clock.now();
+        let states = self.lock();
+        let weight = |state: &PoolState| state.recent.weight(state.breaker.closed_at(), now);
+        states.get(&key(model, pool)).map_or(1.0, weight)
+    }
+
     /// Takes over an outage that another process has seen.
     pub fn learn(&self, model: &Model, pool: &Pool, outage: Outage) {
         let now = self.clock.now();
@@ -165,6 +176,7 @@ impl TrackedCall {
         self.update(|state, now| {
             state.first_bytes(self.kind).record(self.number, now);
             state.breaker.record_success(self.period, now);
+            state.recent.record(false, now);
         });
     }
 
@@ -172,6 +184,9 @@ impl TrackedCall {
     pub fn fail(self, fault: PoolFault) -> Option<Outage> {
         let jitter_percent = fastrand::u64(0..=MAX_JITTER_PERCENT);
         self.update(|state, now| {
+            if fault != PoolFault::None {
+                state.recent.record(true, now);
+            }
             let is_alone = !state.first_bytes(self.kind).came_since(self.sent_at);
             match fault {
                 PoolFault::None => None,

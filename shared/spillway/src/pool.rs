@@ -1,21 +1,27 @@
 //! Models, the pools that serve them, and the order in which pools are tried.
 
 mod catalogue;
+mod check;
 mod on_silence;
+mod permitted;
 mod service_tier;
-
-use std::collections::HashSet;
+mod sharing;
 
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::Catalogue;
+pub use check::MAX_TIMEOUT;
 pub use on_silence::OnSilence;
 pub use service_tier::ServiceTier;
+pub use sharing::share_equal_rungs;
 
 use crate::{
     chat::Format,
+    model_id::model_name,
     price::Prices,
-    quota::{self, Burst, BurstSettings, Limits, ReserveSettings, Tokenizer},
+    problem::SkippedPool,
+    profile_scope::ProfileScope,
+    quota::{Burst, BurstSettings, Limits, ReserveSettings, Tokenizer},
     tenant::Class,
     units::Millis,
     validate,
@@ -45,6 +51,10 @@ pub struct Model {
     pub format: Option<Format>,
     /// Pools, in the order of the ladder.
     pub ladder: Vec<Pool>,
+    /// The pools that the tenant of a request may not use, which its ladder lacks. Empty in the
+    /// registry.
+    #[serde(skip)]
+    pub withheld: Vec<SkippedPool>,
     /// Version of this entry; the registry increments it with each change.
     #[serde(default)]
     pub version: u64,
@@ -60,7 +70,7 @@ fn default_timeout() -> Millis {
 
 impl Model {
     /// Returns the pools in the order in which they are tried: provisioned capacity first, then
-    /// on-demand, each as listed.
+    /// on-demand, each as listed. [`share_equal_rungs`] orders the pools of one rung.
     pub fn rungs(&self) -> impl Iterator<Item = &Pool> {
         let by_kind = |kind| self.ladder.iter().filter(move |pool| pool.kind == kind);
         by_kind(PoolKind::Provisioned).chain(by_kind(PoolKind::OnDemand))
@@ -85,79 +95,41 @@ impl Model {
     }
 
     /// Returns the tokenizer for estimating the input: the configured tokenizer, or the one that
-    /// the ids of the pools determine. If they determine several, it is one whose estimate is not
-    /// lower.
+    /// the ids of the pools determine. If they determine several, or a substitute has another, it
+    /// is one whose estimate is not lower.
     pub fn tokenizer(&self) -> Tokenizer {
-        let known = || self.ladder.iter().filter_map(|pool| Tokenizer::for_model_id(&pool.model_id));
-        self.tokenizer.or_else(|| known().reduce(Tokenizer::max)).unwrap_or(Tokenizer::Unknown)
+        let known = self.own_pools().filter_map(|pool| Tokenizer::for_model_id(&pool.model_id));
+        let own = self.tokenizer.or_else(|| known.reduce(Tokenizer::max)).unwrap_or(Tokenizer::Unknown);
+        let of_substitute = |pool: &Pool| Tokenizer::for_model_id(&pool.model_id).unwrap_or(Tokenizer::Unknown);
+        self.substitutes().map(of_substitute).fold(own, Tokenizer::max)
     }
 
     /// Returns the format of the bodies for InvokeModel: the configured format, or the one that the
-    /// ids of the pools determine, if they agree.
+    /// ids of the pools determine, if they agree. A substitute may have another.
     pub fn format(&self) -> Option<Format> {
-        let mut known = self.ladder.iter().filter_map(|pool| Format::for_model_id(&pool.model_id));
+        let mut known = self.own_pools().filter_map(|pool| Format::for_model_id(&pool.model_id));
         self.format.or_else(|| {
             let first = known.next()?;
             known.all(|format| format == first).then_some(first)
         })
     }
 
-    /// Returns the errors in this entry, each as `field: what would be right`; empty if it is
-    /// valid.
-    pub fn check(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        validate::name("name", &self.name, 128, "._:-", &mut wrong);
-        for alias in &self.aliases {
-            validate::name("aliases", alias, MAX_MODEL_ID, "._:/-", &mut wrong);
-        }
-        validate::range("max_output_tokens", self.max_output_tokens, 1..=validate::MAX_AMOUNT, &mut wrong);
-        validate::range("timeout_ms", self.timeout, MIN_TIMEOUT..=MAX_TIMEOUT, &mut wrong);
-        if self.ladder.is_empty() {
-            wrong.push("ladder: must have at least one pool".to_owned());
-        }
-        let mut names = HashSet::new();
-        for (rung, pool) in self.ladder.iter().enumerate() {
-            pool.check(&format!("ladder[{rung}]"), &mut wrong);
-            if !names.insert(&pool.name) {
-                wrong.push(format!("ladder[{rung}].name: {:?} is the name of an earlier pool too", pool.name));
-            }
-        }
-        wrong
+    /// Returns the pools that are this model, as listed.
+    pub fn own_pools(&self) -> impl Iterator<Item = &Pool> {
+        self.ladder.iter().filter(|pool| !pool.substitute)
+    }
+
+    /// Returns the pools that are other models, as listed.
+    pub fn substitutes(&self) -> impl Iterator<Item = &Pool> {
+        self.ladder.iter().filter(|pool| pool.substitute)
+    }
+
+    /// Whether the conversation that a request belongs to can change the order of the pools.
+    pub fn depends_on_conversation(&self) -> bool {
+        self.ladder.iter().filter(|pool| pool.kind == PoolKind::OnDemand).count() > 1
+            || self.ladder.iter().any(|pool| pool.rung.is_some())
     }
 }
-
-impl Pool {
-    fn check(&self, field: &str, wrong: &mut Vec<String>) {
-        validate::name(&format!("{field}.name"), &self.name, 64, "._-", wrong);
-        validate::name(&format!("{field}.model_id"), &self.model_id, MAX_MODEL_ID, "._:/-", wrong);
-        if let Some(region) = &self.region {
-            validate::name(&format!("{field}.region"), region, 32, "-", wrong);
-        }
-        if let Some(ServiceTier::Unknown(tier)) = &self.service_tier {
-            wrong.push(format!("{field}.service_tier: {tier:?} must be one of default, flex, priority, reserved"));
-        }
-        validate::limits(&format!("{field}.limits"), &self.limits, wrong);
-        validate::burst(&format!("{field}.burst"), &self.burst, wrong);
-        validate::range(format_args!("{field}.excess_percent"), self.excess_percent, 1..=100, wrong);
-        validate::range(format_args!("{field}.burndown"), self.burndown, 1..=100, wrong);
-        validate::prices(&format!("{field}.prices"), &self.prices, wrong);
-        let timeouts = [("first_byte_timeout_ms", self.first_byte_timeout), ("idle_timeout_ms", self.idle_timeout)];
-        for (name, timeout) in timeouts {
-            validate::range(format_args!("{field}.{name}"), timeout, MIN_TIMEOUT..=MAX_TIMEOUT, wrong);
-        }
-    }
-}
-
-/// Maximum length of the `modelId` of a Converse call (Amazon Bedrock API Reference, "Converse").
-const MAX_MODEL_ID: usize = 2048;
-
-/// Minimum timeout of a call.
-const MIN_TIMEOUT: Millis = Millis::from_s(1);
-
-/// Maximum timeout of a call: a Lambda function ends after 15 minutes.
-pub const MAX_TIMEOUT: Millis = Millis::from_s(15 * 60);
-
-const _: () = assert!(MAX_TIMEOUT.as_ms() <= quota::MAX_CALL.as_ms(), "longer calls would exceed the day's bound");
 
 /// One source of model capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -172,6 +144,19 @@ pub struct Pool {
     /// Region to call; absent means the broker's own region.
     #[serde(default)]
     pub region: Option<String>,
+    /// Scope of the profile; absent if `model_id` shows it.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub scope: Option<ProfileScope>,
+    /// Rung that it shares with the pools of its kind that have the same number. They are equal,
+    /// and divide the requests by their health ([`share_equal_rungs`]). If absent, the pool is a
+    /// rung by itself. The order of the rungs is the order of the list; the numbers only ascend
+    /// with it.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub rung: Option<u16>,
+    /// Whether it is another model, which answers in place of the listed one. Callers see it in
+    /// `x-spillway-substitute`.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub substitute: bool,
     /// Service tier to request from Bedrock.
     #[serde(default)]
     pub service_tier: Option<ServiceTier>,
@@ -235,6 +220,18 @@ impl Pool {
         Burst { tokens_s: self.burst.tokens_s.unwrap_or(DEFAULT_CARRY_BURST_S), carries_over: true, ..burst }
     }
 
+    /// Returns where Bedrock may process what this pool is called with; `None` if that is not
+    /// known.
+    pub fn scope(&self) -> Option<ProfileScope> {
+        ProfileScope::for_model_id(&self.model_id).or_else(|| self.scope.clone())
+    }
+
+    /// Returns the name of its model for callers, if it is a substitute: the id, without an ARN and
+    /// its account number. If an ARN does not name a model, the name of the pool has to do.
+    pub fn substitute_name(&self) -> Option<&str> {
+        self.substitute.then(|| model_name(&self.model_id).unwrap_or(&self.name))
+    }
+
     /// Returns the price of its tier as a multiple of the default tier's.
     fn tier_price(&self) -> f64 {
         self.service_tier.as_ref().map_or(1.0, ServiceTier::price)
@@ -289,108 +286,4 @@ pub enum PoolKind {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn model(json: serde_json::Value) -> Model {
-        serde_json::from_value(json).expect("a model")
-    }
-
-    #[test]
-    fn a_model_needs_a_name_and_a_pool() {
-        let least = model(serde_json::json!({
-            "name": "claude:sonnet-4.5",
-            "ladder": [{"name": "pt", "kind": "provisioned",
-                "model_id": "arn:aws:bedrock:eu-west-1:123456789012:provisioned-model/abc"}],
-        }));
-        assert_eq!(least.check(), Vec::<String>::new());
-        assert_eq!(
-            model(serde_json::json!({"name": "m", "ladder": []})).check(),
-            ["ladder: must have at least one pool"]
-        );
-    }
-
-    #[test]
-    fn all_errors_are_reported_together() {
-        let wrong = model(serde_json::json!({
-            "name": "",
-            "aliases": ["has space"],
-            "max_output_tokens": 0,
-            "timeout_ms": 999,
-            "ladder": [
-                {"name": "a", "kind": "provisioned", "model_id": "m", "burndown": 0, "service_tier": "fast"},
-                {"name": "a", "kind": "on_demand", "model_id": "", "region": "eu west",
-                    "limits": {"in_flight": 0}, "prices": {"input": -0.5}},
-            ],
-        }))
-        .check();
-        let expected = [
-            r#"name: "" must be 1 to 128 of a-z A-Z 0-9 . _ : -"#,
-            r#"aliases: "has space" must be 1 to 2048 of a-z A-Z 0-9 . _ : / -"#,
-            "max_output_tokens: 0 must be 1 to 1000000000000",
-            "timeout_ms: 999 must be 1000 to 900000",
-            r#"ladder[0].service_tier: "fast" must be one of default, flex, priority, reserved"#,
-            "ladder[0].burndown: 0 must be 1 to 100",
-            r#"ladder[1].model_id: "" must be 1 to 2048 of a-z A-Z 0-9 . _ : / -"#,
-            r#"ladder[1].region: "eu west" must be 1 to 32 of a-z A-Z 0-9 -"#,
-            "ladder[1].limits.in_flight: 0 admits nothing; leave it out for no limit",
-            "ladder[1].prices.input: -0.5 must be 0 to 1000000",
-            r#"ladder[1].name: "a" is the name of an earlier pool too"#,
-        ];
-        assert_eq!(wrong, expected);
-    }
-
-    #[test]
-    fn the_tokenizer_is_configured_or_follows_from_the_pools() {
-        let tokenizer = |fields: serde_json::Value, ids: &[&str]| {
-            let pool = |id| serde_json::json!({"name": id, "kind": "on_demand", "model_id": id});
-            let mut json = serde_json::json!({"name": "m", "ladder": ids.iter().map(pool).collect::<Vec<_>>()});
-            json.as_object_mut().expect("an object").extend(fields.as_object().expect("fields").clone());
-            model(json).tokenizer()
-        };
-        let provisioned = "arn:aws:bedrock:eu-west-1:123456789012:provisioned-model/abc";
-        let (opus_4_6, opus_4_7, nova) =
-            ("anthropic.claude-opus-4-6-v1", "us.anthropic.claude-opus-4-7", "amazon.nova-lite-v1:0");
-        let nothing = serde_json::json!({});
-        assert_eq!(tokenizer(serde_json::json!({"tokenizer": "qwen3"}), &[nova]), Tokenizer::Qwen3);
-        assert_eq!(tokenizer(nothing.clone(), &[provisioned, nova]), Tokenizer::Amazon);
-        assert_eq!(tokenizer(nothing.clone(), &[opus_4_6, opus_4_7]), Tokenizer::Claude47);
-        assert_eq!(tokenizer(nothing.clone(), &[opus_4_7, nova]), Tokenizer::Unknown);
-        assert_eq!(tokenizer(nothing, &[provisioned]), Tokenizer::Unknown);
-    }
-
-    #[test]
-    fn work_that_can_wait_takes_the_cheapest_pool_first() {
-        let pool = |name: &str, kind: &str, tier: Option<&str>, price: f64| {
-            serde_json::json!({"name": name, "kind": kind, "model_id": "m", "service_tier": tier,
-                "prices": {"input": price, "output": 5.0 * price}})
-        };
-        let names = |pools: &[serde_json::Value]| -> Vec<String> {
-            let model = model(serde_json::json!({"name": "m", "ladder": pools}));
-            model.rungs_by_price().into_iter().map(|pool| pool.name.clone()).collect()
-        };
-        let (default, profile) = (pool("default", "on_demand", None, 1.0), pool("profile", "on_demand", None, 1.1));
-        let (flex, paid) = (pool("flex", "on_demand", Some("flex"), 0.5), pool("paid", "provisioned", None, 0.0));
-        let listed = [profile, default.clone(), flex.clone(), paid.clone(), pool("equal", "on_demand", None, 1.0)];
-        assert_eq!(names(&listed), ["paid", "flex", "default", "equal", "profile"]);
-        let unpriced = [
-            pool("urgent", "on_demand", Some("priority"), 0.0),
-            default,
-            pool("free", "on_demand", None, 0.0),
-            pool("patient", "on_demand", Some("flex"), 0.0),
-            paid,
-        ];
-        assert_eq!(names(&unpriced), ["paid", "patient", "default", "free", "urgent"]);
-    }
-
-    #[test]
-    fn a_price_that_is_not_a_number_is_refused() {
-        for price in [f64::NAN, f64::INFINITY] {
-            let mut model = model(serde_json::json!({
-                "name": "m", "ladder": [{"name": "a", "kind": "on_demand", "model_id": "m"}],
-            }));
-            model.ladder[0].prices.cache_write = price;
-            assert_eq!(model.check().len(), 1, "{price}");
-        }
-    }
-}
+mod tests;

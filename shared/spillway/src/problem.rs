@@ -126,6 +126,13 @@ pub struct SkippedPool {
     pub is_called: bool,
 }
 
+impl SkippedPool {
+    /// A pool that was not called, for this reason in one word.
+    pub fn passed_over(pool: &str, reason: &'static str) -> Self {
+        Self { pool: pool.to_owned(), reason, error: None, is_called: false }
+    }
+}
+
 /// The pools that did not take a request, in the order in which they were tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SkippedPools {

@@ -6,6 +6,7 @@ pub mod endpoint;
 mod event_type;
 mod guardrail;
 mod key;
+mod residency;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,7 @@ pub use endpoint::{Endpoint, Secret};
 pub use event_type::EventType;
 pub use guardrail::{GuardrailGrant, GuardrailUnits};
 pub use key::{ApiKey, KeyRecord};
+pub use residency::Residency;
 
 use crate::{
     quota::{Allowance, Burst, BurstSettings, Limits, MAX_BURST_S, ReserveSettings},
@@ -68,6 +70,13 @@ pub struct Tenant {
     /// Public names of the models that it may call; empty means all.
     #[serde(default)]
     pub models: Vec<String>,
+    /// Where its data may go. The residency of its parent holds as well.
+    #[serde(default, skip_serializing_if = "validate::is_default")]
+    pub residency: Residency,
+    /// Whether another model may answer its requests, where a ladder has a substitute. What its
+    /// parent refuses is refused as well.
+    #[serde(default = "default_substitutes", skip_serializing_if = "is_default_substitutes")]
+    pub substitutes: bool,
     /// Buckets of S3 that its requests may name; none by default. Bedrock reads an object with the
     /// rights of the broker.
     #[serde(default, skip_serializing_if = "validate::is_default")]
@@ -124,6 +133,15 @@ fn default_max_tokens() -> u64 {
     1024
 }
 
+fn default_substitutes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_default_substitutes(substitutes: &bool) -> bool {
+    *substitutes == default_substitutes()
+}
+
 fn default_job_ttl_s() -> u64 {
     24 * 60 * 60
 }
@@ -159,6 +177,7 @@ impl Tenant {
         for model in &self.models {
             validate::name("models", model, 128, "._:-", &mut wrong);
         }
+        self.residency.check(&mut wrong);
         for bucket in self.buckets.iter().filter(|bucket| !bucket::is_bucket(bucket)) {
             wrong.push(format!("buckets: {bucket:?} must be the name of an S3 bucket: 3 to 63 of a-z 0-9 . -"));
         }
@@ -306,6 +325,7 @@ mod tests {
             "max_stored_bytes": 1_000_000_000_001_u64,
             "other_requests_per_minute": 0,
             "models": ["good", "not/good"],
+            "residency": {"regions": ["eu west"], "scopes": []},
             "buckets": ["good-bucket", "s3://bucket"],
             "guardrails": [{"id": "abc123"}, {"id": "ABC"}],
         }))
@@ -324,6 +344,8 @@ mod tests {
             "max_stored_bytes: 1000000000001 must be 1 to 1000000000000",
             "other_requests_per_minute: 0 must be 1 to 1000000000000",
             r#"models: "not/good" must be 1 to 128 of a-z A-Z 0-9 . _ : -"#,
+            "residency.scopes: an empty list permits nothing; leave it out to permit everything",
+            r#"residency.regions: "eu west" must be 1 to 32 of a-z A-Z 0-9 -"#,
             r#"buckets: "s3://bucket" must be the name of an S3 bucket: 3 to 63 of a-z 0-9 . -"#,
             r#"guardrails.id: "ABC" must be the id or the ARN of a guardrail"#,
         ];

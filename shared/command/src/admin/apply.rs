@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io::Write,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
@@ -13,7 +14,7 @@ use spillway::{
     tenant::Tenant,
 };
 
-use super::file::Entries;
+use super::{file::Entries, residency};
 
 /// A changed entry with its new version, and the number of items that its accounts had before.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,9 @@ pub async fn tenants(registry: &Registry, entries: &Entries, out: &mut impl Writ
     }
     check_parents(&registry.tenants().await?, &entries.tenants)?;
     warn_of_unknown_models(registry, entries, out).await?;
+    let (stored, catalogue) = (registry.tenants().await?, registry.latest_catalogue().await?);
+    let models = entries.models.iter().cloned().map(Arc::new).chain(catalogue.models().cloned());
+    residency::warn(&entries.tenants, &stored, models, registry.own_region(), out)?;
     let mut changes = Vec::new();
     for tenant in &entries.tenants {
         let name = &tenant.name;
@@ -70,6 +74,8 @@ pub async fn models(registry: &Registry, entries: &Entries, out: &mut impl Write
     if !clashes.is_empty() {
         bail!("the file conflicts with models in the registry; nothing was changed:\n{}", clashes.join("\n"));
     }
+    let tenants: Vec<Tenant> = entries.tenants.iter().cloned().chain(registry.tenants().await?).collect();
+    residency::warn(&tenants, &[], entries.models.iter().cloned().map(Arc::new), registry.own_region(), out)?;
     let mut changes = Vec::new();
     for model in &entries.models {
         let name = &model.name;

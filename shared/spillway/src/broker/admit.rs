@@ -98,10 +98,8 @@ pub async fn check(app: &App, request: &ModelRequest) -> Result<(), Problem> {
 impl Payers {
     /// Reads the parent of `tenant`.
     pub async fn for_tenant(app: &App, tenant: Arc<Tenant>) -> Result<Self, Problem> {
-        let Some(name) = &tenant.parent else { return Ok(Self { tenant, parent: None }) };
-        let parent = app.registry.tenant(name).await?;
-        let parent = parent.ok_or_else(|| problems::parent_missing(&tenant.name, name))?;
-        Ok(Self { tenant, parent: Some(parent) })
+        let parent = app.registry.parent_of(&tenant).await?;
+        Ok(Self { tenant, parent })
     }
 
     /// Reads the tenant and the parent again, past the cache.

@@ -27,7 +27,8 @@ pub struct TokenCount {
 /// # Errors
 /// Returns an error if Bedrock rejects the request as invalid.
 pub async fn count_tokens(app: &App, model: &Model, request: &Request) -> Result<TokenCount, Problem> {
-    let counter = model.rungs().find_map(|pool| Some((pool, foundation_model(&pool.model_id)?)));
+    let mut pools = model.rungs().filter(|pool| !pool.substitute);
+    let counter = pools.find_map(|pool| Some((pool, foundation_model(&pool.model_id)?)));
     let Some((pool, model_id)) = counter else { return Ok(estimate(model, request)) };
     match app.models.count_tokens(pool, model_id, &request.input).await {
         Ok(input_tokens) => Ok(TokenCount { input_tokens, is_estimate: false }),

@@ -8,6 +8,7 @@ use crate::{
     problem::Problem,
     quota::{self, Charge, History, Limit, Limits, Observation, ReserveRule, ReserveSettings, Unit, quota_tokens},
     tenant::{RightSizing, Tenant},
+    units::Millis,
     usage::Usage,
 };
 
@@ -89,6 +90,14 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// Returns how long the prompt cache keeps what the request writes or reads.
+    pub fn cache_lifetime(&self) -> Millis {
+        match self.cache_writes {
+            CacheWrites::OneHour => Millis::from_s(3_600),
+            CacheWrites::Nothing | CacheWrites::FiveMinutes => Millis::from_s(300),
+        }
     }
 
     /// Returns the quota tokens per minute that `tenant`, which has reserved `charge`, did not
@@ -180,9 +189,11 @@ pub fn calls(request: &ModelRequest) -> u64 {
 /// Returns what `model` can write to the prompt cache without a cache point in the body. Models
 /// with OpenAI's format cache by themselves; Claude and Nova do not.
 fn uncontrolled_cache_writes(model: &Model) -> CacheWrites {
-    match model.format() {
-        Some(Format::ChatCompletions) => CacheWrites::FiveMinutes,
-        _ => CacheWrites::Nothing,
+    let caches = |format: Option<Format>| format == Some(Format::ChatCompletions);
+    let mut of_substitutes = model.substitutes().map(|pool| Format::for_model_id(&pool.model_id));
+    match caches(model.format()) || of_substitutes.any(|format| format.is_none() || caches(format)) {
+        true => CacheWrites::FiveMinutes,
+        false => CacheWrites::Nothing,
     }
 }
 

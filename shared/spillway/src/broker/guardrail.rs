@@ -98,6 +98,7 @@ fn charge(grant: &GuardrailGrant, units: GuardrailUnits) -> Charge {
 
 async fn reserve(app: &App, tenant: Arc<Tenant>, charge: Charge, deadline: UnixMs) -> Result<Reserved, Problem> {
     let payers = Payers::for_tenant(app, tenant).await?;
+    check_region(app, &payers)?;
     check_size(&payers, &charge)?;
     if let Some(reserved) = payers.reserve(app, |_| charge, deadline).await? {
         return Ok(reserved);
@@ -105,6 +106,16 @@ async fn reserve(app: &App, tenant: Arc<Tenant>, charge: Charge, deadline: UnixM
     let payers = payers.reload(app).await?;
     check_size(&payers, &charge)?;
     payers.reserve(app, |_| charge, deadline).await?.ok_or_else(problems::limits_changing)
+}
+
+/// Checks that every payer permits the region of the broker, where the guardrail is applied.
+fn check_region(app: &App, payers: &Payers) -> Result<(), Problem> {
+    let own_region = app.registry.own_region();
+    let mut payers = [Some(&payers.tenant), payers.parent.as_ref()].into_iter().flatten();
+    match payers.find(|payer| !payer.residency.permits_region(own_region)) {
+        Some(payer) => Err(problems::guardrail_not_permitted(&payer.name)),
+        None => Ok(()),
+    }
 }
 
 /// Checks that no payer has a limit that is smaller than the charge.

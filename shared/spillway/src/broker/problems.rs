@@ -92,10 +92,13 @@ pub fn ledger_contended(payer: &str) -> Problem {
     unavailable(message)
 }
 
-/// The organisation of `tenant` does not exist, so its limits are unknown.
-pub fn parent_missing(tenant: &str, parent: &str) -> Problem {
-    error!(tenant, parent, "the parent of a tenant does not exist");
-    unavailable(format!("Tenant {tenant} belongs to {parent}, which does not exist; nothing was charged."))
+/// The setting `residency` of `payer` does not permit the broker's region, where guardrails run.
+pub fn guardrail_not_permitted(payer: &str) -> Problem {
+    let message = format!(
+        "Guardrails are applied in the broker's own region, which the setting residency of tenant {payer} does not \
+         permit."
+    );
+    Problem::new(Kind::Forbidden, message)
 }
 
 /// The tenant was deleted while its request was in progress.

@@ -18,6 +18,7 @@ use crate::{
     health::TrackedCall,
     model::{EventStream, Failure},
     outage::PoolFault,
+    pool::PoolKind,
     problem::Problem,
     telemetry::{RequestEvent, RequestOutcome},
     units::UnixMs,
@@ -52,6 +53,8 @@ pub async fn respond(
     started: UnixMs,
 ) -> Served {
     let pool = routed.pool.name.clone();
+    let substitute = routed.pool.substitute_name().map(str::to_owned);
+    event.substitute.clone_from(&substitute);
     event.attempts = Some(routed.trace.calls);
     event.skipped = routed.trace.skipped.text();
     event.tier = routed.pool.service_tier.as_ref().map(|tier| tier.as_str().to_owned());
@@ -75,7 +78,7 @@ pub async fn respond(
             Reply::Stream { headers, deltas }
         }
     };
-    Served { reply, pool, skipped, max_tokens_set, limit_states }
+    Served { reply, pool, substitute, skipped, max_tokens_set, limit_states }
 }
 
 /// The state of one response.
@@ -156,6 +159,7 @@ impl Responder {
     /// about the pool.
     async fn end(self, usage: Option<Usage>, call_outcome: CallOutcome, fault: Option<PoolFault>) {
         let Self { app, mut settlement, permit, call, mut event, started, .. } = self;
+        remember_cache(&app, &settlement, usage);
         if let Some(permit) = permit {
             permit.release(call_outcome);
         }
@@ -173,5 +177,16 @@ impl Responder {
         }
         event.duration_ms = app.clock.now() - started;
         app.telemetry.record(event);
+    }
+}
+
+/// Remembers the pool whose prompt cache has the conversation, so that its next request goes there.
+/// A substitute is not remembered: the model itself is tried first again.
+fn remember_cache(app: &App, settlement: &Settlement, usage: Option<Usage>) {
+    let Settlement { request, pool, admitted, .. } = settlement;
+    let is_cached = usage.is_some_and(|usage| usage.cache_read_input_tokens + usage.cache_write_input_tokens > 0);
+    let is_eligible = pool.kind == PoolKind::OnDemand && !pool.substitute;
+    if let Some(conversation) = request.conversation.filter(|_| is_cached && is_eligible) {
+        app.prompt_caches.remember(conversation, &pool.name, admitted.plan.cache_lifetime());
     }
 }

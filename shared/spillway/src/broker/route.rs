@@ -71,7 +71,7 @@ pub async fn route<'r>(
     admitted: &Admitted,
     permit: Option<Permit>,
 ) -> Result<Option<Routed<'r>>, Failed> {
-    let (obstacles, trace) = (Obstacles::default(), Trace::default());
+    let (obstacles, trace) = (Obstacles::default(), Trace::new(&request.model));
     let mut attempt = LadderAttempt { app, request, admitted, permit, obstacles, trace };
     match attempt.climb().await {
         Ok(Climbed::Answered(answered)) => {
@@ -126,7 +126,10 @@ impl<'r> LadderAttempt<'_, 'r> {
     async fn climb(&mut self) -> Result<Climbed<'r>, Failed> {
         let kind = if self.request.chat.stream { CallKind::Stream } else { CallKind::Whole };
         let mut last_resorts = Vec::new();
-        for pool in rungs::rungs(self.request).map_err(Failed::unbilled)? {
+        for pool in self.request.model.substitutes().filter(|pool| !rungs::takes_body(self.request, pool)) {
+            self.trace.skip(pool, "format");
+        }
+        for pool in rungs::rungs(self.app, self.request).map_err(Failed::unbilled)? {
             let call = match self.app.health.ask(&self.request.model, pool, kind) {
                 Access::Call(call) => call,
                 Access::PassedOver { outage, is_last_resort, probe } => {
@@ -234,6 +237,10 @@ impl<'r> LadderAttempt<'_, 'r> {
             Failure::Denied(ref denial) => {
                 self.trace.fail(pool, OutageCause::Denied.name(), denial.error.clone());
                 self.obstacles.denied = Some(failure.into_problem());
+            }
+            // The body was made for the model, and may have members that the substitute refuses.
+            Failure::Rejected(_) | Failure::Unsupported(_) if pool.substitute => {
+                self.trace.fail(pool, "rejected", None);
             }
             Failure::Rejected(problem) | Failure::Unsupported(problem) => return Err(Failed::unbilled(problem)),
             Failure::Failed(PoolFault::Certain(OutageCause::Silent), problem) if self.is_passed_on(pool) => {

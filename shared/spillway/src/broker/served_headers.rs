@@ -5,12 +5,14 @@ use http::{HeaderName, HeaderValue};
 use super::Served;
 
 impl Served {
-    /// Returns headers with the pool that answered, the output cap if the caller set none, and the
-    /// parameters without effect (`ignored`, separated by commas).
+    /// Returns headers with the pool that answered, its model if that is a substitute, the output
+    /// cap if the caller set none, and the parameters without effect (`ignored`, separated by
+    /// commas).
     pub fn headers(&self, ignored: &str) -> Vec<(HeaderName, HeaderValue)> {
         let max_tokens = self.max_tokens_set.map(|tokens| tokens.to_string());
         let headers = [
             ("x-spillway-pool", Some(self.pool.as_str())),
+            ("x-spillway-substitute", self.substitute.as_deref()),
             ("x-spillway-max-tokens", max_tokens.as_deref()),
             ("x-spillway-ignored", Some(ignored).filter(|names| !names.is_empty())),
         ];

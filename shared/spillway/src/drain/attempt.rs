@@ -215,6 +215,7 @@ async fn read(app: &App, job: &Job, body: &[u8], times: Option<AttemptTimes>) ->
         stream: chat.stream,
         ..event(job)
     };
+    let conversation = broker::conversation(&tenant, &model, &chat);
     let request = ModelRequest {
         request_id: job.id.clone(),
         class: job.class,
@@ -225,6 +226,7 @@ async fn read(app: &App, job: &Job, body: &[u8], times: Option<AttemptTimes>) ->
         tenant,
         model,
         chat,
+        conversation,
         body_bytes: body.len(),
     };
     Ok(JobRequest { request, api, echo })

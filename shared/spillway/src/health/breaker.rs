@@ -63,6 +63,11 @@ impl CircuitBreaker {
         self.period
     }
 
+    /// Returns when the last outage ended; 0 if there was none.
+    pub fn closed_at(&self) -> UnixMs {
+        self.earlier.1
+    }
+
     /// Returns the outage if no call may be made at `now`. It gives no probe away.
     pub fn open(&self, now: UnixMs) -> Option<Outage> {
         self.outage.filter(|outage| now < outage.until)

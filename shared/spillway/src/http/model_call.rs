@@ -147,6 +147,7 @@ async fn read(
         // The time that the caller waits is spent in the queue.
         WhenFull::Wait => tenant.hold,
     };
+    let conversation = broker::conversation(&tenant, &model, &chat_request);
     let request = ModelRequest {
         request_id: call.head.request_id.clone(),
         // A request that can wait takes no more of a pool than the jobs that wait already.
@@ -158,6 +159,7 @@ async fn read(
         tenant,
         model,
         chat: chat_request,
+        conversation,
         body_bytes: body.len(),
     };
     Ok((request, echo))

@@ -14,12 +14,8 @@ pub const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
 /// # Errors
 /// Returns an error if the registry is unavailable.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let catalogue = app.registry.catalogue().await?;
-    let models: Vec<Value> = catalogue
-        .models()
-        .filter(|model| call.tenant.may_call(&model.name))
-        .map(|model| object(call.head.dialect, &model.name))
-        .collect();
+    let models = app.registry.models_for(&call.tenant).await?;
+    let models: Vec<Value> = models.iter().map(|model| object(call.head.dialect, &model.name)).collect();
     let body = match call.head.dialect {
         Dialect::Anthropic => {
             let id = |model: Option<&Value>| model.map_or(Value::Null, |model| model["id"].clone());

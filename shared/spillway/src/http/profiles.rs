@@ -13,10 +13,10 @@ use crate::{app::App, problem::Problem};
 /// # Errors
 /// Returns an error if the registry is unavailable.
 pub async fn list(app: &App, call: &Call) -> Result<Response<Body>, Problem> {
-    let catalogue = app.registry.catalogue().await?;
+    let models = app.registry.models_for(&call.tenant).await?;
     let is_for_applications = call.head.parts.uri.query().is_some_and(|query| query.contains("type=APPLICATION"));
-    let models = catalogue.models().filter(|model| !is_for_applications && call.tenant.may_call(&model.name));
-    let profiles: Vec<Value> = models.map(|model| profile(&model.name)).collect();
+    let profiles = models.iter().filter(|_| !is_for_applications);
+    let profiles: Vec<Value> = profiles.map(|model| profile(&model.name)).collect();
     Ok(reply::json(&call.head, StatusCode::OK, &json!({ "inferenceProfileSummaries": profiles })))
 }
 

@@ -22,7 +22,8 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Indexes the models by their names, their aliases and the ids of their pools. If an id
+    /// Indexes the models by their names, their aliases and the ids of their pools, without
+    /// substitutes. If an id
     /// belongs to two models, a name takes precedence, then the model whose name sorts first.
     /// [`clashes`](Self::clashes) lists such ids.
     pub fn new(models: impl IntoIterator<Item = Model>) -> Self {
@@ -77,7 +78,7 @@ impl Catalogue {
 }
 
 fn aliases_and_pool_ids(model: &Model) -> impl Iterator<Item = &str> {
-    model.aliases.iter().map(String::as_str).chain(model.ladder.iter().map(|pool| pool.model_id.as_str()))
+    model.aliases.iter().map(String::as_str).chain(model.own_pools().map(|pool| pool.model_id.as_str()))
 }
 
 #[cfg(test)]
@@ -113,6 +114,17 @@ mod tests {
             [r#""b" means model "b" and model "a""#, r#""shared" means model "a" and model "b""#]
         );
         assert_eq!(catalogue.resolve("b").expect("by name").name, "b");
+    }
+
+    #[test]
+    fn the_id_of_a_substitute_is_no_name_of_the_model() {
+        let mut with_substitute = model("a", &[], &["id-a", "id-b"]);
+        with_substitute.ladder[1].substitute = true;
+        let alone = Catalogue::new([with_substitute.clone()]);
+        assert!(alone.resolve("id-a").is_some() && alone.resolve("id-b").is_none());
+        let both = Catalogue::new([with_substitute, model("b", &[], &["id-b"])]);
+        assert_eq!(both.resolve("id-b").expect("the model itself").name, "b");
+        assert_eq!(both.clashes(), Vec::<String>::new());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
 use serde::de::DeserializeOwned;
+use tracing::error;
 
 pub use rows::Written;
 use rows::{RegistryRows, RowKey};
@@ -18,7 +19,7 @@ use crate::{
     clock::Clock,
     connections::spawn_for_caller,
     pool::{Catalogue, Model},
-    problem::Problem,
+    problem::{Kind, Problem},
     tenant::{ApiKey, CallerRecord, Endpoint, KeyRecord, Tenant},
     units::Millis,
 };
@@ -45,6 +46,8 @@ pub struct Registry {
     catalogue: Arc<Cache<Catalogue>>,
     unknown_reads: Arc<Mutex<UnknownReads>>,
     clock: Clock,
+    /// Region of this process, which pools without a region are called in.
+    own_region: Option<Arc<str>>,
 }
 
 impl Registry {
@@ -59,7 +62,18 @@ impl Registry {
             catalogue: Arc::new(Cache::new(1, cache_ttl, clock.clone())),
             unknown_reads: Arc::default(),
             clock,
+            own_region: None,
         }
+    }
+
+    /// Returns the registry for a process in `region`.
+    pub fn in_region(self, region: Option<&str>) -> Self {
+        Self { own_region: region.map(Arc::from), ..self }
+    }
+
+    /// Region of this process; `None` if it is not known.
+    pub fn own_region(&self) -> Option<&str> {
+        self.own_region.as_deref()
     }
 
     /// Returns the tenant of an API key, or `None` if the key is unknown, revoked or expired.
@@ -124,16 +138,43 @@ impl Registry {
         self.recent_catalogue(Millis::ZERO).await
     }
 
-    /// Returns the model with this `id`, if `tenant` may call it.
+    /// Returns the parent of `tenant`, if it has one.
     ///
     /// # Errors
-    /// Returns an error if the registry is unavailable, the model does not exist, or `tenant` may
-    /// not call it.
+    /// Returns an error if the registry is unavailable, or the parent does not exist.
+    pub async fn parent_of(&self, tenant: &Tenant) -> Result<Option<Arc<Tenant>>, Problem> {
+        let Some(name) = &tenant.parent else { return Ok(None) };
+        let parent = self.tenant(name).await?;
+        parent.map(Some).ok_or_else(|| parent_missing(&tenant.name, name))
+    }
+
+    /// Returns the model with this `id`, if `tenant` may call it, with only the pools that `tenant`
+    /// and its parent permit.
+    ///
+    /// # Errors
+    /// Returns an error if the registry is unavailable, the model does not exist, `tenant` may not
+    /// call it, or no pool is permitted.
     pub async fn model_for(&self, tenant: &Tenant, id: &str) -> Result<Arc<Model>, Problem> {
-        if let Ok(model) = self.catalogue().await?.resolve_for(tenant, id) {
-            return Ok(model);
-        }
-        self.recent_catalogue(MAX_UNKNOWN_AGE).await?.resolve_for(tenant, id)
+        let model = match self.catalogue().await?.resolve_for(tenant, id) {
+            Ok(model) => model,
+            Err(_) => self.recent_catalogue(MAX_UNKNOWN_AGE).await?.resolve_for(tenant, id)?,
+        };
+        let parent = self.parent_of(tenant).await?;
+        model.permitted_to(&payers(tenant, parent.as_deref()), self.own_region())
+    }
+
+    /// Returns the models that `tenant` may call and of which it may use a pool, sorted by name.
+    ///
+    /// # Errors
+    /// Returns an error if the registry is unavailable, or the parent of `tenant` does not exist.
+    pub async fn models_for(&self, tenant: &Tenant) -> Result<Vec<Arc<Model>>, Problem> {
+        let parent = self.parent_of(tenant).await?;
+        let catalogue = self.catalogue().await?;
+        let callable = catalogue.models().filter(|model| tenant.may_call(&model.name));
+        let permitted = |model: &Arc<Model>| {
+            Arc::clone(model).permitted_to(&payers(tenant, parent.as_deref()), self.own_region()).ok()
+        };
+        Ok(callable.filter_map(permitted).collect())
     }
 
     async fn recent_catalogue(&self, max_age: Millis) -> Result<Arc<Catalogue>, RegistryError> {
@@ -310,4 +351,15 @@ impl Registry {
         callers.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(callers)
     }
+}
+
+fn payers<'a>(tenant: &'a Tenant, parent: Option<&'a Tenant>) -> Vec<&'a Tenant> {
+    [Some(tenant), parent].into_iter().flatten().collect()
+}
+
+/// The organisation of `tenant` does not exist, so its limits and its residency are unknown.
+fn parent_missing(tenant: &str, parent: &str) -> Problem {
+    error!(tenant, parent, "the parent of a tenant does not exist");
+    let message = format!("Tenant {tenant} belongs to {parent}, which does not exist; nothing was charged.");
+    Problem { retry_after: Some(Millis::from_s(1)), ..Problem::new(Kind::Unavailable, message) }
 }

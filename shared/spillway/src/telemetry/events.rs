@@ -62,6 +62,8 @@ pub struct RequestEvent {
     pub route: Option<&'static str>,
     pub model: Option<String>,
     pub pool: Option<String>,
+    /// The name of the pool's model, if that is a substitute for the requested one.
+    pub substitute: Option<String>,
     /// Service tier of the pool, if it has one.
     pub tier: Option<String>,
     pub class: Option<&'static str>,

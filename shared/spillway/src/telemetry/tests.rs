@@ -51,6 +51,7 @@ fn full_event() -> RequestEvent {
         route: Some("POST /v1/messages"),
         model: Some("sonnet".into()),
         pool: Some("provisioned".into()),
+        substitute: None,
         tier: Some("flex".into()),
         class: Some("standard"),
         outcome: RequestOutcome::Answered,

@@ -3,7 +3,7 @@
 use crate::{
     broker::{ModelRequest, estimate, outages::MetOutage, problems},
     outage::Outage,
-    pool::Pool,
+    pool::{Model, Pool},
     problem::{BedrockErrorCode, Problem, SkippedPool, SkippedPools},
     units::{Millis, UnixMs},
 };
@@ -22,21 +22,22 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// Starts with the pools that the tenant of the request may not use.
+    pub(super) fn new(model: &Model) -> Self {
+        let skipped = SkippedPools { pools: model.withheld.clone(), is_whole_ladder: false };
+        Self { skipped, ..Self::default() }
+    }
+
     /// Notes that `pool` was not called, for this reason in one word.
     pub(super) fn skip(&mut self, pool: &Pool, reason: &'static str) {
-        self.skipped.pools.push(passed_over(pool, reason));
+        self.skipped.pools.push(SkippedPool::passed_over(&pool.name, reason));
     }
 
     /// Notes that the call of `pool` failed, for this reason in one word, and the error that
     /// Bedrock named.
     pub(super) fn fail(&mut self, pool: &Pool, reason: &'static str, error: Option<BedrockErrorCode>) {
-        self.skipped.pools.push(SkippedPool { error, is_called: true, ..passed_over(pool, reason) });
+        self.skipped.pools.push(SkippedPool { error, is_called: true, ..SkippedPool::passed_over(&pool.name, reason) });
     }
-}
-
-/// A pool that is not called, for this reason in one word.
-pub(super) fn passed_over(pool: &Pool, reason: &'static str) -> SkippedPool {
-    SkippedPool { pool: pool.name.clone(), reason, error: None, is_called: false }
 }
 
 /// The reasons why the pools so far did not take the request.
