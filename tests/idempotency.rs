@@ -253,7 +253,7 @@ async fn an_idempotency_key_belongs_to_one_request_of_one_tenant() {
         assert!(refused.status == 400 && refused.text().contains("Idempotency-Key"), "{}", refused.text());
     }
     assert!(is_replayed(&ask("t", CHAT, &chat(5, 500), "\"one\"").await), "the quoted form of the IETF draft");
-    assert_eq!(observed.outcomes(), ["answered", "answered", "failed", "failed", "failed", "replayed"]);
+    assert_eq!(observed.outcomes(), ["answered", "answered", "invalid", "invalid", "invalid", "replayed"]);
 }
 
 #[tokio::test]

@@ -24,8 +24,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Check {
-    /// Run jobs despite throttling, errors, cut streams, killed drains, skewed clocks, and a
-    /// failing store and queue, and account for every job and every token
+    /// Run jobs despite throttling, errors, cut streams, failing pools, killed drains, skewed
+    /// clocks, and a failing store and queue, and account for every job and every token
     Chaos(chaos::Args),
     /// Measure how long small tenants wait while another tenant floods the queue, and without it
     Fairness(fairness::Args),

@@ -31,7 +31,8 @@ pub struct Figures {
     /// 95th percentile of the answers before the outage, and after a broker has noticed it.
     pub healthy_p95: Duration,
     pub outage_p95: Duration,
-    /// Time from the end of the outage until each broker used the pool again; `None` if one did not.
+    /// Time from the end of the outage until each broker used the pool again; `None` if one did
+    /// not.
     pub recovered: Option<Duration>,
 }
 
@@ -41,6 +42,8 @@ pub struct Figures {
 /// Returns an error if a process does not answer.
 pub async fn run(deployment: &Deployment, fault: Fault, phases: Phases, callers: u64) -> anyhow::Result<Figures> {
     let running = Callers::start(deployment, callers)?;
+    // As many jobs as during the outage, so that both phases have the same load.
+    let before = Jobs::submit(deployment).await?;
     tokio::time::sleep(phases.healthy).await;
     let began = Instant::now();
     fault.begin(deployment).await?;
@@ -52,7 +55,7 @@ pub async fn run(deployment: &Deployment, fault: Fault, phases: Phases, callers:
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let requests = running.stop().await;
-    let jobs = jobs.settle().await?;
+    let jobs = before.settle().await?.plus(jobs.settle().await?);
     let billed_twice = account::billed_twice(deployment).await?;
     let noticed_at: Vec<_> = deployment.brokers.iter().map(|broker| broker.first_outage(began)).collect();
     Ok(evaluate(&requests, (began, ended), &noticed_at, jobs, billed_twice))

@@ -34,6 +34,17 @@ pub struct JobsEnded {
     pub open: usize,
 }
 
+impl JobsEnded {
+    /// Returns the sum.
+    pub fn plus(self, added: Self) -> Self {
+        Self {
+            succeeded: self.succeeded + added.succeeded,
+            failed: self.failed + added.failed,
+            open: self.open + added.open,
+        }
+    }
+}
+
 impl Jobs {
     /// Sends background responses and a batch.
     ///

@@ -17,6 +17,7 @@ mod tokens;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use faults::Outages;
 use kills::Killer;
 
 use super::{
@@ -56,6 +57,24 @@ pub struct Args {
 /// Models: a model with Claude's native format, a model with Converse, and a model with two pools.
 const MODELS: [&str; 3] = ["claude", "nova", "laddered"];
 
+/// Bedrock ids of their pools.
+const POOLS: [&str; 4] = [
+    "anthropic.claude-sonnet-4-5-20250929-v1:0",
+    "us.amazon.nova-micro-v1:0",
+    "us.amazon.nova-lite-v1:0",
+    "amazon.nova-lite-v1:0",
+];
+
+/// A model whose only pool always fails, and the Bedrock id of the pool.
+const GONE: &str = "gone";
+const GONE_POOL: &str = "us.amazon.nova-pro-v1:0";
+
+/// One of this many requests asks for the model whose pool always fails.
+const ONE_OF_GONE: u64 = 20;
+
+/// Time in seconds after which a job whose pools keep failing ends.
+const MAX_FAILING_S: u64 = 60;
+
 /// Timeout of the models in milliseconds. It is short so that the leases of a killed drain's jobs
 /// expire soon.
 const TIMEOUT_MS: u64 = 10_000;
@@ -73,6 +92,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
             .await?;
     deployment.advance_stand_ins(kills::STORE_AHEAD_MS).await?;
     faults::inject(&deployment, args).await?;
+    let outages = Outages::begin(&deployment, args.seed);
     let killer = Killer::start(&deployment, args)?;
     let submitted = submission::submit(&deployment, args, &tenants).await?;
     let submitted_s = began.elapsed().as_secs_f64();
@@ -80,6 +100,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let late = deployment.client.settle(&tenants, Duration::from_secs(args.patience_s)).await;
     let ended_s = began.elapsed().as_secs_f64();
     let killed = killer.stop()?;
+    drop(outages);
     deployment.clear_faults().await?;
     let mut evidence = evidence::gather(&deployment, &tenants, submitted, killed.killed_at_ms.clone()).await?;
     evidence.errors.extend(late.err().map(|late| late.to_string()));
@@ -98,7 +119,10 @@ fn settings(args: &Args, tenants: &[String]) -> Settings {
     // A full burst would answer most requests before any overflows.
     let fields = |number: usize| {
         let in_flight = if number.is_multiple_of(3) { "limits.in_flight = 3\n" } else { "" };
-        format!("{in_flight}limits.requests_per_minute = {per_minute}\nburst.requests_s = 5\n")
+        format!(
+            "job_max_failing_s = {MAX_FAILING_S}\n{in_flight}limits.requests_per_minute = {per_minute}\n\
+             burst.requests_s = 5\n"
+        )
     };
     let settings = tenants
         .iter()
@@ -106,10 +130,12 @@ fn settings(args: &Args, tenants: &[String]) -> Settings {
         .fold(Settings::default(), |settings, (number, name)| settings.tenant(name, &fields(number)));
     let wide = "{ tokens_per_minute = 100_000_000 }";
     let narrow = format!("{{ requests_per_minute = {} }}", (per_minute * args.tenants / 8).max(10));
+    let [claude, nova, first, second] = POOLS;
     settings
-        .model("claude", TIMEOUT_MS, &[("anthropic.claude-sonnet-4-5-20250929-v1:0", wide)])
-        .model("nova", TIMEOUT_MS, &[("us.amazon.nova-micro-v1:0", wide)])
-        .model("laddered", TIMEOUT_MS, &[("us.amazon.nova-lite-v1:0", &narrow), ("amazon.nova-lite-v1:0", wide)])
+        .model("claude", TIMEOUT_MS, &[(claude, wide)])
+        .model("nova", TIMEOUT_MS, &[(nova, wide)])
+        .model("laddered", TIMEOUT_MS, &[(first, &narrow), (second, wide)])
+        .model(GONE, TIMEOUT_MS, &[(GONE_POOL, wide)])
         .simulator("time_to_first_token_ms = 20\ntokens_per_second = 500\ncall_log = true")
         .queue_faults(&format!(
             "duplicate_permille = 20\nundeleted_permille = 10\nout_of_order_permille = 50\nseed = {}",

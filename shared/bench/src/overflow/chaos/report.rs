@@ -65,6 +65,10 @@ fn jobs(evidence: &Evidence, reconciliation: &Reconciliation) -> Vec<String> {
             failures.push(format!("job {} is {} and has no stored result", observed.job.id, observed.status));
         }
     }
+    let unexplained = evidence.jobs.values().filter(|observed| {
+        matches!(observed.job.status, JobStatus::Failed | JobStatus::Expired) && observed.job.error.is_none()
+    });
+    failures.extend(unexplained.map(|observed| format!("job {} ended without a reason", observed.job.id)));
     for (status, (count, with_result)) in &by_status {
         row(&format!("ended {status} ({with_result} with a stored result)"), count);
     }
@@ -89,10 +93,15 @@ fn jobs(evidence: &Evidence, reconciliation: &Reconciliation) -> Vec<String> {
     failures
 }
 
+/// Counts the errors of jobs that differ in more than numbers.
 fn reasons(evidence: &Evidence) -> BTreeMap<String, u64> {
     let mut reasons = BTreeMap::new();
-    for error in evidence.jobs.values().filter_map(|observed| observed.job.error.clone()) {
-        *reasons.entry(error).or_default() += 1;
+    for error in evidence.jobs.values().filter_map(|observed| observed.job.error.as_deref()) {
+        let mut reason = error.replace(|char: char| char.is_ascii_digit(), "0");
+        while reason.contains("00") {
+            reason = reason.replace("00", "0");
+        }
+        *reasons.entry(reason).or_default() += 1;
     }
     reasons
 }

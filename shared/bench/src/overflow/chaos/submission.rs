@@ -6,7 +6,7 @@ use anyhow::ensure;
 use fastrand::Rng;
 use futures_util::future::{join_all, try_join_all};
 
-use super::{Args, MODELS};
+use super::{Args, GONE, MODELS, ONE_OF_GONE};
 use crate::overflow::{
     client::{Client, Sent},
     deployment::Deployment,
@@ -78,7 +78,8 @@ async fn submit_for(client: Client, tenant: String, jobs: u64, mut rng: Rng) -> 
 
 fn request(tenant: &str, number: u64, rng: &mut Rng) -> Request {
     let text = format!("Request {number} of {tenant}, {:08x}.", rng.u32(..));
-    Request::mixed(rng.u64(..), &MODELS, text, rng.u64(4..=40))
+    let models: &[&str] = if rng.u64(0..ONE_OF_GONE) == 0 { &[GONE] } else { &MODELS };
+    Request::mixed(rng.u64(..), models, text, rng.u64(4..=40))
 }
 
 impl Submitted {

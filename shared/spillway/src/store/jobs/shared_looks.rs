@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures_util::{
@@ -12,10 +13,17 @@ use futures_util::{
 };
 use tokio::time::Instant;
 
-use crate::{connections::Patience, store::StoreError, units::UnixMs};
+use crate::{
+    connections::{MAX_SILENT_TIME, Patience, TimeLimits},
+    store::StoreError,
+    units::UnixMs,
+};
 
 /// What a look finds: when the first waiting job is ready, if one waits.
 type Found = Result<Option<UnixMs>, StoreError>;
+
+/// Longest wait for a look.
+const LIMITS: TimeLimits = TimeLimits { for_caller: MAX_SILENT_TIME, in_background: Duration::from_secs(20) };
 
 /// The looks in progress, by tenant. Clones share them.
 #[derive(Clone, Default)]
@@ -24,24 +32,23 @@ pub(super) struct SharedLooks {
 }
 
 impl SharedLooks {
-    /// Joins the look in progress for `tenant`, or begins `look`. A joined look that fails uses up
-    /// the patience of each of its callers.
+    /// Joins the look in progress for `tenant`, or begins `look`. A look that fails uses up the
+    /// patience of each of its callers.
     pub(super) async fn join(&self, tenant: &str, look: impl Future<Output = Found> + Send + 'static) -> Found {
         let joined_at = Instant::now();
         let running = self.lock().get(tenant).and_then(WeakShared::upgrade);
-        let is_joined = running.is_some();
         let look = running.unwrap_or_else(|| {
-            let look = look.boxed().shared();
+            // Any of its callers may poll it, so it belongs to none of them.
+            let look = Patience::default().scope(look).boxed().shared();
             if let Some(weak) = look.downgrade() {
                 self.lock().insert(tenant.to_owned(), weak);
             }
             look
         });
-        let found = look.await;
+        let found = LIMITS.apply(look).await?;
         // Its result is not for later requests.
         self.lock().remove(tenant);
-        if is_joined
-            && found.is_err()
+        if found.is_err()
             && let Some(patience) = Patience::current()
         {
             patience.use_up(joined_at.elapsed());
@@ -56,10 +63,7 @@ impl SharedLooks {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering},
-        time::Duration,
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::future::join_all;
 
@@ -95,11 +99,11 @@ mod tests {
             };
             looks.join("t", fails).await.expect_err("silent");
         };
-        let joined = Patience::default();
-        tokio::join!(fail(), async {
+        let (first, joined) = (Patience::default(), Patience::default());
+        tokio::join!(first.clone().scope(fail()), async {
             tokio::time::sleep(Duration::from_millis(500)).await;
             joined.clone().scope(fail()).await;
         });
-        assert_eq!(joined.left(), Duration::from_millis(1_000));
+        assert_eq!((first.left(), joined.left()), (Duration::from_millis(500), Duration::from_millis(1_000)));
     }
 }

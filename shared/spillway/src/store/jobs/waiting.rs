@@ -49,8 +49,8 @@ impl Jobs {
         )
     }
 
-    /// Returns when the first waiting job of `tenant` is ready, if one waits. Jobs that began to wait
-    /// within the last second may be missing.
+    /// Returns when the first waiting job of `tenant` is ready, if one waits. Jobs that began to
+    /// wait within the last second may be missing.
     ///
     /// # Errors
     /// Returns an error if the store is unavailable.
