@@ -56,15 +56,15 @@ pub async fn inject(deployment: &Deployment, args: &Args) -> anyhow::Result<()> 
 pub struct Outages(JoinHandle<()>);
 
 impl Outages {
-    /// Begins outages of pools at random: a few calls in a row fail, so that each process passes the
-    /// pool over and probes it.
+    /// Begins outages of pools at random: a few calls in a row fail, so that each process passes
+    /// the pool over and probes it.
     pub fn begin(deployment: &Deployment, seed: u64) -> Self {
         let (url, mut rng) = (format!("{}/_sim/faults", deployment.endpoints.bedrock_runtime), Rng::with_seed(seed));
         let http = reqwest::Client::new();
         Self(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(OUTAGE_EVERY.mul_f64(2.0 * rng.f64())).await;
-                // The run goes on if a fault is not accepted: the report shows how many calls failed.
+                // The run goes on without a fault that is not accepted. The report counts them.
                 let _ = http.post(&url).json(&outage(&mut rng)).send().await;
             }
         }))
