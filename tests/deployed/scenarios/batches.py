@@ -7,7 +7,7 @@ from broker import ROOT_DOMAIN
 from processes import wait_until
 from scenario import scenario
 
-from .requests import CLAUDE
+from .requests import CLAUDE, polled
 from .upload import create_batch, upload
 
 LINES = 25
@@ -74,8 +74,8 @@ def a_file_that_the_bucket_has_lost_is_not_found(broker):
 
 def ended_batch(broker, batch_id: str, tenant: str = "roomy") -> dict:
     def read():
-        batch = broker.call("GET", f"/v1/batches/{batch_id}", tenant=tenant).expect(200).json()
-        return batch if batch["status"] in ("completed", "failed", "expired", "cancelled") else None
+        batch = polled(broker, f"/v1/batches/{batch_id}", tenant)
+        return batch if batch and batch["status"] in ("completed", "failed", "expired", "cancelled") else None
 
     return wait_until(read, broker.end_timeout_s, f"{batch_id} ends")
 
@@ -87,7 +87,7 @@ def ended_message_batch(broker, count: int) -> dict:
     created = broker.call("POST", PATH, {"requests": requests}).expect(200).json()
 
     def read():
-        batch = broker.call("GET", f"{PATH}/{created['id']}").expect(200).json()
-        return batch if batch["processing_status"] == "ended" else None
+        batch = polled(broker, f"{PATH}/{created['id']}")
+        return batch if batch and batch["processing_status"] == "ended" else None
 
     return wait_until(read, broker.end_timeout_s, f"{created['id']} ends")

@@ -22,14 +22,22 @@ def a_model_that_the_role_may_not_invoke_fails_its_calls(broker):
 
 
 @scenario
-def a_job_that_its_model_refuses_becomes_a_dead_letter(broker):
+def a_job_whose_model_fails_each_attempt_becomes_a_dead_letter(broker):
     """A job that fails for good is failed, and its message is in the dead-letter queue, with the reason."""
+    assert run_in_background(broker, model="failing")["status"] == "failed"
+    letters = wait_until(lambda: dead_letters(broker, "roomy"), 20, "a dead letter is listed")
+    assert "model_error" in letters, letters
+
+
+@scenario
+def a_job_whose_pool_is_denied_ends_with_the_bound_of_its_tenant(broker):
+    """A job waits for a pool that fails only for as many tries as its tenant allows."""
     broker.provoked_denials.append(DENIED)
-    assert run_in_background(broker, model="denied")["status"] == "failed"
-    letters = wait_until(lambda: dead_letters(broker), 20, "a dead letter is listed")
-    assert "roomy" in letters, letters
+    assert run_in_background(broker, tenant="hasty", model="denied")["status"] == "failed"
+    letters = wait_until(lambda: dead_letters(broker, "hasty"), 20, "a dead letter is listed")
+    assert "pools_failed" in letters, letters
 
 
-def dead_letters(broker) -> str:
+def dead_letters(broker, tenant: str) -> str:
     listed = broker.command("jobs", "dlq", "list")
-    return listed if "roomy" in listed else ""
+    return listed if tenant in listed else ""

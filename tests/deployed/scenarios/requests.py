@@ -32,12 +32,21 @@ def submit(broker, tenant: str, path: str, body: dict) -> str:
     raise AssertionError(f"none of {MAX_CALLS_UNTIL_JOB} calls became a job")
 
 
+def polled(broker, path: str, tenant: str = "roomy") -> dict | None:
+    """Reads what may have ended; None if the broker gave up on a store.
+
+    The emulator can be slower than the broker waits, and a client repeats a poll that gets 503.
+    """
+    answer = broker.call("GET", path, tenant=tenant)
+    return None if answer.status == 503 else answer.expect(200).json()
+
+
 def ended_job(broker, tenant: str, location: str) -> dict:
     """Waits until a job has ended, and returns it."""
 
     def read():
-        job = broker.call("GET", "/v1/jobs/" + location.rpartition("/")[2], tenant=tenant).expect(200).json()
-        return job if job["status"] not in ("queued", "running") else None
+        job = polled(broker, "/v1/jobs/" + location.rpartition("/")[2], tenant)
+        return job if job and job["status"] not in ("queued", "running") else None
 
     return wait_until(read, broker.end_timeout_s, f"{location} ends")
 
@@ -46,8 +55,8 @@ def ended_response(broker, response_id: str, tenant: str = "roomy", timeout_s: f
     """Waits until a background response has ended, and returns it."""
 
     def read():
-        found = broker.call("GET", f"/v1/responses/{response_id}", tenant=tenant).expect(200).json()
-        return found if found["status"] not in ("queued", "in_progress") else None
+        found = polled(broker, f"/v1/responses/{response_id}", tenant)
+        return found if found and found["status"] not in ("queued", "in_progress") else None
 
     return wait_until(read, timeout_s or broker.end_timeout_s, f"{response_id} ends")
 
