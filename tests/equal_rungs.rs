@@ -90,13 +90,15 @@ async fn a_conversation_leaves_its_cache_if_the_pool_is_full_and_paid_capacity_s
     let pools =
         pool("a", "on_demand", "a", "") + &pool("b", "on_demand", "b", "") + &pool("paid", "provisioned", "paid", "");
     let deployment = Deployment::start(&deployment("", &pools)).await;
-    let app = deployment.another_app().await;
+    let app = &deployment.world.app;
     let full =
         |ids: &[&str]| -> Vec<Value> { ids.iter().map(|id| json!({ "model_id": id, "throttle": true })).collect() };
     let steps = [(&["a", "paid"][..], "b"), (&["paid"], "b"), (&["b", "paid"], "a"), (&["paid"], "a"), (&[], "paid")];
     for (number, (ids, wanted)) in steps.into_iter().enumerate() {
         deployment.set_model_faults(&full(ids)).await;
-        assert_eq!(served(&deployment, &app, &turn("c", number, "5m")).await.0, wanted, "turn {number}");
+        // A pool that throttles call after call is tried last for up to four seconds.
+        deployment.world.advance(4_000);
+        assert_eq!(served(&deployment, app, &turn("c", number, "5m")).await.0, wanted, "turn {number}");
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use spillway::{config::Config, telemetry::Telemetry};
+use tokio::task::JoinHandle;
 
 use crate::support::{
     Deployment,
@@ -55,6 +56,16 @@ impl TwoPools {
 
     async fn stream(&self) -> Answer {
         self.0.ask(PATH, "t", &streamed()).await
+    }
+
+    /// Makes `first` silent, and lets three streams wait there for 20 seconds.
+    async fn stick(&self) -> Vec<JoinHandle<Answer>> {
+        self.strike(json!({ "silent_ms": 3_600_000 })).await;
+        let request = || self.0.post(PATH, "t", &streamed());
+        let stuck = (0..3).map(|_| ask(&self.0.world.app, request().body(streamed().to_string()))).collect();
+        self.0.simulator_when(|stats| stats["models"]["first"]["in_flight"] == 3).await;
+        self.0.world.advance(20_000);
+        stuck
     }
 
     /// Returns the number of calls to `first`.
@@ -183,15 +194,45 @@ async fn a_pool_at_which_several_calls_wait_too_long_is_passed_over_before_they_
     for _ in 0..3 {
         assert_eq!(pools.stream().await.header("x-spillway-pool"), "first");
     }
-    pools.strike(json!({ "silent_ms": 3_600_000 })).await;
-    let request = || pools.0.post(PATH, "t", &streamed());
-    let stuck: Vec<_> = (0..3).map(|_| ask(&pools.0.world.app, request().body(streamed().to_string()))).collect();
-    let waits = |stats: &Value| stats["models"]["first"]["in_flight"] == 3;
-    pools.0.simulator_when(waits).await;
-    pools.0.world.advance(20_000);
-    let answer = Answer::to(request()).await;
+    let stuck = pools.stick().await;
+    let answer = pools.stream().await;
     assert_eq!((answer.status, answer.header("x-spillway-pool")), (200, "second"));
+    pools.assert_answered_by("second").await;
     stuck.into_iter().for_each(|stuck| stuck.abort());
+}
+
+#[tokio::test]
+async fn a_pool_that_was_silent_is_used_again_while_the_calls_that_it_lost_still_wait() {
+    let pools = TwoPools::start("", json!({ "times": 0, "unavailable": true })).await;
+    for _ in 0..3 {
+        assert_eq!(pools.stream().await.header("x-spillway-pool"), "first");
+    }
+    let stuck = pools.stick().await;
+    pools.recover().await;
+    assert_eq!(pools.stream().await.header("x-spillway-pool"), "second");
+    let is_back = async || pools.stream().await.header("x-spillway-pool") == "first";
+    eventually("a probe shows that the pool works", is_back).await;
+    assert!(stuck.iter().all(|stuck| !stuck.is_finished()));
+    stuck.into_iter().for_each(|stuck| stuck.abort());
+}
+
+#[tokio::test]
+async fn a_pool_that_throttles_call_after_call_is_tried_after_the_others_for_a_moment() {
+    let throttle = json!({ "throttle": true });
+    let pools = TwoPools::start("", throttle.clone()).await;
+    for _ in 0..20 {
+        pools.assert_answered_by("second").await;
+    }
+    let calls = pools.calls().await;
+    assert!((3..=8).contains(&calls), "{calls} calls of 20 tried the pool first");
+
+    // The pool has room again, and the other one has none: it is tried, though last.
+    let mut full = throttle;
+    full["model_id"] = json!("second");
+    pools.0.set_model_faults(&[full]).await;
+    pools.assert_answered_by("first").await;
+    pools.recover().await;
+    pools.assert_answered_by("first").await;
 }
 
 #[tokio::test]

@@ -3,12 +3,14 @@
 //! Each call to a pool is tracked from its start to its end. A failure of the pool opens the pool's
 //! [`CircuitBreaker`]: the next calls go to the next pool. When the outage is over, one call probes
 //! the pool. If a failure is expensive, the probe is a small call that no caller waits for. A pool
-//! at which several calls wait for unusually long is passed over as well ([`FirstBytes`]).
+//! at which several calls wait for unusually long is passed over as well ([`FirstBytes`]). A pool
+//! that throttles one call after the other is tried after the others ([`Throttles`]).
 //!
 //! Processes learn outages from each other, see `broker::outages`.
 
 mod breaker;
 mod first_bytes;
+mod throttles;
 mod weight;
 
 use std::{
@@ -18,6 +20,7 @@ use std::{
 
 pub use breaker::{CircuitBreaker, Permission};
 pub use first_bytes::FirstBytes;
+pub use throttles::Throttles;
 pub use weight::RecentCalls;
 
 use crate::{
@@ -30,8 +33,8 @@ use crate::{
 /// An outage lasts up to this much longer, at random.
 const MAX_JITTER_PERCENT: u64 = 25;
 
-/// Time after which a pool that is probably silent is looked at again.
-const SUSPICION_TIME: Millis = Millis::from_s(1);
+/// Time after which a pool that is still probably silent is probed again.
+const SUSPICION_TIME: Millis = Millis::from_s(5);
 
 /// The health of all pools. Clones share it.
 #[derive(Clone)]
@@ -44,8 +47,10 @@ pub struct PoolHealth {
 #[derive(Default)]
 struct PoolState {
     breaker: CircuitBreaker,
-    streams: FirstBytes,
-    whole_answers: FirstBytes,
+    first_bytes: FirstBytes,
+    /// When the pool may be probed again because it is probably silent.
+    next_suspicion: UnixMs,
+    throttles: Throttles,
     recent: RecentCalls,
 }
 
@@ -77,7 +82,6 @@ pub enum Access {
 pub struct TrackedCall {
     health: PoolHealth,
     key: String,
-    kind: CallKind,
     number: u64,
     sent_at: UnixMs,
     period: u64,
@@ -96,15 +100,21 @@ impl PoolHealth {
         let mut states = self.lock();
         let state = states.entry(key.clone()).or_default();
         let call = |state: &mut PoolState, period, is_probe| {
-            let number = state.first_bytes(kind).start(now);
-            TrackedCall { health: self.clone(), key: key.clone(), kind, number, sent_at: now, period, is_probe }
+            let number = state.start(kind, now);
+            TrackedCall { health: self.clone(), key: key.clone(), number, sent_at: now, period, is_probe }
         };
         match state.breaker.ask(now) {
-            Permission::Call(_) if state.first_bytes(kind).is_silent(now) => Access::PassedOver {
-                outage: Outage { cause: OutageCause::Silent, streak: 1, until: now + SUSPICION_TIME },
-                is_last_resort: true,
-                probe: None,
-            },
+            Permission::Call(period) if state.first_bytes.is_silent(now) => {
+                let is_due = now >= state.next_suspicion;
+                if is_due {
+                    state.next_suspicion = now + SUSPICION_TIME;
+                }
+                Access::PassedOver {
+                    outage: Outage { cause: OutageCause::Silent, streak: 1, until: state.next_suspicion },
+                    is_last_resort: true,
+                    probe: is_due.then(|| call(state, period, false)),
+                }
+            }
             Permission::Call(period) => Access::Call(call(state, period, false)),
             Permission::Probe(period, outage) if outage.cause.is_expensive() => Access::PassedOver {
                 outage,
@@ -123,13 +133,19 @@ impl PoolHealth {
         let (key, now) = (key(model, pool), self.clock.now());
         let mut states = self.lock();
         let state = states.entry(key.clone()).or_default();
-        let (number, period) = (state.first_bytes(kind).start(now), state.breaker.period());
-        TrackedCall { health: self.clone(), key, kind, number, sent_at: now, period, is_probe: false }
+        let (number, period) = (state.start(kind, now), state.breaker.period());
+        TrackedCall { health: self.clone(), key, number, sent_at: now, period, is_probe: false }
     }
 
     /// Returns the outage of `pool`, if it has one now.
     pub fn outage(&self, model: &Model, pool: &Pool) -> Option<Outage> {
         self.lock().get(&key(model, pool))?.breaker.open(self.clock.now())
+    }
+
+    /// Whether `pool` throttles so often that the other pools are tried first.
+    pub fn is_throttling(&self, model: &Model, pool: &Pool) -> bool {
+        let now = self.clock.now();
+        self.lock().get(&key(model, pool)).is_some_and(|state| state.throttles.are_frequent(now))
     }
 
     /// Returns the weight of `pool` among equal pools, at most 1.
@@ -154,10 +170,16 @@ impl PoolHealth {
 }
 
 impl PoolState {
-    fn first_bytes(&mut self, kind: CallKind) -> &mut FirstBytes {
-        match kind {
-            CallKind::Stream => &mut self.streams,
-            CallKind::Whole => &mut self.whole_answers,
+    /// Records that a call is sent at `now`. Returns its number.
+    fn start(&mut self, kind: CallKind, now: UnixMs) -> u64 {
+        self.throttles.start(now);
+        self.first_bytes.start(kind, now)
+    }
+
+    /// Records that the first byte of call `number` came at `now`, unless it came earlier.
+    fn record_first_byte(&mut self, number: u64, now: UnixMs) {
+        if self.first_bytes.record(number, now) {
+            self.throttles.clear();
         }
     }
 }
@@ -166,7 +188,7 @@ impl TrackedCall {
     /// Records the first byte of the answer.
     pub fn record_first_byte(&self) {
         self.update(|state, now| {
-            state.first_bytes(self.kind).record(self.number, now);
+            state.record_first_byte(self.number, now);
             state.breaker.record_first_byte(self.period, now);
         });
     }
@@ -174,7 +196,7 @@ impl TrackedCall {
     /// Records the whole answer.
     pub fn succeed(self) {
         self.update(|state, now| {
-            state.first_bytes(self.kind).record(self.number, now);
+            state.record_first_byte(self.number, now);
             state.breaker.record_success(self.period, now);
             state.recent.record(false, now);
         });
@@ -184,12 +206,16 @@ impl TrackedCall {
     pub fn fail(self, fault: PoolFault) -> Option<Outage> {
         let jitter_percent = fastrand::u64(0..=MAX_JITTER_PERCENT);
         self.update(|state, now| {
-            if fault != PoolFault::None {
+            if matches!(fault, PoolFault::Doubtful | PoolFault::Certain(_)) {
                 state.recent.record(true, now);
             }
-            let is_alone = !state.first_bytes(self.kind).came_since(self.sent_at);
+            let is_alone = !state.first_bytes.came_since(self.sent_at);
             match fault {
                 PoolFault::None => None,
+                PoolFault::Throttled => {
+                    state.throttles.record(self.sent_at, now);
+                    None
+                }
                 // Other calls got their answers meanwhile.
                 PoolFault::Certain(OutageCause::Silent) if !is_alone => {
                     state.breaker.record_doubtful_failure(self.period, now, jitter_percent)
@@ -209,7 +235,7 @@ impl TrackedCall {
 impl Drop for TrackedCall {
     fn drop(&mut self) {
         self.update(|state, _| {
-            state.first_bytes(self.kind).stop(self.number);
+            state.first_bytes.stop(self.number);
             if self.is_probe {
                 state.breaker.abandon_probe(self.period);
             }

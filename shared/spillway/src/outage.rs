@@ -68,8 +68,10 @@ impl OutageCause {
 /// What the failure of a call says about the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolFault {
-    /// Nothing: the failure is the request's, or an ordinary throttle.
+    /// Nothing: the failure is the request's.
     None,
+    /// The pool has no room for the call. It may have room for the next one.
+    Throttled,
     /// The pool answered, but the answer cannot be used. That can be the fault of the request.
     Doubtful,
     /// The pool does not work, for this reason.

@@ -10,6 +10,7 @@ use std::{
 
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
+use reqwest::Response;
 use spillway_command::replay::trace::answer::Reader;
 use tokio::task::JoinHandle;
 
@@ -17,7 +18,7 @@ use super::deployment::Deployment;
 use crate::overflow::request::Request;
 
 /// Pause of a caller between two requests.
-const PAUSE: Duration = Duration::from_millis(40);
+const PAUSE: Duration = Duration::from_millis(400);
 
 /// Time after which a request counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +33,8 @@ pub struct Ended {
     pub broker: usize,
     pub began: Instant,
     pub ended: Instant,
+    /// Id of the request, if it got a response.
+    pub request_id: Option<String>,
     pub outcome: Outcome,
 }
 
@@ -120,22 +123,30 @@ impl Caller {
     async fn send(&self, number: u64) -> Ended {
         let request = Request::mixed(number, &["m"], format!("request {number}"), OUTPUT_TOKENS);
         let began = Instant::now();
-        let outcome = self.outcome(&request).await.unwrap_or(Outcome::Lost);
-        Ended { broker: self.broker, began, ended: Instant::now(), outcome }
+        let post = self.http.post(format!("{}{}", self.url, request.path())).bearer_auth(&self.key);
+        let (request_id, outcome) = match post.json(&request.body()).send().await {
+            Ok(response) => (request_id(&response), Self::outcome(response).await.unwrap_or(Outcome::Lost)),
+            Err(_) => (None, Outcome::Lost),
+        };
+        Ended { broker: self.broker, began, ended: Instant::now(), request_id, outcome }
     }
 
-    async fn outcome(&self, request: &Request) -> reqwest::Result<Outcome> {
-        let post = self.http.post(format!("{}{}", self.url, request.path())).bearer_auth(&self.key);
-        let response = post.json(&request.body()).send().await?;
+    async fn outcome(response: Response) -> reqwest::Result<Outcome> {
         let status = response.status().as_u16();
-        let header = |name: &str| {
-            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
-            value.unwrap_or_default().to_owned()
-        };
+        let header = |name| header(&response, name).unwrap_or_default();
         let (pool, content_type) = (header("x-spillway-pool"), header(CONTENT_TYPE.as_str()));
         let mut reader = Reader::new(&content_type);
         reader.push(response.bytes().await?);
         let is_whole = status == 200 && reader.finish().is_ok();
         Ok(if is_whole { Outcome::Answered { pool } } else { Outcome::Failed { status } })
     }
+}
+
+/// Returns the id that the broker gave the request, in the header of its API.
+fn request_id(response: &Response) -> Option<String> {
+    ["x-request-id", "request-id", "x-amzn-requestid"].into_iter().find_map(|name| header(response, name))
+}
+
+fn header(response: &Response, name: &str) -> Option<String> {
+    response.headers().get(name)?.to_str().ok().map(str::to_owned)
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Phases, account,
+    Phases,
+    account::{self, BilledTwice},
     callers::{Callers, Ended, Outcome},
     deployment::{BROKERS, Deployment},
     fault::Fault,
@@ -25,7 +26,7 @@ pub struct Figures {
     /// Requests without a response, and jobs that did not end.
     pub lost: usize,
     pub jobs: JobsEnded,
-    pub billed_twice: usize,
+    pub billed_twice: BilledTwice,
     /// Time until the last broker noticed the outage; `None` if one did not.
     pub noticed: Option<Duration>,
     /// 95th percentile of the answers before the outage, and after a broker has noticed it.
@@ -56,7 +57,8 @@ pub async fn run(deployment: &Deployment, fault: Fault, phases: Phases, callers:
     }
     let requests = running.stop().await;
     let jobs = before.settle().await?.plus(jobs.settle().await?);
-    let billed_twice = account::billed_twice(deployment).await?;
+    let ids = requests.iter().filter_map(|request| request.request_id.as_deref()).collect();
+    let billed_twice = account::billed_twice(deployment, &ids).await?;
     let noticed_at: Vec<_> = deployment.brokers.iter().map(|broker| broker.first_outage(began)).collect();
     Ok(evaluate(&requests, (began, ended), &noticed_at, jobs, billed_twice))
 }
@@ -66,7 +68,7 @@ fn evaluate(
     (began, ended): (Instant, Instant),
     noticed_at: &[Option<Instant>],
     jobs: JobsEnded,
-    billed_twice: usize,
+    billed_twice: BilledTwice,
 ) -> Figures {
     let is_failed = |request: &&Ended| matches!(request.outcome, Outcome::Failed { .. });
     let failed_of = |broker: usize| {
@@ -126,6 +128,7 @@ mod tests {
             broker,
             began: at(began),
             ended: at(ended),
+            request_id: None,
             outcome: outcome.clone(),
         };
         let near = Outcome::Answered { pool: "near-provisioned".to_owned() };
@@ -146,7 +149,8 @@ mod tests {
         ];
         let noticed = [Some(at(1_050)), Some(at(1_040))];
         let jobs = JobsEnded { succeeded: 5, failed: 0, open: 1 };
-        let figures = evaluate(&requests, (at(1_000), at(2_000)), &noticed, jobs, 3);
+        let billed_twice = BilledTwice { calls: 0, jobs: 3 };
+        let figures = evaluate(&requests, (at(1_000), at(2_000)), &noticed, jobs, billed_twice);
         assert_eq!((figures.requests, figures.failed_in_progress, figures.failed, figures.lost), (11, 1, 2, 2));
         assert_eq!(figures.noticed, Some(Duration::from_millis(50)));
         assert_eq!((figures.healthy_p95, figures.outage_p95), (Duration::from_millis(100), Duration::from_millis(110)));

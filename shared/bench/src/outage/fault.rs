@@ -52,8 +52,7 @@ impl Fault {
         }
     }
 
-    /// Whether pools are passed over while it lasts. A throttle is no outage: each call tries the
-    /// pool again.
+    /// Whether the brokers report it as an outage. Pools that throttle are only tried last.
     pub fn is_outage(self) -> bool {
         self != Self::Throttles
     }

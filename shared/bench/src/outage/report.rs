@@ -25,9 +25,9 @@ pub fn print_header(phases: Phases, callers: u64) {
     );
     println!("broker with the most. p95: of answers after a broker has noticed, as a multiple of before.\n");
     println!(
-        "| The near region | requests | in progress | failed | lost | billed twice | jobs and lines done | noticed | p95 | used again |"
+        "| The near region | requests | in progress | failed | lost | billed twice | jobs and lines done | of them billed twice | noticed | p95 | used again |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
 }
 
 /// Prints the row of a drill.
@@ -35,10 +35,12 @@ pub fn print_row(fault: Fault, figures: &Figures) {
     let Figures { requests, failed_in_progress, failed, lost, billed_twice, jobs, .. } = figures;
     let noticed = if fault.is_outage() { seconds(figures.noticed) } else { "-".to_owned() };
     println!(
-        "| {} | {requests} | {failed_in_progress} | {failed} | {lost} | {billed_twice} | {} of {} | {noticed} | {:.2} | {} |",
+        "| {} | {requests} | {failed_in_progress} | {failed} | {lost} | {} | {} of {} | {} | {noticed} | {:.2} | {} |",
         fault.name(),
+        billed_twice.calls,
         jobs.succeeded,
         jobs.succeeded + jobs.failed + jobs.open,
+        billed_twice.jobs,
         p95_ratio(figures),
         seconds(figures.recovered),
     );
@@ -51,7 +53,7 @@ pub fn missed(fault: Fault, figures: &Figures) -> Vec<String> {
         (figures.failed <= MAX_FAILED, format!("{} failed calls of one broker", figures.failed)),
         (figures.lost == 0, format!("{} requests or jobs lost", figures.lost)),
         (figures.jobs.failed == 0, format!("{} jobs failed", figures.jobs.failed)),
-        (figures.billed_twice == 0, format!("{} requests billed twice", figures.billed_twice)),
+        (figures.billed_twice.calls == 0, format!("{} requests billed twice", figures.billed_twice.calls)),
         (figures.noticed.is_some() || !fault.is_outage(), "a broker did not notice".to_owned()),
         (ratio <= MAX_P95_RATIO, format!("p95 is {ratio:.2} of before")),
         (

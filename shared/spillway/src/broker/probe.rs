@@ -35,7 +35,7 @@ pub fn start(app: &App, model: &Model, pool: &Pool, call: TrackedCall) {
         let fault = answered.err().map_or(PoolFault::None, |failure| failure.fault());
         match fault {
             // Any reply shows that the pool works, even a refusal.
-            PoolFault::None => call.succeed(),
+            PoolFault::None | PoolFault::Throttled => call.succeed(),
             fault => {
                 if let Some(outage) = call.fail(fault) {
                     outages::report(&app, &model, &pool, outage);

@@ -80,7 +80,8 @@ impl Failure {
     pub fn fault(&self) -> PoolFault {
         match self {
             Self::Throttled(Quota::Day) => PoolFault::Certain(OutageCause::DailyQuota),
-            Self::Throttled(Quota::Minute) | Self::Rejected(_) | Self::Unsupported(_) => PoolFault::None,
+            Self::Throttled(Quota::Minute) => PoolFault::Throttled,
+            Self::Rejected(_) | Self::Unsupported(_) => PoolFault::None,
             Self::Denied(_) => PoolFault::Certain(OutageCause::Denied),
             Self::Unavailable(pool) => PoolFault::Certain(pool.cause),
             Self::Failed(fault, _) => *fault,

@@ -81,7 +81,8 @@ pub(super) fn permit_for(
 
 /// Returns the pools that may take the request, in the order in which they are tried. Equal pools
 /// are ordered by the conversation and by their health. The pool that has the conversation in its
-/// prompt cache is the first on-demand pool, unless the cheapest is.
+/// prompt cache is the first on-demand pool, unless the cheapest is. Pools that throttle one call
+/// after the other are the last.
 pub(super) fn rungs<'r>(app: &App, request: &'r ModelRequest) -> Result<Vec<&'r Pool>, Problem> {
     let model = &request.model;
     let is_cheapest_first = request.permit_deadline.is_some();
@@ -107,6 +108,7 @@ pub(super) fn rungs<'r>(app: &App, request: &'r ModelRequest) -> Result<Vec<&'r 
             put_cached_first(app, request, &mut rungs);
         }
     }
+    rungs.sort_by_cached_key(|pool| app.health.is_throttling(model, pool));
     Ok(rungs)
 }
 
