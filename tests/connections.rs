@@ -8,6 +8,7 @@ use spillway::{
     config::{BedrockEndpoints, Config},
     http::handle,
     telemetry::Telemetry,
+    units::Millis,
 };
 
 use crate::{
@@ -17,6 +18,9 @@ use crate::{
 
 /// Number of calls, each after all connections have died.
 const CALLS: u64 = 100;
+
+/// How long the process is frozen between two calls.
+const FREEZE: Millis = Millis::from_s(4);
 
 /// A deployment whose broker reaches DynamoDB and Bedrock through proxies.
 struct Proxied {
@@ -59,12 +63,18 @@ impl Proxied {
         (status, String::from_utf8_lossy(&body).into_owned())
     }
 
+    /// Freezes the process for some seconds, as Lambda does between two invocations.
+    fn freeze(&self) {
+        self.deployment.world.advance(FREEZE.as_ms());
+        self.app.clock.advance(FREEZE);
+    }
+
     async fn assert_calls(&self, count: u64) {
         let simulator = self.deployment.simulator().await;
         assert_eq!(simulator["total"]["requests"], count, "no model call is made twice");
         let quota = self.deployment.quota("t").await;
         assert_eq!(quota["settled"]["requests"], count);
-        assert_eq!((used(&quota, "requests_per_minute"), used(&quota, "in_flight")), (count, 0));
+        assert_eq!(used(&quota, "in_flight"), 0);
         let tokens = simulator["tenants"]["t"]["quota_tokens"].as_u64().unwrap_or(0);
         assert_eq!(used(&quota, "tokens_per_day"), tokens);
     }
@@ -74,6 +84,7 @@ impl Proxied {
 async fn connections_that_died_cost_a_caller_nothing() {
     let proxied = Proxied::start().await;
     for number in 0..CALLS {
+        proxied.freeze();
         proxied.dynamodb.break_connections(Break::BeforeRequest);
         proxied.bedrock.break_connections(Break::BeforeRequest);
         let (status, text) = proxied.chat(number % 2 == 1).await;
@@ -96,6 +107,20 @@ async fn lost_replies_of_the_ledger_cost_a_caller_nothing() {
     }
     proxied.assert_calls(CALLS).await;
     assert!(proxied.dynamodb.resets() >= CALLS - 1, "{}", proxied.dynamodb.resets());
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_is_reset_while_other_calls_pass_is_not_made_twice() {
+    let proxied = Proxied::start().await;
+    for (number, is_streamed) in [(1, false), (3, true)] {
+        let (status, text) = proxied.chat(is_streamed).await;
+        assert_eq!(status, 200, "{text}");
+        proxied.bedrock.break_connections(Break::BeforeReply);
+        let (status, text) = proxied.chat(is_streamed).await;
+        assert_eq!(status, 502, "{text}");
+        let simulator = proxied.deployment.simulator().await;
+        assert_eq!(simulator["total"]["requests"], number + 1, "the model works on the call once");
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod attempt;
 mod patience;
 mod pool_clock;
 mod resend;
+mod traffic;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use aws_smithy_http_client::{
 pub use attempt::{Attempt, was_sent};
 pub use patience::{CallerTimeouts, MAX_SILENT_TIME, OutOfTime, Patience, TimeLimits, spawn_for_caller};
 pub use resend::ResendingClient;
+pub use traffic::CallInProgress;
 
 use crate::clock::Clock;
 use pool_clock::PoolClock;
@@ -40,6 +42,7 @@ pub struct HttpClients {
     pub pooled: Client,
     /// Connects for every request, to send a request again whose connection broke.
     pub unpooled: Client,
+    clock: Clock,
 }
 
 impl HttpClients {
@@ -49,7 +52,7 @@ impl HttpClients {
     /// Returns an error if no client can be created.
     pub fn new(clock: &Clock) -> anyhow::Result<Self> {
         let client = |idle_timeout| client(idle_timeout, clock).context("creating an HTTP client");
-        Ok(Self { pooled: client(IDLE_TIMEOUT)?, unpooled: client(Duration::ZERO)? })
+        Ok(Self { pooled: client(IDLE_TIMEOUT)?, unpooled: client(Duration::ZERO)?, clock: clock.clone() })
     }
 }
 

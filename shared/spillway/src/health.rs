@@ -19,7 +19,7 @@ use std::{
 };
 
 pub use breaker::{CircuitBreaker, Permission};
-pub use first_bytes::FirstBytes;
+pub use first_bytes::{FirstBytes, Pace};
 pub use throttles::Throttles;
 pub use weight::RecentCalls;
 
@@ -39,9 +39,16 @@ const SUSPICION_TIME: Millis = Millis::from_s(5);
 /// The health of all pools. Clones share it.
 #[derive(Clone)]
 pub struct PoolHealth {
-    /// The states by model and pool.
-    states: Arc<Mutex<HashMap<String, PoolState>>>,
+    /// The states by model.
+    states: Arc<Mutex<HashMap<String, ModelState>>>,
     clock: Clock,
+}
+
+#[derive(Default)]
+struct ModelState {
+    /// The pace of all pools.
+    pace: Pace,
+    pools: HashMap<String, PoolState>,
 }
 
 #[derive(Default)]
@@ -81,7 +88,8 @@ pub enum Access {
 /// A call to a pool. A call that is dropped without a result proves nothing.
 pub struct TrackedCall {
     health: PoolHealth,
-    key: String,
+    model: String,
+    pool: String,
     number: u64,
     sent_at: UnixMs,
     period: u64,
@@ -96,15 +104,16 @@ impl PoolHealth {
 
     /// Asks to call `pool` of `model`.
     pub fn ask(&self, model: &Model, pool: &Pool, kind: CallKind) -> Access {
-        let (key, now) = (key(model, pool), self.clock.now());
+        let now = self.clock.now();
         let mut states = self.lock();
-        let state = states.entry(key.clone()).or_default();
+        let ModelState { pace, pools } = states.entry(model.name.clone()).or_default();
+        let state = pools.entry(pool.name.clone()).or_default();
         let call = |state: &mut PoolState, period, is_probe| {
             let number = state.start(kind, now);
-            TrackedCall { health: self.clone(), key: key.clone(), number, sent_at: now, period, is_probe }
+            self.track(model, pool, (number, now), period, is_probe)
         };
         match state.breaker.ask(now) {
-            Permission::Call(period) if state.first_bytes.is_silent(now) => {
+            Permission::Call(period) if state.first_bytes.is_silent(pace, now) => {
                 let is_due = now >= state.next_suspicion;
                 if is_due {
                     state.next_suspicion = now + SUSPICION_TIME;
@@ -130,41 +139,58 @@ impl PoolHealth {
 
     /// Tracks a call to a pool that was passed over, because no other pool is left.
     pub fn call_anyway(&self, model: &Model, pool: &Pool, kind: CallKind) -> TrackedCall {
-        let (key, now) = (key(model, pool), self.clock.now());
+        let now = self.clock.now();
         let mut states = self.lock();
-        let state = states.entry(key.clone()).or_default();
+        let pools = &mut states.entry(model.name.clone()).or_default().pools;
+        let state = pools.entry(pool.name.clone()).or_default();
         let (number, period) = (state.start(kind, now), state.breaker.period());
-        TrackedCall { health: self.clone(), key, number, sent_at: now, period, is_probe: false }
+        self.track(model, pool, (number, now), period, false)
     }
 
     /// Returns the outage of `pool`, if it has one now.
     pub fn outage(&self, model: &Model, pool: &Pool) -> Option<Outage> {
-        self.lock().get(&key(model, pool))?.breaker.open(self.clock.now())
+        self.read(model, pool, |state, now| state.breaker.open(now)).flatten()
     }
 
     /// Whether `pool` throttles so often that the other pools are tried first.
     pub fn is_throttling(&self, model: &Model, pool: &Pool) -> bool {
-        let now = self.clock.now();
-        self.lock().get(&key(model, pool)).is_some_and(|state| state.throttles.are_frequent(now))
+        self.read(model, pool, |state, now| state.throttles.are_frequent(now)).unwrap_or_default()
     }
 
     /// Returns the weight of `pool` among equal pools, at most 1.
     pub fn weight(&self, model: &Model, pool: &Pool) -> f64 {
-        let now = self.clock.now();
-        let states = self.lock();
-        let weight = |state: &PoolState| state.recent.weight(state.breaker.closed_at(), now);
-        states.get(&key(model, pool)).map_or(1.0, weight)
+        let weight = |state: &PoolState, now| state.recent.weight(state.breaker.closed_at(), now);
+        self.read(model, pool, weight).unwrap_or(1.0)
     }
 
     /// Takes over an outage that another process has seen.
     pub fn learn(&self, model: &Model, pool: &Pool, outage: Outage) {
         let now = self.clock.now();
         if outage.until > now {
-            self.lock().entry(key(model, pool)).or_default().breaker.learn(outage, now);
+            let mut states = self.lock();
+            let pools = &mut states.entry(model.name.clone()).or_default().pools;
+            pools.entry(pool.name.clone()).or_default().breaker.learn(outage, now);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, PoolState>> {
+    fn track(
+        &self,
+        model: &Model,
+        pool: &Pool,
+        (number, sent_at): (u64, UnixMs),
+        period: u64,
+        is_probe: bool,
+    ) -> TrackedCall {
+        let (model, pool) = (model.name.clone(), pool.name.clone());
+        TrackedCall { health: self.clone(), model, pool, number, sent_at, period, is_probe }
+    }
+
+    fn read<T>(&self, model: &Model, pool: &Pool, read: impl FnOnce(&PoolState, UnixMs) -> T) -> Option<T> {
+        let now = self.clock.now();
+        self.lock().get(&model.name)?.pools.get(&pool.name).map(|state| read(state, now))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, ModelState>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -177,8 +203,8 @@ impl PoolState {
     }
 
     /// Records that the first byte of call `number` came at `now`, unless it came earlier.
-    fn record_first_byte(&mut self, number: u64, now: UnixMs) {
-        if self.first_bytes.record(number, now) {
+    fn record_first_byte(&mut self, pace: &mut Pace, number: u64, now: UnixMs) {
+        if self.first_bytes.record(pace, number, now) {
             self.throttles.clear();
         }
     }
@@ -187,16 +213,16 @@ impl PoolState {
 impl TrackedCall {
     /// Records the first byte of the answer.
     pub fn record_first_byte(&self) {
-        self.update(|state, now| {
-            state.record_first_byte(self.number, now);
+        self.update(|state, pace, now| {
+            state.record_first_byte(pace, self.number, now);
             state.breaker.record_first_byte(self.period, now);
         });
     }
 
     /// Records the whole answer.
     pub fn succeed(self) {
-        self.update(|state, now| {
-            state.record_first_byte(self.number, now);
+        self.update(|state, pace, now| {
+            state.record_first_byte(pace, self.number, now);
             state.breaker.record_success(self.period, now);
             state.recent.record(false, now);
         });
@@ -205,7 +231,7 @@ impl TrackedCall {
     /// Records a failure. Returns the outage that begins with it.
     pub fn fail(self, fault: PoolFault) -> Option<Outage> {
         let jitter_percent = fastrand::u64(0..=MAX_JITTER_PERCENT);
-        self.update(|state, now| {
+        self.update(|state, _, now| {
             if matches!(fault, PoolFault::Doubtful | PoolFault::Certain(_)) {
                 state.recent.record(true, now);
             }
@@ -226,23 +252,21 @@ impl TrackedCall {
         })
     }
 
-    fn update<T: Default>(&self, update: impl FnOnce(&mut PoolState, UnixMs) -> T) -> T {
+    fn update<T: Default>(&self, update: impl FnOnce(&mut PoolState, &mut Pace, UnixMs) -> T) -> T {
         let now = self.health.clock.now();
-        self.health.lock().get_mut(&self.key).map(|state| update(state, now)).unwrap_or_default()
+        let mut states = self.health.lock();
+        let Some(ModelState { pace, pools }) = states.get_mut(&self.model) else { return T::default() };
+        pools.get_mut(&self.pool).map(|state| update(state, pace, now)).unwrap_or_default()
     }
 }
 
 impl Drop for TrackedCall {
     fn drop(&mut self) {
-        self.update(|state, _| {
+        self.update(|state, _, _| {
             state.first_bytes.stop(self.number);
             if self.is_probe {
                 state.breaker.abandon_probe(self.period);
             }
         });
     }
-}
-
-fn key(model: &Model, pool: &Pool) -> String {
-    format!("{}#{}", model.name, pool.name)
 }

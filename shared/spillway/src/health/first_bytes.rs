@@ -26,8 +26,7 @@ pub struct FirstBytes {
     next_number: u64,
     /// When the last first byte came.
     last_at: UnixMs,
-    streams: Pace,
-    whole_answers: Pace,
+    pace: Pace,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,15 +44,13 @@ impl FirstBytes {
         self.next_number
     }
 
-    /// Records that the first byte of call `number` came at `now`. Returns whether the call still
-    /// waited for it.
-    pub fn record(&mut self, number: u64, now: UnixMs) -> bool {
+    /// Records that the first byte of call `number` came at `now`, also in the pace of the model.
+    /// Returns whether the call still waited for it.
+    pub fn record(&mut self, of_model: &mut Pace, number: u64, now: UnixMs) -> bool {
         let Some(call) = self.remove(number) else { return false };
-        let pace = match call.kind {
-            CallKind::Stream => &mut self.streams,
-            CallKind::Whole => &mut self.whole_answers,
-        };
-        pace.record(now - call.sent_at);
+        for pace in [&mut self.pace, of_model] {
+            pace.record(call.kind, now - call.sent_at);
+        }
         self.last_at = self.last_at.max(now);
         true
     }
@@ -68,17 +65,20 @@ impl FirstBytes {
         self.last_at > sent_at
     }
 
-    /// Whether the pool is probably silent at `now`.
-    pub fn is_silent(&self, now: UnixMs) -> bool {
-        let (streams, whole_answers) = (self.streams.patience(), self.whole_answers.patience());
+    /// Whether the pool is probably silent at `now`. A pool without answers is compared with the
+    /// other pools of the model.
+    pub fn is_silent(&self, of_model: &Pace, now: UnixMs) -> bool {
         let waits_too_long = |call: &&SentCall| {
-            let patience = match call.kind {
-                CallKind::Stream => streams,
-                CallKind::Whole => whole_answers,
-            };
-            !self.came_since(call.sent_at) && now - call.sent_at > patience
+            !self.came_since(call.sent_at) && now - call.sent_at > self.patience(of_model, call.kind)
         };
         self.waiting.iter().filter(waits_too_long).nth(MIN_SILENT_CALLS - 1).is_some()
+    }
+
+    /// Returns the time after which a call waits for too long.
+    fn patience(&self, of_model: &Pace, kind: CallKind) -> Millis {
+        let own = self.pace.slowest(kind).map(|slowest| slowest * 5 / 4);
+        let others = || of_model.slowest(kind).map(|slowest| slowest * 2);
+        own.or_else(others).unwrap_or(MAX_PATIENCE).max(MIN_PATIENCE).min(MAX_PATIENCE)
     }
 
     fn remove(&mut self, number: u64) -> Option<SentCall> {
@@ -87,24 +87,28 @@ impl FirstBytes {
     }
 }
 
-/// How long the calls of one kind wait for their first bytes.
+/// Times to the first byte of the slowest recent calls. Each declines with every faster call.
 #[derive(Debug, Default)]
-struct Pace {
-    /// Time to the first byte of the slowest recent call. It declines with each faster call.
-    slowest: Option<Millis>,
+pub struct Pace {
+    stream: Option<Millis>,
+    whole_answer: Option<Millis>,
 }
 
 impl Pace {
-    fn record(&mut self, took: Millis) {
-        let declined = self.slowest.map_or(Millis::ZERO, |slowest| slowest * 31 / 32);
-        self.slowest = Some(declined.max(took));
+    fn record(&mut self, kind: CallKind, took: Millis) {
+        let slowest = match kind {
+            CallKind::Stream => &mut self.stream,
+            CallKind::Whole => &mut self.whole_answer,
+        };
+        let declined = slowest.map_or(Millis::ZERO, |slowest| slowest * 31 / 32);
+        *slowest = Some(declined.max(took));
     }
 
-    /// Returns the time after which a call waits for too long: a quarter more than the slowest
-    /// recent call.
-    fn patience(&self) -> Millis {
-        let slowest = self.slowest.map_or(MAX_PATIENCE, |slowest| slowest * 5 / 4);
-        slowest.max(MIN_PATIENCE).min(MAX_PATIENCE)
+    fn slowest(&self, kind: CallKind) -> Option<Millis> {
+        match kind {
+            CallKind::Stream => self.stream,
+            CallKind::Whole => self.whole_answer,
+        }
     }
 }
 
@@ -119,13 +123,22 @@ mod tests {
         START + Millis::from_ms(ms)
     }
 
+    fn record(calls: &mut FirstBytes, number: u64, now: UnixMs) -> bool {
+        calls.record(&mut Pace::default(), number, now)
+    }
+
+    /// Whether the pool is silent if its model has no other pool.
+    fn is_silent(calls: &FirstBytes, now: UnixMs) -> bool {
+        calls.is_silent(&Pace::default(), now)
+    }
+
     /// A pool whose streams begin after 400 ms, and whose whole answers take 2 s.
     fn known() -> FirstBytes {
         let mut calls = FirstBytes::default();
         for (kind, ms) in [(Stream, 400), (Whole, 2_000)] {
             let call = calls.start(kind, START);
-            assert!(calls.record(call, after_ms(ms)));
-            assert!(!calls.record(call, after_ms(ms)), "it waits no more");
+            assert!(record(&mut calls, call, after_ms(ms)));
+            assert!(!record(&mut calls, call, after_ms(ms)), "it waits no more");
         }
         calls
     }
@@ -134,10 +147,10 @@ mod tests {
     fn a_pool_is_silent_if_several_calls_wait_for_longer_than_the_slowest_recent_answer() {
         let mut calls = known();
         calls.start(Stream, after_ms(3_000));
-        assert!(!calls.is_silent(after_ms(60_000)), "one call may have a long prompt");
+        assert!(!is_silent(&calls, after_ms(60_000)), "one call may have a long prompt");
         calls.start(Stream, after_ms(3_100));
-        assert!(!calls.is_silent(after_ms(3_600)));
-        assert!(calls.is_silent(after_ms(3_601)));
+        assert!(!is_silent(&calls, after_ms(3_600)));
+        assert!(is_silent(&calls, after_ms(3_601)));
     }
 
     #[test]
@@ -145,8 +158,8 @@ mod tests {
         let mut calls = known();
         calls.start(Whole, after_ms(3_000));
         calls.start(Stream, after_ms(3_000));
-        assert!(!calls.is_silent(after_ms(5_500)));
-        assert!(calls.is_silent(after_ms(5_501)));
+        assert!(!is_silent(&calls, after_ms(5_500)));
+        assert!(is_silent(&calls, after_ms(5_501)));
     }
 
     #[test]
@@ -156,9 +169,9 @@ mod tests {
             calls.start(Stream, after_ms(3_000));
             calls.start(Stream, after_ms(3_000));
             let later = calls.start(kind, after_ms(3_300));
-            assert!(calls.is_silent(after_ms(3_600)));
-            calls.record(later, after_ms(3_600));
-            assert!(!calls.is_silent(after_ms(3_600)), "{kind:?}");
+            assert!(is_silent(&calls, after_ms(3_600)));
+            record(&mut calls, later, after_ms(3_600));
+            assert!(!is_silent(&calls, after_ms(3_600)), "{kind:?}");
         }
     }
 
@@ -167,35 +180,46 @@ mod tests {
         let mut calls = FirstBytes::default();
         let first = calls.start(Stream, START);
         calls.start(Whole, START);
-        assert!(!calls.is_silent(after_ms(30_000)));
-        assert!(calls.is_silent(after_ms(30_001)));
+        assert!(!is_silent(&calls, after_ms(30_000)));
+        assert!(is_silent(&calls, after_ms(30_001)));
         calls.stop(first);
-        assert!(!calls.is_silent(after_ms(30_001)));
+        assert!(!is_silent(&calls, after_ms(30_001)));
+    }
+
+    #[test]
+    fn a_pool_without_answers_yet_has_twice_the_time_of_the_other_pools() {
+        let (mut first, mut second, mut model) = (FirstBytes::default(), FirstBytes::default(), Pace::default());
+        let call = first.start(Stream, START);
+        first.record(&mut model, call, after_ms(400));
+        second.start(Stream, after_ms(1_000));
+        second.start(Stream, after_ms(1_000));
+        assert!(!second.is_silent(&model, after_ms(1_800)));
+        assert!(second.is_silent(&model, after_ms(1_801)));
     }
 
     #[test]
     fn fast_answers_leave_a_quarter_of_a_second() {
         let mut calls = FirstBytes::default();
         let call = calls.start(Stream, START);
-        calls.record(call, after_ms(20));
+        record(&mut calls, call, after_ms(20));
         calls.start(Stream, after_ms(100));
         calls.start(Stream, after_ms(100));
-        assert!(!calls.is_silent(after_ms(350)));
-        assert!(calls.is_silent(after_ms(351)));
+        assert!(!is_silent(&calls, after_ms(350)));
+        assert!(is_silent(&calls, after_ms(351)));
     }
 
     #[test]
     fn a_slow_answer_is_remembered_for_a_while() {
         let mut calls = known();
         let slow = calls.start(Stream, START);
-        calls.record(slow, after_ms(5_000));
+        record(&mut calls, slow, after_ms(5_000));
         for _ in 0..10 {
             let quick = calls.start(Stream, after_ms(5_000));
-            calls.record(quick, after_ms(5_100));
+            record(&mut calls, quick, after_ms(5_100));
         }
         calls.start(Stream, after_ms(6_000));
         calls.start(Stream, after_ms(6_000));
-        assert!(!calls.is_silent(after_ms(10_000)), "5 s, declined ten times, is more than 3.5 s");
-        assert!(calls.is_silent(after_ms(11_000)));
+        assert!(!is_silent(&calls, after_ms(10_000)), "5 s, declined ten times, is more than 3.5 s");
+        assert!(is_silent(&calls, after_ms(11_000)));
     }
 }

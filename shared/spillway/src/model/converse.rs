@@ -46,8 +46,9 @@ pub(super) async fn stream(
         let operation = client.converse_stream().model_id(&call.pool.model_id).customize();
         raw_body.customize(operation, &payload, attempt).config_override(region(call.pool)).send()
     };
-    let (_, body) = raw_body.streamed_reply(client.send(Attempt::was_stale, send).await)?;
-    Ok(EventStream::new(StoredHeaders::default(), body, call.pool.idle_timeout))
+    let (reply, in_progress) = client.send_streamed(Attempt::was_stale, send).await;
+    let (_, body) = raw_body.streamed_reply(reply)?;
+    Ok(EventStream::new(StoredHeaders::default(), body, call.pool.idle_timeout, in_progress))
 }
 
 fn payload(call: &ModelCall<'_>, body: &Map<String, Value>) -> Bytes {

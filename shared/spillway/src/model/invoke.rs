@@ -108,8 +108,9 @@ pub(super) async fn stream(
             .config_override(region(call.pool))
             .send()
     };
-    let (headers, body) = raw_body.streamed_reply(client.send(Attempt::was_stale, send).await)?;
-    Ok(EventStream::new(headers, body, call.pool.idle_timeout))
+    let (reply, in_progress) = client.send_streamed(Attempt::was_stale, send).await;
+    let (headers, body) = raw_body.streamed_reply(reply)?;
+    Ok(EventStream::new(headers, body, call.pool.idle_timeout, in_progress))
 }
 
 /// The options that InvokeModel takes in headers (Amazon Bedrock API Reference, "InvokeModel").

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Failure, failure::NO_REASON};
-use crate::{chat::StreamEvent, stored_headers::StoredHeaders, units::Millis};
+use crate::{chat::StreamEvent, connections::CallInProgress, stored_headers::StoredHeaders, units::Millis};
 
 /// The events of one answer.
 #[derive(Debug)]
@@ -23,12 +23,19 @@ pub struct EventStream {
     headers: StoredHeaders,
     /// Maximum time between two events. The SDK alone would wait forever.
     idle_timeout: Duration,
+    _in_progress: CallInProgress,
 }
 
 impl EventStream {
-    pub(super) fn new(headers: StoredHeaders, body: SdkBody, idle_timeout: Millis) -> Self {
+    pub(super) fn new(
+        headers: StoredHeaders,
+        body: SdkBody,
+        idle_timeout: Millis,
+        in_progress: CallInProgress,
+    ) -> Self {
         Self {
             headers,
+            _in_progress: in_progress,
             idle_timeout: idle_timeout.into(),
             body: Box::pin(body),
             decoder: MessageFrameDecoder::new(),

@@ -41,7 +41,7 @@ impl Items {
     }
 
     /// Runs `write` once. If its connection breaks, it is sent again, and its nonce keeps it from
-    /// taking effect twice. A settlement is sent again only if its connection was dead before: it
+    /// taking effect twice. A settlement is sent again only if its connection was reset: it
     /// gives back a part of a reserve, and to give back twice would exceed a limit.
     pub(in crate::store) async fn update(
         &self,
@@ -51,7 +51,7 @@ impl Items {
     ) -> Result<UpdateOutcome, StoreError> {
         let may_resend = match attribute {
             NonceAttribute::Added => Attempt::broke_soon,
-            NonceAttribute::Settled => Attempt::was_stale,
+            NonceAttribute::Settled => Attempt::was_reset,
         };
         self.send(key, write, &Nonce::new(attribute)?, may_resend).await
     }
