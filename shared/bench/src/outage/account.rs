@@ -15,10 +15,14 @@ struct Calls {
 /// A call that a model has ended.
 #[derive(Deserialize)]
 struct Call {
+    model_id: String,
     tenant: Option<String>,
     request_id: Option<String>,
     admitted: bool,
 }
+
+/// The calls of the callers, of the jobs, and of the lines of batches. Probes have no tenant.
+pub struct Account(Vec<Call>);
 
 /// Requests that were billed more than once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,51 +32,69 @@ pub struct BilledTwice {
     pub jobs: usize,
 }
 
-/// Returns the number of requests that were billed more than once. `calls` has the ids of the
-/// callers' requests; all others are jobs. Probes are billed to no tenant.
-///
-/// # Errors
-/// Returns an error if a simulator does not answer.
-pub async fn billed_twice(deployment: &Deployment, calls: &BTreeSet<&str>) -> anyhow::Result<BilledTwice> {
-    let mut entries = Vec::new();
-    for region in [&deployment.near, &deployment.far] {
-        let log: Calls = serde_json::from_value(region.calls().await?)?;
-        entries.extend(log.calls);
+impl Account {
+    /// Reads the account of both regions, after a drill.
+    ///
+    /// # Errors
+    /// Returns an error if a simulator does not answer.
+    pub async fn read(deployment: &Deployment) -> anyhow::Result<Self> {
+        let mut entries = Vec::new();
+        for region in [&deployment.near, &deployment.far] {
+            let log: Calls = serde_json::from_value(region.end_calls().await?)?;
+            entries.extend(log.calls.into_iter().filter(|call| call.tenant.as_deref() == Some("drill")));
+        }
+        Ok(Self(entries))
     }
-    Ok(count(entries, calls))
-}
 
-fn count(entries: Vec<Call>, calls: &BTreeSet<&str>) -> BilledTwice {
-    let mut billed = BTreeMap::<String, u64>::new();
-    let charged = entries.into_iter().filter(|call| call.admitted && call.tenant.as_deref() == Some("drill"));
-    charged.filter_map(|call| call.request_id).for_each(|id| *billed.entry(id).or_default() += 1);
-    let twice = || billed.iter().filter(|(_, times)| **times > 1);
-    let of_calls = twice().filter(|(id, _)| calls.contains(id.as_str())).count();
-    BilledTwice { calls: of_calls, jobs: twice().count() - of_calls }
+    /// Returns the number of requests that were billed more than once. `callers` has the ids of the
+    /// callers' requests; all others are jobs.
+    pub fn billed_twice(&self, callers: &BTreeSet<&str>) -> BilledTwice {
+        let mut billed = BTreeMap::<&str, u64>::new();
+        let ids = self.0.iter().filter(|call| call.admitted).filter_map(|call| call.request_id.as_deref());
+        ids.for_each(|id| *billed.entry(id).or_default() += 1);
+        let twice = || billed.iter().filter(|(_, times)| **times > 1);
+        let calls = twice().filter(|(id, _)| callers.contains(*id)).count();
+        BilledTwice { calls, jobs: twice().count() - calls }
+    }
+
+    /// Returns the last model that worked on each request, by the id of the request.
+    pub fn models(&self) -> BTreeMap<&str, &str> {
+        self.0.iter().filter_map(|call| Some((call.request_id.as_deref()?, call.model_id.as_str()))).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_account_separates_calls_from_jobs_and_leaves_refused_calls_and_probes_out() {
-        let call = |tenant: &str, id: &str, admitted| Call {
-            tenant: Some(tenant.to_owned()),
+    impl Account {
+        /// An account of calls that were billed, each with the id of its request and its model.
+        pub fn of(calls: &[(&str, &str)]) -> Self {
+            Self(calls.iter().map(|(id, model_id)| call(id, model_id, true)).collect())
+        }
+    }
+
+    fn call(id: &str, model_id: &str, admitted: bool) -> Call {
+        Call {
+            model_id: model_id.to_owned(),
+            tenant: Some("drill".to_owned()),
             request_id: Some(id.to_owned()),
             admitted,
-        };
-        let entries = vec![
-            call("drill", "once", true),
-            call("drill", "once", false),
-            call("drill", "twice", true),
-            call("drill", "twice", true),
-            call("drill", "job", true),
-            call("drill", "job", true),
-            call("drill", "job", true),
-            call("spillway", "probe", true),
-            call("spillway", "probe", true),
-        ];
-        assert_eq!(count(entries, &["once", "twice"].into()), BilledTwice { calls: 1, jobs: 1 });
+        }
+    }
+
+    #[test]
+    fn the_account_separates_calls_from_jobs_and_leaves_refused_calls_out() {
+        let account = Account(vec![
+            call("once", "near", false),
+            call("once", "far", true),
+            call("twice", "near", true),
+            call("twice", "far", true),
+            call("job", "near", true),
+            call("job", "near", true),
+            call("job", "near", true),
+        ]);
+        assert_eq!(account.billed_twice(&["once", "twice"].into()), BilledTwice { calls: 1, jobs: 1 });
+        assert_eq!(account.models(), [("job", "near"), ("once", "far"), ("twice", "far")].into());
     }
 }

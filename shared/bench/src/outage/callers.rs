@@ -1,6 +1,7 @@
 //! Callers of the brokers: calls and streams in every dialect, one after the other.
 
 use std::{
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,8 +18,9 @@ use tokio::task::JoinHandle;
 use super::deployment::Deployment;
 use crate::overflow::request::Request;
 
-/// Pause of a caller between two requests.
-const PAUSE: Duration = Duration::from_millis(400);
+/// Pauses of a caller before its requests, in milliseconds. They are random, so that the callers do
+/// not send their requests at the same time.
+const PAUSES_MS: RangeInclusive<u64> = 0..=800;
 
 /// Time after which a request counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,9 +91,9 @@ impl Callers {
                 let (ended, stop, numbers) = (Arc::clone(&ended), Arc::clone(&stop), Arc::clone(&numbers));
                 tasks.push(tokio::spawn(async move {
                     while !stop.load(Ordering::Relaxed) {
+                        tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSES_MS))).await;
                         let sent = caller.send(numbers.fetch_add(1, Ordering::Relaxed)).await;
                         ended.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
-                        tokio::time::sleep(PAUSE).await;
                     }
                 }));
             }

@@ -5,11 +5,11 @@ use std::{
     fs,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use serde_json::Value;
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
 use spillway::{
     app::{self, App, Clients, Endpoints},
     config::{BedrockEndpoints, Config},
@@ -18,7 +18,7 @@ use spillway::{
 use spillway_command::{settings::Settings, world};
 use tempfile::TempDir;
 
-use super::gate::Gate;
+use super::{fault, gate::Gate};
 use crate::process::{LineSink, Process};
 
 /// Bedrock ids of the pools in the near region.
@@ -110,12 +110,25 @@ impl Region {
         Ok(())
     }
 
-    /// Returns the calls that the models have ended.
+    /// Lets the models end all calls, also the silent ones, and returns them. The clock of the
+    /// region advances, so no drill can go on.
     ///
     /// # Errors
-    /// Returns an error if the simulator does not answer.
-    pub async fn calls(&self) -> anyhow::Result<Value> {
-        let answer = self.http.get(format!("{}/_sim/calls", self.simulator_url)).send().await?.error_for_status()?;
+    /// Returns an error if the simulator does not answer, or the calls do not end.
+    pub async fn end_calls(&self) -> anyhow::Result<Value> {
+        let advance = json!({ "advance_ms": 2 * fault::SILENCE_MS });
+        self.http.post(format!("{}/_sim/clock", self.simulator_url)).json(&advance).send().await?.error_for_status()?;
+        for _ in 0..100 {
+            if self.read("stats").await?["total"]["in_flight"] == 0 {
+                return self.read("calls").await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bail!("calls of a model do not end")
+    }
+
+    async fn read(&self, name: &str) -> anyhow::Result<Value> {
+        let answer = self.http.get(format!("{}/_sim/{name}", self.simulator_url)).send().await?.error_for_status()?;
         Ok(serde_json::from_slice(&answer.bytes().await?)?)
     }
 }

@@ -1,10 +1,13 @@
 //! One drill: a time in which all is well, an outage, and the return of the region.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::{
     Phases,
-    account::{self, BilledTwice},
+    account::{Account, BilledTwice},
     callers::{Callers, Ended, Outcome},
     deployment::{BROKERS, Deployment},
     fault::Fault,
@@ -21,7 +24,7 @@ pub struct Figures {
     pub requests: usize,
     /// Requests that were in progress when the outage began, and failed.
     pub failed_in_progress: usize,
-    /// Requests that began during the outage, and failed: the most of one broker.
+    /// Requests that began during the outage, and failed: the most of one broker at one pool.
     pub failed: usize,
     /// Requests without a response, and jobs that did not end.
     pub lost: usize,
@@ -57,10 +60,9 @@ pub async fn run(deployment: &Deployment, fault: Fault, phases: Phases, callers:
     }
     let requests = running.stop().await;
     let jobs = before.settle().await?.plus(jobs.settle().await?);
-    let ids = requests.iter().filter_map(|request| request.request_id.as_deref()).collect();
-    let billed_twice = account::billed_twice(deployment, &ids).await?;
+    let account = Account::read(deployment).await?;
     let noticed_at: Vec<_> = deployment.brokers.iter().map(|broker| broker.first_outage(began)).collect();
-    Ok(evaluate(&requests, (began, ended), &noticed_at, jobs, billed_twice))
+    Ok(evaluate(&requests, (began, ended), &noticed_at, jobs, &account))
 }
 
 fn evaluate(
@@ -68,27 +70,30 @@ fn evaluate(
     (began, ended): (Instant, Instant),
     noticed_at: &[Option<Instant>],
     jobs: JobsEnded,
-    billed_twice: BilledTwice,
+    account: &Account,
 ) -> Figures {
     let is_failed = |request: &&Ended| matches!(request.outcome, Outcome::Failed { .. });
-    let failed_of = |broker: usize| {
-        let of_broker = requests.iter().filter(|request| request.broker == broker && request.began >= began);
-        of_broker.filter(is_failed).count()
-    };
+    let mut failed = BTreeMap::<_, usize>::new();
+    let models = account.models();
+    for request in requests.iter().filter(|request| request.began >= began).filter(is_failed) {
+        let model = request.request_id.as_deref().and_then(|id| models.get(id));
+        *failed.entry((request.broker, model)).or_default() += 1;
+    }
     let in_progress = requests.iter().filter(|request| request.began < began && request.ended >= began);
     let healthy = requests.iter().filter(|request| request.ended < began);
     let after = requests.iter().filter(|request| {
         let noticed = noticed_at.get(request.broker).copied().flatten().unwrap_or(began);
         request.began >= noticed && request.ended < ended
     });
+    let ids = requests.iter().filter_map(|request| request.request_id.as_deref()).collect();
     let lost = requests.iter().filter(|request| request.outcome == Outcome::Lost).count();
     Figures {
         requests: requests.len(),
         failed_in_progress: in_progress.filter(is_failed).count(),
-        failed: (0..BROKERS).map(failed_of).max().unwrap_or_default(),
+        failed: failed.into_values().max().unwrap_or_default(),
         lost: lost + jobs.open,
         jobs,
-        billed_twice,
+        billed_twice: account.billed_twice(&ids),
         noticed: noticed_at.iter().copied().collect::<Option<Vec<_>>>().and_then(|at| {
             let last = at.into_iter().max()?;
             Some(last - began)
@@ -128,7 +133,7 @@ mod tests {
             broker,
             began: at(began),
             ended: at(ended),
-            request_id: None,
+            request_id: Some(began.to_string()),
             outcome: outcome.clone(),
         };
         let near = Outcome::Answered { pool: "near-provisioned".to_owned() };
@@ -141,6 +146,7 @@ mod tests {
             request(0, 1_010, 1_050, &failed),
             request(1, 1_010, 1_020, &failed),
             request(1, 1_030, 1_040, &failed),
+            request(1, 1_031, 1_041, &failed),
             request(1, 1_100, 1_210, &far),
             request(0, 1_200, 1_290, &Outcome::Lost),
             request(0, 2_010, 2_100, &far),
@@ -149,12 +155,13 @@ mod tests {
         ];
         let noticed = [Some(at(1_050)), Some(at(1_040))];
         let jobs = JobsEnded { succeeded: 5, failed: 0, open: 1 };
-        let billed_twice = BilledTwice { calls: 0, jobs: 3 };
-        let figures = evaluate(&requests, (at(1_000), at(2_000)), &noticed, jobs, billed_twice);
-        assert_eq!((figures.requests, figures.failed_in_progress, figures.failed, figures.lost), (11, 1, 2, 2));
+        let account = Account::of(&[("1010", "a"), ("1030", "a"), ("1031", "b"), ("1100", "a"), ("1100", "b")]);
+        let figures = evaluate(&requests, (at(1_000), at(2_000)), &noticed, jobs, &account);
+        assert_eq!((figures.requests, figures.failed_in_progress, figures.failed, figures.lost), (12, 1, 2, 2));
+        assert_eq!(figures.billed_twice, BilledTwice { calls: 1, jobs: 0 });
         assert_eq!(figures.noticed, Some(Duration::from_millis(50)));
         assert_eq!((figures.healthy_p95, figures.outage_p95), (Duration::from_millis(100), Duration::from_millis(110)));
         assert_eq!(figures.recovered, Some(Duration::from_millis(500)));
-        assert_eq!(recovery(&requests[..10], at(2_000)), None, "one broker has not used it");
+        assert_eq!(recovery(&requests[..11], at(2_000)), None, "one broker has not used it");
     }
 }

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::{deployment::Deployment, gate::Mode};
 
+/// Silence of models that are silent. It is longer than every timeout.
+pub const SILENCE_MS: u64 = 600_000;
+
 /// A failure of the near region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fault {
@@ -94,7 +97,7 @@ impl Fault {
     fn effect(self) -> Option<Value> {
         match self {
             Self::Drops | Self::Refuses | Self::Hangs => None,
-            Self::Stalls => Some(json!({ "silent_ms": 600_000 })),
+            Self::Stalls => Some(json!({ "silent_ms": SILENCE_MS })),
             Self::Unavailable => Some(json!({ "unavailable": true })),
             Self::Throttles => Some(json!({ "throttle": true })),
             Self::Denies => Some(json!({ "error": "AccessDeniedException" })),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Phases, deployment::BROKERS, drill::Figures, fault::Fault};
 
-/// Most callers of one broker that an outage costs.
+/// Most callers of one broker that the outage of a pool costs.
 const MAX_FAILED: usize = 3;
 
 /// Longest time until a pool that works again is used.
@@ -23,7 +23,9 @@ pub fn print_header(phases: Phases, callers: u64) {
     println!(
         "In progress: requests that the outage met, and that failed. Failed: requests that began during it, of the"
     );
-    println!("broker with the most. p95: of answers after a broker has noticed, as a multiple of before.\n");
+    println!(
+        "broker and the pool with the most. p95: of answers after a broker has noticed, as a multiple of before.\n"
+    );
     println!(
         "| The near region | requests | in progress | failed | lost | billed twice | jobs and lines done | of them billed twice | noticed | p95 | used again |"
     );
@@ -50,7 +52,7 @@ pub fn print_row(fault: Fault, figures: &Figures) {
 pub fn missed(fault: Fault, figures: &Figures) -> Vec<String> {
     let ratio = p95_ratio(figures);
     let goals = [
-        (figures.failed <= MAX_FAILED, format!("{} failed calls of one broker", figures.failed)),
+        (figures.failed <= MAX_FAILED, format!("{} failed calls of one broker at one pool", figures.failed)),
         (figures.lost == 0, format!("{} requests or jobs lost", figures.lost)),
         (figures.jobs.failed == 0, format!("{} jobs failed", figures.jobs.failed)),
         (figures.billed_twice.calls == 0, format!("{} requests billed twice", figures.billed_twice.calls)),
