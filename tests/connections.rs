@@ -115,6 +115,9 @@ async fn a_call_whose_connection_is_reset_while_other_calls_pass_is_not_made_twi
     for (number, is_streamed) in [(1, false), (3, true)] {
         let (status, text) = proxied.chat(is_streamed).await;
         assert_eq!(status, 200, "{text}");
+        // Calls pass for a second, so the pause before the first one is over.
+        proxied.deployment.world.advance(1_500);
+        proxied.app.clock.advance(Millis::from_ms(1_500));
         proxied.bedrock.break_connections(Break::BeforeReply);
         let (status, text) = proxied.chat(is_streamed).await;
         assert_eq!(status, 502, "{text}");
