@@ -77,8 +77,8 @@ impl FirstBytes {
     /// Returns the time after which a call waits for too long.
     fn patience(&self, of_model: &Pace, kind: CallKind) -> Millis {
         let own = self.pace.slowest(kind).map(|slowest| slowest * 5 / 4);
-        let others = || of_model.slowest(kind).map(|slowest| slowest * 2);
-        own.or_else(others).unwrap_or(MAX_PATIENCE).max(MIN_PATIENCE).min(MAX_PATIENCE)
+        let of_model = || of_model.slowest(kind).map(|slowest| slowest * 2);
+        own.or_else(of_model).unwrap_or(MAX_PATIENCE).max(MIN_PATIENCE).min(MAX_PATIENCE)
     }
 
     fn remove(&mut self, number: u64) -> Option<SentCall> {
